@@ -1,0 +1,1 @@
+from seeking import errors

@@ -1,0 +1,27 @@
+"""What can go wrong by a user's doing, each with a message fit to be shown as it is."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class SeekingError(Exception):
+    """Wrong usage or bad input: names the thing, the values that disagree and what to do."""
+
+
+class NotContainedError(SeekingError):
+    """The motivated model cannot contain the base model."""
+
+
+class RunError(Exception):
+    """A run or a check that started properly has failed."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> SeekingError:
+    """The error for a name that nothing answers to, with the nearest names that exist."""
+    known = sorted(known)
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if nearest:
+        hint = "did you mean " + " or ".join(nearest) + "?"
+    else:
+        hint = "known: " + ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
+    return SeekingError(f"unknown {kind} {name!r}; {hint}")

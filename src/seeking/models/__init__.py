@@ -1,0 +1,48 @@
+"""Models by name: the CIFAR ResNets, which no library has, and all of timm's."""
+
+from typing import Any
+
+from torch import nn
+
+from seeking.errors import SeekingError, unknown
+from seeking.models.resnet import ResNet
+
+RESNETS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
+
+
+def create(name: str, *, num_classes: int, in_chans: int = 3, **kwargs: Any) -> nn.Module:
+    """Make a model with fresh weights.
+
+    Args:
+        name: ``resnet8``, ``resnet14``, ``resnet20``, ``resnet32``, ``resnet44``, ``resnet56`` or ``resnet110``
+            (for small images), else any of timm's names.
+        num_classes: length of the output.
+        in_chans: channels of the input images.
+        kwargs: for the model's own constructor, such as ``img_size``, ``patch_size`` or ``width``.
+
+    Raises:
+        SeekingError: no such model, or it refuses the arguments.
+    """
+    import timm
+
+    known = timm.list_models()
+    if name not in RESNETS and name not in known:
+        raise unknown("model", name, [*RESNETS, *known])
+    arguments = {"num_classes": num_classes, "in_chans": in_chans, **kwargs}
+    try:
+        if name in RESNETS:
+            return ResNet(RESNETS[name], **arguments)
+        model: nn.Module = timm.create_model(name, **arguments)
+        return model
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise SeekingError(f"model {name} refuses the arguments {given}: {error}") from error
+
+
+def input_shape(model: nn.Module, image_size: int | None = None, in_chans: int = 3) -> tuple[int, int, int]:
+    """Shape of one input image: of the size asked for, else the one that the model was made for, else 32."""
+    size = image_size
+    if size is None:
+        made_for = getattr(getattr(model, "patch_embed", None), "img_size", None)
+        size = made_for[0] if made_for else (getattr(model, "default_cfg", None) or {}).get("input_size", (0, 0, 32))[-1]
+    return in_chans, size, size

@@ -1,0 +1,168 @@
+"""The two models and the map between them."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from seeking.errors import SeekingError
+from seeking.matching import match
+from seeking.weights_map import Entry, WeightsMap, tensors
+
+NormPolicy = Literal["shared", "private", "recalibrated"]
+
+NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""Last part of the names of the buffers that batch normalisation estimates from the data."""
+
+MANY_BLOCKS = 32
+"""An entry of more blocks than this moves by index instead of block by block."""
+
+
+class Pair:
+    """A base model inside a motivated model.
+
+    Base tensors that are the whole of their target are tied: both models use one storage and nothing is ever
+    copied. The others are copied into the motivated model on entering ``motivated()`` and back on leaving it. Both
+    models keep parameters and gradients of their own, so that an optimizer may be built before or after.
+
+    Args:
+        base: the smaller model. Its weights are the pair's.
+        motivated: the larger model. Its mapped entries take the base's values at once; the others keep theirs.
+        weights_map: where the base lies; derived by ``seeking.match`` if not given.
+        norm: whose the statistics of batch normalisation are. ``shared``: one set, through the map, as in the paper.
+            ``private``: each model keeps its own. ``recalibrated``: as ``private``, and ``seeking.recalibrate`` is
+            meant to be called before the motivated model is evaluated (the ``Trainer`` does).
+        tie: False copies every tensor, which gives the same numbers.
+
+    Raises:
+        NotContainedError: the motivated model cannot contain the base.
+        SeekingError: the map is not one of these models.
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        motivated: nn.Module,
+        weights_map: WeightsMap | None = None,
+        *,
+        norm: NormPolicy = "private",
+        tie: bool = True,
+    ) -> None:
+        self.base = base
+        self.motivated_model = motivated
+        self.map = weights_map or match(base, motivated)
+        self.norm = norm
+        self.tie = tie
+        self.map.check(base, motivated)
+        with torch.no_grad():
+            mapped = self.map.embed(tensors(base), tensors(motivated))
+            for name, tensor in tensors(motivated).items():
+                tensor.copy_(mapped[name])
+        self._moving = {
+            name: entry
+            for name, entry in self.map.entries.items()
+            if norm == "shared" or not name.endswith(NORM_STATISTICS)
+        }
+        self._bound: list[int] = []
+        self._views: tuple[list[Tensor], list[Tensor]] = [], []
+        self._indexed: list[tuple[Tensor, Tensor, tuple[Tensor, ...]]] = []
+        self._tied: list[Tensor] = []
+        self._bind()
+
+    @contextlib.contextmanager
+    def motivated(self, optimizers: tuple[Optimizer, Optimizer] | None = None) -> Iterator[nn.Module]:
+        """The motivated state: inside, the motivated model holds the base's weights; afterwards the base has them back.
+
+        Evaluate the motivated model inside, too. On leaving by an exception the shared part is copied back all
+        the same, as it would be if it were tied.
+
+        Args:
+            optimizers: the base's and the motivated model's, if their states (momentum, second moments, step
+                counts) are to be shared through the map as well. Not given, each keeps its own, as in the paper.
+
+        Raises:
+            SeekingError: the models are on different devices or of different dtypes.
+        """
+        with torch.no_grad():
+            self._bind()
+            self._copy(into_motivated=True)
+            if optimizers:
+                self._copy_state(*optimizers, into_motivated=True)
+        try:
+            yield self.motivated_model
+        finally:
+            with torch.no_grad():
+                self._copy(into_motivated=False)
+                if optimizers:
+                    self._copy_state(*optimizers, into_motivated=False)
+            # A graph of the base that is older than this step must not be used for a backward pass any more.
+            torch.autograd.graph.increment_version(self._tied)
+
+    def _bind(self) -> None:
+        """Tie what is whole and take views of what is sliced, anew whenever a tensor has moved."""
+        small, large = tensors(self.base), tensors(self.motivated_model)
+        both = [(small[name], large[entry.target], entry) for name, entry in self._moving.items()]
+        addresses = [tensor.data_ptr() for ours, theirs, _ in both for tensor in (ours, theirs)]
+        if addresses == self._bound:
+            return
+        self._views, self._indexed, self._tied = ([], []), [], []
+        for ours, theirs, entry in both:
+            if (ours.device, ours.dtype) != (theirs.device, theirs.dtype):
+                raise SeekingError(
+                    f"{entry.target}: the base's is {ours.dtype} on {ours.device}, the motivated model's "
+                    f"{theirs.dtype} on {theirs.device}; move both models to one device and dtype"
+                )
+            if self.tie and entry.whole:
+                theirs.data = ours.data
+                self._tied.append(ours)
+            elif entry.block_count() <= MANY_BLOCKS:
+                pairs = _block_views(ours, theirs, entry)
+                self._views[0].extend(view for view, _ in pairs)
+                self._views[1].extend(view for _, view in pairs)
+            else:
+                self._indexed.append((ours.data, theirs.data, entry.mesh(theirs.device)))
+        self._bound = [tensor.data_ptr() for ours, theirs, _ in both for tensor in (ours, theirs)]
+
+    def _copy(self, *, into_motivated: bool) -> None:
+        ours, theirs = self._views
+        if ours:
+            # No public equal moves a list of tensors in one call.
+            torch._foreach_copy_(*((theirs, ours) if into_motivated else (ours, theirs)))
+        for small, large, mesh in self._indexed:
+            if into_motivated:
+                large[mesh] = small
+            else:
+                small.copy_(large[mesh])
+
+    def _copy_state(self, base: Optimizer, motivated: Optimizer, *, into_motivated: bool) -> None:
+        small, large = dict(self.base.named_parameters()), dict(self.motivated_model.named_parameters())
+        for name, ours in small.items():
+            entry = self._moving[name]
+            theirs = large.get(entry.target)
+            if theirs is None or not base.state.get(ours):
+                continue
+            if self.tie and entry.whole:
+                motivated.state[theirs] = base.state[ours]
+                continue
+            mine, yours = base.state[ours], motivated.state[theirs]
+            for slot, value in mine.items():
+                if not isinstance(value, Tensor):
+                    yours[slot] = value
+                    continue
+                if slot not in yours:
+                    yours[slot] = torch.zeros_like(theirs) if value.shape == ours.shape else value.clone()
+                pairs = [(value, yours[slot])]
+                if value.shape == ours.shape:
+                    pairs = _block_views(value, yours[slot], entry)
+                for ours_view, theirs_view in pairs:
+                    if into_motivated:
+                        theirs_view.copy_(ours_view)
+                    else:
+                        ours_view.copy_(theirs_view)
+
+
+def _block_views(ours: Tensor, theirs: Tensor, entry: Entry) -> list[tuple[Tensor, Tensor]]:
+    return [(ours.data[here], theirs.data[there]) for here, there in entry.blocks()]

@@ -1,0 +1,330 @@
+"""The weights map: which entries of the motivated model's tensors are the base model's."""
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seeking.errors import SeekingError
+
+Shape = tuple[int, ...]
+Slices = tuple[slice, ...]
+
+FORMAT = "seeking.weights_map"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Index:
+    """Ordered positions along one dimension of a tensor, held as runs of even distance.
+
+    Its text form is that of Python slices, ``0:192, 384:576`` or ``0:384:2``.
+    """
+
+    runs: tuple[range, ...]
+
+    @classmethod
+    def of(cls, positions: Iterable[int]) -> "Index":
+        """The index of these positions, in this order."""
+        if isinstance(positions, range) and positions.step > 0:
+            return cls((positions,) if len(positions) else ())
+        runs: list[range] = []
+        for position in positions:
+            last = runs[-1] if runs else range(0)
+            if len(last) == 1 and position > last[0]:
+                runs[-1] = range(last[0], position + 1, position - last[0])
+            elif len(last) > 1 and position == last[-1] + last.step:
+                runs[-1] = range(last[0], position + 1, last.step)
+            else:
+                runs.append(range(position, position + 1))
+        return cls(tuple(runs))
+
+    @classmethod
+    def parse(cls, text: str) -> "Index":
+        """Read the text form.
+
+        Raises:
+            SeekingError: the text is not a list of positions and slices.
+        """
+        runs = []
+        for part in text.split(",") if text.strip() else ():
+            try:
+                numbers = [int(number) for number in part.split(":")]
+                run = range(numbers[0], numbers[0] + 1) if len(numbers) == 1 else range(*numbers)
+            except (ValueError, TypeError) as error:
+                raise SeekingError(
+                    f"index {text!r}: {part.strip()!r} is neither a position nor start:stop[:step]"
+                ) from error
+            if not run or run.step < 0 or run.start < 0:
+                raise SeekingError(f"index {text!r}: {part.strip()!r} names no position from 0 up")
+            runs.append(run)
+        return cls(tuple(runs)) if len(runs) < 2 else cls.of(itertools.chain.from_iterable(runs))
+
+    def __str__(self) -> str:
+        return ", ".join(
+            str(run[0]) if len(run) == 1 else f"{run.start}:{run.stop}" + (f":{run.step}" if run.step != 1 else "")
+            for run in self.runs
+        )
+
+    def __len__(self) -> int:
+        return sum(map(len, self.runs))
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.chain.from_iterable(self.runs)
+
+    def covers(self, size: int) -> bool:
+        """Whether this is every position of a dimension of ``size``, in order."""
+        return self.runs == ((range(size),) if size else ())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one base tensor lies in the motivated model.
+
+    Attributes:
+        target: name of the motivated model's tensor.
+        index: for each dimension of the base tensor, its positions in the target.
+        target_shape: shape of the target.
+        origin: what decided it: ``name``, ``rule: …`` or ``user``.
+    """
+
+    target: str
+    index: tuple[Index, ...]
+    target_shape: Shape
+    origin: str = "name"
+
+    def __post_init__(self) -> None:
+        if len(self.index) != len(self.target_shape):
+            raise SeekingError(
+                f"{self.target}: {len(self.index)} indices for {len(self.target_shape)} dimensions; give one for each"
+            )
+        for dim, (index, size) in enumerate(zip(self.index, self.target_shape, strict=True)):
+            if any(run[-1] >= size or run[0] < 0 for run in index.runs):
+                raise SeekingError(f"{self.target}, dimension {dim}: index {index} leaves the dimension's size {size}")
+            if len(index.runs) > 1 and len(set(index)) != len(index):
+                raise SeekingError(f"{self.target}, dimension {dim}: index {index} names a position twice")
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the base tensor."""
+        return tuple(map(len, self.index))
+
+    @property
+    def whole(self) -> bool:
+        """Whether the base tensor is all of the target, in order."""
+        return self.shape == self.target_shape and all(
+            index.covers(size) for index, size in zip(self.index, self.target_shape, strict=True)
+        )
+
+    def blocks(self) -> Iterator[tuple[Slices, Slices]]:
+        """The rectangular blocks of the entry: slices of the base tensor and of the target."""
+        for runs in itertools.product(*(tuple(_placed(index)) for index in self.index)):
+            yield tuple(here for here, _ in runs), tuple(there for _, there in runs)
+
+    def block_count(self) -> int:
+        """How many blocks ``blocks`` yields."""
+        return math.prod(len(index.runs) for index in self.index)
+
+    def mesh(self, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
+        """Index tensors that broadcast to the base tensor's shape: ``target[mesh]`` is the base tensor."""
+        rank = len(self.index)
+        return tuple(
+            torch.tensor(list(index), device=device).view([-1 if d == dim else 1 for d in range(rank)])
+            for dim, index in enumerate(self.index)
+        )
+
+
+def _placed(index: Index) -> Iterator[tuple[slice, slice]]:
+    start = 0
+    for run in index.runs:
+        yield slice(start, start + len(run)), slice(run.start, run.stop, run.step)
+        start += len(run)
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer of a model by name, tied and non-persistent ones included."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+class WeightsMap:
+    """For each parameter and buffer of the base model: a target's name and an index per dimension.
+
+    Args:
+        entries: one entry for each base tensor, by the base tensor's name.
+        motivated: shape of every tensor of the motivated model, by name.
+
+    Raises:
+        SeekingError: an entry's target is not among ``motivated``, or has another shape there.
+    """
+
+    def __init__(self, entries: Mapping[str, Entry], motivated: Mapping[str, Shape]) -> None:
+        self.entries = dict(entries)
+        self.motivated = {name: tuple(shape) for name, shape in motivated.items()}
+        for name, entry in self.entries.items():
+            if entry.target not in self.motivated:
+                raise SeekingError(f"{name}: target {entry.target!r} is not a tensor of the motivated model")
+            if entry.target_shape != self.motivated[entry.target]:
+                raise SeekingError(
+                    f"{name}: target {entry.target} has shape {list(entry.target_shape)} in the entry and "
+                    f"{list(self.motivated[entry.target])} in the motivated model"
+                )
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, WeightsMap) and self.entries == other.entries and self.motivated == other.motivated
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def embed(self, source: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Put base tensors into their place in the motivated model's.
+
+        Works for any tensors keyed and shaped like the parameters: weights, an average of them, one slot of an
+        optimizer's state. ``source`` may hold a part of the base's names only.
+
+        Args:
+            source: tensors by base name.
+            into: tensors by the motivated model's name; not changed.
+
+        Returns:
+            ``into`` with the mapped entries replaced, in new tensors where anything was replaced.
+
+        Raises:
+            SeekingError: a name that the map does not have, or a tensor of another shape.
+        """
+        result = dict(into)
+        written: set[str] = set()
+        for name, tensor in source.items():
+            entry = self._entry(name)
+            _expect(name, tensor, entry.shape)
+            target = self._tensor(result, entry)
+            if entry.target not in written:
+                target = result[entry.target] = target.clone()
+                written.add(entry.target)
+            target[entry.mesh(target.device)] = tensor.to(target)
+        return result
+
+    def extract(self, source: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Cut the base tensors out of the motivated model's; the inverse of ``embed``.
+
+        Args:
+            source: tensors by the motivated model's name; base tensors whose target is missing are left out.
+
+        Returns:
+            New tensors by base name.
+
+        Raises:
+            SeekingError: a tensor has another shape than the map's.
+        """
+        result = {}
+        for name, entry in self.entries.items():
+            if entry.target in source:
+                target = self._tensor(source, entry)
+                result[name] = target[entry.mesh(target.device)].clone()
+        return result
+
+    def extra(self) -> dict[str, int]:
+        """Number of entries of each motivated tensor that lie outside the map's image, where there are any."""
+        shared: dict[str, int] = {}
+        for entry in {entry.target: entry for entry in self.entries.values()}.values():
+            shared[entry.target] = math.prod(entry.shape)
+        counts = {name: math.prod(shape) - shared.get(name, 0) for name, shape in self.motivated.items()}
+        return {name: count for name, count in counts.items() if count}
+
+    def check(self, base: nn.Module, motivated: nn.Module) -> None:
+        """Make sure that the map is one of these two models.
+
+        Raises:
+            SeekingError: a tensor is missing on either side, or has another shape.
+        """
+        have = tensors(base)
+        for name in have.keys() ^ self.entries.keys():
+            where = "the map has no entry for it" if name in have else "the base model has no such tensor"
+            raise SeekingError(f"{name}: {where}; the map belongs to other models")
+        for name, tensor in have.items():
+            _expect(f"{name} (base)", tensor, self.entries[name].shape)
+        large = tensors(motivated)
+        for name in large.keys() ^ self.motivated.keys():
+            where = "unknown to the map" if name in large else "missing in the motivated model"
+            raise SeekingError(f"{name}: {where}; the map belongs to other models")
+        for name, tensor in large.items():
+            _expect(f"{name} (motivated)", tensor, self.motivated[name])
+
+    def save(self, path: str | Path) -> None:
+        """Write the map as JSON, one line a tensor."""
+        entries = {
+            name: {
+                "target": entry.target,
+                "index": [str(index) for index in entry.index],
+                "origin": entry.origin,
+            }
+            for name, entry in self.entries.items()
+        }
+
+        def lines(rows: Mapping[str, Any]) -> str:
+            return "{\n" + ",\n".join(f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in rows.items()) + "\n  }"
+
+        Path(path).write_text(
+            f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n'
+            f'  "entries": {lines(entries)},\n  "motivated": {lines(self.motivated)}\n}}\n',
+            encoding="utf-8",
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "WeightsMap":
+        """Read a map that ``save`` wrote.
+
+        Raises:
+            SeekingError: the file cannot be read, is no map, or contradicts itself.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise SeekingError(f"{path}: not JSON ({error})") from error
+        try:
+            if content["format"] != FORMAT or content["version"] != VERSION:
+                raise SeekingError(
+                    f"{path}: is {content['format']!r} version {content['version']!r}, "
+                    f"this program reads {FORMAT!r} version {VERSION}"
+                )
+            motivated = {str(name): tuple(map(int, shape)) for name, shape in content["motivated"].items()}
+            entries = {
+                str(name): Entry(
+                    target=row["target"],
+                    index=tuple(map(Index.parse, row["index"])),
+                    target_shape=motivated[row["target"]],
+                    origin=row["origin"],
+                )
+                for name, row in content["entries"].items()
+            }
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise SeekingError(f"{path}: not a weights map ({type(error).__name__}: {error})") from error
+        return cls(entries, motivated)
+
+    def _entry(self, name: str) -> Entry:
+        try:
+            return self.entries[name]
+        except KeyError:
+            raise SeekingError(f"{name}: the map has no such base tensor") from None
+
+    def _tensor(self, source: Mapping[str, Tensor], entry: Entry) -> Tensor:
+        if entry.target not in source:
+            raise SeekingError(f"{entry.target}: missing among the motivated model's tensors")
+        _expect(entry.target, source[entry.target], entry.target_shape)
+        return source[entry.target]
+
+
+def _expect(name: str, tensor: Tensor, shape: Shape) -> None:
+    if tuple(tensor.shape) != shape:
+        raise SeekingError(f"{name}: shape {list(tensor.shape)} where the map has {list(shape)}")
