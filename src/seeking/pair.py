@@ -1,7 +1,7 @@
 """The two models and the map between them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -66,6 +66,8 @@ class Pair:
             for name, entry in self.map.entries.items()
             if norm == "shared" or not name.endswith(NORM_STATISTICS)
         }
+        modules = dict(base.named_modules()), dict(motivated.named_modules())
+        self._owned = [(*_owner(modules[0], name), *_owner(modules[1], entry.target), entry) for name, entry in self._moving.items()]
         self._bound: list[int] = []
         self._views: tuple[list[Tensor], list[Tensor]] = [], []
         self._indexed: list[tuple[Tensor, Tensor, tuple[Tensor, ...]]] = []
@@ -103,8 +105,9 @@ class Pair:
 
     def _bind(self) -> None:
         """Tie what is whole and take views of what is sliced, anew whenever a tensor has moved."""
-        small, large = tensors(self.base), tensors(self.motivated_model)
-        both = [(small[name], large[entry.target], entry) for name, entry in self._moving.items()]
+        both = [
+            (getattr(small, ours), getattr(large, theirs), entry) for small, ours, large, theirs, entry in self._owned
+        ]
         addresses = [tensor.data_ptr() for ours, theirs, _ in both for tensor in (ours, theirs)]
         if addresses == self._bound:
             return
@@ -150,7 +153,8 @@ class Pair:
             mine, yours = base.state[ours], motivated.state[theirs]
             for slot, value in mine.items():
                 if not isinstance(value, Tensor):
-                    yours[slot] = value
+                    if into_motivated:
+                        yours[slot] = value
                     continue
                 if slot not in yours:
                     yours[slot] = torch.zeros_like(theirs) if value.shape == ours.shape else value.clone()
@@ -162,6 +166,11 @@ class Pair:
                         theirs_view.copy_(ours_view)
                     else:
                         ours_view.copy_(theirs_view)
+
+
+def _owner(modules: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]:
+    module, _, leaf = name.rpartition(".")
+    return modules[module], leaf
 
 
 def _block_views(ours: Tensor, theirs: Tensor, entry: Entry) -> list[tuple[Tensor, Tensor]]:

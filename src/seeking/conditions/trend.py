@@ -1,0 +1,42 @@
+"""Conditions on how the loss goes."""
+
+import math
+
+from seeking.conditions.base import Condition, State
+
+
+class ConsecutiveDecrease(Condition):
+    """The paper's condition: the training loss fell for ``n`` consecutive batches ("decrease:2").
+
+    It goes on holding while the loss goes on falling. For losses in random order it holds at 1/(n+1)! of the
+    batches, one in six for n = 2.
+
+    Source: Acheli and Gaaloul, "Motivation is Something You Need", arXiv 2602.21064.
+
+    Raises:
+        ValueError: ``n`` is not positive.
+    """
+
+    def __init__(self, n: int = 2) -> None:
+        if n < 1 or n != int(n):
+            raise ValueError(f"n is {n}; it counts batches, a whole number from 1 up")
+        self.n = n
+        self.previous = math.inf
+        self.falls = -1  # The first loss falls from nowhere.
+
+    def __str__(self) -> str:
+        return f"decrease:{self.n}"
+
+    def holds(self, loss: float, **signals: float) -> bool:
+        self.falls = self.falls + 1 if loss < self.previous else 0
+        self.previous = loss
+        if not math.isfinite(loss):
+            self.previous, self.falls = math.inf, -1
+        return self.falls >= self.n
+
+    def state_dict(self) -> State:
+        return {"previous": None if self.previous == math.inf else self.previous, "falls": self.falls}
+
+    def load_state_dict(self, state: State) -> None:
+        self.previous = math.inf if state["previous"] is None else state["previous"]
+        self.falls = state["falls"]

@@ -1,0 +1,208 @@
+"""Data sets by name or path."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seeking.data.images import Batches, Images
+from seeking.errors import SeekingError, unknown
+
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+TEST_SPLITS = ("test", "validation", "valid", "val")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images, and how they are presented."""
+
+    data: str = "digits"
+    """digits (scikit-learn's handwritten digits, nothing to download), a name on the Hugging Face hub such as
+    uoft-cs/cifar10, a folder of parquet files, or a folder of images (train/CLASS/*.png)."""
+    image_size: int | None = None
+    """Side in pixels to which images are resized and cropped; their own size if not given."""
+    image_column: str | None = None
+    """Column of the images, where there are several."""
+    label_column: str | None = None
+    """Column of the labels, where it is not called label, labels or fine_label."""
+    crop_padding: int | None = None
+    """Padding of the random crop, in pixels; an eighth of the image's side if not given, 0 for no crop."""
+    flip: bool | None = None
+    """Mirror images at random; on if not given, but not for digits."""
+    mean: tuple[float, ...] | None = None
+    """Of each channel, for pixels between 0 and 1; the training images' own if not given."""
+    std: tuple[float, ...] | None = None
+    """Likewise."""
+    max_train_samples: int | None = None
+    """Train on so many images, drawn once for all seeds."""
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set ready for training."""
+
+    name: str
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    padding: int
+    flip: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.train.pixels.shape[1:]
+        return channels, height, width
+
+    def batches(self, seed: int) -> tuple[Batches, Batches]:
+        """Augmented training data and plain test data."""
+        train = Batches(self.train, self.mean, self.std, padding=self.padding, flip=self.flip, seed=seed)
+        return train, Batches(self.test, self.mean, self.std)
+
+
+def load(config: DataConfig) -> ImageData:
+    """Read a data set into memory.
+
+    Raises:
+        SeekingError: no such data set, or it has no images, no labels, nothing in it, a label out of range, or images
+            of several sizes.
+    """
+    if config.data == "digits":
+        train, test, classes = _digits()
+    else:
+        train, test, classes = _from_hub_or_folder(config)
+    for split, images in (("training", train), ("test", test)):
+        if not len(images):
+            raise SeekingError(f"{config.data}: the {split} split is empty")
+        wrong = (images.labels < 0) | (images.labels >= len(classes))
+        if wrong.any():
+            row = int(wrong.nonzero()[0])
+            raise SeekingError(
+                f"{config.data}: label {int(images.labels[row])} of {split} image {row} is out of range; "
+                f"there are {len(classes)} classes, numbered from 0"
+            )
+    if train.pixels.shape[1:] != test.pixels.shape[1:]:
+        raise SeekingError(
+            f"{config.data}: training images are {list(train.pixels.shape[1:])}, test images "
+            f"{list(test.pixels.shape[1:])}; give image_size to make them the same"
+        )
+    mean, std = train.statistics()
+    mean, std = config.mean or mean, config.std or std
+    channels = train.pixels.shape[1]
+    if len(mean) != channels or len(std) != channels or not all(value > 0 for value in std):
+        raise SeekingError(
+            f"{config.data}: mean {list(mean)} and std {list(std)} must have one number, std above 0, "
+            f"for each of {channels} channels"
+        )
+    size = train.pixels.shape[-1]
+    return ImageData(
+        name=config.data,
+        train=train,
+        test=test,
+        classes=classes,
+        mean=tuple(mean),
+        std=tuple(std),
+        padding=size // 8 if config.crop_padding is None else config.crop_padding,
+        flip=config.data != "digits" if config.flip is None else config.flip,
+    )
+
+
+def _digits() -> tuple[Images, Images, tuple[str, ...]]:
+    """1,797 real images of 8 by 8 grey pixels; every fifth is for the test."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = (torch.from_numpy(bunch.images) * (255 / 16)).round().to(torch.uint8)[:, None]
+    labels = torch.from_numpy(bunch.target).long()
+    test = torch.arange(len(labels)) % 5 == 4
+    return Images(pixels[~test], labels[~test]), Images(pixels[test], labels[test]), tuple(map(str, range(10)))
+
+
+def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, ...]]:
+    import datasets
+
+    name = config.data
+    if Path(name).is_file() or name.startswith((".", "/", "~")) and not Path(name).expanduser().exists():
+        raise SeekingError(f"data set {name}: no such folder")
+    datasets.disable_progress_bars()
+    try:
+        splits = datasets.load_dataset(str(Path(name).expanduser()) if Path(name).expanduser().exists() else name)
+    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
+        if "/" in name:
+            raise SeekingError(f"data set {name}: neither a folder here nor found on the hub ({error})") from error
+        raise unknown("data set", name, ["digits", "cifar10", "cifar100", "mnist", "fashion_mnist"]) from error
+    except Exception as error:
+        raise SeekingError(f"data set {name} cannot be read: {type(error).__name__}: {error}") from error
+
+    if "train" not in splits:
+        raise SeekingError(f"data set {name}: no train split; it has {', '.join(splits) or 'none'}")
+    train = splits["train"]
+    held_out = next((splits[split] for split in TEST_SPLITS if split in splits), None)
+    if held_out is None:
+        if len(train) < 2:
+            raise SeekingError(f"data set {name}: {len(train)} images and no test split; nothing can be held out")
+        parts = train.train_test_split(test_size=0.1, seed=0)
+        train, held_out = parts["train"], parts["test"]
+    if config.max_train_samples is not None and config.max_train_samples < len(train):
+        train = train.shuffle(seed=0).select(range(config.max_train_samples))
+
+    features = train.features
+    images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
+    image_column = _column("image", config.image_column, list(features), images, name)
+    labelled = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    labels = next(([column] for column in LABEL_COLUMNS if column in features), labelled)
+    label_column = _column("label", config.label_column, list(features), labels, name)
+
+    feature = features[label_column]
+    if isinstance(feature, datasets.ClassLabel):
+        classes = tuple(feature.names)
+    elif str(getattr(feature, "dtype", "")).startswith(("int", "uint")) and len(train):
+        classes = tuple(map(str, range(max(train[label_column]) + 1)))
+    else:
+        raise SeekingError(f"data set {name}: column {label_column} holds {feature}, not classes or integers")
+    grey = len(train) > 0 and train[0][image_column].mode in ("L", "1")
+    decoded = [_decode(part, image_column, label_column, config.image_size, grey, name) for part in (train, held_out)]
+    return decoded[0], decoded[1], classes
+
+
+def _column(kind: str, asked: str | None, columns: list[str], candidates: list[str], name: str) -> str:
+    if asked is not None:
+        if asked not in columns:
+            raise unknown(f"{kind} column of {name}", asked, columns)
+        return asked
+    if len(candidates) != 1:
+        found = f"several ({', '.join(candidates)})" if candidates else "none"
+        raise SeekingError(
+            f"data set {name}: a column of {kind}s is needed, found {found} among {', '.join(columns)}; "
+            f"name it with {kind}_column"
+        )
+    return candidates[0]
+
+
+def _decode(split: Any, image_column: str, label_column: str, size: int | None, grey: bool, name: str) -> Images:
+    from torchvision.transforms import v2
+
+    transforms: list[Any] = [v2.Resize(size, antialias=True), v2.CenterCrop(size)] if size else []
+    prepare = v2.Compose([*transforms, v2.PILToTensor()])
+    mode = "L" if grey else "RGB"
+    pixels: torch.Tensor | None = None
+    try:
+        for row, image in enumerate(split[image_column]):
+            tensor = prepare(image.convert(mode))
+            if pixels is None:
+                pixels = torch.empty(len(split), *tensor.shape, dtype=torch.uint8)
+            if tensor.shape != pixels.shape[1:]:
+                raise SeekingError(
+                    f"data set {name}: image {row} is {list(tensor.shape)}, the first one {list(pixels.shape[1:])}; "
+                    "give image_size to make them the same"
+                )
+            pixels[row] = tensor
+    except (OSError, AttributeError) as error:
+        raise SeekingError(f"data set {name}: an image cannot be decoded: {error}") from error
+    if pixels is None:
+        pixels = torch.empty(0, 1 if grey else 3, size or 1, size or 1, dtype=torch.uint8)
+    labels = [-1 if label is None else int(label) for label in split[label_column]]
+    return Images(pixels, torch.tensor(labels, dtype=torch.long))
