@@ -161,13 +161,17 @@ class WeightsMap:
     Args:
         entries: one entry for each base tensor, by the base tensor's name.
         motivated: shape of every tensor of the motivated model, by name.
+        buffers: which of the motivated model's tensors are buffers, not parameters.
 
     Raises:
         SeekingError: an entry's target is not among ``motivated``, or has another shape there.
     """
 
-    def __init__(self, entries: Mapping[str, Entry], motivated: Mapping[str, Shape]) -> None:
+    def __init__(
+        self, entries: Mapping[str, Entry], motivated: Mapping[str, Shape], buffers: Iterable[str] = ()
+    ) -> None:
         self.entries = dict(entries)
+        self.buffers = frozenset(buffers)
         self.motivated = {name: tuple(shape) for name, shape in motivated.items()}
         for name, entry in self.entries.items():
             if entry.target not in self.motivated:
@@ -180,7 +184,10 @@ class WeightsMap:
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, WeightsMap) and self.entries == other.entries and self.motivated == other.motivated
+            isinstance(other, WeightsMap)
+            and self.entries == other.entries
+            and self.motivated == other.motivated
+            and self.buffers == other.buffers
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -232,13 +239,31 @@ class WeightsMap:
                 result[name] = target[entry.mesh(target.device)].clone()
         return result
 
-    def extra(self) -> dict[str, int]:
-        """Number of entries of each motivated tensor that lie outside the map's image, where there are any."""
-        shared: dict[str, int] = {}
-        for entry in {entry.target: entry for entry in self.entries.values()}.values():
-            shared[entry.target] = math.prod(entry.shape)
-        counts = {name: math.prod(shape) - shared.get(name, 0) for name, shape in self.motivated.items()}
-        return {name: count for name, count in counts.items() if count}
+    def __str__(self) -> str:
+        """A table for people: a line for each block, with the share of its parameters that is the base's."""
+        sources = {entry.target: (name, math.prod(entry.shape)) for name, entry in self.entries.items()}
+        blocks: dict[str, tuple[set[str], int, int]] = {}
+        for target, shape in self.motivated.items():
+            if target not in self.buffers:
+                name, shared = sources.get(target, ("", 0))
+                origin, total, common = blocks.get(_block(target), (set(), 0, 0))
+                origins = origin | {_block(name)} if name else origin
+                blocks[_block(target)] = origins, total + math.prod(shape), common + shared
+        rows = [("base", "motivated", "parameters", "shared", "extra", "shared %")]
+        for block, (origins, total, common) in blocks.items():
+            rows.append((", ".join(sorted(origins)) or "-", block, *_counts(total, common)))
+        total, common = (sum(counts) for counts in zip(*(block[1:] for block in blocks.values()), strict=True))
+        rows.append(("all", "all", *_counts(total, common)))
+        return _table(rows)
+
+    def details(self) -> str:
+        """A table with a line for each base tensor: its target, its index and what decided it."""
+        rows = [("base", "motivated", "shape", "of", "index", "from")]
+        for name, entry in self.entries.items():
+            index = "whole" if entry.whole else " | ".join(map(_shortened, entry.index))
+            of = "×".join(map(str, entry.target_shape)) or "1"
+            rows.append((name, entry.target, "×".join(map(str, entry.shape)) or "1", of, index, entry.origin))
+        return _table(rows)
 
     def check(self, base: nn.Module, motivated: nn.Module) -> None:
         """Make sure that the map is one of these two models.
@@ -275,7 +300,8 @@ class WeightsMap:
 
         Path(path).write_text(
             f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n'
-            f'  "entries": {lines(entries)},\n  "motivated": {lines(self.motivated)}\n}}\n',
+            f'  "entries": {lines(entries)},\n  "motivated": {lines(self.motivated)},\n'
+            f'  "buffers": {json.dumps(sorted(self.buffers))}\n}}\n',
             encoding="utf-8",
         )
 
@@ -299,6 +325,7 @@ class WeightsMap:
                     f"this program reads {FORMAT!r} version {VERSION}"
                 )
             motivated = {str(name): tuple(map(int, shape)) for name, shape in content["motivated"].items()}
+            buffers = frozenset(map(str, content["buffers"]))
             entries = {
                 str(name): Entry(
                     target=row["target"],
@@ -310,7 +337,7 @@ class WeightsMap:
             }
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise SeekingError(f"{path}: not a weights map ({type(error).__name__}: {error})") from error
-        return cls(entries, motivated)
+        return cls(entries, motivated, buffers)
 
     def _entry(self, name: str) -> Entry:
         try:
@@ -328,3 +355,31 @@ class WeightsMap:
 def _expect(name: str, tensor: Tensor, shape: Shape) -> None:
     if tuple(tensor.shape) != shape:
         raise SeekingError(f"{name}: shape {list(tensor.shape)} where the map has {list(shape)}")
+
+
+def _block(name: str) -> str:
+    """The block that a tensor belongs to: its path down to the last number, else its first part."""
+    path = name.split(".")
+    last = max((place for place, part in enumerate(path) if part.isdigit()), default=0)
+    return ".".join(path[: last + 1])
+
+
+def _counts(total: int, shared: int) -> tuple[str, str, str, str]:
+    return f"{total:,}", f"{shared:,}", f"{total - shared:,}", f"{100 * shared / max(1, total):.1f}"
+
+
+def _shortened(index: Index) -> str:
+    return str(index) if len(index.runs) <= 4 else f"{Index(index.runs[:3])}, … ({len(index)} positions)"
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    numeric = [all(cell[:1].isdigit() for cell in column[1:]) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in rows
+    )
+    return "\n".join(lines)

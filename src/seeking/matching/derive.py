@@ -104,7 +104,11 @@ def match(
         if override != Override():
             origin = "user"
         entries[name] = Entry(target, tuple(chosen), tuple(large[target].shape), origin)
-    return WeightsMap(entries, {name: tuple(tensor.shape) for name, tensor in large.items()})
+    return WeightsMap(
+        entries,
+        {name: tuple(tensor.shape) for name, tensor in large.items()},
+        buffers=(name for name, _ in motivated.named_buffers(remove_duplicate=False)),
+    )
 
 
 def _dimensions(model: nn.Module, name: str, tensor: Tensor) -> tuple[str, Sequence[Dimension]]:

@@ -66,4 +66,4 @@ class RunFolder:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file for people."""
-        (self.path / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (self.path / name).write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")

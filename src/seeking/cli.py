@@ -1,0 +1,274 @@
+"""The command line: ``seeking train``, ``compare``, ``map`` and ``verify``.
+
+Exit codes: 0 done (and, for ``verify``, exact), 1 the run or the check failed, 2 wrong usage or bad input.
+"""
+
+import collections.abc
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tyro
+import yaml
+from rich.console import Console
+from tyro.conf import Positional
+
+from seeking.errors import RunError, SeekingError, unknown
+from seeking.experiments.run import ModelConfig, RunConfig, models, read_yaml, weights_map
+from seeking.weights_map import WeightsMap
+
+console = Console()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(RunConfig):
+    """Train a base and a motivated model together. Without arguments: resnet8 in resnet14 on handwritten digits."""
+
+    config: Path | None = None
+    """YAML file of the same options; flags win over it."""
+    overwrite: bool = False
+    """Replace the run that the output folder holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Train):
+    """Train the pair and, under the same settings and seeds, each of its models alone; show them side by side."""
+
+    seeds: int = 3
+    """Runs of each, with seeds from --seed on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TwoModels(ModelConfig):
+    base: Positional[str]
+    """The smaller model, by name."""
+    motivated: Positional[str]
+    """The larger model, by name."""
+    num_classes: int = 10
+    """Length of both models' output."""
+    in_chans: int = 3
+    """Channels of the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map(_TwoModels):
+    """Print the weights map of two models: which part of the motivated model is the base."""
+
+    details: bool = False
+    """A line for each tensor instead of each block."""
+    save: Path | None = None
+    """Write the map to this file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(_TwoModels):
+    """Prove that the base is a sub-network of the motivated model. Exit code 0 if it is, 1 if not."""
+
+    map: Path | None = None
+    """A map saved before, instead of the derived one."""
+    image_size: int | None = None
+    """Side of the random input images; the size that the base was made for if not given."""
+    tolerance: float = 1e-5
+    """Greatest relative difference of the outputs that counts as exact."""
+
+
+def train_command(config: Train) -> int:
+    """Run ``seeking train``."""
+    from seeking.data import load
+    from seeking.experiments.run import train
+    from seeking.report.plots import draw
+    from seeking.report.progress import progress
+    from seeking.report.tables import cost_sentence, run_rows, terminal
+    from seeking.training import RunFolder
+
+    title = f"{config.base} in {config.motivated}"
+    output = config.output or Path("runs") / f"{config.base}-{config.motivated}-{time.strftime('%Y%m%d-%H%M%S')}"
+    RunFolder(output, config.overwrite)
+    data = load(config)
+    _announce(config, data, output)
+    with progress(console) as start:
+        result = train(config, data, output=output, overwrite=config.overwrite, listeners=[start(title)])
+    draw({"pair": [result]}, output / "curves.png", f"{title}, {data.name}")
+    console.print(terminal(run_rows(result), title))
+    console.print(cost_sentence(result.cost.report()), highlight=False)
+    console.print(f"Weights, map, metrics and summary: {output}\nPicture: {output / 'curves.png'}", highlight=False)
+    return 0
+
+
+def compare_command(config: Compare) -> int:
+    """Run ``seeking compare``."""
+    from seeking.data import load
+    from seeking.experiments.compare import compare, summarise
+    from seeking.report.plots import draw
+    from seeking.report.progress import progress
+    from seeking.report.tables import comparison_rows, cost_sentence, gain_sentence, markdown, terminal
+    from seeking.training import RunFolder
+
+    if config.seeds < 1:
+        raise SeekingError(f"seeds is {config.seeds}; it must be 1 or more")
+    title = f"{config.base} in {config.motivated}"
+    output = config.output or Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = RunFolder(output, config.overwrite)
+    data = load(config)
+    _announce(config, data, output)
+    folder.create(dataclasses.asdict(config), None)
+    with progress(console) as start:
+        results = compare(config, data, range(config.seed, config.seed + config.seeds), output, start)
+    summary = summarise(results)
+    rows = comparison_rows(summary)
+    sentences = f"{gain_sentence(summary)}\n{cost_sentence(summary['pair'])}"
+    folder.write_json("comparison.json", summary)
+    (output / "comparison.md").write_text(f"{markdown(rows)}\n{sentences}\n", encoding="utf-8")
+    draw(results, output / "comparison.png", f"{title}, {data.name}")
+    console.print(terminal(rows, f"{title}, {data.name}"))
+    console.print(sentences, highlight=False)
+    console.print(f"Runs and table: {output}\nPicture: {output / 'comparison.png'}", highlight=False)
+    return 0
+
+
+def _announce(config: Train, data: Any, output: Path) -> None:
+    channels, height, width = data.shape
+    console.print(
+        f"{config.base} in {config.motivated} on {data.name}: {len(data.train):,} training and {len(data.test):,} test "
+        f"images of {channels}×{height}×{width}, {len(data.classes)} classes\n"
+        f"condition {config.condition}, {config.epochs} epochs, batch size {config.batch_size}, writing to {output}",
+        highlight=False,
+    )
+
+
+def map_command(config: Map) -> int:
+    """Run ``seeking map``."""
+    made = models(config, config.num_classes, config.in_chans)
+    found = weights_map(config, **made)
+    print(found.details() if config.details else found)
+    if config.save:
+        try:
+            found.save(config.save)
+        except OSError as error:
+            raise SeekingError(f"{config.save}: cannot be written ({error.strerror})") from error
+        print(f"saved to {config.save}")
+    return 0
+
+
+def verify_command(config: Verify) -> int:
+    """Run ``seeking verify``."""
+    import torch
+
+    from seeking.models import input_shape
+    from seeking.verify import verify
+
+    made = models(config, config.num_classes, config.in_chans)
+    found = WeightsMap.load(config.map) if config.map else weights_map(config, **made)
+    shape = input_shape(made["base"], config.image_size, config.in_chans)
+    images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    verdict = verify(made["base"], made["motivated"], found, images, tolerance=config.tolerance)
+    print(f"{config.base} in {config.motivated}, input {list(images.shape)}: {verdict.reason}")
+    if not verdict:
+        print("the base is NOT a sub-network of the motivated model under this map")
+    return 0 if verdict else 1
+
+
+COMMANDS: dict[str, tuple[type[Any], Any]] = {
+    "train": (Train, train_command),
+    "compare": (Compare, compare_command),
+    "map": (Map, map_command),
+    "verify": (Verify, verify_command),
+}
+
+registry = tyro.constructors.ConstructorRegistry()
+
+
+@registry.primitive_rule
+def _keyword_arguments(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Mappings are written ``key=value``, the values as in YAML."""
+    if info.type_origin is not collections.abc.Mapping:
+        return None
+
+    def read(arguments: list[str]) -> dict[str, Any]:
+        pairs = [argument.partition("=") for argument in arguments]
+        for (key, equals, _), argument in zip(pairs, arguments, strict=True):
+            if not (key.isidentifier() and equals):
+                raise ValueError(f"{argument!r} is not KEY=VALUE")
+        try:
+            return {key: yaml.safe_load(value) for key, _, value in pairs}
+        except yaml.YAMLError as error:
+            raise ValueError(f"not a YAML value: {error}") from error
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="KEY=VALUE …",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, Mapping),
+        str_from_instance=lambda value: [f"{key}={item}" for key, item in value.items()],
+    )
+
+
+def _flags_from_file(path: Path, command: type[Any]) -> list[str]:
+    """The options of a YAML file as flags, so that there is one way to read and check them."""
+    fields = {field.name: field for field in dataclasses.fields(command) if field.name != "config"}
+    flags = []
+    for key, value in read_yaml(path).items():
+        name = str(key).replace("-", "_")
+        if name not in fields:
+            raise unknown(f"option in {path}", name, fields)
+        flag = "--" + name.replace("_", "-")
+        if isinstance(fields[name].default, bool):
+            if not isinstance(value, bool):
+                raise SeekingError(f"{path}: {name} must be true or false, not {value!r}")
+            flags.append(flag if value else "--no-" + flag[2:])
+        elif isinstance(value, Mapping):
+            flags += [flag, *(f"{k}={v}" for k, v in value.items())]
+        elif isinstance(value, list):
+            flags += [flag, *map(str, value)]
+        else:
+            flags += [flag, str(value)]
+    return flags
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program: gives its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(__doc__.splitlines()[0].replace("``", "") + "\n")
+        print("Motivated training: one training run, two models.\n\ncommands:")
+        for name, (command, _) in COMMANDS.items():
+            print(f"  seeking {name:9}{(command.__doc__ or '').splitlines()[0]}")
+        print("\nseeking COMMAND --help lists a command's options.")
+        return 0 if given else 2
+    try:
+        if given[0] == "--version":
+            print(version("seeking"))
+            return 0
+        if given[0] not in COMMANDS:
+            raise unknown("command", given[0], COMMANDS)
+        command, run = COMMANDS[given[0]]
+        given = given[1:]
+        for place, argument in enumerate(given):
+            if argument == "--config" and place + 1 < len(given) and command in (Train, Compare):
+                given = _flags_from_file(Path(given[place + 1]), command) + given
+                break
+        config = tyro.cli(
+            command, prog=f"seeking {' '.join(sys.argv[1:2])}", args=given, registry=registry
+        )
+        code: int = run(config)
+        return code
+    except SeekingError as error:
+        print(f"seeking: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"seeking: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("seeking: interrupted; what the run folder holds is of the last step", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The pair beside its two models trained alone."""
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from seeking.data import ImageData
+from seeking.experiments.run import Role, RunConfig, train
+from seeking.training import Result
+from seeking.training.trainer import Listener
+
+ARMS: tuple[Role, ...] = ("pair", "base", "motivated")
+
+Results = dict[Role, list[Result]]
+
+
+def compare(
+    config: RunConfig,
+    data: ImageData,
+    seeds: Sequence[int],
+    output: Path | None = None,
+    listener: Callable[[str], Listener] | None = None,
+) -> Results:
+    """Train the pair and each model alone, with the same seeds, data order and initial weights.
+
+    Args:
+        config: of every run; its seed is replaced.
+        data: of every run.
+        seeds: one run of each arm a seed.
+        output: each run's folder is made below it.
+        listener: from a run's title to a listener for it.
+
+    Returns:
+        For each arm its results in the order of the seeds.
+    """
+    results: Results = {arm: [] for arm in ARMS}
+    for seed in seeds:
+        for arm in ARMS:
+            title = f"{arm}, seed {seed}" if arm == "pair" else f"{arm} alone, seed {seed}"
+            results[arm].append(
+                train(
+                    dataclasses.replace(config, seed=seed),
+                    data,
+                    arm,
+                    output=output / f"{arm}-seed{seed}" if output else None,
+                    listeners=[listener(title)] if listener else [],
+                )
+            )
+    return results
+
+
+def summarise(results: Results) -> dict[str, Any]:
+    """Mean and spread over the seeds of each model's final accuracy, together and alone, and what each arm cost."""
+    models = {}
+    for model in ("base", "motivated"):
+        together = [result.metrics[model]["accuracy"] for result in results["pair"]]
+        alone = [result.metrics["base"]["accuracy"] for result in results[model]]  # type: ignore[index]
+        gains = [a - b for a, b in zip(together, alone, strict=True)]
+        models[model] = {"together": _spread(together), "alone": _spread(alone), "gain": _spread(gains)}
+    arms = {
+        arm: {
+            "flops": _spread([result.cost.total for result in ones]),
+            "seconds": _spread([result.seconds["total"] for result in ones]),
+        }
+        for arm, ones in results.items()
+    }
+    pair = [result.cost.report() for result in results["pair"]]
+    names = ("motivated_share", "of_motivated_alone", "of_both_alone")
+    return {
+        "seeds": len(results["pair"]),
+        "models": models,
+        "arms": arms,
+        "pair": {name: statistics.mean(report[name] for report in pair) for name in names},
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    return {
+        "mean": statistics.mean(values),
+        "deviation": statistics.stdev(values) if len(values) > 1 else None,
+        "values": list(values),
+    }

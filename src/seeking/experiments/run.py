@@ -1,0 +1,144 @@
+"""One run from a configuration: data, models, map, trainer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from torch import nn
+
+from seeking import matching
+from seeking.data import DataConfig, ImageData, loader
+from seeking.errors import SeekingError
+from seeking.matching import Override
+from seeking.matching.align import DepthPolicy, WidthPolicy
+from seeking.models import create
+from seeking.training import Result, RunFolder, TrainConfig, Trainer
+from seeking.training.trainer import Listener
+from seeking.weights_map import WeightsMap
+
+Role = Literal["pair", "base", "motivated"]
+"""What is trained: the pair, or one of its models alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which two models, and where one lies in the other."""
+
+    base: str = "resnet8"
+    """The smaller model: resnet8, 14, 20, 32, 44, 56, 110 (for small images), or any of timm's."""
+    motivated: str = "resnet14"
+    """The larger model, of the same family."""
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of both models' constructors, such as img_size=32 patch_size=4."""
+    base_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the base's constructor alone."""
+    motivated_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the motivated model's constructor alone."""
+    depth: DepthPolicy = "leading"
+    """Blocks of a longer stage that are the base's: the leading ones, or spread over the stage."""
+    width: WidthPolicy = "leading"
+    """Channels and heads that are the base's: the leading ones, or at even distance."""
+    overrides: Path | None = None
+    """YAML file with what you know better about the map: base tensor or module: {target: NAME, index: [...]}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(TrainConfig, DataConfig, ModelConfig):
+    """Train a base and a motivated model together."""
+
+    batch_size: int = 32
+    """Images in a batch, over all processes."""
+    output: Path | None = None
+    """Folder for weights, metrics, summary and picture; runs/NAMES-TIME if not given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size < 1:
+            raise SeekingError(f"batch_size is {self.batch_size}; it must be 1 or more")
+
+
+def models(config: ModelConfig, num_classes: int, in_chans: int = 3, seed: int = 0) -> dict[str, nn.Module]:
+    """The base and the motivated model, each with the fresh weights that the seed gives it, whatever else is made."""
+    made = {}
+    for role, name, own in (("base", config.base, config.base_kwargs), ("motivated", config.motivated, config.motivated_kwargs)):
+        torch.manual_seed(seed)
+        made[role] = create(name, num_classes=num_classes, in_chans=in_chans, **{**config.model_kwargs, **own})
+    return made
+
+
+def weights_map(config: ModelConfig, base: nn.Module, motivated: nn.Module) -> WeightsMap:
+    """The map that the configuration asks for."""
+    overrides = read_overrides(config.overrides) if config.overrides else None
+    return matching.match(base, motivated, depth=config.depth, width=config.width, overrides=overrides)
+
+
+def train(
+    config: RunConfig,
+    data: ImageData,
+    role: Role = "pair",
+    output: Path | None = None,
+    overwrite: bool = False,
+    listeners: Sequence[Listener] = (),
+) -> Result:
+    """Train the pair, or one of its models alone under the same settings, seed, data order and initial weights.
+
+    Raises:
+        SeekingError: bad input; nothing has been written.
+        RunError: the run failed on its way.
+    """
+    channels = data.shape[0]
+    made = models(config, len(data.classes), channels, config.seed)
+    train_data, test_data = data.batches(config.seed)
+    if len(train_data) < config.batch_size:
+        raise SeekingError(
+            f"{data.name}: {len(train_data)} training images make no batch of {config.batch_size}; "
+            "give a smaller batch_size"
+        )
+    torch.manual_seed(config.seed)
+    trainer = Trainer(
+        made["base" if role == "pair" else role],
+        made["motivated"] if role == "pair" else None,
+        train_loader=loader(train_data, config.batch_size, shuffle_seed=config.seed),
+        eval_loader=loader(test_data, max(256, config.batch_size)),
+        config=config,
+        weights_map=weights_map(config, made["base"], made["motivated"]) if role == "pair" else None,
+        output=RunFolder(output, overwrite) if output else None,
+        listeners=listeners,
+    )
+    return trainer.fit()
+
+
+def read_overrides(path: Path) -> dict[str, Override]:
+    """Read overrides of a map from a YAML file.
+
+    Raises:
+        SeekingError: the file cannot be read or says something else.
+    """
+    content = read_yaml(path)
+    overrides = {}
+    for name, value in content.items():
+        if not isinstance(value, Mapping) or not value.keys() <= {"target", "index"}:
+            raise SeekingError(f"{path}: {name} must have target, index or both, and nothing else")
+        overrides[str(name)] = Override(target=value.get("target"), index=value.get("index"))
+    return overrides
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping, safely.
+
+    Raises:
+        SeekingError: the file cannot be read, or holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SeekingError(f"{path}: not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise SeekingError(f"{path}: a mapping is expected, found {type(content).__name__}")
+    return content
+

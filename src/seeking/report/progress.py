@@ -1,0 +1,66 @@
+"""The progress of a run on the terminal."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from seeking.training.trainer import Listener, Row
+
+SMOOTHING = 0.95
+
+
+@contextlib.contextmanager
+def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
+    """Show runs as they go, one bar each: gives a function from a run's title to its listener.
+
+    The bar shows both training losses (smoothed), the share of motivated batches so far and the time left; above it
+    a line is printed for each evaluation.
+    """
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, refresh_per_second=2) as bars:
+
+        def start(title: str) -> Listener:
+            task = bars.add_task(title, total=None, status="checking models and data")
+            epochs = motivated = steps = 0
+            losses: dict[str, float] = {}
+
+            def smoothed(name: str, loss: float) -> None:
+                losses[name] = SMOOTHING * losses.get(name, loss) + (1 - SMOOTHING) * loss
+
+            def listen(row: Row) -> None:
+                nonlocal epochs, motivated, steps
+                if row["kind"] == "start":
+                    epochs = row["epochs"]
+                    bars.update(task, total=epochs * row["epoch_length"])
+                elif row["kind"] == "step":
+                    steps += 1
+                    smoothed("base", row["loss"])
+                    if "motivated_loss" in row:
+                        motivated += 1
+                        smoothed("motivated", row["motivated_loss"])
+                    status = " ".join(f"{name} loss {loss:.3f}" for name, loss in losses.items())
+                    if motivated:
+                        status += f" motivated {motivated / steps:.1%}"
+                    bars.update(task, advance=1, status=status)
+                elif row["kind"] == "eval":
+                    parts = [
+                        f"{name} {found['accuracy']:.2%}" if "accuracy" in found else f"{name} loss {found['loss']:.4f}"
+                        for name in ("base", "motivated")
+                        if (found := row.get(name))
+                    ]
+                    share = f", motivated batches {motivated / steps:.1%}" if motivated else ""
+                    console.print(f"{title}: epoch {row['epoch']}/{epochs}: {', '.join(parts)}{share}", highlight=False)
+
+            return listen
+
+        yield start

@@ -1,0 +1,85 @@
+"""Results as tables, for the terminal and for Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from seeking.training import Result
+
+Rows = tuple[Sequence[str], list[Sequence[str]]]
+"""A heading and the lines below it."""
+
+
+def run_rows(result: Result) -> Rows:
+    """One run's two models."""
+    heading = ("model", "accuracy", "best (epoch)", "loss", "GFLOPs a step's sample")
+    rows: list[Sequence[str]] = []
+    flops = {"base": result.cost.base_flops, "motivated": result.cost.motivated_flops}
+    for name, found in result.metrics.items():
+        best = result.best[name]
+        accuracy = _percent(found["accuracy"]) if "accuracy" in found else "-"
+        top = _percent(best["accuracy"]) if "accuracy" in best else f"{best['loss']:.4f}"
+        rows.append((name, accuracy, f"{top} ({best['epoch']})", f"{found['loss']:.4f}", f"{flops[name] / 1e9:.4g}"))
+    return heading, rows
+
+
+def comparison_rows(summary: dict[str, Any]) -> Rows:
+    """Each model, together and alone, over the seeds."""
+    seeds = f"{summary['seeds']} seed" + ("s" if summary["seeds"] > 1 else "")
+    heading = ("model", "trained", f"accuracy ({seeds})", "training TFLOPs", "seconds")
+    rows: list[Sequence[str]] = []
+    for model, found in summary["models"].items():
+        for way, arm in (("together", "pair"), ("alone", model)):
+            cost = summary["arms"][arm]
+            rows.append(
+                (
+                    model,
+                    "in the pair" if way == "together" else "alone",
+                    _percent_spread(found[way]),
+                    f"{cost['flops']['mean'] / 1e12:.3g}" + (" (both models)" if way == "together" else ""),
+                    f"{cost['seconds']['mean']:.0f}" + (" (both models)" if way == "together" else ""),
+                )
+            )
+    return heading, rows
+
+
+def cost_sentence(report: dict[str, float]) -> str:
+    """What the pair's run cost against its alternatives."""
+    return (
+        f"{report['motivated_share']:.1%} of the batches were motivated. The run took "
+        f"{report['of_motivated_alone']:.2f} of the training FLOPs of the motivated model alone, "
+        f"{report['of_both_alone']:.2f} of those of both models alone."
+    )
+
+
+def gain_sentence(summary: dict[str, Any]) -> str:
+    """Each model's accuracy in the pair less its accuracy alone, seed by seed."""
+    gains = (f"{model} {_percent_spread(found['gain'], sign='+')}" for model, found in summary["models"].items())
+    return f"In the pair against alone, in points: {', '.join(gains)}."
+
+
+def terminal(rows: Rows, title: str) -> Table:
+    """A table for rich."""
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows[1]:
+        table.add_row(*row)
+    return table
+
+
+def markdown(rows: Rows) -> str:
+    """A table for Markdown."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def _percent_spread(spread: dict[str, Any], sign: str = "") -> str:
+    deviation = spread["deviation"]
+    around = f" ± {100 * deviation:.2f}" if deviation is not None else ""
+    return f"{100 * spread['mean']:{sign}.2f}{around}"
