@@ -1,13 +1,13 @@
 """Motivated training for PyTorch: one training run, two models.
 
-    pair = seeking.Pair(base, motivated)
-    condition = seeking.ConsecutiveDecrease(2)
+pair = seeking.Pair(base, motivated)
+condition = seeking.ConsecutiveDecrease(2)
 
-    for x, y in loader:
-        loss = train_step(pair.base, x, y)
-        if condition.update(loss):
-            with pair.motivated() as model:
-                train_step(model, x, y)
+for x, y in loader:
+    loss = train_step(pair.base, x, y)
+    if condition.update(loss):
+        with pair.motivated() as model:
+            train_step(model, x, y)
 """
 
 from typing import TYPE_CHECKING

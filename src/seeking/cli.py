@@ -254,9 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if argument == "--config" and place + 1 < len(given) and command in (Train, Compare):
                 given = _flags_from_file(Path(given[place + 1]), command) + given
                 break
-        config = tyro.cli(
-            command, prog=f"seeking {' '.join(sys.argv[1:2])}", args=given, registry=registry
-        )
+        config = tyro.cli(command, prog=f"seeking {' '.join(sys.argv[1:2])}", args=given, registry=registry)
         code: int = run(config)
         return code
     except SeekingError as error:

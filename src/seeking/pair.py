@@ -67,7 +67,10 @@ class Pair:
             if norm == "shared" or not name.endswith(NORM_STATISTICS)
         }
         modules = dict(base.named_modules()), dict(motivated.named_modules())
-        self._owned = [(*_owner(modules[0], name), *_owner(modules[1], entry.target), entry) for name, entry in self._moving.items()]
+        self._owned = [
+            (*_owner(modules[0], name), *_owner(modules[1], entry.target), entry)
+            for name, entry in self._moving.items()
+        ]
         self._bound: list[int] = []
         self._views: tuple[list[Tensor], list[Tensor]] = [], []
         self._indexed: list[tuple[Tensor, Tensor, tuple[Tensor, ...]]] = []

@@ -225,7 +225,7 @@ def _output_index(weights_map: WeightsMap, base: nn.Module, name: str) -> Tensor
 def _restrict(module: nn.Module, output: Tensor, index: Tensor) -> Tensor:
     channels_first = isinstance(module, (_ConvNd, _NormBase, nn.GroupNorm))
     dim = 1 if channels_first else -1
-    if output.ndim < 2 or index.numel() and int(index.max()) >= output.shape[dim]:
+    if output.ndim < 2 or (index.numel() and int(index.max()) >= output.shape[dim]):
         return output
     return output.index_select(dim, index.to(output.device))
 

@@ -36,7 +36,7 @@ class Condition(abc.ABC):
         """Everything that decides the future, as JSON-serialisable values."""
         return {}
 
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: State) -> None:  # noqa: B027 (a condition may have nothing to remember)
         """Go on from where ``state_dict`` was taken."""
 
     def __and__(self, other: "Condition") -> "Condition":

@@ -9,10 +9,10 @@ NAME is one of ``NAMES`` or, with a dot in it, the import path of a user's own c
 
 import importlib
 import math
-import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from seeking.conditions.base import Condition
 from seeking.conditions.chance import MatchedCount, RandomTimes
@@ -123,14 +123,15 @@ class _Parser:
 
     def imported(self, name: str, place: int) -> Callable[..., object]:
         module, _, attribute = name.rpartition(".")
-        sys.path.insert(0, os.getcwd())
+        here = str(Path.cwd())
+        sys.path.insert(0, here)
         try:
             made: Callable[..., object] = getattr(importlib.import_module(module), attribute)
             return made
         except (ImportError, AttributeError, ValueError) as error:
             raise self.error(f"cannot import {name}: {error}", place) from error
         finally:
-            sys.path.remove(os.getcwd())
+            sys.path.remove(here)
 
     def peek(self) -> str:
         return self.text[self.place :].strip()

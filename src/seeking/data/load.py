@@ -125,7 +125,7 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
     import datasets
 
     name = config.data
-    if Path(name).is_file() or name.startswith((".", "/", "~")) and not Path(name).expanduser().exists():
+    if Path(name).is_file() or (name.startswith((".", "/", "~")) and not Path(name).expanduser().exists()):
         raise SeekingError(f"data set {name}: no such folder")
     datasets.disable_progress_bars()
     try:

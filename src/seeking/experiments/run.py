@@ -63,7 +63,10 @@ class RunConfig(TrainConfig, DataConfig, ModelConfig):
 def models(config: ModelConfig, num_classes: int, in_chans: int = 3, seed: int = 0) -> dict[str, nn.Module]:
     """The base and the motivated model, each with the fresh weights that the seed gives it, whatever else is made."""
     made = {}
-    for role, name, own in (("base", config.base, config.base_kwargs), ("motivated", config.motivated, config.motivated_kwargs)):
+    for role, name, own in (
+        ("base", config.base, config.base_kwargs),
+        ("motivated", config.motivated, config.motivated_kwargs),
+    ):
         torch.manual_seed(seed)
         made[role] = create(name, num_classes=num_classes, in_chans=in_chans, **{**config.model_kwargs, **own})
     return made
@@ -141,4 +144,3 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SeekingError(f"{path}: a mapping is expected, found {type(content).__name__}")
     return content
-

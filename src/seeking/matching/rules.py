@@ -53,9 +53,7 @@ def structure(module: nn.Module) -> tuple[str, Structure]:
 def plain(tensor: Tensor) -> list[Dimension]:
     """Dimensions that no rule knows: vectors and matrices grow, of larger tensors only the last dimension does."""
     last = tensor.ndim - 1
-    return [
-        [Factor("channels", size, grows=tensor.ndim <= 2 or dim == last)] for dim, size in enumerate(tensor.shape)
-    ]
+    return [[Factor("channels", size, grows=tensor.ndim <= 2 or dim == last)] for dim, size in enumerate(tensor.shape)]
 
 
 @rule

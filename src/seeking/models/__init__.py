@@ -44,5 +44,7 @@ def input_shape(model: nn.Module, image_size: int | None = None, in_chans: int =
     size = image_size
     if size is None:
         made_for = getattr(getattr(model, "patch_embed", None), "img_size", None)
-        size = made_for[0] if made_for else (getattr(model, "default_cfg", None) or {}).get("input_size", (0, 0, 32))[-1]
+        size = (
+            made_for[0] if made_for else (getattr(model, "default_cfg", None) or {}).get("input_size", (0, 0, 32))[-1]
+        )
     return in_chans, size, size

@@ -1,10 +1,10 @@
 """The folder that a run writes.
 
-    config.json             the options of the run
-    map.json                the weights map
-    metrics.jsonl           a row for each batch and each evaluation, as they come
-    base.last.safetensors   weights; likewise base.best, motivated.last and motivated.best
-    summary.json            written at the end
+config.json             the options of the run
+map.json                the weights map
+metrics.jsonl           a row for each batch and each evaluation, as they come
+base.last.safetensors   weights; likewise base.best, motivated.last and motivated.best
+summary.json            written at the end
 """
 
 import json

@@ -1,0 +1,22 @@
+"""Shared by the tests: data sets that are too large for the repository, and small models."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+DATA = Path(os.environ.get("SEEKING_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture
+def cifar10() -> Path:
+    path = DATA / "cifar10"
+    if not path.is_dir():
+        pytest.skip(f"needs CIFAR-10 as parquet in {path}; set SEEKING_DATA to the folder that holds cifar10/")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,246 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from families import FAMILIES, SMALL_FAMILIES, TINY, Family
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from seeking import NotContainedError, Override, SeekingError, WeightsMap, match, verify
+from seeking.matching import Factor, rule
+from seeking.matching.rules import RULES
+from seeking.models import create
+from seeking.models.resnet import ResNet
+from seeking.weights_map import tensors
+
+policies = pytest.mark.parametrize(
+    ("depth", "width"), [("leading", "leading"), ("spread", "even")], ids=["leading", "spread-even"]
+)
+
+
+def assert_identity(weights_map: WeightsMap, base: nn.Module, motivated: nn.Module) -> None:
+    """Embedded and extracted, the base's tensors are what they were, and nothing else has changed."""
+    ours, theirs = tensors(base), tensors(motivated)
+    embedded = weights_map.embed(ours, theirs)
+    extracted = weights_map.extract(embedded)
+    assert extracted.keys() == ours.keys()
+    assert all(torch.equal(extracted[name], tensor) for name, tensor in ours.items())
+    marked = weights_map.embed({n: torch.ones_like(t) for n, t in ours.items()}, {n: t * 0 for n, t in theirs.items()})
+    shared = {entry.target: math.prod(entry.shape) for entry in weights_map.entries.values()}
+    assert {n: int(t.sum()) for n, t in marked.items()} == {n: shared.get(n, 0) for n in theirs}
+    assert all(torch.equal(embedded[n][marked[n] == 0], t[marked[n] == 0]) for n, t in theirs.items())
+
+
+@policies
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_every_family_is_exact_and_its_map_inverts(family: Family, depth: str, width: str) -> None:
+    base, motivated = family.make()
+    weights_map = match(base, motivated, depth=depth, width=width)
+    images = torch.randn(2, 3, family.size, family.size)
+    verdict = verify(base, motivated, weights_map, images)
+    assert verdict, verdict.reason
+    assert verdict.difference < 1e-5
+    assert_identity(weights_map, base, motivated)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_random_resnets(data: st.DataObject) -> None:
+    depth = data.draw(st.sampled_from([8, 14, 20]))
+    larger = data.draw(st.sampled_from([d for d in (8, 14, 20, 26) if d >= depth]))
+    width = data.draw(st.integers(1, 9))
+    wider = data.draw(st.integers(width, 14))
+    base, motivated = ResNet(depth, 5, 2, width), ResNet(larger, 5, 2, wider)
+    weights_map = match(
+        base,
+        motivated,
+        depth=data.draw(st.sampled_from(["leading", "spread"])),
+        width=data.draw(st.sampled_from(["leading", "even"])),
+    )
+    assert verify(base, motivated, weights_map, torch.randn(3, 2, 8, 8))
+    assert_identity(weights_map, base, motivated)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_random_vision_transformers(data: st.DataObject) -> None:
+    head, heads, depth = (data.draw(st.integers(1, 4)) for _ in range(3))
+    more_heads, deeper = data.draw(st.integers(heads, 7)), data.draw(st.integers(depth, 5))
+
+    def make(heads: int, depth: int) -> nn.Module:
+        return VisionTransformer(
+            img_size=8, patch_size=4, embed_dim=4 * head * heads, depth=depth, num_heads=heads, num_classes=3
+        )
+
+    base, motivated = make(heads, depth), make(more_heads, deeper)
+    weights_map = match(
+        base,
+        motivated,
+        depth=data.draw(st.sampled_from(["leading", "spread"])),
+        width=data.draw(st.sampled_from(["leading", "even"])),
+    )
+    verdict = verify(base, motivated, weights_map, torch.randn(2, 3, 8, 8))
+    assert verdict, verdict.reason
+    assert_identity(weights_map, base, motivated)
+
+
+@pytest.mark.parametrize("family", SMALL_FAMILIES, ids=str)
+def test_a_saved_map_is_the_same_and_readable(family: Family, tmp_path: Path) -> None:
+    base, motivated = family.make()
+    weights_map = match(base, motivated, depth="spread", width="even")
+    weights_map.save(tmp_path / "map.json")
+    loaded = WeightsMap.load(tmp_path / "map.json")
+    assert loaded == weights_map
+    loaded.check(base, motivated)
+    assert json.loads((tmp_path / "map.json").read_text())["entries"][
+        "conv1.weight" if "resnet" in family.base else "cls_token"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not JSON"),
+        ("[]", "not a weights map"),
+        ('{"format": "other", "version": 1}', "this program reads"),
+        ('{"format": "seeking.weights_map", "version": 1, "entries": {}}', "not a weights map"),
+    ],
+)
+def test_a_file_that_is_no_map_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_text(content)
+    with pytest.raises(SeekingError, match=message):
+        WeightsMap.load(tmp_path / "map.json")
+
+
+def test_a_map_of_other_models_is_refused() -> None:
+    base, motivated = SMALL_FAMILIES[0].make()
+    other, _ = SMALL_FAMILIES[1].make()
+    with pytest.raises(SeekingError, match=r"conv1.weight.*\[8, 3, 3, 3\].*\[16, 3, 3, 3\]"):
+        match(base, motivated).check(other, motivated)
+
+
+@pytest.mark.parametrize(
+    ("base", "motivated", "message"),
+    [
+        (
+            "resnet34",
+            "resnet50",
+            r"layer1\.0\.conv1\.weight, dimension 2: kernel size 3 .*, 1 .*BasicBlock.*Bottleneck",
+        ),
+        ("resnet14", "resnet8", r"layer1: the base has 2 blocks, the motivated model 1"),
+        ("efficientnet_b2", "efficientnet_b0", r"the base has \d+ blocks, the motivated model \d+"),
+        ("resnet8", "vit_tiny_patch16_224", r"conv1 \(Conv2d\): the motivated model has no module conv1"),
+        ("vit_small_patch16_224", "vit_tiny_patch16_224", r"cls_token, dimension 2: channels 384 .* 192"),
+    ],
+)
+def test_what_cannot_be_contained_is_named(base: str, motivated: str, message: str) -> None:
+    with pytest.raises(NotContainedError, match=message):
+        match(create(base, num_classes=10), create(motivated, num_classes=10))
+
+
+def test_heads_of_another_size_and_other_lengths_are_refused() -> None:
+    kwargs = {"img_size": 16, "patch_size": 8, "depth": 1, "num_classes": 10}
+    base = create(TINY, embed_dim=12, num_heads=3, **kwargs)
+    with pytest.raises(NotContainedError, match=r"qkv\.weight, dimension 0: head size 4 in the base, 8"):
+        match(base, create(TINY, embed_dim=24, num_heads=3, **kwargs))
+    with pytest.raises(NotContainedError, match=r"pos_embed, dimension 1: channels 5 in the base, 17"):
+        match(base, create(TINY, embed_dim=24, num_heads=6, **{**kwargs, "img_size": 32}))
+    with pytest.raises(NotContainedError, match="different numbers of classes: the base has 10, the motivated model 7"):
+        match(base, create(TINY, embed_dim=24, num_heads=6, **{**kwargs, "num_classes": 7}))
+
+
+def test_overrides_of_names_and_indices() -> None:
+    base, motivated = ResNet(8, width=4), ResNet(14, width=8)
+    chosen = {
+        "layer2.0": Override(target="layer2.1"),
+        "fc.weight": Override(index=[None, "16:32"]),
+        "fc.bias": Override(target="fc.bias"),
+    }
+    # The shape of layer2.1 is not that of a first block.
+    with pytest.raises(NotContainedError, match="layer2"):
+        match(ResNet(8, width=8), motivated, overrides={"layer2.0": Override(target="layer3.0.conv1")})
+    weights_map = match(base, motivated, overrides=chosen)
+    assert weights_map.entries["layer2.0.conv1.weight"].target == "layer2.1.conv1.weight"
+    assert str(weights_map.entries["fc.weight"].index[1]) == "16:32"
+    assert weights_map.entries["fc.weight"].origin == "user"
+    assert not verify(base, motivated, weights_map, torch.randn(1, 3, 16, 16))
+    with pytest.raises(SeekingError, match=r"names 2 positions, the base tensor has 16"):
+        match(base, motivated, overrides={"fc.weight": Override(index=[None, [1, 2]])})
+    with pytest.raises(SeekingError, match=r"leaves the dimension's size 32"):
+        match(base, motivated, overrides={"fc.weight": Override(index=[None, "20:36"])})
+    with pytest.raises(SeekingError, match=r"'fc.wait'; did you mean fc.weight"):
+        match(base, motivated, overrides={"fc.wait": Override(target="fc.bias")})
+
+
+def test_unknown_policies_are_refused() -> None:
+    base, motivated = SMALL_FAMILIES[0].make()
+    with pytest.raises(SeekingError, match="unknown depth policy 'leadin'; did you mean leading"):
+        match(base, motivated, depth="leadin")
+    with pytest.raises(SeekingError, match="unknown width policy"):
+        match(base, motivated, width="odd")
+
+
+def test_embed_takes_any_tensors_keyed_by_parameter_and_refuses_others() -> None:
+    base, motivated = SMALL_FAMILIES[1].make()
+    weights_map = match(base, motivated)
+    momentum = {name: torch.randn_like(parameter) for name, parameter in base.named_parameters()}
+    into = {name: torch.zeros_like(parameter) for name, parameter in motivated.named_parameters()}
+    embedded = weights_map.embed(momentum, into)
+    assert all((tensor == 0).all() for tensor in into.values()), "the argument is not changed"
+    assert all(torch.equal(momentum[n], t) for n, t in weights_map.extract(embedded).items())
+    with pytest.raises(SeekingError, match="no such base tensor"):
+        weights_map.embed({"nothing": torch.zeros(1)}, into)
+    with pytest.raises(SeekingError, match=r"fc.bias: shape \[3\] where the map has \[10\]"):
+        weights_map.embed({"fc.bias": torch.zeros(3)}, into)
+
+
+def test_the_table_counts_every_parameter_once() -> None:
+    base, motivated = SMALL_FAMILIES[1].make()
+    weights_map = match(base, motivated)
+    last = str(weights_map).splitlines()[-1].split()
+    total, shared, extra = (int(cell.replace(",", "")) for cell in last[2:5])
+    assert total == sum(p.numel() for p in motivated.parameters())
+    assert shared == sum(p.numel() for p in base.parameters())
+    assert extra == total - shared
+    assert len(weights_map.details().splitlines()) == 1 + len(tensors(base))
+
+
+class Interleaved(nn.Module):
+    """Made up: rows of its weight alternate between two halves, feature by feature."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(features * 2, 4))
+        self.out = nn.Linear(features, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = (x @ self.weight.T).unflatten(-1, (2, -1)).unbind(-2)
+        return self.out(first * second)
+
+
+def test_a_rule_of_ones_own() -> None:
+    base, motivated = Interleaved(3), Interleaved(5)
+    images = torch.randn(2, 4)
+    assert not verify(base, motivated, match(base, motivated), images)
+
+    @rule
+    def interleaved(module: nn.Module) -> dict[str, list[list[Factor]]] | None:
+        if not isinstance(module, Interleaved):
+            return None
+        return {
+            "weight": [
+                [Factor("halves", 2, grows=False), Factor("features", module.out.in_features)],
+                [Factor("inputs", 4)],
+            ]
+        }
+
+    try:
+        weights_map = match(base, motivated)
+    finally:
+        RULES.remove(interleaved)
+    assert weights_map.entries["weight"].origin == "rule: interleaved"
+    assert verify(base, motivated, weights_map, images)

@@ -1,0 +1,219 @@
+import dataclasses
+
+import pytest
+import torch
+from families import SMALL_FAMILIES
+from torch import nn
+
+from seeking import Index, SeekingError, WeightsMap, match, verify
+from seeking.models import create
+from seeking.weights_map import Entry, tensors
+
+
+def broken(weights_map: WeightsMap, changes: dict[str, Entry]) -> WeightsMap:
+    return WeightsMap({**weights_map.entries, **changes}, weights_map.motivated, weights_map.buffers)
+
+
+def with_index(entry: Entry, dim: int, positions: list[int] | range) -> Entry:
+    index = list(entry.index)
+    index[dim] = Index.of(positions)
+    return dataclasses.replace(entry, index=tuple(index))
+
+
+RESNET, WIDE, VIT = SMALL_FAMILIES
+
+# The ViT of SMALL_FAMILIES: 3 of 6 heads of size 4 in a width of 12 of 24; q is in rows 0:24, k in 24:48, v in 48:72.
+Q, K, V = (list(range(start, start + 12)) for start in (0, 24, 48))
+
+
+def swap_targets(weights_map: WeightsMap, one: str, other: str) -> WeightsMap:
+    """Exchange the targets of two modules."""
+    changes = {}
+    for name, entry in weights_map.entries.items():
+        for here, there in ((one, other), (other, one)):
+            if name.startswith(here + "."):
+                changes[name] = dataclasses.replace(entry, target=entry.target.replace(here, there, 1))
+    return broken(weights_map, changes)
+
+
+BREAKS = {
+    "rows of q, k and v by position": (
+        VIT,
+        lambda m: broken(m, {n: with_index(m.entries[n], 0, range(36)) for n in m.entries if ".qkv." in n}),
+        "blocks.0.attn.proj",
+    ),
+    "q and k exchanged in one block's weight": (
+        VIT,
+        lambda m: broken(
+            m, {"blocks.1.attn.qkv.weight": with_index(m.entries["blocks.1.attn.qkv.weight"], 0, K + Q + V)}
+        ),
+        "blocks.1.attn.qkv",
+    ),
+    "heads of the projection in another order": (
+        VIT,
+        lambda m: broken(
+            m,
+            {
+                "blocks.0.attn.proj.weight": with_index(
+                    m.entries["blocks.0.attn.proj.weight"], 1, [*range(4, 8), *range(4), *range(8, 12)]
+                )
+            },
+        ),
+        "blocks.0.attn.proj",
+    ),
+    "heads of q and k in another order than those of v": (
+        VIT,
+        lambda m: broken(
+            m,
+            {
+                n: with_index(m.entries[n], 0, [*Q[4:8], *Q[:4], *Q[8:], *K[4:8], *K[:4], *K[8:], *V])
+                for n in ("blocks.0.attn.qkv.weight", "blocks.0.attn.qkv.bias")
+            },
+        ),
+        "blocks.0.attn.proj",
+    ),
+    "blocks exchanged": (VIT, lambda m: swap_targets(m, "blocks.0", "blocks.1"), "blocks.0.norm1"),
+    "one convolution in the next block": (
+        RESNET,
+        lambda m: broken(
+            m,
+            {
+                "layer1.0.conv1.weight": dataclasses.replace(
+                    m.entries["layer1.0.conv1.weight"], target="layer1.1.conv1.weight"
+                )
+            },
+        ),
+        "layer1.0.conv1",
+    ),
+    "norms of one block exchanged": (RESNET, lambda m: swap_targets(m, "layer2.0.bn1", "layer2.0.bn2"), "layer2.0.bn1"),
+    "an index off by one": (
+        WIDE,
+        lambda m: broken(m, {"bn1.weight": with_index(m.entries["bn1.weight"], 0, range(1, 9))}),
+        "bn1",
+    ),
+    "a running mean off by one": (
+        WIDE,
+        lambda m: broken(
+            m, {"layer3.0.bn1.running_mean": with_index(m.entries["layer3.0.bn1.running_mean"], 0, range(1, 33))}
+        ),
+        "layer3.0.bn1",
+    ),
+    "input channels in another order than the outputs before them": (
+        WIDE,
+        lambda m: broken(
+            m,
+            {"layer1.0.conv2.weight": with_index(m.entries["layer1.0.conv2.weight"], 1, [1, 0, *range(2, 8)])},
+        ),
+        "layer1.0.conv2",
+    ),
+    "a layer norm's channels off by one": (
+        VIT,
+        lambda m: broken(
+            m,
+            {n: with_index(m.entries[n], 0, range(1, 13)) for n in ("blocks.1.norm2.weight", "blocks.1.norm2.bias")},
+        ),
+        "blocks.1.norm2",
+    ),
+    "two classes exchanged": (
+        WIDE,
+        lambda m: broken(m, {"fc.bias": with_index(m.entries["fc.bias"], 0, [1, 0, *range(2, 10)])}),
+        "fc",
+    ),
+    "the position embedding off by one": (
+        VIT,
+        lambda m: broken(m, {"pos_embed": with_index(m.entries["pos_embed"], 2, range(1, 13))}),
+        "blocks.0.norm1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_map_is_caught_and_the_layer_named(name: str) -> None:
+    family, change, layer = BREAKS[name]
+    base, motivated = family.make()
+    images = torch.randn(2, 3, family.size, family.size)
+    good = match(base, motivated)
+    assert verify(base, motivated, good, images)
+    verdict = verify(base, motivated, change(good), images)
+    assert not verdict
+    assert verdict.difference > 1e-3
+    assert verdict.layer == layer, verdict.reason
+
+
+def test_a_missing_buffer_is_named() -> None:
+    base, motivated = RESNET.make()
+    weights_map = match(base, motivated)
+    entries = {n: e for n, e in weights_map.entries.items() if n != "layer1.0.bn1.running_var"}
+    verdict = verify(base, motivated, WeightsMap(entries, weights_map.motivated), torch.randn(1, 3, 16, 16))
+    assert not verdict
+    assert "layer1.0.bn1.running_var" in verdict.reason
+    assert verdict.layer == "layer1.0.bn1"
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("family", SMALL_FAMILIES, ids=str)
+def test_verify_leaves_both_models_as_they_were(family, training: bool) -> None:
+    base, motivated = family.make()
+    models = (base.train(training), motivated.train(training))
+    motivated.get_submodule("conv1" if "resnet" in family.base else "norm").eval()
+    before = [{n: t.clone() for n, t in tensors(m).items()} for m in models]
+    addresses = [[t.data_ptr() for t in tensors(m).values()] for m in models]
+    modes = [[child.training for child in m.modules()] for m in models]
+    random_state = torch.get_rng_state()
+    weights_map = match(base, motivated)
+    images = torch.randn(2, 3, family.size, family.size, generator=torch.Generator().manual_seed(0))
+    assert verify(base, motivated, weights_map, images)
+    with pytest.raises(SeekingError, match="refuses the input"):
+        verify(base, motivated, weights_map, torch.zeros(3))
+    assert [[t.data_ptr() for t in tensors(m).values()] for m in models] == addresses
+    assert [[child.training for child in m.modules()] for m in models] == modes
+    assert all(torch.equal(t, was[n]) for m, was in zip(models, before, strict=True) for n, t in tensors(m).items())
+    assert not any(child._forward_hooks for m in models for child in m.modules())
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_fresh_symmetric_weights_hide_nothing() -> None:
+    """A shifted block of norms that are all at their initialisation would go unseen without random weights."""
+    base, motivated = RESNET.make()
+    wrong = swap_targets(match(base, motivated), "layer1.0.bn1", "layer1.0.bn2")
+    assert not verify(base, motivated, wrong, torch.randn(2, 3, 16, 16))
+
+
+def test_outputs_of_different_shapes_are_said() -> None:
+    base, motivated = nn.Sequential(nn.Linear(3, 2)), nn.Sequential(nn.Linear(3, 4))
+    verdict = verify(base, motivated, match(base, motivated), torch.randn(2, 3))
+    assert not verdict
+    assert "different shapes" in verdict.reason
+
+
+def test_models_with_other_kinds_of_input_and_output() -> None:
+    class Named(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.hidden, self.out = nn.Linear(3, width), nn.Linear(width, 2)
+
+        def forward(self, *, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": self.out(self.hidden(x).relu())}
+
+    base, motivated = Named(4), Named(7)
+    weights_map = match(base, motivated, width="even")
+    assert verify(base, motivated, weights_map, {"x": torch.randn(5, 3)})
+    forward = lambda model, x: model(x=x)["logits"].sum()  # noqa: E731
+    assert verify(base, motivated, weights_map, torch.randn(5, 3), forward=forward)
+
+
+def test_a_layer_that_differs_without_tensors_is_found() -> None:
+    base = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    motivated = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2))
+    verdict = verify(base, motivated, match(base, motivated), torch.randn(5, 3))
+    assert not verdict
+    assert verdict.layer == "2"
+
+
+def test_a_pair_verifies_too() -> None:
+    from seeking import Pair
+
+    base, motivated = create("resnet8", num_classes=10), create("resnet14", num_classes=10)
+    pair = Pair(base, motivated)
+    assert verify(base, motivated, pair.map, torch.randn(2, 3, 16, 16))
+    assert base.conv1.weight.data_ptr() == motivated.conv1.weight.data_ptr()
