@@ -75,7 +75,9 @@ def verify(
     weights = _random_weights(base, seed)
     # Batch normalisation divides by the variance: it stays as it is where nothing is mapped.
     blank = {
-        name: tensor.clone() if name.endswith("running_var") or not tensor.is_floating_point() else tensor * 0
+        name: tensor.clone()
+        if name.endswith("running_var") or not tensor.is_floating_point()
+        else torch.zeros_like(tensor)
         for name, tensor in tensors(motivated).items()
     }
     with torch.no_grad():

@@ -24,7 +24,7 @@ class Condition(abc.ABC):
             signals: whatever else is known. The ``Trainer`` gives ``epoch_length`` (batches) and
                 ``learning_rate``.
         """
-        loss = float(loss)
+        loss = loss.item() if isinstance(loss, Tensor) else float(loss)
         held = self.holds(loss, **signals)
         return held and math.isfinite(loss)
 

@@ -108,13 +108,11 @@ class _Parser:
             if given is not None or not self.take("("):
                 raise self.error("matched needs a condition in parentheses, such as matched(decrease:2)", place)
             return MatchedCount(self.closed(), seed=self.seed)
-        make = NAMES[name] if "." not in name else self.imported(name, place)
+        make: Callable[..., object] = NAMES[name] if "." not in name else self.imported(name, place)
         try:
             arguments = [_number(part) for part in given.split(",")] if given is not None else []
-            if make is RandomTimes:
-                condition: object = RandomTimes(*arguments, seed=self.seed)
-            else:
-                condition = make(*arguments)
+            # Conditions of chance take the seed of the run.
+            condition = make(*arguments, **({"seed": self.seed} if make is RandomTimes else {}))
         except (TypeError, ValueError) as error:
             raise self.error(f"{name}: {error}", place) from error
         if not isinstance(condition, Condition):

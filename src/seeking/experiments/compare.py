@@ -56,7 +56,7 @@ def summarise(results: Results) -> dict[str, Any]:
     models = {}
     for model in ("base", "motivated"):
         together = [result.metrics[model]["accuracy"] for result in results["pair"]]
-        alone = [result.metrics["base"]["accuracy"] for result in results[model]]  # type: ignore[index]
+        alone = [result.metrics["base"]["accuracy"] for result in results[model]]
         gains = [a - b for a, b in zip(together, alone, strict=True)]
         models[model] = {"together": _spread(together), "alone": _spread(alone), "gain": _spread(gains)}
     arms = {

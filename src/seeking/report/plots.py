@@ -11,13 +11,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from seeking.experiments.run import Role
 from seeking.training import Result
 
 BASE, MOTIVATED = "#2563a8", "#d1642b"
 SMOOTHING = 25
 
 
-def draw(results: Mapping[str, Sequence[Result]], path: Path, title: str) -> None:
+def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> None:
     """Save the learning curves of runs as a picture.
 
     Args:
@@ -29,9 +30,10 @@ def draw(results: Mapping[str, Sequence[Result]], path: Path, title: str) -> Non
     figure.suptitle(title)
     _training(left, results["pair"][0])
     metric = "accuracy" if "accuracy" in results["pair"][0].metrics.get("base", {}) else "loss"
-    for model, colour in (("base", BASE), ("motivated", MOTIVATED)):
+    colours: dict[Role, str] = {"base": BASE, "motivated": MOTIVATED}
+    for model, colour in colours.items():
         _evaluation(right, results["pair"], model, metric, f"{model}, in the pair", colour, "-")
-        if results.get(model):
+        if model in results:
             _evaluation(right, results[model], "base", metric, f"{model}, alone", colour, ":")
     right.set(xlabel="epoch", ylabel=f"{metric} (%)" if metric == "accuracy" else metric, title="Evaluation")
     right.legend(frameon=False)

@@ -23,7 +23,7 @@ def count_flops(model: nn.Module, loss_fn: Callable[[nn.Module, Any], Tensor], b
     with torch.random.fork_rng([device] if device.type == "cuda" else []), counter:
         loss = loss_fn(twin, batch)
         forward = counter.get_total_flops()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
     return forward, counter.get_total_flops()
 
 

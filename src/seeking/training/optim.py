@@ -30,7 +30,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     """
     from timm.optim import create_optimizer_v2, list_optimizers
 
-    known = list_optimizers()
+    known = [str(name) for name in list_optimizers()]
     if config.optimizer not in known:
         raise unknown("optimizer", config.optimizer, known)
     try:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import DataLoaderConfiguration, find_batch_size
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -101,6 +102,7 @@ class Trainer:
         weights_map: where the base lies in the motivated model; derived if not given.
         output: folder for weights, metrics and summary; must not hold anything yet. Without it nothing is written.
         listeners: called with every row of the metrics as it comes.
+        accelerator: your own, instead of one with ``config.precision``.
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
@@ -122,11 +124,10 @@ class Trainer:
         weights_map: WeightsMap | None = None,
         output: RunFolder | str | Path | None = None,
         listeners: Sequence[Listener] = (),
+        accelerator: Accelerator | None = None,
     ) -> None:
         self.config = config = config or TrainConfig()
-        self.accelerator = Accelerator(
-            mixed_precision=config.precision, dataloader_config=DataLoaderConfiguration(split_batches=True)
-        )
+        self.accelerator = accelerator or _accelerator(config.precision)
         if not len(train_loader):
             raise SeekingError("the training data make no batch: fewer samples than the batch size, or none")
         self.train_loader = self.accelerator.prepare(train_loader)
@@ -273,7 +274,7 @@ class Trainer:
     def _signals(self) -> dict[str, float]:
         return {
             "epoch_length": self.epoch_length,
-            "learning_rate": self.learners["base"].schedule.get_last_lr()[0],
+            "learning_rate": float(self.learners["base"].schedule.get_last_lr()[0]),
         }
 
     def _shared_optimizers(self) -> tuple[Optimizer, Optimizer] | None:
@@ -359,6 +360,13 @@ class Trainer:
             self.folder.append(row)
         for listener in self.listeners:
             listener(row)
+
+
+def _accelerator(precision: str) -> Accelerator:
+    if is_initialized() and AcceleratorState().mixed_precision != precision:
+        # An earlier trainer of this process has set another precision for good.
+        AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=precision, dataloader_config=DataLoaderConfiguration(split_batches=True))
 
 
 def _groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -1,0 +1,400 @@
+import dataclasses
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_model
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import seeking
+from seeking import Always, Condition, Every, Never, RunError, SeekingError, TrainConfig, Trainer
+from seeking.data import Batches, Images, loader
+from seeking.models.resnet import ResNet
+from seeking.training import Cost, Result, count_flops
+from seeking.weights_map import tensors
+
+CONFIG = TrainConfig(epochs=2, lr=0.05, condition="decrease:1")
+
+
+def images(count: int = 48, size: int = 8, classes: int = 4, seed: int = 0) -> Images:
+    """Noise around a pattern of each class: learnable."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    patterns = torch.randint(0, 160, (classes, 3, size, size), generator=torch.Generator().manual_seed(9))
+    noise = torch.randint(0, 90, (count, 3, size, size), generator=generator)
+    return Images((patterns[labels] + noise).to(torch.uint8), labels)
+
+
+def batches(seed: int = 0, batch_size: int = 8, **augmentation: Any) -> dict[str, DataLoader[Any]]:
+    train, test = images(), images(seed=1)
+    mean, std = train.statistics()
+    return {
+        "train_loader": loader(Batches(train, mean, std, seed=seed, **augmentation), batch_size, shuffle_seed=seed),
+        "eval_loader": loader(Batches(test, mean, std), 32),
+    }
+
+
+def two_models(seed: int = 0) -> tuple[ResNet, ResNet]:
+    torch.manual_seed(seed)
+    return ResNet(8, num_classes=4, width=4), ResNet(14, num_classes=4, width=6)
+
+
+def steps(result: Result) -> list[dict[str, Any]]:
+    return [row for row in result.history if row["kind"] == "step"]
+
+
+def run(config: TrainConfig = CONFIG, **kwargs: Any) -> tuple[Trainer, Result]:
+    trainer = Trainer(*two_models(), **{**batches(padding=1, flip=True), **kwargs}, config=config)
+    return trainer, trainer.fit()
+
+
+def test_both_models_learn_and_the_run_is_on_disk(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    config = dataclasses.replace(CONFIG, epochs=12, norm="recalibrated", recalibration_batches=2)
+    trainer, result = run(config, output=output)
+    assert result.metrics["base"]["accuracy"] > 0.9
+    assert result.metrics["motivated"]["accuracy"] > 0.9
+    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert rows == result.history
+    assert sum("motivated_loss" in row for row in rows) == result.cost.motivated_batches > 0
+    assert seeking.WeightsMap.load(output / "map.json") == trainer.pair.map
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["metrics"] == result.metrics
+    assert 0 < summary["cost"]["of_motivated_alone"] < 1
+    for role, model in zip(("base", "motivated"), two_models(seed=5), strict=True):
+        load_model(model, str(output / f"{role}.last.safetensors"))
+        correct = [(model.eval()(x).argmax(-1) == y).float() for x, y in batches()["eval_loader"]]
+        assert torch.cat(correct).mean().item() == pytest.approx(result.metrics[role]["accuracy"])
+        assert (output / f"{role}.best.safetensors").exists()
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    (one, first), (other, second) = run(), run()
+    assert first.history == second.history
+    for role in ("base", "motivated"):
+        ours, theirs = (tensors(trainer.learners[role].module) for trainer in (one, other))
+        assert all(torch.equal(t, theirs[n]) for n, t in ours.items())
+
+
+def test_a_pair_that_is_never_motivated_is_ordinary_training_of_the_base() -> None:
+    paired, together = run(condition=Never())
+    alone = Trainer(two_models()[0], **batches(padding=1, flip=True), config=CONFIG)
+    result = alone.fit()
+    assert [row["loss"] for row in steps(together)] == [row["loss"] for row in steps(result)]
+    theirs = tensors(alone.learners["base"].module)
+    assert all(torch.equal(t, theirs[n]) for n, t in tensors(paired.pair.base).items())
+    assert together.metrics["base"] == result.metrics["base"]
+    assert "motivated" not in result.metrics
+
+
+def test_ordinary_training_is_a_plain_loop() -> None:
+    base, _ = two_models()
+    expected = two_models()[0]
+    config = dataclasses.replace(CONFIG, schedule="constant", weight_decay=0.0, optimizer="momentum")
+    result = Trainer(base, train_loader=batches()["train_loader"], config=config).fit()
+    optimizer = torch.optim.SGD(expected.parameters(), lr=0.05, momentum=0.9)
+    data = batches()["train_loader"]
+    losses = []
+    for epoch in range(2):
+        data.sampler.set_epoch(epoch)
+        for x, y in data:
+            loss = F.cross_entropy(expected(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert [row["loss"] for row in steps(result)] == losses
+    assert all(torch.equal(t, tensors(base)[n]) for n, t in tensors(expected).items())
+
+
+@pytest.mark.parametrize("state", ["separate", "shared"])
+@pytest.mark.parametrize("norm", ["shared", "private", "recalibrated"])
+def test_the_motivated_loop_is_the_three_line_loop(norm: str, state: str) -> None:
+    config = dataclasses.replace(
+        CONFIG, schedule="constant", weight_decay=0.0, optimizer="momentum", norm=norm, optimizer_state=state
+    )
+    trainer, result = run(config, train_loader=batches()["train_loader"])
+
+    pair = seeking.Pair(*two_models(), norm=norm)
+    condition = seeking.ConsecutiveDecrease(1)
+    optimizers = tuple(
+        torch.optim.SGD(m.parameters(), lr=0.05, momentum=0.9) for m in (pair.base, pair.motivated_model)
+    )
+    data = batches()["train_loader"]
+
+    def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
+        loss = F.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    expected = []
+    for epoch in range(2):
+        data.sampler.set_epoch(epoch)
+        for x, y in data:
+            loss = train_step(pair.base, optimizers[0], x, y)
+            expected.append((loss, None))
+            if condition.update(loss):
+                with pair.motivated(optimizers if state == "shared" else None) as model:
+                    expected[-1] = (loss, train_step(model, optimizers[1], x, y))
+    assert [(row["loss"], row.get("motivated_loss")) for row in steps(result)] == expected
+    assert any(motivated for _, motivated in expected)
+    parameters = dict(trainer.pair.base.named_parameters())
+    assert all(torch.equal(p, parameters[n]) for n, p in pair.base.named_parameters())
+
+
+def test_on_next_moves_every_motivated_step_by_one_batch() -> None:
+    class Recording(Condition):
+        def __init__(self) -> None:
+            self.decisions: list[bool] = []
+
+        def holds(self, loss: float, **signals: float) -> bool:
+            assert signals["epoch_length"] == 6
+            assert signals["learning_rate"] > 0
+            self.decisions.append(len(self.decisions) % 5 in (0, 3))
+            return self.decisions[-1]
+
+    for on, shift in (("same", 0), ("next", 1)):
+        condition = Recording()
+        _, result = run(dataclasses.replace(CONFIG, on=on), condition=condition)
+        motivated = ["motivated_loss" in row for row in steps(result)]
+        assert motivated == ([False] * shift + condition.decisions)[: len(motivated)]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "step", "constant"])
+@pytest.mark.parametrize("warmup", [0.0, 0.5])
+def test_both_schedules_count_batches_of_the_run(schedule: str, warmup: float) -> None:
+    rates: list[tuple[float, float]] = []
+    config = dataclasses.replace(CONFIG, schedule=schedule, warmup_epochs=warmup)
+
+    def listen(row: dict[str, Any]) -> None:
+        if row["kind"] == "step":
+            rates.append(tuple(one.optimizer.param_groups[0]["lr"] for one in trainer.learners.values()))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        trainer = Trainer(*two_models(), **batches(), config=config, condition=Every(5), listeners=[listen])
+        trainer.fit()
+    assert all(base == motivated for base, motivated in rates)
+    assert len(rates) == 12
+    assert max(base for base, _ in rates) <= config.lr * (1 + 1e-6)
+    if warmup:
+        assert rates[0][0] < config.lr
+    if schedule in ("cosine", "onecycle"):
+        assert rates[-1][0] < 0.05 * config.lr
+
+
+class Plain(nn.Module):
+    """Without batch normalisation, so that a batch is the mean of its parts."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(5, width), nn.Linear(width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.hidden(x).tanh())
+
+
+def regression_loss(model: nn.Module, batch: Any) -> Tensor:
+    return F.mse_loss(model(batch["x"])[:, 0], batch["y"])
+
+
+def regression(batch_size: int, accumulate: int = 1, **changes: Any) -> tuple[Trainer, Result]:
+    torch.manual_seed(0)
+    x = torch.randn(96, 5)
+    rows = [{"x": row, "y": row.sum()} for row in x]
+    models = Plain(6), Plain(9)
+    trainer = Trainer(
+        *models,
+        train_loader=DataLoader(rows, batch_size=batch_size),
+        eval_loader=DataLoader(rows, batch_size=40),
+        loss_fn=regression_loss,
+        config=TrainConfig(epochs=3, lr=0.05, accumulate=accumulate, **{"condition": "every:3", **changes}),
+    )
+    return trainer, trainer.fit()
+
+
+def test_any_model_with_a_loss_trains() -> None:
+    trainer, result = regression(16)
+    assert result.metrics["base"].keys() == {"loss"}
+    assert steps(result)[-1]["loss"] < steps(result)[0]["loss"]
+    whole = next(iter(DataLoader(trainer.train_loader.dataset, batch_size=96)))
+    assert result.metrics["base"]["loss"] == pytest.approx(regression_loss(trainer.pair.base, whole).item(), rel=1e-5)
+    assert result.best["motivated"]["loss"] <= result.metrics["motivated"]["loss"]
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_accumulated_batches_are_one_batch(clip: float | None) -> None:
+    (whole, first), (parts, second) = regression(24, clip_grad=clip), regression(8, accumulate=3, clip_grad=clip)
+    assert len(steps(first)) == len(steps(second)) == 12
+    assert first.cost.batches == second.cost.batches
+    assert first.cost.samples == second.cost.samples == 3 * 96
+    for role in ("base", "motivated"):
+        ours, theirs = (tensors(trainer.learners[role].module) for trainer in (whole, parts))
+        for name, tensor in ours.items():
+            torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6)
+
+
+def test_clipping_bounds_the_first_step() -> None:
+    before = Plain(6)
+    moved = []
+    for clip in (None, 1e-3):
+        trainer, _ = regression(
+            96, clip_grad=clip, optimizer="momentum", schedule="constant", weight_decay=0.0, momentum=0.0
+        )
+        torch.manual_seed(0)
+        torch.randn(96, 5)
+        before = Plain(6)
+        gap = [(p - q).norm() for p, q in zip(trainer.pair.base.parameters(), before.parameters(), strict=True)]
+        moved.append(torch.stack(gap).norm().item())
+    assert moved[1] <= 3 * 0.05 * 1e-3 * 1.01 * 2 < moved[0]
+
+
+def test_flops_are_those_of_the_layers() -> None:
+    model = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 3))
+    x = torch.randn(4, 5)
+    forward, both = count_flops(model, lambda m, batch: m(batch).sum(), x)
+    assert forward == 2 * 4 * (5 * 7 + 7 * 3)
+    # The backward pass makes both weight gradients and one input gradient; the data need none.
+    assert both == forward + 2 * 4 * (5 * 7 + 2 * 7 * 3)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_costs_of_a_run_add_up() -> None:
+    _, result = run(condition=Every(4))
+    cost = result.cost
+    assert (cost.batches, cost.motivated_batches, cost.samples, cost.motivated_samples) == (12, 3, 96, 24)
+    report = cost.report()
+    ratio = cost.motivated_flops / cost.base_flops
+    assert report["of_motivated_alone"] == pytest.approx((1 + 0.25 * ratio) / ratio)
+    assert report["of_both_alone"] == pytest.approx((1 + 0.25 * ratio) / (1 + ratio))
+    always = Cost(base_flops=1.0, motivated_flops=2.0, batches=5, motivated_batches=5, samples=5, motivated_samples=5)
+    assert always.report()["of_both_alone"] == 1
+
+
+def test_recalibration_is_paid_for_and_counted() -> None:
+    _, result = run(dataclasses.replace(CONFIG, norm="recalibrated", recalibration_batches=3))
+    assert result.cost.recalibration_samples == 2 * 3 * 8
+
+
+def test_a_loss_that_stops_being_finite_ends_the_run_and_says_when(tmp_path: Path) -> None:
+    class Poison(Condition):
+        def holds(self, loss: float, **signals: float) -> bool:
+            poison["at"] -= 1
+            return False
+
+    poison = {"at": 8}
+
+    def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+        x, y = batch
+        return F.cross_entropy(model(x), y) * (math.nan if poison["at"] == 0 and model.training else 1.0)
+
+    trainer = Trainer(
+        *two_models(), **batches(), config=CONFIG, loss_fn=loss_fn, condition=Poison(), output=tmp_path / "run"
+    )
+    with pytest.raises(RunError, match=r"base model's loss became nan at step 8 \(epoch 2.*weights of epoch 1 are in"):
+        trainer.fit()
+    load_model(two_models()[0], str(tmp_path / "run" / "base.last.safetensors"))
+
+
+def test_a_motivated_loss_that_is_not_finite_is_named_too() -> None:
+    models = two_models()
+    with torch.no_grad():
+        models[1].layer1[1].bn2.bias.fill_(math.inf)
+    with pytest.raises(RunError, match="the motivated model's loss became"):
+        Trainer(*models, **batches(), config=CONFIG, condition=Always()).fit()
+
+
+def test_a_wrong_map_does_not_train_unless_told(tmp_path: Path) -> None:
+    base, motivated = two_models()
+    good = seeking.match(base, motivated)
+    wrong = good.entries | {
+        "bn1.bias": dataclasses.replace(good.entries["bn1.bias"], index=(seeking.Index.of(range(1, 5)),))
+    }
+    weights_map = seeking.WeightsMap(wrong, good.motivated, good.buffers)
+    output = tmp_path / "run"
+    with pytest.raises(SeekingError, match=r"not a sub-network .* bn1"):
+        Trainer(base, motivated, **batches(), config=CONFIG, weights_map=weights_map, output=output).fit()
+    assert not output.exists()
+    Trainer(
+        base, motivated, **batches(), config=dataclasses.replace(CONFIG, verify=False), weights_map=weights_map
+    ).fit()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": "sdg"}, "unknown optimizer 'sdg'; did you mean .*sgd"),
+        ({"condition": "decrease"}, None),
+        ({"condition": "falls:2"}, "unknown condition 'falls'"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"warmup_epochs": 20}, "warmup_epochs is 20 of 20 epochs"),
+        ({"clip_grad": 0.0}, "clip_grad is 0.0"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(changes: dict[str, Any], message: str | None, tmp_path: Path) -> None:
+    def make() -> Trainer:
+        return Trainer(*two_models(), **batches(), config=TrainConfig(**changes), output=tmp_path / "run")
+
+    if message is None:
+        make()
+    else:
+        with pytest.raises(SeekingError, match=message):
+            make()
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_a_model_refuses_are_refused_before_training(tmp_path: Path) -> None:
+    x, y = torch.randn(16, 3, 8, 8), torch.full((16,), 7)
+    trainer = Trainer(
+        *two_models(), train_loader=DataLoader(TensorDataset(x, y), 4), config=CONFIG, output=tmp_path / "run"
+    )
+    with pytest.raises(SeekingError, match=r"the base model .ResNet. refuses the training data: IndexError: Target 7"):
+        trainer.fit()
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(SeekingError, match="make no batch"):
+        Trainer(*two_models(), train_loader=DataLoader(TensorDataset(x, y), 17, drop_last=True))
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(SeekingError, match="holds another run or files of yours"):
+        Trainer(*two_models(), **batches(), output=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_optimizers_and_schedules_of_ones_own() -> None:
+    trainer, _ = run(
+        optimizer=lambda model: torch.optim.RMSprop(model.parameters(), lr=1e-3),
+        schedule=lambda optimizer, steps: torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.5, steps),
+    )
+    for learner in trainer.learners.values():
+        assert isinstance(learner.optimizer.optimizer, torch.optim.RMSprop)
+        assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(5e-4)
+
+
+def test_an_interrupted_run_keeps_its_last_step(tmp_path: Path) -> None:
+    def interrupt(row: dict[str, Any]) -> None:
+        if row.get("step") == 3:
+            raise KeyboardInterrupt
+
+    trainer = Trainer(*two_models(), **batches(), config=CONFIG, output=tmp_path / "run", listeners=[interrupt])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    kept = two_models(seed=3)[0]
+    load_model(kept, str(tmp_path / "run" / "base.last.safetensors"))
+    assert all(torch.equal(t, tensors(trainer.pair.base)[n]) for n, t in tensors(kept).items())
+
+
+def test_mixed_precision_trains() -> None:
+    _, result = run(dataclasses.replace(CONFIG, precision="bf16", epochs=3))
+    assert math.isfinite(result.metrics["motivated"]["loss"])
