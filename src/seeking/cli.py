@@ -45,9 +45,9 @@ class Compare(Train):
 
 @dataclass(frozen=True, kw_only=True)
 class _TwoModels(ModelConfig):
-    base: Positional[str]
+    base: Positional[str] = dataclasses.field()
     """The smaller model, by name."""
-    motivated: Positional[str]
+    motivated: Positional[str] = dataclasses.field()
     """The larger model, by name."""
     num_classes: int = 10
     """Length of both models' output."""

@@ -1,5 +1,6 @@
 """Data sets by name or path."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,7 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
     if Path(name).is_file() or (name.startswith((".", "/", "~")) and not Path(name).expanduser().exists()):
         raise SeekingError(f"data set {name}: no such folder")
     datasets.disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # What goes wrong there is said below.
     try:
         splits = datasets.load_dataset(str(Path(name).expanduser()) if Path(name).expanduser().exists() else name)
     except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:

@@ -68,7 +68,8 @@ def models(config: ModelConfig, num_classes: int, in_chans: int = 3, seed: int =
         ("motivated", config.motivated, config.motivated_kwargs),
     ):
         torch.manual_seed(seed)
-        made[role] = create(name, num_classes=num_classes, in_chans=in_chans, **{**config.model_kwargs, **own})
+        given = {"num_classes": num_classes, "in_chans": in_chans, **config.model_kwargs, **own}
+        made[role] = create(name, **given)
     return made
 
 

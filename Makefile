@@ -1,0 +1,27 @@
+# make demo, make test: each makes the environment in .venv if it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test benchmark clean
+
+demo: .venv/installed
+	$(BIN)/seeking compare --output runs/demo --overwrite
+
+test: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+benchmark: .venv/installed
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/sync.py
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; say which with make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs

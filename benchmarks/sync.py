@@ -1,0 +1,59 @@
+"""The sync of a pair against one flat copy of the same number of bytes.
+
+Prints the ratio for each way, timed in turns within one process: the median over rounds, and their spread.
+
+    python benchmarks/sync.py
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from seeking import Pair
+from seeking.models import create
+
+PAIRS = (
+    ("vit_small_patch16_224", "vit_base_patch16_224"),
+    ("efficientnet_b0", "efficientnet_b2"),
+)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    arguments = parser.parse_args()
+    print(f"sync / flat copy, {torch.get_num_threads()} threads, {arguments.rounds} rounds")
+    for base, motivated in PAIRS:
+        pair = Pair(create(base, num_classes=1000), create(motivated, num_classes=1000))
+        size = sum(p.numel() for n, p in pair.base.named_parameters() if not pair.map.entries[n].whole)
+        source, target = torch.randn(size), torch.empty(size)
+
+        def flat(source: torch.Tensor = source, target: torch.Tensor = target) -> None:
+            target.copy_(source)
+
+        def both(pair: Pair = pair) -> None:
+            with pair.motivated():
+                pass
+
+        for warm in (flat, both):
+            warm()
+        ratios = sorted(seconds(both) / (seconds(flat) + seconds(flat)) for _ in range(arguments.rounds))
+        quarter = len(ratios) // 4
+        print(
+            f"{base} in {motivated}, {size * 4 / 1e6:.0f} MB each way: in and out {statistics.median(ratios):.2f}  "
+            f"(middle half {ratios[quarter]:.2f} to {ratios[-1 - quarter]:.2f})",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

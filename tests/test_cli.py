@@ -1,0 +1,186 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from test_data import image_folder
+
+from seeking import WeightsMap
+from seeking.cli import COMMANDS, main
+
+QUICK = ["--epochs", "1", "--max-train-samples", "64", "--base-kwargs", "width=4", "--motivated-kwargs", "width=6"]
+
+
+def refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], code: int = 2) -> None:
+    """One clear error, no traceback, nothing written."""
+    before = sorted(Path.cwd().rglob("*"))
+    try:
+        given: object = main(arguments)
+    except SystemExit as stop:  # The parser of flags leaves by itself.
+        given = stop.code
+    assert given == code
+    out, err = capsys.readouterr()
+    assert re.search(message, " ".join((out + err).split())), out + err
+    assert "Traceback" not in out + err
+    assert sorted(Path.cwd().rglob("*")) == before
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_train_with_flags_over_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    file = {
+        "epochs": 7,
+        "lr": 0.05,
+        "condition": "every:2",
+        "verify": False,
+        "mean": [0.5],
+        "std": [0.25],
+        "base_kwargs": {"width": 4},
+        "motivated_kwargs": {"width": 6},
+    }
+    Path("run.yaml").write_text(yaml.safe_dump(file))
+    assert main(["train", "--config", "run.yaml", "--epochs", "1", "--output", "out"]) == 0
+    config = json.loads(Path("out/config.json").read_text())
+    assert (config["epochs"], config["lr"], config["condition"], config["verify"]) == (1, 0.05, "every:2", False)
+    assert config["base_kwargs"] == {"width": 4}
+    written = {path.name for path in Path("out").iterdir()}
+    weights = {f"{m}.{w}.safetensors" for m in ("base", "motivated") for w in ("last", "best")}
+    assert written == {"config.json", "map.json", "metrics.jsonl", "summary.json", "curves.png"} | weights
+    assert json.loads(Path("out/summary.json").read_text())["cost"]["motivated_share"] == 0.5
+    out = capsys.readouterr().out
+    assert "50.0% of the batches were motivated" in " ".join(out.split())
+
+
+def test_compare_shows_the_pair_beside_its_models_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    data = str(image_folder(Path("images"), per_class=8))
+    arguments = ["compare", "--data", data, *QUICK, "--batch-size", "4", "--seeds", "2", "--output", "out"]
+    assert main(arguments) == 0
+    summary = json.loads(Path("out/comparison.json").read_text())
+    assert summary["seeds"] == 2
+    for model in ("base", "motivated"):
+        found = summary["models"][model]
+        gains = [a - b for a, b in zip(found["together"]["values"], found["alone"]["values"], strict=True)]
+        assert found["gain"]["values"] == gains
+    assert summary["arms"]["pair"]["flops"]["mean"] < sum(
+        summary["arms"][m]["flops"]["mean"] for m in ("base", "motivated")
+    )
+    assert Path("out/comparison.png").stat().st_size > 10_000
+    assert "| motivated | alone |" in Path("out/comparison.md").read_text()
+    first = [
+        json.loads(Path(f"out/{arm}-seed0/metrics.jsonl").read_text().splitlines()[1])["loss"]
+        for arm in ("pair", "base")
+    ]
+    assert first[0] == first[1], "the same initial weights and data in every arm"
+    out = " ".join(capsys.readouterr().out.split())
+    assert "in the pair" in out
+    assert main([*arguments, "--overwrite"]) == 0
+
+
+def test_map_and_verify(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["map", "resnet8", "resnet14", "--save", "map.json"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"-\s+layer1\.1\s+4,672\s+0\s+4,672\s+0\.0", out)
+    assert main(["map", "resnet8", "resnet14", "--details"]) == 0
+    assert "layer3.0.bn2.running_var" in capsys.readouterr().out
+    assert main(["verify", "resnet8", "resnet14", "--map", "map.json"]) == 0
+    assert "exact" in capsys.readouterr().out
+    content = json.loads(Path("map.json").read_text())
+    rows = content["entries"]
+    rows["bn1.bias"]["target"], rows["bn1.weight"]["target"] = "bn1.weight", "bn1.bias"
+    Path("map.json").write_text(json.dumps(content))
+    WeightsMap.load("map.json")
+    assert main(["verify", "resnet8", "resnet14", "--map", "map.json"]) == 1
+    assert "bn1 in the base" in capsys.readouterr().out
+
+
+def test_keyword_arguments_of_models(capsys: pytest.CaptureFixture[str]) -> None:
+    vits = ["vit_tiny_patch16_224", "vit_small_patch16_224"]
+    assert main(["verify", *vits, "--model-kwargs", "img_size=16", "patch_size=8", "depth=2"]) == 0
+    assert "input [2, 3, 16, 16]" in capsys.readouterr().out
+    refused(["verify", *vits, "--model-kwargs", "imgsize=16"], "refuses the arguments .*imgsize=16", capsys)
+    refused(["verify", *vits, "--model-kwargs", "img_size"], "KEY=VALUE", capsys)
+
+
+def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("known.yaml").write_text("layer1.0: {target: layer1.1}\n")
+    assert main(["map", "resnet8", "resnet14", "--details", "--overrides", "known.yaml"]) == 0
+    assert re.search(r"layer1\.0\.conv1\.weight\s+layer1\.1\.conv1\.weight", capsys.readouterr().out)
+    Path("known.yaml").write_text("layer1.0: {to: layer1.1}\n")
+    refused(["map", "resnet8", "resnet14", "--overrides", "known.yaml"], "must have target, index or both", capsys)
+    refused(["map", "resnet8", "resnet14", "--overrides", "nothing.yaml"], "nothing.yaml: cannot be read", capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean train"),
+        (["train", "--epocs", "3"], "--epocs"),
+        (["train", "--epochs", "three"], "--epochs"),
+        (["train", "--base", "resnet9"], "unknown model 'resnet9'; did you mean"),
+        (["train", "--data", "digit"], "unknown data set 'digit'; did you mean digits"),
+        (["train", "--data", "./nowhere"], "no such folder"),
+        (["train", "--condition", "decrese:2"], r"did you mean decrease\? decrese:2 \^"),
+        (["train", "--optimizer", "adamv"], "unknown optimizer 'adamv'; did you mean"),
+        (["train", "--base", "resnet14", "--motivated", "resnet8"], "the base has 2 blocks, the motivated model 1"),
+        (["train", "--motivated-kwargs", "num_classes=7"], "different numbers of classes: the base has 10, .* 7"),
+        (["train", "--batch-size", "5000"], "1438 training images make no batch of 5000"),
+        (["train", "--batch-size", "0"], "batch_size is 0"),
+        (["train", "--config", "nothing.yaml"], "nothing.yaml: cannot be read"),
+        (["train", "--base", "vit_tiny_patch16_224", "--motivated", "vit_small_patch16_224"], "refuses .* data"),
+        (["map", "resnet34", "resnet50"], "BasicBlock.*Bottleneck"),
+        (["verify", "resnet8"], "motivated"),
+        (["compare", "--seeds", "0"], "seeds is 0"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(arguments, message, capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("epochs: [", "not YAML"),
+        ("- 3", "a mapping is expected, found list"),
+        ("epoch: 3", "unknown option in run.yaml 'epoch'; did you mean epochs"),
+        ("verify: 3", "verify must be true or false, not 3"),
+        ("epochs: many", "--epochs"),
+    ],
+)
+def test_bad_files_are_refused(content: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run.yaml").write_text(content)
+    refused(["train", "--config", "run.yaml"], message, capsys)
+
+
+def test_a_folder_with_another_run_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out").mkdir()
+    Path("out/notes.txt").write_text("mine")
+    refused(["train", "--output", "out"], "out holds another run or files of yours", capsys)
+    refused(["train", "--output", "out", "--overwrite"], "not the folder of a run", capsys)
+    refused(["compare", "--output", "out"], "out holds another run or files of yours", capsys)
+
+
+def test_a_loss_that_is_not_finite_fails_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", *QUICK, "--optimizer", "momentum", "--lr", "1e30", "--output", "out"]
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert re.search(r"loss became (nan|inf|-inf) at step \d+ .*nothing was saved", " ".join(err.split()))
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_there(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "seeking.cli", *([command] if command else []), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "seeking" in done.stdout
+    if command in ("train", "compare"):
+        for flag in ("--base", "--motivated", "--data", "--condition", "--epochs", "--batch-size", "--lr", "--seed"):
+            assert flag in done.stdout

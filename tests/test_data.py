@@ -1,0 +1,195 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from seeking import SeekingError
+from seeking.data import Batches, DataConfig, Images, load, loader
+
+
+def random_images(count: int = 20, channels: int = 3, size: int = 8) -> Images:
+    return Images(torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8), torch.arange(count) % 3)
+
+
+def image_folder(root: Path, sizes: list[int] = [6, 6], per_class: int = 3) -> Path:  # noqa: B006
+    draw = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            for number in range(per_class):
+                size = sizes[number % len(sizes)]
+                pixels = draw.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
+    return root
+
+
+def test_the_digits_are_real_and_apart() -> None:
+    data = load(DataConfig())
+    assert (len(data.train), len(data.test), data.shape, len(data.classes)) == (1438, 359, (1, 8, 8), 10)
+    assert not data.flip
+    seen = {tuple(image.flatten().tolist()) for image in data.train.pixels}
+    repeated = sum(tuple(image.flatten().tolist()) in seen for image in data.test.pixels)
+    assert repeated == 0
+    assert torch.bincount(data.train.labels).min() > 100
+
+
+@given(st.integers(1, 3), st.integers(2, 9))
+@settings(max_examples=20, deadline=None)
+def test_normalised_images_have_mean_zero_and_deviation_one(channels: int, size: int) -> None:
+    images = random_images(count=5, channels=channels, size=size)
+    mean, std = images.statistics()
+    x, y = Batches(images, mean, std).__getitems__(list(range(5)))
+    assert torch.equal(y, images.labels)
+    torch.testing.assert_close(x.mean(dim=(0, 2, 3)), torch.zeros(channels), atol=1e-4, rtol=0)
+    torch.testing.assert_close(x.std(dim=(0, 2, 3), correction=0), torch.ones(channels), atol=1e-4, rtol=0)
+
+
+def crops(image: torch.Tensor, padding: int, flip: bool) -> list[torch.Tensor]:
+    """Every crop that augmentation may give, made the plain way."""
+    size = image.shape[-1]
+    padded = torch.nn.functional.pad(image, [padding] * 4)
+    found = []
+    for top in range(2 * padding + 1):
+        for left in range(2 * padding + 1):
+            crop = padded[:, top : top + size, left : left + size]
+            found += [crop, crop.flip(-1)] if flip else [crop]
+    return found
+
+
+@given(st.integers(0, 2), st.booleans(), st.integers(0, 5), st.integers(0, 3))
+@settings(max_examples=25, deadline=None)
+def test_every_augmented_image_is_a_crop_of_its_own(padding: int, flip: bool, seed: int, epoch: int) -> None:
+    images = random_images(count=6, size=5)
+    data = Batches(images, (0, 0, 0), (1 / 255,) * 3, padding=padding, flip=flip, seed=seed)
+    data.set_epoch(epoch)
+    x, _ = data.__getitems__(list(range(6)))
+    for pixels, augmented in zip(images.pixels, x, strict=True):
+        assert any(torch.equal(augmented.round().to(torch.uint8), crop) for crop in crops(pixels, padding, flip))
+
+
+def test_augmentation_depends_on_seed_epoch_and_image_alone() -> None:
+    images = random_images()
+
+    def data(seed: int, epoch: int) -> Batches:
+        made = Batches(images, (0.5,) * 3, (0.2,) * 3, padding=2, flip=True, seed=seed)
+        made.set_epoch(epoch)
+        return made
+
+    whole, _ = data(0, 1).__getitems__(list(range(20)))
+    single = torch.stack([data(0, 1)[index][0] for index in reversed(range(20))]).flip(0)
+    assert torch.equal(whole, single)
+    assert not torch.equal(whole, data(0, 2).__getitems__(list(range(20)))[0])
+    assert not torch.equal(whole, data(1, 1).__getitems__(list(range(20)))[0])
+
+
+def test_the_order_changes_with_the_epoch_and_is_the_seeds() -> None:
+    images = random_images(count=30)
+
+    def order(seed: int, epoch: int) -> list[float]:
+        batches = loader(Batches(images, (0,) * 3, (1,) * 3), 8, shuffle_seed=seed)
+        batches.sampler.set_epoch(epoch)
+        return torch.cat([x.flatten(1).sum(1) for x, _ in batches]).tolist()
+
+    assert order(0, 0) == order(0, 0)
+    assert len(order(0, 0)) == 24
+    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+    plain = torch.cat([x for x, _ in loader(Batches(images, (0,) * 3, (1 / 255,) * 3), 8)])
+    assert torch.equal(plain.round().to(torch.uint8), images.pixels)
+
+
+def test_a_folder_of_images(tmp_path: Path) -> None:
+    data = load(DataConfig(data=str(image_folder(tmp_path))))
+    assert (len(data.train), len(data.test), data.shape, data.classes) == (6, 6, (3, 6, 6), ("cat", "dog"))
+    assert data.flip
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    with Image.open(tmp_path / "train" / "cat" / "0.png") as image:
+        assert np.array_equal(data.train.pixels[0].permute(1, 2, 0).numpy(), np.asarray(image))
+
+
+def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
+    folder = str(image_folder(tmp_path, sizes=[6, 9]))
+    with pytest.raises(SeekingError, match=r"image 1 is \[3, 9, 9\], the first one \[3, 6, 6\]; give image_size"):
+        load(DataConfig(data=folder))
+    assert load(DataConfig(data=folder, image_size=4)).shape == (3, 4, 4)
+
+
+def parquet(root: Path, rows: list[dict[str, Any]], test: list[dict[str, Any]] | None = None) -> str:
+    import datasets
+
+    root.mkdir(exist_ok=True)
+    datasets.Dataset.from_list(rows).to_parquet(root / "train-00000-of-00001.parquet")
+    if test is not None:
+        datasets.Dataset.from_list(test).to_parquet(root / "test-00000-of-00001.parquet")
+    return str(root)
+
+
+def picture(value: int = 0) -> Image.Image:
+    return Image.fromarray(np.full((4, 4), value, dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("rows", "test", "message"),
+    [
+        ([{"text": "a", "label": 1}] * 3, None, "a column of images is needed, found none among text, label"),
+        ([{"image": picture(), "caption": "a"}] * 3, None, "a column of labels is needed, found none"),
+        ([{"image": picture(), "label": "cat"}] * 3, None, "not classes or integers"),
+        (
+            [{"image": picture(), "label": 0}, {"image": picture(9), "label": 1}],
+            [{"image": picture(), "label": 5}],
+            "label 5 of test image 0 is out of range; there are 2 classes",
+        ),
+        (
+            [{"image": picture(), "label": -1}, {"image": picture(9), "label": 1}],
+            [{"image": picture(), "label": 1}],
+            "label -1 of training image 0 is out of range",
+        ),
+        ([{"image": picture(), "label": 0}], None, "nothing can be held out"),
+    ],
+)
+def test_data_that_cannot_be_trained_on(rows: Any, test: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SeekingError, match=message):
+        load(DataConfig(data=parquet(tmp_path / "data", rows, test)))
+
+
+def test_without_a_test_split_a_tenth_is_held_out(tmp_path: Path) -> None:
+    rows = [{"image": picture(index), "label": index % 2} for index in range(40)]
+    data = load(DataConfig(data=parquet(tmp_path / "data", rows)))
+    assert (len(data.train), len(data.test), data.shape) == (36, 4, (1, 4, 4))
+    limited = load(DataConfig(data=str(tmp_path / "data"), max_train_samples=10))
+    assert len(limited.train) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("digit", "unknown data set 'digit'; did you mean digits"),
+        ("./nowhere", "no such folder"),
+    ],
+)
+def test_data_that_do_not_exist(name: str, message: str) -> None:
+    with pytest.raises(SeekingError, match=message):
+        load(DataConfig(data=name))
+
+
+def test_columns_and_statistics_that_do_not_fit(tmp_path: Path) -> None:
+    folder = str(image_folder(tmp_path))
+    with pytest.raises(SeekingError, match=r"unknown label column of .* 'lable'; did you mean label"):
+        load(DataConfig(data=folder, label_column="lable"))
+    with pytest.raises(SeekingError, match="must have one number"):
+        load(DataConfig(data=folder, mean=(0.5,)))
+    assert load(DataConfig(data=folder, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))).mean == (0.1, 0.2, 0.3)
+
+
+def test_cifar10_from_parquet(cifar10: Path) -> None:
+    data = load(DataConfig(data=str(cifar10), max_train_samples=500))
+    assert (len(data.train), len(data.test), data.shape) == (500, 10_000, (3, 32, 32))
+    assert data.classes[3] == "cat"
+    assert json.dumps(data.classes)
+    assert torch.bincount(data.test.labels).tolist() == [1000] * 10
+    assert data.mean == pytest.approx((0.49, 0.48, 0.45), abs=0.02)
