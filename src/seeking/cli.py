@@ -3,6 +3,7 @@
 Exit codes: 0 done (and, for ``verify``, exact), 1 the run or the check failed, 2 wrong usage or bad input.
 """
 
+import argparse
 import collections.abc
 import dataclasses
 import sys
@@ -248,13 +249,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if given[0] not in COMMANDS:
             raise unknown("command", given[0], COMMANDS)
-        command, run = COMMANDS[given[0]]
-        given = given[1:]
-        for place, argument in enumerate(given):
-            if argument == "--config" and place + 1 < len(given) and command in (Train, Compare):
-                given = _flags_from_file(Path(given[place + 1]), command) + given
-                break
-        config = tyro.cli(command, prog=f"seeking {' '.join(sys.argv[1:2])}", args=given, registry=registry)
+        name, *given = given
+        command, run = COMMANDS[name]
+        finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        finder.add_argument("--config", type=Path, nargs="?")
+        file = finder.parse_known_args(given)[0].config
+        if file and issubclass(command, Train):
+            given = _flags_from_file(file, command) + given
+        config = tyro.cli(
+            command,
+            prog=f"seeking {name}",
+            args=given,
+            registry=registry,
+            config=(tyro.conf.PositionalMetavarFromFieldName,),
+        )
         code: int = run(config)
         return code
     except SeekingError as error:
@@ -264,7 +272,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"seeking: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("seeking: interrupted; what the run folder holds is of the last step", file=sys.stderr)
+        print(
+            "seeking: interrupted; where training had begun, the run folder holds the weights of the last step",
+            file=sys.stderr,
+        )
         return 1
 
 

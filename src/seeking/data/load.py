@@ -130,6 +130,7 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
         raise SeekingError(f"data set {name}: no such folder")
     datasets.disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # What goes wrong there is said below.
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # What goes wrong there is said below.
     try:
         splits = datasets.load_dataset(str(Path(name).expanduser()) if Path(name).expanduser().exists() else name)
     except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
