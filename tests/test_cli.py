@@ -134,7 +134,7 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--config", "nothing.yaml"], "nothing.yaml: cannot be read"),
         (["train", "--base", "vit_tiny_patch16_224", "--motivated", "vit_small_patch16_224"], "refuses .* data"),
         (["map", "resnet34", "resnet50"], "BasicBlock.*Bottleneck"),
-        (["verify", "resnet8"], "motivated"),
+        (["verify", "resnet8"], "MOTIVATED The larger model"),
         (["compare", "--seeds", "0"], "seeds is 0"),
     ],
 )  # fmt: skip

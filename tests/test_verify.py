@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-from families import SMALL_FAMILIES
+from families import SMALL_FAMILIES, Family
 from torch import nn
 
 from seeking import Index, SeekingError, WeightsMap, match, verify
@@ -140,6 +140,29 @@ def test_a_broken_map_is_caught_and_the_layer_named(name: str) -> None:
     assert verdict.layer == layer, verdict.reason
 
 
+EFFICIENTNET = Family("efficientnet_b0", "efficientnet_b2", 32)
+
+
+@pytest.mark.parametrize(("family", "every"), [(WIDE, 1), (VIT, 1), (EFFICIENTNET, 9)], ids=str)
+def test_any_tensor_off_by_one_is_caught(family: Family, every: int) -> None:
+    """However deep: what happens at one layer must not be lost on the way to the output."""
+    base, motivated = family.make()
+    images = torch.randn(2, 3, family.size, family.size)
+    good = match(base, motivated)
+    sliced = [
+        (name, dim)
+        for name, entry in good.entries.items()
+        for dim, (index, size) in enumerate(zip(entry.index, entry.target_shape, strict=True))
+        if len(index) < size
+    ]
+    assert len(sliced) > 20
+    for name, dim in sliced[::every]:
+        entry = good.entries[name]
+        size = entry.target_shape[dim]
+        shifted = with_index(entry, dim, [(position + 1) % size for position in entry.index[dim]])
+        assert not verify(base, motivated, broken(good, {name: shifted}), images), f"{name}, dimension {dim}"
+
+
 def test_a_missing_buffer_is_named() -> None:
     base, motivated = RESNET.make()
     weights_map = match(base, motivated)
@@ -152,7 +175,7 @@ def test_a_missing_buffer_is_named() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("family", SMALL_FAMILIES, ids=str)
-def test_verify_leaves_both_models_as_they_were(family, training: bool) -> None:
+def test_verify_leaves_both_models_as_they_were(family: Family, training: bool) -> None:
     base, motivated = family.make()
     models = (base.train(training), motivated.train(training))
     motivated.get_submodule("conv1" if "resnet" in family.base else "norm").eval()

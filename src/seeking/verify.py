@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from seeking.errors import SeekingError
-from seeking.weights_map import WeightsMap, tensors
+from seeking.weights_map import Entry, WeightsMap, tensors
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Verification:
     """What ``verify`` found.
 
     Attributes:
-        exact: whether the motivated model, holding the base and nothing else, computes the base's function.
+        exact: whether the motivated model, holding the base and nothing else, computes the base's function, layer by
+            layer.
         difference: greatest difference of the outputs, relative to the base's greatest output.
         layer: the first layer of the base, in the order of the forward pass, at which the two differ.
         reason: one sentence for people.
@@ -46,11 +47,12 @@ def verify(
 ) -> Verification:
     """Compare the base with the motivated model that holds the base's weights and no other.
 
-    Both models get the same random weights, so that no fresh initialisation (scales of one, biases of zero) can
-    hide an error; the extra capacity is set to zero, which makes extra input channels contribute nothing and extra
-    residual blocks the identity. Norms over the channels of one position (LayerNorm, RMSNorm) that are wider in the
-    motivated model take their statistics over the base's channels only. The models run in evaluation mode and are
-    left as they were.
+    Compared are the outputs and, layer by layer, what lies before them: a deep network of random weights may give all
+    but the same output whatever it is shown. Both models get the same random weights, so that no fresh initialisation
+    (scales of one, biases of zero) can hide an error; the extra capacity is set to zero, which makes extra input
+    channels contribute nothing and extra residual blocks the identity. Norms over the channels of one position
+    (LayerNorm, RMSNorm) that are wider in the motivated model take their statistics over the base's channels only.
+    The models run in evaluation mode and are left as they were.
 
     Args:
         base: the smaller model.
@@ -80,9 +82,6 @@ def verify(
         else torch.zeros_like(tensor)
         for name, tensor in tensors(motivated).items()
     }
-    with torch.no_grad():
-        blank = weights_map.embed(weights, blank)
-
     norms = _partial_norms(base, motivated, weights_map)
     small, large = _Record(), _Record()
     watched = _counterparts(weights_map, base)
@@ -92,6 +91,7 @@ def verify(
                 run(base, batch)
             except Exception as error:
                 raise SeekingError(f"the base model refuses the input: {error}") from error
+        blank = weights_map.embed(weights, blank)
         with _holding(motivated, blank), norms, large.watching(motivated, watched.values()):
             try:
                 run(motivated, batch)
@@ -99,24 +99,23 @@ def verify(
                 return Verification(False, float("inf"), None, f"the motivated model refuses the input: {error}")
 
     difference, problem = _compare_outputs(small.outputs[""], large.outputs[""])
-    if difference <= tolerance:
-        return Verification(True, difference, None, f"exact: greatest relative difference {difference:.1e}")
     before = None
     for name, ours in small.in_order():
-        index = _output_index(weights_map, base, name)
         theirs = large.take(watched[name])
         if theirs is None:
             apart = f"{name}: its counterpart {watched[name]} is not run"
         else:
-            gap = _gap(ours, _restrict(base.get_submodule(name), theirs, index))
-            if gap <= tolerance:
+            theirs = _restrict(base.get_submodule(name), ours, theirs, weights_map.entries[f"{name}.weight"])
+            if theirs is None or (gap := _gap(ours, theirs)) <= tolerance:
                 before = name
                 continue
             apart = f"{name} in the base and {watched[name]} in the motivated model differ by {gap:.1e}"
         reason = f"{apart}; " + (f"{before}, run before it, agrees" if before else "it is the first layer compared")
         return Verification(False, difference, name, reason)
-    reason = f"{problem} after {before}, the last layer compared, which agrees" if before else problem
-    return Verification(False, difference, None, reason)
+    if difference > tolerance:
+        reason = f"{problem} after {before}, the last layer compared, which agrees" if before else problem
+        return Verification(False, difference, None, reason)
+    return Verification(True, difference, None, f"exact: greatest relative difference {difference:.1e}")
 
 
 def _call(model: nn.Module, batch: Any) -> Any:
@@ -217,19 +216,15 @@ def _counterparts(weights_map: WeightsMap, base: nn.Module) -> dict[str, str]:
     }
 
 
-def _output_index(weights_map: WeightsMap, base: nn.Module, name: str) -> Tensor:
-    weight = weights_map.entries[f"{name}.weight"]
-    module = base.get_submodule(name)
+def _restrict(module: nn.Module, ours: Tensor, theirs: Tensor, weight: Entry) -> Tensor | None:
+    """The motivated layer's output at the base's channels; None where the weight does not tell which they are."""
     transposed = isinstance(module, nn.Embedding) or (isinstance(module, _ConvNd) and module.transposed)
-    return torch.tensor(list(weight.index[1 if transposed else 0]))
-
-
-def _restrict(module: nn.Module, output: Tensor, index: Tensor) -> Tensor:
-    channels_first = isinstance(module, (_ConvNd, _NormBase, nn.GroupNorm))
-    dim = 1 if channels_first else -1
-    if output.ndim < 2 or (index.numel() and int(index.max()) >= output.shape[dim]):
-        return output
-    return output.index_select(dim, index.to(output.device))
+    rows = 1 if transposed and len(weight.index) > 1 else 0
+    dim = 1 if isinstance(module, (_ConvNd, _NormBase, nn.GroupNorm)) else -1
+    sizes = [output.shape[dim] if output.ndim > 1 else 0 for output in (ours, theirs)]
+    if not weight.index or sizes != [weight.shape[rows], weight.target_shape[rows]]:
+        return None
+    return theirs.index_select(dim, torch.tensor(list(weight.index[rows]), device=theirs.device))
 
 
 def _gap(ours: Tensor, theirs: Tensor) -> float:

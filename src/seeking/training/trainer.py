@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
-from torchmetrics import MeanMetric
 
 from seeking.conditions import Condition, Never, parse
 from seeking.errors import RunError, SeekingError
@@ -312,6 +311,8 @@ class Trainer:
 
     @torch.no_grad()
     def _measure(self, learner: Learner) -> dict[str, float]:
+        from torchmetrics import MeanMetric  # Slow to import, and only needed here.
+
         learner.model.eval()
         loss, accuracy = (MeanMetric(sync_on_compute=False).to(self.accelerator.device) for _ in range(2))
         for batch in self.eval_loader or ():

@@ -1,0 +1,112 @@
+"""Every code block of README and docs is run: Python as it stands, shell commands on little data."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}-{self.line}"
+
+
+def blocks(*languages: str) -> list[Block]:
+    found = [
+        Block(page, text.count("\n", 0, match.start()) + 1, match[1], match[2])
+        for page in PAGES
+        for text in [page.read_text(encoding="utf-8")]
+        for match in BLOCK.finditer(text)
+    ]
+    return [block for block in found if block.language in languages]
+
+
+SEEKING = """#!{python}
+import sys
+from pathlib import Path
+from seeking.cli import main
+
+given = [{cifar10!r} if word == "cifar10" else word for word in sys.argv[1:]]
+ran = Path("ran")
+if given[0] in ("train", "compare"):
+    if ran.exists() and "--norm" in given:
+        sys.exit(0)  # One of the runs of a loop is enough.
+    ran.touch()
+    given += ["--epochs", "1", "--max-train-samples", "256", "--image-size", "8", "--batch-size", "128"]
+    given += ["--seeds", "1"] if given[0] == "compare" else []
+sys.exit(main(given))
+"""
+
+
+@pytest.fixture
+def shell(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, str]:
+    """An environment whose ``seeking`` trains for seconds and whose ``make`` only says what it would do."""
+    block = request.getfixturevalue("block")
+    cifar10 = str(request.getfixturevalue("cifar10")) if "cifar10" in block.text else ""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "seeking").write_text(SEEKING.format(python=sys.executable, cifar10=cifar10))
+    (programs / "make").write_text(f'#!/bin/sh\nexec /usr/bin/env PATH="{os.environ["PATH"]}" make -n -C {ROOT} "$@"\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    return {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+
+
+def test_every_block_has_a_language_that_is_run() -> None:
+    known = {"python", "bash", "console", "yaml", "text"}
+    assert {match[1] for page in PAGES for match in BLOCK.finditer(page.read_text(encoding="utf-8"))} <= known
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_python(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seeking.matching.rules import RULES
+
+    monkeypatch.chdir(tmp_path)
+    rules = list(RULES)
+    try:
+        exec(compile("\n" * block.line + block.text, str(block.page), "exec"), {"__name__": "__main__"})
+    finally:
+        RULES[:] = rules
+
+
+@pytest.mark.parametrize("block", blocks("bash", "console"), ids=str)
+def test_shell(block: Block, shell: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-euc", block.text], cwd=tmp_path, env=shell, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+def test_options(block: Block, shell: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(block.text.replace("data: cifar10\n", ""))
+    data = ["--data", "cifar10"] if "cifar10" in block.text else []
+    command = ["seeking", "train", "--config", "run.yaml", *data, "--output", "out"]
+    done = subprocess.run(command, cwd=tmp_path, env=shell, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        there = page.parent / path if path else page
+        assert there.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}, target
