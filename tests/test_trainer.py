@@ -393,6 +393,10 @@ def test_an_interrupted_run_keeps_its_last_step(tmp_path: Path) -> None:
     kept = two_models(seed=3)[0]
     load_model(kept, str(tmp_path / "run" / "base.last.safetensors"))
     assert all(torch.equal(t, tensors(trainer.pair.base)[n]) for n, t in tensors(kept).items())
+    larger = two_models(seed=3)[1]
+    load_model(larger, str(tmp_path / "run" / "motivated.last.safetensors"))
+    inside = trainer.pair.map.extract(tensors(larger))
+    assert all(torch.equal(p, inside[n]) for n, p in kept.named_parameters())
 
 
 def test_mixed_precision_trains() -> None:

@@ -53,11 +53,12 @@ def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
                         status += f" motivated {motivated / steps:.1%}"
                     bars.update(task, advance=1, status=status)
                 elif row["kind"] == "eval":
-                    parts = [
-                        f"{name} {found['accuracy']:.2%}" if "accuracy" in found else f"{name} loss {found['loss']:.4f}"
-                        for name in ("base", "motivated")
-                        if (found := row.get(name))
-                    ]
+                    parts = []
+                    for name in ("base", "motivated"):
+                        if found := row.get(name):
+                            label = f"{name} " if "motivated" in row else ""
+                            metric, scale = ("accuracy", "{:.2%}") if "accuracy" in found else ("loss", "{:.4f}")
+                            parts.append(f"{label}{metric} {scale.format(found[metric])}")
                     share = f", motivated batches {motivated / steps:.1%}" if motivated else ""
                     console.print(f"{title}: epoch {row['epoch']}/{epochs}: {', '.join(parts)}{share}", highlight=False)
 

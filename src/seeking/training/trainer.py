@@ -199,7 +199,8 @@ class Trainer:
                     self._evaluate()
         except KeyboardInterrupt:
             for name, learner in self.learners.items():
-                self._save(name, learner, "last")
+                with self._ready(name):
+                    self._save(name, learner, "last")
             raise
         seconds = {name: learner.seconds for name, learner in self.learners.items()}
         seconds["total"] = sum(seconds.values())
@@ -297,7 +298,7 @@ class Trainer:
     def _evaluate(self) -> None:
         """Measure both models, keep their weights."""
         for name, learner in self.learners.items():
-            with self.pair.motivated() if self.pair and name == "motivated" else contextlib.nullcontext():
+            with self._ready(name):
                 if name == "motivated" and self.config.norm == "recalibrated":
                     self._recalibrate(learner)
                 if self.eval_loader is not None:
@@ -308,6 +309,10 @@ class Trainer:
                         self._save(name, learner, "best")
                 self._save(name, learner, "last")
         self._emit({"kind": "eval", "epoch": self.epoch, "step": self.step, **self.metrics})
+
+    def _ready(self, name: str) -> contextlib.AbstractContextManager[object]:
+        """Inside, the model holds all that was trained: the motivated model the base's latest weights, too."""
+        return self.pair.motivated() if self.pair and name == "motivated" else contextlib.nullcontext()
 
     @torch.no_grad()
     def _measure(self, learner: Learner) -> dict[str, float]:
