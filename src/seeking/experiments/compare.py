@@ -36,18 +36,18 @@ def compare(
         For each arm its results in the order of the seeds.
     """
     results: Results = {arm: [] for arm in ARMS}
-    for seed in seeds:
-        for arm in ARMS:
-            title = f"{arm}, seed {seed}" if arm == "pair" else f"{arm} alone, seed {seed}"
-            results[arm].append(
-                train(
-                    dataclasses.replace(config, seed=seed),
-                    data,
-                    arm,
-                    output=output / f"{arm}-seed{seed}" if output else None,
-                    listeners=[listener(title)] if listener else [],
-                )
+    runs = [(seed, arm) for seed in seeds for arm in ARMS]
+    for number, (seed, arm) in enumerate(runs, start=1):
+        title = f"{number}/{len(runs)} {arm if arm == 'pair' else arm + ' alone'}, seed {seed}"
+        results[arm].append(
+            train(
+                dataclasses.replace(config, seed=seed),
+                data,
+                arm,
+                output=output / f"{arm}-seed{seed}" if output else None,
+                listeners=[listener(title)] if listener else [],
             )
+        )
     return results
 
 

@@ -10,12 +10,13 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from seeking.experiments.run import Role
 from seeking.training import Result
 
 BASE, MOTIVATED = "#2563a8", "#d1642b"
-SMOOTHING = 25
+SMOOTHING = 0.9
 
 
 def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> None:
@@ -36,6 +37,7 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
         if model in results:
             _evaluation(right, results[model], "base", metric, f"{model}, alone", colour, ":")
     right.set(xlabel="epoch", ylabel=f"{metric} (%)" if metric == "accuracy" else metric, title="Evaluation")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
@@ -52,10 +54,7 @@ def _training(axes: Any, result: Result) -> None:
         ("motivated (on motivated batches)", MOTIVATED, motivated, "motivated_loss"),
     ):
         if rows:
-            losses = np.array([row[key] for row in rows])
-            window = min(SMOOTHING, len(losses))
-            smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-            axes.plot([row["step"] for row in rows][window - 1 :], smooth, color=colour, label=label)
+            axes.plot([row["step"] for row in rows], _smooth([row[key] for row in rows]), color=colour, label=label)
     if motivated:
         axes.plot(
             [row["step"] for row in motivated],
@@ -66,8 +65,18 @@ def _training(axes: Any, result: Result) -> None:
             transform=axes.get_xaxis_transform(),
             label="motivated batches",
         )
-    axes.set(xlabel="batch", ylabel=f"training loss (mean of {SMOOTHING})", title="Training, in the pair")
+    axes.set(xlabel="batch", ylabel="training loss, smoothed", title="Training, in the pair")
     axes.legend(frameon=False)
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Exponentially weighted means, corrected for where they start."""
+    mean, weight, smooth = 0.0, 0.0, []
+    for value in values:
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
+        weight = SMOOTHING * weight + (1 - SMOOTHING)
+        smooth.append(mean / weight)
+    return smooth
 
 
 def _evaluation(

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from seeking.training.trainer import Listener, Row
 
@@ -20,16 +20,17 @@ def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
     """
     columns = (
         TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=10),
+        TaskProgressColumn(),
         TextColumn("{task.fields[status]}"),
-        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
         TextColumn("left"),
-        TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, refresh_per_second=2) as bars:
+    with Progress(*columns, console=console, refresh_per_second=2, transient=True) as bars:
 
         def start(title: str) -> Listener:
+            for finished in list(bars.task_ids):
+                bars.remove_task(finished)
             task = bars.add_task(title, total=None, status="checking models and data")
             epochs = motivated = steps = 0
             losses: dict[str, float] = {}
@@ -48,9 +49,9 @@ def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
                     if "motivated_loss" in row:
                         motivated += 1
                         smoothed("motivated", row["motivated_loss"])
-                    status = " ".join(f"{name} loss {loss:.3f}" for name, loss in losses.items())
+                    status = "loss " + " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
                     if motivated:
-                        status += f" motivated {motivated / steps:.1%}"
+                        status += f" ({motivated / steps:.1%} of batches)"
                     bars.update(task, advance=1, status=status)
                 elif row["kind"] == "eval":
                     parts = []

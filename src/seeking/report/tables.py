@@ -13,7 +13,7 @@ Rows = tuple[Sequence[str], list[Sequence[str]]]
 
 def run_rows(result: Result) -> Rows:
     """One run's two models."""
-    heading = ("model", "accuracy", "best (epoch)", "loss", "GFLOPs a step's sample")
+    heading = ("model", "accuracy", "best (epoch)", "loss", "training GFLOPs a sample")
     rows: list[Sequence[str]] = []
     flops = {"base": result.cost.base_flops, "motivated": result.cost.motivated_flops}
     for name, found in result.metrics.items():
@@ -25,23 +25,24 @@ def run_rows(result: Result) -> Rows:
 
 
 def comparison_rows(summary: dict[str, Any]) -> Rows:
-    """Each model, together and alone, over the seeds."""
+    """Accuracy of each model, in the pair and alone, over the seeds; the difference is taken seed by seed."""
     seeds = f"{summary['seeds']} seed" + ("s" if summary["seeds"] > 1 else "")
-    heading = ("model", "trained", f"accuracy ({seeds})", "training TFLOPs", "seconds")
-    rows: list[Sequence[str]] = []
-    for model, found in summary["models"].items():
-        for way, arm in (("together", "pair"), ("alone", model)):
-            cost = summary["arms"][arm]
-            rows.append(
-                (
-                    model,
-                    "in the pair" if way == "together" else "alone",
-                    _percent_spread(found[way]),
-                    f"{cost['flops']['mean'] / 1e12:.3g}" + (" (both models)" if way == "together" else ""),
-                    f"{cost['seconds']['mean']:.0f}" + (" (both models)" if way == "together" else ""),
-                )
-            )
+    heading = (f"accuracy, {seeds}", "in the pair", "alone", "difference")
+    rows: list[Sequence[str]] = [
+        (model, _spread(found["together"]), _spread(found["alone"]), _spread(found["gain"], sign="+"))
+        for model, found in summary["models"].items()
+    ]
     return heading, rows
+
+
+def cost_rows(summary: dict[str, Any]) -> Rows:
+    """What each run cost, in the mean over the seeds."""
+    names = {"pair": "the pair, both models", "base": "base alone", "motivated": "motivated alone"}
+    rows: list[Sequence[str]] = [
+        (names[arm], f"{cost['flops']['mean'] / 1e12:.3g}", f"{cost['seconds']['mean']:.0f}")
+        for arm, cost in summary["arms"].items()
+    ]
+    return ("run", "training TFLOPs", "seconds"), rows
 
 
 def cost_sentence(report: dict[str, float]) -> str:
@@ -53,13 +54,7 @@ def cost_sentence(report: dict[str, float]) -> str:
     )
 
 
-def gain_sentence(summary: dict[str, Any]) -> str:
-    """Each model's accuracy in the pair less its accuracy alone, seed by seed."""
-    gains = (f"{model} {_percent_spread(found['gain'], sign='+')}" for model, found in summary["models"].items())
-    return f"In the pair against alone, in points: {', '.join(gains)}."
-
-
-def terminal(rows: Rows, title: str) -> Table:
+def terminal(rows: Rows, title: str | None = None) -> Table:
     """A table for rich."""
     table = Table(title=title)
     for name in rows[0]:
@@ -79,7 +74,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f}"
 
 
-def _percent_spread(spread: dict[str, Any], sign: str = "") -> str:
+def _spread(spread: dict[str, Any], sign: str = "") -> str:
     deviation = spread["deviation"]
     around = f" ± {100 * deviation:.2f}" if deviation is not None else ""
-    return f"{100 * spread['mean']:{sign}.2f}{around}"
+    return f"{round(100 * spread['mean'], 2) + 0.0:{sign}.2f}{around}"

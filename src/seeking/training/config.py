@@ -32,7 +32,7 @@ class TrainConfig:
     """Any of timm's optimizers by name: sgd (Nesterov momentum), momentum, adamw, lion, …"""
     optimizer_state: OptimizerState = "separate"
     """Whether momentum and the like are kept apart for the two models (as in the paper) or shared through the map."""
-    lr: float = 0.1
+    lr: float = 0.05
     """Highest learning rate."""
     momentum: float = 0.9
     """Of the optimizers that have one."""

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from safetensors.torch import save_model
 from torch import nn
@@ -39,6 +39,7 @@ class RunFolder:
             if not (self.path / "config.json").exists():
                 raise SeekingError(f"{self.path} is not the folder of a run, so it is not overwritten")
         self.overwrite = overwrite
+        self._metrics: TextIO | None = None
 
     def create(self, config: Mapping[str, Any], weights_map: WeightsMap | None) -> None:
         """Begin the run's record."""
@@ -51,10 +52,11 @@ class RunFolder:
             raise SeekingError(f"{self.path}: cannot be written ({error.strerror})") from error
         if weights_map:
             weights_map.save(self.path / "map.json")
-        self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row to ``metrics.jsonl``."""
+        if self._metrics is None:
+            self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
         self._metrics.write(json.dumps(row) + "\n")
 
     def save_weights(self, model: nn.Module, name: str, which: str) -> None:
