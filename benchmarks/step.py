@@ -9,6 +9,7 @@ import argparse
 import itertools
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -93,6 +94,7 @@ def rounds(one: Callable[[], None], other: Callable[[], None], count: int) -> It
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
+    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # As Trainer.fit does.
     parser.add_argument("--steps", type=int, default=12, help="batches in a round")
     arguments = parser.parse_args()
     print(f"motivated run / bare loop, {torch.get_num_threads()} threads, {arguments.rounds} rounds")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_model
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import seeking
 from seeking import Always, Condition, Every, Never, RunError, SeekingError, TrainConfig, Trainer
@@ -363,6 +363,21 @@ def test_data_that_a_model_refuses_are_refused_before_training(tmp_path: Path) -
     assert not (tmp_path / "run").exists()
     with pytest.raises(SeekingError, match="make no batch"):
         Trainer(*two_models(), train_loader=DataLoader(TensorDataset(x, y), 17, drop_last=True))
+
+
+def test_loaders_of_other_kinds() -> None:
+    x, y = torch.randn(3, 4, 3, 8, 8), torch.randint(4, (3, 4))
+    whole = [(x[i], y[i]) for i in range(3)]
+    kinds = [whole, DataLoader(TensorDataset(x, y), batch_size=None), DataLoader(whole, batch_size=None)]
+    results = [Trainer(*two_models(), train_loader=kind, config=CONFIG).fit() for kind in kinds]
+    assert all(steps(result) == steps(results[0]) for result in results)
+    with pytest.raises(SeekingError, match="has no length"):
+        Trainer(*two_models(), train_loader=DataLoader(Stream(), 2))
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        yield torch.zeros(3, 8, 8), 0
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:

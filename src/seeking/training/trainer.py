@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, is_initialized
+from accelerate.state import AcceleratorState, PartialState, is_initialized
 from accelerate.utils import DataLoaderConfiguration, find_batch_size
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -127,7 +127,13 @@ class Trainer:
     ) -> None:
         self.config = config = config or TrainConfig()
         self.accelerator = accelerator or _accelerator(config.precision)
-        if not len(train_loader):
+        try:
+            batches = len(train_loader)
+        except TypeError as error:
+            raise SeekingError(
+                "train_loader has no length, and schedules count the run's batches; give it a __len__"
+            ) from error
+        if not batches:
             raise SeekingError("the training data make no batch: fewer samples than the batch size, or none")
         self.train_loader = self.accelerator.prepare(train_loader)
         self.eval_loader = self.accelerator.prepare(eval_loader) if eval_loader is not None else None
@@ -193,7 +199,8 @@ class Trainer:
                 # Schedules count batches: the motivated model's may rightly go on before its optimizer has stepped.
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
                 while self.epoch < self.config.epochs:
-                    self.train_loader.set_epoch(self.epoch)
+                    if hasattr(self.train_loader, "set_epoch"):
+                        self.train_loader.set_epoch(self.epoch)
                     self.train_epoch()
                     self.epoch += 1
                     self._evaluate()
@@ -372,7 +379,10 @@ def _accelerator(precision: str) -> Accelerator:
     if is_initialized() and AcceleratorState().mixed_precision != precision:
         # An earlier trainer of this process has set another precision for good.
         AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=precision, dataloader_config=DataLoaderConfiguration(split_batches=True))
+    # One batch of the loader is one batch of the run, however many processes share it. A single process takes loaders
+    # that come without a batch size, too.
+    split = PartialState().num_processes > 1
+    return Accelerator(mixed_precision=precision, dataloader_config=DataLoaderConfiguration(split_batches=split))
 
 
 def _groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
