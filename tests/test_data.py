@@ -33,6 +33,7 @@ def test_the_digits_are_real_and_apart() -> None:
     data = load(DataConfig())
     assert (len(data.train), len(data.test), data.shape, len(data.classes)) == (1438, 359, (1, 8, 8), 10)
     assert not data.flip
+    assert len(load(DataConfig(max_train_samples=100)).train) == 100
     seen = {tuple(image.flatten().tolist()) for image in data.train.pixels}
     repeated = sum(tuple(image.flatten().tolist()) in seen for image in data.test.pixels)
     assert repeated == 0

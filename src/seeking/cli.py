@@ -6,6 +6,7 @@ Exit codes: 0 done (and, for ``verify``, exact), 1 the run or the check failed, 
 import argparse
 import collections.abc
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,10 @@ from seeking.errors import RunError, SeekingError, unknown
 from seeking.experiments.run import ModelConfig, RunConfig, models, read_yaml, weights_map
 from seeking.weights_map import WeightsMap
 
-console = Console()
+MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
+"""Whether to speak and write: torchrun and accelerate start one program for each process."""
+
+console = Console(quiet=not MAIN_PROCESS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +98,8 @@ def train_command(config: Train) -> int:
     _announce(config, data, output)
     with progress(console) as start:
         result = train(config, data, output=output, overwrite=config.overwrite, listeners=[start(title)])
-    draw({"pair": [result]}, output / "curves.png", f"{title}, {data.name}")
+    if MAIN_PROCESS:
+        draw({"pair": [result]}, output / "curves.png", f"{title}, {data.name}")
     console.print(terminal(run_rows(result), title))
     console.print(cost_sentence(result.cost.report()), highlight=False)
     console.print(f"Weights, map, metrics and summary: {output}\nPicture: {output / 'curves.png'}", highlight=False)
@@ -117,16 +122,18 @@ def compare_command(config: Compare) -> int:
     folder = RunFolder(output, config.overwrite)
     data = load(config)
     _announce(config, data, output)
-    folder.create(dataclasses.asdict(config), None)
+    if MAIN_PROCESS:
+        folder.create(dataclasses.asdict(config), None)
     with progress(console) as start:
         results = compare(config, data, range(config.seed, config.seed + config.seeds), output, start)
     summary = summarise(results)
     tables = comparison_rows(summary), cost_rows(summary)
     sentence = cost_sentence(summary["pair"])
-    folder.write_json("comparison.json", summary)
-    page = "\n".join([*map(markdown, tables), sentence])
-    (output / "comparison.md").write_text(f"{page}\n", encoding="utf-8")
-    draw(results, output / "comparison.png", f"{title}, {data.name}")
+    if MAIN_PROCESS:
+        folder.write_json("comparison.json", summary)
+        page = "\n".join([*map(markdown, tables), sentence])
+        (output / "comparison.md").write_text(f"{page}\n", encoding="utf-8")
+        draw(results, output / "comparison.png", f"{title}, {data.name}")
     console.print(terminal(tables[0], f"{title}, {data.name}"), terminal(tables[1]))
     console.print(sentence, highlight=False)
     console.print(f"Runs and table: {output}\nPicture: {output / 'comparison.png'}", highlight=False)

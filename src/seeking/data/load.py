@@ -71,8 +71,12 @@ def load(config: DataConfig) -> ImageData:
         SeekingError: no such data set, or it has no images, no labels, nothing in it, a label out of range, or images
             of several sizes.
     """
+    if config.max_train_samples is not None and config.max_train_samples < 1:
+        raise SeekingError(f"max_train_samples is {config.max_train_samples}; it must be 1 or more")
     if config.data == "digits":
         train, test, classes = _digits()
+        kept = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: config.max_train_samples]
+        train = Images(train.pixels[kept], train.labels[kept]) if config.max_train_samples else train
     else:
         train, test, classes = _from_hub_or_folder(config)
     for split, images in (("training", train), ("test", test)):

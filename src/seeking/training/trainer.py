@@ -379,10 +379,12 @@ def _accelerator(precision: str) -> Accelerator:
     if is_initialized() and AcceleratorState().mixed_precision != precision:
         # An earlier trainer of this process has set another precision for good.
         AcceleratorState._reset_state()
+    # Told that there is nothing but CPUs, accelerate makes one run of several processes on them, else it would not.
+    cpu = not torch.accelerator.is_available()
     # One batch of the loader is one batch of the run, however many processes share it. A single process takes loaders
     # that come without a batch size, too.
-    split = PartialState().num_processes > 1
-    return Accelerator(mixed_precision=precision, dataloader_config=DataLoaderConfiguration(split_batches=split))
+    loading = DataLoaderConfiguration(split_batches=PartialState(cpu=cpu).num_processes > 1)
+    return Accelerator(mixed_precision=precision, cpu=cpu, dataloader_config=loading)
 
 
 def _groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
