@@ -136,6 +136,13 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["map", "resnet34", "resnet50"], "BasicBlock.*Bottleneck"),
         (["verify", "resnet8"], "MOTIVATED The larger model"),
         (["compare", "--seeds", "0"], "seeds is 0"),
+        (["compare", "--base", "resnet9"], "unknown model 'resnet9'"),
+        (["compare", "--batch-size", "5000"], "make no batch of 5000"),
+        (["train", "--crop-padding", "-1"], "crop_padding is -1"),
+        (["train", "--image-size", "-3"], "image_size is -3"),
+        (["verify", "resnet8", "resnet14", "--image-size", "0"], "image_size is 0"),
+        (["train", "--output", "long" * 100], "cannot be used as an output folder"),
+        (["train", "--optimizer", "adafactor", "--optimizer-state", "shared"], "set optimizer_state to separate"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,6 +170,25 @@ def test_a_folder_with_another_run_is_left_alone(capsys: pytest.CaptureFixture[s
     refused(["train", "--output", "out"], "out holds another run or files of yours", capsys)
     refused(["train", "--output", "out", "--overwrite"], "not the folder of a run", capsys)
     refused(["compare", "--output", "out"], "out holds another run or files of yours", capsys)
+
+
+def test_a_comparison_that_is_refused_leaves_the_old_run_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *QUICK, "--output", "out"]) == 0
+    capsys.readouterr()
+    refused(["compare", "--base", "resnet9", "--output", "out", "--overwrite"], "unknown model", capsys)
+    assert Path("out/base.last.safetensors").exists()
+
+
+def test_words_that_older_yaml_takes_for_booleans_and_a_runs_own_record(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run.yaml").write_text("on: next\nprecision: no\nmodel_kwargs: {width: 4}\nmax_train_samples: 64\nepochs: 1\n")
+    assert main(["train", "--config", "run.yaml", "--output", "out[/b]"]) == 0
+    config = json.loads(Path("out[/b]/config.json").read_text())
+    assert (config["on"], config["precision"], config["model_kwargs"]) == ("next", "no", {"width": 4})
+    assert main(["train", "--config", "out[/b]/config.json", "--output", "again"]) == 0
+    again = json.loads(Path("again/config.json").read_text())
+    assert {k: v for k, v in again.items() if config[k] != v}.keys() == {"output", "config"}
+    Path("run.yaml").write_text("model_kwargs: {width: null}\n")
+    refused(["train", "--config", "run.yaml"], "width=None", capsys)
 
 
 def test_a_loss_that_is_not_finite_fails_the_run(capsys: pytest.CaptureFixture[str]) -> None:

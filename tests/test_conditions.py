@@ -1,3 +1,4 @@
+import copy
 import itertools
 import json
 import math
@@ -72,7 +73,7 @@ def test_a_loss_that_is_not_finite_never_motivates(condition: Condition, values:
 
 @given(conditions, losses, losses)
 def test_a_condition_goes_on_from_its_state(condition: Condition, before: list[float], after: list[float]) -> None:
-    twin = parse_condition(str(condition))
+    twin = copy.deepcopy(condition)
     run(condition, before)
     twin.load_state_dict(json.loads(json.dumps(condition.state_dict())))
     assert run(twin, after) == run(condition, after)
@@ -115,6 +116,12 @@ def test_random_times_depend_on_seed_and_batch_alone_and_have_their_rate() -> No
     assert decisions == run(RandomTimes(0.17, seed=3), [1.0] * 5000)
     assert decisions != run(RandomTimes(0.17, seed=4), noise)
     assert sum(decisions) / 5000 == pytest.approx(0.17, abs=0.02)
+
+
+def test_conditions_of_chance_in_one_text_draw_apart() -> None:
+    decisions = run(parse_condition("random:0.5 & random:0.5"), [1.0] * 4000)
+    assert sum(decisions) / 4000 == pytest.approx(0.25, abs=0.03)
+    assert parse_condition("random:0.5", seed=4).seed == 4
 
 
 @given(st.integers(2, 40), st.integers(0, 1000))
@@ -172,6 +179,13 @@ def test_text_that_does_not_parse_is_pointed_at(text: str, message: str, place: 
     with pytest.raises(SeekingError, match=message.replace("|", r"\|").replace("?", r"\?")) as caught:
         parse_condition(text)
     assert str(caught.value).splitlines()[-1] == "  " + " " * place + "^"
+
+
+def test_a_module_that_fails_on_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_conditions.py").write_text("class :\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SeekingError, match=r"cannot import broken_conditions\.Any: invalid syntax"):
+        parse_condition("broken_conditions.Any")
 
 
 def test_a_condition_of_ones_own_by_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

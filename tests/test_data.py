@@ -34,6 +34,7 @@ def test_the_digits_are_real_and_apart() -> None:
     assert (len(data.train), len(data.test), data.shape, len(data.classes)) == (1438, 359, (1, 8, 8), 10)
     assert not data.flip
     assert len(load(DataConfig(max_train_samples=100)).train) == 100
+    assert load(DataConfig(image_size=16)).shape == (1, 16, 16)
     seen = {tuple(image.flatten().tolist()) for image in data.train.pixels}
     repeated = sum(tuple(image.flatten().tolist()) in seen for image in data.test.pixels)
     assert repeated == 0
@@ -176,6 +177,15 @@ def test_without_a_test_split_a_tenth_is_held_out(tmp_path: Path) -> None:
 def test_data_that_do_not_exist(name: str, message: str) -> None:
     with pytest.raises(SeekingError, match=message):
         load(DataConfig(data=name))
+
+
+def test_a_broken_image_and_a_wrong_column_are_named(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path)
+    with pytest.raises(SeekingError, match=r"column label holds .*, not images"):
+        load(DataConfig(data=str(folder), image_column="label"))
+    (folder / "train" / "cat" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(SeekingError, match="an image cannot be decoded"):
+        load(DataConfig(data=str(folder)))
 
 
 def test_columns_and_statistics_that_do_not_fit(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from families import SMALL_FAMILIES, Family
+from timm.optim import create_optimizer_v2
 from torch import nn
 
-from seeking import Pair, SeekingError, match, recalibrate
+from seeking import Pair, SeekingError, match, recalibrate, verify
 from seeking.pair import NORM_STATISTICS
 from seeking.weights_map import tensors
 
@@ -14,6 +15,8 @@ families = pytest.mark.parametrize("family", SMALL_FAMILIES, ids=str)
 OPTIMIZERS = {
     "sgd": lambda model: torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3),
     "adamw": lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3),
+    # Counts its steps in plain integers.
+    "adabelief": lambda model: create_optimizer_v2(model.parameters(), "adabelief", lr=1e-3),
 }
 
 
@@ -133,15 +136,69 @@ def test_models_that_move_after_pairing_are_tied_again() -> None:
         assert model.fc.bias.data_ptr() == pair.base.fc.bias.data_ptr()
 
 
-def test_a_graph_of_the_base_from_before_a_motivated_step_is_refused() -> None:
-    family = SMALL_FAMILIES[0]
+@families
+def test_a_graph_of_the_base_from_before_a_motivated_step_is_refused(family: Family) -> None:
     pair = Pair(*family.make())
-    loss = pair.base(torch.randn(4, 3, 16, 16)).sum()
+    loss = pair.base(torch.randn(4, 3, family.size, family.size)).sum()
     with pair.motivated() as model, torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_within_itself_the_motivated_state_is_the_same_state(tie: bool) -> None:
+    pair = Pair(*SMALL_FAMILIES[1].make(), tie=tie)
+    with pair.motivated() as model, torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(2.0)
+        with pair.motivated() as again:
+            assert again is model
+    assert all((parameter == 2.0).all() for parameter in pair.base.parameters())
+
+
+def test_a_module_replaced_after_pairing_is_noticed() -> None:
+    pair = Pair(*SMALL_FAMILIES[0].make())
+    pair.base.fc = nn.Linear(64, 10)
+    with pytest.raises(SeekingError, match="replaced after they were paired"), pair.motivated():
+        pass
+
+
+def test_a_parameter_that_is_frozen_in_one_model_alone_is_refused() -> None:
+    base, motivated = SMALL_FAMILIES[0].make()
+    base.fc.bias.requires_grad_(False)
+    with pytest.raises(SeekingError, match=r"fc\.bias is frozen in the base and fc\.bias is not"):
+        Pair(base, motivated)
+    motivated.fc.bias.requires_grad_(False)
+    Pair(base, motivated)
+
+
+class Tying(nn.Module):
+    """A language model in the small, whose head may be its embedding."""
+
+    def __init__(self, width: int, tied: bool) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(7, width), nn.Linear(width, 7, bias=False)
+        if tied:
+            self.head.weight = self.embedding.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embedding(x))
+
+
+def test_weights_tied_in_one_model_alone_are_refused_and_tied_in_both_are_kept() -> None:
+    for tied in (True, False):
+        with pytest.raises(
+            SeekingError, match=r"embedding\.weight and head\.weight are one tensor in one of the models"
+        ):
+            Pair(Tying(4, tied), Tying(4, not tied))
+    pair = Pair(Tying(4, True), Tying(6, True))
+    assert verify(pair.base, pair.motivated_model, pair.map, torch.arange(7))
+    with pair.motivated() as model, torch.no_grad():
+        model.embedding.weight.fill_(3.0)
+    assert pair.base.head.weight is pair.base.embedding.weight
+    assert (pair.base.head.weight == 3.0).all()
 
 
 def test_many_blocks_move_by_index() -> None:

@@ -1,4 +1,4 @@
-"""Several processes are one run."""
+"""Several processes are one run: steps, decisions, order of the data and augmentation in every epoch."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 OPTIONS = [
     *("--base", "vit_tiny_patch16_224", "--motivated", "vit_small_patch16_224"),
     *("--model-kwargs", "img_size=8", "patch_size=4", "depth=2"),
-    *("--optimizer", "adamw", "--lr", "0.001", "--epochs", "1", "--condition", "decrease:1"),
+    *("--optimizer", "adamw", "--lr", "0.001", "--epochs", "2", "--condition", "decrease:1"),
 ]
 
 

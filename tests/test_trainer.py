@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import seeking
 from seeking import Always, Condition, Every, Never, RunError, SeekingError, TrainConfig, Trainer
 from seeking.data import Batches, Images, loader
+from seeking.models import create
 from seeking.models.resnet import ResNet
 from seeking.training import Cost, Result, count_flops
 from seeking.weights_map import tensors
@@ -304,12 +305,13 @@ def test_a_loss_that_stops_being_finite_ends_the_run_and_says_when(tmp_path: Pat
     load_model(two_models()[0], str(tmp_path / "run" / "base.last.safetensors"))
 
 
-def test_a_motivated_loss_that_is_not_finite_is_named_too() -> None:
+def test_a_motivated_loss_that_is_not_finite_is_named_and_does_not_poison_the_base() -> None:
     models = two_models()
     with torch.no_grad():
         models[1].layer1[1].bn2.bias.fill_(math.inf)
     with pytest.raises(RunError, match="the motivated model's loss became"):
         Trainer(*models, **batches(), config=CONFIG, condition=Always()).fit()
+    assert all(torch.isfinite(parameter).all() for parameter in models[0].parameters())
 
 
 def test_a_wrong_map_does_not_train_unless_told(tmp_path: Path) -> None:
@@ -355,11 +357,13 @@ def test_options_that_make_no_sense_are_refused(changes: dict[str, Any], message
 
 def test_data_that_a_model_refuses_are_refused_before_training(tmp_path: Path) -> None:
     x, y = torch.randn(16, 3, 8, 8), torch.full((16,), 7)
-    trainer = Trainer(
-        *two_models(), train_loader=DataLoader(TensorDataset(x, y), 4), config=CONFIG, output=tmp_path / "run"
-    )
+    wrong = DataLoader(TensorDataset(x, y), 4)
     with pytest.raises(SeekingError, match=r"the base model .ResNet. refuses the training data: IndexError: Target 7"):
-        trainer.fit()
+        Trainer(*two_models(), train_loader=wrong, config=CONFIG, output=tmp_path / "run")
+    with pytest.raises(SeekingError, match=r"the base model .ResNet. refuses the evaluation data"):
+        Trainer(*two_models(), train_loader=batches()["train_loader"], eval_loader=wrong)
+    with pytest.raises(SeekingError, match="evaluation data make no batch"):
+        Trainer(*two_models(), train_loader=batches()["train_loader"], eval_loader=DataLoader([]))
     assert not (tmp_path / "run").exists()
     with pytest.raises(SeekingError, match="make no batch"):
         Trainer(*two_models(), train_loader=DataLoader(TensorDataset(x, y), 17, drop_last=True))
@@ -412,6 +416,28 @@ def test_an_interrupted_run_keeps_its_last_step(tmp_path: Path) -> None:
     load_model(larger, str(tmp_path / "run" / "motivated.last.safetensors"))
     inside = trainer.pair.map.extract(tensors(larger))
     assert all(torch.equal(p, inside[n]) for n, p in kept.named_parameters())
+
+
+def test_an_optimizer_whose_state_cannot_be_shared_is_refused_before_training() -> None:
+    config = dataclasses.replace(CONFIG, optimizer="adafactor", optimizer_state="shared")
+    with pytest.raises(
+        SeekingError, match=r"optimizer Adafactor: its state '\w+' is \[.*set optimizer_state to separate"
+    ):
+        Trainer(*two_models(), **batches(), config=config)
+
+
+def test_batches_with_other_things_than_tensors() -> None:
+    rows = [{"id": str(index), "x": torch.randn(5), "y": torch.zeros(())} for index in range(12)]
+    trainer = Trainer(
+        Plain(4), Plain(6), train_loader=DataLoader(rows, 4), loss_fn=regression_loss, config=TrainConfig(epochs=1)
+    )
+    assert trainer.fit().cost.samples == 12
+
+
+def test_width_under_layer_norm_trains_in_mixed_precision() -> None:
+    kwargs = {"num_classes": 4, "img_size": 8, "patch_size": 4, "depth": 1}
+    models = [create(f"vit_{size}_patch16_224", **kwargs) for size in ("tiny", "small")]
+    Trainer(*models, **batches(), config=dataclasses.replace(CONFIG, precision="bf16")).fit()
 
 
 def test_mixed_precision_trains() -> None:

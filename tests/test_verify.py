@@ -233,6 +233,40 @@ def test_a_layer_that_differs_without_tensors_is_found() -> None:
     assert verdict.layer == "2"
 
 
+@pytest.mark.parametrize(("names", "size"), [("convnext", 192), ("convnext", 64), ("convnextv2", 64)])
+def test_norms_over_channels_wherever_they_are(names: str, size: int) -> None:
+    """Also where a side of the image is as long as there are channels, and where the norm looks at the image, too."""
+    base, motivated = (create(f"{names}_{size}", num_classes=4) for size in ("atto", "femto"))
+    verdict = verify(base, motivated, match(base, motivated), torch.randn(1, 3, size, size))
+    assert verdict, verdict.reason
+
+
+def test_half_precision_is_judged_in_single() -> None:
+    family = VIT
+    base, motivated = (model.bfloat16() for model in family.make())
+    images = torch.randn(2, 3, family.size, family.size).bfloat16()
+    assert verify(base, motivated, match(base, motivated), images)
+    assert {tensor.dtype for tensor in tensors(base).values()} == {torch.bfloat16}
+
+
+def test_a_constant_buffer_in_another_order_is_caught() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 4)
+            self.register_buffer("scale", torch.ones(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x) * self.scale
+
+    base, motivated = Scaled(), Scaled()
+    good = match(base, motivated)
+    assert verify(base, motivated, good, torch.randn(2, 3))
+    assert not verify(
+        base, motivated, broken(good, {"scale": with_index(good.entries["scale"], 0, [3, 2, 1, 0])}), torch.randn(2, 3)
+    )
+
+
 def test_a_pair_verifies_too() -> None:
     from seeking import Pair
 

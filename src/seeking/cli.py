@@ -6,6 +6,7 @@ Exit codes: 0 done (and, for ``verify``, exact), 1 the run or the check failed, 
 import argparse
 import collections.abc
 import dataclasses
+import json
 import os
 import sys
 import time
@@ -21,13 +22,13 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from seeking.errors import RunError, SeekingError, unknown
-from seeking.experiments.run import ModelConfig, RunConfig, models, read_yaml, weights_map
+from seeking.experiments.run import ModelConfig, RunConfig, Yaml, models, read_yaml, weights_map
 from seeking.weights_map import WeightsMap
 
 MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
 """Whether to speak and write: torchrun and accelerate start one program for each process."""
 
-console = Console(quiet=not MAIN_PROCESS)
+console = Console(quiet=not MAIN_PROCESS, markup=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class Verify(_TwoModels):
 def train_command(config: Train) -> int:
     """Run ``seeking train``."""
     from seeking.data import load
-    from seeking.experiments.run import train
+    from seeking.experiments.run import trainer
     from seeking.report.plots import draw
     from seeking.report.progress import progress
     from seeking.report.tables import cost_sentence, run_rows, terminal
@@ -97,7 +98,7 @@ def train_command(config: Train) -> int:
     data = load(config)
     _announce(config, data, output)
     with progress(console) as start:
-        result = train(config, data, output=output, overwrite=config.overwrite, listeners=[start(title)])
+        result = trainer(config, data, "pair", output, config.overwrite, [start(title)]).fit()
     if MAIN_PROCESS:
         draw({"pair": [result]}, output / "curves.png", f"{title}, {data.name}")
     console.print(terminal(run_rows(result), title))
@@ -109,7 +110,8 @@ def train_command(config: Train) -> int:
 def compare_command(config: Compare) -> int:
     """Run ``seeking compare``."""
     from seeking.data import load
-    from seeking.experiments.compare import compare, summarise
+    from seeking.experiments.compare import ARMS, compare, summarise
+    from seeking.experiments.run import trainer
     from seeking.report.plots import draw
     from seeking.report.progress import progress
     from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, terminal
@@ -122,6 +124,8 @@ def compare_command(config: Compare) -> int:
     folder = RunFolder(output, config.overwrite)
     data = load(config)
     _announce(config, data, output)
+    for arm in ARMS:  # What can be refused is refused before anything is written.
+        trainer(config, data, arm)
     if MAIN_PROCESS:
         folder.create(dataclasses.asdict(config), None)
     with progress(console) as start:
@@ -173,6 +177,8 @@ def verify_command(config: Verify) -> int:
 
     made = models(config, config.num_classes, config.in_chans)
     found = WeightsMap.load(config.map) if config.map else weights_map(config, **made)
+    if config.image_size is not None and config.image_size < 1:
+        raise SeekingError(f"image_size is {config.image_size}; it must be 1 or more")
     shape = input_shape(made["base"], config.image_size, config.in_chans)
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     verdict = verify(made["base"], made["motivated"], found, images, tolerance=config.tolerance)
@@ -206,7 +212,7 @@ def _keyword_arguments(
             if not (key.isidentifier() and equals):
                 raise ValueError(f"{argument!r} is not KEY=VALUE")
         try:
-            return {key: yaml.safe_load(value) for key, _, value in pairs}
+            return {key: yaml.load(value, Yaml) for key, _, value in pairs}
         except yaml.YAMLError as error:
             raise ValueError(f"not a YAML value: {error}") from error
 
@@ -221,10 +227,12 @@ def _keyword_arguments(
 
 def _flags_from_file(path: Path, command: type[Any]) -> list[str]:
     """The options of a YAML file as flags, so that there is one way to read and check them."""
-    fields = {field.name: field for field in dataclasses.fields(command) if field.name != "config"}
+    fields = {field.name: field for field in dataclasses.fields(command)}
     flags = []
     for key, value in read_yaml(path).items():
         name = str(key).replace("-", "_")
+        if name == "config":  # As a run's own record of its options has it.
+            continue
         if name not in fields:
             raise unknown(f"option in {path}", name, fields)
         flag = "--" + name.replace("_", "-")
@@ -233,7 +241,7 @@ def _flags_from_file(path: Path, command: type[Any]) -> list[str]:
                 raise SeekingError(f"{path}: {name} must be true or false, not {value!r}")
             flags.append(flag if value else "--no-" + flag[2:])
         elif isinstance(value, Mapping):
-            flags += [flag, *(f"{k}={v}" for k, v in value.items())]
+            flags += [flag, *(f"{k}={json.dumps(v)}" for k, v in value.items())]
         elif isinstance(value, list):
             flags += [flag, *map(str, value)]
         else:

@@ -39,7 +39,7 @@ class Pair:
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
-        SeekingError: the map is not one of these models.
+        SeekingError: the map is not one of these models, or a parameter is frozen in one of them alone.
     """
 
     def __init__(
@@ -66,6 +66,15 @@ class Pair:
             for name, entry in self.map.entries.items()
             if norm == "shared" or not name.endswith(NORM_STATISTICS)
         }
+        for name, parameter in base.named_parameters():
+            target = self.map.entries[name].target
+            if parameter.requires_grad != motivated.get_parameter(target).requires_grad:
+                raise SeekingError(
+                    f"{name} is {'trained' if parameter.requires_grad else 'frozen'} in the base and {target} is not; "
+                    "set requires_grad alike in both models"
+                )
+        self._depth = 0
+        self._modules = [*base.modules(), *motivated.modules()]
         modules = dict(base.named_modules()), dict(motivated.named_modules())
         self._owned = [
             (*_owner(modules[0], name), *_owner(modules[1], entry.target), entry)
@@ -74,7 +83,7 @@ class Pair:
         self._bound: list[int] = []
         self._views: tuple[list[Tensor], list[Tensor]] = [], []
         self._indexed: list[tuple[Tensor, Tensor, tuple[Tensor, ...]]] = []
-        self._tied: list[Tensor] = []
+        self._shared: list[Tensor] = []
         self._bind()
 
     @contextlib.contextmanager
@@ -91,30 +100,38 @@ class Pair:
         Raises:
             SeekingError: the models are on different devices or of different dtypes.
         """
+        if self._depth:  # Within itself it is the same state.
+            yield self.motivated_model
+            return
         with torch.no_grad():
             self._bind()
             self._copy(into_motivated=True)
             if optimizers:
                 self._copy_state(*optimizers, into_motivated=True)
+        self._depth = 1
         try:
             yield self.motivated_model
         finally:
+            self._depth = 0
             with torch.no_grad():
                 self._copy(into_motivated=False)
                 if optimizers:
                     self._copy_state(*optimizers, into_motivated=False)
             # A graph of the base that is older than this step must not be used for a backward pass any more.
-            torch.autograd.graph.increment_version(self._tied)
+            torch.autograd.graph.increment_version(self._shared)
 
     def _bind(self) -> None:
         """Tie what is whole and take views of what is sliced, anew whenever a tensor has moved."""
+        if [*self.base.modules(), *self.motivated_model.modules()] != self._modules:
+            raise SeekingError("a module of the models was replaced after they were paired; make a new Pair")
         both = [
             (getattr(small, ours), getattr(large, theirs), entry) for small, ours, large, theirs, entry in self._owned
         ]
         addresses = [tensor.data_ptr() for ours, theirs, _ in both for tensor in (ours, theirs)]
         if addresses == self._bound:
             return
-        self._views, self._indexed, self._tied = ([], []), [], []
+        self._views, self._indexed = ([], []), []
+        self._shared = [ours for ours, _, _ in both]
         for ours, theirs, entry in both:
             if (ours.device, ours.dtype) != (theirs.device, theirs.dtype):
                 raise SeekingError(
@@ -123,7 +140,6 @@ class Pair:
                 )
             if self.tie and entry.whole:
                 theirs.data = ours.data
-                self._tied.append(ours)
             elif entry.block_count() <= MANY_BLOCKS:
                 pairs = _block_views(ours, theirs, entry)
                 self._views[0].extend(view for view, _ in pairs)
@@ -153,17 +169,21 @@ class Pair:
             if self.tie and entry.whole:
                 motivated.state[theirs] = base.state[ours]
                 continue
+            # What has been entered is left the same way: values that are no tensors, such as counts, go along.
             mine, yours = base.state[ours], motivated.state[theirs]
-            for slot, value in mine.items():
+            for slot in mine.keys() | yours.keys():
+                source, target = (mine, yours) if into_motivated else (yours, mine)
+                value = source.get(slot)
                 if not isinstance(value, Tensor):
-                    if into_motivated:
-                        yours[slot] = value
+                    if slot in source:
+                        target[slot] = value
                     continue
-                if slot not in yours:
-                    yours[slot] = torch.zeros_like(theirs) if value.shape == ours.shape else value.clone()
-                pairs = [(value, yours[slot])]
-                if value.shape == ours.shape:
-                    pairs = _block_views(value, yours[slot], entry)
+                sliced = value.shape == (ours if into_motivated else theirs).shape
+                if not isinstance(target.get(slot), Tensor):
+                    target[slot] = torch.zeros_like(theirs if into_motivated else ours) if sliced else value.clone()
+                pairs = [(mine[slot], yours[slot])]
+                if sliced:
+                    pairs = _block_views(mine[slot], yours[slot], entry)
                 for ours_view, theirs_view in pairs:
                     if into_motivated:
                         theirs_view.copy_(ours_view)

@@ -1,7 +1,7 @@
 """Prove that the base model is a sub-network of the motivated model."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_map
 
 from seeking.errors import SeekingError
 from seeking.weights_map import Entry, WeightsMap, tensors
@@ -52,7 +53,8 @@ def verify(
     (scales of one, biases of zero) can hide an error; the extra capacity is set to zero, which makes extra input
     channels contribute nothing and extra residual blocks the identity. Norms over the channels of one position
     (LayerNorm, RMSNorm) that are wider in the motivated model take their statistics over the base's channels only.
-    The models run in evaluation mode and are left as they were.
+    The models run in evaluation mode, half precision raised to single, and are left as they were. What the batch does
+    not reach, such as rows of an embedding that it does not name, is not judged.
 
     Args:
         base: the smaller model.
@@ -73,26 +75,29 @@ def verify(
         return Verification(False, float("inf"), name.rpartition(".")[0], f"the map has no entry for {name}")
     weights_map.check(base, motivated)
     run = forward or _call
+    batch = tree_map(_full, batch)
 
     weights = _random_weights(base, seed)
     # Batch normalisation divides by the variance: it stays as it is where nothing is mapped.
     blank = {
         name: tensor.clone()
         if name.endswith("running_var") or not tensor.is_floating_point()
-        else torch.zeros_like(tensor)
+        else torch.zeros_like(tensor, dtype=_full(tensor).dtype)
         for name, tensor in tensors(motivated).items()
     }
-    norms = _partial_norms(base, motivated, weights_map)
+    norms = _partial_norms(base, weights_map)
+    shapes: dict[str, torch.Size] = {}
     small, large = _Record(), _Record()
-    watched = _counterparts(weights_map, base)
+    watched = _counterparts(weights_map)
     with torch.no_grad(), _evaluation(base), _evaluation(motivated):
-        with _holding(base, weights), small.watching(base, watched):
+        with _holding(base, weights), small.watching(base, watched), _noting_shapes(base, norms, shapes):
             try:
                 run(base, batch)
             except Exception as error:
                 raise SeekingError(f"the base model refuses the input: {error}") from error
         blank = weights_map.embed(weights, blank)
-        with _holding(motivated, blank), norms, large.watching(motivated, watched.values()):
+        narrow = _normalising_mapped(base, motivated, norms, shapes)
+        with _holding(motivated, blank), narrow, large.watching(motivated, watched.values()):
             try:
                 run(motivated, batch)
             except Exception as error:
@@ -106,7 +111,9 @@ def verify(
             apart = f"{name}: its counterpart {watched[name]} is not run"
         else:
             theirs = _restrict(base.get_submodule(name), ours, theirs, weights_map.entries[f"{name}.weight"])
-            if theirs is None or (gap := _gap(ours, theirs)) <= tolerance:
+            if theirs is None:
+                continue
+            if (gap := _gap(ours, theirs)) <= tolerance:
                 before = name
                 continue
             apart = f"{name} in the base and {watched[name]} in the motivated model differ by {gap:.1e}"
@@ -116,6 +123,12 @@ def verify(
         reason = f"{problem} after {before}, the last layer compared, which agrees" if before else problem
         return Verification(False, difference, None, reason)
     return Verification(True, difference, None, f"exact: greatest relative difference {difference:.1e}")
+
+
+def _full(value: Any) -> Any:
+    """In float32 what is in half precision."""
+    half = isinstance(value, Tensor) and value.is_floating_point() and value.element_size() < 4
+    return value.float() if half else value
 
 
 def _call(model: nn.Module, batch: Any) -> Any:
@@ -141,9 +154,11 @@ def _random_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
             value = noise * 0.3
         elif leaf == "running_var":
             value = noise.sigmoid() + 0.5
+        elif tensor.is_floating_point():
+            value = tensor.detach() * (noise.sigmoid() + 0.5).to(tensor)  # A constant, zeros and infinities stay.
         else:
             value = tensor.detach().clone()
-        drawn[id(tensor)] = value.to(tensor)
+        drawn[id(tensor)] = _full(value.to(tensor.device) if tensor.is_floating_point() else value)
     return {name: drawn[id(tensor)] for name, tensor in tensors(model).items()}
 
 
@@ -207,7 +222,7 @@ class _Record:
         return outputs[place] if place < len(outputs) else None
 
 
-def _counterparts(weights_map: WeightsMap, base: nn.Module) -> dict[str, str]:
+def _counterparts(weights_map: WeightsMap) -> dict[str, str]:
     """For each base module that owns a ``weight`` the module that owns its target."""
     return {
         name.rpartition(".")[0]: entry.target.rpartition(".")[0]
@@ -261,19 +276,32 @@ def _compare_outputs(ours: Any, theirs: Any) -> tuple[float, str]:
     return difference, f"the outputs differ by {difference:.1e}"
 
 
-@contextlib.contextmanager
-def _partial_norms(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> Iterator[None]:
-    """Norms over the last or the channel dimension take their statistics over the mapped channels only."""
-    handles = []
+def _partial_norms(base: nn.Module, weights_map: WeightsMap) -> dict[str, tuple[str, Tensor]]:
+    """Base norms that are wider in the motivated model: their counterparts' names and where the base's channels are.
+
+    Batch norms treat each channel for itself and need nothing.
+    """
+    found = {}
     for name, entry in weights_map.entries.items():
         owner, _, leaf = name.rpartition(".")
         module = base.get_submodule(owner)
-        kind = type(module).__name__
-        if leaf != "weight" or entry.whole or "Norm" not in kind or isinstance(module, (_NormBase, nn.GroupNorm)):
-            continue
-        target = motivated.get_submodule(entry.target.rpartition(".")[0])
-        index = torch.tensor(list(entry.index[0]))
-        handles.append(target.register_forward_hook(_normalise_mapped(module, index)))
+        normalises = "Norm" in type(module).__name__ and not isinstance(module, (_NormBase, nn.GroupNorm))
+        if leaf == "weight" and len(entry.shape) == 1 and not entry.whole and normalises:
+            found[owner] = entry.target.rpartition(".")[0], torch.tensor(list(entry.index[0]))
+    return found
+
+
+@contextlib.contextmanager
+def _noting_shapes(model: nn.Module, names: Iterable[str], shapes: dict[str, torch.Size]) -> Iterator[None]:
+    """Note the shapes of modules' first inputs."""
+
+    def hook(name: str) -> Callable[[nn.Module, Any], None]:
+        def note(module: nn.Module, inputs: Any) -> None:
+            shapes[name] = inputs[0].shape
+
+        return note
+
+    handles = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in names]
     try:
         yield
     finally:
@@ -281,20 +309,43 @@ def _partial_norms(base: nn.Module, motivated: nn.Module, weights_map: WeightsMa
             handle.remove()
 
 
-def _normalise_mapped(small: nn.Module, index: Tensor) -> Callable[[nn.Module, Any, Any], Tensor]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> Tensor:
-        x: Tensor = inputs[0]
-        weight: Tensor = module.weight  # type: ignore[assignment]
-        bias: Tensor | None = getattr(module, "bias", None)
-        dim = x.ndim - 1 if x.shape[-1] == len(weight) else 1
-        at = index.to(x.device)
-        # The base's own layer, without its scale and shift, does the normalising; those are the motivated model's.
-        unit = {"weight": torch.ones(len(index)).to(weight)}
-        if bias is not None:
-            unit["bias"] = torch.zeros(len(index)).to(weight)
-        normalised = torch.func.functional_call(small, unit, (x.index_select(dim, at),))
-        shape = [-1 if d == dim else 1 for d in range(x.ndim)]
-        result = torch.zeros_like(x).index_copy_(dim, at, normalised) * weight.view(shape)
-        return result + bias.view(shape) if bias is not None else result
+@contextlib.contextmanager
+def _normalising_mapped(
+    base: nn.Module,
+    motivated: nn.Module,
+    norms: Mapping[str, tuple[str, Tensor]],
+    shapes: Mapping[str, torch.Size],
+) -> Iterator[None]:
+    """Norms take their statistics over the base's channels only, and give zero elsewhere.
 
-    return hook
+    The base's layer does it, with what the motivated model's layer holds for these channels.
+    """
+
+    def hook(small: nn.Module, shape: torch.Size, index: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
+        def normalise(module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+            x: Tensor = inputs[0]
+            wider = [dim for dim in range(x.ndim) if len(shape) == x.ndim and x.shape[dim] != shape[dim]]
+            if len(wider) != 1 or shape[wider[0]] != len(index):
+                return None
+            at = index.to(x.device)
+            own = dict(small.named_parameters(recurse=False)) | dict(small.named_buffers(recurse=False))
+            held = {
+                leaf: getattr(module, leaf).index_select(0, at)
+                for leaf, tensor in own.items()
+                if tensor.shape == index.shape
+            }
+            normalised = torch.func.functional_call(small, held, (x.index_select(wider[0], at),))
+            return torch.zeros_like(x).index_copy_(wider[0], at, normalised)
+
+        return normalise
+
+    handles = [
+        motivated.get_submodule(target).register_forward_hook(hook(base.get_submodule(name), shapes[name], index))
+        for name, (target, index) in norms.items()
+        if name in shapes
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -269,7 +269,8 @@ class WeightsMap:
         """Make sure that the map is one of these two models.
 
         Raises:
-            SeekingError: a tensor is missing on either side, or has another shape.
+            SeekingError: a tensor is missing on either side, has another shape, or is tied to another in one model
+                alone.
         """
         have = tensors(base)
         for name in have.keys() ^ self.entries.keys():
@@ -283,6 +284,16 @@ class WeightsMap:
             raise SeekingError(f"{name}: {where}; the map belongs to other models")
         for name, tensor in large.items():
             _expect(f"{name} (motivated)", tensor, self.motivated[name])
+        partners: dict[int, tuple[int, str]] = {}
+        for name, entry in self.entries.items():
+            ids = id(have[name]), id(large[entry.target])
+            for one, other in (ids, ids[::-1]):
+                known, first = partners.setdefault(one, (other, name))
+                if known != other:
+                    raise SeekingError(
+                        f"{first} and {name} are one tensor in one of the models and two in the other; "
+                        "tie these weights in both models or in neither"
+                    )
 
     def save(self, path: str | Path) -> None:
         """Write the map as JSON, one line a tensor."""

@@ -107,12 +107,11 @@ class _Parser:
         if name == "matched":
             if given is not None or not self.take("("):
                 raise self.error("matched needs a condition in parentheses, such as matched(decrease:2)", place)
-            return MatchedCount(self.closed(), seed=self.seed)
+            return MatchedCount(self.closed(), seed=self.next_seed())
         make: Callable[..., object] = NAMES[name] if "." not in name else self.imported(name, place)
         try:
             arguments = [_number(part) for part in given.split(",")] if given is not None else []
-            # Conditions of chance take the seed of the run.
-            condition = make(*arguments, **({"seed": self.seed} if make is RandomTimes else {}))
+            condition = make(*arguments, **({"seed": self.next_seed()} if make is RandomTimes else {}))
         except (TypeError, ValueError) as error:
             raise self.error(f"{name}: {error}", place) from error
         if not isinstance(condition, Condition):
@@ -126,10 +125,15 @@ class _Parser:
         try:
             made: Callable[..., object] = getattr(importlib.import_module(module), attribute)
             return made
-        except (ImportError, AttributeError, ValueError) as error:
+        except Exception as error:
             raise self.error(f"cannot import {name}: {error}", place) from error
         finally:
             sys.path.remove(here)
+
+    def next_seed(self) -> int:
+        """Conditions of chance follow from the run's seed, and each draws on its own."""
+        self.seed += 1_000_003
+        return self.seed - 1_000_003
 
     def peek(self) -> str:
         return self.text[self.place :].strip()

@@ -38,6 +38,12 @@ class DataConfig:
     max_train_samples: int | None = None
     """Train on so many images, drawn once for all seeds."""
 
+    def __post_init__(self) -> None:
+        for name, least in (("image_size", 1), ("crop_padding", 0), ("max_train_samples", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise SeekingError(f"{name} is {value}; it must be {least} or more")
+
 
 @dataclass(frozen=True)
 class ImageData:
@@ -71,10 +77,8 @@ def load(config: DataConfig) -> ImageData:
         SeekingError: no such data set, or it has no images, no labels, nothing in it, a label out of range, or images
             of several sizes.
     """
-    if config.max_train_samples is not None and config.max_train_samples < 1:
-        raise SeekingError(f"max_train_samples is {config.max_train_samples}; it must be 1 or more")
     if config.data == "digits":
-        train, test, classes = _digits()
+        train, test, classes = _digits(config.image_size)
         kept = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: config.max_train_samples]
         train = Images(train.pixels[kept], train.labels[kept]) if config.max_train_samples else train
     else:
@@ -115,12 +119,16 @@ def load(config: DataConfig) -> ImageData:
     )
 
 
-def _digits() -> tuple[Images, Images, tuple[str, ...]]:
+def _digits(size: int | None) -> tuple[Images, Images, tuple[str, ...]]:
     """1,797 real images of 8 by 8 grey pixels; every fifth is for the test."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     pixels = (torch.from_numpy(bunch.images) * (255 / 16)).round().to(torch.uint8)[:, None]
+    if size:
+        from torchvision.transforms.v2.functional import resize
+
+        pixels = resize(pixels, [size, size])
     labels = torch.from_numpy(bunch.target).long()
     test = torch.arange(len(labels)) % 5 == 4
     return Images(pixels[~test], labels[~test]), Images(pixels[test], labels[test]), tuple(map(str, range(10)))
@@ -133,7 +141,6 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
     if Path(name).is_file() or (name.startswith((".", "/", "~")) and not Path(name).expanduser().exists()):
         raise SeekingError(f"data set {name}: no such folder")
     datasets.disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # What goes wrong there is said below.
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # What goes wrong there is said below.
     try:
         splits = datasets.load_dataset(str(Path(name).expanduser()) if Path(name).expanduser().exists() else name)
@@ -159,6 +166,8 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
     features = train.features
     images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
     image_column = _column("image", config.image_column, list(features), images, name)
+    if image_column not in images:
+        raise SeekingError(f"data set {name}: column {image_column} holds {features[image_column]}, not images")
     labelled = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     labels = next(([column] for column in LABEL_COLUMNS if column in features), labelled)
     label_column = _column("label", config.label_column, list(features), labels, name)
@@ -167,11 +176,15 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
     if isinstance(feature, datasets.ClassLabel):
         classes = tuple(feature.names)
     elif str(getattr(feature, "dtype", "")).startswith(("int", "uint")) and len(train):
-        classes = tuple(map(str, range(max(train[label_column]) + 1)))
+        classes = tuple(map(str, range(max((n for n in train[label_column] if n is not None), default=0) + 1)))
     else:
         raise SeekingError(f"data set {name}: column {label_column} holds {feature}, not classes or integers")
-    grey = len(train) > 0 and train[0][image_column].mode in ("L", "1")
-    decoded = [_decode(part, image_column, label_column, config.image_size, grey, name) for part in (train, held_out)]
+    try:
+        grey = len(train) > 0 and train[0][image_column].mode in ("L", "1")
+        parts = (train, held_out)
+        decoded = [_decode(part, image_column, label_column, config.image_size, grey, name) for part in parts]
+    except (OSError, AttributeError) as error:
+        raise SeekingError(f"data set {name}: an image cannot be decoded: {error}") from error
     return decoded[0], decoded[1], classes
 
 
@@ -196,19 +209,16 @@ def _decode(split: Any, image_column: str, label_column: str, size: int | None, 
     prepare = v2.Compose([*transforms, v2.PILToTensor()])
     mode = "L" if grey else "RGB"
     pixels: torch.Tensor | None = None
-    try:
-        for row, image in enumerate(split[image_column]):
-            tensor = prepare(image.convert(mode))
-            if pixels is None:
-                pixels = torch.empty(len(split), *tensor.shape, dtype=torch.uint8)
-            if tensor.shape != pixels.shape[1:]:
-                raise SeekingError(
-                    f"data set {name}: image {row} is {list(tensor.shape)}, the first one {list(pixels.shape[1:])}; "
-                    "give image_size to make them the same"
-                )
-            pixels[row] = tensor
-    except (OSError, AttributeError) as error:
-        raise SeekingError(f"data set {name}: an image cannot be decoded: {error}") from error
+    for row, image in enumerate(split[image_column]):
+        tensor = prepare(image.convert(mode))
+        if pixels is None:
+            pixels = torch.empty(len(split), *tensor.shape, dtype=torch.uint8)
+        if tensor.shape != pixels.shape[1:]:
+            raise SeekingError(
+                f"data set {name}: image {row} is {list(tensor.shape)}, the first one {list(pixels.shape[1:])}; "
+                "give image_size to make them the same"
+            )
+        pixels[row] = tensor
     if pixels is None:
         pixels = torch.empty(0, 1 if grey else 3, size or 1, size or 1, dtype=torch.uint8)
     labels = [-1 if label is None else int(label) for label in split[label_column]]

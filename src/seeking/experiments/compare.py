@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seeking.data import ImageData
-from seeking.experiments.run import Role, RunConfig, train
+from seeking.experiments.run import Role, RunConfig, trainer
 from seeking.training import Result
 from seeking.training.trainer import Listener
 
@@ -23,7 +23,9 @@ def compare(
     output: Path | None = None,
     listener: Callable[[str], Listener] | None = None,
 ) -> Results:
-    """Train the pair and each model alone, with the same seeds, data order and initial weights.
+    """Train the pair and each model alone, with the same seeds, data order and fresh weights.
+
+    (In the pair, the motivated model's shared part then takes the base's.)
 
     Args:
         config: of every run; its seed is replaced.
@@ -40,13 +42,13 @@ def compare(
     for number, (seed, arm) in enumerate(runs, start=1):
         title = f"{number}/{len(runs)} {arm if arm == 'pair' else arm + ' alone'}, seed {seed}"
         results[arm].append(
-            train(
+            trainer(
                 dataclasses.replace(config, seed=seed),
                 data,
                 arm,
                 output=output / f"{arm}-seed{seed}" if output else None,
                 listeners=[listener(title)] if listener else [],
-            )
+            ).fit()
         )
     return results
 

@@ -1,5 +1,6 @@
 """One run from a configuration: data, models, map, trainer."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from seeking.errors import SeekingError
 from seeking.matching import Override
 from seeking.matching.align import DepthPolicy, WidthPolicy
 from seeking.models import create
-from seeking.training import Result, RunFolder, TrainConfig, Trainer
+from seeking.training import RunFolder, TrainConfig, Trainer
 from seeking.training.trainer import Listener
 from seeking.weights_map import WeightsMap
 
@@ -55,7 +56,8 @@ class RunConfig(TrainConfig, DataConfig, ModelConfig):
     """Folder for weights, metrics, summary and picture; runs/NAMES-TIME if not given."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        TrainConfig.__post_init__(self)
+        DataConfig.__post_init__(self)
         if self.batch_size < 1:
             raise SeekingError(f"batch_size is {self.batch_size}; it must be 1 or more")
 
@@ -79,19 +81,18 @@ def weights_map(config: ModelConfig, base: nn.Module, motivated: nn.Module) -> W
     return matching.match(base, motivated, depth=config.depth, width=config.width, overrides=overrides)
 
 
-def train(
+def trainer(
     config: RunConfig,
     data: ImageData,
     role: Role = "pair",
     output: Path | None = None,
     overwrite: bool = False,
     listeners: Sequence[Listener] = (),
-) -> Result:
-    """Train the pair, or one of its models alone under the same settings, seed, data order and initial weights.
+) -> Trainer:
+    """A trainer of the pair, or of one of its models alone under the same settings, seed, data order and fresh weights.
 
     Raises:
         SeekingError: bad input; nothing has been written.
-        RunError: the run failed on its way.
     """
     channels = data.shape[0]
     made = models(config, len(data.classes), channels, config.seed)
@@ -102,7 +103,7 @@ def train(
             "give a smaller batch_size"
         )
     torch.manual_seed(config.seed)
-    trainer = Trainer(
+    return Trainer(
         made["base" if role == "pair" else role],
         made["motivated"] if role == "pair" else None,
         train_loader=loader(train_data, config.batch_size, shuffle_seed=config.seed),
@@ -112,7 +113,6 @@ def train(
         output=RunFolder(output, overwrite) if output else None,
         listeners=listeners,
     )
-    return trainer.fit()
 
 
 def read_overrides(path: Path) -> dict[str, Override]:
@@ -126,8 +126,26 @@ def read_overrides(path: Path) -> dict[str, Override]:
     for name, value in content.items():
         if not isinstance(value, Mapping) or not value.keys() <= {"target", "index"}:
             raise SeekingError(f"{path}: {name} must have target, index or both, and nothing else")
+        target, index = value.get("target"), value.get("index")
+        if not isinstance(target, str | None) or not isinstance(index, list | None):
+            raise SeekingError(f"{path}: {name}: target must be a name, index a list with an item for each dimension")
+        for item in index or ():
+            numbers = isinstance(item, list) and all(type(number) is int and number >= 0 for number in item)
+            if not (item is None or isinstance(item, str) or numbers):
+                raise SeekingError(f"{path}: {name}: {item!r} is neither null, text such as 0:4, nor a list of numbers")
         overrides[str(name)] = Override(target=value.get("target"), index=value.get("index"))
     return overrides
+
+
+class Yaml(yaml.SafeLoader):
+    """Safe, and with true and false as the only booleans, as in YAML 1.2: ``on`` and ``no`` are words."""
+
+
+Yaml.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|True|false|False)$"), list("tTfF"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -137,7 +155,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         SeekingError: the file cannot be read, or holds something else.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Yaml)
     except OSError as error:
         raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -25,9 +25,8 @@ def create(name: str, *, num_classes: int, in_chans: int = 3, **kwargs: Any) -> 
     """
     import timm
 
-    known = timm.list_models()
-    if name not in RESNETS and name not in known:
-        raise unknown("model", name, [*RESNETS, *known])
+    if name not in RESNETS and not timm.is_model(name):
+        raise unknown("model", name, [*RESNETS, *timm.list_models()])
     arguments = {"num_classes": num_classes, "in_chans": in_chans, **kwargs}
     try:
         if name in RESNETS:

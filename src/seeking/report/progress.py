@@ -19,7 +19,7 @@ def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
     a line is printed for each evaluation.
     """
     columns = (
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(bar_width=10),
         TaskProgressColumn(),
         TextColumn("{task.fields[status]}"),

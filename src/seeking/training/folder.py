@@ -33,7 +33,11 @@ class RunFolder:
 
     def __init__(self, path: str | Path, overwrite: bool = False) -> None:
         self.path = Path(path)
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        try:
+            taken = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        except OSError as error:
+            raise SeekingError(f"{self.path}: cannot be used as an output folder ({error.strerror})") from error
+        if taken:
             if not overwrite:
                 raise SeekingError(f"{self.path} holds another run or files of yours; name another output folder")
             if not (self.path / "config.json").exists():
@@ -43,9 +47,9 @@ class RunFolder:
 
     def create(self, config: Mapping[str, Any], weights_map: WeightsMap | None) -> None:
         """Begin the run's record."""
-        if self.overwrite and self.path.exists():
-            shutil.rmtree(self.path)
         try:
+            if self.overwrite and self.path.exists():
+                shutil.rmtree(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             self.write_json("config.json", config)
         except OSError as error:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
@@ -46,7 +47,8 @@ def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int) -> LRSc
     warmup = round(config.warmup_epochs * steps / config.epochs)
     rest = max(1, steps - warmup)
     if config.schedule == "onecycle":
-        return OneCycleLR(optimizer, config.lr, total_steps=max(2, steps), pct_start=warmup / steps if warmup else 0.3)
+        rise = min(warmup, steps - 1) / steps if warmup else 0.3
+        return OneCycleLR(optimizer, config.lr, total_steps=max(2, steps), pct_start=rise, cycle_momentum=False)
     main: LRScheduler
     if config.schedule == "cosine":
         main = CosineAnnealingLR(optimizer, rest)
@@ -56,5 +58,24 @@ def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int) -> LRSc
         main = LambdaLR(optimizer, lambda step: 1.0)
     if not warmup:
         return main
-    rise = LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup)
-    return SequentialLR(optimizer, [rise, main], milestones=[warmup])
+    linear = LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup)
+    return SequentialLR(optimizer, [linear, main], milestones=[warmup])
+
+
+def check_shareable(make: MakeOptimizer) -> None:
+    """Make sure, on a layer of its own, that a weights map can carry the optimizer's state.
+
+    Raises:
+        SeekingError: it holds a tensor that is neither shaped like its parameter nor a single number.
+    """
+    layer = nn.Linear(130, 140)  # Some optimizers only factor the state of large matrices.
+    trial = make(layer)
+    layer(torch.ones(2, 130)).sum().backward()
+    trial.step()
+    for parameter in layer.parameters():
+        for slot, value in trial.state[parameter].items():
+            if isinstance(value, Tensor) and value.numel() > 1 and value.shape != parameter.shape:
+                raise SeekingError(
+                    f"optimizer {type(trial).__name__}: its state {slot!r} is {list(value.shape)} for a parameter of "
+                    f"{list(parameter.shape)}, so it cannot be shared through the map; set optimizer_state to separate"
+                )

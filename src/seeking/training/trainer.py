@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState, is_initialized
-from accelerate.utils import DataLoaderConfiguration, find_batch_size
+from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from seeking.conditions import Condition, Never, parse
@@ -27,7 +28,7 @@ from seeking.pair import Pair
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost, count_flops
 from seeking.training.folder import RunFolder
-from seeking.training.optim import MakeOptimizer, MakeSchedule, make_optimizer, make_schedule
+from seeking.training.optim import MakeOptimizer, MakeSchedule, check_shareable, make_optimizer, make_schedule
 from seeking.training.recalibrate import recalibrate
 from seeking.verify import verify
 from seeking.weights_map import WeightsMap
@@ -105,7 +106,8 @@ class Trainer:
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
-        SeekingError: options, models and data that do not go together.
+        SeekingError: options, models and data that do not go together: the base is no sub-network of the motivated
+            model under the map, a model refuses the data, the output folder holds something.
     """
 
     def __init__(
@@ -135,8 +137,13 @@ class Trainer:
             ) from error
         if not batches:
             raise SeekingError("the training data make no batch: fewer samples than the batch size, or none")
-        self.train_loader = self.accelerator.prepare(train_loader)
-        self.eval_loader = self.accelerator.prepare(eval_loader) if eval_loader is not None else None
+        if eval_loader is not None and not len(eval_loader):
+            raise SeekingError("the evaluation data make no batch")
+        try:
+            self.train_loader = self.accelerator.prepare(train_loader)
+            self.eval_loader = self.accelerator.prepare(eval_loader) if eval_loader is not None else None
+        except ValueError as error:  # Such as a batch that the processes cannot share out evenly.
+            raise SeekingError(f"the loaders cannot be prepared: {error}") from error
         self.epoch_length = math.ceil(len(self.train_loader) / config.accumulate)
         self.classifies = loss_fn is None
         self.loss_fn = loss_fn or self._classification_loss
@@ -150,6 +157,11 @@ class Trainer:
         self.pair = Pair(base, motivated.to(device), weights_map, norm=config.norm) if motivated is not None else None
         self.condition = condition or (parse(config.condition, config.seed) if self.pair else Never())
 
+        if config.optimizer_state == "shared":
+            check_shareable(optimizer or (lambda module: make_optimizer(module, config)))
+        # Before accelerate patches mixed precision into the models: the proof is one of full precision.
+        self.cost = self._prove(base, motivated)
+
         def learner(module: nn.Module) -> Learner:
             made = optimizer(module) if optimizer else make_optimizer(module, config)
             steps = config.epochs * self.epoch_length
@@ -161,7 +173,6 @@ class Trainer:
             self.learners["motivated"] = learner(motivated)
 
         self.epoch = self.step = 0
-        self.cost = Cost(0)
         self.history: list[Row] = []
         self.metrics: dict[str, dict[str, float]] = {}
         self.best: dict[str, dict[str, float]] = {}
@@ -186,11 +197,9 @@ class Trainer:
         """Train to the end.
 
         Raises:
-            SeekingError: the base is not a sub-network of the motivated model, a model refuses the data, or the
-                output folder holds something; before any training.
+            SeekingError: the output folder cannot be written.
             RunError: a loss stopped being finite.
         """
-        self._prove()
         if self.folder:
             self.folder.create(asdict(self.config), self.pair.map if self.pair else None)
         self._emit({"kind": "start", "epochs": self.config.epochs, "epoch_length": self.epoch_length})
@@ -199,8 +208,10 @@ class Trainer:
                 # Schedules count batches: the motivated model's may rightly go on before its optimizer has stepped.
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
                 while self.epoch < self.config.epochs:
-                    if hasattr(self.train_loader, "set_epoch"):
-                        self.train_loader.set_epoch(self.epoch)
+                    # With several processes accelerate tells the sampler alone; augmentation must know, too.
+                    for one in (self.train_loader, getattr(self.train_loader, "dataset", None)):
+                        if one is not None and hasattr(one, "set_epoch"):
+                            one.set_epoch(self.epoch)
                     self.train_epoch()
                     self.epoch += 1
                     self._evaluate()
@@ -216,38 +227,40 @@ class Trainer:
             self.folder.write_json("summary.json", result.summary())
         return result
 
-    def _prove(self) -> None:
-        """Try everything that could be refused on one batch, and count its FLOPs."""
+    def _prove(self, base: nn.Module, motivated: nn.Module | None) -> Cost:
+        """Try everything that could be refused on one batch; what a sample costs."""
         with torch.random.fork_rng([self.accelerator.device] if self.accelerator.device.type == "cuda" else []):
             batch = next(iter(self.train_loader))
-        flops = {}
-        for name, learner in self.learners.items():
+            held_out = next(iter(self.eval_loader)) if self.eval_loader is not None else None
+        samples = _samples(batch)
+        flops = []
+        for name, module in (("base", base), ("motivated", motivated)):
+            if module is None:
+                continue
+            kind = "training"
             try:
-                flops[name] = count_flops(learner.module, self.loss_fn, batch)
+                flops.append([count / samples for count in count_flops(module, self.loss_fn, batch)])
+                if held_out is not None:
+                    kind = "evaluation"
+                    with torch.no_grad():
+                        self.loss_fn(module.eval(), held_out)
             except Exception as error:
                 raise SeekingError(
-                    f"the {name} model ({type(learner.module).__name__}) refuses the training data: "
+                    f"the {name} model ({type(module).__name__}) refuses the {kind} data: "
                     f"{type(error).__name__}: {error}"
                 ) from error
-        samples = _samples(batch)
-        self.cost.base_flops = flops["base"][1] / samples
         if not self.pair:
-            return
-        self.cost.motivated_forward_flops, self.cost.motivated_flops = (n / samples for n in flops["motivated"])
+            return Cost(base_flops=flops[0][1])
         if self.config.verify:
             forward = None if self.classifies else self.loss_fn
-            found = verify(
-                self.pair.base,
-                self.pair.motivated_model,
-                self.pair.map,
-                batch[0] if self.classifies else batch,
-                forward=forward,
-            )
+            inputs = batch[0] if self.classifies else batch
+            found = verify(base, self.pair.motivated_model, self.pair.map, inputs, forward=forward)
             if not found:
                 raise SeekingError(
                     f"the base is not a sub-network of the motivated model under this weights map: {found.reason}. "
                     "Correct the map, or set verify to false to train all the same"
                 )
+        return Cost(base_flops=flops[0][1], motivated_flops=flops[1][1], motivated_forward_flops=flops[1][0])
 
     def _train_step(self, learner: Learner, batches: Sequence[Any]) -> float:
         """One optimizer step on the mean loss of the batches, which it gives (the mean over all processes)."""
@@ -262,9 +275,11 @@ class Trainer:
             total += loss.detach()
         if self.config.clip_grad is not None:
             self.accelerator.clip_grad_norm_(learner.model.parameters(), self.config.clip_grad)
+        mean = float(self.accelerator.reduce(total, "mean"))
+        if not math.isfinite(mean):  # Before the step: what is wrong must not get into the weights.
+            self._stop_on_nonfinite(learner, mean)
         learner.optimizer.step()
         learner.optimizer.zero_grad()
-        mean = float(self.accelerator.reduce(total, "mean"))
         learner.seconds += time.perf_counter() - start
 
         samples = sum(map(_samples, batches)) * self.accelerator.num_processes
@@ -274,8 +289,6 @@ class Trainer:
         else:
             self.cost.motivated_batches += 1
             self.cost.motivated_samples += samples
-        if not math.isfinite(mean):
-            self._stop_on_nonfinite(learner, mean)
         return mean
 
     def _signals(self) -> dict[str, float]:
@@ -394,10 +407,11 @@ def _groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _samples(batch: Any) -> int:
-    return find_batch_size(batch) or 1
+    """Length of the first tensor of a batch; 1 where there is none."""
+    return next((len(leaf) for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim), 1)
 
 
 def _better(found: Mapping[str, float], best: Mapping[str, float]) -> bool:
     if "accuracy" in found:
         return found["accuracy"] > best["accuracy"]
-    return found["loss"] < best["loss"]
+    return not found["loss"] >= best["loss"]  # Anything is better than what is not a number.
