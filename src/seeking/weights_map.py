@@ -284,16 +284,22 @@ class WeightsMap:
             raise SeekingError(f"{name}: {where}; the map belongs to other models")
         for name, tensor in large.items():
             _expect(f"{name} (motivated)", tensor, self.motivated[name])
-        partners: dict[int, tuple[int, str]] = {}
+        by_source: dict[int, str] = {}
+        by_target: dict[int, list[str]] = {}
         for name, entry in self.entries.items():
-            ids = id(have[name]), id(large[entry.target])
-            for one, other in (ids, ids[::-1]):
-                known, first = partners.setdefault(one, (other, name))
-                if known != other:
+            first = by_source.setdefault(id(have[name]), name)
+            if large[self.entries[first].target] is not large[entry.target]:
+                raise SeekingError(
+                    f"{first} and {name} are one tensor in the base and two in the motivated model; "
+                    "tie these weights in both models or in neither"
+                )
+            for other in by_target.setdefault(id(large[entry.target]), []):
+                if have[other] is not have[name] and _overlap(self.entries[other], entry):
                     raise SeekingError(
-                        f"{first} and {name} are one tensor in one of the models and two in the other; "
-                        "tie these weights in both models or in neither"
+                        f"{other} and {name} are two tensors in the base and lie in one place of {entry.target}; "
+                        "tie these weights in both models or in neither, or correct the map"
                     )
+            by_target[id(large[entry.target])].append(name)
 
     def save(self, path: str | Path) -> None:
         """Write the map as JSON, one line a tensor."""
@@ -361,6 +367,10 @@ class WeightsMap:
             raise SeekingError(f"{entry.target}: missing among the motivated model's tensors")
         _expect(entry.target, source[entry.target], entry.target_shape)
         return source[entry.target]
+
+
+def _overlap(one: Entry, other: Entry) -> bool:
+    return all(not set(a).isdisjoint(b) for a, b in zip(one.index, other.index, strict=True))
 
 
 def _expect(name: str, tensor: Tensor, shape: Shape) -> None:
