@@ -6,14 +6,12 @@ Prints the ratio of the two, timed in turns within one process: the median over 
 """
 
 import argparse
-import itertools
-import statistics
-import time
 import warnings
 from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
+from ratios import seconds, told
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -77,39 +75,29 @@ class Batches(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return self.x[index], self.y[index]
 
 
-def rounds(one: Callable[[], None], other: Callable[[], None], count: int) -> Iterator[float]:
+def rounds(ours: Callable[[], None], theirs: Callable[[], None], count: int) -> Iterator[float]:
     """Ratios of the times of the two, in turns, each first every other time."""
-    one()
-    other()
+    ours()
+    theirs()
     for number in range(count):
-        order = [(0, one), (1, other)] if number % 2 else [(1, other), (0, one)]
-        seconds = [0.0, 0.0]
-        for place, run in order:
-            start = time.perf_counter()
-            run()
-            seconds[place] = time.perf_counter() - start
-        yield seconds[0] / seconds[1]
+        if number % 2:
+            yield seconds(ours) / seconds(theirs)
+        else:
+            yield 1 / (seconds(theirs) / seconds(ours))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # As Trainer.fit does.
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--steps", type=int, default=12, help="batches in a round")
     arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # As Trainer.fit does.
     print(f"motivated run / bare loop, {torch.get_num_threads()} threads, {arguments.rounds} rounds")
     for title, (base, larger, kwargs, batch_size) in PAIRS.items():
         data = Batches(arguments.steps, batch_size)
-        loaders = (DataLoader(data, batch_size=None) for _ in itertools.count())
-        ours = motivated(made((base, larger), kwargs), next(loaders))
-        theirs = bare(made((base, larger), kwargs), next(loaders))
-        ratios = sorted(rounds(ours, theirs, arguments.rounds))
-        quarter = len(ratios) // 4
-        print(
-            f"{title:24} {statistics.median(ratios):.3f}  "
-            f"(middle half {ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f})",
-            flush=True,
-        )
+        ours = motivated(made((base, larger), kwargs), DataLoader(data, batch_size=None))
+        theirs = bare(made((base, larger), kwargs), DataLoader(data, batch_size=None))
+        print(f"{title:24} {told(list(rounds(ours, theirs, arguments.rounds)))}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
 """The sync of a pair against one flat copy of the same number of bytes.
 
-Prints the ratio for each way, timed in turns within one process: the median over rounds, and their spread.
+Prints the ratio of the two ways together, timed in turns within one process: the median over rounds, and their spread.
 
     python benchmarks/sync.py
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
+from ratios import seconds, told
 
 from seeking import Pair
 from seeking.models import create
@@ -19,12 +17,6 @@ PAIRS = (
     ("vit_small_patch16_224", "vit_base_patch16_224"),
     ("efficientnet_b0", "efficientnet_b2"),
 )
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -46,13 +38,8 @@ def main() -> None:
 
         for warm in (flat, both):
             warm()
-        ratios = sorted(seconds(both) / (seconds(flat) + seconds(flat)) for _ in range(arguments.rounds))
-        quarter = len(ratios) // 4
-        print(
-            f"{base} in {motivated}, {size * 4 / 1e6:.0f} MB each way: in and out {statistics.median(ratios):.2f}  "
-            f"(middle half {ratios[quarter]:.2f} to {ratios[-1 - quarter]:.2f})",
-            flush=True,
-        )
+        ratios = [seconds(both) / (seconds(flat) + seconds(flat)) for _ in range(arguments.rounds)]
+        print(f"{base} in {motivated}, {size * 4 / 1e6:.0f} MB each way: in and out {told(ratios)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -223,6 +223,8 @@ def test_models_with_other_kinds_of_input_and_output() -> None:
     assert verify(base, motivated, weights_map, {"x": torch.randn(5, 3)})
     forward = lambda model, x: model(x=x)["logits"].sum()  # noqa: E731
     assert verify(base, motivated, weights_map, torch.randn(5, 3), forward=forward)
+    parts = lambda model, x: model.out(model.hidden(x)).sum()  # noqa: E731
+    assert verify(base, motivated, weights_map, torch.randn(5, 3), forward=parts)
 
 
 def test_a_layer_that_differs_without_tensors_is_found() -> None:

@@ -16,14 +16,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import tyro
 import yaml
 from rich.console import Console
 from tyro.conf import Positional
 
+from seeking.data import ImageData, load
 from seeking.errors import RunError, SeekingError, unknown
-from seeking.experiments.run import ModelConfig, RunConfig, Yaml, models, read_yaml, weights_map
+from seeking.experiments.compare import ARMS, compare, summarise
+from seeking.experiments.run import ModelConfig, RunConfig, models, trainer, weights_map
+from seeking.models import input_shape
+from seeking.report.progress import progress
+from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, terminal
+from seeking.training import RunFolder
+from seeking.verify import verify
 from seeking.weights_map import WeightsMap
+from seeking.yaml_files import Yaml, read_yaml
 
 MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
 """Whether to speak and write: torchrun and accelerate start one program for each process."""
@@ -85,20 +94,15 @@ class Verify(_TwoModels):
 
 def train_command(config: Train) -> int:
     """Run ``seeking train``."""
-    from seeking.data import load
-    from seeking.experiments.run import trainer
-    from seeking.report.plots import draw
-    from seeking.report.progress import progress
-    from seeking.report.tables import cost_sentence, run_rows, terminal
-    from seeking.training import RunFolder
+    from seeking.report.plots import draw  # matplotlib is slow to import, and most commands draw nothing.
 
     title = f"{config.base} in {config.motivated}"
     output = config.output or Path("runs") / f"{config.base}-{config.motivated}-{time.strftime('%Y%m%d-%H%M%S')}"
-    RunFolder(output, config.overwrite)
+    folder = RunFolder(output, config.overwrite)
     data = load(config)
     _announce(config, data, output)
     with progress(console) as start:
-        result = trainer(config, data, "pair", output, config.overwrite, [start(title)]).fit()
+        result = trainer(config, data, "pair", folder, [start(title)]).fit()
     if MAIN_PROCESS:
         draw({"pair": [result]}, output / "curves.png", f"{title}, {data.name}")
     console.print(terminal(run_rows(result), title))
@@ -109,13 +113,7 @@ def train_command(config: Train) -> int:
 
 def compare_command(config: Compare) -> int:
     """Run ``seeking compare``."""
-    from seeking.data import load
-    from seeking.experiments.compare import ARMS, compare, summarise
-    from seeking.experiments.run import trainer
     from seeking.report.plots import draw
-    from seeking.report.progress import progress
-    from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, terminal
-    from seeking.training import RunFolder
 
     if config.seeds < 1:
         raise SeekingError(f"seeds is {config.seeds}; it must be 1 or more")
@@ -144,7 +142,7 @@ def compare_command(config: Compare) -> int:
     return 0
 
 
-def _announce(config: Train, data: Any, output: Path) -> None:
+def _announce(config: Train, data: ImageData, output: Path) -> None:
     channels, height, width = data.shape
     console.print(
         f"{config.base} in {config.motivated} on {data.name}: {len(data.train):,} training and {len(data.test):,} test "
@@ -170,11 +168,6 @@ def map_command(config: Map) -> int:
 
 def verify_command(config: Verify) -> int:
     """Run ``seeking verify``."""
-    import torch
-
-    from seeking.models import input_shape
-    from seeking.verify import verify
-
     made = models(config, config.num_classes, config.in_chans)
     found = WeightsMap.load(config.map) if config.map else weights_map(config, **made)
     if config.image_size is not None and config.image_size < 1:

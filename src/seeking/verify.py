@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_map
 
 from seeking.errors import SeekingError
-from seeking.weights_map import Entry, WeightsMap, tensors
+from seeking.weights_map import Entry, WeightsMap, tensors, tensors_in
 
 
 @dataclass(frozen=True)
@@ -85,32 +85,43 @@ def verify(
         else torch.zeros_like(tensor, dtype=_full(tensor).dtype)
         for name, tensor in tensors(motivated).items()
     }
-    norms = _partial_norms(base, weights_map)
-    shapes: dict[str, torch.Size] = {}
-    small, large = _Record(), _Record()
     watched = _counterparts(weights_map)
+    small: list[tuple[str, Any]] = []
+    large: list[tuple[str, Any]] = []
     with torch.no_grad(), _evaluation(base), _evaluation(motivated):
-        with _holding(base, weights), small.watching(base, watched), _noting_shapes(base, norms, shapes):
+        with _holding(base, weights), _hooks(base, _recording(small, watched)):
             try:
-                run(base, batch)
+                ours = run(base, batch)
             except Exception as error:
                 raise SeekingError(f"the base model refuses the input: {error}") from error
+        shapes = {name: output.shape for name, output in small if isinstance(output, Tensor)}
+        narrow = {
+            target: _normalising_mapped(base.get_submodule(name), shapes[name], index)
+            for name, (target, index) in _partial_norms(base, weights_map).items()
+            if name in shapes
+        }
         blank = weights_map.embed(weights, blank)
-        narrow = _normalising_mapped(base, motivated, norms, shapes)
-        with _holding(motivated, blank), narrow, large.watching(motivated, watched.values()):
+        recording = _hooks(motivated, _recording(large, watched.values()))
+        with _holding(motivated, blank), _hooks(motivated, narrow), recording:
             try:
-                run(motivated, batch)
+                theirs = run(motivated, batch)
             except Exception as error:
                 return Verification(False, float("inf"), None, f"the motivated model refuses the input: {error}")
 
-    difference, problem = _compare_outputs(small.outputs[""], large.outputs[""])
+    # Of a forward of the user's own, such as one to a loss, the model's output says more than what it returns.
+    difference, problem = _compare_outputs(dict(small).get("", ours), dict(large).get("", theirs))
+    counterparts: dict[str, list[Any]] = {}
+    for name, output in large:
+        counterparts.setdefault(name, []).append(output)
     before = None
-    for name, ours in small.in_order():
-        theirs = large.take(watched[name])
-        if theirs is None:
+    for name, ours in small:
+        if not name or not isinstance(ours, Tensor):
+            continue
+        outputs = counterparts.get(watched[name])
+        if not outputs:
             apart = f"{name}: its counterpart {watched[name]} is not run"
         else:
-            theirs = _restrict(base.get_submodule(name), ours, theirs, weights_map.entries[f"{name}.weight"])
+            theirs = _restrict(base.get_submodule(name), ours, outputs.pop(0), weights_map.entries[f"{name}.weight"])
             if theirs is None:
                 continue
             if (gap := _gap(ours, theirs)) <= tolerance:
@@ -186,40 +197,24 @@ def _holding(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
             tensor.data = data
 
 
-class _Record:
-    """Outputs of modules, in the order in which they ran."""
+@contextlib.contextmanager
+def _hooks(model: nn.Module, hooks: Mapping[str, Callable[[nn.Module, Any, Any], Any]]) -> Iterator[None]:
+    """The model with forward hooks on modules, by name."""
+    handles = [model.get_submodule(name).register_forward_hook(hook) for name, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
-    def __init__(self) -> None:
-        self.outputs: dict[str, Any] = {}
-        self._runs: list[tuple[str, Tensor]] = []
-        self._taken: dict[str, int] = {}
 
-    @contextlib.contextmanager
-    def watching(self, model: nn.Module, names: Any) -> Iterator[None]:
-        def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
-            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-                if isinstance(output, Tensor) and name:
-                    self._runs.append((name, output.detach()))
-                self.outputs[name] = output
+def _recording(runs: list[tuple[str, Any]], names: Iterable[str]) -> dict[str, Callable[[nn.Module, Any, Any], None]]:
+    """Hooks that append each module's outputs, in the order in which they come; the root's name is empty."""
 
-            return hook
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda module, inputs, output: runs.append((name, output))
 
-        handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in {"", *names}]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def in_order(self) -> Iterator[tuple[str, Tensor]]:
-        yield from self._runs
-
-    def take(self, name: str) -> Tensor | None:
-        """The next output of a module that has not been taken yet."""
-        outputs = [output for run, output in self._runs if run == name]
-        place = self._taken.get(name, 0)
-        self._taken[name] = place + 1
-        return outputs[place] if place < len(outputs) else None
+    return {name: hook(name) for name in ("", *names)}
 
 
 def _counterparts(weights_map: WeightsMap) -> dict[str, str]:
@@ -253,18 +248,8 @@ def _gap(ours: Tensor, theirs: Tensor) -> float:
     return gap if gap == gap else float("inf")
 
 
-def _flatten(output: Any) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output] if output.is_floating_point() else []
-    if isinstance(output, Mapping):
-        return [tensor for value in output.values() for tensor in _flatten(value)]
-    if isinstance(output, (tuple, list)):
-        return [tensor for value in output for tensor in _flatten(value)]
-    return []
-
-
 def _compare_outputs(ours: Any, theirs: Any) -> tuple[float, str]:
-    left, right = _flatten(ours), _flatten(theirs)
+    left, right = ([t for t in tensors_in(output) if t.is_floating_point()] for output in (ours, theirs))
     if not left:
         raise SeekingError(f"the base model's output holds no tensor to compare: it is a {type(ours).__name__}")
     if [t.shape for t in left] != [t.shape for t in right]:
@@ -291,61 +276,28 @@ def _partial_norms(base: nn.Module, weights_map: WeightsMap) -> dict[str, tuple[
     return found
 
 
-@contextlib.contextmanager
-def _noting_shapes(model: nn.Module, names: Iterable[str], shapes: dict[str, torch.Size]) -> Iterator[None]:
-    """Note the shapes of modules' first inputs."""
-
-    def hook(name: str) -> Callable[[nn.Module, Any], None]:
-        def note(module: nn.Module, inputs: Any) -> None:
-            shapes[name] = inputs[0].shape
-
-        return note
-
-    handles = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in names]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextlib.contextmanager
 def _normalising_mapped(
-    base: nn.Module,
-    motivated: nn.Module,
-    norms: Mapping[str, tuple[str, Tensor]],
-    shapes: Mapping[str, torch.Size],
-) -> Iterator[None]:
-    """Norms take their statistics over the base's channels only, and give zero elsewhere.
+    small: nn.Module, shape: torch.Size, index: Tensor
+) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
+    """A hook that makes a norm take its statistics over the base's channels only, and give zero elsewhere.
 
-    The base's layer does it, with what the motivated model's layer holds for these channels.
+    The base's layer, whose signal is of this shape, does it, with what the motivated model's layer holds for these
+    channels.
     """
 
-    def hook(small: nn.Module, shape: torch.Size, index: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
-        def normalise(module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
-            x: Tensor = inputs[0]
-            wider = [dim for dim in range(x.ndim) if len(shape) == x.ndim and x.shape[dim] != shape[dim]]
-            if len(wider) != 1 or shape[wider[0]] != len(index):
-                return None
-            at = index.to(x.device)
-            own = dict(small.named_parameters(recurse=False)) | dict(small.named_buffers(recurse=False))
-            held = {
-                leaf: getattr(module, leaf).index_select(0, at)
-                for leaf, tensor in own.items()
-                if tensor.shape == index.shape
-            }
-            normalised = torch.func.functional_call(small, held, (x.index_select(wider[0], at),))
-            return torch.zeros_like(x).index_copy_(wider[0], at, normalised)
+    def normalise(module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+        x: Tensor = inputs[0]
+        wider = [dim for dim in range(x.ndim) if len(shape) == x.ndim and x.shape[dim] != shape[dim]]
+        if len(wider) != 1 or shape[wider[0]] != len(index):
+            return None
+        at = index.to(x.device)
+        own = dict(small.named_parameters(recurse=False)) | dict(small.named_buffers(recurse=False))
+        held = {
+            leaf: getattr(module, leaf).index_select(0, at)
+            for leaf, tensor in own.items()
+            if tensor.shape == index.shape
+        }
+        normalised = torch.func.functional_call(small, held, (x.index_select(wider[0], at),))
+        return torch.zeros_like(x).index_copy_(wider[0], at, normalised)
 
-        return normalise
-
-    handles = [
-        motivated.get_submodule(target).register_forward_hook(hook(base.get_submodule(name), shapes[name], index))
-        for name, (target, index) in norms.items()
-        if name in shapes
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return normalise

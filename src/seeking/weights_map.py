@@ -155,6 +155,14 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def tensors_in(value: Any) -> list[Tensor]:
+    """Every tensor in a batch or an output: in mappings of any kind, tuples and lists, however deep."""
+    if isinstance(value, Tensor):
+        return [value]
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
+    return [tensor for item in inside for tensor in tensors_in(item)]
+
+
 class WeightsMap:
     """For each parameter and buffer of the base model: a target's name and an index per dimension.
 

@@ -9,6 +9,17 @@ from torch import Tensor
 State = dict[str, Any]
 
 
+def batches(name: str, value: float, least: int) -> int:
+    """A condition's argument that counts batches.
+
+    Raises:
+        ValueError: it is no whole number, or below ``least``.
+    """
+    if value < least or value != int(value):
+        raise ValueError(f"{name} is {value}; it counts batches, a whole number from {least} up")
+    return int(value)
+
+
 class Condition(abc.ABC):
     """Decides, batch by batch, from the run's own signals, whether to be motivated now.
 

@@ -1,6 +1,6 @@
 """Conditions that look at the count of batches alone."""
 
-from seeking.conditions.base import Condition, State
+from seeking.conditions.base import Condition, State, batches
 
 
 class Counting(Condition):
@@ -54,9 +54,7 @@ class Every(Counting):
 
     def __init__(self, k: int) -> None:
         super().__init__()
-        if k < 1 or k != int(k):
-            raise ValueError(f"k is {k}; it counts batches, a whole number from 1 up")
-        self.k = k
+        self.k = batches("k", k, least=1)
 
     def __str__(self) -> str:
         return f"every:{self.k}"
@@ -74,9 +72,7 @@ class After(Counting):
 
     def __init__(self, step: int) -> None:
         super().__init__()
-        if step < 0 or step != int(step):
-            raise ValueError(f"step is {step}; it counts batches, a whole number from 0 up")
-        self.step = step
+        self.step = batches("step", step, least=0)
 
     def __str__(self) -> str:
         return f"after:{self.step}"

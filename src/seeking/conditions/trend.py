@@ -2,7 +2,7 @@
 
 import math
 
-from seeking.conditions.base import Condition, State
+from seeking.conditions.base import Condition, State, batches
 
 
 class ConsecutiveDecrease(Condition):
@@ -18,9 +18,7 @@ class ConsecutiveDecrease(Condition):
     """
 
     def __init__(self, n: int = 2) -> None:
-        if n < 1 or n != int(n):
-            raise ValueError(f"n is {n}; it counts batches, a whole number from 1 up")
-        self.n = n
+        self.n = batches("n", n, least=1)
         self.previous = math.inf
         self.falls = -1  # The first loss falls from nowhere.
 

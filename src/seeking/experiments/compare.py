@@ -8,7 +8,7 @@ from typing import Any
 
 from seeking.data import ImageData
 from seeking.experiments.run import Role, RunConfig, trainer
-from seeking.training import Result
+from seeking.training import Result, RunFolder
 from seeking.training.trainer import Listener
 
 ARMS: tuple[Role, ...] = ("pair", "base", "motivated")
@@ -46,7 +46,7 @@ def compare(
                 dataclasses.replace(config, seed=seed),
                 data,
                 arm,
-                output=output / f"{arm}-seed{seed}" if output else None,
+                output=RunFolder(output / f"{arm}-seed{seed}") if output else None,
                 listeners=[listener(title)] if listener else [],
             ).fit()
         )

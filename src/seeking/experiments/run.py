@@ -1,13 +1,11 @@
 """One run from a configuration: data, models, map, trainer."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from torch import nn
 
 from seeking import matching
@@ -19,6 +17,7 @@ from seeking.models import create
 from seeking.training import RunFolder, TrainConfig, Trainer
 from seeking.training.trainer import Listener
 from seeking.weights_map import WeightsMap
+from seeking.yaml_files import read_yaml
 
 Role = Literal["pair", "base", "motivated"]
 """What is trained: the pair, or one of its models alone."""
@@ -85,8 +84,7 @@ def trainer(
     config: RunConfig,
     data: ImageData,
     role: Role = "pair",
-    output: Path | None = None,
-    overwrite: bool = False,
+    output: RunFolder | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Trainer:
     """A trainer of the pair, or of one of its models alone under the same settings, seed, data order and fresh weights.
@@ -110,7 +108,7 @@ def trainer(
         eval_loader=loader(test_data, max(256, config.batch_size)),
         config=config,
         weights_map=weights_map(config, made["base"], made["motivated"]) if role == "pair" else None,
-        output=RunFolder(output, overwrite) if output else None,
+        output=output,
         listeners=listeners,
     )
 
@@ -133,33 +131,5 @@ def read_overrides(path: Path) -> dict[str, Override]:
             numbers = isinstance(item, list) and all(type(number) is int and number >= 0 for number in item)
             if not (item is None or isinstance(item, str) or numbers):
                 raise SeekingError(f"{path}: {name}: {item!r} is neither null, text such as 0:4, nor a list of numbers")
-        overrides[str(name)] = Override(target=value.get("target"), index=value.get("index"))
+        overrides[str(name)] = Override(target, index)
     return overrides
-
-
-class Yaml(yaml.SafeLoader):
-    """Safe, and with true and false as the only booleans, as in YAML 1.2: ``on`` and ``no`` are words."""
-
-
-Yaml.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|True|false|False)$"), list("tTfF"))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping, safely.
-
-    Raises:
-        SeekingError: the file cannot be read, or holds something else.
-    """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Yaml)
-    except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SeekingError(f"{path}: not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise SeekingError(f"{path}: a mapping is expected, found {type(content).__name__}")
-    return content

@@ -19,7 +19,6 @@ from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from seeking.conditions import Condition, Never, parse
@@ -31,7 +30,7 @@ from seeking.training.folder import RunFolder
 from seeking.training.optim import MakeOptimizer, MakeSchedule, check_shareable, make_optimizer, make_schedule
 from seeking.training.recalibrate import recalibrate
 from seeking.verify import verify
-from seeking.weights_map import WeightsMap
+from seeking.weights_map import WeightsMap, tensors_in
 
 LossFn = Callable[[nn.Module, Any], Tensor]
 """From a model and a batch to the mean loss, a tensor of one element."""
@@ -185,7 +184,7 @@ class Trainer:
             loss, motivated_loss = self._train_step(base, batches), None
 
             held_before = self._held
-            self._held = self.condition.update(loss, **self._signals())
+            self._held = self.condition.update(loss, epoch_length=self.epoch_length, learning_rate=self._learning_rate)
 
             if motivated and self.pair and (self._held if self.config.on == "same" else held_before):
                 with self.pair.motivated(self._shared_optimizers()):
@@ -229,9 +228,8 @@ class Trainer:
 
     def _prove(self, base: nn.Module, motivated: nn.Module | None) -> Cost:
         """Try everything that could be refused on one batch; what a sample costs."""
-        with torch.random.fork_rng([self.accelerator.device] if self.accelerator.device.type == "cuda" else []):
-            batch = next(iter(self.train_loader))
-            held_out = next(iter(self.eval_loader)) if self.eval_loader is not None else None
+        (batch,) = self._peek(self.train_loader, 1)
+        held_out = list(self._peek(self.eval_loader, 1)) if self.eval_loader is not None else []
         samples = _samples(batch)
         flops = []
         for name, module in (("base", base), ("motivated", motivated)):
@@ -240,10 +238,10 @@ class Trainer:
             kind = "training"
             try:
                 flops.append([count / samples for count in count_flops(module, self.loss_fn, batch)])
-                if held_out is not None:
-                    kind = "evaluation"
+                kind = "evaluation"
+                for unseen in held_out:
                     with torch.no_grad():
-                        self.loss_fn(module.eval(), held_out)
+                        self.loss_fn(module.eval(), unseen)
             except Exception as error:
                 raise SeekingError(
                     f"the {name} model ({type(module).__name__}) refuses the {kind} data: "
@@ -291,11 +289,9 @@ class Trainer:
             self.cost.motivated_samples += samples
         return mean
 
-    def _signals(self) -> dict[str, float]:
-        return {
-            "epoch_length": self.epoch_length,
-            "learning_rate": float(self.learners["base"].schedule.get_last_lr()[0]),
-        }
+    @property
+    def _learning_rate(self) -> float:
+        return float(self.learners["base"].schedule.get_last_lr()[0])
 
     def _shared_optimizers(self) -> tuple[Optimizer, Optimizer] | None:
         if self.config.optimizer_state == "separate":
@@ -307,7 +303,7 @@ class Trainer:
     def _advance(self, loss: float, motivated_loss: float | None) -> None:
         """Close a batch: both schedules go on, whichever models were trained on it."""
         row: Row = {"kind": "step", "epoch": self.epoch, "step": self.step, "loss": loss}
-        row["lr"] = self.learners["base"].schedule.get_last_lr()[0]
+        row["lr"] = self._learning_rate
         if motivated_loss is not None:
             row["motivated_loss"] = motivated_loss
         for learner in self.learners.values():
@@ -358,9 +354,13 @@ class Trainer:
                 self.cost.recalibration_samples += _samples(batch) * self.accelerator.num_processes
                 yield batch
 
+        batches = self._peek(self.train_loader, self.config.recalibration_batches)
+        recalibrate(learner.model, counted(batches), self.loss_fn)
+
+    def _peek(self, batches: Iterable[Any], count: int) -> Iterator[Any]:
+        """The first few batches, without any effect on the random state once they have been taken."""
         with torch.random.fork_rng([self.accelerator.device] if self.accelerator.device.type == "cuda" else []):
-            batches = itertools.islice(iter(self.train_loader), self.config.recalibration_batches)
-            recalibrate(learner.model, counted(batches), self.loss_fn)
+            yield from itertools.islice(batches, count)
 
     def _classification_loss(self, model: nn.Module, batch: Any) -> Tensor:
         inputs, labels = batch
@@ -373,7 +373,7 @@ class Trainer:
             kept = f"weights of epoch {self.epoch} are in {self.folder.path}"
         raise RunError(
             f"the {name} model's loss became {loss} at step {self.step} (epoch {self.epoch + 1}, learning rate "
-            f"{learner.schedule.get_last_lr()[0]:.3g}); {kept}. Try a lower lr, a warm-up, or clip_grad"
+            f"{self._learning_rate:.3g}); {kept}. Try a lower lr, a warm-up, or clip_grad"
         )
 
     def _save(self, name: str, learner: Learner, which: str) -> None:
@@ -408,7 +408,7 @@ def _groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 def _samples(batch: Any) -> int:
     """Length of the first tensor of a batch; 1 where there is none."""
-    return next((len(leaf) for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim), 1)
+    return next((len(tensor) for tensor in tensors_in(batch) if tensor.ndim), 1)
 
 
 def _better(found: Mapping[str, float], best: Mapping[str, float]) -> bool:
