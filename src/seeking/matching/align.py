@@ -1,11 +1,15 @@
 """Which module of the motivated model each module of the base is."""
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from seeking.errors import NotContainedError
+from seeking.weights_map import tensors
 
 DepthPolicy = Literal["leading", "spread"]
 WidthPolicy = Literal["leading", "even"]
@@ -24,7 +28,9 @@ def align(
 ) -> dict[str, str]:
     """Match modules by name, and the blocks of stages that differ in length by the depth policy.
 
-    A stage is a module whose children are numbered.
+    A stage is a run of children that are numbered (``0``, ``1``, … or ``block1``, ``block2``, …). A block of the base
+    goes to one of its own kind, in order, as near as possible to where the policy wants it: where the first block of
+    a stage differs from the others, or kinds alternate, so do their places.
 
     Args:
         base: the smaller model.
@@ -43,18 +49,24 @@ def align(
 
     def visit(base_name: str, motivated_name: str) -> None:
         found[base_name] = motivated_name
-        small = _children(base, base_name)
-        large = _children(motivated, motivated_name)
-        partner = {name: name for name in small}
-        if small and large and all(map(str.isdigit, [*small, *large])) and len(small) != len(large):
-            if len(small) > len(large):
-                raise NotContainedError(
-                    f"{base_name}: the base has {len(small)} blocks, the motivated model {len(large)}; "
-                    "every stage of the motivated model must be at least as long"
+        small, large = base.get_submodule(base_name), motivated.get_submodule(motivated_name)
+        partner = {name: name for name, _ in small.named_children()}
+        stages = _stages(large)
+        for prefix, blocks in _stages(small).items():
+            others = stages.get(prefix, {})
+            if others and (len(blocks) != len(others)):
+                if len(blocks) > len(others):
+                    raise NotContainedError(
+                        f"{base_name or 'the model'}: the base has {len(blocks)} blocks, the motivated model "
+                        f"{len(others)}; every stage of the motivated model must be at least as long"
+                        + differing_types(base, motivated, base_name, motivated_name)
+                    )
+                names = list(others)
+                places = _places(
+                    [_kind(block) for block in blocks.values()], [_kind(block) for block in others.values()], depth
                 )
-            names = list(large)
-            partner = {name: names[i] for name, i in zip(small, choose(len(small), len(large), depth), strict=True)}
-        for name, child in small.items():
+                partner.update({name: names[place] for name, place in zip(blocks, places, strict=True)})
+        for name, child in small.named_children():
             full = f"{base_name}.{name}" if base_name else name
             there = f"{motivated_name}.{partner[name]}" if motivated_name else partner[name]
             there = renames.get(full, there)
@@ -86,5 +98,40 @@ def differing_types(base: nn.Module, motivated: nn.Module, base_name: str, motiv
     return ""
 
 
-def _children(model: nn.Module, name: str) -> dict[str, nn.Module]:
-    return dict(model.get_submodule(name).named_children())
+def _stages(module: nn.Module) -> dict[str, dict[str, nn.Module]]:
+    """Runs of numbered children, by what stands before the number."""
+    stages: dict[str, dict[str, nn.Module]] = {}
+    for name, child in module.named_children():
+        numbered = re.fullmatch(r"(.*?)(\d+)", name)
+        # Beside plain numbers, only blocks: conv1 and conv2 are layers, each with a role of its own.
+        if numbered and (not numbered[1] or next(child.children(), None) is not None):
+            stages.setdefault(numbered[1], {})[name] = child
+    return stages
+
+
+def _kind(module: nn.Module) -> object:
+    """What blocks must have in common to be each other's counterpart."""
+    own = tensors(module)
+    if not own:
+        return type(module).__name__
+    convolutions = [
+        (name, child.kernel_size, child.stride) for name, child in module.named_modules() if isinstance(child, _ConvNd)
+    ]
+    return sorted((name, tensor.ndim) for name, tensor in own.items()), convolutions
+
+
+def _places(small: Sequence[object], large: Sequence[object], depth: DepthPolicy) -> Sequence[int]:
+    """Increasing places for blocks among others of their kind, nearest to those that the policy wants."""
+    wanted = choose(len(small), len(large), depth)
+    # best[j]: the least distance so far with the last block at place j, and all the places.
+    best: list[tuple[float, list[int]]] = [(0.0, [])]
+    for block, want in zip(small, wanted, strict=True):
+        following: list[tuple[float, list[int]]] = [(math.inf, [])]
+        reached: tuple[float, list[int]] = (math.inf, [])
+        for place, other in enumerate(large):
+            reached = min(reached, best[place], key=lambda way: way[0]) if place < len(best) else reached
+            fits = block == other and reached[0] < math.inf
+            following.append((reached[0] + abs(place - want), [*reached[1], place]) if fits else (math.inf, []))
+        best = following
+    distance, places = min(best, key=lambda way: way[0])
+    return places if distance < math.inf else wanted

@@ -1,0 +1,71 @@
+"""One input for a model that is known only by its code: enough to run it without data."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+
+def example_inputs(model: nn.Module) -> Iterator[Any]:
+    """Inputs worth a try, the likeliest first.
+
+    Models of transformers tell by their configuration, models of timm by theirs; of others the first layer does, with
+    images of 224, 64, 32 and 28 pixels a side.
+
+    Args:
+        model: any model.
+
+    Yields:
+        Batches of two, as ``model(batch)`` or ``model(**batch)`` takes them.
+    """
+    if hasattr(model, "config") and isinstance(getattr(model, "main_input_name", None), str):
+        yield _transformers(model)
+        return
+    first = next((m for m in model.modules() if isinstance(m, (_ConvNd, nn.Linear, nn.Embedding))), None)
+    if isinstance(first, nn.Embedding):
+        yield torch.arange(16).view(2, 8) % first.num_embeddings
+    elif isinstance(first, _ConvNd):
+        size = image_size(model)
+        for side in [size] if size else [224, 64, 32, 28]:
+            yield torch.zeros(2, first.in_channels, *[side] * (first.weight.ndim - 2))
+    elif isinstance(first, nn.Linear):
+        yield torch.zeros(2, first.in_features)
+        yield torch.zeros(2, 4, first.in_features)
+
+
+def image_size(model: nn.Module) -> int | None:
+    """Side of the images that a model of timm was made for, in pixels."""
+    made_for = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if made_for:
+        return int(made_for[0])
+    configuration = getattr(model, "default_cfg", None) or {}
+    return int(configuration["input_size"][-1]) if configuration.get("input_size") else None
+
+
+def _transformers(model: Any) -> dict[str, Tensor]:
+    import inspect
+
+    def setting(*names: str) -> int:
+        for config in (model.config, getattr(model.config, "vision_config", None)):
+            for name in names:
+                if isinstance(getattr(config, name, None), int):
+                    return int(getattr(config, name))
+        raise AttributeError(names[0])
+
+    tokens = torch.arange(4, 20).view(2, 8)
+    asked = inspect.signature(model.forward).parameters
+    batch: dict[str, Tensor] = {}
+    if "pixel_values" in asked:
+        side = setting("image_size")
+        batch["pixel_values"] = torch.zeros(2, setting("num_channels"), side, side)
+    if "input_features" in asked:
+        batch["input_features"] = torch.zeros(2, setting("num_mel_bins"), 2 * setting("max_source_positions"))
+    if "input_values" in asked:
+        batch["input_values"] = torch.zeros(2, 16000)
+    if "input_ids" in asked:
+        batch["input_ids"] = tokens
+    if "decoder_input_ids" in asked:
+        batch["decoder_input_ids"] = tokens
+    return batch

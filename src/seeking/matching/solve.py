@@ -1,0 +1,156 @@
+"""How much of each channel space is the base's: sizes that explain the shape of every base tensor."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from seeking.errors import NotContainedError
+from seeking.matching.spaces import Axis, Space, size_of, terminal
+
+
+class Dimension(NamedTuple):
+    """One dimension of a base tensor, and the axis of the motivated model's that it lies in."""
+
+    where: str
+    size: int
+    axis: Axis
+    own_axis: Axis
+    """What the base model itself says that the dimension is made of; empty where it says nothing."""
+
+
+def solve(dimensions: Iterable[Dimension]) -> dict[Space, int]:
+    """Find the size that each space of the motivated model has in the base.
+
+    What the two models agree on part by part is taken first. Then each dimension is an equation: the product of its
+    spaces, or the sum of its segments, is the size of the base's dimension. What nothing of the base reaches, such as
+    the outputs of extra layers in a concatenation, has size 0.
+
+    Raises:
+        NotContainedError: no sizes can explain a tensor.
+    """
+    dimensions = list(dimensions)
+    sizes: dict[Space, int] = {}
+    said: dict[Space, int] = {}
+    for dimension in dimensions:
+        for space, size in _common(dimension.own_axis, dimension.axis):
+            if space.fixed and size != space.size:
+                raise _differs(dimension, space, size)
+            said.setdefault(space, size)
+    sizes.update((space, size) for space, size in said.items() if size <= space.size)
+    pending = dimensions
+    for absent in (False, True):
+        before = -1
+        while len(sizes) > before:
+            before = len(sizes)
+            pending = [d for d in pending if not _solve_product(d, d.axis, d.size, sizes, absent)]
+    return sizes
+
+
+def _common(small: Axis, large: Axis) -> Iterator[tuple[Space, int]]:
+    ours, theirs = terminal(small), terminal(large)
+    if len(ours) != len(theirs):
+        return
+    for a, b in zip(ours, theirs, strict=True):
+        if b.segments is None:
+            yield b, a.size
+        elif a.segments and len(a.segments) == len(b.segments):
+            for one, other in zip(a.segments, b.segments, strict=True):
+                yield from _common(one, other)
+
+
+def value(axis: Axis, sizes: dict[Space, int]) -> int | None:
+    """How long the base's part of an axis is, if that is known."""
+    total = 1
+    for space in terminal(axis):
+        if space.segments:
+            parts = [value(segment, sizes) for segment in space.segments]
+            known = None if None in parts else sum(part for part in parts if part is not None)
+        else:
+            known = space.size if space.fixed else sizes.get(space)
+        if known is None:
+            return None
+        total *= known
+    return total
+
+
+def _solve_product(dimension: Dimension, axis: Axis, size: int, sizes: dict[Space, int], absent: bool) -> bool:
+    known = 1
+    unknown = []
+    for space in terminal(axis):
+        part = value((space,), sizes)
+        if part is None:
+            unknown.append(space)
+        else:
+            known *= part
+    if not unknown:
+        if known != size:
+            raise _differs(dimension)
+        return True
+    if len(unknown) > 1:
+        return False
+    if known == 0 or size % known:
+        raise _differs(dimension)
+    (space,) = unknown
+    size //= known
+    if space.segments:
+        return _solve_sum(dimension, space.segments, size, sizes, absent)
+    if size > space.size:
+        raise _differs(dimension)
+    sizes[space] = size
+    return True
+
+
+def _solve_sum(dimension: Dimension, segments: Iterable[Axis], size: int, sizes: dict[Space, int], absent: bool) -> bool:
+    unknown = []
+    for segment in segments:
+        part = value(segment, sizes)
+        if part is None:
+            unknown.append(segment)
+        else:
+            size -= part
+    if size < 0:
+        raise _differs(dimension)
+    same = all(terminal(segment) == terminal(unknown[0]) for segment in unknown)
+    if same and size % len(unknown) == 0 and size:
+        return _solve_product(dimension, unknown[0], size // len(unknown), sizes, absent)
+    if absent and not size:
+        for segment in unknown:
+            _remove(segment, sizes)
+        return True
+    return False
+
+
+def _remove(axis: Axis, sizes: dict[Space, int]) -> None:
+    for space in terminal(axis):
+        if space.segments:
+            for segment in space.segments:
+                if value(segment, sizes) is None:
+                    _remove(segment, sizes)
+        elif not space.fixed:
+            sizes.setdefault(space, 0)
+
+
+def describe(axis: Axis) -> str:
+    """An axis for people: ``3 (taken apart one by one) × 12 × 64 (size of a head)``."""
+    words = []
+    for space in terminal(axis):
+        if space.segments:
+            text = f"({' + '.join(map(describe, space.segments))})"
+        else:
+            text = f"{space.size} ({space.fixed})" if space.fixed else str(space.size)
+        words.append(text)
+    return " × ".join(words) or "1"
+
+
+def _differs(dimension: Dimension, space: Space | None = None, size: int | None = None) -> NotContainedError:
+    theirs = size_of(dimension.axis)
+    made_of = describe(dimension.axis)
+    message = f"{dimension.where}: {dimension.size} in the base, {theirs} in the motivated model"
+    if made_of != str(theirs):
+        message += f", there made of {made_of}"
+    if space is not None:
+        message += f"; the {space.fixed} is {size} in the base and {space.size} in the motivated model, it must be the same in both"
+        if space.fixed == "size of a head" and size and theirs % size == 0:
+            message += f" (a motivated model with {theirs // size} heads of {size} could contain the base)"
+    elif dimension.size > theirs:
+        message += "; the motivated model's is smaller"
+    return NotContainedError(message)

@@ -1,0 +1,268 @@
+"""Channel spaces: what the dimensions of tensors are made of, and which of them are the same.
+
+An *axis* is one dimension of one tensor: a product of spaces, outermost first, as in the ``(heads, head size)`` of a
+projection's rows. A *space* is one stream of channels. It may turn out to be a product of smaller ones (when a tensor
+is reshaped), a concatenation of axes (when tensors are joined, or one is cut), or the same as another (when tensors
+are added): unification, as in type inference. What remains are spaces of which a larger model has more, and fixed
+ones, which must be of one size in both models.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+Axis = tuple["Space", ...]
+
+
+class Unaligned(Exception):
+    """Two axes whose parts do not begin and end at the same positions."""
+
+
+class Space:
+    """One stream of channels, or one factor of what a dimension counts.
+
+    Attributes:
+        size: how many channels.
+        fixed: why the size must be the same in both models; empty where it may grow.
+        ordered: whether position i means i, as in the rows of an embedding: only the leading ones can be the base's.
+        read: whether the model itself computes with it, so that it is not merely what it puts out.
+        parts: the product that this space has turned out to be.
+        segments: the axes that are joined in it.
+    """
+
+    __slots__ = ("fixed", "ordered", "parts", "read", "segments", "size")
+
+    def __init__(self, size: int, fixed: str = "", segments: tuple[Axis, ...] | None = None) -> None:
+        self.size = size
+        self.fixed = fixed
+        self.ordered = False
+        self.read = False
+        self.parts: Axis | None = None
+        self.segments = segments
+
+
+def size_of(axis: Axis) -> int:
+    """Length of the dimension."""
+    return math.prod(space.size for space in axis)
+
+
+def free(size: int) -> Axis:
+    """An axis of which nothing is known yet."""
+    return (Space(size),) if size != 1 else ()
+
+
+def constant(size: int, why: str) -> Axis:
+    """An axis of a size that is the same in both models."""
+    return (Space(size, why),) if size != 1 else ()
+
+
+def terminal(axis: Iterable[Space]) -> list[Space]:
+    """The spaces that an axis has turned out to be a product of."""
+    found: list[Space] = []
+    for space in axis:
+        if space.parts is None:
+            found.append(space)
+        else:
+            space.parts = tuple(terminal(space.parts))
+            found.extend(space.parts)
+    return found
+
+
+def is_fixed(axis: Axis) -> str:
+    """Why the whole axis is of one size in both models; empty if a part of it may grow."""
+    spaces = terminal(axis)
+    return spaces[0].fixed if spaces and all(space.fixed for space in spaces) else ""
+
+
+def fix(axis: Axis, why: str) -> None:
+    """Declare that an axis must be of one size in both models."""
+    for space in terminal(axis):
+        space.fixed = space.fixed or why
+        for segment in space.segments or ():
+            fix(segment, why)
+
+
+def mark(axis: Axis, *, ordered: bool = False, read: bool = False) -> None:
+    """Note how the model uses an axis."""
+    for space in terminal(axis):
+        space.ordered |= ordered
+        space.read |= read
+        for segment in space.segments or ():
+            mark(segment, ordered=ordered, read=read)
+
+
+def unify(one: Axis, other: Axis) -> None:
+    """Declare that two axes of one length are the same.
+
+    Raises:
+        Unaligned: their parts are not.
+    """
+    left, right = [*one][::-1], [*other][::-1]
+    while (a := _take(left)) and (b := _take(right)):
+        if a.size < b.size:
+            (a, b), (left, right) = (b, a), (right, left)
+        if a.size > b.size:
+            outer, inner = factor(a, b.size)
+            left.extend([*outer, *inner][::-1])
+            right.append(b)
+        elif a is not b:
+            _identify(a, b)
+
+
+def _take(pending: list[Space]) -> Space | None:
+    """Remove the first terminal space of an axis that is held backwards."""
+    while pending:
+        first = terminal((pending.pop(),))
+        if first:
+            pending.extend(first[:0:-1])
+            return first[0]
+    return None
+
+
+def _identify(a: Space, b: Space) -> None:
+    if a.fixed or b.fixed:
+        fix((a,), b.fixed or a.fixed)
+        fix((b,), a.fixed or b.fixed)
+        return
+    if a.segments and b.segments:
+        ends = sorted({*_ends(a.segments), *_ends(b.segments)})
+        for first, second in zip(_cut_at(a, ends), _cut_at(b, ends), strict=True):
+            unify(first, second)
+    elif b.segments:
+        a, b = b, a
+    a.read |= b.read
+    a.ordered |= b.ordered
+    if b.parts is None:
+        b.parts = (a,)
+    if a.segments:
+        mark((a,), ordered=a.ordered, read=a.read)
+
+
+def _ends(segments: Iterable[Axis]) -> list[int]:
+    ends, end = [], 0
+    for segment in segments:
+        end += size_of(segment)
+        ends.append(end)
+    return ends
+
+
+def _cut_at(space: Space, ends: Sequence[int]) -> list[Axis]:
+    pieces, start = [], 0
+    rest: Axis = (space,)
+    for end in ends:
+        piece, rest = cut(rest, end - start) if end - start < size_of(rest) else (rest, ())
+        pieces.append(piece)
+        start = end
+    return pieces
+
+
+def factor(space: Space, size: int) -> tuple[Axis, Axis]:
+    """Take a space for a product whose outer factor is of this size.
+
+    Raises:
+        Unaligned: it cannot be one.
+    """
+    if size < 1 or space.size % size:
+        raise Unaligned
+    within = space.size // size
+    if space.fixed:
+        return constant(size, space.fixed), constant(within, space.fixed)
+    if space.segments is None:
+        outer, inner = free(size), free(within)
+        mark((*outer, *inner), ordered=space.ordered, read=space.read)
+        space.parts = (*outer, *inner)
+        return outer, inner
+    segments = space.segments
+    if all(size_of(segment) % within == 0 for segment in segments):
+        # Every segment is a product with the same inner factor.
+        inner = free(within)
+        outer_segments = []
+        for segment in segments:
+            head, tail = regroup(segment, (size_of(segment) // within, within))
+            unify(tail, inner)
+            outer_segments.append(head)
+        outer = (Space(size, segments=tuple(outer_segments)),)
+    else:
+        # Runs of segments repeat.
+        pieces = _cut_at(space, [within * (i + 1) for i in range(size)])
+        for piece in pieces[1:]:
+            unify(pieces[0], piece)
+        outer, inner = constant(size, "number of joined parts"), pieces[0]
+    if space.parts is None:
+        space.parts = (*outer, *inner)
+    return outer, inner
+
+
+def cut(axis: Axis, position: int) -> tuple[Axis, Axis]:
+    """Cut an axis in two before a position, which lies inside.
+
+    Raises:
+        Unaligned: the position lies within an inner factor.
+    """
+    if why := is_fixed(axis):
+        return constant(position, why), constant(size_of(axis) - position, why)
+    first, *rest = terminal(axis)
+    within = size_of(tuple(rest))
+    if position % within:
+        raise Unaligned
+    place = position // within
+    if first.fixed:
+        return (*constant(place, first.fixed), *rest), (*constant(first.size - place, first.fixed), *rest)
+    if first.segments is None:
+        first.segments = (free(place), free(first.size - place))
+        mark((first,), ordered=first.ordered, read=first.read)
+    before: list[Axis] = []
+    after: list[Axis] = []
+    start = 0
+    for segment in first.segments:
+        size = size_of(segment)
+        if start + size <= place:
+            before.append(segment)
+        elif start >= place:
+            after.append(segment)
+        else:
+            left, right = cut(segment, place - start)
+            before.append(left)
+            after.append(right)
+        start += size
+    return (*joined(before), *rest), (*joined(after), *rest)
+
+
+def joined(axes: Sequence[Axis]) -> Axis:
+    """The axis of a concatenation."""
+    if len(axes) == 1:
+        return axes[0]
+    size = sum(map(size_of, axes))
+    reasons = [is_fixed(axis) or ("size 1" if not axis else "") for axis in axes]
+    if all(reasons) and any(axes):
+        return constant(size, next(reason for axis, reason in zip(axes, reasons, strict=True) if axis))
+    return (Space(size, segments=tuple(axes)),)
+
+
+def regroup(axis: Iterable[Space], sizes: Sequence[int]) -> list[Axis]:
+    """Cut a product, in row-major order, into axes of these sizes.
+
+    Raises:
+        Unaligned: a boundary lies within a factor.
+    """
+    pending = [*axis][::-1]
+    found: list[Axis] = []
+    for size in sizes:
+        taken: list[Space] = []
+        while size > 1:
+            space = _take(pending)
+            if space is None:
+                raise Unaligned
+            while space.fixed and size % space.size and space.size % size and pending and pending[-1].fixed:
+                space = Space(space.size * pending.pop().size, space.fixed)
+            if size % space.size == 0:
+                taken.append(space)
+                size //= space.size
+            else:
+                outer, inner = factor(space, size)
+                pending.extend(inner[::-1])
+                taken.extend(outer)
+                size = 1
+        found.append(tuple(taken))
+    if _take(pending):
+        raise Unaligned
+    return found
