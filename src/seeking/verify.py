@@ -1,6 +1,7 @@
 """Prove that the base model is a sub-network of the motivated model."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +26,15 @@ class Verification:
         difference: greatest difference of the outputs, relative to the base's greatest output.
         layer: the first layer of the base, in the order of the forward pass, at which the two differ.
         reason: one sentence for people.
+        contained: False where no map between these two models can be exact: what differs is not which weights are
+            shared, but something that the motivated model does besides.
     """
 
     exact: bool
     difference: float
     layer: str | None
     reason: str
+    contained: bool = True
 
     def __bool__(self) -> bool:
         return self.exact
@@ -101,38 +105,51 @@ def verify(
             if name in shapes
         }
         blank = weights_map.embed(weights, blank)
+        extra = _extra_modules(motivated, weights_map)
         recording = _hooks(motivated, _recording(large, watched.values()))
-        with _holding(motivated, blank), _hooks(motivated, narrow), recording:
+        passing = _hooks(motivated, _recording(large, extra, with_input=True))
+        with _holding(motivated, blank), _hooks(motivated, narrow), recording, passing:
             try:
                 theirs = run(motivated, batch)
             except Exception as error:
                 return Verification(False, float("inf"), None, f"the motivated model refuses the input: {error}")
 
     # Of a forward of the user's own, such as one to a loss, the model's output says more than what it returns.
-    difference, problem = _compare_outputs(dict(small).get("", ours), dict(large).get("", theirs))
-    counterparts: dict[str, list[Any]] = {}
-    for name, output in large:
-        counterparts.setdefault(name, []).append(output)
-    before = None
+    final = dict(small).get("", ours), dict(large).get("", theirs)
+    counterparts: dict[str, list[tuple[int, Any]]] = {}
+    for place, (name, output) in enumerate(large):
+        counterparts.setdefault(name, []).append((place, output))
+    before, passed = None, -1
+    apart = None
     for name, ours in small:
         if not name or not isinstance(ours, Tensor):
             continue
         outputs = counterparts.get(watched[name])
         if not outputs:
-            apart = f"{name}: its counterpart {watched[name]} is not run"
-        else:
-            theirs = _restrict(base.get_submodule(name), ours, outputs.pop(0), weights_map.entries[f"{name}.weight"])
-            if theirs is None:
-                continue
-            if (gap := _gap(ours, theirs)) <= tolerance:
-                before = name
-                continue
-            apart = f"{name} in the base and {watched[name]} in the motivated model differ by {gap:.1e}"
-        reason = f"{apart}; " + (f"{before}, run before it, agrees" if before else "it is the first layer compared")
-        return Verification(False, difference, name, reason)
+            apart = name, f"{name}: its counterpart {watched[name]} is not run", len(large), 1.0
+            break
+        place, theirs = outputs.pop(0)
+        theirs = _restrict(base.get_submodule(name), ours, theirs, weights_map.entries[f"{name}.weight"])
+        if theirs is None:
+            continue
+        if (gap := _gap(ours, theirs)) > tolerance:
+            words = f"{name} in the base and {watched[name]} in the motivated model differ by {gap:.1e}"
+            apart = name, words, place, _proportion(ours, theirs, tolerance)
+            break
+        before, passed = name, place
+    difference, problem = _compare_outputs(*final)
+    if apart:
+        name, words, place, proportion = apart
+        reason = f"{words}; " + (f"{before}, run before it, agrees" if before else "it is the first layer compared")
+        modules = base.get_submodule(name), motivated.get_submodule(watched[name])
+        why = _obstacle(motivated, extra, large[passed + 1 : place], tolerance) or _settings(*modules)
+        if not why and proportion != 1.0:
+            why = f"a constant factor, {proportion:.4g}, that the forward pass takes from the size of the model"
+        return Verification(False, difference, name, f"{reason}: {why}" if why else reason, contained=not why)
     if difference > tolerance:
         reason = f"{problem} after {before}, the last layer compared, which agrees" if before else problem
-        return Verification(False, difference, None, reason)
+        why = _obstacle(motivated, extra, large[passed + 1 :], tolerance)
+        return Verification(False, difference, None, f"{reason}: {why}" if why else reason, contained=not why)
     return Verification(True, difference, None, f"exact: greatest relative difference {difference:.1e}")
 
 
@@ -208,13 +225,59 @@ def _hooks(model: nn.Module, hooks: Mapping[str, Callable[[nn.Module, Any, Any],
             handle.remove()
 
 
-def _recording(runs: list[tuple[str, Any]], names: Iterable[str]) -> dict[str, Callable[[nn.Module, Any, Any], None]]:
+def _recording(
+    runs: list[tuple[str, Any]], names: Iterable[str], with_input: bool = False
+) -> dict[str, Callable[[nn.Module, Any, Any], None]]:
     """Hooks that append each module's outputs, in the order in which they come; the root's name is empty."""
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda module, inputs, output: runs.append((name, output))
+        return lambda module, inputs, output: runs.append((name, (inputs, output) if with_input else output))
 
-    return {name: hook(name) for name in ("", *names)}
+    return {name: hook(name) for name in (names if with_input else ("", *names))}
+
+
+def _extra_modules(motivated: nn.Module, weights_map: WeightsMap) -> list[str]:
+    """The outermost modules of the motivated model that hold nothing of the base, such as extra blocks."""
+    shared = {""}
+    for entry in weights_map.entries.values():
+        path = entry.target.split(".")
+        shared.update(".".join(path[:end]) for end in range(1, len(path)))
+    return [
+        name
+        for name, module in motivated.named_modules()
+        if name not in shared
+        and name.rpartition(".")[0] in shared
+        and next(itertools.chain(module.parameters(), module.buffers()), None) is not None
+    ]
+
+
+def _obstacle(motivated: nn.Module, extra: Iterable[str], runs: Iterable[tuple[str, Any]], tolerance: float) -> str:
+    """What only the motivated model has and does not let its input through, among what ran."""
+    for name, run in runs:
+        if name in extra:
+            inputs, outputs = (tensors_in(value) for value in run)
+            if inputs and outputs and not _gap(inputs[0], outputs[0]) <= tolerance:
+                kind = type(motivated.get_submodule(name)).__name__
+                return f"{name} ({kind}), which only the motivated model has, changes its input though its weights are zero"
+    return ""
+
+
+def _settings(small: nn.Module, large: nn.Module) -> str:
+    """How two layers differ that no weights can make up for."""
+    for name, ours in vars(small).items():
+        theirs = getattr(large, name, None)
+        if type(ours) is type(theirs) is float and ours != theirs and name != "momentum":
+            return f"{name} is {ours:g} in the base and {theirs:g} in the motivated model"
+    return ""
+
+
+def _proportion(ours: Tensor, theirs: Tensor, tolerance: float) -> float:
+    """The constant that one tensor is the other times; 1 if there is none."""
+    if ours.shape != theirs.shape:
+        return 1.0
+    ours, theirs = ours.double(), theirs.double()
+    factor = float((ours * theirs).sum() / (theirs * theirs).sum().clamp_min(1e-30))
+    return factor if factor > 0 and _gap(ours, factor * theirs) <= tolerance else 1.0
 
 
 def _counterparts(weights_map: WeightsMap) -> dict[str, str]:
@@ -234,7 +297,9 @@ def _restrict(module: nn.Module, ours: Tensor, theirs: Tensor, weight: Entry) ->
     sizes = [output.shape[dim] if output.ndim > 1 else 0 for output in (ours, theirs)]
     if not weight.index or sizes != [weight.shape[rows], weight.target_shape[rows]]:
         return None
-    return theirs.index_select(dim, torch.tensor(list(weight.index[rows]), device=theirs.device))
+    mapped = theirs.index_select(dim, torch.tensor(list(weight.index[rows]), device=theirs.device))
+    # A norm within each head sees more heads in the motivated model.
+    return mapped if mapped.shape == ours.shape else None
 
 
 def _gap(ours: Tensor, theirs: Tensor) -> float:
@@ -252,6 +317,8 @@ def _compare_outputs(ours: Any, theirs: Any) -> tuple[float, str]:
     left, right = ([t for t in tensors_in(output) if t.is_floating_point()] for output in (ours, theirs))
     if not left:
         raise SeekingError(f"the base model's output holds no tensor to compare: it is a {type(ours).__name__}")
+    if len(left) == len(right):
+        left, right = (list(side) for side in zip(*map(_comparable, left, right), strict=True))
     if [t.shape for t in left] != [t.shape for t in right]:
         return float("inf"), (
             f"the outputs have different shapes, {[list(t.shape) for t in left]} in the base "
@@ -259,6 +326,18 @@ def _compare_outputs(ours: Any, theirs: Any) -> tuple[float, str]:
         )
     difference = max(map(_gap, left, right))
     return difference, f"the outputs differ by {difference:.1e}"
+
+
+def _comparable(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    """Two outputs, of which the motivated model's may be wider, as hidden states are: what it has more is zero.
+
+    Where they are of one shape they are compared as they are, else by their sums and sums of squares.
+    """
+    wider = [dim for dim in range(min(ours.ndim, theirs.ndim)) if ours.shape[dim] < theirs.shape[dim]]
+    if ours.ndim != theirs.ndim or not wider:
+        return ours, theirs
+    ours, theirs = (torch.stack([t.double().sum(wider), t.double().square().sum(wider)]) for t in (ours, theirs))
+    return ours, theirs
 
 
 def _partial_norms(base: nn.Module, weights_map: WeightsMap) -> dict[str, tuple[str, Tensor]]:

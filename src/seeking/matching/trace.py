@@ -141,14 +141,18 @@ class Tracer(TorchDispatchMode):
         given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         if not given and str(kwargs.get("device")) == "meta":
             kwargs["device"] = "cpu"  # A constant: its values may decide the way through the model.
+        if any(tensor.is_meta for tensor in given) and kwargs.get("device") is not None:
+            kwargs["device"] = "meta"
         if any(tensor.is_meta for tensor in given) and not all(tensor.is_meta for tensor in given):
             args, kwargs = tree_map(self._on_meta, (args, kwargs))
             given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        output = func(*args, **kwargs)
+        name = func.overloadpacket.__name__
+        output = _quickly(name, args, given) if len(kwargs) == 0 else None
+        if output is None:
+            output = func(*args, **kwargs)
         made = [value for value in tree_leaves(output) if isinstance(value, Tensor)]
         if not given or not made:
             return output
-        name = func.overloadpacket.__name__
         try:
             axes = RULES.get(name, _elementwise)(self, args, kwargs, made)
         except Unaligned:
@@ -171,6 +175,20 @@ class Tracer(TorchDispatchMode):
         return twin
 
 
+QUICK = {"mul", "add", "sub", "div", "neg", "rsqrt", "silu", "gelu", "relu", "sigmoid", "tanh", "exp", "cos", "sin"}
+
+
+def _quickly(name: str, args: Sequence[Any], given: Sequence[Tensor]) -> Tensor | None:
+    """The result of a common operation on floats without its meta kernel, which is slow; None for other operations."""
+    first = given[0] if name in QUICK and given else None
+    if first is None or not all(tensor.is_meta and tensor.dtype == first.dtype for tensor in given):
+        return None
+    if not first.is_floating_point() or any(isinstance(value, complex) for value in args):
+        return None
+    shape = first.shape if len(given) == 1 else torch.broadcast_shapes(*(tensor.shape for tensor in given))
+    return torch.empty(shape, dtype=first.dtype, device="meta")
+
+
 Rule = Callable[[Tracer, Sequence[Any], Mapping[str, Any], list[Tensor]], list[list[Axis]]]
 """From an operation's arguments and results to the axes of the results."""
 
@@ -188,11 +206,12 @@ def operation(*names: str) -> Callable[[Rule], Rule]:
 
 
 def _attempt(one: Axis, other: Axis) -> None:
-    """Unify if possible: a coincidence of sizes that is none must not end the trace."""
+    """Unify, or, where boundaries do not meet, note that these channels can only be taken as they are."""
     try:
         unify(one, other)
     except Unaligned:
-        pass
+        fix(one, "number of channels that are mixed across uneven boundaries")
+        fix(other, "number of channels that are mixed across uneven boundaries")
 
 
 def _unknown(tracer: Tracer, source: Tensor, result: Tensor) -> list[Axis]:
