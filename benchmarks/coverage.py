@@ -8,14 +8,15 @@ verified with random weights on a small input. ``--only TEXT`` tries the pairs w
 
 import argparse
 import collections
-import concurrent.futures
 import dataclasses
 import itertools
+import multiprocessing
 import os
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,51 @@ from torch import nn
 import seeking
 from seeking.errors import NotContainedError
 from seeking.matching.inputs import example_inputs
-from seeking.weights_map import tensors
 
-SIZES = """zepto atto femto pico nano xxxs xxs xs tiny ti t mini micro little s small m medium l base b large xl xlarge
-xxlarge huge h giant g gigantic enormous n lite""".split()
+SIZES = set(
+    [
+        "zepto",
+        "atto",
+        "femto",
+        "pico",
+        "nano",
+        "xxxs",
+        "xxs",
+        "xs",
+        "tiny",
+        "ti",
+        "t",
+        "mini",
+        "micro",
+        "little",
+        "s",
+        "small",
+        "m",
+        "medium",
+        "l",
+        "base",
+        "b",
+        "large",
+        "xl",
+        "xlarge",
+        "xxlarge",
+        "huge",
+        "h",
+        "giant",
+        "g",
+        "gigantic",
+        "enormous",
+        "n",
+        "lite",
+    ]
+)
 RESOLUTION = re.compile(r"_(1[0-9]{2}|2[0-9]{2}|3[0-9]{2}|4[0-9]{2}|5[0-9]{2}|1024)(to\d+)?$")
 LIMIT = 150_000_000
 """Parameters of the largest model that is run."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class Candidate:
     """Two models to try."""
 
     library: str
@@ -54,7 +89,7 @@ class Pair:
 class Outcome:
     """What came of it."""
 
-    pair: Pair
+    pair: Candidate
     status: str
     """``exact``, ``not contained``, ``differs`` or ``error``."""
     reason: str
@@ -77,15 +112,15 @@ def blank(make: Callable[[str], nn.Module], name: str) -> nn.Module:
         return make(name).to("meta")
 
 
-def neighbours(library: str, groups: dict[str, list[str]], pool: concurrent.futures.Executor) -> Iterator[Pair]:
+def neighbours(library: str, groups: dict[str, list[str]], pool: Pool) -> Iterator[Candidate]:
     """Pairs of models of a family that are next to each other in size."""
     every = [name for names in groups.values() for name in names]
-    size_of = dict(zip(every, pool.map(_size, itertools.repeat(library), every, chunksize=8), strict=True))
+    size_of = dict(zip(every, pool.starmap(_size, [(library, name) for name in every], chunksize=8), strict=True))
     for family, names in groups.items():
         sized = sorted((size_of[name], name) for name in names if size_of[name] <= LIMIT)
-        for (small, base), (large, motivated) in zip(sized, sized[1:], strict=False):
+        for (small, base), (large, motivated) in itertools.pairwise(sized):
             if large > 1.02 * small:
-                yield Pair(library, family, base, motivated)
+                yield Candidate(library, family, base, motivated)
 
 
 def _size(library: str, name: str) -> int:
@@ -99,8 +134,12 @@ def timm_groups() -> dict[str, list[str]]:
         words = name.split("_")
         kept = [re.sub(r"\d+[a-z]{0,2}$", "*", words[0])]
         for place, word in enumerate(words[1:], 1):
-            size = place < 3 and not word.startswith("patch") and re.fullmatch(
-                r"[a-z]{1,2}\d{1,3}[a-z]?|\d{2,3}[a-z]{0,2}|x\d+|\d+x\d+d|w\d+|d\d+|\d+[wsx]\d+[wd]\d*s?", word
+            size = (
+                place < 3
+                and not word.startswith("patch")
+                and re.fullmatch(
+                    r"[a-z]{1,2}\d{1,3}[a-z]?|\d{2,3}[a-z]{0,2}|x\d+|\d+x\d+d|w\d+|d\d+|\d+[wsx]\d+[wd]\d*s?", word
+                )
             )
             kept.append("*" if word in SIZES or size else word)
         return "_".join(kept)
@@ -142,7 +181,8 @@ def torchvision_model(name: str) -> nn.Module:
     """A model of torchvision with ten classes."""
     import torchvision
 
-    return torchvision.models.get_model(name, weights=None, num_classes=10)
+    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=10)
+    return model
 
 
 def transformers_models() -> dict[str, dict[str, Callable[[], nn.Module]]]:
@@ -258,7 +298,7 @@ def transformers_models() -> dict[str, dict[str, Callable[[], nn.Module]]]:
     }  # fmt: skip
 
 
-def makers(pair: Pair) -> Iterator[Callable[[str], nn.Module]]:
+def makers(pair: Candidate) -> Iterator[Callable[[str], nn.Module]]:
     """Ways to make the models of a pair, those for small inputs first."""
     if pair.library == "timm":
         for size in (64, 96, 112, 128, 192):
@@ -270,7 +310,7 @@ def makers(pair: Pair) -> Iterator[Callable[[str], nn.Module]]:
         yield lambda name: transformers_models()[pair.family][name]()
 
 
-def prepared(pair: Pair) -> tuple[Callable[[str], nn.Module], Any]:
+def prepared(pair: Candidate) -> tuple[Callable[[str], nn.Module], Any]:
     """A way to make both models that works, and a small input for them."""
     last: Exception | None = None
     for make in makers(pair):
@@ -299,7 +339,7 @@ def _random(batch: Any) -> Any:
     return batch
 
 
-def attempt(pair: Pair) -> Outcome:
+def attempt(pair: Candidate) -> Outcome:
     """Derive the map of a pair on the meta device and verify it."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -338,7 +378,9 @@ def page(outcomes: list[Outcome]) -> str:
                 f"| {library} | {families} | {len(its)} | {tally['not contained']} | {tally['exact']} | "
                 f"{tally['differs'] + tally['error']} | {100 * tally['exact'] / max(1, containable):.1f} % |"
             )
-    head = "| library | families | pairs | not contained | exact | fail | exact of containable |\n" + "| --- " * 7 + "|\n"
+    head = (
+        "| library | families | pairs | not contained | exact | fail | exact of containable |\n" + "| --- " * 7 + "|\n"
+    )
     rows = [
         f"| {o.pair.family} | {o.pair.base} | {o.pair.motivated} | {o.parameters[0] / 1e6:.2f} | "
         f"{o.parameters[1] / 1e6:.2f} | {o.shared:.0f} % | {o.status} | "
@@ -360,7 +402,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    with concurrent.futures.ProcessPoolExecutor(options.workers, max_tasks_per_child=40) as pool:
+    with multiprocessing.get_context("spawn").Pool(options.workers, maxtasksperchild=40) as pool:
         outcomes = walk(pool, options.only)
     text = page(outcomes)
     print(text.partition("\n\n")[0])
@@ -369,22 +411,23 @@ def main() -> None:
         options.output.write_text(before + text, encoding="utf-8")
 
 
-def walk(pool: concurrent.futures.Executor, only: str) -> list[Outcome]:
+def walk(pool: Pool, only: str) -> list[Outcome]:
     """Try every pair whose name holds a text."""
     pairs = []
     for family, sizes in transformers_models().items():
         names = list(sizes)
-        pairs += [Pair("transformers", family, a, b) for a, b in zip(names, names[1:], strict=False)]
+        pairs += [Candidate("transformers", family, a, b) for a, b in itertools.pairwise(names)]
     if not only.startswith("transformers"):
         pairs += neighbours("torchvision", TORCHVISION, pool)
     if not only.startswith(("transformers", "torchvision")):
         pairs += neighbours("timm", timm_groups(), pool)
     pairs = [pair for pair in pairs if only in str(pair)]
     outcomes = []
-    for done, outcome in enumerate(pool.map(attempt, pairs), 1):
+    for done, outcome in enumerate(pool.imap(attempt, pairs), 1):
         outcomes.append(outcome)
         print(
-            f"{done}/{len(pairs)} {outcome.pair}: {outcome.status}, {outcome.seconds:.2f} s: {outcome.reason}", flush=True
+            f"{done}/{len(pairs)} {outcome.pair}: {outcome.status}, {outcome.seconds:.2f} s: {outcome.reason}",
+            flush=True,
         )
     return outcomes
 

@@ -24,8 +24,9 @@ from seeking.conditions import (
 )
 from seeking.conditions import parse as parse_condition
 from seeking.errors import NotContainedError, RunError, SeekingError
-from seeking.matching import Override, match
+from seeking.matching import MatchWarning, Override, match
 from seeking.pair import Pair
+from seeking.transfer import embed, extract
 from seeking.verify import Verification, verify
 from seeking.weights_map import Entry, Index, WeightsMap
 
@@ -40,6 +41,7 @@ __all__ = [
     "Entry",
     "Every",
     "Index",
+    "MatchWarning",
     "MatchedCount",
     "Never",
     "NotContainedError",
@@ -53,6 +55,8 @@ __all__ = [
     "Trainer",
     "Verification",
     "WeightsMap",
+    "embed",
+    "extract",
     "match",
     "parse_condition",
     "recalibrate",

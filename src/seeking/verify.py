@@ -13,7 +13,11 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_map
 
 from seeking.errors import SeekingError
+from seeking.matching.trace import call
 from seeking.weights_map import Entry, WeightsMap, tensors, tensors_in
+
+Runs = list[tuple[str, Any]]
+"""Names of modules with their outputs, in the order in which they ran."""
 
 
 @dataclass(frozen=True)
@@ -78,91 +82,99 @@ def verify(
         name = min(missing)
         return Verification(False, float("inf"), name.rpartition(".")[0], f"the map has no entry for {name}")
     weights_map.check(base, motivated)
-    run = forward or _call
+    run = forward or call
     batch = tree_map(_full, batch)
-
     weights = _random_weights(base, seed)
-    # Batch normalisation divides by the variance: it stays as it is where nothing is mapped.
-    blank = {
-        name: tensor.clone()
-        if name.endswith("running_var") or not tensor.is_floating_point()
-        else torch.zeros_like(tensor, dtype=_full(tensor).dtype)
-        for name, tensor in tensors(motivated).items()
-    }
     watched = _counterparts(weights_map)
-    small: list[tuple[str, Any]] = []
-    large: list[tuple[str, Any]] = []
-    with torch.no_grad(), _evaluation(base), _evaluation(motivated):
-        with _holding(base, weights), _hooks(base, _recording(small, watched)):
+    extra = extra_modules(motivated, weights_map)
+    small: Runs = []
+    with torch.no_grad(), evaluation(base), evaluation(motivated):
+        with _holding(base, weights), _hooks(base, _recording(small, ["", *watched])):
             try:
-                ours = run(base, batch)
+                small.append(("", run(base, batch)))
             except Exception as error:
                 raise SeekingError(f"the base model refuses the input: {error}") from error
-        shapes = {name: output.shape for name, output in small if isinstance(output, Tensor)}
-        narrow = {
-            target: _normalising_mapped(base.get_submodule(name), shapes[name], index)
-            for name, (target, index) in _partial_norms(base, weights_map).items()
-            if name in shapes
-        }
-        blank = weights_map.embed(weights, blank)
-        extra = _extra_modules(motivated, weights_map)
-        recording = _hooks(motivated, _recording(large, watched.values()))
-        passing = _hooks(motivated, _recording(large, extra, with_input=True))
-        with _holding(motivated, blank), _hooks(motivated, narrow), recording, passing:
-            try:
-                theirs = run(motivated, batch)
-            except Exception as error:
-                return Verification(False, float("inf"), None, f"the motivated model refuses the input: {error}")
+        narrow = _narrowed_norms(base, weights_map, small)
+        verdicts = []
+        for scale in (0.0, 1.0):
+            large: Runs = []
+            held = weights_map.embed(weights, _neutral(motivated, extra, scale))
+            watching = _recording(large, ["", *watched.values()]), _recording(large, extra, with_input=True)
+            with _holding(motivated, held), _hooks(motivated, narrow), _hooks(motivated, *watching):
+                try:
+                    large.append(("", run(motivated, batch)))
+                except Exception as error:
+                    reason = f"the motivated model refuses the input: {error}"
+                    return Verification(False, float("inf"), None, reason, contained=False)
+            verdicts.append(_judge(base, motivated, weights_map, small, large, tolerance))
+            if verdicts[-1].exact or verdicts[-1].contained:
+                return verdicts[-1]
+    return verdicts[0]
+
+
+def _judge(
+    base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, small: Runs, large: Runs, tolerance: float
+) -> Verification:
+    """Compare what was recorded, layer by layer and at the end."""
+    watched = _counterparts(weights_map)
+    extra = set(extra_modules(motivated, weights_map))
+    runs: dict[str, list[tuple[int, Any]]] = {}
+    for place, (name, output) in enumerate(large):
+        runs.setdefault(name, []).append((place, output))
+    before, passed = "", -1
+
+    def apart(words: str, layer: str | None, end: int, why: str = "") -> Verification:
+        words += f"; {before}, run before it, agrees" if before else "; it is the first layer compared"
+        why = _obstacle(motivated, [run for run in large[passed + 1 : end] if run[0] in extra], tolerance) or why
+        return Verification(False, difference, layer, f"{words}: {why}" if why else words, contained=not why)
 
     # Of a forward of the user's own, such as one to a loss, the model's output says more than what it returns.
-    final = dict(small).get("", ours), dict(large).get("", theirs)
-    counterparts: dict[str, list[tuple[int, Any]]] = {}
-    for place, (name, output) in enumerate(large):
-        counterparts.setdefault(name, []).append((place, output))
-    before, passed = None, -1
-    apart = None
+    difference, problem = compare_outputs(small[0 if small[0][0] == "" else -1][1], large[-1][1])
     for name, ours in small:
         if not name or not isinstance(ours, Tensor):
             continue
-        outputs = counterparts.get(watched[name])
-        if not outputs:
-            apart = name, f"{name}: its counterpart {watched[name]} is not run", len(large), 1.0
-            break
-        place, theirs = outputs.pop(0)
-        theirs = _restrict(base.get_submodule(name), ours, theirs, weights_map.entries[f"{name}.weight"])
+        if not runs.get(watched[name]):
+            return apart(f"{name}: its counterpart {watched[name]} is not run", name, len(large))
+        place, whole = runs[watched[name]].pop(0)
+        theirs = _restrict(base.get_submodule(name), ours, whole, weights_map.entries[f"{name}.weight"])
         if theirs is None:
             continue
-        if (gap := _gap(ours, theirs)) > tolerance:
+        gap = relative_difference(ours, theirs)
+        if gap > tolerance:
             words = f"{name} in the base and {watched[name]} in the motivated model differ by {gap:.1e}"
-            apart = name, words, place, _proportion(ours, theirs, tolerance)
-            break
+            modules = base.get_submodule(name), motivated.get_submodule(watched[name])
+            return apart(words, name, place, _settings(*modules) or _factor(ours, theirs, tolerance))
         before, passed = name, place
-    difference, problem = _compare_outputs(*final)
-    if apart:
-        name, words, place, proportion = apart
-        reason = f"{words}; " + (f"{before}, run before it, agrees" if before else "it is the first layer compared")
-        modules = base.get_submodule(name), motivated.get_submodule(watched[name])
-        why = _obstacle(motivated, extra, large[passed + 1 : place], tolerance) or _settings(*modules)
-        if not why and proportion != 1.0:
-            why = f"a constant factor, {proportion:.4g}, that the forward pass takes from the size of the model"
-        return Verification(False, difference, name, f"{reason}: {why}" if why else reason, contained=not why)
     if difference > tolerance:
-        reason = f"{problem} after {before}, the last layer compared, which agrees" if before else problem
-        why = _obstacle(motivated, extra, large[passed + 1 :], tolerance)
-        return Verification(False, difference, None, f"{reason}: {why}" if why else reason, contained=not why)
+        return apart(problem, None, len(large))
     return Verification(True, difference, None, f"exact: greatest relative difference {difference:.1e}")
+
+
+def _neutral(motivated: nn.Module, extra: Iterable[str], scale: float) -> dict[str, Tensor]:
+    """Tensors that contribute nothing; in extra modules, vectors that scale have this value.
+
+    Zero lets most blocks hand their input through; one does where the input itself is scaled (MetaFormers).
+    """
+    scales = {
+        id(parameter)
+        for name in extra
+        for path, parameter in motivated.get_submodule(name).named_parameters()
+        if scale and parameter.ndim < 2 and not path.endswith("bias")
+    }
+    made: dict[int, Tensor] = {}
+    for name, tensor in tensors(motivated).items():
+        if id(tensor) not in made:
+            # Batch normalisation divides by the variance: it stays as it is where nothing is mapped.
+            stays = name.endswith("running_var") or not tensor.is_floating_point()
+            value = scale if id(tensor) in scales else 0.0
+            made[id(tensor)] = tensor.clone() if stays else torch.full_like(_full(tensor), value)
+    return {name: made[id(tensor)] for name, tensor in tensors(motivated).items()}
 
 
 def _full(value: Any) -> Any:
     """In float32 what is in half precision."""
     half = isinstance(value, Tensor) and value.is_floating_point() and value.element_size() < 4
     return value.float() if half else value
-
-
-def _call(model: nn.Module, batch: Any) -> Any:
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
 
 
 def _random_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
@@ -191,7 +203,8 @@ def _random_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, and back."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -215,9 +228,9 @@ def _holding(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hooks(model: nn.Module, hooks: Mapping[str, Callable[[nn.Module, Any, Any], Any]]) -> Iterator[None]:
+def _hooks(model: nn.Module, *hooks: Mapping[str, Callable[[nn.Module, Any, Any], Any]]) -> Iterator[None]:
     """The model with forward hooks on modules, by name."""
-    handles = [model.get_submodule(name).register_forward_hook(hook) for name, hook in hooks.items()]
+    handles = [model.get_submodule(name).register_forward_hook(hook) for some in hooks for name, hook in some.items()]
     try:
         yield
     finally:
@@ -226,17 +239,17 @@ def _hooks(model: nn.Module, hooks: Mapping[str, Callable[[nn.Module, Any, Any],
 
 
 def _recording(
-    runs: list[tuple[str, Any]], names: Iterable[str], with_input: bool = False
+    runs: Runs, names: Iterable[str], with_input: bool = False
 ) -> dict[str, Callable[[nn.Module, Any, Any], None]]:
     """Hooks that append each module's outputs, in the order in which they come; the root's name is empty."""
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         return lambda module, inputs, output: runs.append((name, (inputs, output) if with_input else output))
 
-    return {name: hook(name) for name in (names if with_input else ("", *names))}
+    return {name: hook(name) for name in names}
 
 
-def _extra_modules(motivated: nn.Module, weights_map: WeightsMap) -> list[str]:
+def extra_modules(motivated: nn.Module, weights_map: WeightsMap) -> list[str]:
     """The outermost modules of the motivated model that hold nothing of the base, such as extra blocks."""
     shared = {""}
     for entry in weights_map.entries.values():
@@ -251,14 +264,13 @@ def _extra_modules(motivated: nn.Module, weights_map: WeightsMap) -> list[str]:
     ]
 
 
-def _obstacle(motivated: nn.Module, extra: Iterable[str], runs: Iterable[tuple[str, Any]], tolerance: float) -> str:
-    """What only the motivated model has and does not let its input through, among what ran."""
-    for name, run in runs:
-        if name in extra:
-            inputs, outputs = (tensors_in(value) for value in run)
-            if inputs and outputs and not _gap(inputs[0], outputs[0]) <= tolerance:
-                kind = type(motivated.get_submodule(name)).__name__
-                return f"{name} ({kind}), which only the motivated model has, changes its input though its weights are zero"
+def _obstacle(motivated: nn.Module, runs: Runs, tolerance: float) -> str:
+    """What of the extra modules that ran does not let its input through."""
+    for name, (given, output) in runs:
+        before, after = tensors_in(given), tensors_in(output)
+        if before and after and not relative_difference(before[0], after[0]) <= tolerance:
+            kind = type(motivated.get_submodule(name)).__name__
+            return f"{name} ({kind}), which only the motivated model has, changes its input even where it adds nothing"
     return ""
 
 
@@ -271,13 +283,15 @@ def _settings(small: nn.Module, large: nn.Module) -> str:
     return ""
 
 
-def _proportion(ours: Tensor, theirs: Tensor, tolerance: float) -> float:
-    """The constant that one tensor is the other times; 1 if there is none."""
+def _factor(ours: Tensor, theirs: Tensor, tolerance: float) -> str:
+    """Whether one tensor is a multiple of the other."""
     if ours.shape != theirs.shape:
-        return 1.0
+        return ""
     ours, theirs = ours.double(), theirs.double()
     factor = float((ours * theirs).sum() / (theirs * theirs).sum().clamp_min(1e-30))
-    return factor if factor > 0 and _gap(ours, factor * theirs) <= tolerance else 1.0
+    if factor <= 0 or relative_difference(ours, factor * theirs) > tolerance:
+        return ""
+    return f"a constant factor, {factor:.4g}, that the forward pass takes from the size of the model"
 
 
 def _counterparts(weights_map: WeightsMap) -> dict[str, str]:
@@ -302,7 +316,7 @@ def _restrict(module: nn.Module, ours: Tensor, theirs: Tensor, weight: Entry) ->
     return mapped if mapped.shape == ours.shape else None
 
 
-def _gap(ours: Tensor, theirs: Tensor) -> float:
+def relative_difference(ours: Tensor, theirs: Tensor) -> float:
     """Greatest difference relative to the greatest entry."""
     if ours.shape != theirs.shape:
         return float("inf")
@@ -313,7 +327,8 @@ def _gap(ours: Tensor, theirs: Tensor) -> float:
     return gap if gap == gap else float("inf")
 
 
-def _compare_outputs(ours: Any, theirs: Any) -> tuple[float, str]:
+def compare_outputs(ours: Any, theirs: Any) -> tuple[float, str]:
+    """Greatest relative difference of two models' outputs, and a sentence about it."""
     left, right = ([t for t in tensors_in(output) if t.is_floating_point()] for output in (ours, theirs))
     if not left:
         raise SeekingError(f"the base model's output holds no tensor to compare: it is a {type(ours).__name__}")
@@ -324,7 +339,7 @@ def _compare_outputs(ours: Any, theirs: Any) -> tuple[float, str]:
             f"the outputs have different shapes, {[list(t.shape) for t in left]} in the base "
             f"and {[list(t.shape) for t in right]} in the motivated model,"
         )
-    difference = max(map(_gap, left, right))
+    difference = max(map(relative_difference, left, right))
     return difference, f"the outputs differ by {difference:.1e}"
 
 
@@ -340,18 +355,22 @@ def _comparable(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
     return ours, theirs
 
 
-def _partial_norms(base: nn.Module, weights_map: WeightsMap) -> dict[str, tuple[str, Tensor]]:
-    """Base norms that are wider in the motivated model: their counterparts' names and where the base's channels are.
+def _narrowed_norms(
+    base: nn.Module, weights_map: WeightsMap, runs: Runs
+) -> dict[str, Callable[[nn.Module, Any, Tensor], Tensor | None]]:
+    """Hooks for the motivated model's norms that are wider than the base's, by name.
 
     Batch norms treat each channel for itself and need nothing.
     """
+    shapes = {name: output.shape for name, output in runs if isinstance(output, Tensor)}
     found = {}
     for name, entry in weights_map.entries.items():
         owner, _, leaf = name.rpartition(".")
         module = base.get_submodule(owner)
-        normalises = "Norm" in type(module).__name__ and not isinstance(module, (_NormBase, nn.GroupNorm))
-        if leaf == "weight" and len(entry.shape) == 1 and not entry.whole and normalises:
-            found[owner] = entry.target.rpartition(".")[0], torch.tensor(list(entry.index[0]))
+        normalises = "Norm" in type(module).__name__ and not isinstance(module, _NormBase)
+        if leaf == "weight" and len(entry.shape) == 1 and not entry.whole and normalises and owner in shapes:
+            index = torch.tensor(list(entry.index[0]))
+            found[entry.target.rpartition(".")[0]] = _normalising_mapped(module, shapes[owner], index)
     return found
 
 

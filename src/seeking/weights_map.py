@@ -91,7 +91,7 @@ class Entry:
         target: name of the motivated model's tensor.
         index: for each dimension of the base tensor, its positions in the target.
         target_shape: shape of the target.
-        origin: what decided it: ``name``, ``rule: …`` or ``user``.
+        origin: what decided it: ``name``, ``structure``, ``rule: …`` or ``user``.
     """
 
     target: str
@@ -208,7 +208,7 @@ class WeightsMap:
 
         Args:
             source: tensors by base name.
-            into: tensors by the motivated model's name; not changed.
+            into: tensors by the motivated model's name; not changed. One tensor under two names stays one.
 
         Returns:
             ``into`` with the mapped entries replaced, in new tensors where anything was replaced.
@@ -226,7 +226,8 @@ class WeightsMap:
                 target = result[entry.target] = target.clone()
                 written.add(entry.target)
             target[entry.mesh(target.device)] = tensor.to(target)
-        return result
+        replaced = {id(into[name]): result[name] for name in written}
+        return {name: replaced.get(id(into[name]), tensor) for name, tensor in result.items()}
 
     def extract(self, source: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Cut the base tensors out of the motivated model's; the inverse of ``embed``.
@@ -246,6 +247,31 @@ class WeightsMap:
                 target = self._tensor(source, entry)
                 result[name] = target[entry.mesh(target.device)].clone()
         return result
+
+    def then(self, larger: "WeightsMap") -> "WeightsMap":
+        """Compose two maps: the base in a medium model, and that in a large one, give the base in the large one.
+
+        Args:
+            larger: where the motivated model of this map lies in a larger one.
+
+        Raises:
+            SeekingError: the larger map is not one of this map's motivated model.
+        """
+        entries = {}
+        for name, entry in self.entries.items():
+            outer = larger._entry(entry.target)
+            if outer.shape != entry.target_shape:
+                raise SeekingError(
+                    f"{entry.target}: shape {list(entry.target_shape)} in the smaller map and {list(outer.shape)} in "
+                    "the larger; the motivated model of the one must be the base of the other"
+                )
+            index = []
+            for inner, around in zip(entry.index, outer.index, strict=True):
+                positions = list(around)
+                index.append(Index.of([positions[place] for place in inner]))
+            origin = entry.origin if entry.origin == outer.origin else f"{entry.origin}, {outer.origin}"
+            entries[name] = Entry(outer.target, tuple(index), outer.target_shape, origin)
+        return WeightsMap(entries, larger.motivated, larger.buffers)
 
     def __str__(self) -> str:
         """A table for people: a line for each block, with the share of its parameters that is the base's."""

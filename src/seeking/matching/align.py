@@ -50,7 +50,7 @@ def align(
     def visit(base_name: str, motivated_name: str) -> None:
         found[base_name] = motivated_name
         small, large = base.get_submodule(base_name), motivated.get_submodule(motivated_name)
-        partner = {name: name for name, _ in small.named_children()}
+        partner = {name: name for name in small._modules}
         stages = _stages(large)
         for prefix, blocks in _stages(small).items():
             others = stages.get(prefix, {})
@@ -66,7 +66,10 @@ def align(
                     [_kind(block) for block in blocks.values()], [_kind(block) for block in others.values()], depth
                 )
                 partner.update({name: names[place] for name, place in zip(blocks, places, strict=True)})
-        for name, child in small.named_children():
+        # Not named_children, which leaves out a module that stands there under a second name.
+        for name, child in small._modules.items():
+            if child is None:
+                continue
             full = f"{base_name}.{name}" if base_name else name
             there = f"{motivated_name}.{partner[name]}" if motivated_name else partner[name]
             there = renames.get(full, there)
@@ -101,7 +104,9 @@ def differing_types(base: nn.Module, motivated: nn.Module, base_name: str, motiv
 def _stages(module: nn.Module) -> dict[str, dict[str, nn.Module]]:
     """Runs of numbered children, by what stands before the number."""
     stages: dict[str, dict[str, nn.Module]] = {}
-    for name, child in module.named_children():
+    for name, child in module._modules.items():
+        if child is None:
+            continue
         numbered = re.fullmatch(r"(.*?)(\d+)", name)
         # Beside plain numbers, only blocks: conv1 and conv2 are layers, each with a role of its own.
         if numbered and (not numbered[1] or next(child.children(), None) is not None):

@@ -76,7 +76,7 @@ def match(
             raise unknown(kind, policy, get_args(known))
     overrides = overrides or {}
     small, large = tensors(base), tensors(motivated)
-    modules = {name for name, _ in base.named_modules()}
+    modules = {name for name, _ in base.named_modules(remove_duplicate=False)}
     for name in overrides:
         if name not in small and name not in modules:
             raise unknown("base tensor or module in overrides", name, [*small, *modules])
@@ -127,15 +127,13 @@ def match(
 
     entries = {}
     for name, tensor in small.items():
-        target = large[targets[name]]
+        shape = large[targets[name]].shape
         axes = spaces.motivated(targets[name])
-        index = [
-            chosen.index(axis, size, there) for axis, size, there in zip(axes, tensor.shape, target.shape, strict=True)
-        ]
+        index = [chosen.index(*dimension) for dimension in zip(axes, tensor.shape, shape, strict=True)]
         if name in given and not overrides[name].space:
-            index = [mine or derived for mine, derived in zip(given[name], index, strict=True)]
+            index = [derived if pinned is None else pinned for pinned, derived in zip(given[name], index, strict=True)]
         origin = "user" if name in overrides or chosen.is_pinned(axes) else spaces.origin(targets[name])
-        entries[name] = Entry(targets[name], tuple(index), tuple(target.shape), origin)
+        entries[name] = Entry(targets[name], tuple(index), tuple(shape), origin)
     return WeightsMap(
         entries,
         {name: tuple(tensor.shape) for name, tensor in large.items()},
@@ -182,9 +180,9 @@ class _Spaces:
         reason = "no example input could be made for it; give match a batch"
         for one in batches:
             try:
-                return tuple(
-                    trace(model, one, forward or call, known)
-                    for model, known in zip((base, motivated), self._ruled, strict=True)
+                return (
+                    trace(base, one, forward or call, self._ruled[0]),
+                    trace(motivated, one, forward or call, self._ruled[1]),
                 )
             except UntraceableError as error:
                 reason = str(error)
@@ -301,7 +299,7 @@ def _compare_dropout(base: nn.Module, motivated: nn.Module, modules_at: Mapping[
         warnings.warn(
             f"dropout or stochastic depth differs in {len(differing)} shared layers ({differing[0]}"
             + (", …" if len(differing) > 1 else "")
-            + "): what the models share is then trained at two rates. Give both models the same rates if that is not meant.",
+            + "): what the models share is trained at two rates. Give both models the same rates if that is not meant.",
             MatchWarning,
             stacklevel=3,
         )

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from seeking.matching.spaces import HEAD
+
 
 class Factor(NamedTuple):
     """One factor of a dimension.
@@ -76,7 +78,7 @@ def convolution(module: nn.Module) -> Structure | None:
 
 
 def _heads(heads: int, width: int) -> list[Factor]:
-    return [Factor("heads", heads), Factor("head size", width // heads, grows=False)]
+    return [Factor("heads", heads), Factor(HEAD, width // heads, grows=False)]
 
 
 @rule

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from seeking.errors import NotContainedError
-from seeking.matching.spaces import Axis, Space, size_of, terminal
+from seeking.matching.spaces import HEAD, Axis, Space, is_fixed, size_of, terminal
 
 
 class Dimension(NamedTuple):
@@ -99,7 +99,9 @@ def _solve_product(dimension: Dimension, axis: Axis, size: int, sizes: dict[Spac
     return True
 
 
-def _solve_sum(dimension: Dimension, segments: Iterable[Axis], size: int, sizes: dict[Space, int], absent: bool) -> bool:
+def _solve_sum(
+    dimension: Dimension, segments: Iterable[Axis], size: int, sizes: dict[Space, int], absent: bool
+) -> bool:
     unknown = []
     for segment in segments:
         part = value(segment, sizes)
@@ -145,12 +147,20 @@ def _differs(dimension: Dimension, space: Space | None = None, size: int | None 
     theirs = size_of(dimension.axis)
     made_of = describe(dimension.axis)
     message = f"{dimension.where}: {dimension.size} in the base, {theirs} in the motivated model"
-    if made_of != str(theirs):
-        message += f", there made of {made_of}"
-    if space is not None:
-        message += f"; the {space.fixed} is {size} in the base and {space.size} in the motivated model, it must be the same in both"
-        if space.fixed == "size of a head" and size and theirs % size == 0:
-            message += f" (a motivated model with {theirs // size} heads of {size} could contain the base)"
+    why = is_fixed(dimension.axis)
+    if why:
+        message += f"; the {why} must be the same in both"
+    elif space is not None:
+        message += (
+            f", made of {made_of}; the {space.fixed} is {size} in the base and {space.size} in the motivated model, "
+            "it must be the same in both"
+        )
+        if space.fixed == HEAD and size and theirs % size == 0:
+            message += f" (a motivated model with heads of {size} could contain the base)"
     elif dimension.size > theirs:
         message += "; the motivated model's is smaller"
+    elif made_of != str(theirs):
+        message += f", made of {made_of}; no part of these makes up the base's"
+    else:
+        message += "; by other tensors that share these channels it is another part of them"
     return NotContainedError(message)

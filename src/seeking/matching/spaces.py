@@ -12,6 +12,9 @@ from collections.abc import Iterable, Sequence
 
 Axis = tuple["Space", ...]
 
+HEAD = "size of a head"
+"""Why a space is fixed: attention scales the products of queries and keys by it."""
+
 
 class Unaligned(Exception):
     """Two axes whose parts do not begin and end at the same positions."""

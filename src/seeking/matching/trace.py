@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from seeking.matching.spaces import (
+    HEAD,
     Axis,
     Space,
     Unaligned,
@@ -44,7 +45,9 @@ def call(model: nn.Module, batch: Any) -> Any:
     return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
 
 
-def trace(model: nn.Module, batch: Any, forward: Forward = call, known: Mapping[str, list[Axis]] | None = None) -> dict[str, list[Axis]]:
+def trace(
+    model: nn.Module, batch: Any, forward: Forward = call, known: Mapping[str, list[Axis]] | None = None
+) -> dict[str, list[Axis]]:
     """Find what the dimensions of a model's parameters and buffers are made of.
 
     The model runs once in evaluation mode on the meta device: shapes flow through it, and no numbers. Integers keep
@@ -93,7 +96,11 @@ def trace(model: nn.Module, batch: Any, forward: Forward = call, known: Mapping[
         for axis in tracer.read(tensor):
             for space in axis:
                 _close(space)
-    return {name: tracer.axes[id(twins[id(tensor)])][1] for name, tensor in own.items() if id(twins[id(tensor)]) in tracer.axes}
+    return {
+        name: tracer.axes[id(twins[id(tensor)])][1]
+        for name, tensor in own.items()
+        if id(twins[id(tensor)]) in tracer.axes
+    }
 
 
 def _close(space: Space) -> None:
@@ -227,7 +234,9 @@ def _unknown(tracer: Tracer, source: Tensor, result: Tensor) -> list[Axis]:
     return axes
 
 
-def _elementwise(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
+def _elementwise(
+    tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]
+) -> list[list[Axis]]:
     """Broadcast arguments against each other; what every operation without a rule is taken for."""
     given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
     results = []
@@ -236,9 +245,7 @@ def _elementwise(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any],
         fits = False
         for tensor in given:
             offset = result.ndim - tensor.ndim
-            if offset < 0 or any(
-                size not in (1, result.shape[dim + offset]) for dim, size in enumerate(tensor.shape)
-            ):
+            if offset < 0 or any(size not in (1, result.shape[dim + offset]) for dim, size in enumerate(tensor.shape)):
                 continue
             fits = True
             for dim, axis in enumerate(tracer.read(tensor)):
@@ -261,7 +268,20 @@ def _arguments(names: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> It
         yield args[place] if place < len(args) else kwargs.get(name)
 
 
-@operation("view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze", "squeeze_", "unsqueeze_", "flatten", "unflatten", "view_copy", "_reshape_copy")
+@operation(
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "_reshape_alias",
+    "unsqueeze",
+    "squeeze",
+    "squeeze_",
+    "unsqueeze_",
+    "flatten",
+    "unflatten",
+    "view_copy",
+    "_reshape_copy",
+)
 def _view(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     source, result = args[0], made[0]
     if source is result:
@@ -279,9 +299,7 @@ def _view(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: 
             after += 1
         middle = axes[before : source.ndim - after]
         fixed = all(is_fixed(axis) for axis in middle if axis)
-        new = [
-            constant(size, INPUT) if fixed else free(size) for size in result.shape[before : result.ndim - after]
-        ]
+        new = [constant(size, INPUT) if fixed else free(size) for size in result.shape[before : result.ndim - after]]
         return [[*axes[:before], *new, *axes[source.ndim - after :]]]
 
 
@@ -325,7 +343,9 @@ def _repeat(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made
 
 
 @operation("repeat_interleave")
-def _repeat_interleave(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
+def _repeat_interleave(
+    tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]
+) -> list[list[Axis]]:
     source, times, dim = _arguments("self repeats dim", args, kwargs)
     if not isinstance(times, int) or dim is None:
         return [_unknown(tracer, source, made[0])]
@@ -433,9 +453,8 @@ def _contract(tracer: Tracer, a: Tensor, b: Tensor, left: Axis, right: Axis) -> 
     _attempt(left, right)
     mark((*left, *right), read=True)
     if id(a) in tracer.live and id(b) in tracer.live:
-        # Attention scales the products of queries and keys by the size of a head.
-        fix(left, "size of a head")
-        fix(right, "size of a head")
+        fix(left, HEAD)
+        fix(right, HEAD)
 
 
 @operation("mm")
@@ -480,7 +499,9 @@ def _linear(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made
 
 
 @operation("convolution", "_convolution", "convolution_overrideable")
-def _convolution(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
+def _convolution(
+    tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]
+) -> list[list[Axis]]:
     source, weight, bias, *_ = args
     transposed, groups = args[6], args[8]
     channels = tracer.read(source)[1]
@@ -572,7 +593,27 @@ def _pick(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: 
     return [axes for _ in made]
 
 
-@operation("sum", "mean", "amax", "amin", "max", "min", "var", "std", "logsumexp", "prod", "argmax", "argmin", "any", "all", "var_mean", "std_mean", "nansum", "median", "count_nonzero")
+@operation(
+    "sum",
+    "mean",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "var",
+    "std",
+    "logsumexp",
+    "prod",
+    "argmax",
+    "argmin",
+    "any",
+    "all",
+    "var_mean",
+    "std_mean",
+    "nansum",
+    "median",
+    "count_nonzero",
+)
 def _reduce(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     source, result = args[0], made[0]
     others = [value for value in args[1:] if isinstance(value, Tensor)]
@@ -616,7 +657,7 @@ def _attention(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], m
     query, key, value = (tracer.read(tensor) for tensor in args[:3])
     _attempt(query[-1], key[-1])
     for axis in (query[-1], key[-1]):
-        fix(axis, "size of a head")
+        fix(axis, HEAD)
     for other in (key, value):
         heads, others = size_of(query[1]), size_of(other[1])
         _attempt(query[1], (*other[1], *free(heads // others)))
@@ -624,7 +665,9 @@ def _attention(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], m
 
 
 @operation("pixel_shuffle")
-def _pixel_shuffle(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
+def _pixel_shuffle(
+    tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]
+) -> list[list[Axis]]:
     axes = tracer.read(args[0])
     channels, factor = regroup(axes[1], (made[0].shape[1], args[1] ** 2))
     fix(factor, INPUT)
@@ -632,7 +675,9 @@ def _pixel_shuffle(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any
 
 
 @operation("pixel_unshuffle")
-def _pixel_unshuffle(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
+def _pixel_unshuffle(
+    tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]
+) -> list[list[Axis]]:
     axes = tracer.read(args[0])
     channels = (*axes[1], *constant(args[1] ** 2, INPUT))
     return [[axes[0], channels, *(constant(size, INPUT) for size in made[0].shape[2:])]]
@@ -652,6 +697,22 @@ def _unfold(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made
     return [[*axes, constant(made[0].shape[-1], "kernel size")]]
 
 
-@operation("index_put", "index_put_", "scatter", "scatter_", "scatter_add", "scatter_add_", "index_copy", "index_copy_", "index_add", "index_add_", "masked_scatter", "_index_put_impl_", "select_scatter", "slice_scatter", "scatter_reduce")
+@operation(
+    "index_put",
+    "index_put_",
+    "scatter",
+    "scatter_",
+    "scatter_add",
+    "scatter_add_",
+    "index_copy",
+    "index_copy_",
+    "index_add",
+    "index_add_",
+    "masked_scatter",
+    "_index_put_impl_",
+    "select_scatter",
+    "slice_scatter",
+    "scatter_reduce",
+)
 def _write_into(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     return [tracer.read(args[0])]

@@ -1,0 +1,203 @@
+"""Start one of the two models from the other's weights."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from seeking.errors import unknown
+from seeking.matching import MatchWarning, match
+from seeking.matching.inputs import example_inputs
+from seeking.matching.trace import Forward, call
+from seeking.verify import compare_outputs, evaluation, extra_modules
+from seeking.weights_map import Entry, WeightsMap, tensors, tensors_in
+
+Extra = Literal["neutral", "own"]
+
+NEAR = 1e-4
+"""Relative difference of two models' outputs from which on they are not one function, in single precision."""
+
+
+def extract(motivated: nn.Module, base: nn.Module, weights_map: WeightsMap | None = None) -> WeightsMap:
+    """Start the base from the motivated model's weights, by cutting it out.
+
+    From a pretrained large model this is weight selection (Xu et al., "Initializing Models with Larger Ones",
+    arXiv 2311.18823), with the selection that the map makes: ``match(..., width="even")`` is theirs.
+
+    Args:
+        motivated: the larger model; left as it is.
+        base: the smaller model; its parameters and buffers are overwritten.
+        weights_map: where the base lies; derived by ``seeking.match`` if not given.
+
+    Returns:
+        The map.
+
+    Raises:
+        NotContainedError: the motivated model cannot contain the base.
+        SeekingError: the map is not one of these models.
+    """
+    weights_map = weights_map or match(base, motivated)
+    weights_map.check(base, motivated)
+    with torch.no_grad():
+        _load(base, weights_map.extract(tensors(motivated)))
+    return weights_map
+
+
+def embed(
+    base: nn.Module,
+    motivated: nn.Module,
+    weights_map: WeightsMap | None = None,
+    *,
+    extra: Extra = "neutral",
+    batch: Any = None,
+    forward: Forward | None = None,
+) -> WeightsMap:
+    """Start the motivated model from the base's weights.
+
+    With ``extra="neutral"`` the motivated model begins as the base's function, where that is possible, and can learn:
+    weights by which the base's channels would read extra ones are zero, and so is what an extra block adds; all other
+    extra capacity keeps the initialisation that it has. In each extra block as much as possible keeps it. Norms over
+    all channels (LayerNorm, RMSNorm) see the extra ones, so that a wider model with them starts near the base at
+    best; a warning tells how far from it. Extra blocks that put their result through a norm cannot be neutral, either.
+
+    Args:
+        base: the smaller model; left as it is.
+        motivated: the larger model; its mapped entries take the base's values.
+        weights_map: where the base lies; derived by ``seeking.match`` if not given.
+        extra: what becomes of the extra capacity: ``neutral``, or its ``own`` initialisation as it is.
+        batch: one input, as ``forward`` takes it, to find out what is neutral; if not given, one is made where the
+            models tell what they take.
+        forward: runs a model on the batch; as in ``seeking.verify``.
+
+    Returns:
+        The map.
+
+    Raises:
+        NotContainedError: the motivated model cannot contain the base.
+        SeekingError: the map is not one of these models, or an unknown ``extra``.
+    """
+    if extra not in get_args(Extra):
+        raise unknown("kind of extra capacity", extra, get_args(Extra))
+    weights_map = weights_map or match(base, motivated, batch=batch, forward=forward)
+    weights_map.check(base, motivated)
+    with torch.no_grad():
+        own = {name: tensor.clone() for name, tensor in tensors(motivated).items()}
+        if extra == "neutral":
+            own = _without_reading_extra(motivated, weights_map, own)
+        _load(motivated, weights_map.embed(tensors(base), own))
+        if extra == "neutral":
+            run = forward or call
+            if batch is None:
+                batch = _noise(next(example_inputs(base), None))
+            if batch is not None:
+                with evaluation(base), evaluation(motivated):
+                    _let_input_through(motivated, weights_map, lambda: run(motivated, batch))
+                    difference, _ = compare_outputs(run(base, batch), run(motivated, batch))
+                if difference > NEAR:
+                    warnings.warn(
+                        f"the motivated model starts as nearly the base's function only: their outputs differ by "
+                        f"{difference:.1e}. Norms over more channels than the base's, or blocks that put their result "
+                        "through a norm, allow no better.",
+                        MatchWarning,
+                        stacklevel=2,
+                    )
+    return weights_map
+
+
+def _load(model: nn.Module, values: dict[str, Tensor]) -> None:
+    for name, tensor in tensors(model).items():
+        tensor.copy_(values[name])
+
+
+def _noise(batch: Any) -> Any:
+    if isinstance(batch, dict):
+        return {name: _noise(value) for name, value in batch.items()}
+    floats = isinstance(batch, Tensor) and batch.is_floating_point()
+    return torch.randn(batch.shape, generator=torch.Generator().manual_seed(0)) if floats else batch
+
+
+def _without_reading_extra(
+    motivated: nn.Module, weights_map: WeightsMap, values: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Values of the motivated model in which the base's channels take nothing from extra ones."""
+    for entry in weights_map.entries.values():
+        if entry.whole or len(entry.index) < 2:
+            continue
+        value = values[entry.target].clone()
+        written, read = _written_and_read(motivated, entry)
+        extra = torch.ones(value.shape[read], dtype=torch.bool)
+        extra[list(entry.index[read])] = False
+        rows = torch.tensor(list(entry.index[written]))
+        value.movedim((written, read), (0, 1))[rows.unsqueeze(1), extra.nonzero().squeeze(1)] = 0
+        values[entry.target] = value
+    return values
+
+
+def _written_and_read(model: nn.Module, entry: Entry) -> tuple[int, int]:
+    """The dimensions of a weight along which its layer's outputs and inputs lie."""
+    owner, _, leaf = entry.target.rpartition(".")
+    module = model.get_submodule(owner)
+    transposed = (isinstance(module, _ConvNd) and module.transposed) or type(module).__name__ == "Conv1D"
+    if isinstance(module, nn.Embedding):
+        return 1, 0
+    return (1, 0) if transposed and leaf == "weight" else (0, 1)
+
+
+def _let_input_through(motivated: nn.Module, weights_map: WeightsMap, run: Callable[[], Any]) -> None:
+    """Zero as few layers of each extra block as make it hand its input through.
+
+    All of them are zeroed; then, in the order of the forward pass, a layer at a time gets its own weights back, in all
+    blocks at once, and loses them again where its block does not hand its input through with them.
+    """
+    blocks = {name: motivated.get_submodule(name) for name in extra_modules(motivated, weights_map)}
+    own = {parameter: parameter.clone() for block in blocks.values() for parameter in block.parameters()}
+    layers: dict[str, list[nn.Module]] = {name: [] for name in blocks}
+    passes: dict[str, bool] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, Any, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            before, after = tensors_in((args, kwargs)), tensors_in(output)
+            passes[name] = bool(before and after) and torch.equal(before[0], after[0])
+
+        return hook
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if module not in layers[name] and next(module.parameters(recurse=False), None) is not None:
+                layers[name].append(module)
+
+        return hook
+
+    def restore(layer: nn.Module) -> None:
+        for parameter in layer.parameters(recurse=False):
+            parameter.copy_(own[parameter])
+
+    def erase(layer: nn.Module) -> None:
+        for parameter in layer.parameters(recurse=False):
+            parameter.zero_()
+
+    handles = [block.register_forward_hook(watch(name), with_kwargs=True) for name, block in blocks.items()]
+    handles += [layer.register_forward_hook(note(name)) for name, block in blocks.items() for layer in block.modules()]
+    try:
+        for parameter in own:
+            parameter.zero_()
+        run()
+        for name, block in blocks.items():
+            if not passes.get(name):  # Not even without weights: it must do with its own.
+                for layer in block.modules():
+                    restore(layer)
+                layers.pop(name)
+        for turn in range(max(map(len, layers.values()), default=0)):
+            restored = {name: its[turn] for name, its in layers.items() if turn < len(its)}
+            for layer in restored.values():
+                restore(layer)
+            run()
+            for name, layer in restored.items():
+                if not passes[name]:
+                    erase(layer)
+    finally:
+        for handle in handles:
+            handle.remove()
