@@ -30,42 +30,9 @@ import seeking
 from seeking.errors import NotContainedError
 from seeking.matching.inputs import example_inputs
 
-SIZES = set(
-    [
-        "zepto",
-        "atto",
-        "femto",
-        "pico",
-        "nano",
-        "xxxs",
-        "xxs",
-        "xs",
-        "tiny",
-        "ti",
-        "t",
-        "mini",
-        "micro",
-        "little",
-        "s",
-        "small",
-        "m",
-        "medium",
-        "l",
-        "base",
-        "b",
-        "large",
-        "xl",
-        "xlarge",
-        "xxlarge",
-        "huge",
-        "h",
-        "giant",
-        "g",
-        "gigantic",
-        "enormous",
-        "n",
-        "lite",
-    ]
+SIZES = re.compile(
+    "zepto|atto|femto|pico|nano|xxxs|xxs|xs|tiny|ti|t|mini|micro|little|s|small|m|medium|l|base|b|large|xl|xlarge|"
+    "xxlarge|huge|h|giant|g|gigantic|enormous|n|lite"
 )
 RESOLUTION = re.compile(r"_(1[0-9]{2}|2[0-9]{2}|3[0-9]{2}|4[0-9]{2}|5[0-9]{2}|1024)(to\d+)?$")
 LIMIT = 150_000_000
@@ -132,7 +99,7 @@ def timm_groups() -> dict[str, list[str]]:
 
     def family(name: str) -> str:
         words = name.split("_")
-        kept = [re.sub(r"\d+[a-z]{0,2}$", "*", words[0])]
+        kept = [re.sub(r"\d+([a-z]{0,3})$", r"*\1", words[0])]
         for place, word in enumerate(words[1:], 1):
             size = (
                 place < 3
@@ -141,7 +108,7 @@ def timm_groups() -> dict[str, list[str]]:
                     r"[a-z]{1,2}\d{1,3}[a-z]?|\d{2,3}[a-z]{0,2}|x\d+|\d+x\d+d|w\d+|d\d+|\d+[wsx]\d+[wd]\d*s?", word
                 )
             )
-            kept.append("*" if word in SIZES or size else word)
+            kept.append("*" if SIZES.fullmatch(word) or size else word)
         return "_".join(kept)
 
     groups: dict[str, dict[str, str]] = collections.defaultdict(dict)

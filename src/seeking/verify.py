@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_map
 
 from seeking.errors import SeekingError
-from seeking.matching.trace import call
+from seeking.matching.trace import Forward, call
 from seeking.weights_map import Entry, WeightsMap, tensors, tensors_in
 
 Runs = list[tuple[str, Any]]
@@ -50,7 +50,7 @@ def verify(
     weights_map: WeightsMap,
     batch: Any,
     *,
-    forward: Callable[[nn.Module, Any], Any] | None = None,
+    forward: Forward | None = None,
     tolerance: float = 1e-5,
     seed: int = 0,
 ) -> Verification:
@@ -83,8 +83,26 @@ def verify(
         return Verification(False, float("inf"), name.rpartition(".")[0], f"the map has no entry for {name}")
     weights_map.check(base, motivated)
     run = forward or call
-    batch = tree_map(_full, batch)
-    weights = _random_weights(base, seed)
+    verdict = _compare(base, motivated, weights_map, batch, run, tolerance, seed, torch.float32)
+    if not verdict:
+        # Rounding may be all that differs. Some models insist on single precision.
+        with contextlib.suppress(Exception):
+            return _compare(base, motivated, weights_map, batch, run, tolerance, seed, torch.float64)
+    return verdict
+
+
+def _compare(
+    base: nn.Module,
+    motivated: nn.Module,
+    weights_map: WeightsMap,
+    batch: Any,
+    run: Forward,
+    tolerance: float,
+    seed: int,
+    dtype: torch.dtype,
+) -> Verification:
+    batch = _raised(batch, dtype)
+    weights = _raised(_random_weights(base, seed), dtype)
     watched = _counterparts(weights_map)
     extra = extra_modules(motivated, weights_map)
     small: Runs = []
@@ -98,7 +116,7 @@ def verify(
         verdicts = []
         for scale in (0.0, 1.0):
             large: Runs = []
-            held = weights_map.embed(weights, _neutral(motivated, extra, scale))
+            held = weights_map.embed(weights, _raised(_neutral(motivated, extra, scale), dtype))
             watching = _recording(large, ["", *watched.values()]), _recording(large, extra, with_input=True)
             with _holding(motivated, held), _hooks(motivated, narrow), _hooks(motivated, *watching):
                 try:
@@ -125,7 +143,14 @@ def _judge(
 
     def apart(words: str, layer: str | None, end: int, why: str = "") -> Verification:
         words += f"; {before}, run before it, agrees" if before else "; it is the first layer compared"
-        why = _obstacle(motivated, [run for run in large[passed + 1 : end] if run[0] in extra], tolerance) or why
+        # What ran in between, or, beside a shortcut, in the block of the layer that still agrees.
+        block = watched.get(before, "").rpartition(".")[0] + "."
+        suspects = [
+            run
+            for place, run in enumerate(large[:end])
+            if run[0] in extra and (place > passed or (block != "." and run[0].startswith(block)))
+        ]
+        why = _obstacle(motivated, suspects, tolerance) or why
         return Verification(False, difference, layer, f"{words}: {why}" if why else words, contained=not why)
 
     # Of a forward of the user's own, such as one to a loss, the model's output says more than what it returns.
@@ -142,8 +167,8 @@ def _judge(
         gap = relative_difference(ours, theirs)
         if gap > tolerance:
             words = f"{name} in the base and {watched[name]} in the motivated model differ by {gap:.1e}"
-            modules = base.get_submodule(name), motivated.get_submodule(watched[name])
-            return apart(words, name, place, _settings(*modules) or _factor(ours, theirs, tolerance))
+            settings = (_settings(base, motivated, one, watched[one]) for one in (before, name) if one)
+            return apart(words, name, place, next(filter(None, settings), _factor(ours, theirs, tolerance)))
         before, passed = name, place
     if difference > tolerance:
         return apart(problem, None, len(large))
@@ -167,14 +192,20 @@ def _neutral(motivated: nn.Module, extra: Iterable[str], scale: float) -> dict[s
             # Batch normalisation divides by the variance: it stays as it is where nothing is mapped.
             stays = name.endswith("running_var") or not tensor.is_floating_point()
             value = scale if id(tensor) in scales else 0.0
-            made[id(tensor)] = tensor.clone() if stays else torch.full_like(_full(tensor), value)
+            made[id(tensor)] = tensor.clone() if stays else torch.full_like(tensor, value)
     return {name: made[id(tensor)] for name, tensor in tensors(motivated).items()}
 
 
-def _full(value: Any) -> Any:
-    """In float32 what is in half precision."""
-    half = isinstance(value, Tensor) and value.is_floating_point() and value.element_size() < 4
-    return value.float() if half else value
+def _raised(values: Any, dtype: torch.dtype) -> Any:
+    """All real tensors in this precision at least; one tensor under two names stays one."""
+    made: dict[int, Tensor] = {}
+
+    def raised(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        return made.setdefault(id(value), value.to(torch.promote_types(value.dtype, dtype)))
+
+    return tree_map(raised, values)
 
 
 def _random_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
@@ -198,7 +229,7 @@ def _random_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
             value = tensor.detach() * (noise.sigmoid() + 0.5).to(tensor)  # A constant, zeros and infinities stay.
         else:
             value = tensor.detach().clone()
-        drawn[id(tensor)] = _full(value.to(tensor.device) if tensor.is_floating_point() else value)
+        drawn[id(tensor)] = value.to(tensor.device)
     return {name: drawn[id(tensor)] for name, tensor in tensors(model).items()}
 
 
@@ -244,7 +275,12 @@ def _recording(
     """Hooks that append each module's outputs, in the order in which they come; the root's name is empty."""
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda module, inputs, output: runs.append((name, (inputs, output) if with_input else output))
+        def record(module: nn.Module, inputs: Any, output: Any) -> None:
+            # A copy, for what is changed in place later.
+            seen = (inputs, output) if with_input else output
+            runs.append((name, tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, seen)))
+
+        return record
 
     return {name: hook(name) for name in names}
 
@@ -274,12 +310,22 @@ def _obstacle(motivated: nn.Module, runs: Runs, tolerance: float) -> str:
     return ""
 
 
-def _settings(small: nn.Module, large: nn.Module) -> str:
-    """How two layers differ that no weights can make up for."""
-    for name, ours in vars(small).items():
-        theirs = getattr(large, name, None)
-        if type(ours) is type(theirs) is float and ours != theirs and name != "momentum":
-            return f"{name} is {ours:g} in the base and {theirs:g} in the motivated model"
+def _settings(base: nn.Module, motivated: nn.Module, name: str, place: str) -> str:
+    """How two layers, or the blocks around them, differ that no weights can make up for."""
+    while name and place:
+        small, large = base.get_submodule(name), motivated.get_submodule(place)
+        for setting, ours in vars(small).items():
+            theirs = getattr(large, setting, None)
+            number = type(ours) is type(theirs) in (float, bool) and setting != "momentum" and "drop" not in setting
+            if (number or setting in ("stride", "padding", "dilation")) and ours != theirs:
+                return f"{name}.{setting} is {ours} in the base and {theirs} in the motivated model"
+        for child, module in small.named_children():
+            other = getattr(large, child, None)
+            bare = not tensors(module) and isinstance(other, nn.Module) and not tensors(other)
+            if bare and type(module) is not type(other) and "drop" not in child:
+                kinds = f"{type(module).__name__} in the base and {type(other).__name__} in the motivated model"
+                return f"{name}.{child} is {kinds}"
+        name, place = name.rpartition(".")[0], place.rpartition(".")[0]
     return ""
 
 
@@ -313,7 +359,7 @@ def _restrict(module: nn.Module, ours: Tensor, theirs: Tensor, weight: Entry) ->
         return None
     mapped = theirs.index_select(dim, torch.tensor(list(weight.index[rows]), device=theirs.device))
     # A norm within each head sees more heads in the motivated model.
-    return mapped if mapped.shape == ours.shape else None
+    return None if dim == -1 and mapped.shape != ours.shape else mapped
 
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:

@@ -122,7 +122,8 @@ def _kind(module: nn.Module) -> object:
     convolutions = [
         (name, child.kernel_size, child.stride) for name, child in module.named_modules() if isinstance(child, _ConvNd)
     ]
-    return sorted((name, tensor.ndim) for name, tensor in own.items()), convolutions
+    switches = sorted((key, value) for key, value in vars(module).items() if type(value) is bool and key != "training")
+    return sorted((name, tensor.ndim) for name, tensor in own.items()), convolutions, switches
 
 
 def _places(small: Sequence[object], large: Sequence[object], depth: DepthPolicy) -> Sequence[int]:

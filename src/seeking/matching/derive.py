@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from seeking.errors import NotContainedError, SeekingError, unknown
 from seeking.matching.align import DepthPolicy, WidthPolicy, align, choose, differing_types
 from seeking.matching.inputs import example_inputs
+from seeking.matching.rules import BUILT_IN, RULES, Rule, plain, structure
 from seeking.matching.rules import Dimension as Factors
-from seeking.matching.rules import plain, structure
 from seeking.matching.solve import Dimension, solve, value
 from seeking.matching.spaces import Axis, Space, size_of, terminal
 from seeking.matching.trace import Forward, UntraceableError, call, trace
@@ -119,21 +119,22 @@ def match(
         remark = differing_types(base, motivated, module, modules_at.get(module, "")) if name in small else ""
         raise NotContainedError(f"{error}{remark}") from None
     chosen = _Choice(sizes, width)
-    for name, index in given.items():
-        if overrides[name].space:
-            for dim, positions in enumerate(index):
-                if positions is not None:
-                    chosen.pin(f"{name}, dimension {dim}", spaces.motivated(targets[name])[dim], positions)
+    for name, pins in given.items():
+        for dim, positions in enumerate(pins):
+            if positions is not None and overrides[name].space:
+                chosen.pin(f"{name}, dimension {dim}", spaces.motivated(targets[name])[dim], positions)
 
     entries = {}
     for name, tensor in small.items():
         shape = large[targets[name]].shape
         axes = spaces.motivated(targets[name])
-        index = [chosen.index(*dimension) for dimension in zip(axes, tensor.shape, shape, strict=True)]
-        if name in given and not overrides[name].space:
-            index = [derived if pinned is None else pinned for pinned, derived in zip(given[name], index, strict=True)]
+        pins = given[name] if name in given and not overrides[name].space else [None] * tensor.ndim
+        index = tuple(
+            chosen.index(axis, size, there) if own is None else own
+            for own, axis, size, there in zip(pins, axes, tensor.shape, shape, strict=True)
+        )
         origin = "user" if name in overrides or chosen.is_pinned(axes) else spaces.origin(targets[name])
-        entries[name] = Entry(targets[name], tuple(index), tuple(shape), origin)
+        entries[name] = Entry(targets[name], index, tuple(shape), origin)
     return WeightsMap(
         entries,
         {name: tuple(tensor.shape) for name, tensor in large.items()},
@@ -163,65 +164,68 @@ class _Spaces:
     def __init__(self, base: nn.Module, motivated: nn.Module, batch: Any, forward: Forward | None) -> None:
         self._models = base, motivated
         self._tensors = tensors(base), tensors(motivated)
-        self._ruled: tuple[dict[str, list[Axis]], dict[str, list[Axis]]] = {}, {}
         self._rules: dict[str, str] = {}
+        self._axes: tuple[dict[str, list[Axis]], dict[str, list[Axis]]] = {}, {}
+        self._apply(RULES)
+        self._traced = self._trace(batch, forward)
+        self._apply([] if self._traced else BUILT_IN)
+
+    def _apply(self, rules: Sequence[Rule]) -> None:
         for side, model in enumerate(self._models):
-            for name, tensor in self._tensors[side].items():
-                rule, factors = _factors(model, name, tensor)
+            for name in self._tensors[side].keys() - self._axes[side].keys():
+                rule, factors = _factors(model, name, rules)
                 if rule:
-                    self._ruled[side][name] = [_axis(dimension) for dimension in factors]
+                    self._axes[side][name] = [_axis(dimension) for dimension in factors]
                     if side:
                         self._rules[name] = rule
-        self._traced = self._trace(batch, forward)
 
-    def _trace(self, batch: Any, forward: Forward | None) -> tuple[dict[str, list[Axis]], dict[str, list[Axis]]]:
-        base, motivated = self._models
-        batches = [batch] if batch is not None else example_inputs(base)
+    def _trace(self, batch: Any, forward: Forward | None) -> bool:
+        base = self._models[0]
         reason = "no example input could be made for it; give match a batch"
-        for one in batches:
+        for one in [batch] if batch is not None else example_inputs(base):
             try:
-                return (
-                    trace(base, one, forward or call, self._ruled[0]),
-                    trace(motivated, one, forward or call, self._ruled[1]),
-                )
+                found = [trace(model, one, forward or call, self._axes[i]) for i, model in enumerate(self._models)]
             except UntraceableError as error:
                 reason = str(error)
+                continue
+            for known, new in zip(self._axes, found, strict=True):
+                known.update(new)
+            return True
         warnings.warn(
             f"{type(base).__name__}: the channel spaces are unknown, since the model cannot be run without data "
-            f"({reason}). Dimensions are matched by names and shapes; seeking.verify tells whether that is right.",
+            f"({reason}). Dimensions are matched by names, shapes and rules; seeking.verify tells whether rightly.",
             MatchWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
-        return {}, {}
+        return False
 
     def base(self, name: str) -> list[Axis]:
-        return self._axes(0, name)
+        return self._read(0, name)
 
     def motivated(self, name: str) -> list[Axis]:
-        return self._axes(1, name)
+        return self._read(1, name)
 
-    def _axes(self, side: int, name: str) -> list[Axis]:
-        found = self._traced[side].get(name) or self._ruled[side].get(name)
-        if found is None:
-            found = self._ruled[side][name] = [_axis(dimension) for dimension in plain(self._tensors[side][name])]
-        return found
+    def _read(self, side: int, name: str) -> list[Axis]:
+        if name not in self._axes[side]:
+            self._axes[side][name] = [_axis(dimension) for dimension in plain(self._tensors[side][name])]
+            self._rules.setdefault(name, "") if side else None
+        return self._axes[side][name]
 
     def origin(self, name: str) -> str:
         """What the axes of a tensor of the motivated model are known from."""
-        if name in self._rules:
-            return f"rule: {self._rules[name]}"
-        return "structure" if name in self._traced[1] else "name"
+        rule = self._rules.get(name)
+        return "structure" if rule is None else f"rule: {rule}" if rule else "name"
 
 
 def _axis(factors: Factors) -> Axis:
     return tuple(Space(f.size, "" if f.grows else f.name) for f in factors if f.size != 1)
 
 
-def _factors(model: nn.Module, name: str, tensor: Tensor) -> tuple[str, Sequence[Factors]]:
+def _factors(model: nn.Module, name: str, rules: Sequence[Rule]) -> tuple[str, Sequence[Factors]]:
     """What a tensor's dimensions are made of, by the innermost module above it that has a rule for it."""
     path = name.split(".")
     for depth in range(len(path) - 1, -1, -1):
-        rule_name, found = structure(model.get_submodule(".".join(path[:depth])))
+        rule_name, found = structure(model.get_submodule(".".join(path[:depth])), rules)
         factors = found.get(".".join(path[depth:]))
         if factors is not None:
             return rule_name, factors

@@ -20,8 +20,9 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
     Yields:
         Batches of two, as ``model(batch)`` or ``model(**batch)`` takes them.
     """
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     if hasattr(model, "config") and isinstance(getattr(model, "main_input_name", None), str):
-        yield _transformers(model)
+        yield {name: t.to(dtype) if t.is_floating_point() else t for name, t in _transformers(model).items()}
         return
     first = next((m for m in model.modules() if isinstance(m, (_ConvNd, nn.Linear, nn.Embedding))), None)
     if isinstance(first, nn.Embedding):
@@ -29,10 +30,10 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
     elif isinstance(first, _ConvNd):
         size = image_size(model)
         for side in [size] if size else [224, 64, 32, 28]:
-            yield torch.zeros(2, first.in_channels, *[side] * (first.weight.ndim - 2))
+            yield torch.zeros(2, first.in_channels, *[side] * (first.weight.ndim - 2), dtype=dtype)
     elif isinstance(first, nn.Linear):
-        yield torch.zeros(2, first.in_features)
-        yield torch.zeros(2, 4, first.in_features)
+        yield torch.zeros(2, first.in_features, dtype=dtype)
+        yield torch.zeros(2, 4, first.in_features, dtype=dtype)
 
 
 def image_size(model: nn.Module) -> int | None:

@@ -35,6 +35,10 @@ Structure = Mapping[str, Sequence[Dimension]]
 Rule = Callable[[nn.Module], Structure | None]
 
 RULES: list[Rule] = []
+"""Rules of users: they hold whatever else is found."""
+
+BUILT_IN: list[Rule] = []
+"""Rules for models that cannot be run without data; in others the forward pass shows more than a rule can."""
 
 
 def rule(function: Rule) -> Rule:
@@ -43,9 +47,9 @@ def rule(function: Rule) -> Rule:
     return function
 
 
-def structure(module: nn.Module) -> tuple[str, Structure]:
+def structure(module: nn.Module, rules: Sequence[Rule]) -> tuple[str, Structure]:
     """The first rule that applies to a module: its name and what it says; ``("", {})`` where none does."""
-    for candidate in RULES:
+    for candidate in rules:
         found = candidate(module)
         if found is not None:
             return candidate.__name__.replace("_", " "), found
@@ -58,7 +62,7 @@ def plain(tensor: Tensor) -> list[Dimension]:
     return [[Factor("channels", size, grows=tensor.ndim <= 2 or dim == last)] for dim, size in enumerate(tensor.shape)]
 
 
-@rule
+@BUILT_IN.append
 def convolution(module: nn.Module) -> Structure | None:
     """Channels first, then the kernel; the channels of a grouped convolution belong to groups."""
     if not isinstance(module, _ConvNd):
@@ -81,7 +85,7 @@ def _heads(heads: int, width: int) -> list[Factor]:
     return [Factor("heads", heads), Factor(HEAD, width // heads, grows=False)]
 
 
-@rule
+@BUILT_IN.append
 def fused_attention(module: nn.Module) -> Structure | None:
     """``qkv`` and ``proj`` around ``num_heads`` heads, as in timm's vision transformers."""
     qkv, proj, heads = (getattr(module, name, None) for name in ("qkv", "proj", "num_heads"))
@@ -98,7 +102,7 @@ def fused_attention(module: nn.Module) -> Structure | None:
     }
 
 
-@rule
+@BUILT_IN.append
 def torch_attention(module: nn.Module) -> Structure | None:
     """``torch.nn.MultiheadAttention``."""
     if not isinstance(module, nn.MultiheadAttention):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from seeking.errors import NotContainedError
-from seeking.matching.spaces import HEAD, Axis, Space, is_fixed, size_of, terminal
+from seeking.matching.spaces import HEAD, Axis, Space, is_fixed, segments_of, size_of, terminal
 
 
 class Dimension(NamedTuple):
@@ -50,10 +50,10 @@ def _common(small: Axis, large: Axis) -> Iterator[tuple[Space, int]]:
     if len(ours) != len(theirs):
         return
     for a, b in zip(ours, theirs, strict=True):
-        if b.segments is None:
+        if b.segments is None or b.fixed:
             yield b, a.size
-        elif a.segments and len(a.segments) == len(b.segments):
-            for one, other in zip(a.segments, b.segments, strict=True):
+        elif len(segments_of(a)) == len(segments_of(b)):
+            for one, other in zip(segments_of(a), segments_of(b), strict=True):
                 yield from _common(one, other)
 
 
@@ -61,7 +61,7 @@ def value(axis: Axis, sizes: dict[Space, int]) -> int | None:
     """How long the base's part of an axis is, if that is known."""
     total = 1
     for space in terminal(axis):
-        if space.segments:
+        if space.segments and not space.fixed:
             parts = [value(segment, sizes) for segment in space.segments]
             known = None if None in parts else sum(part for part in parts if part is not None)
         else:
@@ -91,8 +91,8 @@ def _solve_product(dimension: Dimension, axis: Axis, size: int, sizes: dict[Spac
         raise _differs(dimension)
     (space,) = unknown
     size //= known
-    if space.segments:
-        return _solve_sum(dimension, space.segments, size, sizes, absent)
+    if space.segments and not space.fixed:
+        return _solve_sum(dimension, segments_of(space), size, sizes, absent)
     if size > space.size:
         raise _differs(dimension)
     sizes[space] = size
@@ -135,8 +135,8 @@ def describe(axis: Axis) -> str:
     """An axis for people: ``3 (taken apart one by one) × 12 × 64 (size of a head)``."""
     words = []
     for space in terminal(axis):
-        if space.segments:
-            text = f"({' + '.join(map(describe, space.segments))})"
+        if space.segments and not space.fixed:
+            text = f"({' + '.join(map(describe, segments_of(space)))})"
         else:
             text = f"{space.size} ({space.fixed})" if space.fixed else str(space.size)
         words.append(text)

@@ -70,6 +70,16 @@ def terminal(axis: Iterable[Space]) -> list[Space]:
     return found
 
 
+def segments_of(space: Space) -> list[Axis]:
+    """The axes that are joined in a space, those within them included; none if it is not a concatenation."""
+    found: list[Axis] = []
+    for segment in space.segments or ():
+        inside = terminal(segment)
+        nested = segments_of(inside[0]) if len(inside) == 1 and not inside[0].fixed else []
+        found.extend(nested or [tuple(inside)])
+    return found
+
+
 def is_fixed(axis: Axis) -> str:
     """Why the whole axis is of one size in both models; empty if a part of it may grow."""
     spaces = terminal(axis)

@@ -71,21 +71,26 @@ def trace(
         keeps_values = not (tensor.is_floating_point() or tensor.is_complex())
         twins[id(tensor)] = tensor.detach().clone() if keeps_values else torch.empty_like(tensor, device="meta")
     wrapper = _Forward(model, forward)
-    swapped = {f"model.{name}": twins[id(tensor)] for name, tensor in own.items()}
+    # Once for each module: functional_call would not restore one that it meets under two names.
+    swapped = {
+        f"model.{path}.{name}" if path else f"model.{name}": twins[id(tensor)]
+        for path, module in model.named_modules()
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    }
     modes = [(module, module.training) for module in model.modules()]
     tracer = Tracer()
     for name, axes in (known or {}).items():
         tracer.write(twins[id(own[name])], axes)
     for tensor in tensors_in(batch):
         tracer.write(tensor, [constant(size, INPUT) for size in tensor.shape])
-        tracer.live.add(id(tensor))
+        tracer.computed.add(id(tensor))
     fastpath = torch.backends.mha.get_fastpath_enabled()
     try:
         model.eval()
         # One opaque operation otherwise.
         torch.backends.mha.set_fastpath_enabled(False)
         with torch.no_grad(), tracer:
-            output = torch.func.functional_call(wrapper, swapped, (batch,), strict=False)
+            output = torch.func.functional_call(wrapper, swapped, (batch,), tie_weights=False)
     except Exception as error:
         raise UntraceableError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
     finally:
@@ -125,13 +130,13 @@ class Tracer(TorchDispatchMode):
 
     Attributes:
         axes: by the identity of a tensor, the tensor (so that it stays alive) and its axes.
-        live: identities of the tensors that depend on the input.
+        computed: identities of the tensors that are activations: the input, products, and what comes of them.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.axes: dict[int, tuple[Tensor, list[Axis]]] = {}
-        self.live: set[int] = set()
+        self.computed: set[int] = set()
 
     def read(self, tensor: Tensor) -> list[Axis]:
         """The axes of a tensor; of an unknown one, such as a constant, nothing is known."""
@@ -147,7 +152,10 @@ class Tracer(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         if not given and str(kwargs.get("device")) == "meta":
-            kwargs["device"] = "cpu"  # A constant: its values may decide the way through the model.
+            # A constant: of integers, the values may decide the way through the model.
+            constant_tensor = func(*args, **{**kwargs, "device": "cpu"})
+            integers = isinstance(constant_tensor, Tensor) and not constant_tensor.is_floating_point()
+            return constant_tensor if integers else func(*args, **kwargs)
         if any(tensor.is_meta for tensor in given) and kwargs.get("device") is not None:
             kwargs["device"] = "meta"
         if any(tensor.is_meta for tensor in given) and not all(tensor.is_meta for tensor in given):
@@ -164,12 +172,12 @@ class Tracer(TorchDispatchMode):
             axes = RULES.get(name, _elementwise)(self, args, kwargs, made)
         except Unaligned:
             axes = [_unknown(self, given[0], tensor) for tensor in made]
-        live = any(id(tensor) in self.live for tensor in given)
+        computed = name in PRODUCTS or any(id(tensor) in self.computed for tensor in given)
         for tensor, its in zip(made, axes, strict=False):
             if not any(tensor is one for one in given):  # In place, the axes stay.
                 self.write(tensor, its)
-            if live:
-                self.live.add(id(tensor))
+            if computed:
+                self.computed.add(id(tensor))
         return output
 
     def _on_meta(self, value: Any) -> Any:
@@ -177,10 +185,12 @@ class Tracer(TorchDispatchMode):
             return value
         twin = torch.empty_like(value, device="meta")
         self.write(twin, self.read(value))
-        if id(value) in self.live:
-            self.live.add(id(twin))
+        if id(value) in self.computed:
+            self.computed.add(id(twin))
         return twin
 
+
+PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "mv", "linear", "convolution"}
 
 QUICK = {"mul", "add", "sub", "div", "neg", "rsqrt", "silu", "gelu", "relu", "sigmoid", "tanh", "exp", "cos", "sin"}
 
@@ -452,7 +462,7 @@ def _pad(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: l
 def _contract(tracer: Tracer, a: Tensor, b: Tensor, left: Axis, right: Axis) -> None:
     _attempt(left, right)
     mark((*left, *right), read=True)
-    if id(a) in tracer.live and id(b) in tracer.live:
+    if id(a) in tracer.computed and id(b) in tracer.computed:
         fix(left, HEAD)
         fix(right, HEAD)
 
@@ -525,7 +535,14 @@ def _convolution(
     mark((*channels, *inputs), read=True)
     if bias is not None:
         _attempt(outputs, tracer.read(bias)[0])
-    return [[tracer.read(source)[0], outputs, *(constant(size, INPUT) for size in made[0].shape[2:])]]
+    positions: list[Axis] = []
+    for axis, before, after in zip(tracer.read(source)[2:], source.shape[2:], made[0].shape[2:], strict=True):
+        if before == after and not is_fixed(axis):
+            mark(axis, ordered=True, read=True)  # Channels convolved over, one with its neighbours.
+            positions.append(axis)
+        else:
+            positions.append(constant(after, INPUT))
+    return [[tracer.read(source)[0], outputs, *positions]]
 
 
 @operation(
