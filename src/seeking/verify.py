@@ -358,8 +358,8 @@ def _restrict(module: nn.Module, ours: Tensor, theirs: Tensor, weight: Entry) ->
     if not weight.index or sizes != [weight.shape[rows], weight.target_shape[rows]]:
         return None
     mapped = theirs.index_select(dim, torch.tensor(list(weight.index[rows]), device=theirs.device))
-    # A norm within each head sees more heads in the motivated model.
-    return None if dim == -1 and mapped.shape != ours.shape else mapped
+    # A norm within each head sees more heads, a convolution over channels more channels: later layers judge.
+    return mapped if mapped.shape == ours.shape else None
 
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:
