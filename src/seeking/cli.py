@@ -1,4 +1,4 @@
-"""The command line: ``seeking train``, ``compare``, ``map`` and ``verify``.
+"""The command line: ``seeking train``, ``compare``, ``map``, ``verify``, ``extract`` and ``embed``.
 
 Exit codes: 0 done (and, for ``verify``, exact), 1 the run or the check failed, 2 wrong usage or bad input.
 """
@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,17 +21,21 @@ import torch
 import tyro
 import yaml
 from rich.console import Console
+from torch import nn
 from tyro.conf import Positional
 
 from seeking.data import ImageData, load
 from seeking.errors import RunError, SeekingError, unknown
 from seeking.experiments.compare import ARMS, compare, summarise
 from seeking.experiments.run import ModelConfig, RunConfig, models, trainer, weights_map
+from seeking.matching import MatchWarning
 from seeking.models import input_shape
 from seeking.report.progress import progress
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, terminal
 from seeking.training import RunFolder
+from seeking.transfer import Extra, embed, extract
 from seeking.verify import verify
+from seeking.weights_files import load_weights, save_weights
 from seeking.weights_map import WeightsMap
 from seeking.yaml_files import Yaml, read_yaml
 
@@ -90,6 +95,34 @@ class Verify(_TwoModels):
     """Side of the random input images; the size that the base was made for if not given."""
     tolerance: float = 1e-5
     """Greatest relative difference of the outputs that counts as exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Transfer(_TwoModels):
+    weights: Path
+    """File of the weights to start from: safetensors, or a state_dict of torch.save."""
+    output: Path
+    """The safetensors file to write."""
+    map: Path | None = None
+    """A map saved before, instead of the derived one."""
+    overwrite: bool = False
+    """Replace the output file if it exists."""
+    seed: int = 0
+    """Of fresh weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extract(_Transfer):
+    """Cut the base out of a trained motivated model. --weights are the motivated model's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embed(_Transfer):
+    """Start a motivated model from a trained base. --weights are the base's."""
+
+    extra: Extra = "neutral"
+    """Extra capacity: neutral (the motivated model begins as the base's function where that is possible), or its own
+    initialisation."""
 
 
 def train_command(config: Train) -> int:
@@ -155,7 +188,7 @@ def _announce(config: Train, data: ImageData, output: Path) -> None:
 def map_command(config: Map) -> int:
     """Run ``seeking map``."""
     made = models(config, config.num_classes, config.in_chans)
-    found = weights_map(config, **made)
+    found = weights_map(config, made["base"], made["motivated"])
     print(found.details() if config.details else found)
     if config.save:
         try:
@@ -169,7 +202,7 @@ def map_command(config: Map) -> int:
 def verify_command(config: Verify) -> int:
     """Run ``seeking verify``."""
     made = models(config, config.num_classes, config.in_chans)
-    found = WeightsMap.load(config.map) if config.map else weights_map(config, **made)
+    found = WeightsMap.load(config.map) if config.map else weights_map(config, made["base"], made["motivated"])
     if config.image_size is not None and config.image_size < 1:
         raise SeekingError(f"image_size is {config.image_size}; it must be 1 or more")
     shape = input_shape(made["base"], config.image_size, config.in_chans)
@@ -181,11 +214,39 @@ def verify_command(config: Verify) -> int:
     return 0 if verdict else 1
 
 
+def extract_command(config: Extract) -> int:
+    """Run ``seeking extract``."""
+    made, found = _ready_to_transfer(config, "motivated")
+    extract(made["motivated"], made["base"], found)
+    save_weights(made["base"], config.output)
+    print(f"{config.base} cut out of {config.motivated}: {config.output}")
+    return 0
+
+
+def embed_command(config: Embed) -> int:
+    """Run ``seeking embed``."""
+    made, found = _ready_to_transfer(config, "base")
+    embed(made["base"], made["motivated"], found, extra=config.extra)
+    save_weights(made["motivated"], config.output)
+    print(f"{config.motivated} started from {config.base}, extra capacity {config.extra}: {config.output}")
+    return 0
+
+
+def _ready_to_transfer(config: _Transfer, source: str) -> tuple[dict[str, nn.Module], WeightsMap]:
+    if config.output.exists() and not config.overwrite:
+        raise SeekingError(f"{config.output} exists; name another file, or give --overwrite")
+    made = models(config, config.num_classes, config.in_chans, config.seed)
+    load_weights(made[source], config.weights)
+    return made, WeightsMap.load(config.map) if config.map else weights_map(config, made["base"], made["motivated"])
+
+
 COMMANDS: dict[str, tuple[type[Any], Any]] = {
     "train": (Train, train_command),
     "compare": (Compare, compare_command),
     "map": (Map, map_command),
     "verify": (Verify, verify_command),
+    "extract": (Extract, extract_command),
+    "embed": (Embed, embed_command),
 }
 
 registry = tyro.constructors.ConstructorRegistry()
@@ -272,7 +333,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             registry=registry,
             config=(tyro.conf.PositionalMetavarFromFieldName,),
         )
-        code: int = run(config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", MatchWarning)
+            show = warnings.showwarning
+            warnings.showwarning = lambda message, category, *where, **more: (
+                print(f"seeking: {message}", file=sys.stderr)
+                if issubclass(category, MatchWarning)
+                else show(message, category, *where, **more)
+            )
+            code: int = run(config)
         return code
     except SeekingError as error:
         print(f"seeking: {error}", file=sys.stderr)

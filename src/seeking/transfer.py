@@ -99,8 +99,8 @@ def embed(
                 if difference > NEAR:
                     warnings.warn(
                         f"the motivated model starts as nearly the base's function only: their outputs differ by "
-                        f"{difference:.1e}. Norms over more channels than the base's, or blocks that put their result "
-                        "through a norm, allow no better.",
+                        f"{difference:.1e}. Layers that look at all channels, such as norms over more channels than the "
+                        "base's, and extra blocks that do not add to their input allow no better.",
                         MatchWarning,
                         stacklevel=2,
                     )
@@ -171,27 +171,37 @@ def _let_input_through(motivated: nn.Module, weights_map: WeightsMap, run: Calla
 
         return hook
 
+    neutral: dict[nn.Parameter, float] = {}
+
     def restore(layer: nn.Module) -> None:
         for parameter in layer.parameters(recurse=False):
             parameter.copy_(own[parameter])
 
     def erase(layer: nn.Module) -> None:
         for parameter in layer.parameters(recurse=False):
-            parameter.zero_()
+            parameter.fill_(neutral[parameter])
 
     handles = [block.register_forward_hook(watch(name), with_kwargs=True) for name, block in blocks.items()]
     handles += [layer.register_forward_hook(note(name)) for name, block in blocks.items() for layer in block.modules()]
     try:
-        for parameter in own:
-            parameter.zero_()
+        for block in blocks.values():
+            neutral.update(dict.fromkeys(block.parameters(), 0.0))
+            for layer in block.modules():
+                erase(layer)
         run()
         for name, block in blocks.items():
-            if not passes.get(name):  # Not even without weights: it must do with its own.
+            if not passes.get(name):  # Its input may be scaled, too.
+                neutral.update({p: 1.0 for path, p in block.named_parameters() if p.ndim < 2 and "bias" not in path})
+                for layer in block.modules():
+                    erase(layer)
+        run()
+        for name, block in blocks.items():
+            if not passes.get(name):  # Whatever its weights: it must do with its own.
                 for layer in block.modules():
                     restore(layer)
-                layers.pop(name)
-        for turn in range(max(map(len, layers.values()), default=0)):
-            restored = {name: its[turn] for name, its in layers.items() if turn < len(its)}
+        passing = [name for name in blocks if passes.get(name)]
+        for turn in range(max((len(layers[name]) for name in passing), default=0)):
+            restored = {name: layers[name][turn] for name in passing if turn < len(layers[name])}
             for layer in restored.values():
                 restore(layer)
             run()

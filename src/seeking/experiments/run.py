@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seeking import matching
 from seeking.data import DataConfig, ImageData, loader
@@ -42,7 +42,8 @@ class ModelConfig:
     width: WidthPolicy = "leading"
     """Channels and heads that are the base's: the leading ones, or at even distance."""
     overrides: Path | None = None
-    """YAML file with what you know better about the map: base tensor or module: {target: NAME, index: [...]}."""
+    """YAML file with what you know better about the map: tensor or module of the base: {target: NAME, index: [...],
+    space: true}."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +75,10 @@ def models(config: ModelConfig, num_classes: int, in_chans: int = 3, seed: int =
     return made
 
 
-def weights_map(config: ModelConfig, base: nn.Module, motivated: nn.Module) -> WeightsMap:
-    """The map that the configuration asks for."""
+def weights_map(config: ModelConfig, base: nn.Module, motivated: nn.Module, batch: Tensor | None = None) -> WeightsMap:
+    """The map that the configuration asks for; found with this batch if it is given."""
     overrides = read_overrides(config.overrides) if config.overrides else None
-    return matching.match(base, motivated, depth=config.depth, width=config.width, overrides=overrides)
+    return matching.match(base, motivated, batch=batch, depth=config.depth, width=config.width, overrides=overrides)
 
 
 def trainer(
@@ -100,6 +101,9 @@ def trainer(
             f"{data.name}: {len(train_data)} training images make no batch of {config.batch_size}; "
             "give a smaller batch_size"
         )
+    found = None
+    if role == "pair":
+        found = weights_map(config, made["base"], made["motivated"], torch.zeros(2, *data.shape))
     torch.manual_seed(config.seed)
     return Trainer(
         made["base" if role == "pair" else role],
@@ -107,7 +111,9 @@ def trainer(
         train_loader=loader(train_data, config.batch_size, shuffle_seed=config.seed),
         eval_loader=loader(test_data, max(256, config.batch_size)),
         config=config,
-        weights_map=weights_map(config, made["base"], made["motivated"]) if role == "pair" else None,
+        weights_map=weights_map(config, made["base"], made["motivated"], torch.zeros(2, *data.shape))
+        if role == "pair"
+        else None,
         output=output,
         listeners=listeners,
     )
@@ -122,14 +128,16 @@ def read_overrides(path: Path) -> dict[str, Override]:
     content = read_yaml(path)
     overrides = {}
     for name, value in content.items():
-        if not isinstance(value, Mapping) or not value.keys() <= {"target", "index"}:
-            raise SeekingError(f"{path}: {name} must have target, index or both, and nothing else")
-        target, index = value.get("target"), value.get("index")
+        if not isinstance(value, Mapping) or not value.keys() <= {"target", "index", "space"}:
+            raise SeekingError(f"{path}: {name} must have target, index or both, maybe space, and nothing else")
+        target, index, space = value.get("target"), value.get("index"), value.get("space", False)
+        if not isinstance(space, bool):
+            raise SeekingError(f"{path}: {name}: space must be true or false, not {space!r}")
         if not isinstance(target, str | None) or not isinstance(index, list | None):
             raise SeekingError(f"{path}: {name}: target must be a name, index a list with an item for each dimension")
         for item in index or ():
             numbers = isinstance(item, list) and all(type(number) is int and number >= 0 for number in item)
             if not (item is None or isinstance(item, str) or numbers):
                 raise SeekingError(f"{path}: {name}: {item!r} is neither null, text such as 0:4, nor a list of numbers")
-        overrides[str(name)] = Override(target, index)
+        overrides[str(name)] = Override(target, index, space)
     return overrides

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from seeking.errors import SeekingError, unknown
+from seeking.matching.inputs import image_size as made_for
 from seeking.models.resnet import ResNet
 
 RESNETS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
@@ -40,10 +41,5 @@ def create(name: str, *, num_classes: int, in_chans: int = 3, **kwargs: Any) -> 
 
 def input_shape(model: nn.Module, image_size: int | None = None, in_chans: int = 3) -> tuple[int, int, int]:
     """Shape of one input image: of the size asked for, else the one that the model was made for, else 32."""
-    size = image_size
-    if size is None:
-        made_for = getattr(getattr(model, "patch_embed", None), "img_size", None)
-        size = (
-            made_for[0] if made_for else (getattr(model, "default_cfg", None) or {}).get("input_size", (0, 0, 32))[-1]
-        )
+    size = image_size or made_for(model) or 32
     return in_chans, size, size

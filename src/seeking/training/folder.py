@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from safetensors.torch import save_model
 from torch import nn
 
 from seeking.errors import SeekingError
+from seeking.weights_files import save_weights
 from seeking.weights_map import WeightsMap
 
 
@@ -64,11 +64,8 @@ class RunFolder:
         self._metrics.write(json.dumps(row) + "\n")
 
     def save_weights(self, model: nn.Module, name: str, which: str) -> None:
-        """Keep a model's weights as ``NAME.WHICH.safetensors``, whole or not at all."""
-        path = self.path / f"{name}.{which}.safetensors"
-        beside = path.with_suffix(".writing")
-        save_model(model, str(beside))
-        beside.replace(path)
+        """Keep a model's weights as ``NAME.WHICH.safetensors``."""
+        save_weights(model, self.path / f"{name}.{which}.safetensors")
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file for people."""

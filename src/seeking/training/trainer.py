@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from seeking.conditions import Condition, Never, parse
 from seeking.errors import RunError, SeekingError
+from seeking.matching import match
 from seeking.pair import Pair
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost, count_flops
@@ -153,7 +154,10 @@ class Trainer:
 
         device = self.accelerator.device
         base.to(device)
-        self.pair = Pair(base, motivated.to(device), weights_map, norm=config.norm) if motivated is not None else None
+        self.pair = None
+        if motivated is not None:
+            motivated.to(device)
+            self.pair = Pair(base, motivated, weights_map or self._match(base, motivated), norm=config.norm)
         self.condition = condition or (parse(config.condition, config.seed) if self.pair else Never())
 
         if config.optimizer_state == "shared":
@@ -226,6 +230,15 @@ class Trainer:
             self.folder.write_json("summary.json", result.summary())
         return result
 
+    def _match(self, base: nn.Module, motivated: nn.Module) -> WeightsMap:
+        (batch,) = self._peek(self.train_loader, 1)
+        inputs, forward = self._judged(batch)
+        return match(base, motivated, batch=inputs, forward=forward)
+
+    def _judged(self, batch: Any) -> tuple[Any, LossFn | None]:
+        """What of a batch the models take, and how."""
+        return (batch[0], None) if self.classifies else (batch, self.loss_fn)
+
     def _prove(self, base: nn.Module, motivated: nn.Module | None) -> Cost:
         """Try everything that could be refused on one batch; what a sample costs."""
         (batch,) = self._peek(self.train_loader, 1)
@@ -250,8 +263,7 @@ class Trainer:
         if not self.pair:
             return Cost(base_flops=flops[0][1])
         if self.config.verify:
-            forward = None if self.classifies else self.loss_fn
-            inputs = batch[0] if self.classifies else batch
+            inputs, forward = self._judged(batch)
             found = verify(base, self.pair.motivated_model, self.pair.map, inputs, forward=forward)
             if not found:
                 raise SeekingError(
