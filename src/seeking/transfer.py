@@ -12,7 +12,7 @@ from seeking.errors import unknown
 from seeking.matching import MatchWarning, match
 from seeking.matching.inputs import example_inputs
 from seeking.matching.trace import Forward, call
-from seeking.verify import compare_outputs, evaluation, extra_modules
+from seeking.verify import compare_outputs, evaluation, extra_modules, scaling
 from seeking.weights_map import Entry, WeightsMap, tensors, tensors_in
 
 Extra = Literal["neutral", "own"]
@@ -99,8 +99,8 @@ def embed(
                 if difference > NEAR:
                     warnings.warn(
                         f"the motivated model starts as nearly the base's function only: their outputs differ by "
-                        f"{difference:.1e}. Layers that look at all channels, such as norms over more channels than the "
-                        "base's, and extra blocks that do not add to their input allow no better.",
+                        f"{difference:.1e}. Layers that look at all channels, such as norms over more channels than "
+                        "the base's, and extra blocks that do not add to their input allow no better.",
                         MatchWarning,
                         stacklevel=2,
                     )
@@ -189,12 +189,14 @@ def _let_input_through(motivated: nn.Module, weights_map: WeightsMap, run: Calla
             for layer in block.modules():
                 erase(layer)
         run()
-        for name, block in blocks.items():
-            if not passes.get(name):  # Its input may be scaled, too.
-                neutral.update({p: 1.0 for path, p in block.named_parameters() if p.ndim < 2 and "bias" not in path})
-                for layer in block.modules():
+        scaled: set[str] = set()
+        while changing := {name for name in blocks if not passes.get(name)} - scaled:
+            for name in changing:  # Its input may be scaled, too.
+                neutral.update(dict.fromkeys(scaling(blocks[name]), 1.0))
+                for layer in blocks[name].modules():
                     erase(layer)
-        run()
+            scaled |= changing
+            run()
         for name, block in blocks.items():
             if not passes.get(name):  # Whatever its weights: it must do with its own.
                 for layer in block.modules():

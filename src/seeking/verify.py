@@ -180,12 +180,7 @@ def _neutral(motivated: nn.Module, extra: Iterable[str], scale: float) -> dict[s
 
     Zero lets most blocks hand their input through; one does where the input itself is scaled (MetaFormers).
     """
-    scales = {
-        id(parameter)
-        for name in extra
-        for path, parameter in motivated.get_submodule(name).named_parameters()
-        if scale and parameter.ndim < 2 and not path.endswith("bias")
-    }
+    scales = {id(parameter) for name in extra if scale for parameter in scaling(motivated.get_submodule(name))}
     made: dict[int, Tensor] = {}
     for name, tensor in tensors(motivated).items():
         if id(tensor) not in made:
@@ -283,6 +278,14 @@ def _recording(
         return record
 
     return {name: hook(name) for name in names}
+
+
+def scaling(block: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters of a block that scale channels, those of norms aside."""
+    for module in block.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim < 2 and "bias" not in name and "Norm" not in type(module).__name__:
+                yield parameter
 
 
 def extra_modules(motivated: nn.Module, weights_map: WeightsMap) -> list[str]:

@@ -111,9 +111,7 @@ def trainer(
         train_loader=loader(train_data, config.batch_size, shuffle_seed=config.seed),
         eval_loader=loader(test_data, max(256, config.batch_size)),
         config=config,
-        weights_map=weights_map(config, made["base"], made["motivated"], torch.zeros(2, *data.shape))
-        if role == "pair"
-        else None,
+        weights_map=found,
         output=output,
         listeners=listeners,
     )

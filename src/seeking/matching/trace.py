@@ -30,6 +30,7 @@ from seeking.weights_map import tensors, tensors_in
 Forward = Callable[[nn.Module, Any], Any]
 
 INPUT = "size of the input"
+MIXED = "number of channels that are mixed across uneven boundaries"
 
 
 class UntraceableError(Exception):
@@ -171,7 +172,7 @@ class Tracer(TorchDispatchMode):
         try:
             axes = RULES.get(name, _elementwise)(self, args, kwargs, made)
         except Unaligned:
-            axes = [_unknown(self, given[0], tensor) for tensor in made]
+            axes = [_mixed(self, given[0], tensor) for tensor in made]
         computed = name in PRODUCTS or any(id(tensor) in self.computed for tensor in given)
         for tensor, its in zip(made, axes, strict=False):
             if not any(tensor is one for one in given):  # In place, the axes stay.
@@ -227,8 +228,8 @@ def _attempt(one: Axis, other: Axis) -> None:
     try:
         unify(one, other)
     except Unaligned:
-        fix(one, "number of channels that are mixed across uneven boundaries")
-        fix(other, "number of channels that are mixed across uneven boundaries")
+        fix(one, MIXED)
+        fix(other, MIXED)
 
 
 def _unknown(tracer: Tracer, source: Tensor, result: Tensor) -> list[Axis]:
@@ -242,6 +243,14 @@ def _unknown(tracer: Tracer, source: Tensor, result: Tensor) -> list[Axis]:
         else:
             axes.append(constant(size, INPUT) if old is None or is_fixed(old) else free(size))
     return axes
+
+
+def _mixed(tracer: Tracer, source: Tensor, result: Tensor) -> list[Axis]:
+    """Axes of a result whose parts do not begin and end where the source's do: those channels stay as they are."""
+    for dim, axis in enumerate(tracer.read(source)):
+        if dim >= result.ndim or source.shape[dim] != result.shape[dim]:
+            fix(axis, MIXED)
+    return _unknown(tracer, source, result)
 
 
 def _elementwise(
@@ -308,8 +317,9 @@ def _view(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: 
         while after < shortest - before and source.shape[-1 - after] == result.shape[-1 - after]:
             after += 1
         middle = axes[before : source.ndim - after]
-        fixed = all(is_fixed(axis) for axis in middle if axis)
-        new = [constant(size, INPUT) if fixed else free(size) for size in result.shape[before : result.ndim - after]]
+        for axis in middle:
+            fix(axis, MIXED)
+        new = [constant(size, INPUT) for size in result.shape[before : result.ndim - after]]
         return [[*axes[:before], *new, *axes[source.ndim - after :]]]
 
 
