@@ -1,8 +1,8 @@
-# make demo, make test: each makes the environment in .venv if it is missing.
+# Each command makes the environment in .venv if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test benchmark clean
+.PHONY: demo test benchmark coverage clean
 
 demo: .venv/installed
 	$(BIN)/seeking compare --epochs 12 --output runs/demo --overwrite
@@ -16,6 +16,10 @@ test: .venv/installed
 benchmark: .venv/installed
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/sync.py
+	$(BIN)/python benchmarks/derive.py
+
+coverage: .venv/installed
+	$(BIN)/python benchmarks/coverage.py --output docs/coverage.md
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; say which with make PYTHON=python3.12")'

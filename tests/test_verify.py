@@ -1,11 +1,12 @@
 import dataclasses
+import re
 
 import pytest
 import torch
 from families import SMALL_FAMILIES, Family
 from torch import nn
 
-from seeking import Index, SeekingError, WeightsMap, match, verify
+from seeking import Index, NotContainedError, SeekingError, WeightsMap, match, verify
 from seeking.models import create
 from seeking.weights_map import Entry, tensors
 
@@ -203,10 +204,48 @@ def test_fresh_symmetric_weights_hide_nothing() -> None:
 
 
 def test_outputs_of_different_shapes_are_said() -> None:
-    base, motivated = nn.Sequential(nn.Linear(3, 2)), nn.Sequential(nn.Linear(3, 4))
+    base, motivated = nn.Sequential(nn.Linear(3, 2)), nn.Sequential(nn.Linear(3, 2), nn.Unflatten(1, (2, 1)))
     verdict = verify(base, motivated, match(base, motivated), torch.randn(2, 3))
     assert not verdict
     assert "different shapes" in verdict.reason
+    with pytest.raises(NotContainedError, match=r"2 in the base, 4 .* length of the output must be the same"):
+        match(base, nn.Sequential(nn.Linear(3, 4)))
+
+
+def test_wider_hidden_states_among_the_outputs_are_judged_by_what_they_hold() -> None:
+    class Both(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.hidden, self.out = nn.Linear(3, width), nn.Linear(width, 2)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            hidden = self.hidden(x)
+            return {"logits": self.out(hidden), "hidden": hidden + 1 if x.shape[-1] == self.out.in_features else hidden}
+
+    base, motivated = Both(4), Both(7)
+    weights_map = match(base, motivated, batch=torch.randn(5, 3))
+    assert verify(base, motivated, weights_map, torch.randn(5, 3))
+    assert not verify(Both(3), motivated, match(Both(3), motivated, batch=torch.randn(5, 3)), torch.randn(5, 3))
+
+
+def test_what_no_map_can_cure_is_told_from_a_wrong_map() -> None:
+    """Extra layers that are no residual blocks, constants, activations: the base is not contained."""
+    images = torch.randn(2, 3, 16, 16)
+
+    def chain(extra: int, activation: type[nn.Module] = nn.ReLU, eps: float = 1e-5) -> nn.Module:
+        middle = nn.Sequential(*(nn.Conv2d(4, 4, 3, padding=1) for _ in range(1 + extra)))
+        return nn.Sequential(nn.Conv2d(3, 4, 3), activation(), middle, nn.BatchNorm2d(4, eps=eps), nn.Conv2d(4, 2, 1))
+
+    for motivated, reason in (
+        (chain(1), r"2\.1 \(Conv2d\), which only the motivated model has, changes its input"),
+        (chain(0, nn.GELU), r"1 is ReLU in the base and GELU in the motivated model"),
+        (chain(0, eps=0.1), r"3\.eps is 1e-05 in the base and 0\.1 in the motivated model"),
+    ):
+        base = chain(0)
+        verdict = verify(base, motivated, match(base, motivated), images)
+        assert not verdict
+        assert not verdict.contained
+        assert re.search(reason, verdict.reason), verdict.reason
 
 
 def test_models_with_other_kinds_of_input_and_output() -> None:

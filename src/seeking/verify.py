@@ -315,21 +315,23 @@ def _obstacle(motivated: nn.Module, runs: Runs, tolerance: float) -> str:
 
 def _settings(base: nn.Module, motivated: nn.Module, name: str, place: str) -> str:
     """How two layers, or the blocks around them, differ that no weights can make up for."""
-    while name and place:
+    while True:
         small, large = base.get_submodule(name), motivated.get_submodule(place)
         for setting, ours in vars(small).items():
             theirs = getattr(large, setting, None)
             number = type(ours) is type(theirs) in (float, bool) and setting != "momentum" and "drop" not in setting
             if (number or setting in ("stride", "padding", "dilation")) and ours != theirs:
-                return f"{name}.{setting} is {ours} in the base and {theirs} in the motivated model"
+                owner = name or type(small).__name__
+                return f"{owner}.{setting} is {ours} in the base and {theirs} in the motivated model"
         for child, module in small.named_children():
             other = getattr(large, child, None)
             bare = not tensors(module) and isinstance(other, nn.Module) and not tensors(other)
             if bare and type(module) is not type(other) and "drop" not in child:
                 kinds = f"{type(module).__name__} in the base and {type(other).__name__} in the motivated model"
-                return f"{name}.{child} is {kinds}"
+                return f"{name}.{child} is {kinds}".removeprefix(".")
+        if not name or not place:
+            return ""
         name, place = name.rpartition(".")[0], place.rpartition(".")[0]
-    return ""
 
 
 def _factor(ours: Tensor, theirs: Tensor, tolerance: float) -> str:

@@ -58,8 +58,11 @@ def structure(module: nn.Module, rules: Sequence[Rule]) -> tuple[str, Structure]
 
 def plain(tensor: Tensor) -> list[Dimension]:
     """Dimensions that no rule knows: vectors and matrices grow, of larger tensors only the last dimension does."""
-    last = tensor.ndim - 1
-    return [[Factor("channels", size, grows=tensor.ndim <= 2 or dim == last)] for dim, size in enumerate(tensor.shape)]
+    dimensions: list[Dimension] = []
+    for dim, size in enumerate(tensor.shape):
+        grows = tensor.ndim <= 2 or dim == tensor.ndim - 1
+        dimensions.append([Factor("channels" if grows else "number of positions", size, grows)])
+    return dimensions
 
 
 @BUILT_IN.append
