@@ -27,7 +27,7 @@ from seeking.weights_map import tensors
 LLAMA_13B = {"hidden_size": 5120, "intermediate_size": 13824, "num_attention_heads": 40}
 
 
-def llama(layers: int, **sizes: int) -> nn.Module:
+def llama(layers: int, **sizes: Any) -> nn.Module:
     """A Llama of this depth; as wide as the one of 7 billion parameters unless told otherwise."""
     model: nn.Module = LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, **sizes))
     return model

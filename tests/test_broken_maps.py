@@ -70,7 +70,7 @@ BREAKS = {
     "groups and their channels transposed": (images("groups"), ["4.weight"], 1, rows((3, 2), (1, 0))),
     "channels of more groups off by one": (images("more groups"), ["2.weight"], 0, plus(2)),
     "squeezed channels off by one": (images("excited"), ["squeeze.weight"], 1, plus(1)),
-    "a joined segment off by one layer": (images("dense"), ["shrink.weight"], 1, turn(2)),
+    "a joined segment off by one layer": (images("dense"), ["shrink.weight"], 1, turn(3)),
     "a shuffle undone": (images("shuffled"), ["after.weight"], 1, rows((3, 6), (1, 0))),
     "halves that go by exchanged": (images("split"), ["leave.weight"], 1, turn(6)),
     "groups of a norm off by one": (images("group norm"), ["1.weight", "1.bias"], 0, plus(1)),

@@ -256,12 +256,13 @@ class Dense(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.layers = nn.ModuleDict()
-        width = sizes.width
+        # An extra layer that adds a single channel cannot be told from one that is not extra.
+        width, growth = sizes.width, sizes.per_group + 1
         for number in range(sizes.depth + 1):
             self.layers[f"layer{number + 1}"] = nn.Sequential(
-                nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, sizes.per_group, 3, padding=1)
+                nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, growth, 3, padding=1)
             )
-            width += sizes.per_group
+            width += growth
         self.shrink = nn.Conv2d(width, sizes.width, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,9 @@ from typing import NamedTuple
 from seeking.errors import NotContainedError
 from seeking.matching.spaces import HEAD, Axis, Space, is_fixed, segments_of, size_of, terminal
 
+MOST_TRIES = 256
+"""How often a size is tried for a space which no single equation determines."""
+
 
 class Dimension(NamedTuple):
     """One dimension of a base tensor, and the axis of the motivated model's that it lies in."""
@@ -36,13 +39,39 @@ def solve(dimensions: Iterable[Dimension]) -> dict[Space, int]:
                 raise _differs(dimension, space, size)
             said.setdefault(space, size)
     sizes.update((space, size) for space, size in said.items() if size <= space.size)
-    pending = dimensions
+    return _complete(dimensions, sizes, iter(range(MOST_TRIES)))
+
+
+def _complete(pending: list[Dimension], sizes: dict[Space, int], tries: Iterator[int]) -> dict[Space, int]:
+    """Solve equations with one unknown until none is left; then try the sizes of an unknown one after the other."""
     for absent in (False, True):
         before = -1
         while len(sizes) > before:
             before = len(sizes)
             pending = [d for d in pending if not _solve_product(d, d.axis, d.size, sizes, absent)]
-    return sizes
+    if not pending:
+        return sizes
+    # What is innermost, such as the channels of a head, is most often all there.
+    *_, space = _unknown(pending[0].axis, sizes)
+    refusal: NotContainedError | None = None
+    for size in range(space.size, 0, -1):
+        if next(tries, None) is None:
+            break
+        try:
+            return _complete(pending, {**sizes, space: size}, tries)
+        except NotContainedError as error:
+            refusal = refusal or error
+    raise refusal or _differs(pending[0])
+
+
+def _unknown(axis: Axis, sizes: dict[Space, int]) -> Iterator[Space]:
+    for space in terminal(axis):
+        if value((space,), sizes) is None:
+            if space.segments:
+                for segment in segments_of(space):
+                    yield from _unknown(segment, sizes)
+            else:
+                yield space
 
 
 def _common(small: Axis, large: Axis) -> Iterator[tuple[Space, int]]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from seeking.matching.spaces import (
     HEAD,
@@ -151,7 +151,7 @@ class Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        given = _flat(*args, *kwargs.values())
         if not given and str(kwargs.get("device")) == "meta":
             # A constant: of integers, the values may decide the way through the model.
             constant_tensor = func(*args, **{**kwargs, "device": "cpu"})
@@ -161,12 +161,12 @@ class Tracer(TorchDispatchMode):
             kwargs["device"] = "meta"
         if any(tensor.is_meta for tensor in given) and not all(tensor.is_meta for tensor in given):
             args, kwargs = tree_map(self._on_meta, (args, kwargs))
-            given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+            given = _flat(*args, *kwargs.values())
         name = func.overloadpacket.__name__
         output = _quickly(name, args, given) if len(kwargs) == 0 else None
         if output is None:
             output = func(*args, **kwargs)
-        made = [value for value in tree_leaves(output) if isinstance(value, Tensor)]
+        made = _flat(output)
         if not given or not made:
             return output
         try:
@@ -189,6 +189,17 @@ class Tracer(TorchDispatchMode):
         if id(value) in self.computed:
             self.computed.add(id(twin))
         return twin
+
+
+def _flat(*values: Any) -> list[Tensor]:
+    """The tensors among an operation's arguments or results, which hold lists of tensors at most."""
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found.extend(item for item in value if isinstance(item, Tensor))
+    return found
 
 
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "mv", "linear", "convolution"}
@@ -257,7 +268,7 @@ def _elementwise(
     tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]
 ) -> list[list[Axis]]:
     """Broadcast arguments against each other; what every operation without a rule is taken for."""
-    given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+    given = _flat(*args, *kwargs.values())
     results = []
     for result in made:
         axes: list[Axis | None] = [None] * result.ndim
