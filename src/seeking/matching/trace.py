@@ -244,7 +244,10 @@ def _attempt(one: Axis, other: Axis) -> None:
 
 
 def _unknown(tracer: Tracer, source: Tensor, result: Tensor) -> list[Axis]:
-    """Axes of a result that no rule explains: dimensions that keep their place and size are the same."""
+    """Axes of a result that no rule explains: dimensions that keep their place and size are the same.
+
+    The others are positions, as after pooling an image, or something new.
+    """
     before = tracer.read(source)
     axes = []
     for dim, size in enumerate(result.shape):
@@ -252,7 +255,8 @@ def _unknown(tracer: Tracer, source: Tensor, result: Tensor) -> list[Axis]:
         if old is not None and source.shape[dim] == size:
             axes.append(old)
         else:
-            axes.append(constant(size, INPUT) if old is None or is_fixed(old) else free(size))
+            position = dim >= 2 and result.ndim > 3 and old is not None and is_fixed(old)
+            axes.append(constant(size, INPUT) if position else free(size))
     return axes
 
 
