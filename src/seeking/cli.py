@@ -139,7 +139,9 @@ def train_command(config: Train) -> int:
     if MAIN_PROCESS:
         draw({"pair": [result]}, output / "curves.png", f"{title}, {data.name}")
     console.print(terminal(run_rows(result), title))
-    console.print(cost_sentence(result.cost.report()), highlight=False)
+    console.print(
+        f"{cost_sentence(result.cost.report())} Training took {result.seconds['total']:.0f} s.", highlight=False
+    )
     console.print(f"Weights, map, metrics and summary: {output}\nPicture: {output / 'curves.png'}", highlight=False)
     return 0
 
