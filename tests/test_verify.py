@@ -266,6 +266,23 @@ def test_models_with_other_kinds_of_input_and_output() -> None:
     assert verify(base, motivated, weights_map, torch.randn(5, 3), forward=parts)
 
 
+def test_a_loss_hides_nothing_of_the_output() -> None:
+    class Turned(nn.Module):
+        def __init__(self, turned: bool) -> None:
+            super().__init__()
+            self.out, self.turn = nn.Linear(3, 2), nn.Flatten(0) if turned else nn.Identity()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.out(x)
+            return x if isinstance(self.turn, nn.Identity) else x.flip(-1)
+
+    base, motivated = Turned(False), Turned(True)
+    forward = lambda model, x: model(x).sum()  # noqa: E731
+    weights_map = match(base, motivated)
+    assert not verify(base, motivated, weights_map, torch.randn(5, 3), forward=forward)
+    assert verify(base, base, weights_map, torch.randn(5, 3), forward=forward)
+
+
 def test_a_layer_that_differs_without_tensors_is_found() -> None:
     base = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     motivated = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2))

@@ -154,7 +154,7 @@ def _judge(
         return Verification(False, difference, layer, f"{words}: {why}" if why else words, contained=not why)
 
     # Of a forward of the user's own, such as one to a loss, the model's output says more than what it returns.
-    difference, problem = compare_outputs(small[0 if small[0][0] == "" else -1][1], large[-1][1])
+    difference, problem = compare_outputs(*(next(out for name, out in some if not name) for some in (small, large)))
     for name, ours in small:
         if not name or not isinstance(ours, Tensor):
             continue
