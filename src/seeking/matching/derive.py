@@ -89,18 +89,7 @@ def match(
     renames = {name: o.target for name, o in overrides.items() if o.target and name in modules}
     modules_at = align(base, motivated, depth, renames)
     _compare_dropout(base, motivated, modules_at)
-    targets = {}
-    for name, tensor in small.items():
-        module, _, leaf = name.rpartition(".")
-        place = modules_at[module]
-        target = targets[name] = overrides.get(name, Override()).target or (f"{place}.{leaf}" if place else leaf)
-        remark = differing_types(base, motivated, module, place)
-        if target not in large:
-            raise NotContainedError(f"{name}: the motivated model has no tensor {target}{remark}")
-        if tensor.ndim != large[target].ndim:
-            raise NotContainedError(
-                f"{name}: {tensor.ndim} dimensions in the base, {large[target].ndim} in {target}{remark}"
-            )
+    targets = _targets(base, motivated, modules_at, overrides)
 
     spaces = _Spaces(base, motivated, batch, forward)
     dimensions = [
@@ -133,13 +122,34 @@ def match(
             chosen.index(axis, size, there) if own is None else own
             for own, axis, size, there in zip(pins, axes, tensor.shape, shape, strict=True)
         )
-        origin = "user" if name in overrides or chosen.is_pinned(axes) else spaces.origin(targets[name])
+        origin = "user" if name in overrides or chosen.is_pinned(axes) else spaces.origin[targets[name]]
         entries[name] = Entry(targets[name], index, tuple(shape), origin)
     return WeightsMap(
         entries,
         {name: tuple(tensor.shape) for name, tensor in large.items()},
         buffers=(name for name, _ in motivated.named_buffers(remove_duplicate=False)),
     )
+
+
+def _targets(
+    base: nn.Module, motivated: nn.Module, modules_at: Mapping[str, str], overrides: Mapping[str, Override]
+) -> dict[str, str]:
+    """The motivated model's tensor for each of the base's, by name."""
+    large = tensors(motivated)
+    targets = {}
+    for name, tensor in tensors(base).items():
+        module, _, leaf = name.rpartition(".")
+        place = modules_at[module]
+        target = overrides.get(name, Override()).target or (f"{place}.{leaf}" if place else leaf)
+        remark = differing_types(base, motivated, module, place)
+        if target not in large:
+            raise NotContainedError(f"{name}: the motivated model has no tensor {target}{remark}")
+        if tensor.ndim != large[target].ndim:
+            raise NotContainedError(
+                f"{name}: {tensor.ndim} dimensions in the base, {large[target].ndim} in {target}{remark}"
+            )
+        targets[name] = target
+    return targets
 
 
 def _positions(name: str, tensor: Tensor, index: Sequence[str | Iterable[int] | None]) -> list[Index | None]:
@@ -164,11 +174,12 @@ class _Spaces:
     def __init__(self, base: nn.Module, motivated: nn.Module, batch: Any, forward: Forward | None) -> None:
         self._models = base, motivated
         self._tensors = tensors(base), tensors(motivated)
-        self._rules: dict[str, str] = {}
+        self.origin = dict.fromkeys(self._tensors[1], "structure")
+        """What the axes of each tensor of the motivated model are known from."""
         self._axes: tuple[dict[str, list[Axis]], dict[str, list[Axis]]] = {}, {}
         self._apply(RULES)
-        self._traced = self._trace(batch, forward)
-        self._apply([] if self._traced else BUILT_IN)
+        if not self._trace(batch, forward):
+            self._apply(BUILT_IN)
 
     def _apply(self, rules: Sequence[Rule]) -> None:
         for side, model in enumerate(self._models):
@@ -177,7 +188,7 @@ class _Spaces:
                 if rule:
                     self._axes[side][name] = [_axis(dimension) for dimension in factors]
                     if side:
-                        self._rules[name] = rule
+                        self.origin[name] = f"rule: {rule}"
 
     def _trace(self, batch: Any, forward: Forward | None) -> bool:
         base = self._models[0]
@@ -208,13 +219,9 @@ class _Spaces:
     def _read(self, side: int, name: str) -> list[Axis]:
         if name not in self._axes[side]:
             self._axes[side][name] = [_axis(dimension) for dimension in plain(self._tensors[side][name])]
-            self._rules.setdefault(name, "") if side else None
+            if side:
+                self.origin[name] = "name"
         return self._axes[side][name]
-
-    def origin(self, name: str) -> str:
-        """What the axes of a tensor of the motivated model are known from."""
-        rule = self._rules.get(name)
-        return "structure" if rule is None else f"rule: {rule}" if rule else "name"
 
 
 def _axis(factors: Factors) -> Axis:
