@@ -392,7 +392,7 @@ def _repeat_interleave(
 @operation("select")
 def _select(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     axes = list(tracer.read(args[0]))
-    fix(axes.pop(args[1] % args[0].ndim), "taken apart one by one")
+    fix(axes.pop(args[1] % args[0].ndim), "number of parts that are taken one by one")
     return [axes]
 
 
@@ -400,7 +400,7 @@ def _select(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made
 def _unbind(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     source, dim = _arguments("self dim", args, kwargs)
     axes = list(tracer.read(source))
-    fix(axes.pop((dim or 0) % source.ndim), "taken apart one by one")
+    fix(axes.pop((dim or 0) % source.ndim), "number of parts that are taken one by one")
     return [axes for _ in made]
 
 
@@ -413,7 +413,7 @@ def _slice(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made:
     begin, stop, step = slice(start, min(end if end is not None else size, size), step or 1).indices(size)
     if (begin, stop) == (0, size) and step > 1 and size % step == 0:
         axes[dim], remainder = regroup(axis, (size // step, step))
-        fix(remainder, "taken apart one by one")
+        fix(remainder, "number of parts that are taken one by one")
         return [axes]
     if step > 1:
         axes[dim] = constant(made[0].shape[dim], INPUT) if is_fixed(axis) else free(made[0].shape[dim])
@@ -683,7 +683,7 @@ def _norm(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: 
 def _softmax(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     axes = tracer.read(args[0])
     if axes:
-        fix(axes[args[1]], "shares of a softmax")
+        fix(axes[args[1]], "number of shares in a softmax")
     return [axes]
 
 
