@@ -1,5 +1,6 @@
 """Start one of the two models from the other's weights."""
 
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -8,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from seeking.errors import unknown
+from seeking.errors import SeekingError, unknown
 from seeking.matching import MatchWarning, match
 from seeking.matching.inputs import example_inputs
-from seeking.matching.trace import Forward, call
-from seeking.verify import compare_outputs, evaluation, extra_modules, scaling
+from seeking.matching.trace import Forward, call, evaluation
+from seeking.verify import compare_outputs, extra_modules, scaling
 from seeking.weights_map import Entry, WeightsMap, tensors, tensors_in
 
 Extra = Literal["neutral", "own"]
@@ -84,27 +85,47 @@ def embed(
     weights_map = weights_map or match(base, motivated, batch=batch, forward=forward)
     weights_map.check(base, motivated)
     with torch.no_grad():
+        run = forward or call
+        tried = _runnable(base, motivated, batch, run) if extra == "neutral" else None
         own = {name: tensor.clone() for name, tensor in tensors(motivated).items()}
         if extra == "neutral":
             own = _without_reading_extra(motivated, weights_map, own)
         _load(motivated, weights_map.embed(tensors(base), own))
-        if extra == "neutral":
-            run = forward or call
-            if batch is None:
-                batch = _noise(next(example_inputs(base), None))
-            if batch is not None:
-                with evaluation(base), evaluation(motivated):
-                    _let_input_through(motivated, weights_map, lambda: run(motivated, batch))
-                    difference, _ = compare_outputs(run(base, batch), run(motivated, batch))
-                if difference > NEAR:
-                    warnings.warn(
-                        f"the motivated model starts as nearly the base's function only: their outputs differ by "
-                        f"{difference:.1e}. Layers that look at all channels, such as norms over more channels than "
-                        "the base's, and extra blocks that do not add to their input allow no better.",
-                        MatchWarning,
-                        stacklevel=2,
-                    )
+        if tried is not None:
+            with evaluation(base), evaluation(motivated):
+                reference = run(base, tried)
+                _let_input_through(motivated, weights_map, reference, lambda: run(motivated, tried))
+                difference, _ = compare_outputs(reference, run(motivated, tried))
+            if difference > NEAR:
+                warnings.warn(
+                    f"the motivated model starts as nearly the base's function only: their outputs differ by "
+                    f"{difference:.1e}. Layers that look at all channels, such as norms over more channels than "
+                    "the base's, and extra blocks that do not add to their input allow no better.",
+                    MatchWarning,
+                    stacklevel=2,
+                )
     return weights_map
+
+
+def _runnable(base: nn.Module, motivated: nn.Module, batch: Any, run: Forward) -> Any:
+    """A batch that both models take; None, with a warning, if none can be made up."""
+    with evaluation(base), evaluation(motivated):
+        for one in [batch] if batch is not None else map(_noise, example_inputs(base)):
+            try:
+                run(base, one)
+                run(motivated, one)
+            except Exception as error:
+                if batch is not None:
+                    raise SeekingError(f"the models refuse the batch: {type(error).__name__}: {error}") from error
+            else:
+                return one
+    warnings.warn(
+        f"{type(base).__name__}: no example input could be made for it, so that extra blocks keep their own weights; "
+        "give embed a batch",
+        MatchWarning,
+        stacklevel=3,
+    )
+    return None
 
 
 def _load(model: nn.Module, values: dict[str, Tensor]) -> None:
@@ -127,27 +148,30 @@ def _without_reading_extra(
         if entry.whole or len(entry.index) < 2:
             continue
         value = values[entry.target].clone()
-        written, read = _written_and_read(motivated, entry)
-        extra = torch.ones(value.shape[read], dtype=torch.bool)
-        extra[list(entry.index[read])] = False
-        rows = torch.tensor(list(entry.index[written]))
-        value.movedim((written, read), (0, 1))[rows.unsqueeze(1), extra.nonzero().squeeze(1)] = 0
+        for written, read in _written_and_read(motivated, entry):
+            extra = torch.ones(value.shape[read], dtype=torch.bool, device=value.device)
+            extra[list(entry.index[read])] = False
+            rows = torch.tensor(list(entry.index[written]), dtype=torch.long, device=value.device)
+            value.movedim((written, read), (0, 1))[rows.unsqueeze(1), extra.nonzero().squeeze(1)] = 0
         values[entry.target] = value
     return values
 
 
-def _written_and_read(model: nn.Module, entry: Entry) -> tuple[int, int]:
-    """The dimensions of a weight along which its layer's outputs and inputs lie."""
-    owner, _, leaf = entry.target.rpartition(".")
-    module = model.get_submodule(owner)
-    transposed = (isinstance(module, _ConvNd) and module.transposed) or type(module).__name__ == "Conv1D"
+def _written_and_read(model: nn.Module, entry: Entry) -> list[tuple[int, int]]:
+    """Pairs of dimensions of a weight, along the first of which its layer may write and along the second read."""
+    module = model.get_submodule(entry.target.rpartition(".")[0])
     if isinstance(module, nn.Embedding):
-        return 1, 0
-    return (1, 0) if transposed and leaf == "weight" else (0, 1)
+        return [(1, 0)]
+    if (isinstance(module, _ConvNd) and module.transposed) or type(module).__name__ == "Conv1D":
+        return [(1, 0)]
+    if isinstance(module, (nn.Linear, _ConvNd, nn.MultiheadAttention)):
+        return [(0, 1)]
+    # A matrix of someone's own may stand either way round: what mixes base and extra at all is zero.
+    return list(itertools.permutations(range(len(entry.index)), 2))
 
 
-def _let_input_through(motivated: nn.Module, weights_map: WeightsMap, run: Callable[[], Any]) -> None:
-    """Zero as few layers of each extra block as make it hand its input through.
+def _let_input_through(motivated: nn.Module, weights_map: WeightsMap, reference: Any, run: Callable[[], Any]) -> None:
+    """Zero as few layers of each extra block as make it hand its input through, or, added to its input, add nothing.
 
     All of them are zeroed; then, in the order of the forward pass, a layer at a time gets its own weights back, in all
     blocks at once, and loses them again where its block does not hand its input through with them.
@@ -160,7 +184,9 @@ def _let_input_through(motivated: nn.Module, weights_map: WeightsMap, run: Calla
     def watch(name: str) -> Callable[[nn.Module, Any, Any, Any], None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             before, after = tensors_in((args, kwargs)), tensors_in(output)
-            passes[name] = bool(before and after) and torch.equal(before[0], after[0])
+            passes[name] = bool(before and after) and (
+                torch.equal(before[0], after[0]) or (name in silent and not after[0].any())
+            )
 
         return hook
 
@@ -172,6 +198,8 @@ def _let_input_through(motivated: nn.Module, weights_map: WeightsMap, run: Calla
         return hook
 
     neutral: dict[nn.Parameter, float] = {}
+    silent: set[str] = set()
+    """Blocks that may put out zeros, since the model adds that to their input itself."""
 
     def restore(layer: nn.Module) -> None:
         for parameter in layer.parameters(recurse=False):
@@ -188,7 +216,9 @@ def _let_input_through(motivated: nn.Module, weights_map: WeightsMap, run: Calla
             neutral.update(dict.fromkeys(block.parameters(), 0.0))
             for layer in block.modules():
                 erase(layer)
-        run()
+        if compare_outputs(reference, run())[0] <= NEAR:
+            silent.update(blocks)
+            run()
         scaled: set[str] = set()
         while changing := {name for name in blocks if not passes.get(name)} - scaled:
             for name in changing:  # Its input may be scaled, too.

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_map
 
 from seeking.errors import SeekingError
-from seeking.matching.trace import Forward, call
+from seeking.matching.trace import Forward, call, evaluation
 from seeking.weights_map import Entry, WeightsMap, tensors, tensors_in
 
 Runs = list[tuple[str, Any]]
@@ -82,6 +83,8 @@ def verify(
         name = min(missing)
         return Verification(False, float("inf"), name.rpartition(".")[0], f"the map has no entry for {name}")
     weights_map.check(base, motivated)
+    if any(tensor.is_meta for model in (base, motivated) for tensor in tensors(model).values()):
+        raise SeekingError("a model is on the meta device; verify computes, so make both models with real weights")
     run = forward or call
     verdict = _compare(base, motivated, weights_map, batch, run, tolerance, seed, torch.float32)
     if not verdict:
@@ -101,15 +104,21 @@ def _compare(
     seed: int,
     dtype: torch.dtype,
 ) -> Verification:
-    batch = _raised(batch, dtype)
     weights = _raised(_random_weights(base, seed), dtype)
+
+    def output(model: nn.Module) -> Any:
+        # Fresh copies and the same noise for each: a forward may write into its batch, or drop out.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return run(model, _copied(_raised(batch, dtype)))
+
     watched = _counterparts(weights_map)
     extra = extra_modules(motivated, weights_map)
     small: Runs = []
     with torch.no_grad(), evaluation(base), evaluation(motivated):
-        with _holding(base, weights), _hooks(base, _recording(small, ["", *watched])):
+        with _holding(base, _copied(weights)), _hooks(base, _recording(small, ["", *watched])):
             try:
-                small.append(("", run(base, batch)))
+                small.append(("", output(base)))
             except Exception as error:
                 raise SeekingError(f"the base model refuses the input: {error}") from error
         narrow = _narrowed_norms(base, weights_map, small)
@@ -120,7 +129,7 @@ def _compare(
             watching = _recording(large, ["", *watched.values()]), _recording(large, extra, with_input=True)
             with _holding(motivated, held), _hooks(motivated, narrow), _hooks(motivated, *watching):
                 try:
-                    large.append(("", run(motivated, batch)))
+                    large.append(("", output(motivated)))
                 except Exception as error:
                     reason = f"the motivated model refuses the input: {error}"
                     return Verification(False, float("inf"), None, reason, contained=False)
@@ -203,6 +212,11 @@ def _raised(values: Any, dtype: torch.dtype) -> Any:
     return tree_map(raised, values)
 
 
+def _copied(values: Any) -> Any:
+    copies: dict[int, Tensor] = {}
+    return tree_map(lambda t: copies.setdefault(id(t), t.clone()) if isinstance(t, Tensor) else t, values)
+
+
 def _random_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
     """Weights of sizes that keep signals alive, without the symmetry of an initialisation; constants stay."""
     generator = torch.Generator().manual_seed(seed)
@@ -224,20 +238,8 @@ def _random_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
             value = tensor.detach() * (noise.sigmoid() + 0.5).to(tensor)  # A constant, zeros and infinities stay.
         else:
             value = tensor.detach().clone()
-        drawn[id(tensor)] = value.to(tensor.device)
+        drawn[id(tensor)] = value.to(tensor)
     return {name: drawn[id(tensor)] for name, tensor in tensors(model).items()}
-
-
-@contextlib.contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, and back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextlib.contextmanager
@@ -273,7 +275,7 @@ def _recording(
         def record(module: nn.Module, inputs: Any, output: Any) -> None:
             # A copy, for what is changed in place later.
             seen = (inputs, output) if with_input else output
-            runs.append((name, tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, seen)))
+            runs.append((name, _copied(seen)))
 
         return record
 
@@ -368,21 +370,30 @@ def _restrict(module: nn.Module, ours: Tensor, theirs: Tensor, weight: Entry) ->
 
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:
-    """Greatest difference relative to the greatest entry."""
+    """Greatest difference, relative to the greatest of the entries that differ, or to the median if that is more.
+
+    Entries that are equal do not count, so that a constant, such as that of a mask, hides nothing.
+    """
     if ours.shape != theirs.shape:
         return float("inf")
-    if not ours.numel():
-        return 0.0
+    if ours.is_complex() and theirs.is_complex():
+        ours, theirs = torch.view_as_real(ours), torch.view_as_real(theirs)
     ours, theirs = ours.double(), theirs.double()
-    gap = float((ours - theirs).abs().max() / ours.abs().max().clamp_min(1e-30))
-    return gap if gap == gap else float("inf")
+    differ = ours != theirs
+    if not differ.any():
+        return 0.0
+    scale = max(float(ours[differ].abs().max()), float(ours.abs().median()))
+    gap = float((ours - theirs)[differ].abs().max()) / max(scale, 1e-30)
+    return gap if math.isfinite(gap) else float("inf")
 
 
 def compare_outputs(ours: Any, theirs: Any) -> tuple[float, str]:
     """Greatest relative difference of two models' outputs, and a sentence about it."""
-    left, right = ([t for t in tensors_in(output) if t.is_floating_point()] for output in (ours, theirs))
+    left, right = ([t for t in tensors_in(o) if t.is_floating_point() or t.is_complex()] for o in (ours, theirs))
     if not left:
-        raise SeekingError(f"the base model's output holds no tensor to compare: it is a {type(ours).__name__}")
+        raise SeekingError(
+            f"the base model's output, a {type(ours).__name__}, holds no tensor of real or complex numbers to compare"
+        )
     if len(left) == len(right):
         left, right = (list(side) for side in zip(*map(_comparable, left, right), strict=True))
     if [t.shape for t in left] != [t.shape for t in right]:
@@ -418,7 +429,8 @@ def _narrowed_norms(
     for name, entry in weights_map.entries.items():
         owner, _, leaf = name.rpartition(".")
         module = base.get_submodule(owner)
-        normalises = "Norm" in type(module).__name__ and not isinstance(module, _NormBase)
+        torch_norm = isinstance(module, (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm))
+        normalises = torch_norm or ("Norm" in type(module).__name__ and not isinstance(module, _NormBase))
         if leaf == "weight" and len(entry.shape) == 1 and not entry.whole and normalises and owner in shapes:
             index = torch.tensor(list(entry.index[0]))
             found[entry.target.rpartition(".")[0]] = _normalising_mapped(module, shapes[owner], index)

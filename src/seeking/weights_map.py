@@ -1,5 +1,6 @@
 """The weights map: which entries of the motivated model's tensors are the base model's."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -135,7 +136,9 @@ class Entry:
         """Index tensors that broadcast to the base tensor's shape: ``target[mesh]`` is the base tensor."""
         rank = len(self.index)
         return tuple(
-            torch.tensor(list(index), device=device).view([-1 if d == dim else 1 for d in range(rank)])
+            torch.tensor(list(index), dtype=torch.long, device=device).view(
+                [-1 if d == dim else 1 for d in range(rank)]
+            )
             for dim, index in enumerate(self.index)
         )
 
@@ -156,10 +159,12 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """Every tensor in a batch or an output: in mappings of any kind, tuples and lists, however deep."""
+    """Every tensor in a batch or an output: in mappings of any kind, dataclasses, tuples and lists, however deep."""
     if isinstance(value, Tensor):
         return [value]
     inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
+    if not inside and dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inside = vars(value).values()
     return [tensor for item in inside for tensor in tensors_in(item)]
 
 

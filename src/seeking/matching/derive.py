@@ -80,6 +80,8 @@ def match(
     for name in overrides:
         if name not in small and name not in modules:
             raise unknown("base tensor or module in overrides", name, [*small, *modules])
+        if overrides[name].index is not None and name not in small:
+            raise SeekingError(f"{name}: an override of a module takes a target, not an index; name its tensors")
     classes = getattr(base, "num_classes", None), getattr(motivated, "num_classes", None)
     if None not in classes and classes[0] != classes[1]:
         raise NotContainedError(
@@ -154,9 +156,17 @@ def _targets(
 
 def _positions(name: str, tensor: Tensor, index: Sequence[str | Iterable[int] | None]) -> list[Index | None]:
     """Read the index of an override."""
-    found = [
-        None if given is None else Index.parse(given) if isinstance(given, str) else Index.of(given) for given in index
-    ]
+    if isinstance(index, str):
+        raise SeekingError(f"{name}: the index of an override is a list with an item for each dimension, not {index!r}")
+    found: list[Index | None] = []
+    for given in index:
+        if given is None or isinstance(given, str):
+            found.append(None if given is None else Index.parse(given))
+            continue
+        numbers = list(given)
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise SeekingError(f"{name}: an override names positions by numbers from 0 up, not {numbers!r}")
+        found.append(Index.of(numbers))
     if len(found) != tensor.ndim:
         raise NotContainedError(f"{name}: {tensor.ndim} dimensions in the base, {len(found)} in its override")
     for dim, positions in enumerate(found):

@@ -161,7 +161,7 @@ def _remove(axis: Axis, sizes: dict[Space, int]) -> None:
 
 
 def describe(axis: Axis) -> str:
-    """An axis for people: ``3 (taken apart one by one) × 12 × 64 (size of a head)``."""
+    """An axis for people: ``3 (number of parts that are taken one by one) × 12 × 64 (size of a head)``."""
     words = []
     for space in terminal(axis):
         if space.segments and not space.fixed:

@@ -1,5 +1,6 @@
 """The channel spaces of a model, found by running it without data and watching what each operation does to axes."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -66,38 +67,45 @@ def trace(
     Raises:
         UntraceableError: the forward pass fails without numbers.
     """
+    try:
+        return _trace(model, batch, forward, known or {}, on_meta=True)
+    except UntraceableError as error:
+        # Numbers of the batch may be needed before they meet the first weight.
+        with contextlib.suppress(UntraceableError):
+            return _trace(model, batch, forward, known or {}, on_meta=False)
+        raise error
+
+
+def _trace(
+    model: nn.Module, batch: Any, forward: Forward, known: Mapping[str, list[Axis]], on_meta: bool
+) -> dict[str, list[Axis]]:
     twins: dict[int, Tensor] = {}
     own = tensors(model)
     for tensor in own.values():
-        keeps_values = not (tensor.is_floating_point() or tensor.is_complex())
-        twins[id(tensor)] = tensor.detach().clone() if keeps_values else torch.empty_like(tensor, device="meta")
-    wrapper = _Forward(model, forward)
+        twins[id(tensor)] = torch.empty_like(tensor, device="meta") if _real(tensor) else tensor.detach().clone()
     # Once for each module: functional_call would not restore one that it meets under two names.
     swapped = {
         f"model.{path}.{name}" if path else f"model.{name}": twins[id(tensor)]
         for path, module in model.named_modules()
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
     }
-    modes = [(module, module.training) for module in model.modules()]
     tracer = Tracer()
-    for name, axes in (known or {}).items():
+    for name, axes in known.items():
         tracer.write(twins[id(own[name])], axes)
+    batch = tree_map(
+        lambda t: (
+            (torch.empty_like(t, device="meta") if on_meta and _real(t) else t.clone()) if isinstance(t, Tensor) else t
+        ),
+        batch,
+    )
     for tensor in tensors_in(batch):
         tracer.write(tensor, [constant(size, INPUT) for size in tensor.shape])
-        tracer.computed.add(id(tensor))
-    fastpath = torch.backends.mha.get_fastpath_enabled()
     try:
-        model.eval()
-        # One opaque operation otherwise.
-        torch.backends.mha.set_fastpath_enabled(False)
-        with torch.no_grad(), tracer:
+        with torch.no_grad(), evaluation(model), tracer:
+            wrapper = _Forward(model, forward)
             output = torch.func.functional_call(wrapper, swapped, (batch,), tie_weights=False)
     except Exception as error:
         raise UntraceableError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-        for module, mode in modes:
-            module.training = mode
     for tensor in tensors_in(output):
         for axis in tracer.read(tensor):
             for space in axis:
@@ -107,6 +115,37 @@ def trace(
         for name, tensor in own.items()
         if id(twins[id(tensor)]) in tracer.axes
     }
+
+
+def _real(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+@contextlib.contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; afterwards it has every attribute that it had, whatever its forward has set."""
+    before = []
+    for module in model.modules():
+        inner = {
+            key: dict(value) for key, value in vars(module).items() if key in ("_parameters", "_buffers", "_modules")
+        }
+        before.append((module, dict(vars(module)), inner))
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    try:
+        model.eval()
+        # One opaque operation otherwise, which also puts out nested tensors.
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+        for module, attributes, inner in before:
+            now = vars(module)
+            for key in now.keys() - attributes.keys():
+                del now[key]
+            now.update(attributes)
+            for key, content in inner.items():
+                now[key].clear()
+                now[key].update(content)
 
 
 def _close(space: Space) -> None:
@@ -131,13 +170,16 @@ class Tracer(TorchDispatchMode):
 
     Attributes:
         axes: by the identity of a tensor, the tensor (so that it stays alive) and its axes.
-        computed: identities of the tensors that are activations: the input, products, and what comes of them.
+        scores: by the identity of a tensor that is a product, or comes of one, the axes that were summed over. A
+            softmax of them makes it attention.
+        contracted: the axes that the last product summed over.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.axes: dict[int, tuple[Tensor, list[Axis]]] = {}
-        self.computed: set[int] = set()
+        self.scores: dict[int, list[Axis]] = {}
+        self.contracted: list[Axis] = []
 
     def read(self, tensor: Tensor) -> list[Axis]:
         """The axes of a tensor; of an unknown one, such as a constant, nothing is known."""
@@ -173,12 +215,16 @@ class Tracer(TorchDispatchMode):
             axes = RULES.get(name, _elementwise)(self, args, kwargs, made)
         except Unaligned:
             axes = [_mixed(self, given[0], tensor) for tensor in made]
-        computed = name in PRODUCTS or any(id(tensor) in self.computed for tensor in given)
+        except (IndexError, TypeError, ValueError):  # Called in a way that the rule does not know.
+            axes = [_unknown(self, given[0], tensor) for tensor in made]
+        scores = [axis for tensor in given for axis in self.scores.get(id(tensor), ())]
+        if name in PRODUCTS:
+            scores = self.contracted if name in ("bmm", "baddbmm") else []
         for tensor, its in zip(made, axes, strict=False):
-            if not any(tensor is one for one in given):  # In place, the axes stay.
+            if name in RESHAPING or not any(tensor is one for one in given):  # In place, the axes stay.
                 self.write(tensor, its)
-            if computed:
-                self.computed.add(id(tensor))
+            if scores:
+                self.scores[id(tensor)] = scores
         return output
 
     def _on_meta(self, value: Any) -> Any:
@@ -186,8 +232,8 @@ class Tracer(TorchDispatchMode):
             return value
         twin = torch.empty_like(value, device="meta")
         self.write(twin, self.read(value))
-        if id(value) in self.computed:
-            self.computed.add(id(twin))
+        if id(value) in self.scores:
+            self.scores[id(twin)] = self.scores[id(value)]
         return twin
 
 
@@ -202,7 +248,11 @@ def _flat(*values: Any) -> list[Tensor]:
     return found
 
 
-PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "mv", "linear", "convolution"}
+PRODUCTS = {"bmm", "baddbmm", "mm", "addmm", "mv", "linear", "convolution"}
+"""Operations that sum over an axis; of two activations, that is a batched product."""
+
+RESHAPING = {"squeeze_", "unsqueeze_", "transpose_", "swapaxes_", "t_"}
+"""Operations in place after which a tensor has other dimensions."""
 
 QUICK = {"mul", "add", "sub", "div", "neg", "rsqrt", "silu", "gelu", "relu", "sigmoid", "tanh", "exp", "cos", "sin"}
 
@@ -318,8 +368,6 @@ def _arguments(names: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> It
 )
 def _view(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     source, result = args[0], made[0]
-    if source is result:
-        return [[axis for axis in tracer.read(source) if axis]]
     axes = tracer.read(source)
     try:
         return [regroup([space for axis in axes for space in axis], result.shape)]
@@ -338,12 +386,12 @@ def _view(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: 
         return [[*axes[:before], *new, *axes[source.ndim - after :]]]
 
 
-@operation("t", "numpy_T")
+@operation("t", "numpy_T", "t_")
 def _t(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     return [tracer.read(args[0])[::-1]]
 
 
-@operation("transpose", "swapaxes", "transpose_")
+@operation("transpose", "swapaxes", "transpose_", "swapaxes_")
 def _transpose(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     axes = list(tracer.read(args[0]))
     if axes:
@@ -373,7 +421,7 @@ def _expand(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made
 @operation("repeat")
 def _repeat(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     source, result = args[0], made[0]
-    axes = [(), *()] * (result.ndim - source.ndim) + tracer.read(source)
+    axes: list[Axis] = [()] * (result.ndim - source.ndim) + tracer.read(source)
     return [[(*free(times), *axis) for times, axis in zip(args[1], axes, strict=True)]]
 
 
@@ -411,7 +459,7 @@ def _slice(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made:
     axes = list(tracer.read(source))
     axis, size = axes[dim], source.shape[dim]
     begin, stop, step = slice(start, min(end if end is not None else size, size), step or 1).indices(size)
-    if (begin, stop) == (0, size) and step > 1 and size % step == 0:
+    if begin < step and stop > size - step and step > 1 and size % step == 0:
         axes[dim], remainder = regroup(axis, (size // step, step))
         fix(remainder, "number of parts that are taken one by one")
         return [axes]
@@ -484,18 +532,16 @@ def _pad(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: l
     return [axes]
 
 
-def _contract(tracer: Tracer, a: Tensor, b: Tensor, left: Axis, right: Axis) -> None:
+def _contract(tracer: Tracer, left: Axis, right: Axis) -> None:
     _attempt(left, right)
     mark((*left, *right), read=True)
-    if id(a) in tracer.computed and id(b) in tracer.computed:
-        fix(left, HEAD)
-        fix(right, HEAD)
+    tracer.contracted = [left, right]
 
 
 @operation("mm")
 def _mm(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     a, b = (tracer.read(tensor) for tensor in args[:2])
-    _contract(tracer, args[0], args[1], a[1], b[0])
+    _contract(tracer, a[1], b[0])
     return [[a[0], b[1]]]
 
 
@@ -512,14 +558,14 @@ def _addmm(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made:
 def _bmm(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     a, b = (tracer.read(tensor) for tensor in args[:2])
     _attempt(a[0], b[0])
-    _contract(tracer, args[0], args[1], a[2], b[1])
+    _contract(tracer, a[2], b[1])
     return [[a[0], a[1], b[2]]]
 
 
 @operation("mv")
 def _mv(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     a, b = (tracer.read(tensor) for tensor in args[:2])
-    _contract(tracer, args[0], args[1], a[1], b[0])
+    _contract(tracer, a[1], b[0])
     return [[a[0]]]
 
 
@@ -527,7 +573,7 @@ def _mv(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: li
 def _linear(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     source, weight, bias = _arguments("input weight bias", args, kwargs)
     axes, rows = list(tracer.read(source)), tracer.read(weight)
-    _contract(tracer, source, weight, axes[-1], rows[1])
+    _contract(tracer, axes[-1], rows[1])
     if bias is not None:
         _attempt(rows[0], tracer.read(bias)[0])
     return [[*axes[:-1], rows[0]]]
@@ -623,16 +669,59 @@ def _index(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made:
     return [result]
 
 
-@operation("index_select", "gather", "topk", "sort")
+@operation("index_select", "gather", "sort", "topk")
 def _pick(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
-    dim = next((value for value in args[1:] if type(value) is int and value < args[0].ndim), -1) % max(1, args[0].ndim)
-    axes = list(tracer.read(args[0]))
+    source = args[0]
+    positional = [value for value in args[1:] if type(value) is int]
+    counted = (
+        isinstance(args[1], int) and len(made) == 2 and made[0].shape != source.shape
+    )  # topk tells how many first.
+    dim = kwargs.get("dim", next(iter(positional[counted:]), -1)) % max(1, source.ndim)
+    axes = list(tracer.read(source))
     if axes:
         mark(axes[dim], ordered=True, read=True)
         axes[dim] = constant(made[0].shape[dim], INPUT)
     if [size_of(axis) for axis in axes] != list(made[0].shape):
         raise Unaligned
     return [axes for _ in made]
+
+
+@operation("glu")
+def _glu(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
+    dim = (args[1] if len(args) > 1 else -1) % args[0].ndim
+    axes = list(tracer.read(args[0]))
+    first, second = cut(axes[dim], made[0].shape[dim])
+    unify(first, second)
+    axes[dim] = first
+    return [axes]
+
+
+@operation("channel_shuffle", "native_channel_shuffle")
+def _channel_shuffle(
+    tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]
+) -> list[list[Axis]]:
+    axes = list(tracer.read(args[0]))
+    groups, channels = regroup(axes[1], (args[1], args[0].shape[1] // args[1]))
+    axes[1] = (*channels, *groups)
+    return [axes]
+
+
+@operation("flip", "roll", "rot90")
+def _turn(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
+    axes = tracer.read(args[0])
+    dims = args[-1] if len(args) > 1 and isinstance(args[-1], (list, tuple)) else range(len(axes))
+    for dim in dims:
+        fix(axes[dim], MIXED)
+    return [axes]
+
+
+@operation("_embedding_bag", "_embedding_bag_forward_only")
+def _embedding_bag(
+    tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]
+) -> list[list[Axis]]:
+    rows, columns = tracer.read(args[0])
+    mark(rows, ordered=True, read=True)
+    return [[constant(made[0].shape[0], INPUT), columns], *([free(size) for size in more.shape] for more in made[1:])]
 
 
 @operation(
@@ -684,6 +773,8 @@ def _softmax(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], mad
     axes = tracer.read(args[0])
     if axes:
         fix(axes[args[1]], "number of shares in a softmax")
+    for axis in tracer.scores.get(id(args[0]), ()):
+        fix(axis, HEAD)
     return [axes]
 
 
