@@ -80,7 +80,7 @@ MIDDLES: dict[str, tuple[Callable[[Any, Tensor], Tensor], int]] = {
 
 
 @widths
-@pytest.mark.parametrize("name", MIDDLES.keys() - {"noise in evaluation"})
+@pytest.mark.parametrize("name", sorted(MIDDLES.keys() - {"noise in evaluation"}))
 def test_operations(name: str, width: str) -> None:
     middle, factor = MIDDLES[name]
     exact(Small(4, middle, factor=factor), Small(8, middle, factor=factor), VECTORS, width)

@@ -194,7 +194,7 @@ def _neutral(motivated: nn.Module, extra: Iterable[str], scale: float) -> dict[s
     for name, tensor in tensors(motivated).items():
         if id(tensor) not in made:
             # Batch normalisation divides by the variance: it stays as it is where nothing is mapped.
-            stays = name.endswith("running_var") or not tensor.is_floating_point()
+            stays = name.endswith("running_var") or not (tensor.is_floating_point() or tensor.is_complex())
             value = scale if id(tensor) in scales else 0.0
             made[id(tensor)] = tensor.clone() if stays else torch.full_like(tensor, value)
     return {name: made[id(tensor)] for name, tensor in tensors(motivated).items()}
@@ -338,7 +338,7 @@ def _settings(base: nn.Module, motivated: nn.Module, name: str, place: str) -> s
 
 def _factor(ours: Tensor, theirs: Tensor, tolerance: float) -> str:
     """Whether one tensor is a multiple of the other."""
-    if ours.shape != theirs.shape:
+    if ours.shape != theirs.shape or ours.is_complex():
         return ""
     ours, theirs = ours.double(), theirs.double()
     factor = float((ours * theirs).sum() / (theirs * theirs).sum().clamp_min(1e-30))
