@@ -41,6 +41,16 @@ def test_every_kind_of_image_layer(branch: str, flat: bool, policies: dict[str, 
     assert_exact(*(Images(sizes, [branch], flat) for sizes in (SMALL, LARGE)), PICTURES, **policies)
 
 
+@pytest.mark.parametrize("models", [(Tokens, "grouped", WORDS), (Images, "groups", PICTURES)], ids=["tokens", "images"])
+def test_in_a_callers_inference_mode_the_map_is_the_same(models: tuple[type[nn.Module], str, Tensor]) -> None:
+    make, branch, batch = models
+    more = [nn.LayerNorm] if make is Tokens else []
+    base, motivated = make(SMALL, [branch], *more), make(LARGE, [branch], *more)
+    with torch.inference_mode():
+        inside = match(base, motivated, batch=batch, width="even")
+    assert inside == match(base, motivated, batch=batch, width="even")
+
+
 both_policies = st.fixed_dictionaries(
     {"depth": st.sampled_from(["leading", "spread"]), "width": st.sampled_from(["leading", "even"])}
 )

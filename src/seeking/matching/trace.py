@@ -76,6 +76,8 @@ def trace(
         raise error
 
 
+# In a caller's inference mode, operations would come whole and not as the basic ones that the rules are for.
+@torch.inference_mode(False)
 def _trace(
     model: nn.Module, batch: Any, forward: Forward, known: Mapping[str, list[Axis]], on_meta: bool
 ) -> dict[str, list[Axis]]:
@@ -251,7 +253,7 @@ def _flat(*values: Any) -> list[Tensor]:
 PRODUCTS = {"bmm", "baddbmm", "mm", "addmm", "mv", "linear", "convolution"}
 """Operations that sum over an axis; of two activations, that is a batched product."""
 
-RESHAPING = {"squeeze_", "unsqueeze_", "transpose_", "swapaxes_", "t_"}
+RESHAPING = {"squeeze_", "unsqueeze_", "transpose_", "t_"}
 """Operations in place after which a tensor has other dimensions."""
 
 QUICK = {"mul", "add", "sub", "div", "neg", "rsqrt", "silu", "gelu", "relu", "sigmoid", "tanh", "exp", "cos", "sin"}
@@ -355,14 +357,11 @@ def _arguments(names: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> It
 @operation(
     "view",
     "_unsafe_view",
-    "reshape",
     "_reshape_alias",
     "unsqueeze",
     "squeeze",
     "squeeze_",
     "unsqueeze_",
-    "flatten",
-    "unflatten",
     "view_copy",
     "_reshape_copy",
 )
@@ -386,12 +385,12 @@ def _view(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: 
         return [[*axes[:before], *new, *axes[source.ndim - after :]]]
 
 
-@operation("t", "numpy_T", "t_")
+@operation("t", "t_")
 def _t(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     return [tracer.read(args[0])[::-1]]
 
 
-@operation("transpose", "swapaxes", "transpose_", "swapaxes_")
+@operation("transpose", "transpose_")
 def _transpose(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     axes = list(tracer.read(args[0]))
     if axes:
@@ -474,7 +473,7 @@ def _slice(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made:
     return [axes]
 
 
-@operation("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split")
+@operation("split", "split_with_sizes", "unsafe_split")
 def _split(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     source, _, dim = _arguments("self sizes dim", args, kwargs)
     dim = (dim or 0) % source.ndim
@@ -488,7 +487,7 @@ def _split(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made:
     return results
 
 
-@operation("cat", "concat", "concatenate")
+@operation("cat")
 def _cat(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     given, dim = _arguments("tensors dim", args, kwargs)
     result = made[0]
@@ -516,7 +515,7 @@ def _stack(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made:
     return [axes]
 
 
-@operation("constant_pad_nd", "pad", "reflection_pad2d", "replication_pad2d", "reflection_pad1d")
+@operation("constant_pad_nd", "reflection_pad2d", "replication_pad2d", "reflection_pad1d")
 def _pad(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     source, padding = args[0], args[1]
     axes = list(tracer.read(source))
@@ -673,9 +672,8 @@ def _index(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made:
 def _pick(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     source = args[0]
     positional = [value for value in args[1:] if type(value) is int]
-    counted = (
-        isinstance(args[1], int) and len(made) == 2 and made[0].shape != source.shape
-    )  # topk tells how many first.
+    # topk says first how many.
+    counted = isinstance(args[1], int) and len(made) == 2 and made[0].shape != source.shape
     dim = kwargs.get("dim", next(iter(positional[counted:]), -1)) % max(1, source.ndim)
     axes = list(tracer.read(source))
     if axes:
@@ -696,7 +694,7 @@ def _glu(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: l
     return [axes]
 
 
-@operation("channel_shuffle", "native_channel_shuffle")
+@operation("channel_shuffle")
 def _channel_shuffle(
     tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]
 ) -> list[list[Axis]]:
@@ -784,7 +782,6 @@ def _softmax(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], mad
     "_scaled_dot_product_efficient_attention",
     "_scaled_dot_product_cudnn_attention",
     "_scaled_dot_product_fused_attention_overrideable",
-    "scaled_dot_product_attention",
 )
 def _attention(tracer: Tracer, args: Sequence[Any], kwargs: Mapping[str, Any], made: list[Tensor]) -> list[list[Axis]]:
     query, key, value = (tracer.read(tensor) for tensor in args[:3])
