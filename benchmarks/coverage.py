@@ -296,14 +296,8 @@ def prepared(pair: Candidate) -> tuple[Callable[[str], nn.Module], Any]:
             except seeking.matching.trace.UntraceableError as error:
                 last = error
                 continue
-            return make, _random(batch)
+            return make, batch
     raise RuntimeError(f"no way to make and run them: {last}") from last
-
-
-def _random(batch: Any) -> Any:
-    if isinstance(batch, dict):
-        return {name: torch.randn_like(t) if t.is_floating_point() else t for name, t in batch.items()}
-    return batch
 
 
 def attempt(pair: Candidate) -> Outcome:

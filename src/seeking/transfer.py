@@ -78,7 +78,8 @@ def embed(
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
-        SeekingError: the map is not one of these models, or an unknown ``extra``.
+        SeekingError: the map is not one of these models, an unknown ``extra``, or a batch that a model refuses;
+            nothing has been changed.
     """
     if extra not in get_args(Extra):
         raise unknown("kind of extra capacity", extra, get_args(Extra))
@@ -110,7 +111,7 @@ def embed(
 def _runnable(base: nn.Module, motivated: nn.Module, batch: Any, run: Forward) -> Any:
     """A batch that both models take; None, with a warning, if none can be made up."""
     with evaluation(base), evaluation(motivated):
-        for one in [batch] if batch is not None else map(_noise, example_inputs(base)):
+        for one in [batch] if batch is not None else example_inputs(base):
             try:
                 run(base, one)
                 run(motivated, one)
@@ -133,13 +134,6 @@ def _load(model: nn.Module, values: dict[str, Tensor]) -> None:
         tensor.copy_(values[name])
 
 
-def _noise(batch: Any) -> Any:
-    if isinstance(batch, dict):
-        return {name: _noise(value) for name, value in batch.items()}
-    floats = isinstance(batch, Tensor) and batch.is_floating_point()
-    return torch.randn(batch.shape, generator=torch.Generator().manual_seed(0)) if floats else batch
-
-
 def _without_reading_extra(
     motivated: nn.Module, weights_map: WeightsMap, values: dict[str, Tensor]
 ) -> dict[str, Tensor]:
@@ -150,8 +144,8 @@ def _without_reading_extra(
         value = values[entry.target].clone()
         for written, read in _written_and_read(motivated, entry):
             extra = torch.ones(value.shape[read], dtype=torch.bool, device=value.device)
-            extra[list(entry.index[read])] = False
-            rows = torch.tensor(list(entry.index[written]), dtype=torch.long, device=value.device)
+            extra[entry.index[read].tensor(value.device)] = False
+            rows = entry.index[written].tensor(value.device)
             value.movedim((written, read), (0, 1))[rows.unsqueeze(1), extra.nonzero().squeeze(1)] = 0
         values[entry.target] = value
     return values

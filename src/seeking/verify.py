@@ -61,8 +61,9 @@ def verify(
     but the same output whatever it is shown. Both models get the same random weights, so that no fresh initialisation
     (scales of one, biases of zero) can hide an error; the extra capacity is set to zero, which makes extra input
     channels contribute nothing and extra residual blocks the identity. Norms over the channels of one position
-    (LayerNorm, RMSNorm) that are wider in the motivated model take their statistics over the base's channels only.
-    The models run in evaluation mode, half precision raised to single, and are left as they were. What the batch does
+    (LayerNorm, RMSNorm, GroupNorm) that are wider in the motivated model take their statistics over the base's
+    channels only. The models run in evaluation mode, in single precision at least and, where that shows a difference,
+    in double, and are left as they were. What the batch does
     not reach, such as rows of an embedding that it does not name, is not judged.
 
     Args:
@@ -364,7 +365,7 @@ def _restrict(module: nn.Module, ours: Tensor, theirs: Tensor, weight: Entry) ->
     sizes = [output.shape[dim] if output.ndim > 1 else 0 for output in (ours, theirs)]
     if not weight.index or sizes != [weight.shape[rows], weight.target_shape[rows]]:
         return None
-    mapped = theirs.index_select(dim, torch.tensor(list(weight.index[rows]), device=theirs.device))
+    mapped = theirs.index_select(dim, weight.index[rows].tensor(theirs.device))
     # A norm within each head sees more heads, a convolution over channels more channels: later layers judge.
     return mapped if mapped.shape == ours.shape else None
 
@@ -432,8 +433,8 @@ def _narrowed_norms(
         torch_norm = isinstance(module, (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm))
         normalises = torch_norm or ("Norm" in type(module).__name__ and not isinstance(module, _NormBase))
         if leaf == "weight" and len(entry.shape) == 1 and not entry.whole and normalises and owner in shapes:
-            index = torch.tensor(list(entry.index[0]))
-            found[entry.target.rpartition(".")[0]] = _normalising_mapped(module, shapes[owner], index)
+            place = entry.target.rpartition(".")[0]
+            found[place] = _normalising_mapped(module, shapes[owner], entry.index[0].tensor())
     return found
 
 

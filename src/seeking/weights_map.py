@@ -79,6 +79,10 @@ class Index:
     def __iter__(self) -> Iterator[int]:
         return itertools.chain.from_iterable(self.runs)
 
+    def tensor(self, device: torch.device | str = "cpu") -> Tensor:
+        """The positions, int64, of shape ``[len(self)]``."""
+        return torch.tensor(list(self), dtype=torch.long, device=device)
+
     def covers(self, size: int) -> bool:
         """Whether this is every position of a dimension of ``size``, in order."""
         return self.runs == ((range(size),) if size else ())
@@ -136,9 +140,7 @@ class Entry:
         """Index tensors that broadcast to the base tensor's shape: ``target[mesh]`` is the base tensor."""
         rank = len(self.index)
         return tuple(
-            torch.tensor(list(index), dtype=torch.long, device=device).view(
-                [-1 if d == dim else 1 for d in range(rank)]
-            )
+            index.tensor(device).view([-1 if d == dim else 1 for d in range(rank)])
             for dim, index in enumerate(self.index)
         )
 

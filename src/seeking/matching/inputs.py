@@ -1,6 +1,6 @@
 """One input for a model that is known only by its code: enough to run it without data."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,22 +18,28 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
         model: any model.
 
     Yields:
-        Batches of two, as ``model(batch)`` or ``model(**batch)`` takes them.
+        Batches of two, of seeded noise, as ``model(batch)`` or ``model(**batch)`` takes them.
     """
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(*shape: int) -> Tensor:
+        # On the CPU whatever the default device is, such as meta.
+        return torch.randn(shape, generator=generator, device="cpu").to(dtype)
+
     if hasattr(model, "config") and isinstance(getattr(model, "main_input_name", None), str):
-        yield {name: t.to(dtype) if t.is_floating_point() else t for name, t in _transformers(model).items()}
+        yield _transformers(model, noise)
         return
     first = next((m for m in model.modules() if isinstance(m, (_ConvNd, nn.Linear, nn.Embedding))), None)
     if isinstance(first, nn.Embedding):
-        yield torch.arange(16).view(2, 8) % first.num_embeddings
+        yield torch.arange(16, device="cpu").view(2, 8) % first.num_embeddings
     elif isinstance(first, _ConvNd):
         size = image_size(model)
         for side in [size] if size else [224, 64, 32, 28]:
-            yield torch.zeros(2, first.in_channels, *[side] * (first.weight.ndim - 2), dtype=dtype)
+            yield noise(2, first.in_channels, *[side] * (first.weight.ndim - 2))
     elif isinstance(first, nn.Linear):
-        yield torch.zeros(2, first.in_features, dtype=dtype)
-        yield torch.zeros(2, 4, first.in_features, dtype=dtype)
+        yield noise(2, first.in_features)
+        yield noise(2, 4, first.in_features)
 
 
 def image_size(model: nn.Module) -> int | None:
@@ -45,7 +51,7 @@ def image_size(model: nn.Module) -> int | None:
     return int(configuration["input_size"][-1]) if configuration.get("input_size") else None
 
 
-def _transformers(model: Any) -> dict[str, Tensor]:
+def _transformers(model: Any, noise: Callable[..., Tensor]) -> dict[str, Tensor]:
     import inspect
 
     def setting(*names: str) -> int:
@@ -55,16 +61,16 @@ def _transformers(model: Any) -> dict[str, Tensor]:
                     return int(getattr(config, name))
         raise AttributeError(names[0])
 
-    tokens = torch.arange(4, 20).view(2, 8)
+    tokens = torch.arange(4, 20, device="cpu").view(2, 8)
     asked = inspect.signature(model.forward).parameters
     batch: dict[str, Tensor] = {}
     if "pixel_values" in asked:
         side = setting("image_size")
-        batch["pixel_values"] = torch.zeros(2, setting("num_channels"), side, side)
+        batch["pixel_values"] = noise(2, setting("num_channels"), side, side)
     if "input_features" in asked:
-        batch["input_features"] = torch.zeros(2, setting("num_mel_bins"), 2 * setting("max_source_positions"))
+        batch["input_features"] = noise(2, setting("num_mel_bins"), 2 * setting("max_source_positions"))
     if "input_values" in asked:
-        batch["input_values"] = torch.zeros(2, 16000)
+        batch["input_values"] = noise(2, 16000)
     if "input_ids" in asked:
         batch["input_ids"] = tokens
     if "decoder_input_ids" in asked:

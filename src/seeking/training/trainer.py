@@ -154,16 +154,20 @@ class Trainer:
 
         device = self.accelerator.device
         base.to(device)
+        (batch,) = self._peek(self.train_loader, 1)
         self.pair = None
         if motivated is not None:
             motivated.to(device)
-            self.pair = Pair(base, motivated, weights_map or self._match(base, motivated), norm=config.norm)
+            if weights_map is None:
+                inputs, forward = self._judged(batch)
+                weights_map = match(base, motivated, batch=inputs, forward=forward)
+            self.pair = Pair(base, motivated, weights_map, norm=config.norm)
         self.condition = condition or (parse(config.condition, config.seed) if self.pair else Never())
 
         if config.optimizer_state == "shared":
             check_shareable(optimizer or (lambda module: make_optimizer(module, config)))
         # Before accelerate patches mixed precision into the models: the proof is one of full precision.
-        self.cost = self._prove(base, motivated)
+        self.cost = self._prove(base, motivated, batch)
 
         def learner(module: nn.Module) -> Learner:
             made = optimizer(module) if optimizer else make_optimizer(module, config)
@@ -230,18 +234,12 @@ class Trainer:
             self.folder.write_json("summary.json", result.summary())
         return result
 
-    def _match(self, base: nn.Module, motivated: nn.Module) -> WeightsMap:
-        (batch,) = self._peek(self.train_loader, 1)
-        inputs, forward = self._judged(batch)
-        return match(base, motivated, batch=inputs, forward=forward)
-
     def _judged(self, batch: Any) -> tuple[Any, LossFn | None]:
         """What of a batch the models take, and how."""
         return (batch[0], None) if self.classifies else (batch, self.loss_fn)
 
-    def _prove(self, base: nn.Module, motivated: nn.Module | None) -> Cost:
+    def _prove(self, base: nn.Module, motivated: nn.Module | None, batch: Any) -> Cost:
         """Try everything that could be refused on one batch; what a sample costs."""
-        (batch,) = self._peek(self.train_loader, 1)
         held_out = list(self._peek(self.eval_loader, 1)) if self.eval_loader is not None else []
         samples = _samples(batch)
         flops = []
