@@ -57,7 +57,12 @@ def motivated(models: list[nn.Module], batches: DataLoader[tuple[Tensor, Tensor]
     """The trainer's own epoch with the same steps."""
     config = TrainConfig(condition="every:6", lr=0.01, weight_decay=0.0, schedule="constant")
     trainer = Trainer(models[0], models[1], train_loader=batches, config=config)
-    return trainer.train_epoch
+
+    def epoch() -> None:
+        trainer.place = 0
+        trainer.train_epoch()
+
+    return epoch
 
 
 class Batches(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):

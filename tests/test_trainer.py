@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -403,8 +404,8 @@ def test_optimizers_and_schedules_of_ones_own() -> None:
 
 def test_an_interrupted_run_keeps_its_last_step(tmp_path: Path) -> None:
     def interrupt(row: dict[str, Any]) -> None:
-        if row.get("step") == 3:
-            raise KeyboardInterrupt
+        if row["kind"] == "step" and row["step"] == 3:
+            signal.raise_signal(signal.SIGINT)
 
     trainer = Trainer(*two_models(), **batches(), config=CONFIG, output=tmp_path / "run", listeners=[interrupt])
     with pytest.raises(KeyboardInterrupt):

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 import tyro
-import yaml
 from rich.console import Console
 from torch import nn
 from tyro.conf import Positional
@@ -28,6 +27,7 @@ from seeking.data import ImageData, load
 from seeking.errors import RunError, SeekingError, unknown
 from seeking.experiments.compare import ARMS, compare, summarise
 from seeking.experiments.run import ModelConfig, RunConfig, models, trainer, weights_map
+from seeking.files import read_yaml, read_yaml_text
 from seeking.matching import MatchWarning
 from seeking.models import input_shape
 from seeking.report.progress import progress
@@ -37,7 +37,6 @@ from seeking.transfer import Extra, embed, extract
 from seeking.verify import verify
 from seeking.weights_files import load_weights, save_weights
 from seeking.weights_map import WeightsMap
-from seeking.yaml_files import Yaml, read_yaml
 
 MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
 """Whether to speak and write: torchrun and accelerate start one program for each process."""
@@ -268,8 +267,8 @@ def _keyword_arguments(
             if not (key.isidentifier() and equals):
                 raise ValueError(f"{argument!r} is not KEY=VALUE")
         try:
-            return {key: yaml.load(value, Yaml) for key, _, value in pairs}
-        except yaml.YAMLError as error:
+            return {key: read_yaml_text(value) for key, _, value in pairs}
+        except ValueError as error:
             raise ValueError(f"not a YAML value: {error}") from error
 
     return tyro.constructors.PrimitiveConstructorSpec(

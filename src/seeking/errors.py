@@ -16,6 +16,10 @@ class RunError(Exception):
     """A run or a check that started properly has failed."""
 
 
+class RunWarning(UserWarning):
+    """Something has gone wrong that a run survives."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> SeekingError:
     """The error for a name that nothing answers to, with the nearest names that exist."""
     known = sorted(known)

@@ -1,13 +1,17 @@
 """Weights of one model in one file."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model, save_file
+from torch import Tensor, nn
 
 from seeking.errors import RunError, SeekingError
+from seeking.files import whole
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -44,10 +48,42 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     Raises:
         RunError: the file cannot be written.
     """
-    path = Path(path)
-    beside = path.with_suffix(".writing")
+    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    first: dict[tuple[Any, ...], str] = {}
+    for name, tensor in state.items():
+        first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,), name)
+    write_tensors({name: state[name].detach().cpu().contiguous() for name in first.values()}, Path(path))
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write contiguous CPU tensors as safetensors, whole or not at all.
+
+    Args:
+        tensors: no two of which share memory.
+        path: of the file.
+        about: what the file says of itself under ``seeking``, as JSON.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
     try:
-        save_model(model, str(beside))
-        beside.replace(path)
+        with whole(path) as beside:
+            save_file(dict(tensors), beside, {"format": "pt", "seeking": json.dumps(about or {})})
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path}: cannot be written ({error})") from error
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What a file of weights says of itself; nothing if it is missing or says nothing.
+
+    Raises:
+        SeekingError: the file is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("seeking", "{}"))
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise SeekingError(f"{path}: damaged ({error})") from error
+    return about if isinstance(about, dict) else {}

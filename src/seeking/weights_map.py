@@ -13,12 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from seeking.errors import SeekingError
+from seeking.files import read_json, whole
 
 Shape = tuple[int, ...]
 Slices = tuple[slice, ...]
 
 FORMAT = "seeking.weights_map"
 VERSION = 1
+MOST_MAP = 1 << 26
+"""Bytes of a file of a map that are read."""
+LARGEST = 1 << 48
+"""No dimension is as large as this."""
+MOST_POSITIONS = 1 << 24
+"""Positions of an index that jumps back and forth that are looked through."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +41,23 @@ class Index:
     def of(cls, positions: Iterable[int]) -> "Index":
         """The index of these positions, in this order."""
         if isinstance(positions, range) and positions.step > 0:
-            return cls((positions,) if len(positions) else ())
+            return cls._joined([positions])
+        return cls._joined(range(position, position + 1) for position in positions)
+
+    @classmethod
+    def _joined(cls, parts: Iterable[range]) -> "Index":
+        """The positions of these runs, one after the other, in as few runs as taking each as long as it goes gives."""
         runs: list[range] = []
-        for position in positions:
-            last = runs[-1] if runs else range(0)
-            if len(last) == 1 and position > last[0]:
-                runs[-1] = range(last[0], position + 1, position - last[0])
-            elif len(last) > 1 and position == last[-1] + last.step:
-                runs[-1] = range(last[0], position + 1, last.step)
-            else:
-                runs.append(range(position, position + 1))
+        for part in parts:
+            while part:
+                last = runs[-1] if runs else range(0)
+                step = part[0] - last[0] if len(last) == 1 else last.step
+                if not last or step <= 0 or part[0] != last[-1] + step:
+                    runs.append(part if len(part) > 1 else range(part[0], part[0] + 1))
+                    break
+                taken = len(part) if len(part) == 1 or part.step == step else 1
+                runs[-1] = range(last[0], part[taken - 1] + 1, step)
+                part = part[taken:]
         return cls(tuple(runs))
 
     @classmethod
@@ -53,6 +67,8 @@ class Index:
         Raises:
             SeekingError: the text is not a list of positions and slices.
         """
+        if not isinstance(text, str):
+            raise SeekingError(f"index {text!r} is not text")
         runs = []
         for part in text.split(",") if text.strip() else ():
             try:
@@ -62,10 +78,10 @@ class Index:
                 raise SeekingError(
                     f"index {text!r}: {part.strip()!r} is neither a position nor start:stop[:step]"
                 ) from error
-            if not run or run.step < 0 or run.start < 0:
+            if not run or run.step < 0 or run.start < 0 or run.stop >= LARGEST:
                 raise SeekingError(f"index {text!r}: {part.strip()!r} names no position from 0 up")
             runs.append(run)
-        return cls(tuple(runs)) if len(runs) < 2 else cls.of(itertools.chain.from_iterable(runs))
+        return cls._joined(runs)
 
     def __str__(self) -> str:
         return ", ".join(
@@ -82,6 +98,19 @@ class Index:
     def tensor(self, device: torch.device | str = "cpu") -> Tensor:
         """The positions, int64, of shape ``[len(self)]``."""
         return torch.tensor(list(self), dtype=torch.long, device=device)
+
+    def repeats(self) -> bool:
+        """Whether a position occurs twice.
+
+        Raises:
+            SeekingError: there are too many to look through.
+        """
+        ordered = sorted(self.runs, key=lambda run: run.start)
+        if all(one[-1] < other.start for one, other in itertools.pairwise(ordered)):
+            return False
+        if len(self) > MOST_POSITIONS:
+            raise SeekingError(f"an index of {len(self):,} positions that jumps back and forth is not supported")
+        return len(set(self)) != len(self)
 
     def covers(self, size: int) -> bool:
         """Whether this is every position of a dimension of ``size``, in order."""
@@ -112,7 +141,7 @@ class Entry:
         for dim, (index, size) in enumerate(zip(self.index, self.target_shape, strict=True)):
             if any(run[-1] >= size or run[0] < 0 for run in index.runs):
                 raise SeekingError(f"{self.target}, dimension {dim}: index {index} leaves the dimension's size {size}")
-            if len(index.runs) > 1 and len(set(index)) != len(index):
+            if index.repeats():
                 raise SeekingError(f"{self.target}, dimension {dim}: index {index} names a position twice")
 
     @property
@@ -342,8 +371,8 @@ class WeightsMap:
                     )
             by_target[id(large[entry.target])].append(name)
 
-    def save(self, path: str | Path) -> None:
-        """Write the map as JSON, one line a tensor."""
+    def as_dict(self) -> dict[str, Any]:
+        """The map as JSON-serialisable values."""
         entries = {
             name: {
                 "target": entry.target,
@@ -352,16 +381,50 @@ class WeightsMap:
             }
             for name, entry in self.entries.items()
         }
+        motivated = {name: list(shape) for name, shape in self.motivated.items()}
+        return {"entries": entries, "motivated": motivated, "buffers": sorted(self.buffers)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "WeightsMap":
+        """The inverse of ``as_dict``.
+
+        Raises:
+            SeekingError: it is no map, or contradicts itself.
+        """
+        try:
+            motivated = {str(name): tuple(map(_size, shape)) for name, shape in content["motivated"].items()}
+            buffers = frozenset(map(str, content["buffers"]))
+            entries = {
+                str(name): Entry(
+                    target=row["target"],
+                    index=tuple(map(Index.parse, row["index"])),
+                    target_shape=motivated[row["target"]],
+                    origin=str(row["origin"]),
+                )
+                for name, row in content["entries"].items()
+            }
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise SeekingError(f"not a weights map ({type(error).__name__}: {error})") from error
+        return cls(entries, motivated, buffers)
+
+    def save(self, path: str | Path) -> None:
+        """Write the map as JSON, one line a tensor.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        content = self.as_dict()
 
         def lines(rows: Mapping[str, Any]) -> str:
             return "{\n" + ",\n".join(f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in rows.items()) + "\n  }"
 
-        Path(path).write_text(
-            f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n'
-            f'  "entries": {lines(entries)},\n  "motivated": {lines(self.motivated)},\n'
-            f'  "buffers": {json.dumps(sorted(self.buffers))}\n}}\n',
-            encoding="utf-8",
-        )
+        with whole(Path(path)) as beside:
+            beside.write_text(
+                f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n'
+                f'  "entries": {lines(content["entries"])},\n  "motivated": {lines(content["motivated"])},\n'
+                f'  "buffers": {json.dumps(content["buffers"])}\n}}\n',
+                encoding="utf-8",
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> "WeightsMap":
@@ -370,32 +433,16 @@ class WeightsMap:
         Raises:
             SeekingError: the file cannot be read, is no map, or contradicts itself.
         """
+        content = read_json(Path(path), MOST_MAP)
+        made = content.get("format"), content.get("version")
+        if made != (FORMAT, VERSION):
+            raise SeekingError(
+                f"{path}: is {made[0]!r} version {made[1]!r}, this program reads {FORMAT!r} version {VERSION}"
+            )
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
-        except ValueError as error:
-            raise SeekingError(f"{path}: not JSON ({error})") from error
-        try:
-            if content["format"] != FORMAT or content["version"] != VERSION:
-                raise SeekingError(
-                    f"{path}: is {content['format']!r} version {content['version']!r}, "
-                    f"this program reads {FORMAT!r} version {VERSION}"
-                )
-            motivated = {str(name): tuple(map(int, shape)) for name, shape in content["motivated"].items()}
-            buffers = frozenset(map(str, content["buffers"]))
-            entries = {
-                str(name): Entry(
-                    target=row["target"],
-                    index=tuple(map(Index.parse, row["index"])),
-                    target_shape=motivated[row["target"]],
-                    origin=row["origin"],
-                )
-                for name, row in content["entries"].items()
-            }
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise SeekingError(f"{path}: not a weights map ({type(error).__name__}: {error})") from error
-        return cls(entries, motivated, buffers)
+            return cls.from_dict(content)
+        except SeekingError as error:
+            raise SeekingError(f"{path}: {error}") from error
 
     def _entry(self, name: str) -> Entry:
         try:
@@ -408,6 +455,12 @@ class WeightsMap:
             raise SeekingError(f"{entry.target}: missing among the motivated model's tensors")
         _expect(entry.target, source[entry.target], entry.target_shape)
         return source[entry.target]
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < LARGEST:
+        raise ValueError(f"{value!r} is no size of a dimension")
+    return value
 
 
 def _overlap(one: Entry, other: Entry) -> bool:

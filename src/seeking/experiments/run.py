@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from seeking import matching
 from seeking.data import DataConfig, ImageData, loader
 from seeking.errors import SeekingError
+from seeking.files import read_yaml
 from seeking.matching import Override
 from seeking.matching.align import DepthPolicy, WidthPolicy
 from seeking.models import create
 from seeking.training import RunFolder, TrainConfig, Trainer
 from seeking.training.trainer import Listener
 from seeking.weights_map import WeightsMap
-from seeking.yaml_files import read_yaml
 
 Role = Literal["pair", "base", "motivated"]
 """What is trained: the pair, or one of its models alone."""

@@ -1,5 +1,6 @@
 """The options of a run: one dataclass is the flags of the command line, the fields of a file and the Python API."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,12 @@ Timing = Literal["same", "next"]
 OptimizerState = Literal["separate", "shared"]
 ScheduleName = Literal["cosine", "onecycle", "step", "constant"]
 Precision = Literal["no", "bf16", "fp16"]
+NonFinitePolicy = Literal["stop", "skip", "rollback"]
+
+MAY_CHANGE = frozenset(
+    {"epochs", "save_every", "keep_checkpoints", "on_nonfinite", "verify", "output", "config", "overwrite", "resume"}
+)
+"""Options that a run may be resumed with other values of. With other epochs, the schedule is that of the new length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +61,24 @@ class TrainConfig:
     """Mixed precision: no (float32), bf16 or fp16."""
     seed: int = 0
     """Of the weights, the order of the data, augmentation and conditions of chance."""
+    save_every: str = "10m"
+    """How often a checkpoint is written, next to the end of every epoch: a number of steps (500), or minutes (10m)."""
+    keep_checkpoints: int = 2
+    """How many checkpoints are kept, the newest ones. (The best weights are kept beside them.)"""
+    on_nonfinite: NonFinitePolicy = "stop"
+    """When a loss or a gradient is not finite: stop with a report, skip that model's step on the batch, or roll both
+    models back to the newest checkpoint and go on with the next batch."""
     verify: bool = True
     """Refuse to train unless the base is proven to be a sub-network of the motivated model."""
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("accumulate", 1), ("recalibration_batches", 1), ("seed", 0)):
+        for name, least in (
+            ("epochs", 1),
+            ("accumulate", 1),
+            ("recalibration_batches", 1),
+            ("seed", 0),
+            ("keep_checkpoints", 1),
+        ):
             if getattr(self, name) < least:
                 raise SeekingError(f"{name} is {getattr(self, name)}; it must be {least} or more")
         for name in ("lr", "weight_decay", "warmup_epochs", "momentum"):
@@ -68,5 +88,19 @@ class TrainConfig:
             raise SeekingError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
         if self.clip_grad is not None and not self.clip_grad > 0:
             raise SeekingError(f"clip_grad is {self.clip_grad}; it must be above 0")
+        self.save_interval()
         if self.warmup_epochs >= self.epochs:
             raise SeekingError(f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs; nothing would be left")
+
+    def save_interval(self) -> tuple[int | None, float | None]:
+        """``save_every`` as a number of steps or of seconds; the other is None.
+
+        Raises:
+            SeekingError: it is neither.
+        """
+        found = re.fullmatch(r"(\d{1,9})(\.\d{1,9})?\s*(m|min|minutes)?", str(self.save_every).strip())
+        if not found or not float(found[1] + (found[2] or "")) or (found[2] and not found[3]):
+            raise SeekingError(
+                f"save_every is {self.save_every!r}; give a number of steps, such as 500, or of minutes, such as 10m"
+            )
+        return (None, float(found[1] + (found[2] or "")) * 60) if found[3] else (int(found[1]), None)

@@ -1,6 +1,7 @@
 """Optimizers and schedules by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,3 +80,27 @@ def check_shareable(make: MakeOptimizer) -> None:
                     f"optimizer {type(trial).__name__}: its state {slot!r} is {list(value.shape)} for a parameter of "
                     f"{list(parameter.shape)}, so it cannot be shared through the map; set optimizer_state to separate"
                 )
+
+
+def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Load an optimizer's state exactly: torch's own way rounds it to the dtype of the parameters.
+
+    Raises:
+        SeekingError: it is the state of another optimizer.
+    """
+    try:
+        optimizer.load_state_dict(dict(state))
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for number, saved in state["state"].items():
+            own = optimizer.state[parameters[number]]
+            for slot, value in saved.items():
+                if isinstance(value, Tensor) and own[slot].dtype != value.dtype:
+                    own[slot] = value.to(own[slot].device)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise SeekingError(f"the state of another optimizer ({type(error).__name__}: {error})") from error
+
+
+def inner(optimizer: Optimizer) -> Optimizer:
+    """The user's optimizer; accelerate wraps it."""
+    found: Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return found

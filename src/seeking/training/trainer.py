@@ -3,13 +3,14 @@
 import contextlib
 import itertools
 import math
+import signal
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,19 +18,32 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState, is_initialized
 from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from seeking.conditions import Condition, Never, parse
-from seeking.errors import RunError, SeekingError
+from seeking.errors import RunError, RunWarning, SeekingError
 from seeking.matching import match
 from seeking.pair import Pair
+from seeking.training import checkpoint, run_state
+from seeking.training.batches import draw
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost, count_flops
 from seeking.training.folder import RunFolder
-from seeking.training.optim import MakeOptimizer, MakeSchedule, check_shareable, make_optimizer, make_schedule
+from seeking.training.optim import (
+    MakeOptimizer,
+    MakeSchedule,
+    check_shareable,
+    inner,
+    make_optimizer,
+    make_schedule,
+)
+from seeking.training.random_state import RandomState
 from seeking.training.recalibrate import recalibrate
+from seeking.training.saving import Saver
+from seeking.training.stopping import SAVED_BY_SIGTERM, Stopped, StopRequest, stop_requests
 from seeking.verify import verify
 from seeking.weights_map import WeightsMap, tensors_in
 
@@ -40,15 +54,37 @@ Row = dict[str, Any]
 Listener = Callable[[Row], None]
 
 
+MOST_FAILURES = 10
+"""Steps in a row that may be skipped, and roll-backs to one checkpoint, before a run is given up."""
+
+
 @dataclass
 class Learner:
     """A model and what trains it. ``model`` is as prepared for the devices, ``module`` as the user made it."""
 
+    name: str
     module: nn.Module
     model: nn.Module
     optimizer: Optimizer
     schedule: LRScheduler
     seconds: float = 0.0
+    failures: int = 0
+    """Steps in a row that were not finite."""
+
+    def __post_init__(self) -> None:
+        self.buffers = list(self.module.buffers())
+        self._kept = [buffer.clone() for buffer in self.buffers]
+
+    def keep_buffers(self) -> None:
+        """Remember the buffers as they are before a forward pass."""
+        if self.buffers:
+            torch._foreach_copy_(self._kept, self.buffers)
+
+    @torch.no_grad()
+    def give_back_buffers(self) -> None:
+        """Undo what forward passes have done to the buffers since."""
+        for buffer, kept in zip(self.buffers, self._kept, strict=True):
+            buffer.copy_(kept)
 
 
 @dataclass
@@ -77,7 +113,7 @@ class Result:
             "best": self.best,
             "cost": self.cost.report(),
             "seconds": self.seconds,
-            "versions": {"seeking": version("seeking"), "torch": torch.__version__},
+            "versions": _versions(),
         }
 
 
@@ -100,7 +136,9 @@ class Trainer:
         optimizer: makes a model's optimizer, instead of ``config.optimizer``.
         schedule: makes an optimizer's schedule for a number of batches, instead of ``config.schedule``.
         weights_map: where the base lies in the motivated model; derived if not given.
-        output: folder for weights, metrics and summary; must not hold anything yet. Without it nothing is written.
+        output: folder for weights, metrics, checkpoints and summary; must not hold anything yet. Without it nothing is
+            written.
+        resume: go on from the newest whole checkpoint in ``output``; begin where there is none.
         listeners: called with every row of the metrics as it comes.
         accelerator: your own, instead of one with ``config.precision``.
 
@@ -124,6 +162,7 @@ class Trainer:
         schedule: MakeSchedule | None = None,
         weights_map: WeightsMap | None = None,
         output: RunFolder | str | Path | None = None,
+        resume: bool = False,
         listeners: Sequence[Listener] = (),
         accelerator: Accelerator | None = None,
     ) -> None:
@@ -147,10 +186,18 @@ class Trainer:
         self.epoch_length = math.ceil(len(self.train_loader) / config.accumulate)
         self.classifies = loss_fn is None
         self.loss_fn = loss_fn or self._classification_loss
-        self.folder = None
-        if output is not None and self.accelerator.is_main_process:
-            self.folder = output if isinstance(output, RunFolder) else RunFolder(output)
         self.listeners = listeners
+        if config.on_nonfinite == "rollback" and output is None:
+            raise SeekingError("on_nonfinite rollback needs an output folder, to have checkpoints to roll back to")
+        if resume and output is None:
+            raise SeekingError("resume needs the output folder of the run to be resumed")
+        self.folder = None
+        if output is not None:
+            self.folder = output if isinstance(output, RunFolder) else RunFolder(output, resume=resume)
+        self.saver = Saver(self.folder, config) if self.folder and self.accelerator.is_main_process else None
+        saved = self._saved(condition is not None) if self.folder and self.folder.holds_run else None
+        if saved and weights_map is None and saved["map"]:
+            weights_map = WeightsMap.from_dict(saved["map"])
 
         device = self.accelerator.device
         base.to(device)
@@ -169,49 +216,68 @@ class Trainer:
         # Before accelerate patches mixed precision into the models: the proof is one of full precision.
         self.cost = self._prove(base, motivated, batch)
 
-        def learner(module: nn.Module) -> Learner:
+        def learner(name: str, module: nn.Module) -> Learner:
             made = optimizer(module) if optimizer else make_optimizer(module, config)
             steps = config.epochs * self.epoch_length
             scheduled = schedule(made, steps) if schedule else make_schedule(made, config, steps)
-            return Learner(module, self.accelerator.prepare(module), self.accelerator.prepare(made), scheduled)
+            return Learner(name, module, self.accelerator.prepare(module), self.accelerator.prepare(made), scheduled)
 
-        self.learners = {"base": learner(base)}
+        self.learners = {"base": learner("base", base)}
         if motivated is not None:
-            self.learners["motivated"] = learner(motivated)
+            self.learners["motivated"] = learner("motivated", motivated)
 
         self.epoch = self.step = 0
+        self.place = 0
+        """Steps taken of this epoch."""
         self.history: list[Row] = []
         self.metrics: dict[str, dict[str, float]] = {}
         self.best: dict[str, dict[str, float]] = {}
-        self._held = False
+        self.held = False
+        """Whether the condition held at the last batch."""
+        self.rollbacks: dict[str, int] = {}
+        """How often the run has been rolled back to each step."""
+        self.random = RandomState(device, base, motivated, self.train_loader, self.eval_loader)
+        self.epoch_random = self.random.capture()
+        """The random states at the beginning of this epoch."""
+        self._row: Row = {}
+        self._stop = StopRequest()
+        self._asked = {"stop": False, "save": False}
+        self._resumed_bytes: int | None = None
+        if saved and self.folder:
+            try:
+                run_state.give_back(self, saved)
+            except SeekingError as error:
+                raise SeekingError(f"{self.folder.path} cannot be resumed: {error}") from error
+            self._resumed_bytes = saved["metrics_bytes"]
 
     def train_epoch(self) -> None:
-        """One pass over the training data: the algorithm of the paper."""
+        """One pass over the training data, or the rest of it: the algorithm of the paper."""
         base, motivated = self.learners["base"], self.learners.get("motivated")
-        for batches in _groups(self.train_loader, self.config.accumulate):
-            loss, motivated_loss = self._train_step(base, batches), None
+        for batches in self._batches():
+            loss = self._train_step(base, batches)
 
-            held_before = self._held
-            self._held = self.condition.update(loss, epoch_length=self.epoch_length, learning_rate=self._learning_rate)
+            held_before = self.held
+            self.held = self.condition.update(loss, epoch_length=self.epoch_length, learning_rate=self._learning_rate)
 
-            if motivated and self.pair and (self._held if self.config.on == "same" else held_before):
+            if motivated and self.pair and (self.held if self.config.on == "same" else held_before):
                 with self.pair.motivated(self._shared_optimizers()):
-                    motivated_loss = self._train_step(motivated, batches)
+                    self._train_step(motivated, batches)
 
-            self._advance(loss, motivated_loss)
+            self._advance()
 
     def fit(self) -> Result:
         """Train to the end.
 
+        SIGTERM and the first Ctrl-C let the step be finished and saved; then ``SystemExit(75)`` and
+        ``KeyboardInterrupt`` are raised. A second Ctrl-C interrupts at once.
+
         Raises:
-            SeekingError: the output folder cannot be written.
-            RunError: a loss stopped being finite.
+            SeekingError: the output folder cannot be written, or another program trains in it.
+            RunError: a loss or a gradient stopped being finite; or the disk refuses what must be saved.
         """
-        if self.folder:
-            self.folder.create(asdict(self.config), self.pair.map if self.pair else None)
-        self._emit({"kind": "start", "epochs": self.config.epochs, "epoch_length": self.epoch_length})
         try:
-            with warnings.catch_warnings():
+            self._begin()
+            with stop_requests(self.accelerator.num_processes) as self._stop, warnings.catch_warnings():
                 # Schedules count batches: the motivated model's may rightly go on before its optimizer has stepped.
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
                 while self.epoch < self.config.epochs:
@@ -220,19 +286,61 @@ class Trainer:
                         if one is not None and hasattr(one, "set_epoch"):
                             one.set_epoch(self.epoch)
                     self.train_epoch()
-                    self.epoch += 1
-                    self._evaluate()
-        except KeyboardInterrupt:
-            for name, learner in self.learners.items():
-                with self._ready(name):
-                    self._save(name, learner, "last")
-            raise
+                    better = self._evaluate()
+                    self.epoch, self.place = self.epoch + 1, 0
+                    self._save(weights={"last": tuple(self.learners), "best": better})
+                self._wait()
+        except Stopped:
+            self._save(weights={"last": tuple(self.learners)})
+            self._wait()
+            self._tell({"kind": "stopped", "step": self.step})
+            if self._stop.signal == signal.SIGTERM:
+                raise SystemExit(SAVED_BY_SIGTERM) from None
+            raise KeyboardInterrupt from None
+        finally:
+            if self.folder:
+                self.folder.close()
         seconds = {name: learner.seconds for name, learner in self.learners.items()}
         seconds["total"] = sum(seconds.values())
         result = Result(self.metrics, self.best, self.cost, seconds, self.history)
-        if self.folder:
-            self.folder.write_json("summary.json", result.summary())
+        if self.saver:
+            self.saver.folder.finish(result.summary())
         return result
+
+    def _begin(self) -> None:
+        """Open the run's record, or go on with the one that there is."""
+        start: Row = {"kind": "start", "epochs": self.config.epochs, "epoch_length": self.epoch_length}
+        if self._resumed_bytes is not None:
+            if self.saver:
+                self.saver.folder.lock()
+                self.history = self.saver.folder.rewind(self._resumed_bytes)
+                self.saver.saved_step = self.step
+                for name in self.learners:
+                    if found := self.saver.folder.best(name):
+                        self.best[name] = found
+            self._tell({**start, "step": self.step})
+            self._tell({"kind": "note", "text": f"resumed at step {self.step}"})
+            return
+        if self.saver:
+            self.saver.folder.create(run_state.options(self), self.pair.map if self.pair else None)
+        self._emit(start)
+        self._save()  # What cannot be saved is found now.
+
+    def _wait(self) -> None:
+        if self.saver:
+            self.saver.wait()
+
+    def _saved(self, own_condition: bool) -> dict[str, Any] | None:
+        """What the newest checkpoint in the output folder holds, if this run can go on from it."""
+        assert self.folder
+        try:
+            with self.folder if self.saver else contextlib.nullcontext():
+                saved = run_state.newest(self.folder, self.accelerator)
+            if saved:
+                run_state.check_options(self, saved, frozenset({"condition"} if own_condition else ()))
+        except SeekingError as error:
+            raise SeekingError(f"{self.folder.path} cannot be resumed: {error}") from error
+        return saved
 
     def _judged(self, batch: Any) -> tuple[Any, LossFn | None]:
         """What of a batch the models take, and how."""
@@ -270,10 +378,28 @@ class Trainer:
                 )
         return Cost(base_flops=flops[0][1], motivated_flops=flops[1][1], motivated_forward_flops=flops[1][0])
 
+    def _batches(self) -> Iterator[list[Any]]:
+        """The rest of this epoch's batches, in groups of those that make one step."""
+        skip = self.place * self.config.accumulate
+        if self.place >= self.epoch_length:
+            return
+        if not skip:
+            self.epoch_random = self.random.capture()
+            batches = draw(self.train_loader, self.accelerator.device)
+        else:
+            now = self.random.capture()
+            self.random.restore(self.epoch_random)
+            self._tell({"kind": "note", "text": f"finding batch {skip} of epoch {self.epoch + 1}"})
+            batches = draw(self.train_loader, self.accelerator.device, skip)
+            self.random.restore(now)
+        while self.place < self.epoch_length and (group := list(itertools.islice(batches, self.config.accumulate))):
+            yield group
+
     def _train_step(self, learner: Learner, batches: Sequence[Any]) -> float:
         """One optimizer step on the mean loss of the batches, which it gives (the mean over all processes)."""
         start = time.perf_counter()
         learner.model.train()
+        learner.keep_buffers()
         total = torch.zeros((), device=self.accelerator.device)
         for number, batch in enumerate(batches, start=1):
             last = number == len(batches)
@@ -281,60 +407,102 @@ class Trainer:
                 loss = self.loss_fn(learner.model, batch) / len(batches)
                 self.accelerator.backward(loss)
             total += loss.detach()
-        if self.config.clip_grad is not None:
-            self.accelerator.clip_grad_norm_(learner.model.parameters(), self.config.clip_grad)
-        mean = float(self.accelerator.reduce(total, "mean"))
-        if not math.isfinite(mean):  # Before the step: what is wrong must not get into the weights.
-            self._stop_on_nonfinite(learner, mean)
-        learner.optimizer.step()
+        mean, norm = self._read(total, self._gradient_norm(learner))
+        # Before the step: what is wrong must not get into the weights. (Gradients that overflow under fp16 scaling
+        # are the scaler's matter.)
+        if math.isfinite(mean) and (math.isfinite(norm) or self.accelerator.scaler is not None):
+            learner.optimizer.step()
+            learner.failures = 0
+        else:
+            learner.give_back_buffers()
+            self._not_finite(learner, mean, norm)
         learner.optimizer.zero_grad()
         learner.seconds += time.perf_counter() - start
 
         samples = sum(map(_samples, batches)) * self.accelerator.num_processes
-        if learner is self.learners["base"]:
+        if learner.name == "base":
             self.cost.batches += 1
             self.cost.samples += samples
+            self._row = {"loss": mean, "grad_norm": norm, "lr": self._learning_rate}
         else:
             self.cost.motivated_batches += 1
             self.cost.motivated_samples += samples
+            self._row |= {"motivated_loss": mean, "motivated_grad_norm": norm}
         return mean
+
+    def _gradient_norm(self, learner: Learner) -> Tensor:
+        """The norm of the whole gradient, which is then clipped if that is asked for."""
+        self.accelerator.unscale_gradients(learner.optimizer)
+        gradients = [p.grad for p in learner.model.parameters() if p.grad is not None]
+        norm = get_total_norm([grad.coalesce().values() if grad.is_sparse else grad for grad in gradients])
+        if self.config.clip_grad is not None:
+            clip_grads_with_norm_(learner.model.parameters(), self.config.clip_grad, norm)
+        return norm
+
+    def _read(self, loss: Tensor, norm: Tensor) -> tuple[float, float]:
+        """Read a step's loss and gradient norm; several processes agree here on the loss and on what comes next."""
+        save = bool(self.saver and self.saver.due(self.step + 1))
+        self._asked = {"stop": self._stop.signal is not None, "save": save}
+        measured = torch.stack([loss, norm.to(loss)])
+        if self.accelerator.num_processes > 1:
+            asked = torch.tensor([float(value) for value in self._asked.values()], device=loss.device)
+            measured = self.accelerator.reduce(torch.cat([measured, asked]), "mean")
+            self._asked = dict(zip(self._asked, (measured[2:] > 0).tolist(), strict=True))
+        read_loss, read_norm = measured[:2].tolist()
+        return read_loss, read_norm
 
     @property
     def _learning_rate(self) -> float:
         return float(self.learners["base"].schedule.get_last_lr()[0])
 
     def _shared_optimizers(self) -> tuple[Optimizer, Optimizer] | None:
-        if self.config.optimizer_state == "separate":
+        if not self.pair or self.config.optimizer_state == "separate":
             return None
-        # accelerate wraps optimizers; the state is with the one inside.
-        base, motivated = (getattr(one.optimizer, "optimizer", one.optimizer) for one in self.learners.values())
+        base, motivated = (inner(learner.optimizer) for learner in self.learners.values())
         return base, motivated
 
-    def _advance(self, loss: float, motivated_loss: float | None) -> None:
+    def _advance(self) -> None:
         """Close a batch: both schedules go on, whichever models were trained on it."""
-        row: Row = {"kind": "step", "epoch": self.epoch, "step": self.step, "loss": loss}
-        row["lr"] = self._learning_rate
-        if motivated_loss is not None:
-            row["motivated_loss"] = motivated_loss
+        row = {"kind": "step", "epoch": self.epoch, "step": self.step, **self._row}
+        if any(learner.failures for learner in self.learners.values()) and self.config.on_nonfinite == "rollback":
+            self._roll_back()
         for learner in self.learners.values():
             learner.schedule.step()
         self.step += 1
+        self.place += 1
         self._emit(row)
+        if self._asked["save"]:
+            self._asked["save"] = False
+            self._save()
+        self._stop_if_asked(agreed=True)
 
-    def _evaluate(self) -> None:
-        """Measure both models, keep their weights."""
-        for name, learner in self.learners.items():
-            with self._ready(name):
-                if name == "motivated" and self.config.norm == "recalibrated":
-                    self._recalibrate(learner)
-                if self.eval_loader is not None:
-                    found = self._measure(learner)
-                    self.metrics[name] = found
-                    if name not in self.best or _better(found, self.best[name]):
-                        self.best[name] = {"epoch": self.epoch, **found}
-                        self._save(name, learner, "best")
-                self._save(name, learner, "last")
-        self._emit({"kind": "eval", "epoch": self.epoch, "step": self.step, **self.metrics})
+    def _stop_if_asked(self, agreed: bool = False) -> None:
+        """Unwind if any process has been asked to stop, which all must do at the same place."""
+        asked = self._stop.signal is not None
+        if self.accelerator.num_processes > 1:
+            flag = torch.tensor(float(asked), device=self.accelerator.device)
+            asked = self._asked["stop"] if agreed else bool(self.accelerator.reduce(flag, "sum") > 0)
+        if asked:
+            raise Stopped
+
+    def _evaluate(self) -> list[str]:
+        """Measure both models; the names of those that have never been better."""
+        better, recalibrated = [], 0
+        with self.random.preserved():
+            for name, learner in self.learners.items():
+                with self._ready(name):
+                    if name == "motivated" and self.config.norm == "recalibrated":
+                        recalibrated = self._recalibrate(learner)
+                    if self.eval_loader is not None:
+                        found = self._measure(learner)
+                        self.metrics[name] = found
+                        if name not in self.best or _better(found, self.best[name]):
+                            better.append(name)
+        for name in better:
+            self.best[name] = {"epoch": self.epoch + 1, **self.metrics[name]}
+        self.cost.recalibration_samples += recalibrated
+        self._emit({"kind": "eval", "epoch": self.epoch + 1, "step": self.step, **self.metrics})
+        return better
 
     def _ready(self, name: str) -> contextlib.AbstractContextManager[object]:
         """Inside, the model holds all that was trained: the motivated model the base's latest weights, too."""
@@ -347,6 +515,7 @@ class Trainer:
         learner.model.eval()
         loss, accuracy = (MeanMetric(sync_on_compute=False).to(self.accelerator.device) for _ in range(2))
         for batch in self.eval_loader or ():
+            self._stop_if_asked()
             if self.classifies:
                 inputs, labels = batch
                 logits, labels = self.accelerator.gather_for_metrics((learner.model(inputs), labels))
@@ -358,42 +527,103 @@ class Trainer:
         found = {"loss": float(loss.compute())}
         return found | {"accuracy": float(accuracy.compute())} if self.classifies else found
 
-    def _recalibrate(self, learner: Learner) -> None:
-        def counted(batches: Iterator[Any]) -> Iterator[Any]:
-            for batch in batches:
-                self.cost.recalibration_samples += _samples(batch) * self.accelerator.num_processes
-                yield batch
+    def _recalibrate(self, learner: Learner) -> int:
+        """Re-estimate the model's norm statistics; how many samples that took."""
+        batches = list(self._peek(self.train_loader, self.config.recalibration_batches))
+        recalibrate(learner.model, batches, self.loss_fn)
+        return sum(map(_samples, batches)) * int(self.accelerator.num_processes)
 
-        batches = self._peek(self.train_loader, self.config.recalibration_batches)
-        recalibrate(learner.model, counted(batches), self.loss_fn)
-
-    def _peek(self, batches: Iterable[Any], count: int) -> Iterator[Any]:
+    def _peek(self, loader: Any, count: int) -> Iterator[Any]:
         """The first few batches, without any effect on the random state once they have been taken."""
-        with torch.random.fork_rng([self.accelerator.device] if self.accelerator.device.type == "cuda" else []):
-            yield from itertools.islice(batches, count)
+        with RandomState(self.accelerator.device, loader).preserved():
+            yield from itertools.islice(draw(loader, self.accelerator.device), count)
 
     def _classification_loss(self, model: nn.Module, batch: Any) -> Tensor:
         inputs, labels = batch
         return F.cross_entropy(model(inputs), labels, label_smoothing=self.config.label_smoothing)
 
-    def _stop_on_nonfinite(self, learner: Learner, loss: float) -> NoReturn:
-        name = "base" if learner is self.learners["base"] else "motivated"
-        kept = "nothing was saved"
-        if self.folder and self.epoch:
-            kept = f"weights of epoch {self.epoch} are in {self.folder.path}"
-        raise RunError(
-            f"the {name} model's loss became {loss} at step {self.step} (epoch {self.epoch + 1}, learning rate "
-            f"{self._learning_rate:.3g}); {kept}. Try a lower lr, a warm-up, or clip_grad"
-        )
+    def _not_finite(self, learner: Learner, loss: float, norm: float) -> None:
+        """Do as ``on_nonfinite`` says with a step whose loss or gradient is not finite; it is not taken in any case."""
+        learner.failures += 1
+        what = f"loss became {loss}" if not math.isfinite(loss) else f"gradient has the norm {norm}"
+        text = f"the {learner.name} model's {what} at step {self.step} (epoch {self.epoch + 1}, learning rate "
+        text += f"{self._learning_rate:.3g})"
+        if self.config.on_nonfinite == "stop" or learner.failures >= MOST_FAILURES:
+            raise RunError(f"{text}{self._post_mortem(learner)}")
+        done = {"skip": "its step on this batch is skipped", "rollback": "both models are rolled back"}
+        self._emit({"kind": "nonfinite", "step": self.step, "model": learner.name, "action": self.config.on_nonfinite})
+        warnings.warn(f"{text}; {done[self.config.on_nonfinite]}", RunWarning, stacklevel=2)
 
-    def _save(self, name: str, learner: Learner, which: str) -> None:
+    def _post_mortem(self, learner: Learner) -> str:
+        """What is left of the run, its last steps, and what to try."""
+        kept = "nothing was saved"
         if self.folder:
-            self.folder.save_weights(learner.module, name, which)
+            with contextlib.suppress(RunError):
+                self._wait()
+            there = checkpoint.found(self.folder.checkpoints)
+            kept = f"the newest checkpoint is {there[0]}" if there else f"there is no checkpoint in {self.folder.path}"
+            if self.epoch:
+                kept = f"weights of epoch {self.epoch} are in {self.folder.path}, {kept}"
+        again = ""
+        if learner.failures > 1 or self.rollbacks:
+            again = f", after {learner.failures - 1} such steps in a row and {sum(self.rollbacks.values())} roll-backs"
+        prefix = "" if learner.name == "base" else "motivated_"
+        last = [row for row in self.history if row["kind"] == "step" and f"{prefix}loss" in row][-5:]
+        lines = [
+            f"  {row['step']:>8}  {row[f'{prefix}loss']:>12.5g}  {row[f'{prefix}grad_norm']:>13.5g}  {row['lr']:.3g}"
+            for row in last
+        ]
+        table = ["", "      step          loss  gradient norm  learning rate", *lines] if lines else []
+        hint = "Try a lower lr, a warm-up, or clip_grad; or on_nonfinite skip or rollback"
+        return "\n".join([f"{again}; {kept}. {hint}", *table])
+
+    def _save(self, weights: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Save the run as it is after this step.
+
+        Args:
+            weights: files of weights to write, too: ``last`` and ``best``, each for these models.
+        """
+        if not self.folder:
+            return
+        with contextlib.ExitStack() as stack:
+            if self.pair:  # Inside, the motivated model holds the base's latest weights, too.
+                stack.enter_context(self.pair.motivated(self._shared_optimizers()))
+            state = run_state.take(self)
+            if self.saver:
+                known = {"epoch": self.epoch, "step": self.step}
+                files = {
+                    f"{name}.{which}.safetensors": (name, self.best[name] if which == "best" else known)
+                    for which, names in (weights or {}).items()
+                    for name in names
+                }
+                self.saver.save(self.step, state, files)
+                self._tell({"kind": "saving", "step": self.step, "path": str(self.folder.path)})
+
+    def _roll_back(self) -> None:
+        """Take the weights of the newest checkpoint again; time goes on."""
+        assert self.folder
+        if self.saver:
+            with contextlib.suppress(RunError):
+                self.saver.wait()
+        saved = run_state.newest(self.folder, self.accelerator)
+        if saved is None:
+            raise RunError(f"{self.folder.path}: there is no checkpoint to roll back to")
+        to = str(saved["place"]["step"])
+        self.rollbacks[to] = self.rollbacks.get(to, 0) + 1
+        if self.rollbacks[to] > MOST_FAILURES:
+            failed = next(learner for learner in self.learners.values() if learner.failures)
+            raise RunError(f"the {failed.name} model fails again and again{self._post_mortem(failed)}")
+        run_state.roll_back(self, saved)
+        self._tell({"kind": "note", "text": f"rolled back to the weights of step {to}"})
 
     def _emit(self, row: Row) -> None:
+        """Add a row to the record of the run."""
         self.history.append(row)
-        if self.folder:
-            self.folder.append(row)
+        if self.saver:
+            self.saver.folder.append(row)
+        self._tell(row)
+
+    def _tell(self, row: Row) -> None:
         for listener in self.listeners:
             listener(row)
 
@@ -410,10 +640,8 @@ def _accelerator(precision: str) -> Accelerator:
     return Accelerator(mixed_precision=precision, cpu=cpu, dataloader_config=loading)
 
 
-def _groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(batches)
-    while group := list(itertools.islice(iterator, size)):
-        yield group
+def _versions() -> dict[str, str]:
+    return {"seeking": version("seeking"), "torch": torch.__version__}
 
 
 def _samples(batch: Any) -> int:

@@ -1,0 +1,127 @@
+"""Files: read within bounds, written whole or not at all."""
+
+import contextlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seeking.errors import SeekingError
+
+MOST_OPTIONS = 1 << 20
+"""Bytes of a file of options that are read; a larger one is something else."""
+
+
+class Yaml(yaml.SafeLoader):
+    """Safe, without aliases, and with true and false as the only booleans, as in YAML 1.2: ``on`` and ``no`` are words.
+
+    A few aliases to aliases stand for more values than any memory holds.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse aliases."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases are not read", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+Yaml.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|True|false|False)$"), list("tTfF"))
+
+
+def read_yaml_text(text: str) -> Any:
+    """Read YAML, safely.
+
+    Raises:
+        ValueError: it is not YAML.
+    """
+    try:
+        return yaml.load(text, Yaml)
+    # Impossible dates, numbers of thousands of digits and deep nesting come out as exceptions of their own.
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping, safely.
+
+    Raises:
+        SeekingError: the file cannot be read, or holds something else.
+    """
+    try:
+        content = read_yaml_text(read_text(path, MOST_OPTIONS))
+    except ValueError as error:
+        raise SeekingError(f"{path}: not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise SeekingError(f"{path}: a mapping is expected, found {type(content).__name__}")
+    return content
+
+
+def read_json(path: Path, most: int) -> dict[str, Any]:
+    """Read a JSON object of at most so many bytes.
+
+    Raises:
+        SeekingError: the file cannot be read, is larger, or holds something else.
+    """
+    try:
+        content = json.loads(read_text(path, most))
+    except (ValueError, RecursionError) as error:
+        raise SeekingError(f"{path}: not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise SeekingError(f"{path}: a JSON object is expected, found {type(content).__name__}")
+    return content
+
+
+def read_text(path: Path, most: int) -> str:
+    """Read a UTF-8 file of at most so many bytes.
+
+    Raises:
+        SeekingError: the file cannot be read, is larger, or is not UTF-8.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise SeekingError(f"{path}: not a file")
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        text = content.decode("utf-8")
+    except OSError as error:
+        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise SeekingError(f"{path}: not text in UTF-8 ({error})") from error
+    if len(content) > most:
+        raise SeekingError(f"{path}: larger than the {most:,} bytes that such a file may have")
+    return text
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Write a file beside its place and put it there when it is complete and on the disk.
+
+    Yields:
+        The path to write to.
+    """
+    beside = path.with_name(f".{path.name}.writing")
+    try:
+        yield beside
+        flush(beside)
+        beside.replace(path)
+        flush(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,39 @@
+"""Training batches, drawn from a user's loader."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.data_loader import DataLoaderShard
+from accelerate.utils import send_to_device, synchronize_rng_states
+from torch.utils.data import IterableDataset
+
+
+def draw(loader: Any, device: torch.device, skip: int = 0) -> Iterator[Any]:
+    """One pass over a loader, each batch drawn when it is asked for and moved to the device.
+
+    Never one ahead: what the data draw from the global generators in this process then comes between the same two
+    training steps in a resumed run as in the run that it resumes.
+
+    Args:
+        loader: as ``Accelerator.prepare`` gives it.
+        device: to move batches to.
+        skip: batches that are passed over. Only their indices are drawn where the data are loaded by index in this
+            process; elsewhere they are loaded and thrown away, since the random state of workers depends on what
+            they have loaded.
+    """
+    # accelerate's own way is to load one batch ahead; it is only needed where one process loads for several.
+    if isinstance(loader, DataLoaderShard) or PartialState().num_processes == 1:
+        if getattr(loader, "rng_types", None) is not None:
+            synchronize_rng_states(loader.rng_types, loader.synchronized_generator)
+        loader = getattr(loader, "base_dataloader", loader)
+    iterator = iter(loader)
+    by_index = not isinstance(getattr(loader, "dataset", None), IterableDataset)
+    if by_index and getattr(loader, "num_workers", None) == 0 and hasattr(iterator, "_next_index"):
+        for _ in range(skip):
+            iterator._next_index()
+    else:
+        next(itertools.islice(iterator, skip, skip), None)
+    return (send_to_device(batch, device) for batch in iterator)

@@ -1,0 +1,411 @@
+"""A resumed run is the uninterrupted run, bit for bit."""
+
+import dataclasses
+import itertools
+import random
+import signal
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from test_trainer import CONFIG, batches, images, steps, two_models
+from timm.optim import list_optimizers
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+import seeking
+from seeking import RunError, SeekingError, TrainConfig, Trainer
+from seeking.errors import RunWarning
+from seeking.training import Result, checkpoint
+from seeking.weights_map import tensors
+
+EVERY_STEP = dataclasses.replace(CONFIG, save_every="1")
+
+
+class Killed(Exception):
+    """Stands for whatever ends a program at once."""
+
+
+def stop_at(step: int) -> Any:
+    """A listener that ends a run right after a step."""
+
+    def listen(row: dict[str, Any]) -> None:
+        if row["kind"] == "step" and row["step"] == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return listen
+
+
+def whole_run(make: Any, output: Path, config: TrainConfig, **kwargs: Any) -> tuple[Trainer, Result]:
+    trainer = make(output=output, config=config, **kwargs)
+    return trainer, trainer.fit()
+
+
+def interrupted_run(make: Any, output: Path, config: TrainConfig, at: list[int]) -> tuple[Trainer, Result]:
+    """The same run, stopped after each of these steps and resumed by a new program's objects."""
+    for step in at:
+        with pytest.raises(KeyboardInterrupt):
+            make(output=output, config=config, resume=True, listeners=[stop_at(step)]).fit()
+        # What another program would find its generators at.
+        torch.manual_seed(step + 100)
+        random.seed(step)
+        np.random.seed(step)
+    trainer = make(output=output, config=config, resume=True)
+    return trainer, trainer.fit()
+
+
+def same(one: tuple[Trainer, Result], other: tuple[Trainer, Result], outputs: tuple[Path, Path]) -> None:
+    """Weights, buffers, metrics, decisions, costs and what is on disk."""
+    assert one[1].history == other[1].history
+    assert one[1].metrics == other[1].metrics
+    assert one[1].best == other[1].best
+    assert one[1].cost == other[1].cost
+    for role, learner in one[0].learners.items():
+        theirs = tensors(other[0].learners[role].module)
+        for name, tensor in tensors(learner.module).items():
+            assert torch.equal(tensor, theirs[name]), (role, name)
+        for which in ("last", "best"):
+            files = [load_file(output / f"{role}.{which}.safetensors") for output in outputs]
+            assert files[0].keys() == files[1].keys()
+            assert all(torch.equal(tensor, files[1][name]) for name, tensor in files[0].items())
+    rows = [(output / "metrics.jsonl").read_text() for output in outputs]
+    assert rows[0] == rows[1]
+
+
+def make(**kwargs: Any) -> Trainer:
+    torch.manual_seed(0)
+    return Trainer(*two_models(), **{**batches(padding=1, flip=True), **kwargs})
+
+
+@pytest.mark.parametrize("state", ["separate", "shared"])
+@pytest.mark.parametrize("norm", ["shared", "private", "recalibrated"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_every_policy(norm: str, state: str, optimizer: str, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, norm=norm, optimizer_state=state, optimizer=optimizer, lr=0.01)
+    outputs = tmp_path / "whole", tmp_path / "parts"
+    whole = whole_run(make, outputs[0], config)
+    assert whole[1].cost.motivated_batches
+    parts = interrupted_run(make, outputs[1], config, [1, 3, 5, 8])
+    same(whole, parts, outputs)
+
+
+CONDITIONS = ["decrease:1", "random:0.5", "matched(decrease:1)", "every:2", "after:3", "always", "never"]
+
+
+@pytest.mark.parametrize("on", ["same", "next"])
+@pytest.mark.parametrize("condition", [*CONDITIONS, "~decrease:1 & (every:2 | random:0.3)"])
+def test_every_condition(condition: str, on: str, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, condition=condition, on=on, epochs=3)
+    outputs = tmp_path / "whole", tmp_path / "parts"
+    same(whole_run(make, outputs[0], config), interrupted_run(make, outputs[1], config, [0, 4, 6, 9, 13, 16]), outputs)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "step", "constant"])
+@pytest.mark.parametrize("warmup", [0.0, 0.5])
+def test_every_schedule(schedule: str, warmup: float, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, schedule=schedule, warmup_epochs=warmup, accumulate=2)
+    outputs = tmp_path / "whole", tmp_path / "parts"
+    same(whole_run(make, outputs[0], config), interrupted_run(make, outputs[1], config, [0, 2, 4]), outputs)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.lists(st.integers(0, 17), unique=True, max_size=6).map(sorted), seed=st.integers(0, 3))
+def test_at_any_steps(at: list[int], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    config = dataclasses.replace(CONFIG, epochs=3, seed=seed)
+    outputs = tmp_path_factory.mktemp("whole") / "run", tmp_path_factory.mktemp("parts") / "run"
+    same(whole_run(make, outputs[0], config), interrupted_run(make, outputs[1], config, at), outputs)
+
+
+class Noisy(Dataset[Any]):
+    """Draws from every global generator, and from one of its own, for each item."""
+
+    def __init__(self) -> None:
+        self.images = images(24)
+        self.generator = np.random.default_rng(3)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Any:
+        pixels = self.images.pixels[index].float() / 255
+        noise = torch.randn(()) + random.gauss(0, 1) + np.random.randn() + self.generator.normal()
+        return pixels + 0.05 * noise, self.images.labels[index]
+
+
+class Stream(IterableDataset[Any]):
+    def __init__(self) -> None:
+        self.items = Noisy()
+
+    def __len__(self) -> int:
+        return 24
+
+    def __iter__(self) -> Any:
+        info = torch.utils.data.get_worker_info()
+        part = (info.id, None, info.num_workers) if info else (None,)
+        yield from (self.items[index] for index in itertools.islice(range(24), *part))
+
+
+class WithDropout(nn.Module):
+    """Draws from PyTorch's generator in between the batches, and from one of its own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(192, width), nn.Linear(width, 4)
+        self.own = torch.Generator().manual_seed(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            x = x + 0.01 * torch.randn(x.shape, generator=self.own)
+        return self.out(F.dropout(self.hidden(x.flatten(1)).relu(), 0.3, self.training))
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "own generator", "in order", "iterable", "list", "weighted"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_data_that_draw_as_they_please(kind: str, workers: int, tmp_path: Path) -> None:
+    if kind == "list" and workers:
+        pytest.skip("a list has no workers")
+
+    def make(**kwargs: Any) -> Trainer:
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        models = WithDropout(8), WithDropout(12)
+        options: dict[str, Any] = {"batch_size": 4, "num_workers": workers, "multiprocessing_context": None}
+        if kind == "shuffled":
+            loader: Any = DataLoader(Noisy(), shuffle=True, **options)
+        elif kind == "own generator":
+            loader = DataLoader(Noisy(), shuffle=True, generator=torch.Generator().manual_seed(5), **options)
+        elif kind == "weighted":
+            sampler = torch.utils.data.WeightedRandomSampler([1.0 + i for i in range(24)], 24)
+            loader = DataLoader(Noisy(), sampler=sampler, **options)
+        elif kind == "iterable":
+            loader = DataLoader(Stream(), **options)
+        elif kind == "list":
+            loader = list(DataLoader(Noisy(), batch_size=4))
+        else:
+            loader = DataLoader(Noisy(), **options)
+        return Trainer(*models, train_loader=loader, eval_loader=DataLoader(Noisy(), 8, shuffle=True), **kwargs)
+
+    outputs = tmp_path / "whole", tmp_path / "parts"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process.*is multi-threaded", DeprecationWarning)
+        whole = whole_run(make, outputs[0], dataclasses.replace(CONFIG, verify=False))
+        parts = interrupted_run(make, outputs[1], dataclasses.replace(CONFIG, verify=False), [0, 2, 5, 7])
+    same(whole, parts, outputs)
+
+
+def test_saving_changes_nothing(tmp_path: Path) -> None:
+    for state in ("separate", "shared"):
+        config = dataclasses.replace(EVERY_STEP, optimizer_state=state)
+        outputs = tmp_path / f"{state}-often", tmp_path / f"{state}-seldom"
+        often = whole_run(make, outputs[0], config)
+        seldom = whole_run(make, outputs[1], dataclasses.replace(config, save_every="1000"))
+        same(often, seldom, outputs)
+        alone = make(config=config)
+        assert alone.fit().history == often[1].history
+
+
+def test_a_stop_during_evaluation_evaluates_again(tmp_path: Path) -> None:
+    class Interrupting(Dataset[Any]):
+        calls = 0
+        items = batches()["eval_loader"].dataset
+
+        def __len__(self) -> int:
+            return len(self.items)
+
+        def __getitem__(self, index: int) -> Any:
+            Interrupting.calls += 1
+            if Interrupting.calls == 60:  # One batch is looked at beforehand; then the motivated model's first.
+                signal.raise_signal(signal.SIGTERM)
+            return self.items[index]
+
+    config = dataclasses.replace(CONFIG, norm="recalibrated")
+
+    def interrupting(**kwargs: Any) -> Trainer:
+        return make(eval_loader=DataLoader(Interrupting(), 8), **kwargs)
+
+    outputs = tmp_path / "whole", tmp_path / "parts"
+    with pytest.raises(SystemExit) as stopped:
+        interrupting(output=outputs[1], config=config).fit()
+    assert stopped.value.code == 75
+    assert checkpoint.found(outputs[1] / "checkpoints")[0].name == "step-00000006"
+    parts = whole_run(interrupting, outputs[1], config, resume=True)
+    same(whole_run(interrupting, outputs[0], config), parts, outputs)
+
+
+def test_a_second_interrupt_leaves_at_once(tmp_path: Path) -> None:
+    def twice(row: dict[str, Any]) -> None:
+        if row.get("step") == 4 and row["kind"] == "step":
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        make(output=tmp_path / "run", config=CONFIG, listeners=[twice]).fit()
+    assert [path.name for path in checkpoint.found(tmp_path / "run" / "checkpoints")] == ["step-00000000"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert make(output=tmp_path / "run", config=CONFIG, resume=True).fit().cost.batches == 12
+
+
+def test_a_run_that_dies_loses_the_steps_since_the_checkpoint(tmp_path: Path) -> None:
+    def die(row: dict[str, Any]) -> None:
+        if row["kind"] == "step" and row["step"] == 9:
+            raise Killed
+
+    outputs = tmp_path / "whole", tmp_path / "parts"
+    with pytest.raises(Killed):
+        make(output=outputs[1], config=CONFIG, listeners=[die]).fit()
+    assert len(list(seeking.training.folder.read_rows(outputs[1] / "metrics.jsonl"))) == 12
+    trainer = make(output=outputs[1], config=CONFIG, resume=True)
+    assert trainer.step == 6
+    same(whole_run(make, outputs[0], CONFIG), (trainer, trainer.fit()), outputs)
+
+
+def test_a_finished_run_is_finished(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    first = make(output=output, config=CONFIG).fit()
+    again = make(output=output, config=CONFIG, resume=True).fit()
+    assert again.summary() == first.summary()
+    assert again.history == first.history
+
+
+def test_more_epochs_follow_the_longer_schedule(tmp_path: Path) -> None:
+    make(output=tmp_path / "run", config=CONFIG).fit()
+    longer = dataclasses.replace(CONFIG, epochs=4)
+    result = make(output=tmp_path / "run", config=longer, resume=True).fit()
+    rates = [row["lr"] for row in steps(result)]
+    assert len(rates) == 24
+    expected = [row["lr"] for row in steps(make(config=longer).fit())]
+    assert rates[12:] == pytest.approx(expected[12:])
+    assert rates[:12] != pytest.approx(expected[:12])
+
+
+@pytest.mark.parametrize("name", sorted(list_optimizers()))
+def test_every_optimizer(name: str, tmp_path: Path) -> None:
+    def make(**kwargs: Any) -> Trainer:
+        torch.manual_seed(0)
+        return Trainer(WithDropout(8), WithDropout(12), **batches(), **kwargs)
+
+    config = TrainConfig(epochs=1, optimizer=name, lr=1e-3, condition="every:2", verify=False)
+    outputs = tmp_path / "whole", tmp_path / "parts"
+    try:
+        whole = whole_run(make, outputs[0], config)
+    except (SeekingError, RunError, AssertionError, TypeError, ImportError, RuntimeError) as error:
+        pytest.skip(f"{name} does not train here: {error}")
+    same(whole, interrupted_run(make, outputs[1], config, [1, 3]), outputs)
+
+
+def test_other_options_models_or_data_are_refused_with_a_diff(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    make(output=output, config=CONFIG).fit()
+
+    def refused(message: str, config: TrainConfig = CONFIG, **kwargs: Any) -> None:
+        before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file() and path.name != ".lock"}
+        with pytest.raises(SeekingError, match=message):
+            make(output=output, config=config, resume=True, **kwargs)
+        assert before == {path: path.read_bytes() for path in before}
+
+    changed = dataclasses.replace(CONFIG, lr=0.1, momentum=0.8, epochs=3)
+    refused(r"(?s)other options:.*  lr: 0.05 in the run, 0.1 now\n  momentum: 0.9 in the run, 0.8 now\n", changed)
+    refused("the condition was decrease:1 and is always now", condition=seeking.Always())
+    refused("an epoch had 6 batches and has 12 now", train_loader=batches(batch_size=4)["train_loader"])
+    with pytest.raises(SeekingError, match="belongs to other models"):
+        Trainer(two_models()[0], WithDropout(4), **batches(), config=CONFIG, output=output, resume=True)
+    refused("the state of another optimizer", optimizer=lambda m: torch.optim.Adagrad(list(m.parameters())[:3]))
+    with pytest.raises(SeekingError, match="holds another run"):
+        make(output=output, config=CONFIG)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(SeekingError, match="not the folder of a run, so it is not resumed"):
+        make(output=tmp_path / "mine", config=CONFIG, resume=True)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+
+    def second(row: dict[str, Any]) -> None:
+        if row.get("step") == 3:
+            for kwargs in ({"resume": True}, {"output": seeking.training.RunFolder(output, overwrite=True)}):
+                with pytest.raises(SeekingError, match="another program is training in this folder"):
+                    make(**{"output": output, **kwargs}, config=CONFIG).fit()
+            tried.append(row["step"])
+
+    tried: list[int] = []
+    first = make(output=output, config=CONFIG, listeners=[second]).fit()
+    assert tried
+    assert make(output=output, config=CONFIG, resume=True).fit().history == first.history
+
+
+def test_the_newest_are_kept_and_the_last_good_one_is_never_deleted_first(tmp_path: Path) -> None:
+    present: list[list[str]] = []
+
+    def look(row: dict[str, Any]) -> None:
+        present.append([path.name for path in checkpoint.found(tmp_path / "run" / "checkpoints")])
+
+    config = dataclasses.replace(EVERY_STEP, keep_checkpoints=3, epochs=4)
+    make(output=tmp_path / "run", config=config, listeners=[look]).fit()
+    first = next(number for number, names in enumerate(present) if names)
+    assert all(1 <= len(names) <= 4 for names in present[first:])
+    kept = checkpoint.found(tmp_path / "run" / "checkpoints")
+    assert len(kept) == 3
+    assert kept[0].name == "step-00000024"
+    assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
+
+
+def test_a_broken_checkpoint_is_set_aside_and_the_one_before_taken(tmp_path: Path) -> None:
+    outputs = tmp_path / "whole", tmp_path / "parts"
+    whole = whole_run(make, outputs[0], CONFIG)
+    make(output=outputs[1], config=CONFIG).fit()
+    newest = checkpoint.found(outputs[1] / "checkpoints")[0] / "tensors.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.warns(RunWarning, match=r"step-00000012: damaged.*set aside, and the one before is taken"):
+        trainer = make(output=outputs[1], config=CONFIG, resume=True)
+    assert trainer.step == 6
+    same(whole, (trainer, trainer.fit()), outputs)
+    assert (outputs[1] / "checkpoints" / "damaged-step-00000012").is_dir()
+    for path in checkpoint.found(outputs[1] / "checkpoints"):
+        (path / "manifest.json").unlink()
+    with pytest.warns(RunWarning), pytest.raises(SeekingError, match="none of 2 checkpoints is whole"):
+        make(output=outputs[1], config=CONFIG, resume=True)
+
+
+def test_best_weights_that_are_damaged_are_said_and_found_anew(tmp_path: Path) -> None:
+    make(output=tmp_path / "run", config=CONFIG).fit()
+    (tmp_path / "run" / "base.best.safetensors").write_bytes(b"nothing")
+    longer = dataclasses.replace(CONFIG, epochs=3)
+    with pytest.warns(RunWarning, match=r"base.best.safetensors: damaged .* looked for anew"):
+        result = make(output=tmp_path / "run", config=longer, resume=True).fit()
+    assert result.best["base"]["epoch"] == 3
+
+
+@pytest.mark.parametrize("cut", [0, 1, 57, -1])
+def test_damaged_metrics(cut: int, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        make(output=output, config=CONFIG, listeners=[stop_at(8)]).fit()
+    file = output / "metrics.jsonl"
+    rows = file.read_bytes()
+    file.write_bytes(rows[:cut])
+    with pytest.warns(RunWarning, match="rows are missing"):
+        result = make(output=output, config=CONFIG, resume=True).fit()
+    assert [row["step"] for row in steps(result)][-3:] == [9, 10, 11]
+    assert list(seeking.training.folder.read_rows(file)) == result.history
+
+
+def test_a_damaged_row_of_the_metrics_is_named(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    make(output=output, config=CONFIG).fit()
+    file = output / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([*lines[:3], "x" + lines[3][1:], *lines[4:]]))
+    with pytest.raises(SeekingError, match=r"metrics.jsonl, line 4: damaged.*move the file away"):
+        make(output=output, config=CONFIG, resume=True).fit()
+    file.unlink()
+    with pytest.warns(RunWarning, match="rows are missing"):
+        make(output=output, config=CONFIG, resume=True).fit()
