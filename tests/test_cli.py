@@ -49,9 +49,10 @@ def test_train_with_flags_over_a_file(capsys: pytest.CaptureFixture[str]) -> Non
     config = json.loads(Path("out/config.json").read_text())
     assert (config["epochs"], config["lr"], config["condition"], config["verify"]) == (1, 0.05, "every:2", False)
     assert config["base_kwargs"] == {"width": 4}
-    written = {path.name for path in Path("out").iterdir()}
+    written = {path.name for path in Path("out").iterdir() if path.name != ".lock"}
+    files = {"config.json", "map.json"}
     weights = {f"{m}.{w}.safetensors" for m in ("base", "motivated") for w in ("last", "best")}
-    assert written == {"config.json", "map.json", "metrics.jsonl", "summary.json", "curves.png"} | weights
+    assert written == {*files, "metrics.jsonl", "summary.json", "curves.png", "checkpoints"} | weights
     assert json.loads(Path("out/summary.json").read_text())["cost"]["motivated_share"] == 0.5
     out = capsys.readouterr().out
     assert "50.0% of the batches were motivated" in " ".join(out.split())
@@ -195,7 +196,10 @@ def test_a_loss_that_is_not_finite_fails_the_run(capsys: pytest.CaptureFixture[s
     arguments = ["train", *QUICK, "--optimizer", "momentum", "--lr", "1e30", "--output", "out"]
     assert main(arguments) == 1
     err = capsys.readouterr().err
-    assert re.search(r"loss became (nan|inf|-inf) at step \d+ .*nothing was saved", " ".join(err.split()))
+    assert re.search(
+        r"loss became (nan|inf|-inf) at step \d+ .*the newest checkpoint is out/checkpoints/step-00000000",
+        " ".join(err.split()),
+    )
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

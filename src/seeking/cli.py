@@ -1,6 +1,7 @@
-"""The command line: ``seeking train``, ``compare``, ``map``, ``verify``, ``extract`` and ``embed``.
+"""The command line: ``seeking train``, ``compare``, ``show``, ``map``, ``verify``, ``extract`` and ``embed``.
 
-Exit codes: 0 done (and, for ``verify``, exact), 1 the run or the check failed, 2 wrong usage or bad input.
+Exit codes: 0 done (and, for ``verify``, exact), 1 the run or the check failed, 2 wrong usage or bad input, 75 stopped
+by SIGTERM and saved, 130 interrupted.
 """
 
 import argparse
@@ -23,13 +24,15 @@ from rich.console import Console
 from torch import nn
 from tyro.conf import Positional
 
+from seeking.conditions import parse as parse_condition
 from seeking.data import ImageData, load
-from seeking.errors import RunError, SeekingError, unknown
+from seeking.errors import RunError, RunWarning, SeekingError, unknown
 from seeking.experiments.compare import ARMS, compare, summarise
 from seeking.experiments.run import ModelConfig, RunConfig, models, trainer, weights_map
-from seeking.files import read_yaml, read_yaml_text
+from seeking.files import MOST_OPTIONS, read_json, read_yaml, read_yaml_text
 from seeking.matching import MatchWarning
 from seeking.models import input_shape
+from seeking.report.folder import describe
 from seeking.report.progress import progress
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, terminal
 from seeking.training import RunFolder
@@ -45,9 +48,7 @@ console = Console(quiet=not MAIN_PROCESS, markup=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(RunConfig):
-    """Train a base and a motivated model together. Without arguments: resnet8 in resnet14 on handwritten digits."""
-
+class _Run(RunConfig):
     config: Path | None = None
     """YAML file of the same options; flags win over it."""
     overwrite: bool = False
@@ -55,11 +56,28 @@ class Train(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(Train):
+class Train(_Run):
+    """Train a base and a motivated model together. Without arguments: resnet8 in resnet14 on handwritten digits."""
+
+    resume: bool = False
+    """Go on with the run in the output folder from its newest whole checkpoint, with its options; begin it if there is
+    none. Options given again must be the run's, but for the number of epochs and how it is saved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(_Run):
     """Train the pair and, under the same settings and seeds, each of its models alone; show them side by side."""
 
     seeds: int = 3
     """Runs of each, with seeds from --seed on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    """Show a run folder: its options, how far it is, its results, and whether its checkpoints are whole."""
+
+    run: Positional[Path]
+    """The run's folder. Nothing in it is executed or changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +147,10 @@ def train_command(config: Train) -> int:
     from seeking.report.plots import draw  # matplotlib is slow to import, and most commands draw nothing.
 
     title = f"{config.base} in {config.motivated}"
+    if config.resume and not config.output:
+        raise SeekingError("resume needs the folder of the run: --output FOLDER")
     output = config.output or Path("runs") / f"{config.base}-{config.motivated}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = RunFolder(output, config.overwrite)
+    folder = RunFolder(output, config.overwrite, config.resume)
     data = load(config)
     _announce(config, data, output)
     with progress(console) as start:
@@ -176,7 +196,13 @@ def compare_command(config: Compare) -> int:
     return 0
 
 
-def _announce(config: Train, data: ImageData, output: Path) -> None:
+def show_command(config: Show) -> int:
+    """Run ``seeking show``."""
+    print(describe(config.run))
+    return 0
+
+
+def _announce(config: _Run, data: ImageData, output: Path) -> None:
     channels, height, width = data.shape
     console.print(
         f"{config.base} in {config.motivated} on {data.name}: {len(data.train):,} training and {len(data.test):,} test "
@@ -244,6 +270,7 @@ def _ready_to_transfer(config: _Transfer, source: str) -> tuple[dict[str, nn.Mod
 COMMANDS: dict[str, tuple[type[Any], Any]] = {
     "train": (Train, train_command),
     "compare": (Compare, compare_command),
+    "show": (Show, show_command),
     "map": (Map, map_command),
     "verify": (Verify, verify_command),
     "extract": (Extract, extract_command),
@@ -280,11 +307,45 @@ def _keyword_arguments(
     )
 
 
-def _flags_from_file(path: Path, command: type[Any]) -> list[str]:
-    """The options of a YAML file as flags, so that there is one way to read and check them."""
+def _flags_of_run(path: Path, command: type[Any]) -> list[str]:
+    """The options that a run was started with as flags, but for those that name what could execute or load something.
+
+    Such as these are taken from the command line only: a run folder may be a stranger's.
+    """
+    try:
+        options = read_json(path, MOST_OPTIONS)
+        flags = _flags({k: v for k, v in options.items() if k not in PLACES and _harmless(k, v)}, path, command)
+    except SeekingError as error:
+        print(f"seeking: {error}; give the run's options again", file=sys.stderr)
+        return []
+    return flags
+
+
+PLACES = frozenset({"output", "config", "overwrite", "resume"})
+"""Options that say where a run is, which its own record of its options need not say."""
+
+
+def _harmless(option: str, value: Any) -> bool:
+    if option == "condition":
+        try:
+            parse_condition(str(value), imports=False)
+        except SeekingError:
+            return False
+        return True
+    if option in ("base", "motivated"):
+        return str(value).replace("_", "").replace(".", "").isalnum()
+    if option.endswith("_kwargs"):
+        return isinstance(value, Mapping) and not any(
+            "path" in key or "pretrained" in key or "dir" in key for key in value
+        )
+    return option != "overrides"
+
+
+def _flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[str]:
+    """Options from a file as flags, so that there is one way to read and check them."""
     fields = {field.name: field for field in dataclasses.fields(command)}
     flags = []
-    for key, value in read_yaml(path).items():
+    for key, value in options.items():
         name = str(key).replace("-", "_")
         if name == "config":  # As a run's own record of its options has it.
             continue
@@ -324,9 +385,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, run = COMMANDS[name]
         finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         finder.add_argument("--config", type=Path, nargs="?")
-        file = finder.parse_known_args(given)[0].config
-        if file and issubclass(command, Train):
-            given = _flags_from_file(file, command) + given
+        finder.add_argument("--output", type=Path, nargs="?")
+        finder.add_argument("--resume", action="store_true")
+        found = finder.parse_known_args(given)[0]
+        if found.config and issubclass(command, _Run):
+            given = _flags(read_yaml(found.config), found.config, command) + given
+        if found.resume and found.output and command is Train and (found.output / "config.json").exists():
+            given = _flags_of_run(found.output / "config.json", command) + given
         config = tyro.cli(
             command,
             prog=f"seeking {name}",
@@ -336,10 +401,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("always", MatchWarning)
+            warnings.simplefilter("always", RunWarning)
             show = warnings.showwarning
             warnings.showwarning = lambda message, category, *where, **more: (
                 print(f"seeking: {message}", file=sys.stderr)
-                if issubclass(category, MatchWarning)
+                if issubclass(category, MatchWarning | RunWarning)
                 else show(message, category, *where, **more)
             )
             code: int = run(config)
@@ -351,11 +417,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"seeking: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "seeking: interrupted; where training had begun, the run folder holds the weights of the last step",
-            file=sys.stderr,
-        )
-        return 1
+        print("seeking: interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

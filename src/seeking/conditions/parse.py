@@ -36,24 +36,26 @@ DEEPEST = 50
 LONGEST = 1000
 
 
-def parse(text: str, seed: int = 0) -> Condition:
+def parse(text: str, seed: int = 0, imports: bool = True) -> Condition:
     """Read a condition.
 
     Args:
         text: the condition, in the grammar of this module.
         seed: for the conditions of chance in it.
+        imports: whether to import classes of the user's own; to be denied to text from others.
 
     Raises:
         SeekingError: the text does not parse, a name is unknown, or a condition refuses its argument; the message
             points at the place.
     """
-    return _Parser(text, seed).parse()
+    return _Parser(text, seed, imports).parse()
 
 
 class _Parser:
-    def __init__(self, text: str, seed: int) -> None:
+    def __init__(self, text: str, seed: int, imports: bool) -> None:
         self.text = text
         self.seed = seed
+        self.imports = imports
         self.place = 0
         self.depth = 0
 
@@ -119,6 +121,8 @@ class _Parser:
         return condition
 
     def imported(self, name: str, place: int) -> Callable[..., object]:
+        if not self.imports:
+            raise self.error(f"{name} would be imported, which is not allowed here", place)
         module, _, attribute = name.rpartition(".")
         here = str(Path.cwd())
         sys.path.insert(0, here)

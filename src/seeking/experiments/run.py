@@ -101,8 +101,8 @@ def trainer(
             f"{data.name}: {len(train_data)} training images make no batch of {config.batch_size}; "
             "give a smaller batch_size"
         )
-    found = None
-    if role == "pair":
+    found, resume = None, output is not None and output.holds_run
+    if role == "pair" and not resume:  # A run that is resumed brings its own map.
         found = weights_map(config, made["base"], made["motivated"], torch.zeros(2, *data.shape))
     torch.manual_seed(config.seed)
     return Trainer(
@@ -113,6 +113,7 @@ def trainer(
         config=config,
         weights_map=found,
         output=output,
+        resume=resume,
         listeners=listeners,
     )
 

@@ -33,16 +33,24 @@ def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
                 bars.remove_task(finished)
             task = bars.add_task(title, total=None, status="checking models and data")
             epochs = motivated = steps = 0
+            saved = ""
             losses: dict[str, float] = {}
 
             def smoothed(name: str, loss: float) -> None:
                 losses[name] = SMOOTHING * losses.get(name, loss) + (1 - SMOOTHING) * loss
 
             def listen(row: Row) -> None:
-                nonlocal epochs, motivated, steps
+                nonlocal epochs, motivated, steps, saved
                 if row["kind"] == "start":
                     epochs = row["epochs"]
-                    bars.update(task, total=epochs * row["epoch_length"])
+                    bars.update(task, total=epochs * row["epoch_length"], completed=row.get("step", 0))
+                elif row["kind"] == "note":
+                    console.print(f"{title}: {row['text']}", highlight=False)
+                elif row["kind"] == "saving":
+                    saved = f", saved at step {row['step']}"
+                elif row["kind"] == "stopped":
+                    where = f" and saved; seeking train --resume --output {row['path']} goes on" if row["path"] else ""
+                    console.print(f"{title}: stopped after step {row['step']}{where}", highlight=False)
                 elif row["kind"] == "step":
                     steps += 1
                     smoothed("base", row["loss"])
@@ -52,7 +60,7 @@ def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
                     status = "loss " + " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
                     if motivated:
                         status += f" ({motivated / steps:.1%} of batches)"
-                    bars.update(task, advance=1, status=status)
+                    bars.update(task, advance=1, status=status + saved)
                 elif row["kind"] == "eval":
                     parts = []
                     for name in ("base", "motivated"):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import Dataset, Sampler
 
 from seeking.errors import SeekingError
 
@@ -50,7 +51,8 @@ class RandomState:
                     several = value if key in ("datasets", "transforms") and isinstance(value, list | tuple) else ()
                     for number, one in enumerate(several):
                         search(one, f"{path}.{key}.{number}")
-                    if isinstance(value, GENERATORS) or (key in LEADING_ON and not several):
+                    leads_on = key in LEADING_ON or isinstance(value, (*GENERATORS, Dataset, Sampler))
+                    if leads_on and not several:
                         search(value, f"{path}.{key}")
 
         for number, owner in enumerate(owners):

@@ -293,7 +293,7 @@ class Trainer:
         except Stopped:
             self._save(weights={"last": tuple(self.learners)})
             self._wait()
-            self._tell({"kind": "stopped", "step": self.step})
+            self._tell({"kind": "stopped", "step": self.step, "path": str(self.folder.path) if self.folder else ""})
             if self._stop.signal == signal.SIGTERM:
                 raise SystemExit(SAVED_BY_SIGTERM) from None
             raise KeyboardInterrupt from None
@@ -313,6 +313,7 @@ class Trainer:
         if self._resumed_bytes is not None:
             if self.saver:
                 self.saver.folder.lock()
+                self.saver.folder.write_json("config.json", run_state.options(self))
                 self.history = self.saver.folder.rewind(self._resumed_bytes)
                 self.saver.saved_step = self.step
                 for name in self.learners:

@@ -1,0 +1,44 @@
+"""A run folder as text."""
+
+from pathlib import Path
+
+from seeking.errors import SeekingError
+from seeking.files import MOST_OPTIONS, read_json
+from seeking.training import checkpoint
+from seeking.training.folder import read_rows
+
+
+def describe(path: Path) -> str:
+    """The options of a run, how far it is, its results and whether its checkpoints are whole.
+
+    Nothing in the folder is executed or changed.
+
+    Raises:
+        SeekingError: it is not the folder of a run, or its options or metrics are damaged.
+    """
+    if not (path / "config.json").is_file():
+        raise SeekingError(f"{path}: not the folder of a run, it has no config.json")
+    options = read_json(path / "config.json", MOST_OPTIONS)
+    steps = motivated = 0
+    lines = []
+    for row in read_rows(path / "metrics.jsonl") if (path / "metrics.jsonl").exists() else ():
+        if row["kind"] == "step":
+            steps += 1
+            motivated += "motivated_loss" in row
+        elif row["kind"] == "eval":
+            found = [
+                f"{model} {name} {row[model][name]:.4f}"
+                for model in ("base", "motivated")
+                for name in ("accuracy", "loss")
+                if isinstance(row.get(model), dict) and isinstance(row[model].get(name), float)
+            ]
+            lines.append(f"  epoch {row.get('epoch')}: {', '.join(found) or 'nothing measured'}")
+    lines = [f"{steps} steps, {motivated} of them motivated", *lines, "checkpoints:"]
+    for place in checkpoint.found(path / "checkpoints"):
+        try:
+            checkpoint.read(place)
+            lines.append(f"  {place.name}: whole")
+        except SeekingError as error:
+            lines.append(f"  {place.name}: NOT whole ({error})")
+    lines += ["options:", *(f"  {name}: {value!r}" for name, value in options.items())]
+    return "\n".join(f"{path}\n{line}" if number == 0 else line for number, line in enumerate(lines))

@@ -1,0 +1,166 @@
+"""Losses and gradients that are not finite."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from test_trainer import CONFIG, batches, steps, two_models
+from torch import Tensor, nn
+
+from seeking import Every, RunError, SeekingError, Trainer
+from seeking.errors import RunWarning
+from seeking.training.trainer import MOST_FAILURES
+from seeking.weights_map import tensors
+
+
+class Poison(torch.autograd.Function):
+    """The identity, with a gradient that is not finite."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return gradient * math.inf
+
+
+class Poisoned:
+    """A loss that goes wrong at some training steps of one model: the loss itself, its gradient or the activations."""
+
+    def __init__(self, what: str, model: str, at: tuple[int, ...]) -> None:
+        self.what, self.model, self.at, self.trainer = what, model, at, None
+
+    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+        x, y = batch
+        wrong = self.trainer is not None and model.training and self.trainer.step in self.at
+        wrong = wrong and model is self.trainer.learners[self.model].module
+        if wrong and self.what == "activations":  # These get into the statistics of batch normalisation.
+            x = x.clone()
+            x[0] = math.nan
+        loss = F.cross_entropy(model(x), y)
+        if wrong and self.what == "loss":
+            loss = loss * math.nan
+        return Poison.apply(loss) if wrong and self.what == "gradient" else loss
+
+
+def poisoned(what: str, model: str, at: tuple[int, ...], **kwargs: Any) -> Trainer:
+    loss_fn = Poisoned(what, model, at)
+    config = dataclasses.replace(CONFIG, **{"norm": "shared", **kwargs.pop("changes", {})})
+    options = {**batches(), "condition": Every(2), **kwargs}
+    loss_fn.trainer = trainer = Trainer(*two_models(), **options, config=config, loss_fn=loss_fn)
+    return trainer
+
+
+def finite(trainer: Trainer) -> bool:
+    return all(torch.isfinite(t).all() for one in trainer.learners.values() for t in tensors(one.module).values())
+
+
+WHAT = ["loss", "gradient", "activations"]
+
+
+@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("model", ["base", "motivated"])
+def test_stop_reports_and_poisons_nothing(what: str, model: str, tmp_path: Path) -> None:
+    trainer = poisoned(what, model, (7,), output=tmp_path / "run")
+    wrong = "gradient has the norm (inf|nan)" if what == "gradient" else "loss became nan"
+    report = rf"(?s)the {model} model's {wrong} at step 7 \(epoch 2, learning rate 0.0\d+\); weights of epoch 1 are in"
+    report += r".*newest checkpoint is .*step-00000006\. Try .*gradient norm.*\n +[135]  +[\d.]+  +[\d.]+"
+    with pytest.raises(RunError, match=report):
+        trainer.fit()
+    assert finite(trainer)
+
+
+@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("model", ["base", "motivated"])
+@pytest.mark.parametrize("on", ["skip", "rollback"])
+def test_the_run_goes_on(what: str, model: str, on: str, tmp_path: Path) -> None:
+    trainer = poisoned(what, model, (3, 9), output=tmp_path / "run", changes={"on_nonfinite": on, "epochs": 3})
+    with pytest.warns(RunWarning, match=f"the {model} model's .* at step 3 .*"):
+        result = trainer.fit()
+    assert len(steps(result)) == 18
+    assert finite(trainer)
+    rows = [row for row in result.history if row["kind"] == "nonfinite"]
+    assert rows == [{"kind": "nonfinite", "step": step, "model": model, "action": on} for step in (3, 9)]
+
+
+def test_a_skipped_step_is_a_step_not_taken() -> None:
+    """The run equals one whose condition does not hold there."""
+
+    class EveryButOne(Every):
+        def at(self, batch: int, **signals: float) -> bool:
+            return batch != 7 and super().at(batch, **signals)
+
+    skipping = poisoned("activations", "motivated", (7,), changes={"on_nonfinite": "skip"})
+    with pytest.warns(RunWarning):
+        skipping.fit()
+    without = poisoned("activations", "motivated", (), condition=EveryButOne(2))
+    without.fit()
+    for role, learner in skipping.learners.items():
+        theirs = tensors(without.learners[role].module)
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in tensors(learner.module).items())
+
+
+def test_a_roll_back_takes_the_weights_and_not_the_time(tmp_path: Path) -> None:
+    seen: list[tuple[dict[str, Tensor], float]] = []
+
+    def listen(row: dict[str, Any]) -> None:
+        if row["kind"] == "step":
+            weights = {name: tensor.clone() for name, tensor in tensors(trainer.pair.base).items()}
+            seen.append((weights, trainer.learners["base"].optimizer.param_groups[0]["lr"]))
+
+    changes = {"on_nonfinite": "rollback", "optimizer": "adamw", "lr": 0.01}
+    trainer = poisoned("loss", "base", (10,), output=tmp_path / "run", listeners=[listen], changes=changes)
+    with pytest.warns(RunWarning, match="rolled back"):
+        trainer.fit()
+    after_epoch, after_failure = seen[5][0], seen[10][0]
+    assert all(torch.equal(tensor, after_failure[name]) for name, tensor in after_epoch.items())
+    rates = [rate for _, rate in seen]
+    assert rates == sorted(rates, reverse=True) and len(set(rates)) == 12
+
+
+def test_a_run_that_is_always_wrong_is_given_up(tmp_path: Path) -> None:
+    for on in ("skip", "rollback"):
+        changes = {"on_nonfinite": on, "epochs": 5}
+        trainer = poisoned("loss", "base", tuple(range(6, 99)), output=tmp_path / on, changes=changes)
+        with (
+            pytest.warns(RunWarning),
+            pytest.raises(RunError, match=rf"at step {5 + MOST_FAILURES} .*after {MOST_FAILURES - 1} such"),
+        ):
+            trainer.fit()
+    # One good step in between, so that it is never wrong many times in a row.
+    options = {**batches(batch_size=2), "output": tmp_path / "again", "changes": changes}
+    trainer = poisoned("loss", "base", tuple(range(1, 99, 2)), **options)
+    with pytest.warns(RunWarning), pytest.raises(RunError, match="the base model fails again and again"):
+        trainer.fit()
+
+
+def test_roll_backs_need_a_folder() -> None:
+    with pytest.raises(SeekingError, match="rollback needs an output folder"):
+        poisoned("loss", "base", (), changes={"on_nonfinite": "rollback"})
+
+
+def test_overflow_under_loss_scaling_is_no_error(tmp_path: Path) -> None:
+    """With a scale that is far too large, as at the start of every fp16 run."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(cpu=True)
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-30)
+    accelerator.native_amp = True
+    accelerator.state._mixed_precision = "fp16"
+    accelerator.autocast = torch.nn.Module  # Nothing is run in half precision: gradients overflow by the scale alone.
+    trainer = poisoned("loss", "base", (), accelerator=accelerator, output=tmp_path / "run", changes={"epochs": 4})
+    before = {name: tensor.clone() for name, tensor in tensors(trainer.pair.base).items()}
+    result = trainer.fit()
+    AcceleratorState._reset_state()
+    norms = [row["grad_norm"] for row in steps(result)]
+    assert not math.isfinite(norms[0]) and math.isfinite(norms[-1])
+    assert accelerator.scaler.get_scale() < 2.0**127
+    assert finite(trainer)
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in tensors(trainer.pair.base).items())
