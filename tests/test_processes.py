@@ -3,19 +3,33 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from seeking.training import checkpoint
+
 OPTIONS = [
     *("--base", "vit_tiny_patch16_224", "--motivated", "vit_small_patch16_224"),
     *("--model-kwargs", "img_size=8", "patch_size=4", "depth=2"),
-    *("--optimizer", "adamw", "--lr", "0.001", "--epochs", "2", "--condition", "decrease:1"),
+    *(
+        "--max-train-samples",
+        "512",
+        "--optimizer",
+        "adamw",
+        "--lr",
+        "0.001",
+        "--epochs",
+        "2",
+        "--condition",
+        "decrease:1",
+    ),
 ]
 
 
-def train(output: Path, launcher: list[str]) -> list[dict[str, float]]:
-    command = [sys.executable, *launcher, "-m", "seeking.cli", "train", *OPTIONS, "--output", str(output)]
+def train(output: Path, launcher: list[str], *more: str) -> list[dict[str, float]]:
+    command = [sys.executable, *launcher, "-m", "seeking.cli", "train", *OPTIONS, *more, "--output", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("Picture:") == 1, "one process speaks"
@@ -32,3 +46,31 @@ def test_two_processes_take_the_steps_and_decisions_of_one(tmp_path: Path) -> No
             assert one.get(key, 0) == pytest.approx(two.get(key, 0), rel=1e-3)
     for model in ("base", "motivated"):
         assert alone[-1][model] == pytest.approx(together[-1][model], rel=1e-2)
+
+
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def test_a_run_goes_on_in_another_number_of_processes(tmp_path: Path) -> None:
+    steady = ["--schedule", "constant", "--resume"]
+    expected = train(tmp_path / "one", [], *steady)
+    train(tmp_path / "more", [], *steady, "--epochs", "1")
+    rows = train(tmp_path / "more", TWO, *steady)
+    assert len(rows) == len(expected)
+    for ours, theirs in zip(rows, expected, strict=True):
+        assert ours.keys() == theirs.keys(), "the same batches are motivated"
+        assert ours.get("loss", 0) == pytest.approx(theirs.get("loss", 0), rel=1e-3)
+
+
+def test_a_job_that_is_asked_to_stop_saves_in_all_processes(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    command = [sys.executable, *TWO, "-m", "seeking.cli", "train", *OPTIONS, "--epochs", "50", "--output", str(output)]
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics = output / "metrics.jsonl"
+    while job.poll() is None and not (metrics.exists() and metrics.read_text().count('"step"') > 60):
+        time.sleep(0.05)
+    job.terminate()
+    assert job.wait(timeout=60) != 0
+    steps = metrics.read_text().count('"kind": "step"')
+    assert checkpoint.found(output / "checkpoints")[0].name == f"step-{steps:08d}"
+    assert train(output, TWO, "--resume", "--epochs", "3")[-1]["epoch"] == 3

@@ -1,0 +1,130 @@
+"""What checkpoints cost: bytes, time against plain reading and writing of as many, and what saving does to training.
+
+A pair of 107 million parameters (vit_small in vit_base at 32 pixels, SGD with momentum).
+
+    python benchmarks/checkpoint.py
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from ratios import seconds, told
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from seeking.models import create
+from seeking.training import TrainConfig, Trainer, run_state
+
+VIT = {"img_size": 32, "patch_size": 4, "num_classes": 10}
+
+
+class Batches(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """One random batch, over and over."""
+
+    def __init__(self, count: int, batch_size: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.count = count
+        self.x = torch.randn(batch_size, 3, 32, 32, generator=generator)
+        self.y = torch.randint(10, (batch_size,), generator=generator)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if index >= self.count:
+            raise IndexError
+        return self.x, self.y
+
+
+def made(arguments: argparse.Namespace, output: Path) -> Trainer:
+    models = [create(f"vit_{size}_patch16_224", **VIT) for size in ("small", "base")]
+    return Trainer(
+        *models,
+        train_loader=DataLoader(Batches(arguments.steps, arguments.batch_size), batch_size=None),
+        config=TrainConfig(condition="every:6", save_every=str(arguments.steps), schedule="constant", verify=False),
+        output=output,
+    )
+
+
+def plain_write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def slow_downs(trainer: Trainer, rounds: int) -> Iterator[float]:
+    """Ratios of the times of as many steps with one save in their midst and without, in turns."""
+    length = trainer.epoch_length
+    saver, folder = trainer.saver, trainer.folder
+
+    def steps(saving: bool) -> None:
+        trainer.saver, trainer.folder = (saver, folder) if saving else (None, None)
+        # Due in the middle, so that the writing, too, falls into these steps.
+        trainer.place, trainer.step = 0, (trainer.step // length + 1) * length + length // 2
+        if saver:
+            saver.saved_step = trainer.step
+        trainer.train_epoch()
+        if saver:
+            saver.wait()
+
+    steps(saving=True)
+    for number in range(rounds):
+        first = seconds(lambda: steps(saving=number % 2 == 0))  # noqa: B023
+        second = seconds(lambda: steps(saving=number % 2 == 1))  # noqa: B023
+        yield first / second if number % 2 == 0 else second / first
+    trainer.saver, trainer.folder = saver, folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=100, help="steps from one save to the next")
+    parser.add_argument("--batch-size", type=int, default=16)
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # As Trainer.fit does.
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "run"
+        trainer = made(arguments, output)
+        trainer._begin()
+        assert trainer.saver and trainer.folder
+        saver, batch = trainer.saver, trainer.train_loader.dataset[0]
+        slow = list(slow_downs(trainer, arguments.rounds))
+        one_step = statistics.median(
+            seconds(lambda: trainer._train_step(trainer.learners["base"], [batch])) for _ in range(5)
+        )
+        still, written = [], []
+        for _ in range(5):
+            trainer.step += 1
+            still.append(seconds(trainer._save))
+            written.append(seconds(saver.wait))
+        newest = max((output / "checkpoints").glob("step-*"))
+        size = sum(file.stat().st_size for file in newest.iterdir())
+        content = (newest / "tensors.safetensors").read_bytes()
+        plain = statistics.median(seconds(lambda: plain_write(Path(folder) / "plain", content)) for _ in range(5))
+        read = statistics.median(seconds((Path(folder) / "plain").read_bytes) for _ in range(5))
+
+        def resume() -> None:
+            saved = run_state.newest(saver.folder, trainer.accelerator)
+            assert saved
+            run_state.give_back(trainer, saved)
+
+        resumed = statistics.median(seconds(resume) for _ in range(3))
+        saver.folder.close()
+    parameters = sum(p.numel() for learner in trainer.learners.values() for p in learner.module.parameters())
+    print(f"{parameters / 1e6:.0f} M parameters, batch {arguments.batch_size}, {torch.get_num_threads()} threads")
+    print(f"bytes of a checkpoint                             {size / 1e6:,.0f} MB")
+    print(f"training stands still for a save / one step       {statistics.median(still) / one_step:.2f}")
+    print(f"writing (in the background) / plain write, flush  {statistics.median(written) / plain:.2f}")
+    print(f"resuming / plain read                             {resumed / read:.2f}")
+    print(f"{arguments.steps} steps with a save / without                   {told(slow)}")
+
+
+if __name__ == "__main__":
+    main()

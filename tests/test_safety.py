@@ -1,0 +1,156 @@
+"""A run folder from a stranger is opened, shown and resumed without executing anything in it."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seeking.cli import main
+
+TRAIN = ["train", "--max-train-samples", "64", "--base-kwargs", "width=4", "--motivated-kwargs", "width=6"]
+
+WATCHED = """
+import sys
+bad = []
+def hook(event, arguments):
+    if event == "pickle.find_class" or (event == "import" and str(arguments[0]).startswith("evil")):
+        bad.append((event, arguments))
+    if event in ("subprocess.Popen", "os.system"):
+        bad.append((event, arguments))
+from seeking.cli import main
+import datasets, sklearn.datasets, timm.optim, torchmetrics, torchvision.transforms.v2, matplotlib.pyplot
+sys.addaudithook(hook)
+code = main(sys.argv[1:])
+assert not bad, bad
+sys.exit(code)
+"""
+
+
+class Evil:
+    """A pickle that leaves a trace when it is opened."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.trace,)
+
+
+def watched(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    """The command line in a program that fails as soon as anything is unpickled or started."""
+    environment = {**os.environ, "PYTHONPATH": ""}
+    return subprocess.run(
+        [sys.executable, "-c", WATCHED, *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "run"
+    assert main([*TRAIN, "--epochs", "2", "--output", str(output)]) == 0
+    return output
+
+
+@pytest.fixture
+def stranger(run: Path, tmp_path: Path) -> Path:
+    """A folder with everything in it that could be executed, if anything were."""
+    output = tmp_path / "run"
+    shutil.copytree(run, output)
+    trace = tmp_path / "trace"
+    source = f"import seeking, pathlib\npathlib.Path({str(trace)!r}).touch()\nclass Boom(seeking.Always): pass\n"
+    for folder in (output, tmp_path):
+        (folder / "evil.py").write_text(source)
+        (folder / "sitecustomize.py").write_text(source)
+    for name in ("optimizer.pt", "pytorch_model.bin", "random_states_0.pkl"):
+        (output / name).write_bytes(pickle.dumps(Evil(trace)))
+    (output / "base.best.safetensors").write_bytes(pickle.dumps(Evil(trace)))
+    return output
+
+
+def test_training_and_resuming_touch_no_pickle(tmp_path: Path) -> None:
+    for epochs in ("1", "2"):
+        done = watched(*TRAIN, "--epochs", epochs, "--resume", "--output", "out", cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert watched("show", "out", cwd=tmp_path).returncode == 0
+    names = {path.name.partition("-")[0] for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert {Path(name).suffix for name in names} <= {".json", ".jsonl", ".safetensors", ".png", ""}
+
+
+def test_a_strangers_run_is_shown_and_resumed_and_nothing_in_it_runs(stranger: Path) -> None:
+    here = stranger.parent
+    done = watched("show", "run", cwd=here)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "whole" in done.stdout
+    done = watched("train", "--resume", "--output", "run", "--epochs", "3", cwd=here)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "base.best.safetensors: damaged" in done.stderr
+    assert not (here / "trace").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("condition", "evil.Boom"),
+        ("condition", "decrease:2 & evil.Boom"),
+        ("base", "hf-hub:evil/model"),
+        ("motivated", "local-dir:/tmp/evil"),
+        ("base_kwargs", {"checkpoint_path": "optimizer.pt"}),
+        ("model_kwargs", {"pretrained": True}),
+        ("overrides", "/etc/passwd"),
+    ],
+)
+def test_what_could_load_something_is_taken_from_the_command_line_only(
+    option: str, value: Any, stranger: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where the stranger has put it into the checkpoint, too, with the right checksums."""
+    from seeking.training import checkpoint
+
+    options = json.loads((stranger / "config.json").read_text()) | {option: value}
+    (stranger / "config.json").write_text(json.dumps(options))
+    newest = checkpoint.found(stranger / "checkpoints")[0]
+    state, tensors = checkpoint.read(newest)
+    state["options"] = options
+    shutil.rmtree(stranger / "checkpoints")
+    checkpoint.write(stranger / "checkpoints", int(newest.name[5:]), state, tensors)
+    monkeypatch.chdir(stranger.parent)
+    assert main(["train", "--resume", "--output", "run", "--epochs", "3"]) == 2
+    err = capsys.readouterr().err
+    assert "cannot be resumed: it was made with other options" in err
+    assert f"  {option}: {value!r} in the run" in err
+    assert not (stranger.parent / "trace").exists()
+    assert "evil" not in sys.modules
+
+
+def test_links_are_refused(stranger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else a stranger's folder could have a file of one's own written to."""
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine\n")
+    newest = next((stranger / "checkpoints").iterdir()).name
+    for name in ("metrics.jsonl", "config.json", f"checkpoints/{newest}/state.json", ".lock"):
+        folder = tmp_path / f"with-{Path(name).name}"
+        shutil.copytree(stranger, folder)
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(mine)
+        assert main(["train", "--resume", "--output", str(folder), "--epochs", "3"]) == 2
+        assert "is a link" in capsys.readouterr().err
+        assert mine.read_text() == "mine\n"
+
+
+def test_a_data_set_with_a_script_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "pictures.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'trace')!r}).touch()\n")
+    assert main(["train", "--data", str(folder), "--output", str(tmp_path / "out")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "trace").exists()
