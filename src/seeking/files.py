@@ -17,23 +17,44 @@ MOST_OPTIONS = 1 << 20
 """Bytes of a file of options that are read; a larger one is something else."""
 
 
-class Yaml(yaml.SafeLoader):
-    """Safe, without aliases, and with true and false as the only booleans, as in YAML 1.2: ``on`` and ``no`` are words.
+DEEPEST = 50
+LONGEST_NUMBER = 100
 
-    A few aliases to aliases stand for more values than any memory holds.
+
+class Yaml(yaml.SafeLoader):
+    """Safe, and with true and false as the only booleans, as in YAML 1.2: ``on`` and ``no`` are words.
+
+    Without aliases, of which a few stand for more values than any memory holds, and without deep nesting and endless
+    numbers, which take the time of their squares to read.
     """
 
+    depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse aliases."""
+        """Refuse aliases and deep nesting."""
+        here = self.peek_event().start_mark
         if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases are not read", self.peek_event().start_mark)
-        return super().compose_node(parent, index)
+            raise yaml.composer.ComposerError(None, None, "aliases are not read", here)
+        if self.depth >= DEEPEST:
+            raise yaml.composer.ComposerError(None, None, f"nested more than {DEEPEST} deep", here)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Refuse endless numbers."""
+        if len(node.value) > LONGEST_NUMBER:
+            raise yaml.constructor.ConstructorError(None, None, "too long a number", node.start_mark)
+        return super().construct_yaml_int(node)
 
 
 Yaml.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+Yaml.add_constructor("tag:yaml.org,2002:int", Yaml.construct_yaml_int)
 Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|True|false|False)$"), list("tTfF"))
 
 

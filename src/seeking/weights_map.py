@@ -108,9 +108,16 @@ class Index:
         ordered = sorted(self.runs, key=lambda run: run.start)
         if all(one[-1] < other.start for one, other in itertools.pairwise(ordered)):
             return False
-        if len(self) > MOST_POSITIONS:
-            raise SeekingError(f"an index of {len(self):,} positions that jumps back and forth is not supported")
-        return len(set(self)) != len(self)
+        start, count = ordered[0].start, sum(map(len, self.runs))
+        span = max(run.stop for run in self.runs) - start
+        if count > span:
+            return True
+        if span > MOST_POSITIONS:
+            raise SeekingError(f"an index over {span:,} positions that jumps back and forth is not supported")
+        taken = bytearray(span)
+        for run in self.runs:
+            taken[run.start - start : run.stop - start : run.step] = bytes([1]) * len(run)
+        return sum(taken) != count
 
     def covers(self, size: int) -> bool:
         """Whether this is every position of a dimension of ``size``, in order."""
@@ -322,7 +329,7 @@ class WeightsMap:
         rows = [("base", "motivated", "parameters", "shared", "extra", "shared %")]
         for block, (origins, total, common) in blocks.items():
             rows.append((", ".join(sorted(origins)) or "-", block, *_counts(total, common)))
-        total, common = (sum(counts) for counts in zip(*(block[1:] for block in blocks.values()), strict=True))
+        total, common = sum(block[1] for block in blocks.values()), sum(block[2] for block in blocks.values())
         rows.append(("all", "all", *_counts(total, common)))
         return _table(rows)
 

@@ -65,6 +65,8 @@ class _Parser:
         condition = self.either()
         if self.peek():
             raise self.error("'&', '|' or the end is expected here")
+        if len(str(condition)) > LONGEST:
+            raise SeekingError(f"condition: more than {LONGEST} characters long when its numbers are written out")
         return condition
 
     def either(self) -> Condition:

@@ -32,7 +32,7 @@ def describe(path: Path) -> str:
                 for name in ("accuracy", "loss")
                 if isinstance(row.get(model), dict) and isinstance(row[model].get(name), float)
             ]
-            lines.append(f"  epoch {row.get('epoch')}: {', '.join(found) or 'nothing measured'}")
+            lines.append(f"  epoch {row.get('epoch')!r}: {', '.join(found) or 'nothing measured'}")
     lines = [f"{steps} steps, {motivated} of them motivated", *lines, "checkpoints:"]
     for place in checkpoint.found(path / "checkpoints"):
         try:
@@ -40,5 +40,5 @@ def describe(path: Path) -> str:
             lines.append(f"  {place.name}: whole")
         except SeekingError as error:
             lines.append(f"  {place.name}: NOT whole ({error})")
-    lines += ["options:", *(f"  {name}: {value!r}" for name, value in options.items())]
+    lines += ["options:", *(f"  {name!r}: {value!r}" for name, value in options.items())]
     return "\n".join(f"{path}\n{line}" if number == 0 else line for number, line in enumerate(lines))

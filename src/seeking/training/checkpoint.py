@@ -75,9 +75,9 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         SeekingError: it is not as it was written.
     """
     step = _step(path)
-    for place in (path, *(path / name for name in ("manifest.json", *FILES))):
-        if place.is_symlink() or not place.exists():
-            raise SeekingError(f"{place}: {'a link' if place.is_symlink() else 'missing'}")
+    for name in ("manifest.json", *FILES):
+        if path.is_symlink() or (path / name).is_symlink() or not (path / name).is_file():
+            raise SeekingError(f"{path / name}: missing, or not a file of its own")
     try:
         if read_text(path / "manifest.json", 4096) != _manifest(step, path):
             raise SeekingError(f"{path}: damaged; its files are not those that its manifest lists")

@@ -11,6 +11,7 @@ summary.json            written at the end
 import json
 import os
 import shutil
+import stat
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -252,6 +253,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         SeekingError: it cannot be read, or a line is no row.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise SeekingError(f"{path}: not a file")
         with path.open("rb") as file:
             number = 0
             while line := file.readline(LONGEST_ROW):

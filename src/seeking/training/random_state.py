@@ -81,7 +81,7 @@ class RandomState:
             for path, generator in self._own.items():
                 if path in state["own"]:
                     _put(generator, state["own"][path])
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
+        except (TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError, LookupError) as error:
             raise SeekingError(f"not the states of random generators ({type(error).__name__}: {error})") from error
 
     @contextlib.contextmanager
@@ -109,12 +109,23 @@ def _put(generator: Any, state: Any) -> None:
     if isinstance(generator, torch.Generator):
         generator.set_state(_bytes(state))
     elif isinstance(generator, np.random.Generator):
+        _check_places(state)
         generator.bit_generator.state = state
     elif hasattr(generator, "set_state"):
-        generator.set_state(state)
+        _check_places(state["state"])
+        generator.set_state({**state, "gauss": float(state["gauss"])})
     else:
         version, numbers, gauss = state
-        generator.setstate((version, tuple(numbers), gauss))
+        generator.setstate((version, tuple(numbers), None if gauss is None else float(gauss)))
+
+
+def _check_places(state: Mapping[str, Any]) -> None:
+    """NumPy does not, and reads whatever memory a wrong place in a generator's buffer points at."""
+    for name, size in (("pos", 624), ("buffer_pos", 4)):
+        for part in (state, state.get("state")):
+            place = part.get(name, 0) if isinstance(part, Mapping) else 0
+            if type(place) is not int or not 0 <= place <= size:
+                raise ValueError(f"{name} {place!r}")
 
 
 def _plain(value: Any) -> Any:

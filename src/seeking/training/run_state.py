@@ -42,7 +42,10 @@ def take(trainer: "Trainer") -> State:
             for name, learner in trainer.learners.items()
         },
         "optimizers": {name: inner(one.optimizer).state_dict() for name, one in trainer.learners.items()},
-        "schedules": {name: learner.schedule.state_dict() for name, learner in trainer.learners.items()},
+        # One of the options' own schedules follows from them and the step.
+        "schedules": {name: learner.schedule.state_dict() for name, learner in trainer.learners.items()}
+        if trainer.own_schedule
+        else None,
         "seconds": {name: learner.seconds for name, learner in trainer.learners.items()},
         "failures": {name: learner.failures for name, learner in trainer.learners.items()},
         "rollbacks": trainer.rollbacks,
@@ -71,21 +74,21 @@ def give_back(trainer: "Trainer", saved: Mapping[str, Any]) -> None:
             raise SeekingError(f"the condition was {saved['condition']['text']} and is {trainer.condition} now")
         if trainer.pair and WeightsMap.from_dict(saved["map"]) != trainer.pair.map:
             raise SeekingError("the weights map was another")
+        _check(trainer, saved)
         load_models(trainer, saved)
         place = saved["place"]
         for name, learner in trainer.learners.items():
             fresh = [group["lr"] for group in learner.optimizer.param_groups]
             load_state(inner(learner.optimizer), saved["optimizers"][name])
             learner.seconds, learner.failures = saved["seconds"][name], saved["failures"][name]
-            if saved["options"].get("epochs") == trainer.config.epochs:
+            if saved["schedules"]:
                 learner.schedule.load_state_dict(saved["schedules"][name])
                 continue
-            # A schedule of another length is followed from the start to this step.
             for group, rate in zip(learner.optimizer.param_groups, fresh, strict=True):
                 group["lr"] = rate
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-                for _ in range(place["step"]):
+                for _ in range(min(place["step"], trainer.config.epochs * trainer.epoch_length)):
                     learner.schedule.step()
         trainer.epoch, trainer.place, trainer.step = place["epoch"], place["place"], place["step"]
         trainer.held, trainer.rollbacks = place["held"], saved["rollbacks"]
@@ -97,8 +100,34 @@ def give_back(trainer: "Trainer", saved: Mapping[str, Any]) -> None:
         own = saved["random"][trainer.accelerator.process_index % len(saved["random"])]
         trainer.epoch_random = own["epoch"]
         trainer.random.restore(own["now"])
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise SeekingError(f"the checkpoint is of another run ({type(error).__name__}: {error})") from error
+
+
+def _check(trainer: "Trainer", saved: Mapping[str, Any]) -> None:
+    """Make sure of the values that are only used later."""
+    numbers = [*saved["seconds"].values(), *saved["failures"].values(), *saved["rollbacks"].values()]
+    numbers += [saved["cost"][name] for name in asdict(trainer.cost)]
+    numbers += [value for found in saved["metrics"].values() for value in found.values()]
+    place, epoch, step = (saved["place"][name] for name in ("place", "epoch", "step"))
+    counts = [place, epoch, step, saved["metrics_bytes"], saved["epoch_length"]]
+    good = all(type(number) in (int, float) for number in numbers)
+    good = good and all(type(count) is int and count >= 0 for count in counts)
+    if not good or step != epoch * saved["epoch_length"] + place or type(saved["place"]["held"]) is not bool:
+        raise ValueError("a number is out of place")
+    if type(trainer.condition).__module__.startswith("seeking."):
+        _check_alike(saved["condition"]["state"], trainer.condition.state_dict())
+
+
+def _check_alike(one: Any, other: Any) -> None:
+    """Two states of one of our conditions: of the same parts, all in the end numbers or nothing."""
+    if isinstance(other, dict):
+        if not isinstance(one, dict) or one.keys() != other.keys():
+            raise ValueError("the state of another condition")
+        for key, value in other.items():
+            _check_alike(one[key], value)
+    elif one is not None and type(one) not in (int, float):
+        raise ValueError(f"{one!r} in the state of the condition")
 
 
 @torch.no_grad()
@@ -139,14 +168,18 @@ def newest(folder: RunFolder, accelerator: Accelerator) -> State | None:
     Raises:
         SeekingError: none is whole.
     """
-    found: State | None = None
+    found: Any = None
     if accelerator.is_main_process and (read := folder.newest()):
         found = unpack(*read)
+        parts = {"options": dict, "map": dict | None, "place": dict, "models": dict, "metrics_bytes": int}
+        if not isinstance(found, dict) or not all(isinstance(found.get(key, ...), kind) for key, kind in parts.items()):
+            raise SeekingError("the newest checkpoint is not one of a run")
     if accelerator.num_processes > 1:
         step = broadcast(torch.tensor(found["place"]["step"] if found else -1, device=accelerator.device))
         if step >= 0 and not accelerator.is_main_process:
             found = unpack(*checkpoint.read(folder.checkpoints / f"step-{int(step):08d}"))
-    return found
+    state: State | None = found
+    return state
 
 
 def check_options(trainer: "Trainer", saved: Mapping[str, Any], ignored: frozenset[str] = frozenset()) -> None:

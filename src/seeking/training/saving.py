@@ -88,7 +88,7 @@ def _weights(model: Mapping[str, Any], copies: Mapping[str, Tensor]) -> dict[str
     """The tensors that a file of a model's weights holds; of those that are one, the first name."""
     content: dict[str, Tensor] = {}
     for name in model["persistent"]:
-        tensor = copies[model["tensors"][name]["$tensor"].lstrip("/")]
+        tensor = copies[model["tensors"][name]["$tensor"]]
         if not any(tensor is other for other in content.values()):
             content[name] = tensor
     return content

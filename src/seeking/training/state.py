@@ -4,6 +4,7 @@ Anything made of tensors, arrays, numbers, text, lists, tuples and mappings goes
 all but the tensors; what JSON has no word for stands in an object with one key that begins with ``$``.
 """
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -37,11 +38,13 @@ def pack(value: Any) -> tuple[Any, dict[str, Tensor]]:
     def named(tensor: Tensor, path: str) -> str:
         tensor = tensor.detach()
         key: tuple[Any, ...] = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
-        if not tensor.numel():
-            key = (path,)  # All empty tensors have one address.
-        name = known.setdefault(key, path)
-        tensors.setdefault(name, tensor)
-        return name
+        key += (tensor.is_conj(), tensor.is_neg())
+        if key not in known or not tensor.numel():  # All empty tensors have one address.
+            name = path.lstrip("/")
+            while name in tensors:  # Where a name holds a slash.
+                name += "'"
+            known[key], tensors[name] = name, tensor
+        return known[key]
 
     def packed(value: Any, path: str) -> Any:
         if value is None or isinstance(value, bool | str) or type(value) is int:
@@ -50,8 +53,9 @@ def pack(value: Any) -> tuple[Any, dict[str, Tensor]]:
             return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
         if isinstance(value, Tensor) and value.layout is torch.strided:
             return {"$tensor": named(value, path)}
-        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-            return {"$array": named(torch.from_numpy(value), path)}
+        if isinstance(value, np.ndarray):
+            with contextlib.suppress(TypeError, ValueError):  # An array that torch cannot take is refused below.
+                return {"$array": named(torch.from_numpy(value), path)}
         if isinstance(value, torch.dtype):
             return {"$dtype": str(value).removeprefix("torch.")}
         if isinstance(value, np.integer | np.bool_):
@@ -70,7 +74,7 @@ def pack(value: Any) -> tuple[Any, dict[str, Tensor]]:
             "it holds tensors, numbers, text, lists and mappings"
         )
 
-    return packed(value, ""), {name.lstrip("/"): tensor for name, tensor in tensors.items()}
+    return packed(value, ""), tensors
 
 
 def unpack(content: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -95,9 +99,9 @@ def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return {key: _unpacked(item, tensors) for key, item in value.items()}
     inside = value[tag]
     if tag == "$tensor":
-        return tensors[inside.lstrip("/")]
+        return tensors[inside]
     if tag == "$array":
-        return tensors[inside.lstrip("/")].numpy()
+        return tensors[inside].numpy()
     if tag == "$float":
         return {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[inside]
     if tag == "$dtype":

@@ -216,6 +216,8 @@ class Trainer:
         # Before accelerate patches mixed precision into the models: the proof is one of full precision.
         self.cost = self._prove(base, motivated, batch)
 
+        self.own_schedule = schedule is not None
+
         def learner(name: str, module: nn.Module) -> Learner:
             made = optimizer(module) if optimizer else make_optimizer(module, config)
             steps = config.epochs * self.epoch_length
@@ -243,12 +245,13 @@ class Trainer:
         self._stop = StopRequest()
         self._asked = {"stop": False, "save": False}
         self._resumed_bytes: int | None = None
+        self._resumed_step = -1
         if saved and self.folder:
             try:
                 run_state.give_back(self, saved)
             except SeekingError as error:
                 raise SeekingError(f"{self.folder.path} cannot be resumed: {error}") from error
-            self._resumed_bytes = saved["metrics_bytes"]
+            self._resumed_bytes, self._resumed_step = saved["metrics_bytes"], self.step
 
     def train_epoch(self) -> None:
         """One pass over the training data, or the rest of it: the algorithm of the paper."""
@@ -285,7 +288,14 @@ class Trainer:
                     for one in (self.train_loader, getattr(self.train_loader, "dataset", None)):
                         if one is not None and hasattr(one, "set_epoch"):
                             one.set_epoch(self.epoch)
-                    self.train_epoch()
+                    try:
+                        self.train_epoch()
+                    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+                        if not self.folder or self.step != self._resumed_step:
+                            raise
+                        raise SeekingError(
+                            f"{self.folder.path}: the first step after resuming fails ({type(error).__name__}: {error})"
+                        ) from error
                     better = self._evaluate()
                     self.epoch, self.place = self.epoch + 1, 0
                     self._save(weights={"last": tuple(self.learners), "best": better})
