@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test benchmark coverage clean
+.PHONY: demo test benchmark torture fuzz coverage clean
 
 demo: .venv/installed
 	$(BIN)/seeking compare --epochs 12 --output runs/demo --overwrite
@@ -17,6 +17,13 @@ benchmark: .venv/installed
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/sync.py
 	$(BIN)/python benchmarks/derive.py
+	$(BIN)/python benchmarks/checkpoint.py
+
+torture: .venv/installed
+	$(BIN)/python tests/torture.py
+
+fuzz: .venv/installed
+	$(BIN)/python tests/fuzz.py --inputs 100000
 
 coverage: .venv/installed
 	$(BIN)/python benchmarks/coverage.py --output docs/coverage.md

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import random
+import shutil
 import signal
 import warnings
 from pathlib import Path
@@ -409,3 +410,33 @@ def test_a_damaged_row_of_the_metrics_is_named(tmp_path: Path) -> None:
     file.unlink()
     with pytest.warns(RunWarning, match="rows are missing"):
         make(output=output, config=CONFIG, resume=True).fit()
+
+
+def test_a_run_without_its_checkpoints_is_not_begun_anew(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    make(output=output, config=CONFIG).fit()
+    shutil.rmtree(output / "checkpoints")
+    with pytest.raises(SeekingError, match=r"best.safetensors is there, but no checkpoint; overwrite"):
+        make(output=output, config=CONFIG, resume=True)
+    assert (output / "base.best.safetensors").exists()
+
+
+def test_an_error_in_a_users_code_waits_for_what_is_being_written(tmp_path: Path) -> None:
+    def fail(row: dict[str, Any]) -> None:
+        if row["kind"] == "saving" and row["step"] == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        make(output=tmp_path / "run", config=CONFIG, listeners=[fail]).fit()
+    assert checkpoint.found(tmp_path / "run" / "checkpoints")[0].name == "step-00000006"
+
+
+def test_a_schedule_of_ones_own(tmp_path: Path) -> None:
+    def own(**kwargs: Any) -> Trainer:
+        def schedule(optimizer: Any, steps: int) -> Any:
+            return torch.optim.lr_scheduler.CyclicLR(optimizer, 0.001, 0.01, step_size_up=2)
+
+        return make(schedule=schedule, **kwargs)
+
+    outputs = tmp_path / "whole", tmp_path / "parts"
+    same(whole_run(own, outputs[0], CONFIG), interrupted_run(own, outputs[1], CONFIG, [2, 7]), outputs)

@@ -36,7 +36,7 @@ def describe(path: Path) -> str:
     lines = [f"{steps} steps, {motivated} of them motivated", *lines, "checkpoints:"]
     for place in checkpoint.found(path / "checkpoints"):
         try:
-            checkpoint.read(place)
+            checkpoint.check(place)
             lines.append(f"  {place.name}: whole")
         except SeekingError as error:
             lines.append(f"  {place.name}: NOT whole ({error})")

@@ -74,13 +74,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         SeekingError: it is not as it was written.
     """
-    step = _step(path)
-    for name in ("manifest.json", *FILES):
-        if path.is_symlink() or (path / name).is_symlink() or not (path / name).is_file():
-            raise SeekingError(f"{path / name}: missing, or not a file of its own")
+    check(path)
     try:
-        if read_text(path / "manifest.json", 4096) != _manifest(step, path):
-            raise SeekingError(f"{path}: damaged; its files are not those that its manifest lists")
         state = read_json(path / "state.json", MOST_STATE)
         # Loaded tensors are the file's own pages, and the file will be deleted.
         tensors = {name: tensor.clone() for name, tensor in load_file(path / "tensors.safetensors").items()}
@@ -89,6 +84,23 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise SeekingError(f"{path}: not tensors ({error})") from error
     return state, tensors
+
+
+def check(path: Path) -> None:
+    """Make sure that a checkpoint is as it was written.
+
+    Raises:
+        SeekingError: it is not.
+    """
+    step = _step(path)
+    for name in ("manifest.json", *FILES):
+        if path.is_symlink() or (path / name).is_symlink() or not (path / name).is_file():
+            raise SeekingError(f"{path / name}: missing, or not a file of its own")
+    try:
+        if read_text(path / "manifest.json", 4096) != _manifest(step, path):
+            raise SeekingError(f"{path}: damaged; its files are not those that its manifest lists")
+    except OSError as error:
+        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def found(folder: Path) -> list[Path]:

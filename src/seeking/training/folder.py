@@ -160,15 +160,27 @@ class RunFolder:
         if self._metrics is not None:
             os.fsync(self._metrics)
 
-    def rewind(self, size: int) -> list[dict[str, Any]]:
-        """Cut ``metrics.jsonl`` back to the length that it had at a checkpoint.
+    def go_on(self, config: Mapping[str, Any], size: int) -> list[dict[str, Any]]:
+        """Go on with the run's record where it was at a checkpoint.
+
+        Args:
+            config: the options from now on.
+            size: length of ``metrics.jsonl`` at the checkpoint, in bytes; it is cut back to it.
 
         Returns:
-            The rows that remain.
+            The rows of the metrics that remain.
 
         Raises:
-            SeekingError: it has been damaged.
+            SeekingError: the metrics are damaged, or the folder cannot be written.
         """
+        self.lock()
+        try:
+            self.write_json("config.json", config)
+            return self._rewound(size)
+        except OSError as error:
+            raise SeekingError(f"{self.path}: cannot be written ({error.strerror})") from error
+
+    def _rewound(self, size: int) -> list[dict[str, Any]]:
         path = self.path / "metrics.jsonl"
         there = path.stat().st_size if path.exists() else 0
         if there < size:
@@ -213,6 +225,8 @@ class RunFolder:
         """
         checkpoint.tidy(self.checkpoints)
         there = checkpoint.found(self.checkpoints)
+        if not there and (left := [*self.path.glob("*.safetensors"), *self.path.glob("summary.json")]):
+            raise SeekingError(f"{left[0].name} is there, but no checkpoint; overwrite the run or name another folder")
         for path in there:
             try:
                 return checkpoint.read(path)

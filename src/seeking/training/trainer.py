@@ -307,6 +307,10 @@ class Trainer:
             if self._stop.signal == signal.SIGTERM:
                 raise SystemExit(SAVED_BY_SIGTERM) from None
             raise KeyboardInterrupt from None
+        except Exception:
+            with contextlib.suppress(RunError):
+                self._wait()  # What is being written may be all that is left.
+            raise
         finally:
             if self.folder:
                 self.folder.close()
@@ -322,9 +326,7 @@ class Trainer:
         start: Row = {"kind": "start", "epochs": self.config.epochs, "epoch_length": self.epoch_length}
         if self._resumed_bytes is not None:
             if self.saver:
-                self.saver.folder.lock()
-                self.saver.folder.write_json("config.json", run_state.options(self))
-                self.history = self.saver.folder.rewind(self._resumed_bytes)
+                self.history = self.saver.folder.go_on(run_state.options(self), self._resumed_bytes)
                 self.saver.saved_step = self.step
                 for name in self.learners:
                     if found := self.saver.folder.best(name):
