@@ -107,7 +107,12 @@ def test_a_strangers_run_is_shown_and_resumed_and_nothing_in_it_runs(stranger: P
         ("motivated", "local-dir:/tmp/evil"),
         ("base_kwargs", {"checkpoint_path": "optimizer.pt"}),
         ("model_kwargs", {"pretrained": True}),
+        ("base_kwargs", {"weights_file": "optimizer.pt"}),
         ("overrides", "/etc/passwd"),
+        ("data", "--condition=evil.Boom"),
+        ("mean", ["--condition", "evil.Boom"]),
+        ("model_kwargs", {"--condition": "evil.Boom"}),
+        ("model_kwargs", {"--condition=evil.Boom": 1}),
     ],
 )
 def test_what_could_load_something_is_taken_from_the_command_line_only(
@@ -126,8 +131,11 @@ def test_what_could_load_something_is_taken_from_the_command_line_only(
     monkeypatch.chdir(stranger.parent)
     assert main(["train", "--resume", "--output", "run", "--epochs", "3"]) == 2
     err = capsys.readouterr().err
+    if "--condition" in str(value):
+        assert "begin like a flag" in err
+    else:
+        assert f"  {option}: {value!r} in the run" in err
     assert "cannot be resumed: it was made with other options" in err
-    assert f"  {option}: {value!r} in the run" in err
     assert not (stranger.parent / "trace").exists()
     assert "evil" not in sys.modules
 

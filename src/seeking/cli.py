@@ -7,7 +7,6 @@ by SIGTERM and saved, 130 interrupted.
 import argparse
 import collections.abc
 import dataclasses
-import json
 import os
 import sys
 import time
@@ -24,14 +23,14 @@ from rich.console import Console
 from torch import nn
 from tyro.conf import Positional
 
-from seeking.conditions import parse as parse_condition
 from seeking.data import ImageData, load
 from seeking.errors import RunError, RunWarning, SeekingError, unknown
 from seeking.experiments.compare import ARMS, compare, summarise
 from seeking.experiments.run import ModelConfig, RunConfig, models, trainer, weights_map
-from seeking.files import MOST_OPTIONS, read_json, read_yaml, read_yaml_text
+from seeking.files import read_yaml, read_yaml_text
 from seeking.matching import MatchWarning
 from seeking.models import input_shape
+from seeking.options import flags, flags_of_run
 from seeking.report.folder import describe
 from seeking.report.progress import progress
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, terminal
@@ -307,64 +306,6 @@ def _keyword_arguments(
     )
 
 
-def _flags_of_run(path: Path, command: type[Any]) -> list[str]:
-    """The options that a run was started with as flags, but for those that name what could execute or load something.
-
-    Such as these are taken from the command line only: a run folder may be a stranger's.
-    """
-    try:
-        options = read_json(path, MOST_OPTIONS)
-        flags = _flags({k: v for k, v in options.items() if k not in PLACES and _harmless(k, v)}, path, command)
-    except SeekingError as error:
-        print(f"seeking: {error}; give the run's options again", file=sys.stderr)
-        return []
-    return flags
-
-
-PLACES = frozenset({"output", "config", "overwrite", "resume"})
-"""Options that say where a run is, which its own record of its options need not say."""
-
-
-def _harmless(option: str, value: Any) -> bool:
-    if option == "condition":
-        try:
-            parse_condition(str(value), imports=False)
-        except SeekingError:
-            return False
-        return True
-    if option in ("base", "motivated"):
-        return str(value).replace("_", "").replace(".", "").isalnum()
-    if option.endswith("_kwargs"):
-        return isinstance(value, Mapping) and not any(
-            "path" in key or "pretrained" in key or "dir" in key for key in value
-        )
-    return option != "overrides"
-
-
-def _flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[str]:
-    """Options from a file as flags, so that there is one way to read and check them."""
-    fields = {field.name: field for field in dataclasses.fields(command)}
-    flags = []
-    for key, value in options.items():
-        name = str(key).replace("-", "_")
-        if name == "config":  # As a run's own record of its options has it.
-            continue
-        if name not in fields:
-            raise unknown(f"option in {path}", name, fields)
-        flag = "--" + name.replace("_", "-")
-        if isinstance(fields[name].default, bool):
-            if not isinstance(value, bool):
-                raise SeekingError(f"{path}: {name} must be true or false, not {value!r}")
-            flags.append(flag if value else "--no-" + flag[2:])
-        elif isinstance(value, Mapping):
-            flags += [flag, *(f"{k}={json.dumps(v)}" for k, v in value.items())]
-        elif isinstance(value, list):
-            flags += [flag, *map(str, value)]
-        else:
-            flags += [flag, str(value)]
-    return flags
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program: gives its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -387,11 +328,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finder.add_argument("--config", type=Path, nargs="?")
         finder.add_argument("--output", type=Path, nargs="?")
         finder.add_argument("--resume", action="store_true")
+        file = finder.parse_known_args(given)[0].config
+        if file and issubclass(command, _Run):
+            given = flags(read_yaml(file), file, command) + given
         found = finder.parse_known_args(given)[0]
-        if found.config and issubclass(command, _Run):
-            given = _flags(read_yaml(found.config), found.config, command) + given
         if found.resume and found.output and command is Train and (found.output / "config.json").exists():
-            given = _flags_of_run(found.output / "config.json", command) + given
+            given = flags_of_run(found.output / "config.json", command) + given
         config = tyro.cli(
             command,
             prog=f"seeking {name}",
