@@ -66,8 +66,8 @@ def slow_downs(trainer: Trainer, rounds: int) -> Iterator[float]:
 
     def steps(saving: bool) -> None:
         trainer.saver, trainer.folder = (saver, folder) if saving else (None, None)
-        # Due in the middle, so that the writing, too, falls into these steps.
-        trainer.place, trainer.step = 0, (trainer.step // length + 1) * length + length // 2
+        # Due early, so that the writing, too, falls into these steps.
+        trainer.place, trainer.step = 0, (trainer.step // length + 2) * length - length // 8
         if saver:
             saver.saved_step = trainer.step
         trainer.train_epoch()
@@ -85,8 +85,8 @@ def slow_downs(trainer: Trainer, rounds: int) -> Iterator[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=100, help="steps from one save to the next")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=40, help="steps with one save among them that are timed")
+    parser.add_argument("--batch-size", type=int, default=8)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # As Trainer.fit does.
     with tempfile.TemporaryDirectory() as folder:
@@ -96,12 +96,16 @@ def main() -> None:
         assert trainer.saver and trainer.folder
         saver, batch = trainer.saver, trainer.train_loader.dataset[0]
         slow = list(slow_downs(trainer, arguments.rounds))
+        print(f"{arguments.steps} steps with a save / without                    {told(slow)}")
+        spread = [1 + (ratio - 1) * arguments.steps / 100 for ratio in slow]
+        print(f"the same for a save in 100 steps                  {told(spread)}")
         one_step = statistics.median(
             seconds(lambda: trainer._train_step(trainer.learners["base"], [batch])) for _ in range(5)
         )
         still, written = [], []
         for _ in range(5):
             trainer.step += 1
+            trainer.epoch, trainer.place = divmod(trainer.step, trainer.epoch_length)
             still.append(seconds(trainer._save))
             written.append(seconds(saver.wait))
         newest = max((output / "checkpoints").glob("step-*"))
@@ -123,7 +127,6 @@ def main() -> None:
     print(f"training stands still for a save / one step       {statistics.median(still) / one_step:.2f}")
     print(f"writing (in the background) / plain write, flush  {statistics.median(written) / plain:.2f}")
     print(f"resuming / plain read                             {resumed / read:.2f}")
-    print(f"{arguments.steps} steps with a save / without                   {told(slow)}")
 
 
 if __name__ == "__main__":
