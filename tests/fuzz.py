@@ -117,7 +117,9 @@ def changed(tree: Json, draw: Random, root: Json = None) -> Json:
         return copy
     change = draw.randrange(8)
     if change == 0 and isinstance(tree, int | float):
-        return tree + draw.choice((1, -1, 0.5, 10**9))
+        return tree + draw.choice(
+            (1, -1, 10**9) if isinstance(tree, int) and abs(tree) > 10**300 else (1, -1, 0.5, 10**9)
+        )
     if change == 1:
         return str(tree)
     if change == 2:
