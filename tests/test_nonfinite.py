@@ -80,13 +80,23 @@ def test_stop_reports_and_poisons_nothing(what: str, model: str, tmp_path: Path)
 @pytest.mark.parametrize("model", ["base", "motivated"])
 @pytest.mark.parametrize("on", ["skip", "rollback"])
 def test_the_run_goes_on(what: str, model: str, on: str, tmp_path: Path) -> None:
-    trainer = poisoned(what, model, (3, 9), output=tmp_path / "run", changes={"on_nonfinite": on, "epochs": 3})
+    notes: list[str] = []
+    trainer = poisoned(
+        what,
+        model,
+        (3, 9),
+        output=tmp_path / "run",
+        changes={"on_nonfinite": on, "epochs": 3},
+        listeners=[lambda row: notes.append(row["text"]) if row["kind"] == "note" else None],
+    )
     with pytest.warns(RunWarning, match=f"the {model} model's .* at step 3 .*"):
         result = trainer.fit()
     assert len(steps(result)) == 18
     assert finite(trainer)
     rows = [row for row in result.history if row["kind"] == "nonfinite"]
     assert rows == [{"kind": "nonfinite", "step": step, "model": model, "action": on} for step in (3, 9)]
+    # Once for each failure, not at every batch until the model trains again.
+    assert notes == ([f"rolled back to the weights of step {step}" for step in (0, 6)] if on == "rollback" else [])
 
 
 def test_a_skipped_step_is_a_step_not_taken() -> None:

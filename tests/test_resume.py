@@ -244,11 +244,14 @@ def test_a_stop_during_evaluation_evaluates_again(tmp_path: Path) -> None:
 def test_a_second_interrupt_leaves_at_once(tmp_path: Path) -> None:
     def twice(row: dict[str, Any]) -> None:
         if row.get("step") == 4 and row["kind"] == "step":
+            assert trainer.saver
+            trainer.saver.wait()  # Else the first checkpoint may still be on its way.
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
+    trainer = make(output=tmp_path / "run", config=CONFIG, listeners=[twice])
     with pytest.raises(KeyboardInterrupt):
-        make(output=tmp_path / "run", config=CONFIG, listeners=[twice]).fit()
+        trainer.fit()
     assert [path.name for path in checkpoint.found(tmp_path / "run" / "checkpoints")] == ["step-00000000"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert make(output=tmp_path / "run", config=CONFIG, resume=True).fit().cost.batches == 12

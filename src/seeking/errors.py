@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
+"""What comes out of code that meets values of another kind than it is made for, such as those of another run."""
+
 
 class SeekingError(Exception):
     """Wrong usage or bad input: names the thing, the values that disagree and what to do."""

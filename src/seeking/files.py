@@ -7,7 +7,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -15,7 +15,6 @@ from seeking.errors import SeekingError
 
 MOST_OPTIONS = 1 << 20
 """Bytes of a file of options that are read; a larger one is something else."""
-
 
 DEEPEST = 50
 LONGEST_NUMBER = 100
@@ -108,9 +107,7 @@ def read_text(path: Path, most: int) -> str:
         SeekingError: the file cannot be read, is larger, or is not UTF-8.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise SeekingError(f"{path}: not a file")
-        with path.open("rb") as file:
+        with open_file(path) as file:
             content = file.read(most + 1)
         text = content.decode("utf-8")
     except OSError as error:
@@ -120,6 +117,18 @@ def read_text(path: Path, most: int) -> str:
     if len(content) > most:
         raise SeekingError(f"{path}: larger than the {most:,} bytes that such a file may have")
     return text
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read it; a pipe or the like would keep the program waiting.
+
+    Raises:
+        OSError: it cannot be read.
+        SeekingError: it is no file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise SeekingError(f"{path}: not a file")
+    return path.open("rb")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ summary.json            written at the end
 import json
 import os
 import shutil
-import stat
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from seeking.errors import RunError, RunWarning, SeekingError
-from seeking.files import MOST_OPTIONS, read_json, whole
+from seeking.files import open_file, whole
 from seeking.training import checkpoint
 from seeking.weights_files import read_about
 from seeking.weights_map import WeightsMap
@@ -122,14 +121,6 @@ class RunFolder:
         return SeekingError(
             f"{self.path} holds another run or files of yours; name another output folder, or resume the run"
         )
-
-    def config(self) -> dict[str, Any]:
-        """The options that the run was started with.
-
-        Raises:
-            SeekingError: they cannot be read.
-        """
-        return read_json(self.path / "config.json", MOST_OPTIONS)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row to ``metrics.jsonl``; while it cannot be written, rows wait in memory."""
@@ -267,9 +258,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         SeekingError: it cannot be read, or a line is no row.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise SeekingError(f"{path}: not a file")
-        with path.open("rb") as file:
+        with open_file(path) as file:
             number = 0
             while line := file.readline(LONGEST_ROW):
                 number += 1

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from seeking.errors import SeekingError, unknown
+from seeking.errors import MISFITS, SeekingError, unknown
 from seeking.training.config import TrainConfig
 
 MakeOptimizer = Callable[[nn.Module], Optimizer]
@@ -96,7 +96,7 @@ def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
             for slot, value in saved.items():
                 if isinstance(value, Tensor) and own[slot].dtype != value.dtype:
                     own[slot] = value.to(own[slot].device)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except MISFITS as error:
         raise SeekingError(f"the state of another optimizer ({type(error).__name__}: {error})") from error
 
 

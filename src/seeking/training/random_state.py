@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 
-from seeking.errors import SeekingError
+from seeking.errors import MISFITS, SeekingError
 
 State = dict[str, Any]
 
@@ -81,7 +81,7 @@ class RandomState:
             for path, generator in self._own.items():
                 if path in state["own"]:
                     _put(generator, state["own"][path])
-        except (TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError, LookupError) as error:
+        except MISFITS as error:
             raise SeekingError(f"not the states of random generators ({type(error).__name__}: {error})") from error
 
     @contextlib.contextmanager

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, pad_across_processes
+from torch import nn
 
-from seeking.errors import SeekingError
+from seeking.errors import MISFITS, SeekingError
 from seeking.training import checkpoint
 from seeking.training.config import MAY_CHANGE
 from seeking.training.cost import Cost
@@ -33,14 +34,7 @@ def take(trainer: "Trainer") -> State:
         "map": trainer.pair.map.as_dict() if trainer.pair else None,
         "epoch_length": trainer.epoch_length,
         "place": {"epoch": trainer.epoch, "place": trainer.place, "step": trainer.step, "held": trainer.held},
-        "models": {
-            name: {
-                "tensors": tensors(learner.module),
-                "persistent": [key for key in learner.module.state_dict() if not key.endswith("_extra_state")],
-                "extra": {k: v for k, v in learner.module.state_dict().items() if k.endswith("_extra_state")},
-            }
-            for name, learner in trainer.learners.items()
-        },
+        "models": {name: _model(learner.module) for name, learner in trainer.learners.items()},
         "optimizers": {name: inner(one.optimizer).state_dict() for name, one in trainer.learners.items()},
         # One of the options' own schedules follows from them and the step.
         "schedules": {name: learner.schedule.state_dict() for name, learner in trainer.learners.items()}
@@ -56,6 +50,12 @@ def take(trainer: "Trainer") -> State:
         "metrics_bytes": trainer.folder.metrics_bytes if trainer.folder else 0,
         "random": _gathered({"epoch": trainer.epoch_random, "now": trainer.random.capture()}, accelerator),
     }
+
+
+def _model(module: nn.Module) -> State:
+    state = module.state_dict()
+    extra = {key: value for key, value in state.items() if key.endswith("_extra_state")}
+    return {"tensors": tensors(module), "persistent": [key for key in state if key not in extra], "extra": extra}
 
 
 def give_back(trainer: "Trainer", saved: Mapping[str, Any]) -> None:
@@ -100,7 +100,7 @@ def give_back(trainer: "Trainer", saved: Mapping[str, Any]) -> None:
         own = saved["random"][trainer.accelerator.process_index % len(saved["random"])]
         trainer.epoch_random = own["epoch"]
         trainer.random.restore(own["now"])
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+    except MISFITS as error:
         raise SeekingError(f"the checkpoint is of another run ({type(error).__name__}: {error})") from error
 
 

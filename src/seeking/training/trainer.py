@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from seeking.conditions import Condition, Never, parse
-from seeking.errors import RunError, RunWarning, SeekingError
+from seeking.errors import MISFITS, RunError, RunWarning, SeekingError
 from seeking.matching import match
 from seeking.pair import Pair
 from seeking.training import checkpoint, run_state
@@ -113,7 +113,7 @@ class Result:
             "best": self.best,
             "cost": self.cost.report(),
             "seconds": self.seconds,
-            "versions": _versions(),
+            "versions": {"seeking": version("seeking"), "torch": torch.__version__},
         }
 
 
@@ -242,6 +242,7 @@ class Trainer:
         self.epoch_random = self.random.capture()
         """The random states at the beginning of this epoch."""
         self._row: Row = {}
+        self._failed: Learner | None = None
         self._stop = StopRequest()
         self._asked = {"stop": False, "save": False}
         self._resumed_bytes: int | None = None
@@ -290,7 +291,7 @@ class Trainer:
                             one.set_epoch(self.epoch)
                     try:
                         self.train_epoch()
-                    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+                    except MISFITS as error:
                         if not self.folder or self.step != self._resumed_step:
                             raise
                         raise SeekingError(
@@ -477,8 +478,9 @@ class Trainer:
     def _advance(self) -> None:
         """Close a batch: both schedules go on, whichever models were trained on it."""
         row = {"kind": "step", "epoch": self.epoch, "step": self.step, **self._row}
-        if any(learner.failures for learner in self.learners.values()) and self.config.on_nonfinite == "rollback":
-            self._roll_back()
+        if self._failed and self.config.on_nonfinite == "rollback":
+            self._roll_back(self._failed)
+        self._failed = None
         for learner in self.learners.values():
             learner.schedule.step()
         self.step += 1
@@ -542,9 +544,16 @@ class Trainer:
 
     def _recalibrate(self, learner: Learner) -> int:
         """Re-estimate the model's norm statistics; how many samples that took."""
-        batches = list(self._peek(self.train_loader, self.config.recalibration_batches))
-        recalibrate(learner.model, batches, self.loss_fn)
-        return sum(map(_samples, batches)) * int(self.accelerator.num_processes)
+        samples = 0
+
+        def counted() -> Iterator[Any]:
+            nonlocal samples
+            for batch in self._peek(self.train_loader, self.config.recalibration_batches):
+                samples += _samples(batch) * self.accelerator.num_processes
+                yield batch
+
+        recalibrate(learner.model, counted(), self.loss_fn)
+        return samples
 
     def _peek(self, loader: Any, count: int) -> Iterator[Any]:
         """The first few batches, without any effect on the random state once they have been taken."""
@@ -558,6 +567,7 @@ class Trainer:
     def _not_finite(self, learner: Learner, loss: float, norm: float) -> None:
         """Do as ``on_nonfinite`` says with a step whose loss or gradient is not finite; it is not taken in any case."""
         learner.failures += 1
+        self._failed = learner
         what = f"loss became {loss}" if not math.isfinite(loss) else f"gradient has the norm {norm}"
         text = f"the {learner.name} model's {what} at step {self.step} (epoch {self.epoch + 1}, learning rate "
         text += f"{self._learning_rate:.3g})"
@@ -612,7 +622,7 @@ class Trainer:
                 self.saver.save(self.step, state, files)
                 self._tell({"kind": "saving", "step": self.step, "path": str(self.folder.path)})
 
-    def _roll_back(self) -> None:
+    def _roll_back(self, failed: Learner) -> None:
         """Take the weights of the newest checkpoint again; time goes on."""
         assert self.folder
         if self.saver:
@@ -624,7 +634,6 @@ class Trainer:
         to = str(saved["place"]["step"])
         self.rollbacks[to] = self.rollbacks.get(to, 0) + 1
         if self.rollbacks[to] > MOST_FAILURES:
-            failed = next(learner for learner in self.learners.values() if learner.failures)
             raise RunError(f"the {failed.name} model fails again and again{self._post_mortem(failed)}")
         run_state.roll_back(self, saved)
         self._tell({"kind": "note", "text": f"rolled back to the weights of step {to}"})
@@ -651,10 +660,6 @@ def _accelerator(precision: str) -> Accelerator:
     # that come without a batch size, too.
     loading = DataLoaderConfiguration(split_batches=PartialState(cpu=cpu).num_processes > 1)
     return Accelerator(mixed_precision=precision, cpu=cpu, dataloader_config=loading)
-
-
-def _versions() -> dict[str, str]:
-    return {"seeking": version("seeking"), "torch": torch.__version__}
 
 
 def _samples(batch: Any) -> int:
