@@ -1,7 +1,9 @@
 """Losses and gradients that are not finite."""
 
+import copy
 import dataclasses
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from seeking import Every, RunError, SeekingError, Trainer
 from seeking.errors import RunWarning
+from seeking.training.optim import inner
 from seeking.training.trainer import MOST_FAILURES
 from seeking.weights_map import tensors
 
@@ -155,20 +158,92 @@ def test_roll_backs_need_a_folder() -> None:
         poisoned("loss", "base", (), changes={"on_nonfinite": "rollback"})
 
 
-def test_overflow_under_loss_scaling_is_no_error(tmp_path: Path) -> None:
-    """With a scale that is far too large, as at the start of every fp16 run."""
+@pytest.fixture
+def scaled() -> Iterator[Callable[[float], Accelerator]]:
+    """Makes an accelerator that scales losses as under fp16; nothing is run in half precision."""
     from accelerate.state import AcceleratorState
 
+    def make(scale: float) -> Accelerator:
+        AcceleratorState._reset_state()
+        accelerator = Accelerator(cpu=True)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, backoff_factor=2.0**-30)
+        accelerator.native_amp = True
+        accelerator.state._mixed_precision = "fp16"
+        accelerator.autocast = torch.nn.Module
+        return accelerator
+
+    yield make
     AcceleratorState._reset_state()
-    accelerator = Accelerator(cpu=True)
-    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-30)
-    accelerator.native_amp = True
-    accelerator.state._mixed_precision = "fp16"
-    accelerator.autocast = torch.nn.Module  # Nothing is run in half precision: gradients overflow by the scale alone.
+
+
+@pytest.mark.parametrize("model", ["base", "motivated"])
+@pytest.mark.parametrize("on", ["skip", "rollback"])
+def test_a_loss_gone_wrong_under_loss_scaling(model: str, on: str, scaled: Any, tmp_path: Path) -> None:
+    trainer = poisoned(
+        "loss", model, (3, 9), accelerator=scaled(2.0**10), output=tmp_path / "run", changes={"on_nonfinite": on}
+    )
+    with pytest.warns(RunWarning, match=f"the {model} model's loss became nan at step 3"):
+        assert len(steps(trainer.fit())) == 12
+    assert finite(trainer)
+    assert trainer.accelerator.scaler.get_scale() == 2.0**10
+
+
+class Averaging(nn.Module):
+    """Puts another tensor in its buffer's place, as averages of one's own are often written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1))
+        self.register_buffer("last", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean()
+            self.last = x.detach().amax()[None]
+        return x + self.mean
+
+
+def test_a_buffer_that_is_replaced_is_given_back() -> None:
+    means: list[float] = []
+    models: list[Any] = [nn.Sequential(nn.Flatten(), nn.Linear(192, w), Averaging(), nn.Linear(w, 4)) for w in (4, 8)]
+
+    def listen(row: dict[str, Any]) -> None:
+        if row["kind"] == "step" and row["step"] in (1, 2):
+            means.append(float(models[0][2].mean))
+
+    loss_fn = Poisoned("activations", "base", (2,))
+    config = dataclasses.replace(CONFIG, on_nonfinite="skip", verify=False)
+    loss_fn.trainer = Trainer(*models, **batches(), config=config, loss_fn=loss_fn, listeners=[listen])
+    with pytest.warns(RunWarning, match="skipped"):
+        loss_fn.trainer.fit()
+    assert means[0] == means[1]
+    assert all(torch.isfinite(buffer).all() for buffer in models[0].buffers())
+
+
+@pytest.mark.parametrize("optimizer", ["adan", "lamb", "radam", "nadamw"])
+def test_a_roll_back_takes_all_that_an_optimizer_remembers(optimizer: str, tmp_path: Path) -> None:
+    """Some count their steps in their groups."""
+    kept: list[Any] = []
+
+    def listen(row: dict[str, Any]) -> None:
+        if row["kind"] in ("eval", "note") and len(kept) < 2:
+            groups = inner(trainer.learners["base"].optimizer).param_groups
+            values = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
+            kept.append(copy.deepcopy(values))
+
+    changes = {"on_nonfinite": "rollback", "optimizer": optimizer, "lr": 1e-3}
+    trainer = poisoned("loss", "base", (9,), output=tmp_path / "run", changes=changes, listeners=[listen])
+    with pytest.warns(RunWarning, match="rolled back"):
+        trainer.fit()
+    assert kept[0] == kept[1]
+
+
+def test_overflow_under_loss_scaling_is_no_error(scaled: Any, tmp_path: Path) -> None:
+    """With a scale that is far too large, as at the start of every fp16 run."""
+    accelerator = scaled(2.0**127)
     trainer = poisoned("loss", "base", (), accelerator=accelerator, output=tmp_path / "run", changes={"epochs": 4})
     before = {name: tensor.clone() for name, tensor in tensors(trainer.pair.base).items()}
     result = trainer.fit()
-    AcceleratorState._reset_state()
     norms = [row["grad_norm"] for row in steps(result)]
     assert not math.isfinite(norms[0]) and math.isfinite(norms[-1])
     assert accelerator.scaler.get_scale() < 2.0**127

@@ -1,10 +1,13 @@
 """A resumed run is the uninterrupted run, bit for bit."""
 
 import dataclasses
+import functools
 import itertools
+import os
 import random
 import shutil
 import signal
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,12 +22,14 @@ from safetensors.torch import load_file
 from test_trainer import CONFIG, batches, images, steps, two_models
 from timm.optim import list_optimizers
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import seeking
 from seeking import RunError, SeekingError, TrainConfig, Trainer
 from seeking.errors import RunWarning
-from seeking.training import Result, checkpoint
+from seeking.training import Result, RunFolder, checkpoint, saving
+from seeking.weights_files import read_about, write_tensors
 from seeking.weights_map import tensors
 
 EVERY_STEP = dataclasses.replace(CONFIG, save_every="1")
@@ -124,19 +129,74 @@ def test_at_any_steps(at: list[int], seed: int, tmp_path_factory: pytest.TempPat
     same(whole_run(make, outputs[0], config), interrupted_run(make, outputs[1], config, at), outputs)
 
 
+class Window(seeking.Condition):
+    """A user's own, which remembers what no number is."""
+
+    def __init__(self) -> None:
+        self.last: list[float] = []
+
+    def holds(self, loss: float, **signals: float) -> bool:
+        self.last = [*self.last, loss][-3:]
+        return loss <= min(self.last)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self.last}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.last = state["last"]
+
+
+@pytest.mark.parametrize("composed", [False, True])
+def test_a_condition_of_ones_own(composed: bool, tmp_path: Path) -> None:
+    def make_own(**kwargs: Any) -> Trainer:
+        own = Window()
+        return make(condition=~(own & seeking.Every(3)) & own if composed else own, **kwargs)
+
+    outputs = tmp_path / "whole", tmp_path / "parts"
+    same(whole_run(make_own, outputs[0], CONFIG), interrupted_run(make_own, outputs[1], CONFIG, [2, 7]), outputs)
+
+
+@pytest.mark.parametrize("name", ["OneCycleLR", "CosineAnnealingLR"])
+def test_more_epochs_with_a_schedule_of_ones_own(name: str, tmp_path: Path) -> None:
+    made = {
+        "OneCycleLR": lambda optimizer, steps: OneCycleLR(optimizer, 0.1, total_steps=steps),
+        "CosineAnnealingLR": lambda optimizer, steps: CosineAnnealingLR(optimizer, steps),
+    }
+    longer = dataclasses.replace(CONFIG, epochs=4)
+    make(output=tmp_path / "run", config=CONFIG, schedule=made[name]).fit()
+    more = make(output=tmp_path / "run", config=longer, schedule=made[name], resume=True).fit()
+    whole = make(config=longer, schedule=made[name]).fit()
+    rates = [[row["lr"] for row in steps(result)] for result in (more, whole)]
+    assert rates[0][13:] == rates[1][13:]
+
+
+def seed_all() -> None:
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+
+
+class Noise:
+    def __init__(self) -> None:
+        self.generator = np.random.default_rng(3)
+
+    def __call__(self) -> float:
+        return self.generator.normal()
+
+
 class Noisy(Dataset[Any]):
     """Draws from every global generator, and from one of its own, for each item."""
 
     def __init__(self) -> None:
         self.images = images(24)
-        self.generator = np.random.default_rng(3)
+        self.augment = {"noise": [Noise()]}
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Any:
         pixels = self.images.pixels[index].float() / 255
-        noise = torch.randn(()) + random.gauss(0, 1) + np.random.randn() + self.generator.normal()
+        noise = torch.randn(()) + random.gauss(0, 1) + np.random.randn() + self.augment["noise"][0]()
         return pixels + 0.05 * noise, self.images.labels[index]
 
 
@@ -174,9 +234,7 @@ def test_data_that_draw_as_they_please(kind: str, workers: int, tmp_path: Path) 
         pytest.skip("a list has no workers")
 
     def make(**kwargs: Any) -> Trainer:
-        torch.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)
+        seed_all()
         models = WithDropout(8), WithDropout(12)
         options: dict[str, Any] = {"batch_size": 4, "num_workers": workers, "multiprocessing_context": None}
         if kind == "shuffled":
@@ -200,6 +258,130 @@ def test_data_that_draw_as_they_please(kind: str, workers: int, tmp_path: Path) 
         whole = whole_run(make, outputs[0], dataclasses.replace(CONFIG, verify=False))
         parts = interrupted_run(make, outputs[1], dataclasses.replace(CONFIG, verify=False), [0, 2, 5, 7])
     same(whole, parts, outputs)
+
+
+def test_functions_that_draw(tmp_path: Path) -> None:
+    """A collate function (as of Mixup) and a loss function (as of diffusion) with generators of their own."""
+
+    def make_drawing(**kwargs: Any) -> Trainer:
+        seed_all()
+        mixing, noise = np.random.default_rng(1), torch.Generator().manual_seed(1)
+
+        def collate(drawn: np.random.Generator, items: list[Any]) -> Any:
+            x, y = torch.utils.data.default_collate(items)
+            return x * float(drawn.uniform()), y
+
+        def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+            x, y = batch
+            return F.cross_entropy(model(x + 0.1 * torch.randn(x.shape, generator=noise)), y)
+
+        loader = DataLoader(Noisy(), 4, collate_fn=functools.partial(collate, mixing))
+        return Trainer(WithDropout(8), WithDropout(12), train_loader=loader, loss_fn=loss_fn, **kwargs)
+
+    config = dataclasses.replace(CONFIG, verify=False)
+    whole = make_drawing(output=tmp_path / "whole", config=config).fit()
+    with pytest.raises(KeyboardInterrupt):
+        make_drawing(output=tmp_path / "parts", config=config, listeners=[stop_at(3)]).fit()
+    parts = make_drawing(output=tmp_path / "parts", config=config, resume=True).fit()
+    assert steps(whole) == steps(parts)
+
+
+def test_epochs_shorter_than_promised(tmp_path: Path) -> None:
+    class Fewer(Stream):
+        def __iter__(self) -> Any:
+            return itertools.islice(super().__iter__(), 17)
+
+    def make_short(**kwargs: Any) -> Trainer:
+        seed_all()
+        loader = DataLoader(Fewer(), 4)
+        return Trainer(WithDropout(8), WithDropout(12), train_loader=loader, eval_loader=loader, **kwargs)
+
+    outputs = tmp_path / "whole", tmp_path / "parts"
+    config = dataclasses.replace(CONFIG, verify=False, epochs=3)
+    with pytest.warns(RunWarning, match="epoch 1 had 5 steps; .* count on 6"):
+        whole = whole_run(make_short, outputs[0], config)
+    parts = interrupted_run(make_short, outputs[1], config, [3, 4, 7])
+    same(whole, parts, outputs)
+
+
+def test_a_trainer_goes_on_where_it_was_and_never_over_another(tmp_path: Path) -> None:
+    outputs = tmp_path / "whole", tmp_path / "parts"
+    whole = whole_run(make, outputs[0], CONFIG)
+    trainer = make(output=RunFolder(outputs[1], overwrite=True), config=CONFIG, listeners=[stop_at(4)])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    stale = make(output=outputs[1], config=CONFIG, resume=True)
+    trainer.listeners = []
+    same(whole, (trainer, trainer.fit()), outputs)
+    with pytest.raises(SeekingError, match="at step 5, and the newest checkpoint is step-00000012; make a new"):
+        stale.fit()
+
+
+def test_the_best_weights_are_those_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([0.5, 0.5, 0.9, 0.9, 0.7, 0.7, 0.6, 0.6])
+    failed: list[str] = []
+
+    def failing(content: Any, path: Path, about: Any) -> None:
+        if path.name == "base.best.safetensors" and about["epoch"] == 2 and not failed:
+            failed.append(path.name)
+            raise RunError(f"{path}: cannot be written (No space left on device)")
+        write_tensors(content, path, about)
+
+    monkeypatch.setattr(saving, "write_tensors", failing)
+    trainer = make(output=tmp_path / "run", config=dataclasses.replace(EVERY_STEP, epochs=4))
+    measure = trainer._measure
+    monkeypatch.setattr(trainer, "_measure", lambda learner: {**measure(learner), "accuracy": next(accuracies)})
+    with pytest.warns(RunWarning, match="No space left"):
+        result = trainer.fit()
+    assert {name: best["epoch"] for name, best in result.best.items()} == {"base": 3, "motivated": 2}
+    for name, best in result.best.items():
+        assert read_about(tmp_path / "run" / f"{name}.best.safetensors") == best
+
+
+def test_a_state_too_large_to_be_read_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "MOST_STATE", 1000)
+    with pytest.warns(RunWarning, match="remembers too much"), pytest.raises(RunError, match="remembers too much"):
+        make(output=tmp_path / "run", config=CONFIG).fit()
+    assert not checkpoint.found(tmp_path / "run" / "checkpoints")
+
+
+def test_a_system_that_knows_no_priorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.setpriority", refuse)
+    make(output=tmp_path / "run", config=CONFIG).fit()
+    assert checkpoint.found(tmp_path / "run" / "checkpoints")
+
+
+def test_keys_that_hooks_add_to_a_models_state(tmp_path: Path) -> None:
+    def make_hooked(**kwargs: Any) -> Trainer:
+        trainer = make(**kwargs)
+        trainer.pair.base._register_state_dict_hook(lambda m, state, p, meta: state.update(version=torch.tensor(1)))
+        return trainer
+
+    outputs = tmp_path / "whole", tmp_path / "parts"
+    same(whole_run(make_hooked, outputs[0], CONFIG), interrupted_run(make_hooked, outputs[1], CONFIG, [3]), outputs)
+
+
+def test_a_second_sigterm_waits_for_what_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schedulers and launchers each pass one on."""
+    write = checkpoint.write
+
+    def slowly(folder: Path, step: int, *rest: Any) -> None:
+        if step:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+        write(folder, step, *rest)
+
+    def listen(row: dict[str, Any]) -> None:
+        if row["kind"] == "step" and row["step"] == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(checkpoint, "write", slowly)
+    with pytest.raises(SystemExit):
+        make(output=tmp_path / "run", config=CONFIG, listeners=[listen]).fit()
+    assert checkpoint.found(tmp_path / "run" / "checkpoints")[0].name == "step-00000004"
 
 
 def test_saving_changes_nothing(tmp_path: Path) -> None:

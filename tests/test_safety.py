@@ -24,7 +24,7 @@ def hook(event, arguments):
     if event in ("subprocess.Popen", "os.system"):
         bad.append((event, arguments))
 from seeking.cli import main
-import datasets, sklearn.datasets, timm.optim, torchmetrics, torchvision.transforms.v2, matplotlib.pyplot
+import datasets, sklearn.datasets, timm.optim, torchvision.transforms.v2, matplotlib.pyplot
 sys.addaudithook(hook)
 code = main(sys.argv[1:])
 assert not bad, bad

@@ -31,7 +31,6 @@ import datasets  # noqa: F401 (all that programs would import, once)
 import sklearn.datasets  # noqa: F401
 import timm.optim  # noqa: F401
 import torch
-import torchmetrics  # noqa: F401
 from safetensors.torch import load_file
 
 from seeking.cli import main as seeking

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 import tyro
+from accelerate import PartialState
+from accelerate.utils import broadcast
 from rich.console import Console
 from torch import nn
 from tyro.conf import Positional
@@ -148,7 +150,7 @@ def train_command(config: Train) -> int:
     title = f"{config.base} in {config.motivated}"
     if config.resume and not config.output:
         raise SeekingError("resume needs the folder of the run: --output FOLDER")
-    output = config.output or Path("runs") / f"{config.base}-{config.motivated}-{time.strftime('%Y%m%d-%H%M%S')}"
+    output = config.output or _output(f"{config.base}-{config.motivated}")
     folder = RunFolder(output, config.overwrite, config.resume)
     data = load(config)
     _announce(config, data, output)
@@ -171,7 +173,7 @@ def compare_command(config: Compare) -> int:
     if config.seeds < 1:
         raise SeekingError(f"seeds is {config.seeds}; it must be 1 or more")
     title = f"{config.base} in {config.motivated}"
-    output = config.output or Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
+    output = config.output or _output("compare")
     folder = RunFolder(output, config.overwrite)
     data = load(config)
     _announce(config, data, output)
@@ -199,6 +201,13 @@ def show_command(config: Show) -> int:
     """Run ``seeking show``."""
     print(describe(config.run))
     return 0
+
+
+def _output(name: str) -> Path:
+    """A folder for a run that names none, the same in every process."""
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    now = int(broadcast(torch.tensor(int(time.time()), device=state.device)))
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"
 
 
 def _announce(config: _Run, data: ImageData, output: Path) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_model, save_file
 from torch import Tensor, nn
 
 from seeking.errors import RunError, SeekingError
-from seeking.files import whole
+from seeking.files import open_file, whole
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -82,6 +82,7 @@ def read_about(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
+        open_file(path).close()
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get("seeking", "{}"))
     except (OSError, SafetensorError, ValueError, RecursionError) as error:

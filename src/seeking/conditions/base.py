@@ -43,6 +43,9 @@ class Condition(abc.ABC):
     def holds(self, loss: float, **signals: float) -> bool:
         """Take in one batch, whose loss may be anything a float may be, and decide."""
 
+    def __str__(self) -> str:
+        return f"{type(self).__module__}.{type(self).__qualname__}"
+
     def state_dict(self) -> State:
         """Everything that decides the future, as JSON-serialisable values."""
         return {}

@@ -9,6 +9,7 @@ A checkpoint is written beside its place, flushed to the disk and renamed, so th
 has been damaged since then does not match the manifest and is never loaded.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -25,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seeking.errors import SeekingError
+from seeking.errors import RunError, SeekingError
 from seeking.files import flush, read_json, read_text
 
 FORMAT = "seeking.checkpoint"
@@ -35,6 +36,11 @@ MOST_STATE = 1 << 26
 """Bytes of ``state.json`` that are read."""
 
 _NAME = re.compile(r"step-(\d{8,15})")
+
+
+def name(step: int) -> str:
+    """The name of a step's checkpoint."""
+    return f"step-{step:08d}"
 
 
 def write(folder: Path, step: int, state: Any, tensors: Mapping[str, Tensor]) -> None:
@@ -48,19 +54,26 @@ def write(folder: Path, step: int, state: Any, tensors: Mapping[str, Tensor]) ->
 
     Raises:
         OSError, SafetensorError: the disk is full, or the like; nothing is left of this checkpoint.
+        RunError: the state is larger than what is ever read.
     """
+    text = json.dumps(state)
+    if len(text) > MOST_STATE:
+        raise RunError(
+            f"without its tensors the state of the run is {len(text):,} characters, more than the {MOST_STATE:,} that "
+            "are ever read; the condition, or an extra state of a model, remembers too much"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".step-{step:08d}.writing"
+    beside = folder / f".{name(step)}.writing"
     shutil.rmtree(beside, ignore_errors=True)
     try:
         beside.mkdir()
-        (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        (beside / "state.json").write_text(text, encoding="utf-8")
         save_file(dict(tensors), beside / "tensors.safetensors")
         (beside / "manifest.json").write_text(_manifest(step, beside), encoding="utf-8")
-        for name in ("manifest.json", *FILES):
-            flush(beside / name)
+        for file in ("manifest.json", *FILES):
+            flush(beside / file)
         flush(beside)
-        beside.rename(folder / f"step-{step:08d}")
+        beside.rename(folder / name(step))
         flush(folder)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
@@ -144,7 +157,7 @@ class Writer:
     def __init__(self) -> None:
         self._copies: dict[str, Tensor] = {}
         self._thread: threading.Thread | None = None
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     @property
     def busy(self) -> bool:
@@ -182,12 +195,13 @@ class Writer:
 
         def work() -> None:
             if sys.platform == "linux":  # There, threads have priorities of their own: training goes first.
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-            try:
-                for job in jobs:
+                with contextlib.suppress(OSError):
+                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+            for job in jobs:
+                try:
                     job()
-            except Exception as error:
-                self._error = error
+                except BaseException as error:
+                    self._error = self._error or error
 
         # A daemon, so that a program that must leave at once can; what is half written is not a checkpoint.
         self._thread = threading.Thread(target=work, name="seeking-writer", daemon=True)

@@ -110,7 +110,7 @@ class RunFolder:
         if self._metrics is not None:
             os.close(self._metrics)
             self._metrics = None
-        self._lock.release()
+        self._lock.release(force=True)  # However often it was taken.
 
     def _contents(self) -> list[str]:
         if not self.path.exists():

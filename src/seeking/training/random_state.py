@@ -1,25 +1,24 @@
 """The states of all the random generators that a run draws from."""
 
 import contextlib
+import functools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from types import CellType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import Dataset, Sampler
 
 from seeking.errors import MISFITS, SeekingError
 
 State = dict[str, Any]
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-LEADING_ON = (
-    *("base_dataloader", "sampler", "batch_sampler", "data_source"),
-    *("dataset", "datasets", "transform", "transforms", "target_transform"),
-)
-"""Attributes of loaders, samplers, data sets and transforms in which to look on for generators."""
+PLAIN = (str, bytes, int, float, complex, torch.Tensor, np.ndarray, np.generic, type, ModuleType, NoneType)
+"""What holds no generators."""
+MOST_PARTS, MOST_THINGS = 1000, 100_000
+"""A collection of more parts than this holds data, not generators; no more things are looked at than that."""
 
 
 class RandomState:
@@ -27,36 +26,22 @@ class RandomState:
 
     Args:
         device: whose generator is in use, next to the CPU's.
-        owners: models and loaders; their attributes are looked through for generators.
+        owners: models, loaders and functions; all that they hold is looked through for generators.
     """
 
     def __init__(self, device: torch.device, *owners: Any) -> None:
         self.device = device
         self._own: dict[str, Any] = {}
-        seen: set[int] = set()
-
-        def search(thing: Any, path: str) -> None:
-            if id(thing) in seen:
-                return
-            seen.add(id(thing))
+        waiting = [(str(number), owner) for number, owner in enumerate(owners)]
+        seen = {id(owner): owner for owner in owners}  # Kept, lest another thing takes the place of one in memory.
+        for path, thing in waiting:
             if isinstance(thing, GENERATORS):
                 self._own[path] = thing
-            elif isinstance(thing, nn.Module):
-                for name, module in thing.named_modules():
-                    for key, value in vars(module).items():
-                        if isinstance(value, GENERATORS):
-                            search(value, f"{path}.{name}.{key}")
-            else:
-                for key, value in getattr(thing, "__dict__", {}).items():
-                    several = value if key in ("datasets", "transforms") and isinstance(value, list | tuple) else ()
-                    for number, one in enumerate(several):
-                        search(one, f"{path}.{key}.{number}")
-                    leads_on = key in LEADING_ON or isinstance(value, (*GENERATORS, Dataset, Sampler))
-                    if leads_on and not several:
-                        search(value, f"{path}.{key}")
-
-        for number, owner in enumerate(owners):
-            search(owner, str(number))
+                continue
+            for name, part in _parts(thing):
+                if id(part) not in seen and not isinstance(part, PLAIN) and len(seen) < MOST_THINGS:
+                    seen[id(part)] = part
+                    waiting.append((f"{path}.{name}", part))
 
     def capture(self) -> State:
         """The states, as JSON-serialisable values."""
@@ -92,6 +77,24 @@ class RandomState:
             yield
         finally:
             self.restore(state)
+
+
+def _parts(thing: Any) -> Iterable[tuple[object, Any]]:
+    """What a collection, a function or an object holds."""
+    if isinstance(thing, Mapping):
+        return thing.items() if len(thing) <= MOST_PARTS else ()
+    if isinstance(thing, list | tuple | set | frozenset):
+        return enumerate(thing) if len(thing) <= MOST_PARTS else ()
+    if isinstance(thing, functools.partial):
+        return enumerate((thing.func, thing.args, thing.keywords))
+    if isinstance(thing, MethodType):
+        return [("self", thing.__self__)]
+    if isinstance(thing, FunctionType):
+        return enumerate(cell.cell_contents for cell in thing.__closure__ or () if cell != _EMPTY)
+    return list(getattr(thing, "__dict__", {}).items())
+
+
+_EMPTY = CellType()
 
 
 def _taken(generator: Any) -> Any:

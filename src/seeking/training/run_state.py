@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, pad_across_processes
 from torch import nn
 
+from seeking.conditions import Condition
 from seeking.errors import MISFITS, SeekingError
 from seeking.training import checkpoint
 from seeking.training.config import MAY_CHANGE
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from seeking.training.trainer import Trainer
 
 State = dict[str, Any]
+
+SCHEDULED = ("lr", "momentum", "betas")
+"""What schedules set in the groups of an optimizer; all else in them belongs to the optimizer."""
 
 
 def take(trainer: "Trainer") -> State:
@@ -48,14 +52,14 @@ def take(trainer: "Trainer") -> State:
         "cost": asdict(trainer.cost),
         "metrics": trainer.metrics,
         "metrics_bytes": trainer.folder.metrics_bytes if trainer.folder else 0,
-        "random": _gathered({"epoch": trainer.epoch_random, "now": trainer.random.capture()}, accelerator),
+        "random": gathered({"epoch": trainer.epoch_random, "now": trainer.random.capture()}, accelerator),
     }
 
 
 def _model(module: nn.Module) -> State:
-    state = module.state_dict()
-    extra = {key: value for key, value in state.items() if key.endswith("_extra_state")}
-    return {"tensors": tensors(module), "persistent": [key for key in state if key not in extra], "extra": extra}
+    own, state = tensors(module), module.state_dict()
+    extra = {key: value for key, value in state.items() if key not in own}
+    return {"tensors": own, "persistent": [key for key in state if key in own], "extra": extra}
 
 
 def give_back(trainer: "Trainer", saved: Mapping[str, Any]) -> None:
@@ -81,7 +85,7 @@ def give_back(trainer: "Trainer", saved: Mapping[str, Any]) -> None:
             fresh = [group["lr"] for group in learner.optimizer.param_groups]
             load_state(inner(learner.optimizer), saved["optimizers"][name])
             learner.seconds, learner.failures = saved["seconds"][name], saved["failures"][name]
-            if saved["schedules"]:
+            if saved["schedules"] and saved["options"]["epochs"] == trainer.config.epochs:
                 learner.schedule.load_state_dict(saved["schedules"][name])
                 continue
             for group, rate in zip(learner.optimizer.param_groups, fresh, strict=True):
@@ -113,21 +117,25 @@ def _check(trainer: "Trainer", saved: Mapping[str, Any]) -> None:
     counts = [place, epoch, step, saved["metrics_bytes"], saved["epoch_length"]]
     good = all(type(number) in (int, float) for number in numbers)
     good = good and all(type(count) is int and count >= 0 for count in counts)
-    if not good or step != epoch * saved["epoch_length"] + place or type(saved["place"]["held"]) is not bool:
-        raise ValueError("a number is out of place")
-    if type(trainer.condition).__module__.startswith("seeking."):
-        _check_alike(saved["condition"]["state"], trainer.condition.state_dict())
+    # An epoch may have had fewer batches than its loader promised.
+    good = good and place <= saved["epoch_length"] and step <= epoch * saved["epoch_length"] + place
+    if not good or type(saved["place"]["held"]) is not bool:
+        raise ValueError(f"step {step} cannot be batch {place} of epoch {epoch}, or another number is out of place")
+    _check_condition(trainer.condition, saved["condition"]["state"])
 
 
-def _check_alike(one: Any, other: Any) -> None:
-    """Two states of one of our conditions: of the same parts, all in the end numbers or nothing."""
-    if isinstance(other, dict):
-        if not isinstance(one, dict) or one.keys() != other.keys():
-            raise ValueError("the state of another condition")
-        for key, value in other.items():
-            _check_alike(one[key], value)
-    elif one is not None and type(one) not in (int, float):
-        raise ValueError(f"{one!r} in the state of the condition")
+def _check_condition(condition: Condition, state: Any) -> None:
+    """The state of a condition of ours is of its parts' states, of numbers and of nothing; a user's is the user's."""
+    if not type(condition).__module__.startswith("seeking."):
+        return
+    if not isinstance(state, dict) or state.keys() != condition.state_dict().keys():
+        raise ValueError("the state of another condition")
+    for key, value in state.items():
+        part = getattr(condition, key, None)
+        if isinstance(part, Condition):
+            _check_condition(part, value)
+        elif value is not None and type(value) not in (int, float):
+            raise ValueError(f"{value!r} in the state of the condition")
 
 
 @torch.no_grad()
@@ -154,7 +162,7 @@ def roll_back(trainer: "Trainer", saved: Mapping[str, Any]) -> None:
     load_models(trainer, saved)
     for name, learner in trainer.learners.items():
         optimizer = inner(learner.optimizer)
-        scheduled = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        scheduled = [{k: v for k, v in group.items() if k in SCHEDULED} for group in optimizer.param_groups]
         load_state(optimizer, saved["optimizers"][name])
         for group, values in zip(optimizer.param_groups, scheduled, strict=True):
             group.update(values)
@@ -168,18 +176,33 @@ def newest(folder: RunFolder, accelerator: Accelerator) -> State | None:
     Raises:
         SeekingError: none is whole.
     """
-    found: Any = None
-    if accelerator.is_main_process and (read := folder.newest()):
-        found = unpack(*read)
-        parts = {"options": dict, "map": dict | None, "place": dict, "models": dict, "metrics_bytes": int}
-        if not isinstance(found, dict) or not all(isinstance(found.get(key, ...), kind) for key, kind in parts.items()):
-            raise SeekingError("the newest checkpoint is not one of a run")
-    if accelerator.num_processes > 1:
-        step = broadcast(torch.tensor(found["place"]["step"] if found else -1, device=accelerator.device))
-        if step >= 0 and not accelerator.is_main_process:
-            found = unpack(*checkpoint.read(folder.checkpoints / f"step-{int(step):08d}"))
-    state: State | None = found
-    return state
+    if accelerator.num_processes == 1:
+        return _newest(folder)
+    found, step = None, -1  # Of a new run.
+    try:
+        if accelerator.is_main_process and (found := _newest(folder)):
+            step = found["place"]["step"]
+    except SeekingError:
+        step = -2
+        raise
+    finally:
+        step = int(broadcast(torch.tensor(step, device=accelerator.device)))
+    if step == -2:
+        raise SeekingError("the first process has found no checkpoint that can be resumed")
+    if step >= 0 and not accelerator.is_main_process:
+        found = unpack(*checkpoint.read(folder.checkpoints / checkpoint.name(step)))
+    return found
+
+
+def _newest(folder: RunFolder) -> State | None:
+    read = folder.newest()
+    if read is None:
+        return None
+    found: State = unpack(*read)
+    parts = {"options": dict, "map": dict | None, "place": dict, "models": dict, "metrics_bytes": int}
+    if not isinstance(found, dict) or not all(isinstance(found.get(key, ...), kind) for key, kind in parts.items()):
+        raise SeekingError("the newest checkpoint is not one of a run")
+    return found
 
 
 def check_options(trainer: "Trainer", saved: Mapping[str, Any], ignored: frozenset[str] = frozenset()) -> None:
@@ -205,7 +228,7 @@ def options(trainer: "Trainer") -> State:
     return recorded
 
 
-def _gathered(value: Any, accelerator: Accelerator) -> list[Any]:
+def gathered(value: Any, accelerator: Accelerator) -> list[Any]:
     """A JSON-serialisable value of each process."""
     if accelerator.num_processes == 1:
         return [value]

@@ -31,6 +31,8 @@ class Saver:
         self._steps, self._seconds = config.save_interval()
         self._writer = checkpoint.Writer()
         self.saved_step = -1
+        self.failed = False
+        """Whether something could not be written, and is not what the run thinks that it is."""
         self._saved_at = time.monotonic()
 
     def due(self, step: int) -> bool:
@@ -53,21 +55,26 @@ class Saver:
             SeekingError: the state holds something that cannot be saved.
         """
         packed, tensors = pack(state)
-        try:
-            self.wait()
-        except RunError as error:
-            warnings.warn(f"{error}; training goes on", RunWarning, stacklevel=2)
+        self.settle()
         copies = self._writer.copied(tensors)
         jobs: list[Callable[[], None]] = []
         for name, (model, about) in weights.items():
             content = _weights(packed["models"][model], copies)
             jobs.append(functools.partial(write_tensors, content, self.folder.path / name, about))
         jobs.append(self.folder.flush_metrics)
-        if step != self.saved_step:
+        if step != self.saved_step and not (self.folder.checkpoints / checkpoint.name(step)).exists():
             jobs.append(functools.partial(checkpoint.write, self.folder.checkpoints, step, packed, copies))
             jobs.append(functools.partial(checkpoint.tidy, self.folder.checkpoints, self.keep))
         self.saved_step, self._saved_at = step, time.monotonic()
         self._writer.start(jobs)
+
+    def settle(self) -> None:
+        """Wait for what is being written; a warning says what could not be."""
+        try:
+            self.wait()
+        except RunError as error:
+            self.failed = True
+            warnings.warn(f"{error}; training goes on", RunWarning, stacklevel=2)
 
     def wait(self) -> None:
         """Wait for what is being written.

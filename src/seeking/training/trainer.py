@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+import operator
 import signal
 import time
 import warnings
@@ -72,19 +73,26 @@ class Learner:
     """Steps in a row that were not finite."""
 
     def __post_init__(self) -> None:
-        self.buffers = list(self.module.buffers())
-        self._kept = [buffer.clone() for buffer in self.buffers]
+        self._places = [(module._buffers, name) for module in self.module.modules() for name in module._buffers]
+        self._buffers: list[Tensor | None] = []
+        self._values: list[Tensor] = []
 
     def keep_buffers(self) -> None:
         """Remember the buffers as they are before a forward pass."""
-        if self.buffers:
-            torch._foreach_copy_(self._kept, self.buffers)
+        now = [buffers[name] for buffers, name in self._places]
+        tensors = [tensor for tensor in now if tensor is not None]
+        if len(now) == len(self._buffers) and all(map(operator.is_, now, self._buffers)):
+            if tensors:
+                torch._foreach_copy_(self._values, tensors)
+        else:  # At first, and whenever the model has put another tensor in a buffer's place.
+            self._buffers, self._values = now, [tensor.clone() for tensor in tensors]
 
     @torch.no_grad()
     def give_back_buffers(self) -> None:
         """Undo what forward passes have done to the buffers since."""
-        for buffer, kept in zip(self.buffers, self._kept, strict=True):
-            buffer.copy_(kept)
+        values = iter(self._values)
+        for (buffers, name), tensor in zip(self._places, self._buffers, strict=True):
+            buffers[name] = tensor.copy_(next(values)) if tensor is not None else None
 
 
 @dataclass
@@ -213,8 +221,9 @@ class Trainer:
 
         if config.optimizer_state == "shared":
             check_shareable(optimizer or (lambda module: make_optimizer(module, config)))
-        # Before accelerate patches mixed precision into the models: the proof is one of full precision.
-        self.cost = self._prove(base, motivated, batch)
+        # Before accelerate patches mixed precision into the models: the proof is one of full precision. A run that is
+        # resumed has passed it.
+        self.cost = Cost(base_flops=0) if saved else self._prove(base, motivated, batch)
 
         self.own_schedule = schedule is not None
 
@@ -238,13 +247,14 @@ class Trainer:
         """Whether the condition held at the last batch."""
         self.rollbacks: dict[str, int] = {}
         """How often the run has been rolled back to each step."""
-        self.random = RandomState(device, base, motivated, self.train_loader, self.eval_loader)
+        self.random = RandomState(device, base, motivated, self.train_loader, self.eval_loader, loss_fn)
         self.epoch_random = self.random.capture()
         """The random states at the beginning of this epoch."""
         self._row: Row = {}
         self._failed: Learner | None = None
         self._stop = StopRequest()
         self._asked = {"stop": False, "save": False}
+        self._begun = False
         self._resumed_bytes: int | None = None
         self._resumed_step = -1
         if saved and self.folder:
@@ -273,41 +283,30 @@ class Trainer:
         """Train to the end.
 
         SIGTERM and the first Ctrl-C let the step be finished and saved; then ``SystemExit(75)`` and
-        ``KeyboardInterrupt`` are raised. A second Ctrl-C interrupts at once.
+        ``KeyboardInterrupt`` are raised. A second Ctrl-C interrupts at once. Called again after that, it goes on.
 
         Raises:
-            SeekingError: the output folder cannot be written, or another program trains in it.
+            SeekingError: the output folder cannot be written, or another program trains in it or has since this
+                trainer was made.
             RunError: a loss or a gradient stopped being finite; or the disk refuses what must be saved.
         """
         try:
-            self._begin()
             with stop_requests(self.accelerator.num_processes) as self._stop, warnings.catch_warnings():
                 # Schedules count batches: the motivated model's may rightly go on before its optimizer has stepped.
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-                while self.epoch < self.config.epochs:
-                    # With several processes accelerate tells the sampler alone; augmentation must know, too.
-                    for one in (self.train_loader, getattr(self.train_loader, "dataset", None)):
-                        if one is not None and hasattr(one, "set_epoch"):
-                            one.set_epoch(self.epoch)
-                    try:
-                        self.train_epoch()
-                    except MISFITS as error:
-                        if not self.folder or self.step != self._resumed_step:
-                            raise
-                        raise SeekingError(
-                            f"{self.folder.path}: the first step after resuming fails ({type(error).__name__}: {error})"
-                        ) from error
-                    better = self._evaluate()
-                    self.epoch, self.place = self.epoch + 1, 0
-                    self._save(weights={"last": tuple(self.learners), "best": better})
-                self._wait()
-        except Stopped:
-            self._save(weights={"last": tuple(self.learners)})
-            self._wait()
-            self._tell({"kind": "stopped", "step": self.step, "path": str(self.folder.path) if self.folder else ""})
-            if self._stop.signal == signal.SIGTERM:
-                raise SystemExit(SAVED_BY_SIGTERM) from None
-            raise KeyboardInterrupt from None
+                try:
+                    self._begin()
+                    while self.epoch < self.config.epochs:
+                        self._epoch()
+                    self._wait()
+                except Stopped:
+                    self._save(weights={"last": tuple(self.learners)})
+                    self._wait()
+                    path = str(self.folder.path) if self.folder else ""
+                    self._tell({"kind": "stopped", "step": self.step, "path": path})
+                    if self._stop.signal == signal.SIGTERM:
+                        raise SystemExit(SAVED_BY_SIGTERM) from None
+                    raise KeyboardInterrupt from None
         except Exception:
             with contextlib.suppress(RunError):
                 self._wait()  # What is being written may be all that is left.
@@ -322,23 +321,66 @@ class Trainer:
             self.saver.folder.finish(result.summary())
         return result
 
+    def _epoch(self) -> None:
+        """An epoch, or the rest of it: train, evaluate, save."""
+        # With several processes accelerate tells the sampler alone; augmentation must know, too.
+        for one in (self.train_loader, getattr(self.train_loader, "dataset", None)):
+            if one is not None and hasattr(one, "set_epoch"):
+                one.set_epoch(self.epoch)
+        try:
+            self.train_epoch()
+        except MISFITS as error:
+            if not self.folder or self.step != self._resumed_step:
+                raise
+            raise SeekingError(
+                f"{self.folder.path}: the first step after resuming fails ({type(error).__name__}: {error})"
+            ) from error
+        if self.place < self.epoch_length:
+            warnings.warn(
+                f"epoch {self.epoch + 1} had {self.place} steps; going by the length of the loader, schedules and "
+                f"conditions count on {self.epoch_length}",
+                RunWarning,
+                stacklevel=2,
+            )
+        better = self._evaluate()
+        self.epoch, self.place = self.epoch + 1, 0
+        self._save(weights={"last": tuple(self.learners), "best": better})
+
     def _begin(self) -> None:
         """Open the run's record, or go on with the one that there is."""
         start: Row = {"kind": "start", "epochs": self.config.epochs, "epoch_length": self.epoch_length}
-        if self._resumed_bytes is not None:
+        resumed, self._resumed_bytes = self._resumed_bytes, None
+        if self.saver and (self._begun or resumed is not None):
+            folder = self.saver.folder
+            folder.lock()
+            there = checkpoint.found(folder.checkpoints)
+            if not there or there[0].name != checkpoint.name(self.step):
+                raise SeekingError(
+                    f"{folder.path}: this trainer is at step {self.step}, and the newest checkpoint is "
+                    f"{there[0].name if there else 'gone'}; make a new Trainer with resume=True"
+                )
+        if resumed is not None:
             if self.saver:
-                self.history = self.saver.folder.go_on(run_state.options(self), self._resumed_bytes)
+                self.history = self.saver.folder.go_on(run_state.options(self), resumed)
                 self.saver.saved_step = self.step
-                for name in self.learners:
-                    if found := self.saver.folder.best(name):
-                        self.best[name] = found
+                self._read_best()
+            self.best = run_state.gathered(self.best, self.accelerator)[0]
+        if self._begun or resumed is not None:
+            self._begun = True
             self._tell({**start, "step": self.step})
             self._tell({"kind": "note", "text": f"resumed at step {self.step}"})
             return
+        self._begun = True
         if self.saver:
             self.saver.folder.create(run_state.options(self), self.pair.map if self.pair else None)
         self._emit(start)
         self._save()  # What cannot be saved is found now.
+
+    def _read_best(self) -> None:
+        """Which weights are the best so far, by the files that hold them."""
+        assert self.saver
+        found = {name: self.saver.folder.best(name) for name in self.learners}
+        self.best = {name: best for name, best in found.items() if best and ("accuracy" in best) == self.classifies}
 
     def _wait(self) -> None:
         if self.saver:
@@ -429,6 +471,8 @@ class Trainer:
             learner.failures = 0
         else:
             learner.give_back_buffers()
+            if self.accelerator.scaler is not None:  # It has unscaled the gradients, and waits for a step.
+                self.accelerator.scaler.update(self.accelerator.scaler.get_scale())
             self._not_finite(learner, mean, norm)
         learner.optimizer.zero_grad()
         learner.seconds += time.perf_counter() - start
@@ -502,17 +546,22 @@ class Trainer:
 
     def _evaluate(self) -> list[str]:
         """Measure both models; the names of those that have never been better."""
-        better, recalibrated = [], 0
+        recalibrated = 0
         with self.random.preserved():
             for name, learner in self.learners.items():
                 with self._ready(name):
                     if name == "motivated" and self.config.norm == "recalibrated":
                         recalibrated = self._recalibrate(learner)
                     if self.eval_loader is not None:
-                        found = self._measure(learner)
-                        self.metrics[name] = found
-                        if name not in self.best or _better(found, self.best[name]):
-                            better.append(name)
+                        self.metrics[name] = self._measure(learner)
+        if self.saver:
+            self.saver.settle()
+            if self.saver.failed:  # The best weights may not have reached the disk.
+                self._read_best()
+                self.saver.failed = False
+        better = [
+            name for name, found in self.metrics.items() if name not in self.best or _better(found, self.best[name])
+        ]
         for name in better:
             self.best[name] = {"epoch": self.epoch + 1, **self.metrics[name]}
         self.cost.recalibration_samples += recalibrated
@@ -525,22 +574,21 @@ class Trainer:
 
     @torch.no_grad()
     def _measure(self, learner: Learner) -> dict[str, float]:
-        from torchmetrics import MeanMetric  # Slow to import, and only needed here.
-
         learner.model.eval()
-        loss, accuracy = (MeanMetric(sync_on_compute=False).to(self.accelerator.device) for _ in range(2))
+        losses: list[Tensor] = []
+        hits: list[Tensor] = []
         for batch in self.eval_loader or ():
             self._stop_if_asked()
             if self.classifies:
                 inputs, labels = batch
                 logits, labels = self.accelerator.gather_for_metrics((learner.model(inputs), labels))
-                loss.update(F.cross_entropy(logits.float(), labels, reduction="none"))
-                accuracy.update((logits.argmax(-1) == labels).float())
+                losses.append(F.cross_entropy(logits.float(), labels, reduction="none"))
+                hits.append(logits.argmax(-1) == labels)
             else:
                 each = self.loss_fn(learner.model, batch).detach().float().repeat(_samples(batch))
-                loss.update(self.accelerator.gather_for_metrics(each))
-        found = {"loss": float(loss.compute())}
-        return found | {"accuracy": float(accuracy.compute())} if self.classifies else found
+                losses.append(self.accelerator.gather_for_metrics(each))
+        found = {"loss": float(torch.cat(losses).double().mean())}
+        return found | {"accuracy": float(torch.cat(hits).double().mean())} if self.classifies else found
 
     def _recalibrate(self, learner: Learner) -> int:
         """Re-estimate the model's norm statistics; how many samples that took."""
