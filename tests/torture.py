@@ -436,6 +436,8 @@ FAULTS: dict[str, Callable[[Torture, Callable[[int], int]], Tally]] = {
 
 
 def main() -> int:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # As in what a shell has started in the background.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of faults")
     parser.add_argument("--only", nargs="*", choices=FAULTS, default=list(FAULTS))
