@@ -1,5 +1,8 @@
 import json
+import os
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,10 @@ from PIL import Image
 
 from seeking import SeekingError
 from seeking.data import Batches, DataConfig, Images, load, loader
+from seeking.data.encoded import Encoded
+from seeking.errors import LoadingError
+from seeking.experiments.run import RunConfig, trainer
+from seeking.training import RunFolder
 
 
 def random_images(count: int = 20, channels: int = 3, size: int = 8) -> Images:
@@ -116,7 +123,9 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
 
 def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
     folder = str(image_folder(tmp_path, sizes=[6, 9]))
-    with pytest.raises(SeekingError, match=r"image 1 is \[3, 9, 9\], the first one \[3, 6, 6\]; give image_size"):
+    with pytest.raises(
+        SeekingError, match=r"image 1 \(.*\) is \[3, 9, 9\], the first one \[3, 6, 6\]; give image_size"
+    ):
         load(DataConfig(data=folder))
     assert load(DataConfig(data=folder, image_size=4)).shape == (3, 4, 4)
 
@@ -183,8 +192,8 @@ def test_a_broken_image_and_a_wrong_column_are_named(tmp_path: Path) -> None:
     folder = image_folder(tmp_path)
     with pytest.raises(SeekingError, match=r"column label holds .*, not images"):
         load(DataConfig(data=str(folder), image_column="label"))
-    (folder / "train" / "cat" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(SeekingError, match="an image cannot be decoded"):
+    (folder / "train" / "cat" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(SeekingError, match=r"image 1 \(.*cat/1.png\) cannot be decoded"):
         load(DataConfig(data=str(folder)))
 
 
@@ -204,3 +213,74 @@ def test_cifar10_from_parquet(cifar10: Path) -> None:
     assert json.dumps(data.classes)
     assert torch.bincount(data.test.labels).tolist() == [1000] * 10
     assert data.mean == pytest.approx((0.49, 0.48, 0.45), abs=0.02)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streamed_batches_are_those_from_memory(workers: int, tmp_path: Path) -> None:
+    folder = str(image_folder(tmp_path, sizes=[9, 12], per_class=5))
+    found = []
+    for in_memory in (True, False):
+        data = load(DataConfig(data=folder, image_size=8, in_memory=in_memory, workers=workers))
+        assert isinstance(data.train.pixels, torch.Tensor) == in_memory
+        assert ("needed" in data.place) != in_memory
+        batches = loader(data.batches(3)[0], 4, shuffle_seed=1, workers=data.workers)
+        assert batches.num_workers == (0 if in_memory else workers)
+        drawn = []
+        for epoch in range(2):
+            batches.sampler.set_epoch(epoch)
+            batches.dataset.set_epoch(epoch)
+            drawn += [*batches]
+        found.append(drawn)
+    assert len(found[0]) == 4
+    for one, other in zip(*found, strict=True):
+        assert all(map(torch.equal, one, other))
+
+
+def test_what_does_not_fit_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(image_folder(tmp_path))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=12 * 108 * 2))
+    assert isinstance(load(DataConfig(data=folder)).train.pixels, torch.Tensor)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert not isinstance(load(DataConfig(data=folder)).train.pixels, torch.Tensor)
+
+
+def run_of(folder: Path, output: Path, **kwargs: Any) -> Any:
+    config = RunConfig(
+        data=str(folder), batch_size=4, epochs=2, in_memory=False, workers=2, verify=False, model_kwargs={"width": 4}
+    )
+    return trainer(config, load(config), output=RunFolder(output, resume=True), **kwargs)
+
+
+def test_a_file_that_breaks_under_way_is_named_and_the_run_goes_on_when_it_is_mended(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "data", sizes=[8], per_class=12)
+    broken = folder / "train" / "dog" / "3.png"
+    good = broken.read_bytes()
+
+    def listen(row: dict[str, Any]) -> None:
+        if row["kind"] == "eval":
+            broken.write_bytes(good[:40])
+
+    with pytest.raises(LoadingError, match=r"image 17 \(.*dog/3.png\) cannot be decoded .*saved at step \d+") as caught:
+        run_of(folder, tmp_path / "run", listeners=[listen]).fit()
+    assert "\n" not in str(caught.value)
+    broken.write_bytes(good)
+    went_on = run_of(folder, tmp_path / "run").fit()
+    assert went_on.history == run_of(folder, tmp_path / "whole").fit().history
+
+
+def test_a_worker_that_dies_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = image_folder(tmp_path / "data", sizes=[8], per_class=12)
+    decode = Encoded._open
+
+    def deadly(self: Encoded, row: int, file: Any) -> Any:
+        if row == 7 and torch.utils.data.get_worker_info() and dying:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode(self, row, file)
+
+    dying: list[bool] = []
+    monkeypatch.setattr(Encoded, "_open", deadly)
+    run = run_of(folder, tmp_path / "run", listeners=[lambda row: dying.append(True) if row["kind"] == "eval" else 0])
+    with pytest.raises(LoadingError, match=r"exited unexpectedly.* at .*image 7 \(.*\).*saved at step"):
+        run.fit()
+    dying.clear()
+    assert run_of(folder, tmp_path / "run").fit().cost.batches == 12

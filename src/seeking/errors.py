@@ -19,6 +19,10 @@ class RunError(Exception):
     """A run or a check that started properly has failed."""
 
 
+class LoadingError(RunError):
+    """Training data stopped coming: a broken file, a worker that died, or whatever the data raise."""
+
+
 class RunWarning(UserWarning):
     """Something has gone wrong that a run survives."""
 

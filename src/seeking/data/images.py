@@ -1,4 +1,4 @@
-"""Labelled images in memory, augmented by the batch but image by image."""
+"""Labelled images, and augmented batches of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,27 +10,38 @@ from accelerate.data_loader import SeedableRandomSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from seeking.data.encoded import Encoded
+
+MOST_MEASURED = 10_000
+"""Images of which the statistics are taken, about; they must not take long where images are not in memory."""
+
 
 @dataclass(frozen=True)
 class Images:
     """Images of one size with their labels.
 
     Attributes:
-        pixels: uint8, ``[count, channels, height, width]``.
+        pixels: uint8, ``[count, channels, height, width]``, decoded or not.
         labels: int64, ``[count]``.
     """
 
-    pixels: Tensor
+    pixels: Tensor | Encoded
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def decoded(self, device: torch.device) -> "Images":
+        """These images as tensors on a device."""
+        pixels = self.pixels.decoded() if isinstance(self.pixels, Encoded) else self.pixels
+        return Images(pixels.to(device), self.labels.to(device))
+
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel, for pixels between 0 and 1."""
+        """Mean and standard deviation of each channel, for pixels between 0 and 1; of many images, of some."""
+        at = torch.arange(0, len(self), max(1, len(self) // MOST_MEASURED))
         means, deviations = [], []
         values = torch.arange(256, dtype=torch.float64) / 255
-        for channel in self.pixels.unbind(1):
+        for channel in self.pixels[at].cpu().unbind(1):
             counts = torch.bincount(channel.flatten(), minlength=256).double()
             mean = (counts * values).sum() / counts.sum()
             means.append(float(mean))
@@ -64,8 +75,9 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         seed: int = 0,
     ) -> None:
         self.images = images
-        self.mean = torch.tensor(mean).view(1, -1, 1, 1) * 255
-        self.std = torch.tensor(std).view(1, -1, 1, 1) * 255
+        self.device = images.labels.device
+        self.mean = torch.tensor(mean, dtype=torch.float32, device=self.device).view(1, -1, 1, 1) * 255
+        self.std = torch.tensor(std, dtype=torch.float32, device=self.device).view(1, -1, 1, 1) * 255
         self.padding = padding
         self.flip = flip
         self.seed = seed
@@ -73,10 +85,15 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the augmentation of every image for this epoch."""
-        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)  # The same on every device.
         count = len(self.images)
-        self._shift = torch.randint(0, 2 * self.padding + 1, (count, 2), generator=draw)
-        self._mirrored = torch.rand(count, generator=draw) < 0.5 if self.flip else torch.zeros(count, dtype=torch.bool)
+        self._shift = torch.randint(0, 2 * self.padding + 1, (count, 2), generator=draw).to(self.device)
+        mirrored = torch.rand(count, generator=draw) < 0.5 if self.flip else torch.zeros(count, dtype=torch.bool)
+        self._mirrored = mirrored.to(self.device)
+
+    def under_way(self) -> str:
+        """The images that workers have decoded last, in words."""
+        return self.images.pixels.under_way() if isinstance(self.images.pixels, Encoded) else ""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -87,27 +104,32 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """A batch: float32 ``[len(indices), channels, height, width]`` and int64 labels."""
-        at = torch.tensor(indices)
+        at = torch.tensor(indices).to(self.device)
         pixels = self.images.pixels[at]
         if self.padding or self.flip:
-            height, width = pixels.shape[-2:]
-            pixels = F.pad(pixels, [self.padding] * 4)
-            columns = torch.arange(width)
+            count, channels, height, width = pixels.shape
+            padded = F.pad(pixels, [self.padding] * 4)
+            columns = torch.arange(width, device=self.device)
             columns = torch.where(self._mirrored[at, None], width - 1 - columns, columns) + self._shift[at, 1:]
-            rows = torch.arange(height) + self._shift[at, :1]
-            image, channel = torch.arange(len(at)).view(-1, 1, 1, 1), torch.arange(pixels.shape[1]).view(1, -1, 1, 1)
-            pixels = pixels[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
-        return (pixels - self.mean) / self.std, self.images.labels[at]
+            rows = torch.arange(height, device=self.device) + self._shift[at, :1]
+            taken = (rows[:, :, None] * padded.shape[-1] + columns[:, None, :]).view(count, 1, -1)
+            pixels = padded.flatten(2).gather(2, taken.expand(-1, channels, -1)).view_as(pixels)
+        return (pixels - self.mean).div_(self.std), self.images.labels[at]
 
 
-def loader(data: Batches, batch_size: int, *, shuffle_seed: int | None = None) -> DataLoader[tuple[Tensor, Tensor]]:
+def loader(
+    data: Batches, batch_size: int, *, shuffle_seed: int | None = None, workers: int = 0
+) -> DataLoader[tuple[Tensor, Tensor]]:
     """A DataLoader over whole batches: in another order each epoch and without the last, incomplete batch if there is
-    a seed to shuffle by; else in order, to the end."""
+    a seed to shuffle by; else in order, to the end. Only images that are decoded as they are needed take workers."""
+    options: dict[str, Any] = {"collate_fn": _whole}
+    if isinstance(data.images.pixels, Encoded):
+        options |= {"num_workers": workers, "pin_memory": torch.accelerator.is_available()}
     if shuffle_seed is None:
-        return DataLoader(data, batch_size, collate_fn=_whole)
+        return DataLoader(data, batch_size, **options)
     # Seeds of neighbouring runs must not give each other's epochs: the sampler adds the epoch to the seed.
     sampler = SeedableRandomSampler(data, data_seed=shuffle_seed * 1_000_003)
-    return DataLoader(data, batch_size, sampler=sampler, drop_last=True, collate_fn=_whole)
+    return DataLoader(data, batch_size, sampler=sampler, drop_last=True, **options)
 
 
 def _whole(batch: Any) -> Any:

@@ -1,12 +1,15 @@
 """Data sets by name or path."""
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import psutil
 import torch
+from accelerate import PartialState
 
+from seeking.data.encoded import Encoded
 from seeking.data.images import Batches, Images
 from seeking.errors import SeekingError, unknown
 
@@ -37,9 +40,14 @@ class DataConfig:
     """Likewise."""
     max_train_samples: int | None = None
     """Train on so many images, drawn once for all seeds."""
+    in_memory: bool | None = None
+    """Decode all images once and keep them in memory, the device's if they fill at most a quarter of it; else workers
+    decode them as they are needed. If not given, whatever fits into half of the free memory is kept."""
+    workers: int | None = None
+    """Processes that decode images as they are needed; one for each core, at most 8, if not given."""
 
     def __post_init__(self) -> None:
-        for name, least in (("image_size", 1), ("crop_padding", 0), ("max_train_samples", 1)):
+        for name, least in (("image_size", 1), ("crop_padding", 0), ("max_train_samples", 1), ("workers", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise SeekingError(f"{name} is {value}; it must be {least} or more")
@@ -47,7 +55,12 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set ready for training."""
+    """A data set ready for training.
+
+    Attributes:
+        place: where the images are, in words.
+        workers: processes that decode them as they are needed.
+    """
 
     name: str
     train: Images
@@ -57,6 +70,8 @@ class ImageData:
     std: tuple[float, ...]
     padding: int
     flip: bool
+    place: str
+    workers: int
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,7 +86,7 @@ class ImageData:
 
 
 def load(config: DataConfig) -> ImageData:
-    """Read a data set into memory.
+    """Find a data set and, if it fits, decode it into memory.
 
     Raises:
         SeekingError: no such data set, or it has no images, no labels, nothing in it, a label out of range, or images
@@ -79,8 +94,9 @@ def load(config: DataConfig) -> ImageData:
     """
     if config.data == "digits":
         train, test, classes = _digits(config.image_size)
-        kept = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: config.max_train_samples]
-        train = Images(train.pixels[kept], train.labels[kept]) if config.max_train_samples else train
+        if config.max_train_samples:
+            kept = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: config.max_train_samples]
+            train = Images(train.pixels[kept], train.labels[kept])
     else:
         train, test, classes = _from_hub_or_folder(config)
     for split, images in (("training", train), ("test", test)):
@@ -98,6 +114,7 @@ def load(config: DataConfig) -> ImageData:
             f"{config.data}: training images are {list(train.pixels.shape[1:])}, test images "
             f"{list(test.pixels.shape[1:])}; give image_size to make them the same"
         )
+    train, test, place = _placed(train, test, config.in_memory)
     mean, std = train.statistics()
     mean, std = config.mean or mean, config.std or std
     channels = train.pixels.shape[1]
@@ -116,7 +133,25 @@ def load(config: DataConfig) -> ImageData:
         std=tuple(std),
         padding=size // 8 if config.crop_padding is None else config.crop_padding,
         flip=config.data != "digits" if config.flip is None else config.flip,
+        place=place,
+        workers=min(os.cpu_count() or 1, 8) if config.workers is None else config.workers,
     )
+
+
+def _placed(train: Images, test: Images, in_memory: bool | None) -> tuple[Images, Images, str]:
+    """Both splits where training gets at them fastest, and where that is."""
+    size = train.pixels.shape.numel() + test.pixels.shape.numel()
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # Each process keeps images of its own.
+    if in_memory is None:
+        in_memory = size * here <= psutil.virtual_memory().available // 2
+    if not in_memory and isinstance(train.pixels, Encoded):
+        return train, test, "decoded as they are needed"
+    device = PartialState(cpu=not torch.accelerator.is_available()).device
+    memory = getattr(torch.get_device_module(device), "mem_get_info", None)
+    if device.type == "cpu" or memory is None or size > memory(device)[0] // 4:
+        device = torch.device("cpu")
+    train, test = train.decoded(device), test.decoded(device)
+    return train, test, f"decoded in the memory of {'this machine' if device.type == 'cpu' else device}"
 
 
 def _digits(size: int | None) -> tuple[Images, Images, tuple[str, ...]]:
@@ -179,13 +214,14 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
         classes = tuple(map(str, range(max((n for n in train[label_column] if n is not None), default=0) + 1)))
     else:
         raise SeekingError(f"data set {name}: column {label_column} holds {feature}, not classes or integers")
-    try:
-        grey = len(train) > 0 and train[0][image_column].mode in ("L", "1")
-        parts = (train, held_out)
-        decoded = [_decode(part, image_column, label_column, config.image_size, grey, name) for part in parts]
-    except (OSError, AttributeError) as error:
-        raise SeekingError(f"data set {name}: an image cannot be decoded: {error}") from error
-    return decoded[0], decoded[1], classes
+    found, mode = [], None
+    for part in (train, held_out):
+        rows = part.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
+        encoded = Encoded(rows, image_column, name, mode=mode, size=config.image_size)
+        mode = encoded.mode
+        numbers = [-1 if label is None else int(label) for label in part[label_column]]
+        found.append(Images(encoded, torch.tensor(numbers, dtype=torch.long)))
+    return found[0], found[1], classes
 
 
 def _column(kind: str, asked: str | None, columns: list[str], candidates: list[str], name: str) -> str:
@@ -200,26 +236,3 @@ def _column(kind: str, asked: str | None, columns: list[str], candidates: list[s
             f"name it with {kind}_column"
         )
     return candidates[0]
-
-
-def _decode(split: Any, image_column: str, label_column: str, size: int | None, grey: bool, name: str) -> Images:
-    from torchvision.transforms import v2
-
-    transforms: list[Any] = [v2.Resize(size, antialias=True), v2.CenterCrop(size)] if size else []
-    prepare = v2.Compose([*transforms, v2.PILToTensor()])
-    mode = "L" if grey else "RGB"
-    pixels: torch.Tensor | None = None
-    for row, image in enumerate(split[image_column]):
-        tensor = prepare(image.convert(mode))
-        if pixels is None:
-            pixels = torch.empty(len(split), *tensor.shape, dtype=torch.uint8)
-        if tensor.shape != pixels.shape[1:]:
-            raise SeekingError(
-                f"data set {name}: image {row} is {list(tensor.shape)}, the first one {list(pixels.shape[1:])}; "
-                "give image_size to make them the same"
-            )
-        pixels[row] = tensor
-    if pixels is None:
-        pixels = torch.empty(0, 1 if grey else 3, size or 1, size or 1, dtype=torch.uint8)
-    labels = [-1 if label is None else int(label) for label in split[label_column]]
-    return Images(pixels, torch.tensor(labels, dtype=torch.long))

@@ -108,8 +108,8 @@ def trainer(
     return Trainer(
         made["base" if role == "pair" else role],
         made["motivated"] if role == "pair" else None,
-        train_loader=loader(train_data, config.batch_size, shuffle_seed=config.seed),
-        eval_loader=loader(test_data, max(256, config.batch_size)),
+        train_loader=loader(train_data, config.batch_size, shuffle_seed=config.seed, workers=data.workers),
+        eval_loader=loader(test_data, max(256, config.batch_size), workers=data.workers),
         config=config,
         weights_map=found,
         output=output,

@@ -14,7 +14,10 @@ Precision = Literal["no", "bf16", "fp16"]
 NonFinitePolicy = Literal["stop", "skip", "rollback"]
 
 MAY_CHANGE = frozenset(
-    {"epochs", "save_every", "keep_checkpoints", "on_nonfinite", "verify", "output", "config", "overwrite", "resume"}
+    {
+        *("epochs", "save_every", "keep_checkpoints", "on_nonfinite", "verify", "in_memory", "workers"),
+        *("output", "config", "overwrite", "resume"),
+    }
 )
 """Options that a run may be resumed with other values of. With other epochs, the schedule is that of the new length."""
 

@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from seeking.conditions import Condition, Never, parse
-from seeking.errors import MISFITS, RunError, RunWarning, SeekingError
+from seeking.errors import MISFITS, LoadingError, RunError, RunWarning, SeekingError
 from seeking.matching import match
 from seeking.pair import Pair
 from seeking.training import checkpoint, run_state
@@ -289,6 +289,7 @@ class Trainer:
             SeekingError: the output folder cannot be written, or another program trains in it or has since this
                 trainer was made.
             RunError: a loss or a gradient stopped being finite; or the disk refuses what must be saved.
+            LoadingError: the next batch cannot be loaded; the run has been saved.
         """
         try:
             with stop_requests(self.accelerator.num_processes) as self._stop, warnings.catch_warnings():
@@ -307,6 +308,11 @@ class Trainer:
                     if self._stop.signal == signal.SIGTERM:
                         raise SystemExit(SAVED_BY_SIGTERM) from None
                     raise KeyboardInterrupt from None
+                except LoadingError as error:
+                    if not self.saver or self.accelerator.num_processes > 1:
+                        raise  # The others do not know, and saving needs all of them.
+                    self._save(weights={"last": tuple(self.learners)})
+                    raise LoadingError(f"{error}; the run is saved at step {self.step}, to be resumed") from error
         except Exception:
             with contextlib.suppress(RunError):
                 self._wait()  # What is being written may be all that is left.
