@@ -262,7 +262,8 @@ class Torture:
             if number % 2 and running(child):
                 resource.prlimit(child, resource.RLIMIT_FSIZE, before)
             found = ended(child)
-            assert found in (0, 1), output.with_suffix(".log").read_text()
+            # 120 is Python's own, where what is printed could not be written either.
+            assert found in (0, 1, 120), output.with_suffix(".log").read_text()
             self.after(tally, output)
             self.finish(tally, output)
         return tally

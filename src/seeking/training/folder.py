@@ -182,7 +182,9 @@ class RunFolder:
             )
         if path.exists():
             with path.open("rb+") as file:
-                file.truncate(file.read(size).rfind(b"\n") + 1)
+                start = max(0, min(there, size) - LONGEST_ROW)
+                file.seek(start)
+                file.truncate(start + file.read(min(there, size) - start).rfind(b"\n") + 1)
                 self._written = file.tell() if there >= size else file.seek(0, os.SEEK_END)
         return list(read_rows(path)) if path.exists() else []
 
