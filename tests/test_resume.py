@@ -584,6 +584,13 @@ def test_damaged_metrics(cut: int, tmp_path: Path) -> None:
     assert list(seeking.training.folder.read_rows(file)) == result.history
 
 
+def test_a_record_of_any_claimed_length_is_not_read_whole(tmp_path: Path) -> None:
+    make(output=tmp_path / "run", config=CONFIG).fit()
+    folder = RunFolder(tmp_path / "run", resume=True)
+    with folder, pytest.warns(RunWarning, match="rows are missing"):
+        assert len(folder.go_on({}, 2**62)) == 15
+
+
 def test_a_damaged_row_of_the_metrics_is_named(tmp_path: Path) -> None:
     output = tmp_path / "run"
     make(output=output, config=CONFIG).fit()

@@ -22,6 +22,7 @@ from seeking.training import Cost, Result, count_flops
 from seeking.weights_map import tensors
 
 CONFIG = TrainConfig(epochs=2, lr=0.05, condition="decrease:1")
+PLAIN = dataclasses.replace(CONFIG, precision="no", channels_last=False, fused=False)
 
 
 def images(count: int = 48, size: int = 8, classes: int = 4, seed: int = 0) -> Images:
@@ -98,7 +99,7 @@ def test_a_pair_that_is_never_motivated_is_ordinary_training_of_the_base() -> No
 def test_ordinary_training_is_a_plain_loop() -> None:
     base, _ = two_models()
     expected = two_models()[0]
-    config = dataclasses.replace(CONFIG, schedule="constant", weight_decay=0.0, optimizer="momentum")
+    config = dataclasses.replace(PLAIN, schedule="constant", weight_decay=0.0, optimizer="momentum")
     result = Trainer(base, train_loader=batches()["train_loader"], config=config).fit()
     optimizer = torch.optim.SGD(expected.parameters(), lr=0.05, momentum=0.9)
     data = batches()["train_loader"]
@@ -119,7 +120,7 @@ def test_ordinary_training_is_a_plain_loop() -> None:
 @pytest.mark.parametrize("norm", ["shared", "private", "recalibrated"])
 def test_the_motivated_loop_is_the_three_line_loop(norm: str, state: str) -> None:
     config = dataclasses.replace(
-        CONFIG, schedule="constant", weight_decay=0.0, optimizer="momentum", norm=norm, optimizer_state=state
+        PLAIN, schedule="constant", weight_decay=0.0, optimizer="momentum", norm=norm, optimizer_state=state
     )
     trainer, result = run(config, train_loader=batches()["train_loader"])
 

@@ -10,7 +10,8 @@ from seeking.pair import NormPolicy
 Timing = Literal["same", "next"]
 OptimizerState = Literal["separate", "shared"]
 ScheduleName = Literal["cosine", "onecycle", "step", "constant"]
-Precision = Literal["no", "bf16", "fp16"]
+Precision = Literal["auto", "no", "bf16", "fp16"]
+CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
 NonFinitePolicy = Literal["stop", "skip", "rollback"]
 
 MAY_CHANGE = frozenset(
@@ -60,8 +61,18 @@ class TrainConfig:
     accumulate: int = 1
     """Batches of the loader whose gradients are accumulated into one step; together they are one batch to the
     condition, the schedule and the motivated step."""
-    precision: Precision = "no"
-    """Mixed precision: no (float32), bf16 or fp16."""
+    precision: Precision = "auto"
+    """Mixed precision: no (float32), bf16, fp16, or auto: bf16 where the hardware multiplies matrices in it (GPUs since
+    Ampere, CPUs with AMX), else no."""
+    channels_last: bool = True
+    """Store the weights of convolutions with the channels last, where the models take it."""
+    fused: bool = True
+    """Optimizer steps in one kernel, where PyTorch has one for the optimizer."""
+    compile: CompileMode = "no"
+    """Compile both models: in torch.compile's default mode, with CUDA graphs (reduce-overhead), or with a search for
+    the fastest kernels (max-autotune)."""
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more work."""
     seed: int = 0
     """Of the weights, the order of the data, augmentation and conditions of chance."""
     save_every: str = "10m"

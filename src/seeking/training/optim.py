@@ -1,5 +1,6 @@
 """Optimizers and schedules by name."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,9 @@ from torch.optim.lr_scheduler import (
 from seeking.errors import MISFITS, SeekingError, unknown
 from seeking.training.config import TrainConfig
 
+FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
+"""Optimizers that PyTorch has in one kernel."""
+
 MakeOptimizer = Callable[[nn.Module], Optimizer]
 MakeSchedule = Callable[[Optimizer, int], LRScheduler]
 """From an optimizer and the number of batches of the whole run to a schedule that is stepped once a batch."""
@@ -35,10 +39,13 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     known = [str(name) for name in list_optimizers()]
     if config.optimizer not in known:
         raise unknown("optimizer", config.optimizer, known)
+    options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "momentum": config.momentum}
     try:
-        return create_optimizer_v2(
-            model, config.optimizer, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
-        )
+        made = create_optimizer_v2(model, config.optimizer, **options)
+        if config.fused and isinstance(made, FUSED):
+            with contextlib.suppress(RuntimeError):  # For parameters that its kernel does not take.
+                made = create_optimizer_v2(model, config.optimizer, fused=True, **options)
+        return made
     except (TypeError, ValueError, AssertionError, RuntimeError, ImportError) as error:
         raise SeekingError(f"optimizer {config.optimizer} cannot be made: {error}") from error
 
@@ -83,7 +90,8 @@ def check_shareable(make: MakeOptimizer) -> None:
 
 
 def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Load an optimizer's state exactly: torch's own way rounds it to the dtype of the parameters.
+    """Load an optimizer's state exactly: torch's own way rounds it to the dtype of the parameters, and takes the
+    layout of what is loaded instead of theirs, by which sums round differently.
 
     Raises:
         SeekingError: it is the state of another optimizer.
@@ -92,12 +100,31 @@ def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         optimizer.load_state_dict(dict(state))
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for number, saved in state["state"].items():
-            own = optimizer.state[parameters[number]]
+            parameter = parameters[number]
+            own = optimizer.state[parameter]
             for slot, value in saved.items():
-                if isinstance(value, Tensor) and own[slot].dtype != value.dtype:
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    own[slot] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+                elif isinstance(value, Tensor) and own[slot].dtype != value.dtype:
                     own[slot] = value.to(own[slot].device)
     except MISFITS as error:
         raise SeekingError(f"the state of another optimizer ({type(error).__name__}: {error})") from error
+
+
+def skips_by_itself(optimizer: Optimizer) -> bool:
+    """Whether ``step_if_finite`` can be used. (A first step that is skipped would leave momentum undefined.)"""
+    fused = isinstance(optimizer, FUSED) and all(group.get("fused") for group in optimizer.param_groups)
+    return fused and len(optimizer.state) > 0
+
+
+def step_if_finite(optimizer: Optimizer, norm: Tensor) -> None:
+    """A step that the device does not take if the norm of the gradient is not finite; the host need not know.
+
+    It is how torch's own gradient scaler skips the steps of fused optimizers.
+    """
+    optimizer.grad_scale, optimizer.found_inf = None, (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+    optimizer.step()
+    del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
 
 
 def inner(optimizer: Optimizer) -> Optimizer:

@@ -40,10 +40,14 @@ from seeking.training.optim import (
     inner,
     make_optimizer,
     make_schedule,
+    skips_by_itself,
+    step_if_finite,
 )
 from seeking.training.random_state import RandomState
+from seeking.training.reading import Reading
 from seeking.training.recalibrate import recalibrate
 from seeking.training.saving import Saver
+from seeking.training.speed import checkpoint_activations, compile_in_place, precision, to_channels_last
 from seeking.training.stopping import SAVED_BY_SIGTERM, Stopped, StopRequest, stop_requests
 from seeking.verify import verify
 from seeking.weights_map import WeightsMap, tensors_in
@@ -208,11 +212,17 @@ class Trainer:
             weights_map = WeightsMap.from_dict(saved["map"])
 
         device = self.accelerator.device
-        base.to(device)
         (batch,) = self._peek(self.train_loader, 1)
+        models = {"base": base} if motivated is None else {"base": base, "motivated": motivated}
+        for name, module in models.items():
+            module.to(device)
+            if config.checkpoint_activations:
+                checkpoint_activations(module, name)
+        if config.channels_last:
+            with torch.no_grad(), RandomState(device, *models.values(), loss_fn).preserved():
+                to_channels_last(tuple(models.values()), lambda module: self.loss_fn(module.eval(), batch))
         self.pair = None
         if motivated is not None:
-            motivated.to(device)
             if weights_map is None:
                 inputs, forward = self._judged(batch)
                 weights_map = match(base, motivated, batch=inputs, forward=forward)
@@ -231,11 +241,12 @@ class Trainer:
             made = optimizer(module) if optimizer else make_optimizer(module, config)
             steps = config.epochs * self.epoch_length
             scheduled = schedule(made, steps) if schedule else make_schedule(made, config, steps)
-            return Learner(name, module, self.accelerator.prepare(module), self.accelerator.prepare(made), scheduled)
+            model = self.accelerator.prepare(module)
+            if config.compile != "no":
+                compile_in_place(model, config.compile)
+            return Learner(name, module, model, self.accelerator.prepare(made), scheduled)
 
-        self.learners = {"base": learner("base", base)}
-        if motivated is not None:
-            self.learners["motivated"] = learner("motivated", motivated)
+        self.learners = {name: learner(name, module) for name, module in models.items()}
 
         self.epoch = self.step = 0
         self.place = 0
@@ -251,12 +262,17 @@ class Trainer:
         self.epoch_random = self.random.capture()
         """The random states at the beginning of this epoch."""
         self._row: Row = {}
+        self._rows: list[Row] = []
+        # On a GPU the host runs ahead: it does not wait for the gradient norm before the step, but the step for it.
+        self._deferred = device.type == "cuda" and self.accelerator.scaler is None
         self._failed: Learner | None = None
         self._stop = StopRequest()
         self._asked = {"stop": False, "save": False}
         self._begun = False
         self._resumed_bytes: int | None = None
         self._resumed_step = -1
+        self._stepped: set[str] = set()
+        """Models that have taken a step since the run was resumed."""
         if saved and self.folder:
             try:
                 run_state.give_back(self, saved)
@@ -336,7 +352,7 @@ class Trainer:
         try:
             self.train_epoch()
         except MISFITS as error:
-            if not self.folder or self.step != self._resumed_step:
+            if not self.folder or self._resumed_step < 0 or self._stepped == self.learners.keys():
                 raise
             raise SeekingError(
                 f"{self.folder.path}: the first step after resuming fails ({type(error).__name__}: {error})"
@@ -467,31 +483,39 @@ class Trainer:
             last = number == len(batches)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(learner.model):
                 loss = self.loss_fn(learner.model, batch) / len(batches)
+                total += loss.detach()
+                reading = self._read(total) if last else None
                 self.accelerator.backward(loss)
-            total += loss.detach()
-        mean, norm = self._read(total, self._gradient_norm(learner))
-        # Before the step: what is wrong must not get into the weights. (Gradients that overflow under fp16 scaling
-        # are the scaler's matter.)
-        if math.isfinite(mean) and (math.isfinite(norm) or self.accelerator.scaler is not None):
-            learner.optimizer.step()
-            learner.failures = 0
+        norm = self._gradient_norm(learner)
+        mean = self._agreed(reading)
+        # What is wrong must not get into the weights. (Gradients that overflow under fp16 scaling are the scaler's
+        # matter.)
+        measured: float | Reading
+        if math.isfinite(mean) and self._deferred and skips_by_itself(inner(learner.optimizer)):
+            step_if_finite(inner(learner.optimizer), norm)
+            measured = Reading(norm.reshape(1))
         else:
-            learner.give_back_buffers()
-            if self.accelerator.scaler is not None:  # It has unscaled the gradients, and waits for a step.
-                self.accelerator.scaler.update(self.accelerator.scaler.get_scale())
-            self._not_finite(learner, mean, norm)
+            measured = float(norm)
+            if math.isfinite(mean) and (math.isfinite(measured) or self.accelerator.scaler is not None):
+                learner.optimizer.step()
+            else:
+                learner.give_back_buffers()
+                if self.accelerator.scaler is not None:  # It has unscaled the gradients, and waits for a step.
+                    self.accelerator.scaler.update(self.accelerator.scaler.get_scale())
+                self._not_finite(learner, self.step, mean, measured)
         learner.optimizer.zero_grad()
+        self._stepped.add(learner.name)
         learner.seconds += time.perf_counter() - start
 
         samples = sum(map(_samples, batches)) * self.accelerator.num_processes
         if learner.name == "base":
             self.cost.batches += 1
             self.cost.samples += samples
-            self._row = {"loss": mean, "grad_norm": norm, "lr": self._learning_rate}
+            self._row = {"loss": mean, "grad_norm": measured, "lr": self._learning_rate}
         else:
             self.cost.motivated_batches += 1
             self.cost.motivated_samples += samples
-            self._row |= {"motivated_loss": mean, "motivated_grad_norm": norm}
+            self._row |= {"motivated_loss": mean, "motivated_grad_norm": measured}
         return mean
 
     def _gradient_norm(self, learner: Learner) -> Tensor:
@@ -503,17 +527,24 @@ class Trainer:
             clip_grads_with_norm_(learner.model.parameters(), self.config.clip_grad, norm)
         return norm
 
-    def _read(self, loss: Tensor, norm: Tensor) -> tuple[float, float]:
-        """Read a step's loss and gradient norm; several processes agree here on the loss and on what comes next."""
-        save = bool(self.saver and self.saver.due(self.step + 1))
-        self._asked = {"stop": self._stop.signal is not None, "save": save}
-        measured = torch.stack([loss, norm.to(loss)])
+    def _read(self, loss: Tensor) -> Reading:
+        """Begin to read a step's loss, and whether any process has been asked to stop or to save."""
+        self._asked = {
+            "stop": self._stop.signal is not None,
+            "save": bool(self.saver and self.saver.due(self.step + 1)),
+        }
+        numbers = loss.reshape(1)
         if self.accelerator.num_processes > 1:
-            asked = torch.tensor([float(value) for value in self._asked.values()], device=loss.device)
-            measured = self.accelerator.reduce(torch.cat([measured, asked]), "mean")
-            self._asked = dict(zip(self._asked, (measured[2:] > 0).tolist(), strict=True))
-        read_loss, read_norm = measured[:2].tolist()
-        return read_loss, read_norm
+            numbers = torch.cat([numbers, torch.tensor([*map(float, self._asked.values())], device=loss.device)])
+        return Reading(numbers, self.accelerator.num_processes)
+
+    def _agreed(self, reading: Reading | None) -> float:
+        """The mean of the loss over all processes, which agree here on what comes next."""
+        assert reading
+        loss, *asked = reading.get()
+        if asked:
+            self._asked = {name: value > 0 for name, value in zip(self._asked, asked, strict=True)}
+        return loss / int(self.accelerator.num_processes)
 
     @property
     def _learning_rate(self) -> float:
@@ -527,7 +558,8 @@ class Trainer:
 
     def _advance(self) -> None:
         """Close a batch: both schedules go on, whichever models were trained on it."""
-        row = {"kind": "step", "epoch": self.epoch, "step": self.step, **self._row}
+        self._rows.append({"kind": "step", "epoch": self.epoch, "step": self.step, **self._row})
+        self._settle(leave=1)
         if self._failed and self.config.on_nonfinite == "rollback":
             self._roll_back(self._failed)
         self._failed = None
@@ -535,11 +567,30 @@ class Trainer:
             learner.schedule.step()
         self.step += 1
         self.place += 1
-        self._emit(row)
+        if not self._deferred:
+            self._settle()
         if self._asked["save"]:
             self._asked["save"] = False
             self._save()
         self._stop_if_asked(agreed=True)
+
+    def _settle(self, leave: int = 0) -> None:
+        """Close the record of all steps but the latest few, whose gradient norms may still be on their way."""
+        while len(self._rows) > leave:
+            row = self._rows.pop(0)
+            for learner in self.learners.values():
+                prefix = "" if learner.name == "base" else "motivated_"
+                if f"{prefix}loss" not in row:
+                    continue
+                loss, norm = row[f"{prefix}loss"], row[f"{prefix}grad_norm"]
+                if isinstance(norm, Reading):
+                    (norm,) = norm.get()
+                    row[f"{prefix}grad_norm"] = norm
+                    if not math.isfinite(norm):
+                        self._not_finite(learner, row["step"], loss, norm)
+                if math.isfinite(loss) and (math.isfinite(norm) or self.accelerator.scaler is not None):
+                    learner.failures = 0
+            self._emit(row)
 
     def _stop_if_asked(self, agreed: bool = False) -> None:
         """Unwind if any process has been asked to stop, which all must do at the same place."""
@@ -552,6 +603,7 @@ class Trainer:
 
     def _evaluate(self) -> list[str]:
         """Measure both models; the names of those that have never been better."""
+        self._settle()
         recalibrated = 0
         with self.random.preserved():
             for name, learner in self.learners.items():
@@ -618,17 +670,17 @@ class Trainer:
         inputs, labels = batch
         return F.cross_entropy(model(inputs), labels, label_smoothing=self.config.label_smoothing)
 
-    def _not_finite(self, learner: Learner, loss: float, norm: float) -> None:
+    def _not_finite(self, learner: Learner, step: int, loss: float, norm: float) -> None:
         """Do as ``on_nonfinite`` says with a step whose loss or gradient is not finite; it is not taken in any case."""
         learner.failures += 1
         self._failed = learner
         what = f"loss became {loss}" if not math.isfinite(loss) else f"gradient has the norm {norm}"
-        text = f"the {learner.name} model's {what} at step {self.step} (epoch {self.epoch + 1}, learning rate "
+        text = f"the {learner.name} model's {what} at step {step} (epoch {self.epoch + 1}, learning rate "
         text += f"{self._learning_rate:.3g})"
         if self.config.on_nonfinite == "stop" or learner.failures >= MOST_FAILURES:
             raise RunError(f"{text}{self._post_mortem(learner)}")
         done = {"skip": "its step on this batch is skipped", "rollback": "both models are rolled back"}
-        self._emit({"kind": "nonfinite", "step": self.step, "model": learner.name, "action": self.config.on_nonfinite})
+        self._emit({"kind": "nonfinite", "step": step, "model": learner.name, "action": self.config.on_nonfinite})
         warnings.warn(f"{text}; {done[self.config.on_nonfinite]}", RunWarning, stacklevel=2)
 
     def _post_mortem(self, learner: Learner) -> str:
@@ -660,6 +712,7 @@ class Trainer:
         Args:
             weights: files of weights to write, too: ``last`` and ``best``, each for these models.
         """
+        self._settle()
         if not self.folder:
             return
         with contextlib.ExitStack() as stack:
@@ -704,16 +757,17 @@ class Trainer:
             listener(row)
 
 
-def _accelerator(precision: str) -> Accelerator:
-    if is_initialized() and AcceleratorState().mixed_precision != precision:
-        # An earlier trainer of this process has set another precision for good.
-        AcceleratorState._reset_state()
+def _accelerator(asked: str) -> Accelerator:
     # Told that there is nothing but CPUs, accelerate makes one run of several processes on them, else it would not.
     cpu = not torch.accelerator.is_available()
+    mixed = precision(asked, PartialState(cpu=cpu).device)
+    if is_initialized() and AcceleratorState().mixed_precision != mixed:
+        # An earlier trainer of this process has set another precision for good.
+        AcceleratorState._reset_state()
     # One batch of the loader is one batch of the run, however many processes share it. A single process takes loaders
     # that come without a batch size, too.
     loading = DataLoaderConfiguration(split_batches=PartialState(cpu=cpu).num_processes > 1)
-    return Accelerator(mixed_precision=precision, cpu=cpu, dataloader_config=loading)
+    return Accelerator(mixed_precision=mixed, cpu=cpu, dataloader_config=loading)
 
 
 def _samples(batch: Any) -> int:

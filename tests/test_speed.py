@@ -1,0 +1,190 @@
+"""Accelerations change no more than they must."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_nonfinite import finite, poisoned
+from test_trainer import CONFIG, PLAIN, batches, run, steps, two_models
+from torch import Tensor, nn
+
+from seeking import RunError, SeekingError, Trainer
+from seeking.errors import RunWarning
+from seeking.training import speed
+from seeking.training.reading import Reading
+from seeking.weights_map import tensors
+
+
+def test_the_accelerated_run_is_the_accelerated_hand_written_loop() -> None:
+    config = dataclasses.replace(CONFIG, schedule="constant", weight_decay=0.0, optimizer="momentum", precision="bf16")
+    base, expected = two_models()[0], two_models()[0].to(memory_format=torch.channels_last)
+    result = Trainer(base, train_loader=batches()["train_loader"], config=config).fit()
+    optimizer = torch.optim.SGD(expected.parameters(), lr=0.05, momentum=0.9, fused=True)
+    data = batches()["train_loader"]
+    losses = []
+    for epoch in range(2):
+        data.sampler.set_epoch(epoch)
+        for x, y in data:
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = expected(x)
+            loss = F.cross_entropy(logits.float(), y)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+    assert [row["loss"] for row in steps(result)] == losses
+    assert all(torch.equal(t, tensors(base)[n]) for n, t in tensors(expected).items())
+
+
+@pytest.mark.parametrize(
+    "change", [{"channels_last": True}, {"fused": True}, {"compile": "default"}], ids=lambda change: next(iter(change))
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_they_round_differently_and_no_more(change: dict[str, Any]) -> None:
+    (plain, first), (fast, second) = (
+        run(dataclasses.replace(PLAIN, condition="every:2", **more)) for more in ({}, change)
+    )
+    for one, other in zip(steps(first), steps(second), strict=True):
+        assert one.keys() == other.keys()
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+    for role, learner in plain.learners.items():
+        theirs = tensors(fast.learners[role].module)
+        for name, tensor in tensors(learner.module).items():
+            torch.testing.assert_close(tensor, theirs[name], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_switching_between_the_models_compiles_nothing_anew() -> None:
+    """Each model once for training, and once for each shape that is evaluated."""
+    graphs: list[int] = []
+
+    def listen(row: dict[str, Any]) -> None:
+        if row["kind"] == "eval":
+            graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    trainer, result = run(
+        dataclasses.replace(CONFIG, condition="every:2", epochs=4, compile="default"), listeners=[listen]
+    )
+    assert result.cost.motivated_batches == 12
+    assert all(learner.model._compiled_call_impl is not None for learner in trainer.learners.values())
+    assert graphs[0] > 2
+    assert len(set(graphs)) == 1
+
+
+def test_a_model_that_cannot_be_compiled_runs_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise torch._dynamo.exc.InternalTorchDynamoError("no compiler\nand so on")
+
+    def compile_nothing(self: nn.Module, **options: Any) -> None:
+        self._compiled_call_impl = refuse
+
+    monkeypatch.setattr(nn.Module, "compile", compile_nothing)
+    with pytest.warns(RunWarning, match=r"ResNet cannot be compiled \(no compiler\) and runs uncompiled") as warned:
+        _, result = run(dataclasses.replace(CONFIG, compile="default"))
+    assert len(warned) == 2
+    assert result.history == run()[1].history
+
+
+class Viewing(nn.Module):
+    """Refuses tensors whose channels are last."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(3, width, 3), nn.Linear(36 * width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).relu()
+        return self.out(x.view(len(x), -1))
+
+
+def test_a_model_that_refuses_channels_last_keeps_them_first() -> None:
+    with pytest.warns(RunWarning, match="Viewing does not take tensors whose channels are last .*view"):
+        trainer = Trainer(Viewing(4), Viewing(6), **batches(), config=dataclasses.replace(CONFIG, verify=False))
+    assert all(learner.module.conv.weight.is_contiguous() for learner in trainer.learners.values())
+    assert len(steps(trainer.fit())) == 12
+    trainer, _ = run()
+    weight = trainer.pair.base.layer1[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_checkpointed_activations_give_the_same_gradients() -> None:
+    from seeking.models import create
+
+    options = {"img_size": 8, "patch_size": 4, "num_classes": 4}
+    found = []
+    for checkpoint_activations in (False, True):
+        torch.manual_seed(0)
+        models = [create(name, **options, depth=2) for name in ("vit_tiny_patch16_224", "vit_small_patch16_224")]
+        config = dataclasses.replace(PLAIN, checkpoint_activations=checkpoint_activations)
+        found.append(Trainer(*models, **batches(), config=config).fit())
+    assert found[0].history == found[1].history
+    assert found[1].cost.base_flops > found[0].cost.base_flops
+    with pytest.raises(SeekingError, match=r"the base model \(Viewing\) has neither .* turn"):
+        Trainer(Viewing(4), **batches(), config=config)
+
+
+def test_precision_that_the_hardware_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    with pytest.raises(SeekingError, match="precision is fp16, which needs an accelerator"):
+        run(dataclasses.replace(CONFIG, precision="fp16"))
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert speed.precision("auto", cpu) == "no"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert speed.precision("auto", cpu) == "bf16"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    assert speed.precision("auto", torch.device("cuda")) == "no"
+    with pytest.raises(SeekingError, match="precision is bf16, which Tesla T4 does not have; use fp16 or no"):
+        speed.precision("bf16", torch.device("cuda"))
+
+
+def deferring(trainer: Trainer) -> Trainer:
+    """As on a GPU, where the gradient's norm is read when the next step is under way."""
+    trainer._deferred = True
+    return trainer
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lion"])
+@pytest.mark.parametrize("on", ["same", "next"])
+def test_the_same_run_whether_the_host_waits_or_runs_ahead(optimizer: str, on: str, tmp_path: Path) -> None:
+    results = []
+    for change in (lambda trainer: trainer, deferring):
+        config = dataclasses.replace(CONFIG, optimizer=optimizer, on=on, lr=0.01, save_every="2", precision="no")
+        output = tmp_path / str(len(results))
+        trainer = change(Trainer(*two_models(), **batches(padding=1), config=config, output=output))
+        results.append((trainer, trainer.fit(), (output / "metrics.jsonl").read_text()))
+    assert results[0][1].history == results[1][1].history
+    assert results[0][2] == results[1][2]
+    assert results[0][1].cost.motivated_batches > 0
+
+
+@pytest.mark.parametrize("model", ["base", "motivated"])
+@pytest.mark.parametrize("on", ["stop", "skip", "rollback"])
+def test_a_gradient_gone_wrong_is_not_taken_though_the_host_runs_ahead(model: str, on: str, tmp_path: Path) -> None:
+    changes = {"on_nonfinite": on, "epochs": 3}
+    trainer = deferring(poisoned("gradient", model, (9,), output=tmp_path / "run", changes=changes))
+    if on == "stop":
+        with pytest.raises(RunError, match=f"the {model} model's gradient has the norm (nan|inf) at step 9"):
+            trainer.fit()
+        assert trainer.step in (9, 10, 11)
+    else:
+        with pytest.warns(RunWarning, match=f"the {model} model's gradient has the norm (nan|inf) at step 9"):
+            assert len(steps(trainer.fit())) == 18
+    assert finite(trainer)
+
+
+def test_a_run_that_is_always_wrong_is_given_up_though_the_host_runs_ahead(tmp_path: Path) -> None:
+    trainer = deferring(
+        poisoned("gradient", "base", tuple(range(6, 99)), changes={"on_nonfinite": "skip", "epochs": 9})
+    )
+    with pytest.warns(RunWarning), pytest.raises(RunError, match="after 9 such steps in a row"):
+        trainer.fit()
+
+
+def test_reading_gives_the_numbers() -> None:
+    assert Reading(torch.tensor([1.5, 2.0])).get() == [1.5, 2.0]
