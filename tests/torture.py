@@ -85,7 +85,8 @@ def program(output: Path, *more: str, epochs: int = 4, inside: Callable[[], None
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         os._exit(code if isinstance(code, int) else 99)
 
 
@@ -262,8 +263,7 @@ class Torture:
             if number % 2 and running(child):
                 resource.prlimit(child, resource.RLIMIT_FSIZE, before)
             found = ended(child)
-            # 120 is Python's own, where what is printed could not be written either.
-            assert found in (0, 1, 120), output.with_suffix(".log").read_text()
+            assert found in (0, 1), (found, output.with_suffix(".log").read_text())
             self.after(tally, output)
             self.finish(tally, output)
         return tally

@@ -34,7 +34,7 @@ from seeking.matching import MatchWarning
 from seeking.models import input_shape
 from seeking.options import flags, flags_of_run
 from seeking.report.folder import describe
-from seeking.report.progress import progress
+from seeking.report.progress import progress, unfailing_output
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, terminal
 from seeking.training import RunFolder
 from seeking.transfer import Extra, embed, extract
@@ -317,6 +317,11 @@ def _keyword_arguments(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program: gives its exit code."""
+    with unfailing_output():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(__doc__.splitlines()[0].replace("``", "") + "\n")

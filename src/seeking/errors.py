@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
+MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, AssertionError)
 """What comes out of code that meets values of another kind than it is made for, such as those of another run."""
 
 

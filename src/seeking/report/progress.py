@@ -1,7 +1,9 @@
 """The progress of a run on the terminal."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -9,6 +11,35 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from seeking.training.trainer import Listener, Row
 
 SMOOTHING = 0.95
+
+
+class _Unfailing:
+    """A stream that can be written to whatever becomes of it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def unfailing_output() -> Iterator[None]:
+    """Inside, that nothing can be printed, since the disk that takes it is full, is no reason to end a run."""
+    with (
+        contextlib.redirect_stdout(_Unfailing(sys.stdout)),
+        contextlib.redirect_stderr(_Unfailing(sys.stderr)),
+    ):
+        yield
 
 
 @contextlib.contextmanager

@@ -96,8 +96,13 @@ def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     Raises:
         SeekingError: it is the state of another optimizer.
     """
+    switches = [{k: v for k, v in group.items() if isinstance(v, bool)} for group in optimizer.param_groups]
     try:
         optimizer.load_state_dict(dict(state))
+        for group, ours in zip(optimizer.param_groups, switches, strict=True):
+            for key, value in ours.items():
+                if group[key] is not value:
+                    raise ValueError(f"{key} was {group[key]!r} and is {value} now")
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for number, saved in state["state"].items():
             parameter = parameters[number]
