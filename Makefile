@@ -15,7 +15,10 @@ test: .venv/installed
 
 benchmark: .venv/installed
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/accelerations.py
 	$(BIN)/python benchmarks/sync.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/input.py
 	$(BIN)/python benchmarks/derive.py
 	$(BIN)/python benchmarks/checkpoint.py
 

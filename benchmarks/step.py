@@ -23,6 +23,7 @@ PAIRS = {
     "resnet8 in resnet14": ("resnet8", "resnet14", {}, 32),
     "resnet20 in resnet32": ("resnet20", "resnet32", {}, 64),
     "vit_tiny in vit_small": ("vit_tiny_patch16_224", "vit_small_patch16_224", VIT, 16),
+    "vit_small in vit_base": ("vit_small_patch16_224", "vit_base_patch16_224", {"img_size": 32, "patch_size": 8}, 16),
 }
 
 
@@ -55,7 +56,15 @@ def bare(models: list[nn.Module], batches: DataLoader[tuple[Tensor, Tensor]]) ->
 
 def motivated(models: list[nn.Module], batches: DataLoader[tuple[Tensor, Tensor]]) -> Callable[[], None]:
     """The trainer's own epoch with the same steps."""
-    config = TrainConfig(condition="every:6", lr=0.01, weight_decay=0.0, schedule="constant")
+    config = TrainConfig(
+        condition="every:6",
+        lr=0.01,
+        weight_decay=0.0,
+        schedule="constant",
+        precision="no",
+        channels_last=False,
+        fused=False,
+    )
     trainer = Trainer(models[0], models[1], train_loader=batches, config=config)
 
     def epoch() -> None:

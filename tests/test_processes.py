@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from seeking.training import checkpoint
 
@@ -24,8 +26,13 @@ OPTIONS = [
         "2",
         "--condition",
         "decrease:1",
+        "--precision",
+        "no",
     ),
 ]
+
+
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 def train(output: Path, launcher: list[str], *more: str) -> list[dict[str, float]]:
@@ -34,6 +41,27 @@ def train(output: Path, launcher: list[str], *more: str) -> list[dict[str, float
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("Picture:") == 1, "one process speaks"
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
+    """Over 50 steps, for tied and sliced pairs and every condition."""
+    script = str(Path(__file__).with_name("two_processes.py"))
+    for name, launcher in (("one", []), ("two", TWO)):
+        (tmp_path / name).mkdir()
+        command = [sys.executable, *launcher, script, str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+    files = sorted((tmp_path / "one").glob("*.safetensors"))
+    assert len(files) == 18
+    for path in files:
+        (case, one), (_, two) = (
+            json.loads((tmp_path / name / f"{path.stem}.json").read_text()) for name in ("one", "two")
+        )
+        assert [row.keys() for row in one] == [row.keys() for row in two], f"{case}: the same batches are motivated"
+        assert len(one) == 50
+        theirs = load_file(tmp_path / "two" / path.name)
+        for name, tensor in load_file(path).items():
+            torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-6, msg=lambda m: f"{case} {name}: {m}")  # noqa: B023
 
 
 def test_two_processes_take_the_steps_and_decisions_of_one(tmp_path: Path) -> None:
@@ -46,9 +74,6 @@ def test_two_processes_take_the_steps_and_decisions_of_one(tmp_path: Path) -> No
             assert one.get(key, 0) == pytest.approx(two.get(key, 0), rel=1e-3)
     for model in ("base", "motivated"):
         assert alone[-1][model] == pytest.approx(together[-1][model], rel=1e-2)
-
-
-TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 def test_a_run_goes_on_in_another_number_of_processes(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def regression(batch_size: int, accumulate: int = 1, **changes: Any) -> tuple[Tr
         train_loader=DataLoader(rows, batch_size=batch_size),
         eval_loader=DataLoader(rows, batch_size=40),
         loss_fn=regression_loss,
-        config=TrainConfig(epochs=3, lr=0.05, accumulate=accumulate, **{"condition": "every:3", **changes}),
+        config=dataclasses.replace(PLAIN, epochs=3, accumulate=accumulate, **{"condition": "every:3", **changes}),
     )
     return trainer, trainer.fit()
 

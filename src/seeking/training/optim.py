@@ -28,8 +28,9 @@ MakeSchedule = Callable[[Optimizer, int], LRScheduler]
 """From an optimizer and the number of batches of the whole run to a schedule that is stepped once a batch."""
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """Any of timm's optimizers; no weight decay on biases and other vectors.
+def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> Optimizer:
+    """Any of timm's optimizers, fused if that is wanted and there is such a kernel; no weight decay on biases and other
+    vectors.
 
     Raises:
         SeekingError: no such optimizer, or it refuses its arguments.
@@ -42,7 +43,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "momentum": config.momentum}
     try:
         made = create_optimizer_v2(model, config.optimizer, **options)
-        if config.fused and isinstance(made, FUSED):
+        if fused and isinstance(made, FUSED):
             with contextlib.suppress(RuntimeError):  # For parameters that its kernel does not take.
                 made = create_optimizer_v2(model, config.optimizer, fused=True, **options)
         return made

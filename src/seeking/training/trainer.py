@@ -179,7 +179,7 @@ class Trainer:
         accelerator: Accelerator | None = None,
     ) -> None:
         self.config = config = config or TrainConfig()
-        self.accelerator = accelerator or _accelerator(config.precision)
+        self.accelerator = accelerator or _accelerator(config)
         try:
             batches = len(train_loader)
         except TypeError as error:
@@ -230,15 +230,19 @@ class Trainer:
         self.condition = condition or (parse(config.condition, config.seed) if self.pair else Never())
 
         if config.optimizer_state == "shared":
-            check_shareable(optimizer or (lambda module: make_optimizer(module, config)))
+            check_shareable(optimizer or (lambda module: make_optimizer(module, config, fused=False)))
         # Before accelerate patches mixed precision into the models: the proof is one of full precision. A run that is
         # resumed has passed it.
         self.cost = Cost(base_flops=0) if saved else self._prove(base, motivated, batch)
 
         self.own_schedule = schedule is not None
 
+        # PyTorch's kernel for momentum expects all parameters of a model to have it, or none, and leaves it undefined
+        # where the scaler skips the first step.
+        fused = config.fused and self.accelerator.scaler is None and config.optimizer_state == "separate"
+
         def learner(name: str, module: nn.Module) -> Learner:
-            made = optimizer(module) if optimizer else make_optimizer(module, config)
+            made = optimizer(module) if optimizer else make_optimizer(module, config, fused)
             steps = config.epochs * self.epoch_length
             scheduled = schedule(made, steps) if schedule else make_schedule(made, config, steps)
             model = self.accelerator.prepare(module)
@@ -396,7 +400,8 @@ class Trainer:
         if self.saver:
             self.saver.folder.create(run_state.options(self), self.pair.map if self.pair else None)
         self._emit(start)
-        self._save()  # What cannot be saved is found now.
+        self._save()
+        self._wait()  # What cannot be saved is found now; and there is always a checkpoint to go back to.
 
     def _read_best(self) -> None:
         """Which weights are the best so far, by the files that hold them."""
@@ -757,16 +762,22 @@ class Trainer:
             listener(row)
 
 
-def _accelerator(asked: str) -> Accelerator:
+def _accelerator(config: TrainConfig) -> Accelerator:
     # Told that there is nothing but CPUs, accelerate makes one run of several processes on them, else it would not.
     cpu = not torch.accelerator.is_available()
-    mixed = precision(asked, PartialState(cpu=cpu).device)
+    mixed = precision(config.precision, PartialState(cpu=cpu).device)
     if is_initialized() and AcceleratorState().mixed_precision != mixed:
         # An earlier trainer of this process has set another precision for good.
         AcceleratorState._reset_state()
     # One batch of the loader is one batch of the run, however many processes share it. A single process takes loaders
     # that come without a batch size, too.
-    loading = DataLoaderConfiguration(split_batches=PartialState(cpu=cpu).num_processes > 1)
+    # Loaders that shuffle do so by the seed and the epoch, in any number of processes; neighbouring seeds must not give
+    # each other's epochs.
+    loading = DataLoaderConfiguration(
+        split_batches=PartialState(cpu=cpu).num_processes > 1,
+        use_seedable_sampler=True,
+        data_seed=config.seed * 1_000_003,
+    )
     return Accelerator(mixed_precision=mixed, cpu=cpu, dataloader_config=loading)
 
 

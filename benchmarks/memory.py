@@ -1,0 +1,71 @@
+"""Memory of parameters, gradients, buffers and optimizer states of a pair, over that of the larger model trained alone.
+
+Counts every storage that lives right after a motivated step's backward pass, once; activations are gone by then.
+
+    python benchmarks/memory.py
+"""
+
+import argparse
+import gc
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from seeking.models import create
+from seeking.training import TrainConfig, Trainer
+
+VIT = {"img_size": 32, "patch_size": 8}
+PAIRS: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] = {
+    "depth only: vit_small, 6 of 12 blocks": (
+        ("vit_small_patch16_224", {**VIT, "depth": 6}),
+        ("vit_small_patch16_224", VIT),
+    ),
+    "depth only: resnet20 in resnet32": (("resnet20", {}), ("resnet32", {})),
+    "sliced: vit_tiny in vit_small": (("vit_tiny_patch16_224", VIT), ("vit_small_patch16_224", VIT)),
+}
+
+
+def living() -> int:
+    """Bytes of all tensors' storages."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Looking at some objects warns.
+        tensors = [thing for thing in gc.get_objects() if isinstance(thing, Tensor)]
+    tensors += [tensor.grad for tensor in tensors if tensor.is_leaf and tensor.grad is not None]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def peak(models: list[nn.Module], state: str) -> int:
+    """The most that lives at the end of any backward pass of a run, without data and activations."""
+    torch.manual_seed(0)
+    data = TensorDataset(torch.randn(8, 3, 32, 32), torch.arange(8) % 10)
+    before = living() - sum(p.untyped_storage().nbytes() for m in models for p in [*m.parameters(), *m.buffers()])
+    config = TrainConfig(epochs=1, condition="always", optimizer="adamw", optimizer_state=state, verify=False)  # type: ignore[arg-type]
+    trainer = Trainer(*models, train_loader=DataLoader(data, 2), config=config)
+    found: list[int] = []
+    measure = trainer._gradient_norm
+
+    def measured(learner: Any) -> Tensor:
+        gc.collect()
+        found.append(living() - before)
+        return measure(learner)
+
+    trainer._gradient_norm = measured  # type: ignore[method-assign]
+    trainer.fit()
+    return max(found)
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    for title, sizes in PAIRS.items():
+        made = [lambda name=name, options=options: create(name, num_classes=10, **options) for name, options in sizes]
+        alone = peak([made[1]()], "separate")
+        for state in ("shared", "separate"):
+            pair = peak([one() for one in made], state)
+            print(f"{title}, optimizer state {state}: {pair / alone:.3f} of the larger model alone", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Trains pairs by every condition, alone or as one of several processes, and writes what came out (test_processes.py).
+
+python tests/two_processes.py FOLDER
+torchrun --nproc-per-node 2 tests/two_processes.py FOLDER
+"""
+
+import itertools
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from seeking import TrainConfig, Trainer
+from seeking.weights_map import tensors
+
+CONDITIONS = ["decrease:2", "random:0.4", "matched(decrease:1)", "every:3", "after:20", "always", "never"]
+CONDITIONS += ["~decrease:1 & (every:2 | random:0.3)"]
+PAIRS = {"tied": ((8, 1), (8, 2)), "sliced": ((8, 1), (12, 2))}
+
+
+class Residual(nn.Module):
+    """Blocks around an identity, normalised by the sample: the mean over a batch is the mean over its parts."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, width, 3, padding=1)
+        self.blocks = nn.Sequential(*(Block(width) for _ in range(depth)))
+        self.head = nn.Linear(width, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.stem(x)).mean(dim=(2, 3)))
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.outer(F.gelu(self.inner(x)))
+
+
+def train(pair: str, condition: str, on: str, shared: str) -> Trainer:
+    torch.manual_seed(0)
+    x = torch.randn(200, 1, 6, 6)
+    data = TensorDataset(x, (x.mean(dim=(1, 2, 3)) * 6).round().long() % 5)
+    config = TrainConfig(
+        epochs=2, lr=0.05, condition=condition, on=on, optimizer_state=shared, precision="no", clip_grad=5.0
+    )
+    models = [Residual(*size) for size in PAIRS[pair]]
+    trainer = Trainer(*models, train_loader=DataLoader(data, 8, shuffle=True), config=config)
+    trainer.fit()
+    return trainer
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    cases: list[tuple[Any, ...]] = [(p, c, "same", "separate") for p, c in itertools.product(PAIRS, CONDITIONS)]
+    cases += [(p, "decrease:1", "next", "shared") for p in PAIRS]
+    for number, case in enumerate(cases):
+        trainer = train(*case)
+        if os.environ.get("RANK", "0") == "0":
+            steps = [row for row in trainer.history if row["kind"] == "step"]
+            (folder / f"{number}.json").write_text(json.dumps([case, steps]))
+            found = {
+                f"{name} {key}": tensor.detach().clone().contiguous()
+                for name, learner in trainer.learners.items()
+                for key, tensor in tensors(learner.module).items()
+            }
+            save_file(found, folder / f"{number}.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
