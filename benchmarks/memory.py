@@ -8,10 +8,11 @@ Counts every storage that lives right after a motivated step's backward pass, on
 import argparse
 import gc
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from seeking.models import create
@@ -37,11 +38,13 @@ def living() -> int:
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-def peak(models: list[nn.Module], state: str) -> int:
+def peak(sizes: Sequence[tuple[str, dict[str, Any]]], state: str) -> int:
     """The most that lives at the end of any backward pass of a run, without data and activations."""
     torch.manual_seed(0)
     data = TensorDataset(torch.randn(8, 3, 32, 32), torch.arange(8) % 10)
-    before = living() - sum(p.untyped_storage().nbytes() for m in models for p in [*m.parameters(), *m.buffers()])
+    gc.collect()
+    before = living()
+    models = [create(name, num_classes=10, **options) for name, options in sizes]
     config = TrainConfig(epochs=1, condition="always", optimizer="adamw", optimizer_state=state, verify=False)  # type: ignore[arg-type]
     trainer = Trainer(*models, train_loader=DataLoader(data, 2), config=config)
     found: list[int] = []
@@ -60,10 +63,9 @@ def peak(models: list[nn.Module], state: str) -> int:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for title, sizes in PAIRS.items():
-        made = [lambda name=name, options=options: create(name, num_classes=10, **options) for name, options in sizes]
-        alone = peak([made[1]()], "separate")
+        alone = peak(sizes[1:], "separate")
         for state in ("shared", "separate"):
-            pair = peak([one() for one in made], state)
+            pair = peak(sizes, state)
             print(f"{title}, optimizer state {state}: {pair / alone:.3f} of the larger model alone", flush=True)
 
 

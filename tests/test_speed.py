@@ -194,3 +194,11 @@ def test_a_run_that_is_always_wrong_is_given_up_though_the_host_runs_ahead(tmp_p
 
 def test_reading_gives_the_numbers() -> None:
     assert Reading(torch.tensor([1.5, 2.0])).get() == [1.5, 2.0]
+
+
+def test_more_processes_than_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(SeekingError, match="4 processes were started on a machine with 2 accelerators; start 2"):
+        run()

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import math
 import operator
+import os
 import signal
 import time
 import warnings
@@ -765,6 +766,12 @@ class Trainer:
 def _accelerator(config: TrainConfig) -> Accelerator:
     # Told that there is nothing but CPUs, accelerate makes one run of several processes on them, else it would not.
     cpu = not torch.accelerator.is_available()
+    here, started = torch.accelerator.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if not cpu and started > here:
+        raise SeekingError(
+            f"{started} processes were started on a machine with {here} accelerators; start {here}, or set "
+            "CUDA_VISIBLE_DEVICES to nothing to train on the CPU"
+        )
     mixed = precision(config.precision, PartialState(cpu=cpu).device)
     if is_initialized() and AcceleratorState().mixed_precision != mixed:
         # An earlier trainer of this process has set another precision for good.
