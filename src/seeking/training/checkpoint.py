@@ -175,6 +175,7 @@ class Writer:
         self._thread = None
         error, self._error = self._error, None
         if error:
+            self._copies = {}  # What could not be written may be tried again.
             raise error
 
     def copied(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -197,11 +198,11 @@ class Writer:
             if sys.platform == "linux":  # There, threads have priorities of their own: training goes first.
                 with contextlib.suppress(OSError):
                     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-            for job in jobs:
-                try:
+            try:
+                for job in jobs:
                     job()
-                except BaseException as error:
-                    self._error = self._error or error
+            except BaseException as error:
+                self._error = error
 
         # A daemon, so that a program that must leave at once can; what is half written is not a checkpoint.
         self._thread = threading.Thread(target=work, name="seeking-writer", daemon=True)

@@ -31,8 +31,9 @@ class Saver:
         self._steps, self._seconds = config.save_interval()
         self._writer = checkpoint.Writer()
         self.saved_step = -1
-        self.failed = False
-        """Whether something could not be written, and is not what the run thinks that it is."""
+        self._owed: dict[str, Callable[[], None]] = {}
+        """Files of weights that are to be written, or could not be yet. No checkpoint is written before they are: a run
+        resumed from it would take them for written."""
         self._saved_at = time.monotonic()
 
     def due(self, step: int) -> bool:
@@ -55,12 +56,16 @@ class Saver:
             SeekingError: the state holds something that cannot be saved.
         """
         packed, tensors = pack(state)
-        self.settle()
+        try:
+            self.wait()
+        except RunError as error:
+            warnings.warn(f"{error}; training goes on", RunWarning, stacklevel=2)
         copies = self._writer.copied(tensors)
         jobs: list[Callable[[], None]] = []
         for name, (model, about) in weights.items():
             content = _weights(packed["models"][model], copies)
-            jobs.append(functools.partial(write_tensors, content, self.folder.path / name, about))
+            self._owed[name] = functools.partial(write_tensors, content, self.folder.path / name, about)
+        jobs += [functools.partial(self._pay, name) for name in self._owed]
         jobs.append(self.folder.flush_metrics)
         if step != self.saved_step and not (self.folder.checkpoints / checkpoint.name(step)).exists():
             jobs.append(functools.partial(checkpoint.write, self.folder.checkpoints, step, packed, copies))
@@ -68,13 +73,9 @@ class Saver:
         self.saved_step, self._saved_at = step, time.monotonic()
         self._writer.start(jobs)
 
-    def settle(self) -> None:
-        """Wait for what is being written; a warning says what could not be."""
-        try:
-            self.wait()
-        except RunError as error:
-            self.failed = True
-            warnings.warn(f"{error}; training goes on", RunWarning, stacklevel=2)
+    def _pay(self, name: str) -> None:
+        self._owed[name]()
+        del self._owed[name]
 
     def wait(self) -> None:
         """Wait for what is being written.

@@ -390,7 +390,9 @@ class Trainer:
             if self.saver:
                 self.history = self.saver.folder.go_on(run_state.options(self), resumed)
                 self.saver.saved_step = self.step
-                self._read_best()
+                # By the files that hold them.
+                found = {name: self.saver.folder.best(name) for name in self.learners}
+                self.best = {name: one for name, one in found.items() if one and ("accuracy" in one) == self.classifies}
             self.best = run_state.gathered(self.best, self.accelerator)[0]
         if self._begun or resumed is not None:
             self._begun = True
@@ -403,12 +405,6 @@ class Trainer:
         self._emit(start)
         self._save()
         self._wait()  # What cannot be saved is found now; and there is always a checkpoint to go back to.
-
-    def _read_best(self) -> None:
-        """Which weights are the best so far, by the files that hold them."""
-        assert self.saver
-        found = {name: self.saver.folder.best(name) for name in self.learners}
-        self.best = {name: best for name, best in found.items() if best and ("accuracy" in best) == self.classifies}
 
     def _wait(self) -> None:
         if self.saver:
@@ -618,11 +614,6 @@ class Trainer:
                         recalibrated = self._recalibrate(learner)
                     if self.eval_loader is not None:
                         self.metrics[name] = self._measure(learner)
-        if self.saver:
-            self.saver.settle()
-            if self.saver.failed:  # The best weights may not have reached the disk.
-                self._read_best()
-                self.saver.failed = False
         better = [
             name for name, found in self.metrics.items() if name not in self.best or _better(found, self.best[name])
         ]
