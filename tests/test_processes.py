@@ -64,6 +64,23 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
             torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-6, msg=lambda m: f"{case} {name}: {m}")  # noqa: B023
 
 
+def test_a_sharded_pair_gives_the_weights_of_one_process(tmp_path: Path) -> None:
+    """Under FSDP2, with the shared part stored once in each process."""
+    script = str(Path(__file__).with_name("sharded.py"))
+    for name, launcher in (("one", []), ("two", TWO)):
+        (tmp_path / name).mkdir()
+        command = [sys.executable, *launcher, script, str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+    for shared in (False, True):
+        one, two = (load_file(tmp_path / name / f"{shared}.safetensors") for name in ("one", "two"))
+        assert one.keys() == two.keys()
+        for name, tensor in one.items():
+            torch.testing.assert_close(tensor, two[name], rtol=0, atol=1e-6, msg=lambda m: f"{name}: {m}")  # noqa: B023
+            if name.startswith("base.") and "blocks" not in name:
+                assert torch.equal(two[name], two[name.replace("base.", "motivated.")])
+
+
 def test_two_processes_take_the_steps_and_decisions_of_one(tmp_path: Path) -> None:
     alone = train(tmp_path / "one", [])
     together = train(tmp_path / "two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"])

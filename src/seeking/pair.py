@@ -2,14 +2,16 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
 from seeking.errors import SeekingError
 from seeking.matching import match
+from seeking.sharding import Place, sharded, tie
 from seeking.weights_map import Entry, WeightsMap, tensors
 
 NormPolicy = Literal["shared", "private", "recalibrated"]
@@ -26,7 +28,9 @@ class Pair:
 
     Base tensors that are the whole of their target are tied: both models use one storage and nothing is ever
     copied. The others are copied into the motivated model on entering ``motivated()`` and back on leaving it. Both
-    models keep parameters and gradients of their own, so that an optimizer may be built before or after.
+    models keep parameters and gradients of their own, so that an optimizer may be built before or after. If both models
+    are sharded by FSDP2 after they have been paired, they must differ in depth only; each process then holds one shard
+    of what they share.
 
     Args:
         base: the smaller model. Its weights are the pair's.
@@ -124,14 +128,21 @@ class Pair:
         """Tie what is whole and take views of what is sliced, anew whenever a tensor has moved."""
         if [*self.base.modules(), *self.motivated_model.modules()] != self._modules:
             raise SeekingError("a module of the models was replaced after they were paired; make a new Pair")
-        both = [
-            (getattr(small, ours), getattr(large, theirs), entry) for small, ours, large, theirs, entry in self._owned
-        ]
+        shards: list[Tensor] = []
+        both = []
+        over: tuple[Mapping[Place, Any], Mapping[Place, Any]] = {}, {}
+        if isinstance(self.base, FSDPModule) or isinstance(self.motivated_model, FSDPModule):
+            over = sharded(self.base), sharded(self.motivated_model)
+        for small, ours, large, theirs, entry in self._owned:
+            if (small, ours) in over[0] or (large, theirs) in over[1]:
+                shards.append(tie(*over, (small, ours), (large, theirs), entry))
+            else:
+                both.append((getattr(small, ours), getattr(large, theirs), entry))
         addresses = [tensor.data_ptr() for ours, theirs, _ in both for tensor in (ours, theirs)]
-        if addresses == self._bound:
+        if addresses == self._bound and len(self._shared) == len(both) + len(shards):
             return
         self._views, self._indexed = ([], []), []
-        self._shared = [ours for ours, _, _ in both]
+        self._shared = [*shards, *(ours for ours, _, _ in both)]
         for ours, theirs, entry in both:
             if (ours.device, ours.dtype) != (theirs.device, theirs.dtype):
                 raise SeekingError(
