@@ -1,17 +1,16 @@
 """The two models and the map between them."""
 
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
 from seeking.errors import SeekingError
 from seeking.matching import match
-from seeking.sharding import Place, sharded, tie
 from seeking.weights_map import Entry, WeightsMap, tensors
 
 NormPolicy = Literal["shared", "private", "recalibrated"]
@@ -130,8 +129,10 @@ class Pair:
             raise SeekingError("a module of the models was replaced after they were paired; make a new Pair")
         shards: list[Tensor] = []
         both = []
-        over: tuple[Mapping[Place, Any], Mapping[Place, Any]] = {}, {}
-        if isinstance(self.base, FSDPModule) or isinstance(self.motivated_model, FSDPModule):
+        over: tuple[Mapping[Any, Any], Mapping[Any, Any]] = {}, {}
+        if "torch.distributed.fsdp" in sys.modules:  # Slow to import, and nothing is sharded without it.
+            from seeking.sharding import sharded, tie
+
             over = sharded(self.base), sharded(self.motivated_model)
         for small, ours, large, theirs, entry in self._owned:
             if (small, ours) in over[0] or (large, theirs) in over[1]:

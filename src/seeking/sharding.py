@@ -14,7 +14,9 @@ Place = tuple[nn.Module, str]
 
 
 def sharded(model: nn.Module) -> dict[Place, Any]:
-    """What FSDP2 holds for each parameter that it has sharded."""
+    """What FSDP2 holds for each parameter that it has sharded; nothing where the model as a whole is not."""
+    if not isinstance(model, FSDPModule):
+        return {}
     groups = [
         group
         for module in model.modules()
