@@ -51,6 +51,16 @@ sys.exit(main(given))
 """
 
 
+LAUNCHER = """#!{python}
+import os, sys
+
+# Two processes on this machine, whatever is asked for.
+given = sys.argv[sys.argv.index("seeking.cli") + 1 :]
+options = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+os.execv({python!r}, [{python!r}, *options, {seeking!r}, *given])
+"""
+
+
 @pytest.fixture
 def shell(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, str]:
     """An environment whose ``seeking`` trains for seconds and whose ``make`` only says what it would do."""
@@ -60,9 +70,12 @@ def shell(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, str]:
     programs.mkdir()
     (programs / "seeking").write_text(SEEKING.format(python=sys.executable, cifar10=cifar10))
     (programs / "make").write_text(f'#!/bin/sh\nexec /usr/bin/env PATH="{os.environ["PATH"]}" make -n -C {ROOT} "$@"\n')
+    launcher = LAUNCHER.format(python=sys.executable, seeking=str(programs / "seeking"))
+    for name in ("torchrun", "accelerate"):
+        (programs / name).write_text(launcher)
     for program in programs.iterdir():
         program.chmod(0o755)
-    return {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    return {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "HEAD": "localhost"}
 
 
 def test_every_block_has_a_language_that_is_run() -> None:
