@@ -81,27 +81,20 @@ def test_a_sharded_pair_gives_the_weights_of_one_process(tmp_path: Path) -> None
                 assert torch.equal(two[name], two[name.replace("base.", "motivated.")])
 
 
-def test_two_processes_take_the_steps_and_decisions_of_one(tmp_path: Path) -> None:
-    alone = train(tmp_path / "one", [])
-    together = train(tmp_path / "two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"])
-    assert len(alone) == len(together)
-    for one, two in zip(alone, together, strict=True):
-        assert one.keys() == two.keys(), "the same batches are motivated"
-        for key in ("loss", "motivated_loss"):
-            assert one.get(key, 0) == pytest.approx(two.get(key, 0), rel=1e-3)
+def test_two_processes_take_the_steps_and_decisions_of_one_and_go_on_from_its_checkpoint(tmp_path: Path) -> None:
+    steady = ["--schedule", "constant", "--resume"]
+    alone = train(tmp_path / "one", [], *steady)
+    together = train(tmp_path / "two", TWO, *steady)
+    train(tmp_path / "more", [], *steady, "--epochs", "1")
+    went_on = train(tmp_path / "more", TWO, *steady)
+    assert len(alone) == len(together) == len(went_on)
+    for one, *others in zip(alone, together, went_on, strict=True):
+        for other in others:
+            assert one.keys() == other.keys(), "the same batches are motivated"
+            for key in ("loss", "motivated_loss"):
+                assert one.get(key, 0) == pytest.approx(other.get(key, 0), rel=1e-3)
     for model in ("base", "motivated"):
         assert alone[-1][model] == pytest.approx(together[-1][model], rel=1e-2)
-
-
-def test_a_run_goes_on_in_another_number_of_processes(tmp_path: Path) -> None:
-    steady = ["--schedule", "constant", "--resume"]
-    expected = train(tmp_path / "one", [], *steady)
-    train(tmp_path / "more", [], *steady, "--epochs", "1")
-    rows = train(tmp_path / "more", TWO, *steady)
-    assert len(rows) == len(expected)
-    for ours, theirs in zip(rows, expected, strict=True):
-        assert ours.keys() == theirs.keys(), "the same batches are motivated"
-        assert ours.get("loss", 0) == pytest.approx(theirs.get("loss", 0), rel=1e-3)
 
 
 def test_a_job_that_is_asked_to_stop_saves_in_all_processes(tmp_path: Path) -> None:
