@@ -14,6 +14,6 @@ TOGETHER += [tuple(fault for fault in FAULTS if not any(fault in group for group
 @pytest.mark.parametrize("faults", TOGETHER, ids=lambda faults: faults[0])
 def test_nothing_is_lost(faults: tuple[str, ...]) -> None:
     """In a program of its own: runs are forked from it, and the tests' program has threads."""
-    harness = [sys.executable, str(Path(__file__).with_name("torture.py")), "--scale", "0.04", "--only", *faults]
+    harness = [sys.executable, str(Path(__file__).with_name("torture.py")), "--scale", "0.02", "--only", *faults]
     done = subprocess.run(harness, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -630,6 +630,10 @@ class Trainer:
     @torch.no_grad()
     def _measure(self, learner: Learner) -> dict[str, float]:
         learner.model.eval()
+        if self.eval_loader is not None and hasattr(
+            self.eval_loader, "set_epoch"
+        ):  # One that shuffles counts its passes by itself, resumed or not.
+            self.eval_loader.set_epoch(self.epoch)
         losses: list[Tensor] = []
         hits: list[Tensor] = []
         for batch in self.eval_loader or ():
