@@ -11,14 +11,9 @@ from typing import Any
 
 import torch
 from ratios import seconds, told
-from step import PAIRS, Batches, made
+from step import CONFIG, PAIRS, Batches, made, motivated
 from torch.utils.data import DataLoader
 
-from seeking.training import TrainConfig, Trainer
-
-PLAIN = TrainConfig(
-    condition="every:6", lr=0.01, schedule="constant", precision="no", channels_last=False, fused=False, verify=False
-)
 CHANGES: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "channels_last": {"channels_last": True},
@@ -29,35 +24,27 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def epoch(config: TrainConfig, pair: str, steps: int) -> Callable[[], None]:
-    """An epoch of a motivated run."""
+def epoch(pair: str, steps: int, change: dict[str, Any]) -> Callable[[], None]:
+    """An epoch of a motivated run, with other options than the bare loop's."""
     base, larger, kwargs, batch_size = PAIRS[pair]
     data = DataLoader(Batches(steps, batch_size), batch_size=None)
-    trainer = Trainer(*made((base, larger), kwargs), train_loader=data, config=config)
-
-    def run() -> None:
-        trainer.place = 0
-        trainer.train_epoch()
-
-    return run
+    return motivated(made((base, larger), kwargs), data, dataclasses.replace(CONFIG, **change))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument(
-        "--pairs", nargs="*", default=["resnet8 in resnet14", "resnet20 in resnet32", "vit_tiny in vit_small"]
-    )
+    parser.add_argument("--pairs", nargs="*", choices=PAIRS, default=[*PAIRS][:3])
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     print(f"time over the plain step's, {torch.get_num_threads()} threads, {arguments.rounds} rounds")
     for pair in arguments.pairs:
-        runs = {"plain": epoch(PLAIN, pair, arguments.steps)}
+        runs = {"plain": epoch(pair, arguments.steps, {})}
         for name, change in CHANGES.items():
             if "checkpoint" in name and "vit" not in pair:
                 continue  # Of these models only timm's know how.
-            runs[name] = epoch(dataclasses.replace(PLAIN, **change), pair, arguments.steps)
+            runs[name] = epoch(pair, arguments.steps, change)
         for run in runs.values():
             run()
             run()

@@ -54,17 +54,22 @@ def bare(models: list[nn.Module], batches: DataLoader[tuple[Tensor, Tensor]]) ->
     return epoch
 
 
-def motivated(models: list[nn.Module], batches: DataLoader[tuple[Tensor, Tensor]]) -> Callable[[], None]:
+CONFIG = TrainConfig(
+    condition="every:6",
+    lr=0.01,
+    weight_decay=0.0,
+    schedule="constant",
+    precision="no",
+    channels_last=False,
+    fused=False,
+)
+"""The options of the bare loop's steps."""
+
+
+def motivated(
+    models: list[nn.Module], batches: DataLoader[tuple[Tensor, Tensor]], config: TrainConfig = CONFIG
+) -> Callable[[], None]:
     """The trainer's own epoch with the same steps."""
-    config = TrainConfig(
-        condition="every:6",
-        lr=0.01,
-        weight_decay=0.0,
-        schedule="constant",
-        precision="no",
-        channels_last=False,
-        fused=False,
-    )
     trainer = Trainer(models[0], models[1], train_loader=batches, config=config)
 
     def epoch() -> None:

@@ -43,14 +43,18 @@ def train(output: Path, launcher: list[str], *more: str) -> list[dict[str, float
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
-    """Over 50 steps, for tied and sliced pairs and every condition."""
-    script = str(Path(__file__).with_name("two_processes.py"))
+def by_one_and_by_two(script: str, folder: Path) -> None:
+    """Run a script beside this one by one process and by two, each with a folder for what comes out."""
     for name, launcher in (("one", []), ("two", TWO)):
-        (tmp_path / name).mkdir()
-        command = [sys.executable, *launcher, script, str(tmp_path / name)]
+        (folder / name).mkdir()
+        command = [sys.executable, *launcher, str(Path(__file__).with_name(script)), str(folder / name)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
+    """Over 50 steps, for tied and sliced pairs and every condition."""
+    by_one_and_by_two("two_processes.py", tmp_path)
     files = sorted((tmp_path / "one").glob("*.safetensors"))
     assert len(files) == 18
     for path in files:
@@ -66,12 +70,7 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
 
 def test_a_sharded_pair_gives_the_weights_of_one_process(tmp_path: Path) -> None:
     """Under FSDP2, with the shared part stored once in each process."""
-    script = str(Path(__file__).with_name("sharded.py"))
-    for name, launcher in (("one", []), ("two", TWO)):
-        (tmp_path / name).mkdir()
-        command = [sys.executable, *launcher, script, str(tmp_path / name)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0, done.stderr
+    by_one_and_by_two("sharded.py", tmp_path)
     for shared in (False, True):
         one, two = (load_file(tmp_path / name / f"{shared}.safetensors") for name in ("one", "two"))
         assert one.keys() == two.keys()

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from test_nonfinite import finite, poisoned
-from test_trainer import CONFIG, PLAIN, batches, regression, run, steps, two_models
+from test_trainer import CONFIG, PLAIN, batches, hand_written_loop, regression, run, steps, two_models
 from torch import Tensor, nn
 
 from seeking import RunError, SeekingError, Trainer
@@ -23,18 +22,7 @@ def test_the_accelerated_run_is_the_accelerated_hand_written_loop() -> None:
     base, expected = two_models()[0], two_models()[0].to(memory_format=torch.channels_last)
     result = Trainer(base, train_loader=batches()["train_loader"], config=config).fit()
     optimizer = torch.optim.SGD(expected.parameters(), lr=0.05, momentum=0.9, fused=True)
-    data = batches()["train_loader"]
-    losses = []
-    for epoch in range(2):
-        data.sampler.set_epoch(epoch)
-        for x, y in data:
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = expected(x)
-            loss = F.cross_entropy(logits.float(), y)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
+    losses = hand_written_loop(expected, optimizer, bf16=True)
     assert [row["loss"] for row in steps(result)] == losses
     assert all(torch.equal(t, tensors(base)[n]) for n, t in tensors(expected).items())
 

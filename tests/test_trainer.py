@@ -96,22 +96,30 @@ def test_a_pair_that_is_never_motivated_is_ordinary_training_of_the_base() -> No
     assert "motivated" not in result.metrics
 
 
+def hand_written_loop(model: nn.Module, optimizer: torch.optim.Optimizer, bf16: bool = False) -> list[float]:
+    """Ordinary training for as long as a run with ``CONFIG``: the losses."""
+    data = batches()["train_loader"]
+    losses = []
+    for epoch in range(2):
+        data.sampler.set_epoch(epoch)
+        for x, y in data:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                logits = model(x)
+            loss = F.cross_entropy(logits.float(), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return losses
+
+
 def test_ordinary_training_is_a_plain_loop() -> None:
     base, _ = two_models()
     expected = two_models()[0]
     config = dataclasses.replace(PLAIN, schedule="constant", weight_decay=0.0, optimizer="momentum")
     result = Trainer(base, train_loader=batches()["train_loader"], config=config).fit()
     optimizer = torch.optim.SGD(expected.parameters(), lr=0.05, momentum=0.9)
-    data = batches()["train_loader"]
-    losses = []
-    for epoch in range(2):
-        data.sampler.set_epoch(epoch)
-        for x, y in data:
-            loss = F.cross_entropy(expected(x), y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+    losses = hand_written_loop(expected, optimizer)
     assert [row["loss"] for row in steps(result)] == losses
     assert all(torch.equal(t, tensors(base)[n]) for n, t in tensors(expected).items())
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 import tyro
-from accelerate import PartialState
 from accelerate.utils import broadcast
 from rich.console import Console
 from torch import nn
@@ -33,6 +32,7 @@ from seeking.files import read_yaml, read_yaml_text
 from seeking.matching import MatchWarning
 from seeking.models import input_shape
 from seeking.options import flags, flags_of_run
+from seeking.processes import this_process
 from seeking.report.folder import describe
 from seeking.report.progress import progress, unfailing_output
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, terminal
@@ -205,8 +205,7 @@ def show_command(config: Show) -> int:
 
 def _output(name: str) -> Path:
     """A folder for a run that names none, the same in every process."""
-    state = PartialState(cpu=not torch.accelerator.is_available())
-    now = int(broadcast(torch.tensor(int(time.time()), device=state.device)))
+    now = int(broadcast(torch.tensor(int(time.time()), device=this_process().device)))
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"
 
 
@@ -315,13 +314,9 @@ def _keyword_arguments(
     )
 
 
+@unfailing_output()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program: gives its exit code."""
-    with unfailing_output():
-        return _run(arguments)
-
-
-def _run(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(__doc__.splitlines()[0].replace("``", "") + "\n")

@@ -140,10 +140,10 @@ class Pair:
             else:
                 both.append((getattr(small, ours), getattr(large, theirs), entry))
         addresses = [tensor.data_ptr() for ours, theirs, _ in both for tensor in (ours, theirs)]
-        if addresses == self._bound and len(self._shared) == len(both) + len(shards):
+        self._shared = [*shards, *(ours for ours, _, _ in both)]
+        if addresses == self._bound:
             return
         self._views, self._indexed = ([], []), []
-        self._shared = [*shards, *(ours for ours, _, _ in both)]
         for ours, theirs, entry in both:
             if (ours.device, ours.dtype) != (theirs.device, theirs.dtype):
                 raise SeekingError(

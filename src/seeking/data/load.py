@@ -7,11 +7,11 @@ from pathlib import Path
 
 import psutil
 import torch
-from accelerate import PartialState
 
 from seeking.data.encoded import Encoded
 from seeking.data.images import Batches, Images
 from seeking.errors import SeekingError, unknown
+from seeking.processes import processes_here, this_process
 
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 TEST_SPLITS = ("test", "validation", "valid", "val")
@@ -141,12 +141,11 @@ def load(config: DataConfig) -> ImageData:
 def _placed(train: Images, test: Images, in_memory: bool | None) -> tuple[Images, Images, str]:
     """Both splits where training gets at them fastest, and where that is."""
     size = train.pixels.shape.numel() + test.pixels.shape.numel()
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # Each process keeps images of its own.
-    if in_memory is None:
-        in_memory = size * here <= psutil.virtual_memory().available // 2
+    if in_memory is None:  # Each process keeps images of its own.
+        in_memory = size * processes_here() <= psutil.virtual_memory().available // 2
     if not in_memory and isinstance(train.pixels, Encoded):
         return train, test, "decoded as they are needed"
-    device = PartialState(cpu=not torch.accelerator.is_available()).device
+    device = this_process().device
     memory = getattr(torch.get_device_module(device), "mem_get_info", None)
     if device.type == "cpu" or memory is None or size > memory(device)[0] // 4:
         device = torch.device("cpu")

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import math
 import operator
-import os
 import signal
 import time
 import warnings
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState, is_initialized
+from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -29,6 +28,7 @@ from seeking.conditions import Condition, Never, parse
 from seeking.errors import MISFITS, LoadingError, RunError, RunWarning, SeekingError
 from seeking.matching import match
 from seeking.pair import Pair
+from seeking.processes import this_process
 from seeking.training import checkpoint, run_state
 from seeking.training.batches import draw
 from seeking.training.config import TrainConfig
@@ -82,6 +82,11 @@ class Learner:
         self._buffers: list[Tensor | None] = []
         self._values: list[Tensor] = []
 
+    @property
+    def prefix(self) -> str:
+        """What the model's columns begin with in the rows of the metrics."""
+        return "" if self.name == "base" else "motivated_"
+
     def keep_buffers(self) -> None:
         """Remember the buffers as they are before a forward pass."""
         now = [buffers[name] for buffers, name in self._places]
@@ -110,7 +115,7 @@ class Result:
         best: the same at each model's own best epoch (highest accuracy, else lowest loss), with the ``epoch``.
         cost: FLOPs.
         seconds: of training, evaluation left out, for each model and in ``total``.
-        history: every row of ``metrics.jsonl``.
+        history: every row of ``metrics.jsonl`` (in processes but the first, those since the run was resumed).
     """
 
     metrics: dict[str, dict[str, float]]
@@ -275,15 +280,14 @@ class Trainer:
         self._asked = {"stop": False, "save": False}
         self._begun = False
         self._resumed_bytes: int | None = None
-        self._resumed_step = -1
-        self._stepped: set[str] = set()
-        """Models that have taken a step since the run was resumed."""
+        self._untried: set[str] = set()
+        """Models that have taken no step since the run was resumed."""
         if saved and self.folder:
             try:
                 run_state.give_back(self, saved)
             except SeekingError as error:
                 raise SeekingError(f"{self.folder.path} cannot be resumed: {error}") from error
-            self._resumed_bytes, self._resumed_step = saved["metrics_bytes"], self.step
+            self._resumed_bytes, self._untried = saved["metrics_bytes"], set(self.learners)
 
     def train_epoch(self) -> None:
         """One pass over the training data, or the rest of it: the algorithm of the paper."""
@@ -351,13 +355,11 @@ class Trainer:
     def _epoch(self) -> None:
         """An epoch, or the rest of it: train, evaluate, save."""
         # With several processes accelerate tells the sampler alone; augmentation must know, too.
-        for one in (self.train_loader, getattr(self.train_loader, "dataset", None)):
-            if one is not None and hasattr(one, "set_epoch"):
-                one.set_epoch(self.epoch)
+        _set_epoch(self.epoch, self.train_loader, getattr(self.train_loader, "dataset", None))
         try:
             self.train_epoch()
         except MISFITS as error:
-            if not self.folder or self._resumed_step < 0 or self._stepped == self.learners.keys():
+            if not self.folder or not self._untried:
                 raise
             raise SeekingError(
                 f"{self.folder.path}: the first step after resuming fails ({type(error).__name__}: {error})"
@@ -377,7 +379,8 @@ class Trainer:
         """Open the run's record, or go on with the one that there is."""
         start: Row = {"kind": "start", "epochs": self.config.epochs, "epoch_length": self.epoch_length}
         resumed, self._resumed_bytes = self._resumed_bytes, None
-        if self.saver and (self._begun or resumed is not None):
+        goes_on, self._begun = self._begun or resumed is not None, True
+        if self.saver and goes_on:
             folder = self.saver.folder
             folder.lock()
             there = checkpoint.found(folder.checkpoints)
@@ -394,12 +397,10 @@ class Trainer:
                 found = {name: self.saver.folder.best(name) for name in self.learners}
                 self.best = {name: one for name, one in found.items() if one and ("accuracy" in one) == self.classifies}
             self.best = run_state.gathered(self.best, self.accelerator)[0]
-        if self._begun or resumed is not None:
-            self._begun = True
+        if goes_on:
             self._tell({**start, "step": self.step})
             self._tell({"kind": "note", "text": f"resumed at step {self.step}"})
             return
-        self._begun = True
         if self.saver:
             self.saver.folder.create(run_state.options(self), self.pair.map if self.pair else None)
         self._emit(start)
@@ -486,19 +487,18 @@ class Trainer:
             with contextlib.nullcontext() if last else self.accelerator.no_sync(learner.model):
                 loss = self.loss_fn(learner.model, batch) / len(batches)
                 total += loss.detach()
-                reading = self._read(total) if last else None
+                if last:
+                    reading = self._read(total)
                 self.accelerator.backward(loss)
         norm = self._gradient_norm(learner)
         mean = self._agreed(reading)
-        # What is wrong must not get into the weights. (Gradients that overflow under fp16 scaling are the scaler's
-        # matter.)
         measured: float | Reading
         if math.isfinite(mean) and self._deferred and skips_by_itself(inner(learner.optimizer)):
             step_if_finite(inner(learner.optimizer), norm)
             measured = Reading(norm.reshape(1))
         else:
             measured = float(norm)
-            if math.isfinite(mean) and (math.isfinite(measured) or self.accelerator.scaler is not None):
+            if self._sound(mean, measured):
                 learner.optimizer.step()
             else:
                 learner.give_back_buffers()
@@ -506,7 +506,7 @@ class Trainer:
                     self.accelerator.scaler.update(self.accelerator.scaler.get_scale())
                 self._not_finite(learner, self.step, mean, measured)
         learner.optimizer.zero_grad()
-        self._stepped.add(learner.name)
+        self._untried.discard(learner.name)
         learner.seconds += time.perf_counter() - start
 
         samples = sum(map(_samples, batches)) * self.accelerator.num_processes
@@ -519,6 +519,10 @@ class Trainer:
             self.cost.motivated_samples += samples
             self._row |= {"motivated_loss": mean, "motivated_grad_norm": measured}
         return mean
+
+    def _sound(self, loss: float, norm: float) -> bool:
+        """Whether a step may get into the weights. (Gradients that overflow under fp16 are the scaler's matter.)"""
+        return math.isfinite(loss) and (math.isfinite(norm) or self.accelerator.scaler is not None)
 
     def _gradient_norm(self, learner: Learner) -> Tensor:
         """The norm of the whole gradient, which is then clipped if that is asked for."""
@@ -540,9 +544,8 @@ class Trainer:
             numbers = torch.cat([numbers, torch.tensor([*map(float, self._asked.values())], device=loss.device)])
         return Reading(numbers, self.accelerator.num_processes)
 
-    def _agreed(self, reading: Reading | None) -> float:
+    def _agreed(self, reading: Reading) -> float:
         """The mean of the loss over all processes, which agree here on what comes next."""
-        assert reading
         loss, *asked = reading.get()
         if asked:
             self._asked = {name: value > 0 for name, value in zip(self._asked, asked, strict=True)}
@@ -581,16 +584,15 @@ class Trainer:
         while len(self._rows) > leave:
             row = self._rows.pop(0)
             for learner in self.learners.values():
-                prefix = "" if learner.name == "base" else "motivated_"
-                if f"{prefix}loss" not in row:
+                if f"{learner.prefix}loss" not in row:
                     continue
-                loss, norm = row[f"{prefix}loss"], row[f"{prefix}grad_norm"]
+                loss, norm = row[f"{learner.prefix}loss"], row[f"{learner.prefix}grad_norm"]
                 if isinstance(norm, Reading):
                     (norm,) = norm.get()
-                    row[f"{prefix}grad_norm"] = norm
+                    row[f"{learner.prefix}grad_norm"] = norm
                     if not math.isfinite(norm):
                         self._not_finite(learner, row["step"], loss, norm)
-                if math.isfinite(loss) and (math.isfinite(norm) or self.accelerator.scaler is not None):
+                if self._sound(loss, norm):
                     learner.failures = 0
             self._emit(row)
 
@@ -630,10 +632,7 @@ class Trainer:
     @torch.no_grad()
     def _measure(self, learner: Learner) -> dict[str, float]:
         learner.model.eval()
-        if self.eval_loader is not None and hasattr(
-            self.eval_loader, "set_epoch"
-        ):  # One that shuffles counts its passes by itself, resumed or not.
-            self.eval_loader.set_epoch(self.epoch)
+        _set_epoch(self.epoch, self.eval_loader)  # One that shuffles would count its passes, resumed or not.
         losses: list[Tensor] = []
         hits: list[Tensor] = []
         for batch in self.eval_loader or ():
@@ -697,7 +696,7 @@ class Trainer:
         again = ""
         if learner.failures > 1 or self.rollbacks:
             again = f", after {learner.failures - 1} such steps in a row and {sum(self.rollbacks.values())} roll-backs"
-        prefix = "" if learner.name == "base" else "motivated_"
+        prefix = learner.prefix
         last = [row for row in self.history if row["kind"] == "step" and f"{prefix}loss" in row][-5:]
         lines = [
             f"  {row['step']:>8}  {row[f'{prefix}loss']:>12.5g}  {row[f'{prefix}grad_norm']:>13.5g}  {row['lr']:.3g}"
@@ -759,15 +758,8 @@ class Trainer:
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
-    # Told that there is nothing but CPUs, accelerate makes one run of several processes on them, else it would not.
-    cpu = not torch.accelerator.is_available()
-    here, started = torch.accelerator.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if not cpu and started > here:
-        raise SeekingError(
-            f"{started} processes were started on a machine with {here} accelerators; start {here}, or set "
-            "CUDA_VISIBLE_DEVICES to nothing to train on the CPU"
-        )
-    mixed = precision(config.precision, PartialState(cpu=cpu).device)
+    process = this_process()
+    mixed = precision(config.precision, process.device)
     if is_initialized() and AcceleratorState().mixed_precision != mixed:
         # An earlier trainer of this process has set another precision for good.
         AcceleratorState._reset_state()
@@ -776,11 +768,17 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     # Loaders that shuffle do so by the seed and the epoch, in any number of processes; neighbouring seeds must not give
     # each other's epochs.
     loading = DataLoaderConfiguration(
-        split_batches=PartialState(cpu=cpu).num_processes > 1,
+        split_batches=process.num_processes > 1,
         use_seedable_sampler=True,
         data_seed=config.seed * 1_000_003,
     )
-    return Accelerator(mixed_precision=mixed, cpu=cpu, dataloader_config=loading)
+    return Accelerator(mixed_precision=mixed, cpu=process.device.type == "cpu", dataloader_config=loading)
+
+
+def _set_epoch(epoch: int, *things: Any) -> None:
+    for thing in things:
+        if hasattr(thing, "set_epoch"):
+            thing.set_epoch(epoch)
 
 
 def _samples(batch: Any) -> int:
