@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from seeking import SeekingError
-from seeking.data import Batches, DataConfig, Images, load, loader
+from seeking.data import Augmentation, Batches, DataConfig, Images, load, loader
 from seeking.data.encoded import Encoded
 from seeking.errors import LoadingError
 from seeking.experiments.run import RunConfig, trainer
 from seeking.training import RunFolder
+from seeking.training.batches import draw
 
 
 def random_images(count: int = 20, channels: int = 3, size: int = 8) -> Images:
@@ -39,7 +41,7 @@ def image_folder(root: Path, sizes: list[int] = [6, 6], per_class: int = 3) -> P
 def test_the_digits_are_real_and_apart() -> None:
     data = load(DataConfig())
     assert (len(data.train), len(data.test), data.shape, len(data.classes)) == (1438, 359, (1, 8, 8), 10)
-    assert not data.flip
+    assert not data.augmentation.flip
     assert len(load(DataConfig(max_train_samples=100)).train) == 100
     assert load(DataConfig(image_size=16)).shape == (1, 16, 16)
     seen = {tuple(image.flatten().tolist()) for image in data.train.pixels}
@@ -75,7 +77,7 @@ def crops(image: torch.Tensor, padding: int, flip: bool) -> list[torch.Tensor]:
 @settings(max_examples=25, deadline=None)
 def test_every_augmented_image_is_a_crop_of_its_own(padding: int, flip: bool, seed: int, epoch: int) -> None:
     images = random_images(count=6, size=5)
-    data = Batches(images, (0, 0, 0), (1 / 255,) * 3, padding=padding, flip=flip, seed=seed)
+    data = Batches(images, (0, 0, 0), (1 / 255,) * 3, augmentation=Augmentation(padding=padding, flip=flip), seed=seed)
     data.set_epoch(epoch)
     x, _ = data.__getitems__(list(range(6)))
     for pixels, augmented in zip(images.pixels, x, strict=True):
@@ -86,7 +88,7 @@ def test_augmentation_depends_on_seed_epoch_and_image_alone() -> None:
     images = random_images()
 
     def data(seed: int, epoch: int) -> Batches:
-        made = Batches(images, (0.5,) * 3, (0.2,) * 3, padding=2, flip=True, seed=seed)
+        made = Batches(images, (0.5,) * 3, (0.2,) * 3, augmentation=Augmentation(padding=2, flip=True), seed=seed)
         made.set_epoch(epoch)
         return made
 
@@ -115,7 +117,7 @@ def test_the_order_changes_with_the_epoch_and_is_the_seeds() -> None:
 def test_a_folder_of_images(tmp_path: Path) -> None:
     data = load(DataConfig(data=str(image_folder(tmp_path))))
     assert (len(data.train), len(data.test), data.shape, data.classes) == (6, 6, (3, 6, 6), ("cat", "dog"))
-    assert data.flip
+    assert data.augmentation.flip
     assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     with Image.open(tmp_path / "train" / "cat" / "0.png") as image:
         assert np.array_equal(data.train.pixels[0].permute(1, 2, 0).numpy(), np.asarray(image))
@@ -215,12 +217,15 @@ def test_cifar10_from_parquet(cifar10: Path) -> None:
     assert data.mean == pytest.approx((0.49, 0.48, 0.45), abs=0.02)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_streamed_batches_are_those_from_memory(workers: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("workers", "augmentation"),
+    [(0, {}), (2, {}), (2, {"crop_scale": 0.3, "color_jitter": 0.4, "random_erasing": 0.5})],
+)
+def test_streamed_batches_are_those_from_memory(workers: int, augmentation: dict[str, Any], tmp_path: Path) -> None:
     folder = str(image_folder(tmp_path, sizes=[9, 12], per_class=5))
     found = []
     for in_memory in (True, False):
-        data = load(DataConfig(data=folder, image_size=8, in_memory=in_memory, workers=workers))
+        data = load(DataConfig(data=folder, image_size=8, in_memory=in_memory, workers=workers, **augmentation))
         assert isinstance(data.train.pixels, torch.Tensor) == in_memory
         assert ("needed" in data.place) != in_memory
         batches = loader(data.batches(3)[0], 4, shuffle_seed=1, workers=data.workers)
@@ -292,3 +297,95 @@ def test_a_worker_that_dies_says_where(tmp_path: Path, monkeypatch: pytest.Monke
     assert handlers == {signal.SIG_DFL}
     dying.clear()
     assert run_of(folder, tmp_path / "run").fit().cost.batches == 12
+
+
+@given(st.floats(0.05, 1.0), st.integers(0, 3), st.booleans(), st.integers(2, 8))
+@settings(max_examples=25, deadline=None)
+def test_resized_crops_lie_within_the_image_and_keep_its_shape(scale: float, epoch: int, flip: bool, side: int) -> None:
+    rows, columns = torch.meshgrid(torch.arange(16) * 10, torch.arange(16) * 10, indexing="ij")
+    images = Images(torch.stack([rows, columns]).to(torch.uint8).expand(8, 2, 16, 16), torch.zeros(8, dtype=torch.long))
+    options = Augmentation(scale=scale, flip=flip)
+    data = Batches(images, (0, 0), (1 / 255, 1 / 255), size=(side, side), augmentation=options, seed=1)
+    data.set_epoch(epoch)
+    x, _ = data.__getitems__(list(range(8)))
+    assert x.shape == (8, 2, side, side)
+    left, top, width, height = data._draws["crop"].unbind(1)
+    assert (data._draws["crop"] >= 0).all()
+    assert (left + width <= 1 + 1e-6).all()
+    assert (top + height <= 1 + 1e-6).all()
+    assert (width * height >= scale * 0.74 - 1e-6).all()  # A long side is cut, by a quarter at most.
+    # The image is a slope down and a slope across; so is every crop, where its edge does not end the slope.
+    middles = (torch.arange(side) + 0.5) / side
+    down = (160 * (top[:, None] + height[:, None] * middles) - 5).clamp(0, 150)
+    across = (160 * (left[:, None] + width[:, None] * middles) - 5).clamp(0, 150)
+    mirrored = data._draws.get("mirrored", torch.zeros(8, dtype=torch.bool))
+    across = torch.where(mirrored[:, None], across.flip(1), across)
+    torch.testing.assert_close(x[:, 0], down[:, :, None].expand(-1, -1, side), atol=1e-2, rtol=0)
+    torch.testing.assert_close(x[:, 1], across[:, None, :].expand(-1, side, -1), atol=1e-2, rtol=0)
+
+
+@given(st.floats(0.1, 1.0), st.integers(0, 5))
+@settings(max_examples=20, deadline=None)
+def test_erasing_puts_the_mean_in_one_rectangle_and_leaves_the_rest(share: float, epoch: int) -> None:
+    images = Images(torch.randint(1, 256, (50, 3, 20, 20), dtype=torch.uint8), torch.zeros(50, dtype=torch.long))
+    plain = Batches(images, (0,) * 3, (1 / 255,) * 3).__getitems__(list(range(50)))[0]
+    data = Batches(images, (0,) * 3, (1 / 255,) * 3, augmentation=Augmentation(erase=share))
+    data.set_epoch(epoch)
+    x, _ = data.__getitems__(list(range(50)))
+    gone = (x == 0).all(1)
+    assert torch.equal(x * ~gone[:, None], plain * ~gone[:, None])
+    assert torch.equal(gone, gone.any(1, keepdim=True) & gone.any(2, keepdim=True))  # One rectangle.
+    erased = gone.flatten(1).float().mean(1)
+    assert (erased <= 0.45).all()
+    assert abs(float((erased > 0).float().mean()) - share) < 0.35
+
+
+def test_jitter_keeps_grey_images_grey_and_without_it_nothing_changes() -> None:
+    images = Images(torch.randint(0, 256, (6, 1, 5, 5), dtype=torch.uint8).expand(6, 3, 5, 5), torch.arange(6))
+    data = Batches(images, (0,) * 3, (1 / 255,) * 3, augmentation=Augmentation(jitter=0.5))
+    x, _ = data.__getitems__(list(range(6)))
+    torch.testing.assert_close(x, x[:, :1].expand_as(x))
+    assert not torch.equal(x.round(), images.pixels.float())
+    assert x.min() >= 0
+    assert x.max() <= 255.01
+    one = data.augmentation.colour(images.pixels.float(), {"colours": torch.ones(6, 3)})  # type: ignore[union-attr]
+    torch.testing.assert_close(one, images.pixels.float())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop_scale": 0.0}, "crop_scale is 0.0; it is a share"),
+        ({"crop_scale": 0.1, "crop_padding": 2}, "two kinds of random crops"),
+        ({"color_jitter": 1.5}, r"color_jitter is 1.5; it must be in \[0, 1\]"),
+        ({"random_erasing": -0.1}, "random_erasing is -0.1"),
+    ],
+)
+def test_augmentation_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SeekingError, match=message):
+        load(DataConfig(**options))
+
+
+class Counted(torch.utils.data.Dataset[torch.Tensor]):
+    """Says which of its items have been loaded, in whichever process."""
+
+    stateless = True
+
+    def __init__(self) -> None:
+        self.loaded = torch.zeros(20).share_memory_()
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        self.loaded[index] += 1
+        return torch.tensor(index)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_passed_over_is_not_loaded(workers: int) -> None:
+    data = Counted()
+    plain = torch.utils.data.DataLoader(data, 2, num_workers=workers)
+    drawn = [*draw(Accelerator(cpu=True).prepare(plain), torch.device("cpu"), skip=7)]
+    assert torch.cat(drawn).tolist() == [14, 15, 16, 17, 18, 19]
+    assert data.loaded.tolist() == [0.0] * 14 + [1.0] * 6

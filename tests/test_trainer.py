@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import seeking
 from seeking import Always, Condition, Every, Never, RunError, SeekingError, TrainConfig, Trainer
-from seeking.data import Batches, Images, loader
+from seeking.data import Augmentation, Batches, Images, loader
 from seeking.models import create
 from seeking.models.resnet import ResNet
 from seeking.training import Cost, Result, count_flops
@@ -38,7 +38,11 @@ def batches(seed: int = 0, batch_size: int = 8, **augmentation: Any) -> dict[str
     train, test = images(), images(seed=1)
     mean, std = train.statistics()
     return {
-        "train_loader": loader(Batches(train, mean, std, seed=seed, **augmentation), batch_size, shuffle_seed=seed),
+        "train_loader": loader(
+            Batches(train, mean, std, augmentation=Augmentation(**augmentation), seed=seed),
+            batch_size,
+            shuffle_seed=seed,
+        ),
         "eval_loader": loader(Batches(test, mean, std), 32),
     }
 
@@ -453,3 +457,20 @@ def test_width_under_layer_norm_trains_in_mixed_precision() -> None:
 def test_mixed_precision_trains() -> None:
     _, result = run(dataclasses.replace(CONFIG, precision="bf16", epochs=3))
     assert math.isfinite(result.metrics["motivated"]["loss"])
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "device is 'gpu', which is none; here are cpu"),
+        ("cuda:99", "there is no device cuda:99 on this machine; here are cpu"),
+    ],
+)
+def test_a_device_that_does_not_exist_is_refused(device: str, message: str) -> None:
+    with pytest.raises(SeekingError, match=message):
+        Trainer(*two_models(), **batches(), config=dataclasses.replace(CONFIG, device=device))
+
+
+def test_a_device_may_be_named() -> None:
+    trainer = Trainer(*two_models(), **batches(), config=dataclasses.replace(CONFIG, device="cpu"))
+    assert trainer.accelerator.device == torch.device("cpu")

@@ -152,6 +152,7 @@ def train_command(config: Train) -> int:
         raise SeekingError("resume needs the folder of the run: --output FOLDER")
     output = config.output or _output(f"{config.base}-{config.motivated}")
     folder = RunFolder(output, config.overwrite, config.resume)
+    this_process(config.device)  # Where the data go, too.
     data = load(config)
     _announce(config, data, output)
     with progress(console) as start:
@@ -175,6 +176,7 @@ def compare_command(config: Compare) -> int:
     title = f"{config.base} in {config.motivated}"
     output = config.output or _output("compare")
     folder = RunFolder(output, config.overwrite)
+    this_process(config.device)
     data = load(config)
     _announce(config, data, output)
     for arm in ARMS:  # What can be refused is refused before anything is written.

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate.data_loader import SeedableRandomSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from seeking.data.augment import Augmentation, centre
 from seeking.data.encoded import Encoded
+from seeking.training.random_state import apart
 
 MOST_MEASURED = 10_000
 """Images of which the statistics are taken, about; they must not take long where images are not in memory."""
@@ -59,10 +60,14 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         images: the images.
         mean: of each channel, for pixels between 0 and 1.
         std: likewise.
-        padding: black pixels added on each side before a random crop back to size; 0 for no crop.
-        flip: whether every other image, at random, is mirrored.
+        size: height and width of the images in the batches, of which the middle is taken unless they are cropped at
+            random; the images' own if not given.
+        augmentation: none if not given.
         seed: of the draws.
     """
+
+    stateless = True
+    """What an image becomes does not depend on what has been loaded before."""
 
     def __init__(
         self,
@@ -70,26 +75,26 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         mean: Sequence[float],
         std: Sequence[float],
         *,
-        padding: int = 0,
-        flip: bool = False,
+        size: tuple[int, int] | None = None,
+        augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
         self.images = images
         self.device = images.labels.device
         self.mean = torch.tensor(mean, dtype=torch.float32, device=self.device).view(1, -1, 1, 1) * 255
         self.std = torch.tensor(std, dtype=torch.float32, device=self.device).view(1, -1, 1, 1) * 255
-        self.padding = padding
-        self.flip = flip
+        height, width = images.pixels.shape[2:]
+        self.size = size or (height, width)
+        self.augmentation = augmentation
         self.seed = seed
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the augmentation of every image for this epoch."""
-        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)  # The same on every device.
-        count = len(self.images)
-        self._shift = torch.randint(0, 2 * self.padding + 1, (count, 2), generator=draw).to(self.device)
-        mirrored = torch.rand(count, generator=draw) < 0.5 if self.flip else torch.zeros(count, dtype=torch.bool)
-        self._mirrored = mirrored.to(self.device)
+        if self.augmentation:
+            generator = torch.Generator().manual_seed(apart(self.seed) + epoch)  # The same on every device.
+            draws = self.augmentation.draw(len(self.images), generator)
+            self._draws = {name: drawn.to(self.device) for name, drawn in draws.items()}
 
     def under_way(self) -> str:
         """The images that workers have decoded last, in words."""
@@ -105,16 +110,12 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """A batch: float32 ``[len(indices), channels, height, width]`` and int64 labels."""
         at = torch.tensor(indices).to(self.device)
-        pixels = self.images.pixels[at]
-        if self.padding or self.flip:
-            count, channels, height, width = pixels.shape
-            padded = F.pad(pixels, [self.padding] * 4)
-            columns = torch.arange(width, device=self.device)
-            columns = torch.where(self._mirrored[at, None], width - 1 - columns, columns) + self._shift[at, 1:]
-            rows = torch.arange(height, device=self.device) + self._shift[at, :1]
-            taken = (rows[:, :, None] * padded.shape[-1] + columns[:, None, :]).view(count, 1, -1)
-            pixels = padded.flatten(2).gather(2, taken.expand(-1, channels, -1)).view_as(pixels)
-        return (pixels - self.mean).div_(self.std), self.images.labels[at]
+        pixels, labels = self.images.pixels[at], self.images.labels[at]
+        if not self.augmentation:
+            return (centre(pixels, self.size) - self.mean).div_(self.std), labels
+        draws = {name: drawn[at] for name, drawn in self._draws.items()}
+        pixels = self.augmentation.colour(self.augmentation.frame(pixels, draws, self.size), draws)
+        return self.augmentation.blot((pixels - self.mean).div_(self.std), draws), labels
 
 
 def loader(
@@ -127,8 +128,7 @@ def loader(
         options |= {"num_workers": workers, "pin_memory": torch.accelerator.is_available()}
     if shuffle_seed is None:
         return DataLoader(data, batch_size, **options)
-    # Seeds of neighbouring runs must not give each other's epochs: the sampler adds the epoch to the seed.
-    sampler = SeedableRandomSampler(data, data_seed=shuffle_seed * 1_000_003)
+    sampler = SeedableRandomSampler(data, data_seed=apart(shuffle_seed))  # It adds the epoch.
     return DataLoader(data, batch_size, sampler=sampler, drop_last=True, **options)
 
 

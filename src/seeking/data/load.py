@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from seeking.data.augment import Augmentation
 from seeking.data.encoded import Encoded
 from seeking.data.images import Batches, Images
 from seeking.errors import SeekingError, unknown
@@ -32,8 +33,16 @@ class DataConfig:
     """Column of the labels, where it is not called label, labels or fine_label."""
     crop_padding: int | None = None
     """Padding of the random crop, in pixels; an eighth of the image's side if not given, 0 for no crop."""
+    crop_scale: float | None = None
+    """Random resized crops instead, as is usual for larger images: the least share of the image that they take, such
+    as 0.08. With image_size, images are kept an eighth larger than that, and test images are cropped to their
+    middle."""
     flip: bool | None = None
     """Mirror images at random; on if not given, but not for digits."""
+    color_jitter: float = 0.0
+    """Random brightness, contrast and saturation, each times a number within so much of 1, such as 0.4."""
+    random_erasing: float = 0.0
+    """Share of the images of which a random rectangle is erased."""
     mean: tuple[float, ...] | None = None
     """Of each channel, for pixels between 0 and 1; the training images' own if not given."""
     std: tuple[float, ...] | None = None
@@ -51,6 +60,14 @@ class DataConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise SeekingError(f"{name} is {value}; it must be {least} or more")
+        Augmentation(scale=self.crop_scale, jitter=self.color_jitter, erase=self.random_erasing)  # Refuses the rest.
+
+    @property
+    def stored_size(self) -> int | None:
+        """Side to which images are resized and cropped as they are decoded."""
+        if self.image_size is None or self.crop_scale is None:
+            return self.image_size
+        return round(self.image_size / 0.875)
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,7 @@ class ImageData:
     """A data set ready for training.
 
     Attributes:
+        size: height and width of the images in batches.
         place: where the images are, in words.
         workers: processes that decode them as they are needed.
     """
@@ -68,21 +86,20 @@ class ImageData:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    padding: int
-    flip: bool
+    size: tuple[int, int]
+    augmentation: Augmentation
     place: str
     workers: int
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
-        channels, height, width = self.train.pixels.shape[1:]
-        return channels, height, width
+        return self.train.pixels.shape[1], *self.size
 
     def batches(self, seed: int) -> tuple[Batches, Batches]:
         """Augmented training data and plain test data."""
-        train = Batches(self.train, self.mean, self.std, padding=self.padding, flip=self.flip, seed=seed)
-        return train, Batches(self.test, self.mean, self.std)
+        train = Batches(self.train, self.mean, self.std, size=self.size, augmentation=self.augmentation, seed=seed)
+        return train, Batches(self.test, self.mean, self.std, size=self.size)
 
 
 def load(config: DataConfig) -> ImageData:
@@ -93,7 +110,7 @@ def load(config: DataConfig) -> ImageData:
             of several sizes.
     """
     if config.data == "digits":
-        train, test, classes = _digits(config.image_size)
+        train, test, classes = _digits(config.stored_size)
         if config.max_train_samples:
             kept = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: config.max_train_samples]
             train = Images(train.pixels[kept], train.labels[kept])
@@ -123,7 +140,10 @@ def load(config: DataConfig) -> ImageData:
             f"{config.data}: mean {list(mean)} and std {list(std)} must have one number, std above 0, "
             f"for each of {channels} channels"
         )
-    size = train.pixels.shape[-1]
+    height, width = (config.image_size,) * 2 if config.image_size else train.pixels.shape[2:]
+    padding = config.crop_padding
+    if padding is None:
+        padding = width // 8 if config.crop_scale is None else 0
     return ImageData(
         name=config.data,
         train=train,
@@ -131,8 +151,14 @@ def load(config: DataConfig) -> ImageData:
         classes=classes,
         mean=tuple(mean),
         std=tuple(std),
-        padding=size // 8 if config.crop_padding is None else config.crop_padding,
-        flip=config.data != "digits" if config.flip is None else config.flip,
+        size=(height, width),
+        augmentation=Augmentation(
+            padding=padding,
+            flip=config.data != "digits" if config.flip is None else config.flip,
+            scale=config.crop_scale,
+            jitter=config.color_jitter,
+            erase=config.random_erasing,
+        ),
         place=place,
         workers=min(os.cpu_count() or 1, 8) if config.workers is None else config.workers,
     )
@@ -216,7 +242,7 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
     found, mode = [], None
     for part in (train, held_out):
         rows = part.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
-        encoded = Encoded(rows, image_column, name, mode=mode, size=config.image_size)
+        encoded = Encoded(rows, image_column, name, mode=mode, size=config.stored_size)
         mode = encoded.mode
         numbers = [-1 if label is None else int(label) for label in part[label_column]]
         found.append(Images(encoded, torch.tensor(numbers, dtype=torch.long)))

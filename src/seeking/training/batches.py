@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.data_loader import DataLoaderShard
+from accelerate.data_loader import DataLoaderShard, skip_first_batches
 from accelerate.utils import send_to_device, synchronize_rng_states
 from torch.utils.data import IterableDataset
 
@@ -24,9 +24,9 @@ def draw(loader: Any, device: torch.device, skip: int = 0) -> Iterator[Any]:
     Args:
         loader: as ``Accelerator.prepare`` gives it.
         device: to move batches to.
-        skip: batches that are passed over. Only their indices are drawn where the data are loaded by index in this
-            process; elsewhere they are loaded and thrown away, since the random state of workers depends on what
-            they have loaded.
+        skip: batches that are passed over. Only their indices are drawn where the data are loaded by index, in this
+            process or from a data set with an attribute ``stateless`` that is true; elsewhere they are loaded and
+            thrown away, since the random state of workers depends on what they have loaded.
 
     Raises:
         LoadingError: while batches are drawn: the data raise something, or a worker has died.
@@ -36,6 +36,8 @@ def draw(loader: Any, device: torch.device, skip: int = 0) -> Iterator[Any]:
         if getattr(loader, "rng_types", None) is not None:
             synchronize_rng_states(loader.rng_types, loader.synchronized_generator)
         loader = getattr(loader, "base_dataloader", loader)
+        if skip and getattr(getattr(loader, "dataset", None), "stateless", False) and loader.num_workers:
+            loader, skip = skip_first_batches(loader, skip), 0
     iterator = iter(loader)
     if getattr(signal.getsignal(signal.SIGCHLD), "__module__", "").startswith("torch.utils.data"):
         # It would raise in the midst of a step when a worker dies. The iterator finds out by itself, between two.

@@ -61,6 +61,8 @@ class TrainConfig:
     accumulate: int = 1
     """Batches of the loader whose gradients are accumulated into one step; together they are one batch to the
     condition, the schedule and the motivated step."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 or what else torch knows; if not given, the accelerator, where there is one."""
     precision: Precision = "auto"
     """Mixed precision: no (float32), bf16, fp16, or auto: bf16 where the hardware multiplies matrices in it (GPUs since
     Ampere, CPUs with AMX), else no."""

@@ -21,6 +21,11 @@ MOST_PARTS, MOST_THINGS = 1000, 100_000
 """A collection of more parts than this holds data, not generators; no more things are looked at than that."""
 
 
+def apart(seed: int) -> int:
+    """A seed to which epochs may be added: seeds of neighbouring runs do not give each other's epochs."""
+    return seed * 1_000_003
+
+
 class RandomState:
     """The global generators (Python's, NumPy's, PyTorch's, the device's) and those that models and data hold.
 

@@ -44,7 +44,7 @@ from seeking.training.optim import (
     skips_by_itself,
     step_if_finite,
 )
-from seeking.training.random_state import RandomState
+from seeking.training.random_state import RandomState, apart
 from seeking.training.reading import Reading
 from seeking.training.recalibrate import recalibrate
 from seeking.training.saving import Saver
@@ -758,19 +758,18 @@ class Trainer:
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
-    process = this_process()
+    process = this_process(config.device)
     mixed = precision(config.precision, process.device)
     if is_initialized() and AcceleratorState().mixed_precision != mixed:
         # An earlier trainer of this process has set another precision for good.
         AcceleratorState._reset_state()
     # One batch of the loader is one batch of the run, however many processes share it. A single process takes loaders
     # that come without a batch size, too.
-    # Loaders that shuffle do so by the seed and the epoch, in any number of processes; neighbouring seeds must not give
-    # each other's epochs.
+    # Loaders that shuffle do so by the seed and the epoch, in any number of processes.
     loading = DataLoaderConfiguration(
         split_batches=process.num_processes > 1,
         use_seedable_sampler=True,
-        data_seed=config.seed * 1_000_003,
+        data_seed=apart(config.seed),
     )
     return Accelerator(mixed_precision=mixed, cpu=process.device.type == "cpu", dataloader_config=loading)
 
