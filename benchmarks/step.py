@@ -7,7 +7,7 @@ Prints the ratio of the two, timed in turns within one process: the median over 
 
 import argparse
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -33,9 +33,13 @@ def made(names: tuple[str, str], kwargs: dict[str, int]) -> list[nn.Module]:
     return [create(name, num_classes=10, **kwargs) for name in names]
 
 
-def bare(models: list[nn.Module], batches: DataLoader[tuple[Tensor, Tensor]]) -> Callable[[], None]:
+def bare(
+    models: Sequence[nn.Module],
+    batches: DataLoader[tuple[Tensor, Tensor]],
+    optimizers: Sequence[torch.optim.Optimizer] = (),
+) -> Callable[[], None]:
     """A hand-written loop: the base at every batch, the larger model at every sixth."""
-    optimizers = [torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9, nesterov=True) for m in models]
+    optimizers = optimizers or [torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9, nesterov=True) for m in models]
 
     def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
         model.train()
