@@ -1,11 +1,10 @@
-"""The command line: ``seeking train``, ``compare``, ``show``, ``map``, ``verify``, ``extract`` and ``embed``.
+"""The command line: ``seeking`` and its commands.
 
 Exit codes: 0 done (and, for ``verify``, exact), 1 the run or the check failed, 2 wrong usage or bad input, 75 stopped
 by SIGTERM and saved, 130 interrupted.
 """
 
 import argparse
-import collections.abc
 import dataclasses
 import os
 import sys
@@ -21,20 +20,23 @@ import torch
 import tyro
 from accelerate.utils import broadcast
 from rich.console import Console
+from rich.markdown import Markdown
 from torch import nn
 from tyro.conf import Positional
 
 from seeking.data import ImageData, load
 from seeking.errors import RunError, RunWarning, SeekingError, unknown
 from seeking.experiments.compare import ARMS, compare, summarise
+from seeking.experiments.recipe import read
+from seeking.experiments.reproduce import reproduce
 from seeking.experiments.run import ModelConfig, RunConfig, models, trainer, weights_map
-from seeking.files import read_yaml, read_yaml_text
+from seeking.files import read_yaml
 from seeking.matching import MatchWarning
 from seeking.models import input_shape
-from seeking.options import flags, flags_of_run
+from seeking.options import flags, flags_of_run, registry
 from seeking.processes import this_process
 from seeking.report.folder import describe
-from seeking.report.progress import progress, unfailing_output
+from seeking.report.progress import many_runs, progress, unfailing_output
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, terminal
 from seeking.training import RunFolder
 from seeking.transfer import Extra, embed, extract
@@ -71,6 +73,30 @@ class Compare(_Run):
 
     seeds: int = 3
     """Runs of each, with seeds from --seed on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """Run an experiment from a recipe: the paper's, its ablations, its rivals; go on where it was cut off."""
+
+    recipe: Positional[str]
+    """ablation, pareto, cifar10-resnet, cifar100-efficientnet, cifar100-vit, imagenet, transfer, or a YAML file."""
+    scale: str = "quick"
+    """quick (minutes on 2 cores), small (hours) or full (as the paper has it, on a GPU), where the recipe has it."""
+    seeds: int | None = None
+    """How many; the recipe's own number if not given. More may be added later."""
+    data: str | None = None
+    """Data set to train on, where it is not the recipe's: a name on the hub or a folder."""
+    source: str | None = None
+    """Data set of the training that goes before, for transfer."""
+    output: Path | None = None
+    """Folder for runs, tables and figures; runs/RECIPE-SCALE if not given."""
+    jobs: int | None = None
+    """Runs at a time, each in a process of its own; one for each core, on an accelerator 4, if not given."""
+    device: str | None = None
+    """As for seeking train."""
+    set: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Options of every run that are to be others than the recipe's, such as epochs=5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +225,22 @@ def compare_command(config: Compare) -> int:
     return 0
 
 
+def reproduce_command(config: Reproduce) -> int:
+    """Run ``seeking reproduce``."""
+    changes = dict(config.set)
+    changes |= {key: value for key in ("data", "device") if (value := getattr(config, key)) is not None}
+    recipe = read(config.recipe, config.scale, changes, config.source)
+    seeds = recipe.seeds if config.seeds is None else config.seeds
+    if seeds < 1:
+        raise SeekingError(f"seeds is {seeds}; it must be 1 or more")
+    output = config.output or Path("runs") / f"{recipe.name}-{recipe.scale}"
+    with many_runs(console) as tell:
+        found = reproduce(recipe, output, range(seeds), config.jobs, tell)
+    console.print(Markdown(found))
+    console.print(f"Runs, tables and figures: {output}", highlight=False)
+    return 0
+
+
 def show_command(config: Show) -> int:
     """Run ``seeking show``."""
     print(describe(config.run))
@@ -279,41 +321,13 @@ def _ready_to_transfer(config: _Transfer, source: str) -> tuple[dict[str, nn.Mod
 COMMANDS: dict[str, tuple[type[Any], Any]] = {
     "train": (Train, train_command),
     "compare": (Compare, compare_command),
+    "reproduce": (Reproduce, reproduce_command),
     "show": (Show, show_command),
     "map": (Map, map_command),
     "verify": (Verify, verify_command),
     "extract": (Extract, extract_command),
     "embed": (Embed, embed_command),
 }
-
-registry = tyro.constructors.ConstructorRegistry()
-
-
-@registry.primitive_rule
-def _keyword_arguments(
-    info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """Mappings are written ``key=value``, the values as in YAML."""
-    if info.type_origin is not collections.abc.Mapping:
-        return None
-
-    def read(arguments: list[str]) -> dict[str, Any]:
-        pairs = [argument.partition("=") for argument in arguments]
-        for (key, equals, _), argument in zip(pairs, arguments, strict=True):
-            if not (key.isidentifier() and equals):
-                raise ValueError(f"{argument!r} is not KEY=VALUE")
-        try:
-            return {key: read_yaml_text(value) for key, _, value in pairs}
-        except ValueError as error:
-            raise ValueError(f"not a YAML value: {error}") from error
-
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="KEY=VALUE …",
-        instance_from_str=read,
-        is_instance=lambda value: isinstance(value, Mapping),
-        str_from_instance=lambda value: [f"{key}={item}" for key, item in value.items()],
-    )
 
 
 @unfailing_output()

@@ -1,5 +1,6 @@
 """Options from files, as flags of the command line, so that there is one way to read and check them."""
 
+import collections.abc
 import dataclasses
 import json
 import sys
@@ -7,15 +8,47 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import tyro
+
 from seeking.conditions import parse
 from seeking.errors import SeekingError, unknown
-from seeking.files import MOST_OPTIONS, read_json
+from seeking.files import MOST_OPTIONS, read_json, read_yaml_text
 
 PLACES = frozenset({"output", "config", "overwrite", "resume"})
 """Options that say where a run is, which its own record of its options need not say."""
 
 LOADING = ("path", "pretrained", "dir", "file", "url")
 """What the names of constructor arguments have in them that load something."""
+
+
+registry = tyro.constructors.ConstructorRegistry()
+
+
+@registry.primitive_rule
+def _keyword_arguments(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Mappings are written ``key=value``, the values as in YAML."""
+    if info.type_origin is not collections.abc.Mapping:
+        return None
+
+    def read(arguments: list[str]) -> dict[str, Any]:
+        pairs = [argument.partition("=") for argument in arguments]
+        for (key, equals, _), argument in zip(pairs, arguments, strict=True):
+            if not (key.isidentifier() and equals):
+                raise ValueError(f"{argument!r} is not KEY=VALUE")
+        try:
+            return {key: read_yaml_text(value) for key, _, value in pairs}
+        except ValueError as error:
+            raise ValueError(f"not a YAML value: {error}") from error
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="KEY=VALUE …",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, Mapping),
+        str_from_instance=lambda value: [f"{key}={item}" for key, item in value.items()],
+    )
 
 
 def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[str]:

@@ -42,6 +42,31 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         raise SeekingError(f"{path}: not a file of weights ({type(error).__name__}: {error})") from error
 
 
+def load_fitting(model: nn.Module, path: Path) -> list[str]:
+    """Load what fits of a run's weights: all but a head for other classes.
+
+    Returns:
+        The names of the tensors that keep the model's own values, whose shape in the file is another.
+
+    Raises:
+        SeekingError: the file cannot be read, or its names are not the model's.
+    """
+    here = model.state_dict()
+    try:
+        with safe_open(path, "pt") as file:
+            there = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise SeekingError(f"{path}: cannot be read ({error})") from error
+    if there.keys() != here.keys():
+        odd = sorted(there.keys() ^ here.keys())
+        raise SeekingError(
+            f"{path}: not weights of this {type(model).__name__}: {', '.join(odd[:3])} on one side alone"
+        )
+    other = [name for name, tensor in there.items() if tensor.shape != here[name].shape]
+    model.load_state_dict({**there, **{name: here[name] for name in other}})
+    return other
+
+
 def save_weights(model: nn.Module, path: str | Path) -> None:
     """Write a model's weights as safetensors, whole or not at all; tied tensors once.
 

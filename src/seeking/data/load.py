@@ -49,6 +49,9 @@ class DataConfig:
     """Likewise."""
     max_train_samples: int | None = None
     """Train on so many images, drawn once for all seeds."""
+    validation: float | None = None
+    """Hold out this share of the training images, the same for all seeds, and evaluate on them instead of the test
+    images."""
     in_memory: bool | None = None
     """Decode all images once and keep them in memory, the device's if they fill at most a quarter of it; else workers
     decode them as they are needed. If not given, whatever fits into half of the free memory is kept."""
@@ -60,6 +63,8 @@ class DataConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise SeekingError(f"{name} is {value}; it must be {least} or more")
+        if self.validation is not None and not 0 < self.validation < 1:
+            raise SeekingError(f"validation is {self.validation}; it is a share of the images, between 0 and 1")
         Augmentation(scale=self.crop_scale, jitter=self.color_jitter, erase=self.random_erasing)  # Refuses the rest.
 
     @property
@@ -111,6 +116,10 @@ def load(config: DataConfig) -> ImageData:
     """
     if config.data == "digits":
         train, test, classes = _digits(config.stored_size)
+        if config.validation:
+            order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))
+            out = round(len(train) * config.validation)
+            train, test = (Images(train.pixels[part], train.labels[part]) for part in (order[out:], order[:out]))
         if config.max_train_samples:
             kept = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: config.max_train_samples]
             train = Images(train.pixels[kept], train.labels[kept])
@@ -215,10 +224,10 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
         raise SeekingError(f"data set {name}: no train split; it has {', '.join(splits) or 'none'}")
     train = splits["train"]
     held_out = next((splits[split] for split in TEST_SPLITS if split in splits), None)
-    if held_out is None:
+    if held_out is None or config.validation:
         if len(train) < 2:
             raise SeekingError(f"data set {name}: {len(train)} images and no test split; nothing can be held out")
-        parts = train.train_test_split(test_size=0.1, seed=0)
+        parts = train.train_test_split(test_size=config.validation or 0.1, seed=0)
         train, held_out = parts["train"], parts["test"]
     if config.max_train_samples is not None and config.max_train_samples < len(train):
         train = train.shuffle(seed=0).select(range(config.max_train_samples))

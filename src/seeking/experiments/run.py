@@ -1,6 +1,6 @@
 """One run from a configuration: data, models, map, trainer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -87,14 +87,25 @@ def trainer(
     role: Role = "pair",
     output: RunFolder | None = None,
     listeners: Sequence[Listener] = (),
+    *,
+    made: Mapping[str, nn.Module] | None = None,
+    kind: Callable[..., Trainer] = Trainer,
 ) -> Trainer:
     """A trainer of the pair, or of one of its models alone under the same settings, seed, data order and fresh weights.
+
+    Args:
+        config: its options.
+        data: what to train and evaluate on.
+        role: what is trained.
+        output: as the ``Trainer`` has it; a run that it holds is resumed.
+        listeners: as the ``Trainer`` has them.
+        made: the models as they begin, instead of fresh ones.
+        kind: of trainer.
 
     Raises:
         SeekingError: bad input; nothing has been written.
     """
-    channels = data.shape[0]
-    made = models(config, len(data.classes), channels, config.seed)
+    made = made or models(config, len(data.classes), data.shape[0], config.seed)
     train_data, test_data = data.batches(config.seed)
     if len(train_data) < config.batch_size:
         raise SeekingError(
@@ -105,7 +116,7 @@ def trainer(
     if role == "pair" and not resume:  # A run that is resumed brings its own map.
         found = weights_map(config, made["base"], made["motivated"], torch.zeros(2, *data.shape))
     torch.manual_seed(config.seed)
-    return Trainer(
+    return kind(
         made["base" if role == "pair" else role],
         made["motivated"] if role == "pair" else None,
         train_loader=loader(train_data, config.batch_size, shuffle_seed=config.seed, workers=data.workers),

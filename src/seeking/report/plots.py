@@ -47,8 +47,8 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
 
 
 def _training(axes: Any, result: Result) -> None:
-    steps = [row for row in result.history if row["kind"] == "step"]
-    motivated = [row for row in steps if "motivated_loss" in row]
+    rows = [row for row in result.history if row["kind"] == "step"]
+    steps, motivated = ([row for row in rows if key in row] for key in ("loss", "motivated_loss"))
     for label, colour, rows, key in (
         ("base", BASE, steps, "loss"),
         ("motivated (on motivated batches)", MOTIVATED, motivated, "motivated_loss"),
@@ -93,3 +93,79 @@ def _evaluation(
     axes.plot(epochs, mean, style, color=colour, label=label, marker="." if len(epochs) < 3 else None)
     if len(curves) > 1:
         axes.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.12, linewidth=0)
+
+
+def draw_arms(rows: Sequence[Mapping[str, Any]], reference: str, path: Path, title: str) -> None:
+    """Save the accuracies of an experiment's arms: each seed, the mean and its 95 % confidence interval."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 1.2 + 0.32 * len(rows)), layout="constrained", sharey=True)
+    figure.suptitle(title)
+    names = [row["arm"] for row in rows]
+    for panel, (model, colour) in zip(axes, {"base": BASE, "motivated": MOTIVATED}.items(), strict=True):
+        for place, row in enumerate(rows):
+            values = [100 * value for value in row[model]["values"]]
+            panel.plot(values, [place] * len(values), ".", color=colour, alpha=0.45)
+            half = 100 * (row[model]["interval"] or 0)
+            panel.errorbar(100 * row[model]["mean"], place, xerr=half, fmt="D", color=colour, capsize=3, markersize=5)
+            if row["arm"] == reference:
+                panel.axvline(100 * row[model]["mean"], color="grey", linestyle=":", linewidth=1)
+        panel.set(title=f"{model} model", xlabel="accuracy (%)")
+        panel.set_yticks(range(len(names)), names)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(axis="x", alpha=0.25)
+    axes[0].invert_yaxis()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def draw_pareto(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Save accuracy against total training FLOPs, a line for each arm, a panel for each model."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    figure.suptitle(title)
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    for panel, model in zip(axes, ("base", "motivated"), strict=True):
+        for number, arm in enumerate(arms):
+            ours = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["flops"])
+            panel.errorbar(
+                [row["flops"] / 1e12 for row in ours],
+                [100 * row[model]["mean"] for row in ours],
+                yerr=[100 * (row[model]["deviation"] or 0) for row in ours],
+                fmt="o-",
+                color=f"C{number}",
+                capsize=3,
+                label=arm,
+            )
+        panel.set(title=f"{model} model", xlabel="training TFLOPs for both models", ylabel="accuracy (%)", xscale="log")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.25)
+    axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Save how often the condition held in each third of the runs, beside the same losses in random orders."""
+    found = [row for row in rows if row["evidence"]]
+    stages = list(dict.fromkeys(stage for row in found for stage in row["evidence"]))
+    figure, axes = plt.subplots(1, 2, figsize=(11, 1.2 + 0.32 * len(found)), layout="constrained", sharey=True)
+    figure.suptitle(title)
+    for number, stage in enumerate(stages):
+        for place, row in enumerate(found):
+            one = row["evidence"].get(stage)
+            if one is None:
+                continue
+            height = place + (number - 1) * 0.22
+            label = stage if not place else None
+            axes[0].plot(one["rate"], height, "o", color=f"C{number}", markersize=4, label=label)
+            axes[0].errorbar(one["shuffled"], height, xerr=2 * one["deviation"], fmt="|", color="grey", linewidth=1)
+            if "loss" in one:
+                axes[1].plot(one["loss"], height, "o", color=f"C{number}", markersize=4, label=label)
+    axes[0].set(title="share of motivated batches; grey: the same losses shuffled", xlabel="share")
+    axes[1].set(title="base's loss on motivated batches over its mean", xlabel="ratio")
+    axes[0].set_yticks(range(len(found)), [row["arm"] for row in found])
+    axes[0].invert_yaxis()
+    axes[0].legend(frameon=False)
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(axis="x", alpha=0.25)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

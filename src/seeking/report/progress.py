@@ -84,7 +84,8 @@ def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
                     console.print(f"{title}: stopped after step {row['step']}{where}", highlight=False)
                 elif row["kind"] == "step":
                     steps += 1
-                    smoothed("base", row["loss"])
+                    if "loss" in row:
+                        smoothed("base", row["loss"])
                     if "motivated_loss" in row:
                         motivated += 1
                         smoothed("motivated", row["motivated_loss"])
@@ -105,3 +106,31 @@ def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
             return listen
 
         yield start
+
+
+@contextlib.contextmanager
+def many_runs(console: Console) -> Iterator[Callable[[str, Row], None]]:
+    """Show runs that go on side by side: gives what is to be told of each run's rows, by its name.
+
+    A row of kind ``plan`` says how many epochs all runs together have left, one of kind ``note`` what is being done.
+    """
+    columns = (BarColumn(bar_width=20), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, TimeRemainingColumn(compact=True), TextColumn("left"), console=console) as bars:
+        task = bars.add_task("checking models and data", total=None)
+        lengths: dict[str, int] = {}
+
+        def tell(name: str, row: Row) -> None:
+            if row["kind"] == "plan":
+                bars.update(task, total=row["epochs"], completed=0, description=row["text"])
+            elif row["kind"] == "note" and name == "":
+                console.print(row["text"], highlight=False)
+            elif row["kind"] == "start":
+                lengths[name] = row["epochs"]
+                bars.update(task, description=name)
+            elif row["kind"] == "eval":
+                bars.update(task, advance=1, description=f"{name}, epoch {row['epoch']}")
+                if row["epoch"] == lengths.get(name):
+                    found = [f"{model} {row[model]['accuracy']:.2%}" for model in ("base", "motivated") if model in row]
+                    console.print(f"{name}: {', '.join(found)}", highlight=False)
+
+        yield tell

@@ -78,6 +78,7 @@ class Learner:
     """Steps in a row that were not finite."""
 
     def __post_init__(self) -> None:
+        self.parameters = [*self.module.parameters()]
         self._places = [(module._buffers, name) for module in self.module.modules() for name in module._buffers]
         self._buffers: list[Tensor | None] = []
         self._values: list[Tensor] = []
@@ -476,8 +477,9 @@ class Trainer:
         while self.place < self.epoch_length and (group := list(itertools.islice(batches, self.config.accumulate))):
             yield group
 
-    def _train_step(self, learner: Learner, batches: Sequence[Any]) -> float:
+    def _train_step(self, learner: Learner, batches: Sequence[Any], loss_fn: LossFn | None = None) -> float:
         """One optimizer step on the mean loss of the batches, which it gives (the mean over all processes)."""
+        loss_fn = loss_fn or self.loss_fn
         start = time.perf_counter()
         learner.model.train()
         learner.keep_buffers()
@@ -485,11 +487,13 @@ class Trainer:
         for number, batch in enumerate(batches, start=1):
             last = number == len(batches)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(learner.model):
-                loss = self.loss_fn(learner.model, batch) / len(batches)
+                loss = loss_fn(learner.model, batch) / len(batches)
                 total += loss.detach()
                 if last:
                     reading = self._read(total)
-                self.accelerator.backward(loss)
+                # accelerate's own backward looks for a package on the disk each time.
+                scaler = self.accelerator.scaler
+                (loss if scaler is None else scaler.scale(loss)).backward()
         norm = self._gradient_norm(learner)
         mean = self._agreed(reading)
         measured: float | Reading
@@ -527,10 +531,10 @@ class Trainer:
     def _gradient_norm(self, learner: Learner) -> Tensor:
         """The norm of the whole gradient, which is then clipped if that is asked for."""
         self.accelerator.unscale_gradients(learner.optimizer)
-        gradients = [p.grad for p in learner.model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in learner.parameters if p.grad is not None]
         norm = get_total_norm([grad.coalesce().values() if grad.is_sparse else grad for grad in gradients])
         if self.config.clip_grad is not None:
-            clip_grads_with_norm_(learner.model.parameters(), self.config.clip_grad, norm)
+            clip_grads_with_norm_(learner.parameters, self.config.clip_grad, norm)
         return norm
 
     def _read(self, loss: Tensor) -> Reading:

@@ -1,0 +1,231 @@
+"""Recipes: which runs make an experiment, read from a small file."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tyro
+
+from seeking.errors import SeekingError, unknown
+from seeking.experiments.run import RunConfig
+from seeking.files import read_yaml
+from seeking.options import flags, registry
+
+Method = Literal["motivated", "ordinary", "sandwich", "growth", "distillation"]
+Kind = Literal["pair", "base", "motivated", "sandwich", "grown", "distilled"]
+
+KNOBS = {"method": "motivated", "start": "own", "share": 0.5, "weight": 0.9, "temperature": 4.0, "rate": 1 / 6}
+"""What an arm may say beside the options of a run: its method; whether the extra capacity starts as its own
+initialisation or neutral; for growth and distillation, the share of the FLOPs that goes into the base; the weight and
+temperature of distillation; and the share of motivated batches that is expected."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of an experiment.
+
+    Attributes:
+        folder: below the experiment's.
+        kind: what is trained, and how.
+        config: its options.
+        after: folder of the run whose weights it begins from, or learns from.
+        knobs: of the method.
+    """
+
+    folder: str
+    kind: Kind
+    config: RunConfig
+    after: str | None
+    knobs: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One arm with one seed: its runs, and which of them gives which model.
+
+    Attributes:
+        arm: its name.
+        pair: names of the two models.
+        budget: of FLOPs, in epochs of the larger model alone; None where the arm has a number of epochs.
+        runs: in the order in which they depend on each other.
+        models: for ``base`` and ``motivated``, the run and the name of the model in it.
+    """
+
+    arm: str
+    pair: tuple[str, str]
+    budget: float | None
+    seed: int
+    runs: tuple[Run, ...]
+    models: Mapping[str, tuple[Run, str]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment at one scale.
+
+    Attributes:
+        name: of the recipe.
+        title: in words.
+        scale: its name.
+        classes: that the data must have; any number if None.
+        pairs: names of two models each.
+        options: of every run.
+        of_pairs: options of the runs of each pair.
+        arms: for each arm its knobs and options of its own.
+        reference: the arm that the others are compared with.
+        seeds: that a trustworthy answer takes.
+        budgets: of FLOPs, in epochs of the larger model alone; none where the options say how many epochs.
+        search: for each arm, the values of options and knobs that are tried on held-out training images, with a seed
+            of their own, before the arms are run.
+        pretraining: options of a run of the pair whose weights all others begin from; none if empty.
+    """
+
+    name: str
+    title: str
+    scale: str
+    classes: int | None
+    pairs: tuple[tuple[str, str], ...]
+    options: Mapping[str, Any]
+    of_pairs: Mapping[str, Mapping[str, Any]]
+    arms: Mapping[str, Mapping[str, Any]]
+    reference: str
+    seeds: int
+    budgets: tuple[float, ...]
+    search: Mapping[str, Mapping[str, Sequence[Any]]]
+    pretraining: Mapping[str, Any]
+
+    def config(self, pair: tuple[str, str], **options: Any) -> RunConfig:
+        """The options of a run.
+
+        Raises:
+            SeekingError: there is no such option, or it has another type.
+        """
+        own = self.of_pairs.get("-".join(pair), {})
+        given = {**self.options, **own, "base": pair[0], "motivated": pair[1], **options}
+        given = {key: value for key, value in given.items() if key not in KNOBS}
+        there = flags(given, Path(f"recipe {self.name}"), RunConfig)
+        return tyro.cli(RunConfig, args=there, prog="seeking reproduce", registry=registry)
+
+    def trials(self, seeds: Sequence[int], ratios: Mapping[tuple[str, str], float]) -> Iterator[Trial]:
+        """Every arm with every seed, in the order that gives an answer soonest.
+
+        Args:
+            seeds: of the trials.
+            ratios: for each pair, the larger model's FLOPs over the smaller one's.
+        """
+        for seed in seeds:
+            for pair in self.pairs:
+                for budget in self.budgets or (None,):
+                    for arm in self.arms:
+                        yield self.trial(arm, pair, budget, seed, ratios[pair])
+
+    def trial(
+        self, arm: str, pair: tuple[str, str], budget: float | None, seed: int, ratio: float, **more: Any
+    ) -> Trial:
+        """One arm with one seed, with more options if they are given."""
+        own = {**self.arms[arm], **more}
+        knobs = {**KNOBS, **{key: own[key] for key in KNOBS.keys() & own.keys()}}
+        config = self.config(pair, **own, seed=seed)
+        named = re.sub(r"[^\w=]+", "-", arm) + (f"-{budget:g}" if budget else "")
+        where = f"arms/{named}/{{}}/seed{seed}"
+        first = None
+        if self.pretraining:
+            before = self.config(pair, **self.pretraining, seed=seed)
+            first = Run(f"pretraining/{pair[0]}-{pair[1]}/seed{seed}", "pair", before, None, KNOBS)
+        begin = first.folder if first else None
+
+        def run(kind: Kind, epochs: float, after: str | None = begin) -> Run:
+            lasting = replace(config, epochs=max(1, round(epochs))) if budget else config
+            name = {"distilled": pair[0], "grown": pair[1]}.get(kind, "-".join(pair))
+            # A model alone is the same run, whatever pair it is compared with.
+            if kind == "base":
+                name, lasting = pair[0], replace(lasting, motivated=pair[0], motivated_kwargs=config.base_kwargs)
+            elif kind == "motivated":
+                name, lasting = pair[1], replace(lasting, base=pair[1], base_kwargs=config.motivated_kwargs)
+            return Run(where.format(name), kind, lasting, after, knobs)
+
+        flops, share = (budget or 0.0), knobs["share"]
+        runs: tuple[Run, ...]
+        match knobs["method"]:
+            case "motivated":
+                runs = (run("pair", flops * ratio / (1 + knobs["rate"] * ratio)),)
+            case "sandwich":
+                runs = (run("sandwich", flops * ratio / (1 + ratio)),)
+            case "ordinary":
+                each = flops * ratio / (1 + ratio)
+                runs = (run("base", each), run("motivated", each))
+            case "growth":
+                small = run("base", share * flops * ratio)
+                runs = (small, run("grown", (1 - share) * flops, small.folder))
+            case "distillation":
+                large = run("motivated", (1 - share) * flops)
+                # The teacher's forward pass is a third of its step.
+                runs = (run("distilled", share * flops * ratio / (1 + ratio / 3), large.folder), large)
+            case other:
+                raise unknown(f"method of {arm} in recipe {self.name}", str(other), get_args(Method))
+        by_model = {"base": (runs[0], "base"), "motivated": (runs[-1], "motivated" if len(runs) == 1 else "base")}
+        ordered = sorted(runs, key=lambda one: one.after is not None and one.after != begin)
+        return Trial(arm, pair, budget, seed, (*([first] if first else []), *ordered), by_model)
+
+
+def names() -> list[str]:
+    """The recipes that there are."""
+    return sorted(one.name.removesuffix(".yaml") for one in files("seeking.experiments").joinpath("recipes").iterdir())
+
+
+def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None = None) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name: of one that comes with the library, or the path of a YAML file.
+        scale: that it is to be run at.
+        changes: options of every run that are to be others.
+        source: data of the training that goes before, if they are to be others.
+
+    Raises:
+        SeekingError: there is no such recipe or scale, or the file says something else than recipes do.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        if name not in names():
+            raise unknown("recipe", name, names())
+        path = Path(str(files("seeking.experiments").joinpath("recipes", f"{name}.yaml")))
+    content = read_yaml(path)
+    scales = content.pop("scales", {})
+    if not isinstance(scales, Mapping) or scale not in scales:
+        raise unknown(f"scale of recipe {name}", scale, scales if isinstance(scales, Mapping) else ())
+    at = scales[scale]
+    allowed = {*Recipe.__dataclass_fields__, "without"} - {"name", "scale", "of_pairs"}
+    for key in (*content, *at):
+        if key not in allowed:
+            raise unknown(f"key in {path}", str(key), allowed)
+    both = {**content, **at}
+    from_source = {"data": source} if source else {}
+    try:
+        arms = {str(arm): dict(own or {}) for arm, own in both["arms"].items() if arm not in both.get("without", ())}
+        pairs = [(str(base), str(motivated), dict(*own)) for base, motivated, *own in both["pairs"]]
+        recipe = Recipe(
+            name=path.stem,
+            title=str(both["title"]),
+            scale=scale,
+            classes=both.get("classes"),
+            pairs=tuple((base, motivated) for base, motivated, _ in pairs),
+            options={**content.get("options", {}), **at.get("options", {}), **changes},
+            of_pairs={f"{base}-{motivated}": own for base, motivated, own in pairs},
+            search={arm: {**both.get("search", {}), **own.pop("search", {})} for arm, own in arms.items()},
+            arms=arms,
+            reference=str(both["reference"]),
+            seeds=int(both.get("seeds", 3)),
+            budgets=tuple(float(budget) for budget in both.get("budgets", ())),
+            pretraining={**content.get("pretraining", {}), **at.get("pretraining", {})} | from_source,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SeekingError(f"{path}: not a recipe ({type(error).__name__}: {error})") from error
+    if recipe.reference not in recipe.arms:
+        raise unknown(f"reference in {path}", recipe.reference, recipe.arms)
+    for arm in recipe.arms:  # What can be refused is refused before anything is run.
+        recipe.trial(arm, recipe.pairs[0], None, 0, 1.0)
+    return recipe

@@ -1,0 +1,163 @@
+"""What the runs of a recipe gave: accuracy, cost, and how much of the condition is noise."""
+
+import json
+import random
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from seeking.conditions import parse
+from seeking.experiments.recipe import Recipe, Trial
+from seeking.files import MOST_OPTIONS, read_json
+from seeking.training.folder import read_rows
+
+SHUFFLES = 50
+"""Random orders of a run's losses that its condition is compared with."""
+
+STAGES = ("early", "midway", "late")
+
+MODELS = ("base", "motivated")
+
+
+def gather(recipe: Recipe, trials: Sequence[Trial], root: Path) -> list[dict[str, Any]]:
+    """A record of every trial that is done: accuracies, FLOPs, seconds, curves and the evidence on its condition."""
+    records = []
+    for trial in trials:
+        if not all((root / run.folder / "summary.json").exists() for run in trial.runs):
+            continue
+        summaries = {run.folder: read_json(root / run.folder / "summary.json", MOST_OPTIONS) for run in trial.runs}
+        rows = {run.folder: [*read_rows(root / run.folder / "metrics.jsonl")] for run in trial.runs}
+        record: dict[str, Any] = {
+            "arm": trial.arm,
+            "pair": list(trial.pair),
+            "budget": trial.budget,
+            "seed": trial.seed,
+            "runs": [run.folder for run in trial.runs],
+            "flops": sum(one["cost"]["total"] for one in summaries.values()),
+            "seconds": sum(one["seconds"]["total"] for one in summaries.values()),
+        }
+        for model, (run, name) in trial.models.items():
+            record[model] = summaries[run.folder]["metrics"][name]["accuracy"]
+            # What has to be spent before this run's first step, and is not spent twice.
+            spent = _spent(trial, run.after, summaries)
+            record[f"{model}_curve"] = curve(rows[run.folder], name, summaries[run.folder]["cost"], spent)
+        for run in trial.runs:
+            if run.kind == "pair" and not run.folder.startswith("pretraining/"):
+                record["motivated_share"] = summaries[run.folder]["cost"]["motivated_share"]
+                record["evidence"] = evidence(rows[run.folder], run.config.condition, run.config.seed)
+        records.append(record)
+    return records
+
+
+def _spent(trial: Trial, after: str | None, summaries: Mapping[str, Any]) -> float:
+    if after is None:
+        return 0.0
+    before = next(run for run in trial.runs if run.folder == after)
+    return float(summaries[after]["cost"]["total"]) + _spent(trial, before.after, summaries)
+
+
+def curve(rows: Sequence[Mapping[str, Any]], model: str, cost: Mapping[str, float], spent: float) -> list[list[float]]:
+    """Accuracy by epoch: epoch, training FLOPs so far, accuracy."""
+    each = cost["samples"] / cost["batches"]
+    flops, found = spent, []
+    for row in rows:
+        if row["kind"] == "step":
+            # A run of both models at once has no loss of the base alone.
+            flops += each * (cost["base_flops"] + cost["motivated_flops"] * ("motivated_loss" in row))
+        elif row["kind"] == "eval" and model in row:
+            found.append([row["epoch"], flops, row[model]["accuracy"]])
+    return found
+
+
+def evidence(rows: Sequence[Mapping[str, Any]], condition: str, seed: int) -> dict[str, dict[str, float | None]]:
+    """The condition against chance, in each third of a run.
+
+    ``rate``: the share of batches at which the condition held. ``shuffled``: the same on the same third's losses in
+    random orders, which have no trend. ``deviation``: between those orders. ``loss``: the base's mean loss on motivated
+    batches over its mean loss.
+    """
+    losses = [row["loss"] for row in rows if row["kind"] == "step" and "loss" in row]
+    length = next((row["epoch_length"] for row in rows if row["kind"] == "start"), len(losses))
+    held = _held(losses, condition, seed, length)
+    draw = random.Random(seed)
+    found: dict[str, dict[str, float | None]] = {}
+    for number, stage in enumerate(STAGES):
+        part = slice(number * len(losses) // 3, (number + 1) * len(losses) // 3)
+        here = losses[part]
+        if not here:
+            continue
+        rates = [
+            statistics.mean(_held(draw.sample(here, len(here)), condition, seed + order, length))
+            for order in range(SHUFFLES)
+        ]
+        chosen = [loss for loss, motivated in zip(here, held[part], strict=True) if motivated]
+        found[stage] = {
+            "rate": statistics.mean(held[part]),
+            "shuffled": statistics.mean(rates),
+            "deviation": statistics.stdev(rates),
+            "loss": statistics.mean(chosen) / statistics.mean(here) if chosen else None,
+        }
+    return found
+
+
+def _held(losses: Sequence[float], condition: str, seed: int, epoch_length: int) -> list[bool]:
+    again = parse(condition, seed)
+    return [again.update(loss, epoch_length=epoch_length, learning_rate=0.0) for loss in losses]
+
+
+def summarise(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each arm of each pair and budget: means, spreads, and differences from the reference by seed."""
+    rows = []
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for record in records:
+        groups.setdefault((tuple(record["pair"]), record["budget"], record["arm"]), []).append(record)
+    for (pair, budget, arm), group in groups.items():
+        reference = {one["seed"]: one for one in groups.get((pair, budget, recipe.reference), ())}
+        row: dict[str, Any] = {"arm": arm, "pair": list(pair), "budget": budget, "seeds": len(group)}
+        for name in ("flops", "seconds", "motivated_share"):
+            values = [one[name] for one in group if name in one]
+            row[name] = statistics.mean(values) if values else None
+        for model in MODELS:
+            row[model] = spread([one[model] for one in group])
+            paired = [one[model] - reference[one["seed"]][model] for one in group if one["seed"] in reference]
+            row[f"{model}_gain"] = spread(paired) if arm != recipe.reference and paired else None
+            target = [one[model] for one in reference.values()]
+            reached = [reach(one[f"{model}_curve"], statistics.mean(target)) for one in group] if target else []
+            there = [one for one in reached if one]
+            row[f"{model}_reached"] = len(there)
+            row[f"{model}_epochs"] = statistics.mean(one[0] for one in there) if there else None
+            row[f"{model}_flops"] = statistics.mean(one[1] for one in there) if there else None
+        row["evidence"] = _mean_evidence([one["evidence"] for one in group if "evidence" in one])
+        rows.append(row)
+    return rows
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation and the half-width of the 95 % confidence interval (Student's t) of the mean."""
+    count = len(values)
+    deviation = statistics.stdev(values) if count > 1 else None
+    half = None if deviation is None else float(stats.t.ppf(0.975, count - 1)) * deviation / count**0.5
+    return {"mean": statistics.mean(values), "deviation": deviation, "interval": half, "values": list(values)}
+
+
+def reach(found: Sequence[Sequence[float]], target: float) -> tuple[float, float] | None:
+    """The first epoch at whose end this accuracy is reached, and the FLOPs until then."""
+    return next(((epoch, flops) for epoch, flops, accuracy in found if accuracy >= target), None)
+
+
+def _mean_evidence(each: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[str, dict[str, float | None]]:
+    found: dict[str, dict[str, float | None]] = {}
+    for stage in STAGES:
+        for name in ("rate", "shuffled", "deviation", "loss"):
+            values = [value for one in each if (value := one.get(stage, {}).get(name)) is not None]
+            if values:
+                found.setdefault(stage, {})[name] = statistics.mean(values)
+    return found
+
+
+def dumped(content: Any) -> str:
+    """As JSON."""
+    return json.dumps(content, indent=1) + "\n"

@@ -1,0 +1,402 @@
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from scipy import stats
+from test_data import image_folder
+from test_trainer import batches, two_models
+from torch.func import functional_call
+
+from seeking import SeekingError, TrainConfig, Trainer
+from seeking.cli import main
+from seeking.experiments import recipe as recipes
+from seeking.experiments import reproduce as reproducing
+from seeking.experiments.recipe import Recipe, names, read
+from seeking.experiments.results import curve, evidence, reach, spread
+from seeking.experiments.rivals import Distilled, Sandwich
+from seeking.weights_map import tensors
+
+PLAIN = TrainConfig(epochs=1, lr=0.05, precision="no", channels_last=False, fused=False)
+
+TINY: dict[str, Any] = {
+    "title": "Everything, small",
+    "classes": 10,
+    "reference": "ordinary",
+    "options": {"max_train_samples": 64, "batch_size": 32, "lr": 0.05, "verify": False, "model_kwargs": {"width": 4}},
+    "arms": {
+        "ordinary": {"method": "ordinary"},
+        "condition": {},
+        "sandwich": {"method": "sandwich"},
+        "growth": {"method": "growth"},
+        "distillation": {"method": "distillation"},
+    },
+    "scales": {
+        "quick": {"pairs": [["resnet8", "resnet14"]], "seeds": 2, "options": {"epochs": 1}},
+        "by-cost": {"pairs": [["resnet8", "resnet14"]], "seeds": 1, "budgets": [1, 2], "search": {"lr": [0.01, 0.05]}},
+    },
+}
+
+
+def tiny(folder: Path, **changes: Any) -> str:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**TINY, **changes}, sort_keys=False))
+    return str(path)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As each of two processes side by side has on two cores: other numbers of threads sum in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def quietly(name: str, row: dict[str, Any]) -> None: ...
+
+
+def results(root: Path) -> dict[str, Any]:
+    return json.loads((root / "results.json").read_text())
+
+
+def untimed(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+
+
+def test_distillation_without_weight_is_ordinary_training() -> None:
+    ordinary = Trainer(two_models()[0], **batches(), config=PLAIN)
+    ordinary.fit()
+    teacher = two_models(seed=5)[1]
+    distilled = Distilled(two_models()[0], **batches(), config=PLAIN, teacher=teacher, weight=0.0)
+    distilled.fit()
+    for ours, theirs in zip(*(one.learners["base"].module.parameters() for one in (ordinary, distilled)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    assert distilled.cost.base_flops > ordinary.cost.base_flops  # The teacher's forward passes count.
+
+
+def test_distillation_pulls_towards_the_teacher() -> None:
+    teacher = two_models(seed=5)[1].eval()
+    images = next(iter(batches()["eval_loader"]))[0]
+    apart = []
+    for weight in (0.0, 1.0):
+        student = Distilled(
+            two_models()[0],
+            **batches(),
+            config=dataclasses.replace(PLAIN, epochs=6),
+            teacher=teacher,
+            weight=weight,
+            temperature=1.0,
+        )
+        student.fit()
+        with torch.no_grad():
+            ours = student.learners["base"].module.eval()(images).log_softmax(-1)
+            apart.append(float(F.kl_div(ours, teacher(images).log_softmax(-1), log_target=True, reduction="batchmean")))
+    assert apart[1] < apart[0]
+
+
+def test_sandwich_is_one_step_on_the_sum_of_both_losses() -> None:
+    trainer = Sandwich(*two_models(), **batches(), config=PLAIN)
+    assert trainer.pair
+    base, motivated = two_models()
+    with torch.no_grad():
+        mapped = trainer.pair.map.embed(tensors(base), tensors(motivated))
+        for name, tensor in tensors(motivated).items():
+            tensor.copy_(mapped[name])
+    decayed = [
+        {"params": [p for p in motivated.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in motivated.parameters() if p.ndim >= 2], "weight_decay": PLAIN.weight_decay},
+    ]
+    optimizer = torch.optim.SGD(decayed, lr=PLAIN.lr, momentum=0.9, nesterov=True)
+    (x, y), *_ = trainer._batches().__next__()
+    base.train()
+    logits = motivated.train()(x)
+    smaller = functional_call(base, trainer.pair.map.extract(dict(motivated.named_parameters())), (x,))
+    (F.cross_entropy(logits, y) + F.cross_entropy(smaller, logits.detach().softmax(-1))).backward()
+    optimizer.step()
+    with trainer.pair.motivated():
+        trainer._train_step(trainer.learners["motivated"], [(x, y)], trainer._both)
+    for ours, theirs in zip(trainer.pair.motivated_model.parameters(), motivated.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_after_a_sandwich_run_the_base_is_the_larger_models_part() -> None:
+    trainer = Sandwich(*two_models(), **batches(), config=PLAIN)
+    result = trainer.fit()
+    assert trainer.pair
+    inside = trainer.pair.map.extract(dict(trainer.pair.motivated_model.named_parameters()))
+    for name, parameter in trainer.pair.base.named_parameters():
+        assert torch.equal(parameter, inside[name])
+    assert result.cost.motivated_samples == result.cost.samples > 0
+
+
+@given(
+    st.sampled_from(sorted(recipes.get_args(recipes.Method))),
+    st.floats(1.2, 4.0),
+    st.floats(10, 60),
+    st.floats(0.2, 0.8),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_method_spends_the_budget(method: str, ratio: float, budget: float, share: float) -> None:
+    made = Recipe(
+        "x", "x", "x", None, (("resnet8", "resnet14"),), {}, {}, {"arm": {"method": method, "share": share}},
+        "arm", 1, (), {}, {},
+    )  # fmt: skip
+    trial = made.trial("arm", ("resnet8", "resnet14"), budget, 0, ratio)
+    # FLOPs of an epoch, those of the larger model alone being 1.
+    flops = {
+        "pair": 1 / ratio + 1 / 6,
+        "sandwich": 1 / ratio + 1,
+        "base": 1 / ratio,
+        "motivated": 1,
+        "grown": 1,
+        "distilled": 1 / ratio + 1 / 3,
+    }
+    spent = sum(run.config.epochs * flops[run.kind] for run in trial.runs)
+    assert spent == pytest.approx(budget, abs=0.51 * sum(flops[run.kind] for run in trial.runs))
+    for number, run in enumerate(trial.runs):
+        assert run.after is None or run.after in [one.folder for one in trial.runs[:number]]
+
+
+@pytest.mark.parametrize("name", names())
+def test_recipes_can_be_planned_at_every_scale(name: str) -> None:
+    content = yaml.safe_load((Path(recipes.__file__).parent / "recipes" / f"{name}.yaml").read_text())
+    assert {"quick", "small", "full"} <= content["scales"].keys()
+    for scale in content["scales"]:
+        made = read(name, scale, {})
+        assert made.seeds >= 3
+        trials = [*made.trials(range(made.seeds), dict.fromkeys(made.pairs, 2.0))]
+        assert len(trials) == len(made.pairs) * len(made.arms) * made.seeds * max(1, len(made.budgets))
+        folders: dict[str, Any] = {}
+        for trial in trials:
+            for run in trial.runs:  # What is shared is the same.
+                assert folders.setdefault(run.folder, run) == run
+
+
+def test_a_recipe_gives_tables_and_figures_goes_on_and_takes_more_seeds(tmp_path: Path) -> None:
+    made = read(tiny(tmp_path), "quick", {})
+    root = tmp_path / "out"
+    text = reproducing.reproduce(made, root, range(1), 1, quietly)
+    assert text.startswith("# Everything, small")
+    assert {"results.json", "results.md", "resnet8-resnet14.png", "resnet8-resnet14-condition.png"} <= {
+        one.name for one in root.iterdir()
+    }
+    first = results(root)
+    assert [record["arm"] for record in first["records"]] == [*TINY["arms"]]
+    stamps = {path: path.stat().st_mtime_ns for path in root.rglob("summary.json")}
+    reproducing.reproduce(made, root, range(2), 1, quietly)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    both = results(root)
+    assert both["records"][: len(TINY["arms"])] == first["records"]
+    assert {record["seed"] for record in both["records"]} == {0, 1}
+    gains = next(row for row in both["rows"] if row["arm"] == "condition")["base_gain"]
+    by_arm = {(one["arm"], one["seed"]): one for one in both["records"]}
+    assert gains["values"] == [by_arm["condition", s]["base"] - by_arm["ordinary", s]["base"] for s in (0, 1)]
+
+
+def test_side_by_side_gives_the_same_figures(tmp_path: Path, one_thread: None) -> None:
+    arms = {name: TINY["arms"][name] for name in ("ordinary", "growth")}
+    made = read(tiny(tmp_path, arms=arms), "quick", {})
+    for jobs in (1, 2):
+        reproducing.reproduce(made, tmp_path / str(jobs), range(1), jobs, quietly)
+    one, two = (results(tmp_path / str(jobs))["records"] for jobs in (1, 2))
+    assert untimed(one) == untimed(two)
+
+
+def test_a_search_chooses_on_held_out_training_images(tmp_path: Path) -> None:
+    made = read(tiny(tmp_path, arms={"ordinary": {"method": "ordinary"}, "condition": {}}), "by-cost", {})
+    root = tmp_path / "out"
+    reproducing.reproduce(made, root, range(1), 1, quietly)
+    found = json.loads((root / "search.json").read_text())
+    assert found.keys() == {"ordinary", "condition"}
+    for each in found.values():
+        best = max(each["tried"], key=lambda one: one["accuracy"])
+        assert each["best"] == {"lr": best["lr"]}
+    searched = [json.loads(path.read_text()) for path in (root / "search").rglob("config.json")]
+    assert {one["validation"] for one in searched} == {reproducing.VALIDATION}
+    run = [json.loads(path.read_text()) for path in (root / "arms" / "condition-2").rglob("config.json")]
+    assert [one["lr"] for one in run] == [found["condition"]["best"]["lr"]]
+    assert [one["validation"] for one in run] == [None]
+    assert (root / "resnet8-resnet14-pareto.png").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_cut_off_it_goes_on_and_gives_what_it_would_have(number: int, tmp_path: Path, one_thread: None) -> None:
+    name = tiny(tmp_path, arms={"ordinary": {"method": "ordinary"}, "condition": {}})
+    made = read(name, "quick", {"epochs": 40})
+    reproducing.reproduce(made, tmp_path / "whole", range(1), 1, quietly)
+    command = ["reproduce", name, "--seeds", "1", "--set", "epochs=40", "--output", "cut", "--jobs", "2"]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "seeking.cli", *command],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not [*(tmp_path / "cut").rglob("metrics.jsonl")] and program.poll() is None:
+        time.sleep(0.05)
+    program.send_signal(number)
+    assert program.wait() == {signal.SIGTERM: 75, signal.SIGINT: 130}[number]
+    finished = [*(tmp_path / "cut").rglob("summary.json")]
+    assert len(finished) < 3
+    reproducing.reproduce(made, tmp_path / "cut", range(1), 1, quietly)
+    whole, cut = (untimed(results(tmp_path / folder)["records"]) for folder in ("whole", "cut"))
+    assert whole == cut
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = read(tiny(tmp_path), "quick", {})
+    root = tmp_path / "out"
+    root.mkdir()
+    (root / "mine.txt").write_text("mine")
+    with pytest.raises(SeekingError, match="holds something else"):
+        reproducing.claim(made, root)
+    (root / "mine.txt").unlink()
+    reproducing.claim(made, root)
+    reproducing.claim(made, root)
+    before = (root / "recipe.json").read_text()
+    with pytest.raises(SeekingError, match=r"another recipe:\n  options: .*'lr': 0.05.*'lr': 0.3"):
+        reproducing.claim(read(tiny(tmp_path), "quick", {"lr": 0.3}), root)
+    with pytest.raises(SeekingError, match=r"scale: 'quick' there, 'by-cost' now"):
+        reproducing.claim(read(tiny(tmp_path), "by-cost", {}), root)
+    (root / "recipe.json").write_text(before.replace('"format": 1', '"format": 0'))
+    with pytest.raises(SeekingError, match="format: 0 there, 1 now"):
+        reproducing.claim(made, root)
+    assert [one.name for one in root.iterdir()] == ["recipe.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ablatio"], "unknown recipe 'ablatio'; did you mean ablation"),
+        (["ablation", "--scale", "large"], "unknown scale of recipe ablation 'large'; known: full, quick, small"),
+        (["cifar100-vit", "--data", "digits"], "recipe cifar100-vit is for data of 100 classes, digits has 10"),
+        (["ablation", "--set", "epoch=3"], "epoch'; did you mean epochs"),
+        (["ablation", "--seeds", "0"], "seeds is 0"),
+        (["ablation", "--jobs", "0", "--data", "digits"], "jobs is 0"),
+        (["nowhere.yaml"], "nowhere.yaml: cannot be read"),
+    ],
+)
+def test_bad_input(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": {"x": {"method": "magic"}}, "reference": "x"}, "unknown method of x in recipe tiny 'magic'"),
+        ({"reference": "nobody"}, "unknown reference in .* 'nobody'"),
+        ({"arm": {}}, "unknown key in .* 'arm'; did you mean arms"),
+        ({"arms": [1]}, "not a recipe"),
+    ],
+)
+def test_a_file_that_is_no_recipe(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SeekingError, match=message):
+        read(tiny(tmp_path, **changes), "quick", {})
+
+
+def test_images_in_a_folder_and_what_is_trained_before(tmp_path: Path) -> None:
+    """The recipes for data that a user brings, on made images."""
+    folder = str(image_folder(tmp_path / "images", sizes=[40, 48], per_class=8))
+    options = {"epochs": 1, "batch_size": 8, "workers": 0, "verify": False, "image_size": 8}
+    small = (("resnet8", "resnet14"),)
+    made = dataclasses.replace(read("imagenet", "quick", {"data": folder, **options}), pairs=small)
+    reproducing.reproduce(made, tmp_path / "imagenet", range(1), 1, quietly)
+    assert len(results(tmp_path / "imagenet")["records"]) == 2
+    made = read("transfer", "quick", {"data": "digits", **options}, source=folder)
+    made = dataclasses.replace(made, pretraining={**made.pretraining, "epochs": 1})
+    made = dataclasses.replace(made, options={**made.options, "max_train_samples": 64, "lr": 0.0})
+    reproducing.reproduce(made, tmp_path / "transfer", range(1), 1, quietly)
+    records = results(tmp_path / "transfer")["records"]
+    assert all(record["runs"][0].startswith("pretraining/") for record in records)
+    # Without a learning rate everything but the head is what was trained before.
+    for arm, name, which in (("motivated", "resnet8-resnet14", "motivated"), ("ordinary", "resnet8", "base")):
+        after = load_file(tmp_path / f"transfer/arms/{arm}/{name}/seed0/{which}.last.safetensors")
+        before = load_file(tmp_path / f"transfer/pretraining/resnet8-resnet14/seed0/{which}.last.safetensors")
+        for key, tensor in before.items():
+            fits = not key.startswith(("conv1", "fc"))
+            assert torch.equal(tensor, after[key]) == fits or "running" in key or "num_batches" in key, key
+
+
+def step(loss: float, motivated: bool = False) -> dict[str, Any]:
+    return {"kind": "step", "loss": loss, **({"motivated_loss": 0.0} if motivated else {})}
+
+
+@given(st.integers(1, 3), st.integers(0, 99))
+@settings(max_examples=10, deadline=None)
+def test_losses_without_a_trend_hold_as_often_as_their_shuffles(n: int, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    rows = [{"kind": "start", "epoch_length": 100}, *(step(x) for x in torch.rand(900, generator=draw).tolist())]
+    found = evidence(rows, f"decrease:{n}", 0)
+    for stage in found.values():
+        assert stage["shuffled"] == pytest.approx(1 / math.factorial(n + 1), abs=0.02)
+        assert abs(stage["rate"] - stage["shuffled"]) < 6 * stage["deviation"]
+        assert n == 1 or stage["loss"] < 1  # By construction: what has fallen is low.
+
+
+def test_a_trend_is_seen() -> None:
+    rows = [step(10 - 0.001 * number + 0.01 * (number % 2)) for number in range(300)]
+    falling = [step(10 - 0.001 * number) for number in range(300)]
+    assert evidence(rows, "decrease:1", 0)["late"]["rate"] < 0.6
+    found = evidence(falling, "decrease:2", 0)["midway"]
+    assert found["rate"] == 1
+    assert found["shuffled"] < 0.3
+
+
+def test_the_evidence_is_of_the_decisions_that_were_taken() -> None:
+    config = dataclasses.replace(PLAIN, epochs=3, condition="decrease:1 | random:0.2", seed=3)
+    result = Trainer(*two_models(), **batches(), config=config).fit()
+    found = evidence(result.history, config.condition, config.seed)
+    rows = [row for row in result.history if row["kind"] == "step"]
+    share = sum("motivated_loss" in row for row in rows) / len(rows)
+    assert sum(stage["rate"] for stage in found.values()) / 3 == pytest.approx(share)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=8).filter(lambda values: max(values) - min(values) > 1e-3))
+def test_intervals_are_students(values: list[float]) -> None:
+    found = spread(values)
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert found["mean"] - found["interval"] == pytest.approx(low)
+    assert found["mean"] + found["interval"] == pytest.approx(high)
+
+
+def test_curves_count_flops_and_tell_when_an_accuracy_is_reached() -> None:
+    rows = []
+    for epoch, accuracy in enumerate((0.2, 0.6, 0.5), start=1):
+        rows += [step(1.0), step(1.0, motivated=True)]
+        rows.append({"kind": "eval", "epoch": epoch, "base": {"accuracy": accuracy}})
+    cost = {"samples": 60.0, "batches": 6.0, "base_flops": 2.0, "motivated_flops": 5.0}
+    found = curve(rows, "base", cost, spent=100.0)
+    assert found == [[1, 190.0, 0.2], [2, 280.0, 0.6], [3, 370.0, 0.5]]
+    assert reach(found, 0.55) == (2, 280.0)
+    assert reach(found, 0.7) is None
+
+
+def test_no_process_is_left_behind(tmp_path: Path) -> None:
+    made = read(tiny(tmp_path, arms={"ordinary": {"lr": 1e30}}), "quick", {})
+    with pytest.raises(Exception, match=r"not finite|became|norm"):
+        reproducing.reproduce(made, tmp_path / "out", range(2), 2, quietly)
+    assert not multiprocessing.active_children()
