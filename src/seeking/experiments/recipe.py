@@ -22,6 +22,9 @@ KNOBS = {"method": "motivated", "start": "own", "share": 0.5, "weight": 0.9, "te
 initialisation or neutral; for growth and distillation, the share of the FLOPs that goes into the base; the weight and
 temperature of distillation; and the share of motivated batches that is expected."""
 
+PRETRAINING = "pretraining/"
+"""Folder of the runs that go before all arms."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -134,7 +137,7 @@ class Recipe:
         first = None
         if self.pretraining:
             before = self.config(pair, **self.pretraining, seed=seed)
-            first = Run(f"pretraining/{pair[0]}-{pair[1]}/seed{seed}", "pair", before, None, KNOBS)
+            first = Run(f"{PRETRAINING}{pair[0]}-{pair[1]}/seed{seed}", "pair", before, None, KNOBS)
         begin = first.folder if first else None
 
         def run(kind: Kind, epochs: float, after: str | None = begin) -> Run:

@@ -1,6 +1,5 @@
 """What the runs of a recipe gave: accuracy, cost, and how much of the condition is noise."""
 
-import json
 import random
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 from scipy import stats
 
 from seeking.conditions import parse
-from seeking.experiments.recipe import Recipe, Trial
+from seeking.experiments.recipe import PRETRAINING, Recipe, Trial
 from seeking.files import MOST_OPTIONS, read_json
 from seeking.training.folder import read_rows
 
@@ -28,8 +27,10 @@ def gather(recipe: Recipe, trials: Sequence[Trial], root: Path) -> list[dict[str
     for trial in trials:
         if not all((root / run.folder / "summary.json").exists() for run in trial.runs):
             continue
-        summaries = {run.folder: read_json(root / run.folder / "summary.json", MOST_OPTIONS) for run in trial.runs}
-        rows = {run.folder: [*read_rows(root / run.folder / "metrics.jsonl")] for run in trial.runs}
+        # What goes before all arms alike is no part of what any of them costs.
+        own = [run for run in trial.runs if not run.folder.startswith(PRETRAINING)]
+        summaries = {run.folder: read_json(root / run.folder / "summary.json", MOST_OPTIONS) for run in own}
+        rows = {run.folder: [*read_rows(root / run.folder / "metrics.jsonl")] for run in own}
         record: dict[str, Any] = {
             "arm": trial.arm,
             "pair": list(trial.pair),
@@ -41,22 +42,14 @@ def gather(recipe: Recipe, trials: Sequence[Trial], root: Path) -> list[dict[str
         }
         for model, (run, name) in trial.models.items():
             record[model] = summaries[run.folder]["metrics"][name]["accuracy"]
-            # What has to be spent before this run's first step, and is not spent twice.
-            spent = _spent(trial, run.after, summaries)
+            spent = summaries[run.after]["cost"]["total"] if run.after in summaries else 0.0
             record[f"{model}_curve"] = curve(rows[run.folder], name, summaries[run.folder]["cost"], spent)
-        for run in trial.runs:
-            if run.kind == "pair" and not run.folder.startswith("pretraining/"):
+        for run in own:
+            if run.kind == "pair":
                 record["motivated_share"] = summaries[run.folder]["cost"]["motivated_share"]
                 record["evidence"] = evidence(rows[run.folder], run.config.condition, run.config.seed)
         records.append(record)
     return records
-
-
-def _spent(trial: Trial, after: str | None, summaries: Mapping[str, Any]) -> float:
-    if after is None:
-        return 0.0
-    before = next(run for run in trial.runs if run.folder == after)
-    return float(summaries[after]["cost"]["total"]) + _spent(trial, before.after, summaries)
 
 
 def curve(rows: Sequence[Mapping[str, Any]], model: str, cost: Mapping[str, float], spent: float) -> list[list[float]]:
@@ -156,8 +149,3 @@ def _mean_evidence(each: Sequence[Mapping[str, Mapping[str, float | None]]]) -> 
             if values:
                 found.setdefault(stage, {})[name] = statistics.mean(values)
     return found
-
-
-def dumped(content: Any) -> str:
-    """As JSON."""
-    return json.dumps(content, indent=1) + "\n"
