@@ -1,6 +1,7 @@
 import contextlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,15 @@ def test_compare_shows_the_pair_beside_its_models_alone(capsys: pytest.CaptureFi
     assert first[0] == first[1], "the same initial weights and data in every arm"
     out = " ".join(capsys.readouterr().out.split())
     assert "in the pair" in out
+    shutil.rmtree("out/motivated-seed1")
+    Path("out/comparison.json").unlink()
+    refused(["train", "--resume", "--output", "out"], "a comparison is resumed by seeking compare", capsys)
+    assert main(["compare", "--resume", "--output", "out"]) == 0
+    again = json.loads(Path("out/comparison.json").read_text())
+    assert again["models"] == summary["models"]
+    assert again["arms"]["pair"]["flops"] == summary["arms"]["pair"]["flops"]
     assert main([*arguments, "--overwrite"]) == 0
+    refused(["compare", "--resume", "--output", "out/pair-seed0"], "holds a single run", capsys)
 
 
 def test_map_and_verify(capsys: pytest.CaptureFixture[str]) -> None:

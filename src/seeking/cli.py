@@ -56,15 +56,14 @@ class _Run(RunConfig):
     """YAML file of the same options; flags win over it."""
     overwrite: bool = False
     """Replace the run that the output folder holds."""
+    resume: bool = False
+    """Go on with the run in the output folder from its newest whole checkpoint, with its options; begin it if there is
+    none. Options given again must be the run's, but for the number of epochs and how it is saved."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train(_Run):
     """Train a base and a motivated model together. Without arguments: resnet8 in resnet14 on handwritten digits."""
-
-    resume: bool = False
-    """Go on with the run in the output folder from its newest whole checkpoint, with its options; begin it if there is
-    none. Options given again must be the run's, but for the number of epochs and how it is saved."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,11 +173,7 @@ def train_command(config: Train) -> int:
     from seeking.report.plots import draw  # matplotlib is slow to import, and most commands draw nothing.
 
     title = f"{config.base} in {config.motivated}"
-    if config.resume and not config.output:
-        raise SeekingError("resume needs the folder of the run: --output FOLDER")
-    output = config.output or _output(f"{config.base}-{config.motivated}")
-    folder = RunFolder(output, config.overwrite, config.resume)
-    this_process(config.device)  # Where the data go, too.
+    output, folder = _folder(config, f"{config.base}-{config.motivated}")
     data = load(config)
     _announce(config, data, output)
     with progress(console) as start:
@@ -200,17 +195,18 @@ def compare_command(config: Compare) -> int:
     if config.seeds < 1:
         raise SeekingError(f"seeds is {config.seeds}; it must be 1 or more")
     title = f"{config.base} in {config.motivated}"
-    output = config.output or _output("compare")
-    folder = RunFolder(output, config.overwrite)
-    this_process(config.device)
+    output, folder = _folder(config, "compare")
+    if config.resume and (output / "metrics.jsonl").exists():
+        raise SeekingError(f"{output} holds a single run; seeking train --resume goes on with it")
     data = load(config)
     _announce(config, data, output)
     for arm in ARMS:  # What can be refused is refused before anything is written.
         trainer(config, data, arm)
-    if MAIN_PROCESS:
+    if MAIN_PROCESS and not folder.holds_run:
         folder.create(dataclasses.asdict(config), None)
     with progress(console) as start:
-        results = compare(config, data, range(config.seed, config.seed + config.seeds), output, start)
+        seeds = range(config.seed, config.seed + config.seeds)
+        results = compare(config, data, seeds, output, config.resume, start)
     summary = summarise(results)
     tables = comparison_rows(summary), cost_rows(summary)
     sentence = cost_sentence(summary["pair"])
@@ -247,10 +243,14 @@ def show_command(config: Show) -> int:
     return 0
 
 
-def _output(name: str) -> Path:
-    """A folder for a run that names none, the same in every process."""
-    now = int(broadcast(torch.tensor(int(time.time()), device=this_process().device)))
-    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}"
+def _folder(config: _Run, name: str) -> tuple[Path, RunFolder]:
+    """Where a run goes; if it does not say, a folder by this name and the time, the same in every process."""
+    if config.resume and not config.output:
+        raise SeekingError("resume needs the folder of the run: --output FOLDER")
+    now = int(broadcast(torch.tensor(int(time.time()), device=this_process(config.device).device)))
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+    output = config.output or Path("runs") / f"{name}-{stamp}"
+    return output, RunFolder(output, config.overwrite, config.resume)
 
 
 def _announce(config: _Run, data: ImageData, output: Path) -> None:
@@ -357,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if file and issubclass(command, _Run):
             given = flags(read_yaml(file), file, command) + given
         found = finder.parse_known_args(given)[0]
-        if found.resume and found.output and command is Train and (found.output / "config.json").exists():
+        if found.resume and found.output and issubclass(command, _Run) and (found.output / "config.json").exists():
             given = flags_of_run(found.output / "config.json", command) + given
         config = tyro.cli(
             command,

@@ -21,6 +21,7 @@ def compare(
     data: ImageData,
     seeds: Sequence[int],
     output: Path | None = None,
+    resume: bool = False,
     listener: Callable[[str], Listener] | None = None,
 ) -> Results:
     """Train the pair and each model alone, with the same seeds, data order and fresh weights.
@@ -32,6 +33,7 @@ def compare(
         data: of every run.
         seeds: one run of each arm a seed.
         output: each run's folder is made below it.
+        resume: go on with the runs that are there.
         listener: from a run's title to a listener for it.
 
     Returns:
@@ -46,7 +48,7 @@ def compare(
                 dataclasses.replace(config, seed=seed),
                 data,
                 arm,
-                output=RunFolder(output / f"{arm}-seed{seed}") if output else None,
+                output=RunFolder(output / f"{arm}-seed{seed}", resume=resume) if output else None,
                 listeners=[listener(title)] if listener else [],
             ).fit()
         )

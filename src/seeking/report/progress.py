@@ -80,7 +80,7 @@ def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
                 elif row["kind"] == "saving":
                     saved = f", saved at step {row['step']}"
                 elif row["kind"] == "stopped":
-                    where = f" and saved; seeking train --resume --output {row['path']} goes on" if row["path"] else ""
+                    where = f" and saved in {row['path']}; the command with --resume goes on" if row["path"] else ""
                     console.print(f"{title}: stopped after step {row['step']}{where}", highlight=False)
                 elif row["kind"] == "step":
                     steps += 1

@@ -94,6 +94,12 @@ class RunFolder:
         try:
             if self._contents() and not self.overwrite and not self.holds_run:
                 raise self._taken()  # Since it was looked at.
+            folders = [one.name for one in self.path.iterdir() if one.is_dir() and one != self.checkpoints]
+            if folders and not self.overwrite:
+                raise SeekingError(
+                    f"{self.path} holds folders that no single run has put there ({', '.join(sorted(folders)[:3])}); "
+                    "a comparison is resumed by seeking compare"
+                )
             for path in self.path.iterdir():
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
