@@ -113,10 +113,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--steps", type=int, default=12, help="batches in a round")
+    parser.add_argument("--pairs", nargs="*", choices=PAIRS, default=[*PAIRS])
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # As Trainer.fit does.
     print(f"motivated run / bare loop, {torch.get_num_threads()} threads, {arguments.rounds} rounds")
-    for title, (base, larger, kwargs, batch_size) in PAIRS.items():
+    for title in arguments.pairs:
+        base, larger, kwargs, batch_size = PAIRS[title]
         data = Batches(arguments.steps, batch_size)
         ours = motivated(made((base, larger), kwargs), DataLoader(data, batch_size=None))
         theirs = bare(made((base, larger), kwargs), DataLoader(data, batch_size=None))

@@ -7,6 +7,7 @@ by SIGTERM and saved, 130 interrupted.
 import argparse
 import dataclasses
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -202,7 +203,9 @@ def compare_command(config: Compare) -> int:
     _announce(config, data, output)
     for arm in ARMS:  # What can be refused is refused before anything is written.
         trainer(config, data, arm)
-    if MAIN_PROCESS and not folder.holds_run:
+    if MAIN_PROCESS and folder.holds_run:
+        folder.write_json("config.json", dataclasses.asdict(config))
+    elif MAIN_PROCESS:
         folder.create(dataclasses.asdict(config), None)
     with progress(console) as start:
         seeds = range(config.seed, config.seed + config.seeds)
@@ -231,10 +234,19 @@ def reproduce_command(config: Reproduce) -> int:
         raise SeekingError(f"seeds is {seeds}; it must be 1 or more")
     output = config.output or Path("runs") / f"{recipe.name}-{recipe.scale}"
     with many_runs(console) as tell:
-        found = reproduce(recipe, output, range(seeds), config.jobs, tell)
+        found = reproduce(recipe, output, range(seeds), config.jobs, tell, _command(config, changes))
     console.print(Markdown(found))
     console.print(f"Runs, tables and figures: {output}", highlight=False)
     return 0
+
+
+def _command(config: Reproduce, changes: Mapping[str, Any]) -> str:
+    """The command that gives the same results, but for the folder."""
+    words = ["seeking", "reproduce", config.recipe, "--scale", config.scale]
+    words += ["--seeds", str(config.seeds)] if config.seeds is not None else []
+    words += ["--source", config.source] if config.source else []
+    words += ["--set", *(f"{key}={value}" for key, value in changes.items())] if changes else []
+    return shlex.join(words)
 
 
 def show_command(config: Show) -> int:

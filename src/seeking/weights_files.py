@@ -1,6 +1,7 @@
 """Weights of one model in one file."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_file
 from torch import Tensor, nn
 
-from seeking.errors import RunError, SeekingError
+from seeking.errors import RunError, RunWarning, SeekingError
 from seeking.files import open_file, whole
 
 
@@ -42,11 +43,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         raise SeekingError(f"{path}: not a file of weights ({type(error).__name__}: {error})") from error
 
 
-def load_fitting(model: nn.Module, path: Path) -> list[str]:
-    """Load what fits of a run's weights: all but a head for other classes.
-
-    Returns:
-        The names of the tensors that keep the model's own values, whose shape in the file is another.
+def load_fitting(model: nn.Module, path: Path) -> None:
+    """Load what fits of a run's weights, such as all but a head for other classes; a warning names the rest.
 
     Raises:
         SeekingError: the file cannot be read, or its names are not the model's.
@@ -58,13 +56,12 @@ def load_fitting(model: nn.Module, path: Path) -> list[str]:
     except (OSError, SafetensorError) as error:
         raise SeekingError(f"{path}: cannot be read ({error})") from error
     if there.keys() != here.keys():
-        odd = sorted(there.keys() ^ here.keys())
-        raise SeekingError(
-            f"{path}: not weights of this {type(model).__name__}: {', '.join(odd[:3])} on one side alone"
-        )
+        odd = ", ".join(sorted(there.keys() ^ here.keys())[:3])
+        raise SeekingError(f"{path}: not weights of this {type(model).__name__}: {odd} on one side alone")
     other = [name for name, tensor in there.items() if tensor.shape != here[name].shape]
+    if other:
+        warnings.warn(f"{path}: of other shapes, so not taken: {', '.join(other)}", RunWarning, stacklevel=2)
     model.load_state_dict({**there, **{name: here[name] for name in other}})
-    return other
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:

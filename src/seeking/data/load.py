@@ -224,11 +224,14 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
         raise SeekingError(f"data set {name}: no train split; it has {', '.join(splits) or 'none'}")
     train = splits["train"]
     held_out = next((splits[split] for split in TEST_SPLITS if split in splits), None)
-    if held_out is None or config.validation:
+    for share, seed in ((0.1 if held_out is None else None, 0), (config.validation, 1)):
+        if share is None:
+            continue
         if len(train) < 2:
             raise SeekingError(f"data set {name}: {len(train)} images and no test split; nothing can be held out")
-        parts = train.train_test_split(test_size=config.validation or 0.1, seed=0)
+        parts = train.train_test_split(test_size=share, seed=seed)
         train, held_out = parts["train"], parts["test"]
+    assert held_out is not None
     if config.max_train_samples is not None and config.max_train_samples < len(train):
         train = train.shuffle(seed=0).select(range(config.max_train_samples))
 

@@ -1,5 +1,7 @@
 """Recipes: which runs make an experiment, read from a small file."""
 
+import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +19,18 @@ from seeking.options import flags, registry
 Method = Literal["motivated", "ordinary", "sandwich", "growth", "distillation"]
 Kind = Literal["pair", "base", "motivated", "sandwich", "grown", "distilled"]
 
-KNOBS = {"method": "motivated", "start": "own", "share": 0.5, "weight": 0.9, "temperature": 4.0, "rate": 1 / 6}
+KNOBS = {
+    "method": "motivated",
+    "start": "own",
+    "share": 0.5,
+    "weight": 0.9,
+    "temperature": 4.0,
+    "rate": 1 / 6,
+    "each": {},
+}
 """What an arm may say beside the options of a run: its method; whether the extra capacity starts as its own
 initialisation or neutral; for growth and distillation, the share of the FLOPs that goes into the base; the weight and
-temperature of distillation; and the share of motivated batches that is expected."""
+temperature of distillation; the share of motivated batches that is expected; and options for each kind of its runs."""
 
 PRETRAINING = "pretraining/"
 """Folder of the runs that go before all arms."""
@@ -84,6 +94,7 @@ class Recipe:
         search: for each arm, the values of options and knobs that are tried on held-out training images, with a seed
             of their own, before the arms are run.
         pretraining: options of a run of the pair whose weights all others begin from; none if empty.
+        jobs: runs at a time, where one for each core, or a few on an accelerator, are too many.
     """
 
     name: str
@@ -99,6 +110,7 @@ class Recipe:
     budgets: tuple[float, ...]
     search: Mapping[str, Mapping[str, Sequence[Any]]]
     pretraining: Mapping[str, Any]
+    jobs: int | None
 
     def config(self, pair: tuple[str, str], **options: Any) -> RunConfig:
         """The options of a run.
@@ -111,6 +123,11 @@ class Recipe:
         given = {key: value for key, value in given.items() if key not in KNOBS}
         there = flags(given, Path(f"recipe {self.name}"), RunConfig)
         return tyro.cli(RunConfig, args=there, prog="seeking reproduce", registry=registry)
+
+    def candidates(self, arm: str) -> list[dict[str, Any]]:
+        """What the search tries for an arm."""
+        space = self.search[arm]
+        return [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
 
     def trials(self, seeds: Sequence[int], ratios: Mapping[tuple[str, str], float]) -> Iterator[Trial]:
         """Every arm with every seed, in the order that gives an answer soonest.
@@ -126,52 +143,83 @@ class Recipe:
                         yield self.trial(arm, pair, budget, seed, ratios[pair])
 
     def trial(
-        self, arm: str, pair: tuple[str, str], budget: float | None, seed: int, ratio: float, **more: Any
+        self,
+        arm: str,
+        pair: tuple[str, str],
+        budget: float | None,
+        seed: int,
+        ratio: float,
+        under: str = "arms",
+        **more: Any,
     ) -> Trial:
-        """One arm with one seed, with more options if they are given."""
+        """One arm with one seed, in folders under this one, with more options if they are given."""
         own = {**self.arms[arm], **more}
         knobs = {**KNOBS, **{key: own[key] for key in KNOBS.keys() & own.keys()}}
         config = self.config(pair, **own, seed=seed)
-        named = re.sub(r"[^\w=]+", "-", arm) + (f"-{budget:g}" if budget else "")
-        where = f"arms/{named}/{{}}/seed{seed}"
+        named = re.sub(r"\W+", "-", arm).strip("-") + (f"-{budget:g}" if budget else "")
         first = None
         if self.pretraining:
             before = self.config(pair, **self.pretraining, seed=seed)
             first = Run(f"{PRETRAINING}{pair[0]}-{pair[1]}/seed{seed}", "pair", before, None, KNOBS)
         begin = first.folder if first else None
 
-        def run(kind: Kind, epochs: float, after: str | None = begin) -> Run:
-            lasting = replace(config, epochs=max(1, round(epochs))) if budget else config
-            name = {"distilled": pair[0], "grown": pair[1]}.get(kind, "-".join(pair))
-            # A model alone is the same run, whatever pair it is compared with.
+        def run(kind: Kind, after: str | None = begin) -> Run:
+            its, name = replace(config, **knobs["each"].get(kind, {})), f"{pair[0]}-{pair[1]}"
+            name += "" if kind in ("pair", "sandwich") else f"-{kind}"
+            # A model alone is the same run, whatever pair it is compared with, unless that decides its budget.
             if kind == "base":
-                name, lasting = pair[0], replace(lasting, motivated=pair[0], motivated_kwargs=config.base_kwargs)
+                its = replace(its, motivated=pair[0], motivated_kwargs=config.base_kwargs)
+                name = name if budget else pair[0]
             elif kind == "motivated":
-                name, lasting = pair[1], replace(lasting, base=pair[1], base_kwargs=config.motivated_kwargs)
-            return Run(where.format(name), kind, lasting, after, knobs)
+                its = replace(its, base=pair[1], base_kwargs=config.motivated_kwargs)
+                name = name if budget else pair[1]
+            return Run(f"{under}/{named}/{name}/seed{seed}", kind, its, after, knobs)
 
-        flops, share = (budget or 0.0), knobs["share"]
+        # FLOPs of an epoch of each kind of run, those of the larger model alone being 1. A teacher's forward pass is a
+        # third of its step.
+        small, share = 1 / ratio, knobs["share"]
         runs: tuple[Run, ...]
+        costs: tuple[float, ...]
+        parts: tuple[float, ...] = (1.0,)
         match knobs["method"]:
             case "motivated":
-                runs = (run("pair", flops * ratio / (1 + knobs["rate"] * ratio)),)
+                runs, costs = (run("pair"),), (small + knobs["rate"],)
             case "sandwich":
-                runs = (run("sandwich", flops * ratio / (1 + ratio)),)
+                runs, costs = (run("sandwich"),), (small + 1,)
             case "ordinary":
-                each = flops * ratio / (1 + ratio)
-                runs = (run("base", each), run("motivated", each))
+                runs, costs = (run("base"), run("motivated")), (small, 1.0)
+                parts = small / (1 + small), 1 / (1 + small)
             case "growth":
-                small = run("base", share * flops * ratio)
-                runs = (small, run("grown", (1 - share) * flops, small.folder))
+                base = run("base")
+                runs, costs, parts = (base, run("grown", base.folder)), (small, 1.0), (share, 1 - share)
             case "distillation":
-                large = run("motivated", (1 - share) * flops)
-                # The teacher's forward pass is a third of its step.
-                runs = (run("distilled", share * flops * ratio / (1 + ratio / 3), large.folder), large)
+                teacher = run("motivated")
+                student = run("distilled", teacher.folder)
+                runs, costs, parts = (student, teacher), (small + 1 / 3, 1.0), (share, 1 - share)
             case other:
                 raise unknown(f"method of {arm} in recipe {self.name}", str(other), get_args(Method))
+        if budget:
+            wanted = [budget * part / cost for part, cost in zip(parts, costs, strict=True)]
+            epochs = _rounded(wanted, costs, budget)
+            runs = tuple(
+                replace(one, config=replace(one.config, epochs=n)) for one, n in zip(runs, epochs, strict=True)
+            )
         by_model = {"base": (runs[0], "base"), "motivated": (runs[-1], "motivated" if len(runs) == 1 else "base")}
         ordered = sorted(runs, key=lambda one: one.after is not None and one.after != begin)
         return Trial(arm, pair, budget, seed, (*([first] if first else []), *ordered), by_model)
+
+
+def _rounded(wanted: Sequence[float], costs: Sequence[float], budget: float) -> tuple[int, ...]:
+    """Whole numbers of epochs next to those wanted, that together cost as nearly as can be the budget."""
+    choices = itertools.product(
+        *({max(1, math.ceil(one) - 1), max(1, math.floor(one)), math.floor(one) + 1} for one in wanted)
+    )
+
+    def off(choice: Sequence[int]) -> tuple[float, float]:
+        spent = sum(n * cost for n, cost in zip(choice, costs, strict=True))
+        return abs(spent - budget), sum(abs(n - one) for n, one in zip(choice, wanted, strict=True))
+
+    return min(choices, key=off)
 
 
 def names() -> list[str]:
@@ -201,6 +249,8 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
     if not isinstance(scales, Mapping) or scale not in scales:
         raise unknown(f"scale of recipe {name}", scale, scales if isinstance(scales, Mapping) else ())
     at = scales[scale]
+    if not isinstance(at, Mapping):
+        raise SeekingError(f"{path}: scale {scale} is {at!r}; it must be a mapping")
     allowed = {*Recipe.__dataclass_fields__, "without"} - {"name", "scale", "of_pairs"}
     for key in (*content, *at):
         if key not in allowed:
@@ -224,11 +274,27 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
             seeds=int(both.get("seeds", 3)),
             budgets=tuple(float(budget) for budget in both.get("budgets", ())),
             pretraining={**content.get("pretraining", {}), **at.get("pretraining", {})} | from_source,
+            jobs=both.get("jobs"),
         )
+        # What can be refused is refused before anything is run.
+        _check(recipe, path, changes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SeekingError(f"{path}: not a recipe ({type(error).__name__}: {error})") from error
+    return recipe
+
+
+def _check(recipe: Recipe, path: Path, changes: Mapping[str, Any]) -> None:
     if recipe.reference not in recipe.arms:
         raise unknown(f"reference in {path}", recipe.reference, recipe.arms)
-    for arm in recipe.arms:  # What can be refused is refused before anything is run.
-        recipe.trial(arm, recipe.pairs[0], None, 0, 1.0)
-    return recipe
+    fixed = {*KNOBS, "base", "motivated", "seed", *itertools.chain(*recipe.search.values())}
+    fixed |= {"epochs"} if recipe.budgets else set()
+    if lost := sorted(fixed & changes.keys()):
+        raise SeekingError(f"recipe {recipe.name} decides {', '.join(lost)} itself; copy it to a file to change that")
+    if recipe.pretraining and any(recipe.search.values()):
+        raise SeekingError(f"{path}: pretraining and search do not go together")
+    for arm, pair in itertools.product(recipe.arms, recipe.pairs):
+        for options in recipe.candidates(arm):
+            trial = recipe.trial(arm, pair, 10.0 if recipe.budgets else None, 0, 2.0, **options)
+            kinds = {run.kind for run in trial.runs}
+        if recipe.pretraining and kinds & {"grown", "distilled"}:
+            raise SeekingError(f"{path}: {arm}: growth and distillation do not go with pretraining")

@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 import functools
-import itertools
 import json
 import multiprocessing
 import os
 import platform
 import signal
-import warnings
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -24,13 +24,15 @@ from torch import nn
 from seeking.data import DataConfig, ImageData, load
 from seeking.errors import RunError, SeekingError
 from seeking.experiments.recipe import Recipe, Run, Trial
-from seeking.experiments.results import gather, summarise
+from seeking.experiments.results import MODELS, gather, summarise
 from seeking.experiments.rivals import Distilled, Sandwich
 from seeking.experiments.run import RunConfig, models, trainer, weights_map
 from seeking.files import MOST_OPTIONS, read_json, whole
 from seeking.processes import this_process
 from seeking.report.experiment import page
 from seeking.training import RunFolder, Trainer, count_flops
+from seeking.training.config import MAY_CHANGE
+from seeking.training.speed import precision
 from seeking.training.stopping import SAVED_BY_SIGTERM
 from seeking.training.trainer import Row
 from seeking.transfer import embed
@@ -67,15 +69,22 @@ def claim(recipe: Recipe, root: Path) -> None:
     """
     ours = {"format": FORMAT, **json.loads(json.dumps(dataclasses.asdict(recipe)))}
     path = root / "recipe.json"
-    if not path.exists():
-        if root.exists() and any(root.iterdir()):
-            raise SeekingError(f"{root} holds something else than a recipe's results; name another output folder")
+    try:
         root.mkdir(parents=True, exist_ok=True)
-        with whole(path) as beside:
-            beside.write_text(json.dumps(ours, indent=1), encoding="utf-8")
-        return
+        if not path.exists():
+            if any(not one.name.endswith(".writing") for one in root.iterdir()):
+                raise SeekingError(f"{root} holds something else than a recipe's results; name another output folder")
+            with whole(path) as beside:
+                beside.write_text(json.dumps(ours, indent=1), encoding="utf-8")
+            return
+    except OSError as error:
+        raise SeekingError(f"{root}: cannot be used as an output folder ({error.strerror})") from error
     theirs = read_json(path, MOST_OPTIONS)
-    differ = [key for key in ours if key not in ("title", "seeds") and ours[key] != theirs.get(key)]
+    for one in (ours, theirs):
+        for name in MAY_CHANGE - {"epochs"}:
+            if isinstance(one.get("options"), dict):
+                one["options"].pop(name, None)
+    differ = [key for key in ours if key not in ("title", "seeds", "jobs") and ours[key] != theirs.get(key)]
     if differ:
         lines = [f"  {key}: {theirs.get(key)!r} there, {ours[key]!r} now" for key in differ]
         raise SeekingError(
@@ -86,96 +95,108 @@ def claim(recipe: Recipe, root: Path) -> None:
 def tuned(recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jobs: int, tell: Tell) -> Recipe:
     """The recipe with, for every arm, the options that the search finds best.
 
-    Every combination is tried with one seed on held-out training images, at the middle budget; what counts is the mean
-    accuracy of the two models.
+    Every candidate is tried with one seed on held-out training images, with the recipe's first pair and the middle
+    budget. What counts is the mean accuracy of the two models; of models that are trained alone, each has its own best.
     """
     path = root / "search.json"
     found = read_json(path, MOST_OPTIONS) if path.exists() else {}
-    budget = sorted(recipe.budgets)[len(recipe.budgets) // 2] if recipe.budgets else None
+    budget = sorted(recipe.budgets)[(len(recipe.budgets) - 1) // 2] if recipe.budgets else None
     pair = recipe.pairs[0]
-    tried: dict[str, list[tuple[dict[str, Any], Trial]]] = {}
-    for arm in recipe.arms:
-        space = recipe.search[arm]
-        if arm in found or not space:
-            continue
-        tried[arm] = []
-        for values in itertools.product(*space.values()):
-            options = dict(zip(space, values, strict=True))
-            trial = recipe.trial(arm, pair, budget, SEARCH_SEED, ratio[pair], **options, validation=VALIDATION)
-            named = ",".join(f"{key}={value}" for key, value in options.items())
-            tried[arm].append((options, _below(trial, f"search/{named}")))
+    tried = {
+        arm: [
+            (options, recipe.trial(arm, pair, budget, SEARCH_SEED, ratio[pair], f"search/{_named(options)}", **more))
+            for options in recipe.candidates(arm)
+            for more in [{**options, "validation": VALIDATION}]
+        ]
+        for arm, space in recipe.search.items()
+        if space and arm not in found
+    }
     run_all([trial for each in tried.values() for _, trial in each], root, jobs, tell)
     for arm, each in tried.items():
-        scores = [(statistic(root, trial), options) for options, trial in each]
-        best = max(scores, key=lambda score: score[0])
-        found[arm] = {"best": best[1], "tried": [{**options, "accuracy": score} for score, options in scores]}
+        scores = [{"options": options, **accuracies(root, trial)} for options, trial in each]
+
+        def best(*models: str, scores: list[dict[str, Any]] = scores) -> Any:
+            return max(scores, key=lambda one: sum(one[model] for model in models))["options"]
+
+        alone = recipe.arms[arm].get("method") == "ordinary"
+        chosen = {"each": {model: best(model) for model in MODELS}} if alone else best(*MODELS)
+        found[arm] = {"best": chosen, "tried": scores}
         with whole(path) as beside:
             beside.write_text(json.dumps(found, indent=1), encoding="utf-8")
     arms = {arm: {**own, **found.get(arm, {}).get("best", {})} for arm, own in recipe.arms.items()}
     return dataclasses.replace(recipe, arms=arms)
 
 
-def statistic(root: Path, trial: Trial) -> float:
-    """Mean accuracy of a trial's two models at its end."""
-    found = [
-        read_json(root / run.folder / "summary.json", MOST_OPTIONS)["metrics"][name]["accuracy"]
-        for run, name in trial.models.values()
-    ]
-    return float(sum(found) / len(found))
-
-
-def _below(trial: Trial, folder: str) -> Trial:
-    """The same trial with its runs in another folder."""
-    moved = {
-        run.folder: dataclasses.replace(
-            run, folder=f"{folder}/{run.folder}", after=f"{folder}/{run.after}" if run.after else None
-        )
-        for run in trial.runs
+def accuracies(root: Path, trial: Trial) -> dict[str, float]:
+    """The accuracies of a trial's two models at its end; below all others where a run has failed."""
+    return {
+        model: read_json(root / run.folder / "summary.json", MOST_OPTIONS)["metrics"][name]["accuracy"]
+        if done(root, run.folder)
+        else -1.0
+        for model, (run, name) in trial.models.items()
     }
-    by_model = {model: (moved[run.folder], name) for model, (run, name) in trial.models.items()}
-    return dataclasses.replace(trial, runs=tuple(moved.values()), models=by_model)
 
 
 def run_all(
     trials: Iterable[Trial], root: Path, jobs: int, tell: Tell, after_each: Callable[[], None] = lambda: None
-) -> None:
+) -> dict[str, Exception]:
     """Make all runs that are not done yet, so many at a time; shared ones once.
 
+    Returns:
+        What went wrong with those that have failed.
+
     Raises:
-        RunError: one has failed, or its process has died; the others are saved.
+        RunError: a process has died; the others are saved.
+        SeekingError: two different runs would go into one folder.
     """
-    waiting = {run.folder: run for trial in trials for run in trial.runs if not done(root, run.folder)}
-    if not waiting:
-        return
-    tell("", {"kind": "plan", "epochs": sum(run.config.epochs for run in waiting.values()), "text": "starting"})
-    if jobs == 1:
-        for run in waiting.values():
-            perform(run, root, functools.partial(tell, run.folder))
+    planned: dict[str, Run] = {}
+    for run in (run for trial in trials for run in trial.runs):
+        if planned.setdefault(run.folder, run) != run:
+            raise SeekingError(f"two different runs of this recipe would go into {run.folder}; rename an arm")
+    waiting = {folder: run for folder, run in planned.items() if not done(root, folder)}
+    failed: dict[str, Exception] = {}
+
+    def ended(run: Run, outcome: Callable[[], None]) -> None:
+        try:
+            outcome()
             after_each()
-        return
-    context = multiprocessing.get_context("spawn")
-    queue: Any = context.SimpleQueue()
-    threads = max(1, torch.get_num_threads() // jobs)
-    pool = ProcessPoolExecutor(jobs, context, _begin, (queue, threads))
-    with _ended(pool):
-        under_way: dict[Future[None], Run] = {}
-        while waiting or under_way:
-            for folder, run in list(waiting.items()):
-                if len(under_way) < jobs and (run.after is None or done(root, run.after)):
-                    under_way[pool.submit(_work, run, root)] = waiting.pop(folder)
-            ended, _ = wait(under_way, timeout=0.5, return_when=FIRST_COMPLETED)
-            while not queue.empty():
-                tell(*queue.get())
-            for future in ended:
-                run = under_way.pop(future)
-                try:
-                    future.result()
-                except BrokenProcessPool as error:
-                    raise RunError(
-                        f"a process has died while {run.folder} ran, maybe for want of memory; the same command goes "
-                        "on, with --jobs 1 if need be"
-                    ) from error
-                after_each()
+        except torch.OutOfMemoryError as error:
+            failed[run.folder] = RunError(f"{error}; fewer runs at a time may do, with --jobs")
+        except RunError as error:
+            failed[run.folder] = error
+
+    if waiting:
+        tell("", {"kind": "plan", "epochs": sum(run.config.epochs for run in waiting.values()), "text": "starting"})
+    if waiting and jobs == 1:
+        for run in waiting.values():
+            if run.after not in failed:
+                ended(run, functools.partial(perform, run, root, functools.partial(tell, run.folder)))
+    elif waiting:
+        context = multiprocessing.get_context("spawn")
+        queue: Any = context.SimpleQueue()
+        threads = max(1, torch.get_num_threads() // jobs)
+        pool = ProcessPoolExecutor(jobs, context, _begin, (queue, threads))
+        with _ended(pool):
+            under_way: dict[Future[None], Run] = {}
+            while waiting or under_way:
+                for folder, run in list(waiting.items()):
+                    if run.after in failed:
+                        del waiting[folder]
+                    elif len(under_way) < jobs and (run.after is None or done(root, run.after)):
+                        under_way[pool.submit(_work, run, root)] = waiting.pop(folder)
+                over, _ = wait(under_way, timeout=0.5, return_when=FIRST_COMPLETED)
+                while not queue.empty():
+                    tell(*queue.get())
+                for future in over:
+                    run = under_way.pop(future)
+                    try:
+                        ended(run, future.result)
+                    except BrokenProcessPool as error:
+                        raise RunError(
+                            f"a process has died while {run.folder} ran, maybe for want of memory; the same command "
+                            "goes on, with --jobs 1 if need be"
+                        ) from error
+    return failed
 
 
 @contextlib.contextmanager
@@ -198,16 +219,43 @@ def _ended(pool: ProcessPoolExecutor) -> Iterator[None]:
 
 
 _queue: Any = None
+_at_work = False
 
 
 def _begin(queue: Any, threads: int) -> None:
     global _queue
     _queue = queue
     torch.set_num_threads(threads)
+    # Ctrl-C is the main process' to hear, which passes it on. A worker that waits must not be killed: it holds a lock
+    # that the others need to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    if _at_work:
+        raise SystemExit(SAVED_BY_SIGTERM)
+
+
+def _follow() -> None:
+    """When the main process is gone, save and end as well."""
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    while _at_work:
+        time.sleep(0.1)
+    os._exit(SAVED_BY_SIGTERM)
 
 
 def _work(run: Run, root: Path) -> None:
-    perform(run, root, lambda row: _queue.put((run.folder, row)) if row["kind"] in ("start", "eval") else None)
+    global _at_work
+    _at_work = True
+    try:
+        perform(run, root, lambda row: _queue.put((run.folder, row)) if row["kind"] in ("start", "eval") else None)
+    finally:
+        _at_work = False
 
 
 def done(root: Path, folder: str) -> bool:
@@ -261,31 +309,31 @@ def perform(run: Run, root: Path, listener: Callable[[Row], None]) -> None:
 def _embed(config: RunConfig, made: Mapping[str, nn.Module], data: ImageData) -> None:
     """Put the base into the motivated model, whose extra capacity becomes neutral."""
     found = weights_map(config, made["base"], made["motivated"], torch.zeros(2, *data.shape))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        embed(made["base"], made["motivated"], found)
+    embed(made["base"], made["motivated"], found)
 
 
-def reproduce(recipe: Recipe, root: Path, seeds: Sequence[int], jobs: int | None, tell: Tell) -> str:
+def reproduce(recipe: Recipe, root: Path, seeds: Sequence[int], jobs: int | None, tell: Tell, command: str = "") -> str:
     """Run a recipe in a folder, or what is left of it; tables and figures are written whenever a seed is done.
 
     Args:
         recipe: what to run.
         root: the folder; runs go below it, with ``results.json``, ``results.md`` and the figures.
-        seeds: of the arms.
+        seeds: of the arms. Others that are there count, too.
         jobs: runs at a time.
         tell: told of every row of every run.
+        command: for the record.
 
     Returns:
         The tables, in Markdown.
 
     Raises:
         SeekingError: the data are not the recipe's kind, or the folder holds something else.
-        RunError: a run has failed; the same call goes on.
+        RunError: runs have failed; the same call goes on.
     """
     process = this_process(recipe.config(recipe.pairs[0]).device)
     if process.num_processes > 1:
         raise SeekingError("seeking reproduce starts its own processes; start it as one, with --jobs N")
+    jobs = recipe.jobs if jobs is None else jobs
     if jobs is None:
         jobs = (os.cpu_count() or 1) if process.device.type == "cpu" else 4
     if jobs < 1:
@@ -298,51 +346,45 @@ def reproduce(recipe: Recipe, root: Path, seeds: Sequence[int], jobs: int | None
     claim(recipe, root)
     ratio = ratios(recipe, data)
     ready = tuned(recipe, root, ratio, jobs, tell)
-    trials = [*ready.trials(seeds, ratio)]
-    told = 0
+    there = {int(path.name[4:]) for path in root.glob("arms/*/*/seed*") if path.name[4:].isdigit()}
+    trials = [*ready.trials([*seeds, *sorted(there - set(seeds))], ratio)]
+    asked = [trial for trial in trials if trial.seed in seeds]
+    records: dict[int, list[dict[str, Any]]] = {}
 
-    def written(everything: bool = False) -> None:
-        nonlocal told
-        whole_seeds = [
-            seed
-            for seed in seeds
-            if all(done(root, run.folder) for trial in trials if trial.seed == seed for run in trial.runs)
-        ]
-        if len(whole_seeds) > told or everything:
-            told = len(whole_seeds)
-            write(ready, [trial for trial in trials if trial.seed in whole_seeds], root, process.device)
+    def written() -> None:
+        for seed in sorted({trial.seed for trial in trials} - records.keys()):
+            ours = [trial for trial in trials if trial.seed == seed]
+            if all(done(root, run.folder) for trial in ours for run in trial.runs):
+                records[seed] = [gather(trial, root) for trial in ours]
+                write(ready, [one for each in sorted(records) for one in records[each]], root, process.device, command)
 
-    run_all(trials, root, jobs, tell, written)
-    written(everything=True)
+    failed = run_all(asked, root, jobs, tell, written)
+    if failed:
+        raise RunError("\n".join(f"{folder}: {error}" for folder, error in failed.items()))
+    written()
     return (root / "results.md").read_text(encoding="utf-8")
 
 
-def write(recipe: Recipe, trials: Sequence[Trial], root: Path, device: torch.device) -> None:
-    """Write tables and figures of these trials."""
+def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device: torch.device, command: str) -> None:
+    """Write tables and figures of these records of trials."""
     from seeking.report.plots import draw_arms, draw_evidence, draw_pareto
 
-    records = gather(recipe, trials, root)
     rows = summarise(recipe, records)
     hours = sum(read_json(path, MOST_OPTIONS)["seconds"]["total"] for path in root.rglob("summary.json")) / 3600
-    seeds = sorted({trial.seed for trial in trials})
-    machine = f"{os.cpu_count()} cores ({platform.machine()})"
-    if device.type == "cuda":
-        machine = torch.cuda.get_device_name(device)
+    seeds = sorted({record["seed"] for record in records})
+    config = recipe.config(recipe.pairs[0])
     about = {
-        "recipe": f"{recipe.name}, scale {recipe.scale}",
+        "command": f"`{command}`",
         "options": " ".join(f"{key}={value}" for key, value in recipe.options.items()),
+        "precision": precision(config.precision, device),
         "seeds": f"{len(seeds)} ({', '.join(map(str, seeds))})",
-        "machine": machine,
-        "hours of training, the search included": f"{hours:.2f}",
+        "machine": machine(device),
+        "hours of training steps, summed over all runs": f"{hours:.2f}",
         "versions": f"seeking {version('seeking')}, torch {torch.__version__}",
     }
     if (root / "search.json").exists():
         found = read_json(root / "search.json", MOST_OPTIONS)
-        best = "; ".join(
-            f"{arm}: {', '.join(f'{key} {value}' for key, value in each['best'].items())}"
-            for arm, each in found.items()
-        )
-        about["found by the search"] = best
+        about["found by the search"] = "; ".join(f"{arm}: {_named(each['best'])}" for arm, each in found.items())
     content = {"format": FORMAT, "about": about, "rows": rows, "records": records}
     for name, text in (
         ("results.json", json.dumps(content, indent=1) + "\n"),
@@ -357,5 +399,23 @@ def write(recipe: Recipe, trials: Sequence[Trial], root: Path, device: torch.dev
             draw_pareto(ours, root / f"{name}-pareto.png", title)
         else:
             draw_arms(ours, recipe.reference, root / f"{name}.png", title)
-            if any(row["evidence"] for row in ours):
-                draw_evidence(ours, root / f"{name}-condition.png", title)
+        if any(row["evidence"] for row in ours):
+            draw_evidence(ours, root / f"{name}-condition.png", title)
+
+
+def machine(device: torch.device) -> str:
+    """What the runs ran on, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return f"{os.cpu_count()} cores, {next(line.split(': ')[1] for line in lines if 'model name' in line)}"
+    return f"{os.cpu_count()} cores, {platform.machine()}"
+
+
+def _named(options: Mapping[str, Any]) -> str:
+    parts = [
+        f"{key} {{{_named(value)}}}" if isinstance(value, Mapping) else f"{key}={value}"
+        for key, value in options.items()
+    ]
+    return ",".join(parts)

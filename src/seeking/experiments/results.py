@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from seeking.conditions import parse
 from seeking.experiments.recipe import PRETRAINING, Recipe, Trial
 from seeking.files import MOST_OPTIONS, read_json
@@ -21,77 +19,71 @@ STAGES = ("early", "midway", "late")
 MODELS = ("base", "motivated")
 
 
-def gather(recipe: Recipe, trials: Sequence[Trial], root: Path) -> list[dict[str, Any]]:
-    """A record of every trial that is done: accuracies, FLOPs, seconds, curves and the evidence on its condition."""
-    records = []
-    for trial in trials:
-        if not all((root / run.folder / "summary.json").exists() for run in trial.runs):
-            continue
-        # What goes before all arms alike is no part of what any of them costs.
-        own = [run for run in trial.runs if not run.folder.startswith(PRETRAINING)]
-        summaries = {run.folder: read_json(root / run.folder / "summary.json", MOST_OPTIONS) for run in own}
-        rows = {run.folder: [*read_rows(root / run.folder / "metrics.jsonl")] for run in own}
-        record: dict[str, Any] = {
-            "arm": trial.arm,
-            "pair": list(trial.pair),
-            "budget": trial.budget,
-            "seed": trial.seed,
-            "runs": [run.folder for run in trial.runs],
-            "flops": sum(one["cost"]["total"] for one in summaries.values()),
-            "seconds": sum(one["seconds"]["total"] for one in summaries.values()),
-        }
-        for model, (run, name) in trial.models.items():
-            record[model] = summaries[run.folder]["metrics"][name]["accuracy"]
-            spent = summaries[run.after]["cost"]["total"] if run.after in summaries else 0.0
-            record[f"{model}_curve"] = curve(rows[run.folder], name, summaries[run.folder]["cost"], spent)
-        for run in own:
-            if run.kind == "pair":
-                record["motivated_share"] = summaries[run.folder]["cost"]["motivated_share"]
-                record["evidence"] = evidence(rows[run.folder], run.config.condition, run.config.seed)
-        records.append(record)
-    return records
+def gather(trial: Trial, root: Path) -> dict[str, Any]:
+    """The record of a trial that is done: accuracies, FLOPs, seconds, curves and the evidence on its condition."""
+    # What goes before all arms alike is no part of what any of them costs.
+    own = [run for run in trial.runs if not run.folder.startswith(PRETRAINING)]
+    summaries = {run.folder: read_json(root / run.folder / "summary.json", MOST_OPTIONS) for run in own}
+    rows = {run.folder: [*read_rows(root / run.folder / "metrics.jsonl")] for run in own}
+    epochs = {run.folder: run.config.epochs for run in own}
+    record: dict[str, Any] = {
+        "arm": trial.arm,
+        "pair": list(trial.pair),
+        "budget": trial.budget,
+        "seed": trial.seed,
+        "runs": [run.folder for run in trial.runs],
+        "flops": sum(one["cost"]["total"] for one in summaries.values()),
+        "seconds": sum(one["seconds"]["total"] for one in summaries.values()),
+    }
+    for model, (run, name) in trial.models.items():
+        record[model] = summaries[run.folder]["metrics"][name]["accuracy"]
+        before = {"epochs": 0.0, "flops": 0.0}
+        if run.after in summaries:  # What it takes before this run's first step, too.
+            before = {"epochs": epochs[run.after], "flops": summaries[run.after]["cost"]["total"]}
+        record[f"{model}_curve"] = curve(rows[run.folder], name, before)
+    for run in own:
+        if run.kind == "pair":
+            cost = summaries[run.folder]["cost"]
+            record |= {name: cost[name] for name in ("motivated_share", "of_motivated_alone")}
+            record["evidence"] = evidence(rows[run.folder], run.config.condition, run.config.seed)
+    return record
 
 
-def curve(rows: Sequence[Mapping[str, Any]], model: str, cost: Mapping[str, float], spent: float) -> list[list[float]]:
-    """Accuracy by epoch: epoch, training FLOPs so far, accuracy."""
-    each = cost["samples"] / cost["batches"]
-    flops, found = spent, []
-    for row in rows:
-        if row["kind"] == "step":
-            # A run of both models at once has no loss of the base alone.
-            flops += each * (cost["base_flops"] + cost["motivated_flops"] * ("motivated_loss" in row))
-        elif row["kind"] == "eval" and model in row:
-            found.append([row["epoch"], flops, row[model]["accuracy"]])
-    return found
+def curve(rows: Sequence[Mapping[str, Any]], model: str, before: Mapping[str, float]) -> list[list[float]]:
+    """Accuracy by epoch: epochs, training FLOPs so far and accuracy, on top of what was spent before this run."""
+    return [
+        [row["epoch"] + before["epochs"], row["flops"] + before["flops"], row[model]["accuracy"]]
+        for row in rows
+        if row["kind"] == "eval" and model in row
+    ]
 
 
 def evidence(rows: Sequence[Mapping[str, Any]], condition: str, seed: int) -> dict[str, dict[str, float | None]]:
     """The condition against chance, in each third of a run.
 
-    ``rate``: the share of batches at which the condition held. ``shuffled``: the same on the same third's losses in
+    ``rate``: the share of motivated batches. ``shuffled``: how often the condition holds on the same third's losses in
     random orders, which have no trend. ``deviation``: between those orders. ``loss``: the base's mean loss on motivated
     batches over its mean loss.
     """
-    losses = [row["loss"] for row in rows if row["kind"] == "step" and "loss" in row]
-    length = next((row["epoch_length"] for row in rows if row["kind"] == "start"), len(losses))
-    held = _held(losses, condition, seed, length)
+    steps = [row for row in rows if row["kind"] == "step" and "loss" in row]
+    length = next((row["epoch_length"] for row in rows if row["kind"] == "start"), len(steps))
     draw = random.Random(seed)
     found: dict[str, dict[str, float | None]] = {}
     for number, stage in enumerate(STAGES):
-        part = slice(number * len(losses) // 3, (number + 1) * len(losses) // 3)
-        here = losses[part]
-        if not here:
+        part = steps[number * len(steps) // 3 : (number + 1) * len(steps) // 3]
+        if not part:
             continue
+        losses = [row["loss"] for row in part]
+        chosen = [row["loss"] for row in part if "motivated_loss" in row]
         rates = [
-            statistics.mean(_held(draw.sample(here, len(here)), condition, seed + order, length))
+            statistics.mean(_held(draw.sample(losses, len(losses)), condition, seed + order, length))
             for order in range(SHUFFLES)
         ]
-        chosen = [loss for loss, motivated in zip(here, held[part], strict=True) if motivated]
         found[stage] = {
-            "rate": statistics.mean(held[part]),
+            "rate": len(chosen) / len(part),
             "shuffled": statistics.mean(rates),
             "deviation": statistics.stdev(rates),
-            "loss": statistics.mean(chosen) / statistics.mean(here) if chosen else None,
+            "loss": statistics.mean(chosen) / statistics.mean(losses) if chosen else None,
         }
     return found
 
@@ -110,7 +102,7 @@ def summarise(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[dict
     for (pair, budget, arm), group in groups.items():
         reference = {one["seed"]: one for one in groups.get((pair, budget, recipe.reference), ())}
         row: dict[str, Any] = {"arm": arm, "pair": list(pair), "budget": budget, "seeds": len(group)}
-        for name in ("flops", "seconds", "motivated_share"):
+        for name in ("flops", "seconds", "motivated_share", "of_motivated_alone"):
             values = [one[name] for one in group if name in one]
             row[name] = statistics.mean(values) if values else None
         for model in MODELS:
@@ -130,6 +122,8 @@ def summarise(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[dict
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Mean, standard deviation and the half-width of the 95 % confidence interval (Student's t) of the mean."""
+    from scipy import stats  # Slow to import, and most commands need none of it.
+
     count = len(values)
     deviation = statistics.stdev(values) if count > 1 else None
     half = None if deviation is None else float(stats.t.ppf(0.975, count - 1)) * deviation / count**0.5

@@ -15,7 +15,7 @@ from seeking.files import read_yaml
 from seeking.matching import Override
 from seeking.matching.align import DepthPolicy, WidthPolicy
 from seeking.models import create
-from seeking.training import RunFolder, TrainConfig, Trainer
+from seeking.training import RunFolder, TrainConfig, Trainer, checkpoint
 from seeking.training.trainer import Listener
 from seeking.weights_map import WeightsMap
 
@@ -113,7 +113,8 @@ def trainer(
             "give a smaller batch_size"
         )
     found, resume = None, output is not None and output.holds_run
-    if role == "pair" and not resume:  # A run that is resumed brings its own map.
+    goes_on = output is not None and resume and checkpoint.found(output.checkpoints)
+    if role == "pair" and not goes_on:  # A checkpoint brings its own map.
         found = weights_map(config, made["base"], made["motivated"], torch.zeros(2, *data.shape))
     torch.manual_seed(config.seed)
     return kind(

@@ -50,6 +50,7 @@ def costs(rows: Sequence[Row], reference: str) -> str:
         "arm",
         "training TFLOPs",
         f"over {reference}",
+        "over the larger model alone",
         "seconds",
         f"base as good as {reference}",
         f"motivated as good as {reference}",
@@ -59,13 +60,14 @@ def costs(rows: Sequence[Row], reference: str) -> str:
             row["arm"],
             f"{row['flops'] / 1e12:.3g}",
             f"{row['flops'] / flops:.2f}" if flops else "",
+            f"{row['of_motivated_alone']:.2f}" if row["of_motivated_alone"] else "",
             f"{row['seconds']:.0f}",
             *(_reached(row, model) for model in ("base", "motivated")),
         ]
         for row in rows
     ]
     note = f"The last two columns: epochs, and training TFLOPs, until the final accuracy of {reference} (its mean) is "
-    note += "first reached; in brackets, by how many of the seeds, if not all.\n"
+    note += "first reached, the mean of the seeds that reach it; in brackets, how many, if not all.\n"
     return markdown((heading, list(lines))) + "\n" + note
 
 
@@ -75,8 +77,8 @@ def evidence(rows: Sequence[Row]) -> str:
     stages = list(found[0]["evidence"])
     heading = ("arm", *(f"{stage}: {what}" for stage in stages for what in ("rate (shuffled)", "loss")))
     lines = [[row["arm"], *(cell for stage in stages for cell in _stage(row["evidence"].get(stage)))] for row in found]
-    note = "Rate: share of batches at which the condition held, and in brackets the same for the losses of that third "
-    note += "of the run in random orders, ± their standard deviation. Loss: of motivated batches over the mean.\n"
+    note = "Rate: share of motivated batches, and in brackets how often the condition holds on the losses of that "
+    note += "third of the run in random orders, ± their standard deviation. Loss: of motivated batches over the mean.\n"
     return markdown((heading, list(lines))) + "\n" + note
 
 

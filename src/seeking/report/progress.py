@@ -112,7 +112,7 @@ def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
 def many_runs(console: Console) -> Iterator[Callable[[str, Row], None]]:
     """Show runs that go on side by side: gives what is to be told of each run's rows, by its name.
 
-    A row of kind ``plan`` says how many epochs all runs together have left, one of kind ``note`` what is being done.
+    A row of kind ``plan`` says how many epochs all runs together have left.
     """
     columns = (BarColumn(bar_width=20), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, TimeRemainingColumn(compact=True), TextColumn("left"), console=console) as bars:
@@ -122,8 +122,6 @@ def many_runs(console: Console) -> Iterator[Callable[[str, Row], None]]:
         def tell(name: str, row: Row) -> None:
             if row["kind"] == "plan":
                 bars.update(task, total=row["epochs"], completed=0, description=row["text"])
-            elif row["kind"] == "note" and name == "":
-                console.print(row["text"], highlight=False)
             elif row["kind"] == "start":
                 lengths[name] = row["epochs"]
                 bars.update(task, description=name)

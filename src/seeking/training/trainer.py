@@ -626,7 +626,8 @@ class Trainer:
         for name in better:
             self.best[name] = {"epoch": self.epoch + 1, **self.metrics[name]}
         self.cost.recalibration_samples += recalibrated
-        self._emit({"kind": "eval", "epoch": self.epoch + 1, "step": self.step, **self.metrics})
+        now = {"epoch": self.epoch + 1, "step": self.step, "flops": self.cost.total}
+        self._emit({"kind": "eval", **now, **self.metrics})
         return better
 
     def _ready(self, name: str) -> contextlib.AbstractContextManager[object]:
