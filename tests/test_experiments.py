@@ -26,6 +26,7 @@ from torch.func import functional_call
 
 from seeking import RunError, SeekingError, TrainConfig, Trainer
 from seeking.cli import main
+from seeking.conditions import parse
 from seeking.experiments import recipe as recipes
 from seeking.experiments import reproduce as reproducing
 from seeking.experiments.recipe import Recipe, names, read
@@ -245,16 +246,16 @@ def test_a_search_chooses_on_held_out_training_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "arms"),
-    [(signal.SIGTERM, ("condition",)), (signal.SIGINT, ("condition", "sandwich")), (signal.SIGKILL, ("condition",))],
+    [(signal.SIGINT, ("condition",)), (signal.SIGKILL, ("condition",))],
 )
 def test_cut_off_it_goes_on_and_gives_what_it_would_have(
     number: int, arms: tuple[str, ...], tmp_path: Path, one_thread: None
 ) -> None:
     """With one arm, one of the two processes has nothing to do."""
     name = tiny(tmp_path, arms={arm: TINY["arms"][arm] for arm in arms}, reference="condition")
-    made = read(name, "quick", {"epochs": 60})
+    made = read(name, "quick", {"epochs": 30})
     reproducing.reproduce(made, tmp_path / "whole", range(1), 1, quietly)
-    command = ["reproduce", name, "--seeds", "1", "--set", "epochs=60", "--output", "cut", "--jobs", "2"]
+    command = ["reproduce", name, "--seeds", "1", "--set", "epochs=30", "--output", "cut", "--jobs", "2"]
     program = subprocess.Popen(
         [sys.executable, "-m", "seeking.cli", *command],
         cwd=tmp_path,
@@ -264,7 +265,7 @@ def test_cut_off_it_goes_on_and_gives_what_it_would_have(
     while not [*(tmp_path / "cut").rglob("metrics.jsonl")] and program.poll() is None:
         time.sleep(0.05)
     program.send_signal(number)
-    assert program.wait(60) == {signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}[number]
+    assert program.wait(60) == {signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}[number]
     for folder in (tmp_path / "cut" / "arms").glob("*/*/seed0"):  # What an orphan saves.
         with FileLock(folder / ".lock", timeout=60):
             pass
@@ -368,12 +369,16 @@ def step(loss: float, motivated: bool = False) -> dict[str, Any]:
     return {"kind": "step", "loss": loss, **({"motivated_loss": 0.0} if motivated else {})}
 
 
+def steps(losses: list[float], condition: str) -> list[dict[str, Any]]:
+    decide = parse(condition)
+    return [step(loss, decide.update(loss)) for loss in losses]
+
+
 @given(st.integers(1, 3), st.integers(0, 99))
 @settings(max_examples=10, deadline=None)
 def test_losses_without_a_trend_hold_as_often_as_their_shuffles(n: int, seed: int) -> None:
-    draw = torch.Generator().manual_seed(seed)
-    rows = [{"kind": "start", "epoch_length": 100}, *(step(x) for x in torch.rand(900, generator=draw).tolist())]
-    found = evidence(rows, f"decrease:{n}", 0)
+    losses = torch.rand(900, generator=torch.Generator().manual_seed(seed)).tolist()
+    found = evidence(steps(losses, f"decrease:{n}"), f"decrease:{n}", 0)
     for stage in found.values():
         assert stage["shuffled"] == pytest.approx(1 / math.factorial(n + 1), abs=0.02)
         assert abs(stage["rate"] - stage["shuffled"]) < 6 * stage["deviation"]
@@ -381,21 +386,24 @@ def test_losses_without_a_trend_hold_as_often_as_their_shuffles(n: int, seed: in
 
 
 def test_a_trend_is_seen() -> None:
-    rows = [step(10 - 0.001 * number + 0.01 * (number % 2)) for number in range(300)]
-    falling = [step(10 - 0.001 * number) for number in range(300)]
-    assert evidence(rows, "decrease:1", 0)["late"]["rate"] < 0.6
-    found = evidence(falling, "decrease:2", 0)["midway"]
+    falling = [10 - 0.001 * number for number in range(300)]
+    found = evidence(steps(falling, "decrease:2"), "decrease:2", 0)["midway"]
     assert found["rate"] == 1
     assert found["shuffled"] < 0.3
+    zigzag = [10 - 0.001 * number + 0.01 * (number % 2) for number in range(300)]
+    assert evidence(steps(zigzag, "decrease:2"), "decrease:2", 0)["late"]["rate"] == 0
 
 
-def test_the_evidence_is_of_the_decisions_that_were_taken() -> None:
-    config = dataclasses.replace(PLAIN, epochs=3, condition="decrease:1 | random:0.2", seed=3)
+@pytest.mark.parametrize("on", ["same", "next"])
+def test_the_evidence_is_of_the_batches_that_were_motivated(on: Any) -> None:
+    config = dataclasses.replace(PLAIN, epochs=3, condition="decrease:1 | random:0.2", seed=3, on=on)
     result = Trainer(*two_models(), **batches(), config=config).fit()
-    found = evidence(result.history, config.condition, config.seed)
-    rows = [row for row in result.history if row["kind"] == "step"]
-    share = sum("motivated_loss" in row for row in rows) / len(rows)
-    assert sum(stage["rate"] for stage in found.values()) / 3 == pytest.approx(share)
+    found = evidence(result.history, config.condition, config.seed)["late"]
+    rows = [row for row in result.history if row["kind"] == "step"][12:]
+    motivated = [row["loss"] for row in rows if "motivated_loss" in row]
+    assert found["rate"] == len(motivated) / len(rows)
+    mean = sum(row["loss"] for row in rows) / len(rows)
+    assert found["loss"] == pytest.approx(sum(motivated) / len(motivated) / mean)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=8).filter(lambda values: max(values) - min(values) > 1e-3))
@@ -406,15 +414,12 @@ def test_intervals_are_students(values: list[float]) -> None:
     assert found["mean"] + found["interval"] == pytest.approx(high)
 
 
-def test_curves_count_flops_and_tell_when_an_accuracy_is_reached() -> None:
-    rows = []
-    for epoch, accuracy in enumerate((0.2, 0.6, 0.5), start=1):
-        rows += [step(1.0), step(1.0, motivated=True)]
-        rows.append({"kind": "eval", "epoch": epoch, "base": {"accuracy": accuracy}})
-    cost = {"samples": 60.0, "batches": 6.0, "base_flops": 2.0, "motivated_flops": 5.0}
-    found = curve(rows, "base", cost, spent=100.0)
-    assert found == [[1, 190.0, 0.2], [2, 280.0, 0.6], [3, 370.0, 0.5]]
-    assert reach(found, 0.55) == (2, 280.0)
+def test_curves_count_what_went_before_and_tell_when_an_accuracy_is_reached() -> None:
+    rows = [step(1.0), {"kind": "eval", "epoch": 1, "flops": 90.0, "base": {"accuracy": 0.2}}]
+    rows += [{"kind": "eval", "epoch": 2, "flops": 180.0, "base": {"accuracy": 0.6}}]
+    found = curve(rows, "base", {"epochs": 3, "flops": 100.0})
+    assert found == [[4, 190.0, 0.2], [5, 280.0, 0.6]]
+    assert reach(found, 0.55) == (5, 280.0)
     assert reach(found, 0.7) is None
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from test_nonfinite import finite, poisoned
 from test_trainer import CONFIG, PLAIN, batches, hand_written_loop, regression, run, steps, two_models
 from torch import Tensor, nn
@@ -116,7 +117,9 @@ def test_checkpointed_activations_give_the_same_gradients() -> None:
         models = [create(name, **options, depth=2) for name in ("vit_tiny_patch16_224", "vit_small_patch16_224")]
         config = dataclasses.replace(PLAIN, checkpoint_activations=checkpoint_activations)
         found.append(Trainer(*models, **batches(), config=config).fit())
-    assert found[0].history == found[1].history
+    # The FLOPs are not the same: activations are computed twice.
+    ours, theirs = ([{**row, "flops": 0} for row in one.history] for one in found)
+    assert ours == theirs
     assert found[1].cost.base_flops > found[0].cost.base_flops
     with pytest.raises(SeekingError, match=r"the base model \(Viewing\) has neither .* turn"):
         Trainer(Viewing(4), **batches(), config=config)
@@ -188,5 +191,6 @@ def test_more_processes_than_accelerators(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.raises(SeekingError, match="4 processes were started on a machine with 2 accelerators; start 2"):
         run()
