@@ -37,7 +37,6 @@ def blocks(*languages: str) -> list[Block]:
 SEEKING = """#!{python}
 import sys
 from pathlib import Path
-from seeking.cli import main
 
 given = [{cifar10!r} if word == "cifar10" else word for word in sys.argv[1:]]
 ran = Path("ran")
@@ -54,6 +53,8 @@ if given[0] == "reproduce" and "small" in given:
 if given[0] == "reproduce":
     given += ["--data", {cifar10!r}, "--seeds", "1", "--jobs", "1"]
     given += ["--set", "epochs=1", "max_train_samples=128", "image_size=8", "verify=false"]
+from seeking.cli import main  # Not before it is known to be needed: it takes seconds.
+
 sys.exit(main(given))
 """
 
