@@ -30,7 +30,7 @@ from seeking.conditions import parse
 from seeking.experiments import recipe as recipes
 from seeking.experiments import reproduce as reproducing
 from seeking.experiments.recipe import Recipe, names, read
-from seeking.experiments.results import curve, evidence, reach, spread
+from seeking.experiments.results import curve, estimate, evidence, reach
 from seeking.experiments.rivals import Distilled, Sandwich
 from seeking.weights_map import tensors
 
@@ -408,7 +408,7 @@ def test_the_evidence_is_of_the_batches_that_were_motivated(on: Any) -> None:
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=8).filter(lambda values: max(values) - min(values) > 1e-3))
 def test_intervals_are_students(values: list[float]) -> None:
-    found = spread(values)
+    found = estimate(values)
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert found["mean"] - found["interval"] == pytest.approx(low)
     assert found["mean"] + found["interval"] == pytest.approx(high)

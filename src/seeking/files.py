@@ -148,6 +148,16 @@ def whole(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file for people, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with whole(path) as beside:
+        beside.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+
+
 def flush(path: Path) -> None:
     """Wait until a file, or a folder's list of files, is on the disk."""
     handle = os.open(path, os.O_RDONLY)

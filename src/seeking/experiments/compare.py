@@ -62,11 +62,11 @@ def summarise(results: Results) -> dict[str, Any]:
         together = [result.metrics[model]["accuracy"] for result in results["pair"]]
         alone = [result.metrics["base"]["accuracy"] for result in results[model]]
         gains = [a - b for a, b in zip(together, alone, strict=True)]
-        models[model] = {"together": _spread(together), "alone": _spread(alone), "gain": _spread(gains)}
+        models[model] = {"together": spread(together), "alone": spread(alone), "gain": spread(gains)}
     arms = {
         arm: {
-            "flops": _spread([result.cost.total for result in ones]),
-            "seconds": _spread([result.seconds["total"] for result in ones]),
+            "flops": spread([result.cost.total for result in ones]),
+            "seconds": spread([result.seconds["total"] for result in ones]),
         }
         for arm, ones in results.items()
     }
@@ -80,7 +80,8 @@ def summarise(results: Results) -> dict[str, Any]:
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation (None of a single value) and the values."""
     return {
         "mean": statistics.mean(values),
         "deviation": statistics.stdev(values) if len(values) > 1 else None,

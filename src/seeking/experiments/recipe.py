@@ -293,8 +293,7 @@ def _check(recipe: Recipe, path: Path, changes: Mapping[str, Any]) -> None:
     if recipe.pretraining and any(recipe.search.values()):
         raise SeekingError(f"{path}: pretraining and search do not go together")
     for arm, pair in itertools.product(recipe.arms, recipe.pairs):
-        for options in recipe.candidates(arm):
-            trial = recipe.trial(arm, pair, 10.0 if recipe.budgets else None, 0, 2.0, **options)
-            kinds = {run.kind for run in trial.runs}
-        if recipe.pretraining and kinds & {"grown", "distilled"}:
+        if recipe.pretraining and recipe.arms[arm].get("method") in ("growth", "distillation"):
             raise SeekingError(f"{path}: {arm}: growth and distillation do not go with pretraining")
+        for options in recipe.candidates(arm):
+            recipe.trial(arm, pair, 10.0 if recipe.budgets else None, 0, 2.0, **options)

@@ -27,7 +27,7 @@ from seeking.experiments.recipe import Recipe, Run, Trial
 from seeking.experiments.results import MODELS, gather, summarise
 from seeking.experiments.rivals import Distilled, Sandwich
 from seeking.experiments.run import RunConfig, models, trainer, weights_map
-from seeking.files import MOST_OPTIONS, read_json, whole
+from seeking.files import MOST_OPTIONS, read_json, whole, write_json
 from seeking.processes import this_process
 from seeking.report.experiment import page
 from seeking.training import RunFolder, Trainer, count_flops
@@ -74,8 +74,7 @@ def claim(recipe: Recipe, root: Path) -> None:
         if not path.exists():
             if any(not one.name.endswith(".writing") for one in root.iterdir()):
                 raise SeekingError(f"{root} holds something else than a recipe's results; name another output folder")
-            with whole(path) as beside:
-                beside.write_text(json.dumps(ours, indent=1), encoding="utf-8")
+            write_json(path, ours)
             return
     except OSError as error:
         raise SeekingError(f"{root}: cannot be used as an output folder ({error.strerror})") from error
@@ -102,12 +101,13 @@ def tuned(recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jo
     found = read_json(path, MOST_OPTIONS) if path.exists() else {}
     budget = sorted(recipe.budgets)[(len(recipe.budgets) - 1) // 2] if recipe.budgets else None
     pair = recipe.pairs[0]
+
+    def candidate(arm: str, options: dict[str, Any]) -> Trial:
+        under = f"search/{_named(options)}"
+        return recipe.trial(arm, pair, budget, SEARCH_SEED, ratio[pair], under, **options, validation=VALIDATION)
+
     tried = {
-        arm: [
-            (options, recipe.trial(arm, pair, budget, SEARCH_SEED, ratio[pair], f"search/{_named(options)}", **more))
-            for options in recipe.candidates(arm)
-            for more in [{**options, "validation": VALIDATION}]
-        ]
+        arm: [(options, candidate(arm, options)) for options in recipe.candidates(arm)]
         for arm, space in recipe.search.items()
         if space and arm not in found
     }
@@ -121,8 +121,7 @@ def tuned(recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jo
         alone = recipe.arms[arm].get("method") == "ordinary"
         chosen = {"each": {model: best(model) for model in MODELS}} if alone else best(*MODELS)
         found[arm] = {"best": chosen, "tried": scores}
-        with whole(path) as beside:
-            beside.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        write_json(path, found)
     arms = {arm: {**own, **found.get(arm, {}).get("best", {})} for arm, own in recipe.arms.items()}
     return dataclasses.replace(recipe, arms=arms)
 
@@ -330,7 +329,8 @@ def reproduce(recipe: Recipe, root: Path, seeds: Sequence[int], jobs: int | None
         SeekingError: the data are not the recipe's kind, or the folder holds something else.
         RunError: runs have failed; the same call goes on.
     """
-    process = this_process(recipe.config(recipe.pairs[0]).device)
+    config = recipe.config(recipe.pairs[0])
+    process = this_process(config.device)
     if process.num_processes > 1:
         raise SeekingError("seeking reproduce starts its own processes; start it as one, with --jobs N")
     jobs = recipe.jobs if jobs is None else jobs
@@ -338,7 +338,7 @@ def reproduce(recipe: Recipe, root: Path, seeds: Sequence[int], jobs: int | None
         jobs = (os.cpu_count() or 1) if process.device.type == "cpu" else 4
     if jobs < 1:
         raise SeekingError(f"jobs is {jobs}; it must be 1 or more")
-    data = data_of(data_config(recipe.config(recipe.pairs[0])))
+    data = data_of(data_config(config))
     if recipe.classes is not None and len(data.classes) != recipe.classes:
         raise SeekingError(
             f"recipe {recipe.name} is for data of {recipe.classes} classes, {data.name} has {len(data.classes)}"
@@ -385,13 +385,9 @@ def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device:
     if (root / "search.json").exists():
         found = read_json(root / "search.json", MOST_OPTIONS)
         about["found by the search"] = "; ".join(f"{arm}: {_named(each['best'])}" for arm, each in found.items())
-    content = {"format": FORMAT, "about": about, "rows": rows, "records": records}
-    for name, text in (
-        ("results.json", json.dumps(content, indent=1) + "\n"),
-        ("results.md", page(recipe.title, recipe.reference, rows, about)),
-    ):
-        with whole(root / name) as beside:
-            beside.write_text(text, encoding="utf-8")
+    write_json(root / "results.json", {"format": FORMAT, "about": about, "rows": rows, "records": records})
+    with whole(root / "results.md") as beside:
+        beside.write_text(page(recipe.title, recipe.reference, rows, about), encoding="utf-8")
     for pair in recipe.pairs:
         ours = [row for row in rows if tuple(row["pair"]) == pair]
         name, title = "-".join(pair), f"{recipe.title}: {pair[0]} in {pair[1]}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seeking.conditions import parse
+from seeking.experiments.compare import spread
 from seeking.experiments.recipe import PRETRAINING, Recipe, Trial
 from seeking.files import MOST_OPTIONS, read_json
 from seeking.training.folder import read_rows
@@ -106,9 +107,9 @@ def summarise(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[dict
             values = [one[name] for one in group if name in one]
             row[name] = statistics.mean(values) if values else None
         for model in MODELS:
-            row[model] = spread([one[model] for one in group])
+            row[model] = estimate([one[model] for one in group])
             paired = [one[model] - reference[one["seed"]][model] for one in group if one["seed"] in reference]
-            row[f"{model}_gain"] = spread(paired) if arm != recipe.reference and paired else None
+            row[f"{model}_gain"] = estimate(paired) if arm != recipe.reference and paired else None
             target = [one[model] for one in reference.values()]
             reached = [reach(one[f"{model}_curve"], statistics.mean(target)) for one in group] if target else []
             there = [one for one in reached if one]
@@ -120,14 +121,13 @@ def summarise(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[dict
     return rows
 
 
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation and the half-width of the 95 % confidence interval (Student's t) of the mean."""
+def estimate(values: Sequence[float]) -> dict[str, Any]:
+    """Their spread, and the half-width of the 95 % confidence interval (Student's t) of the mean."""
     from scipy import stats  # Slow to import, and most commands need none of it.
 
-    count = len(values)
-    deviation = statistics.stdev(values) if count > 1 else None
-    half = None if deviation is None else float(stats.t.ppf(0.975, count - 1)) * deviation / count**0.5
-    return {"mean": statistics.mean(values), "deviation": deviation, "interval": half, "values": list(values)}
+    found, count = spread(values), len(values)
+    half = float(stats.t.ppf(0.975, count - 1)) * found["deviation"] / count**0.5 if count > 1 else None
+    return {**found, "interval": half}
 
 
 def reach(found: Sequence[Sequence[float]], target: float) -> tuple[float, float] | None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seeking.report.tables import markdown
+from seeking.report.tables import markdown, spread
 
 Row = Mapping[str, Any]
 
@@ -34,7 +34,7 @@ def accuracies(rows: Sequence[Row], reference: str) -> str:
     lines = [
         [
             f"{row['arm']} ({row['seeds']} seed{'s' if row['seeds'] > 1 else ''})",
-            *(cell for model in ("base", "motivated") for cell in (_mean(row[model]), _gain(row[f"{model}_gain"]))),
+            *(cell for model in ("base", "motivated") for cell in (spread(row[model]), _gain(row[f"{model}_gain"]))),
             f"{row['motivated_share']:.1%}" if row["motivated_share"] is not None else "",
         ]
         for row in rows
@@ -80,11 +80,6 @@ def evidence(rows: Sequence[Row]) -> str:
     note = "Rate: share of motivated batches, and in brackets how often the condition holds on the losses of that "
     note += "third of the run in random orders, ± their standard deviation. Loss: of motivated batches over the mean.\n"
     return markdown((heading, list(lines))) + "\n" + note
-
-
-def _mean(found: Mapping[str, Any]) -> str:
-    deviation = found["deviation"]
-    return f"{100 * found['mean']:.2f}" + (f" ± {100 * deviation:.2f}" if deviation is not None else "")
 
 
 def _gain(found: Mapping[str, Any] | None) -> str:

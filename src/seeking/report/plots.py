@@ -1,6 +1,7 @@
 """Results as pictures."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,18 @@ BASE, MOTIVATED = "#2563a8", "#d1642b"
 SMOOTHING = 0.9
 
 
+@contextlib.contextmanager
+def _two_panels(path: Path, title: str, height: float, **options: Any) -> Iterator[tuple[Any, Any]]:
+    """A picture of two panels, saved on leaving."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, height), layout="constrained", **options)
+    figure.suptitle(title)
+    yield left, right
+    for panel in (left, right):
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
 def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> None:
     """Save the learning curves of runs as a picture.
 
@@ -27,23 +40,19 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
         path: of the picture; the ending says of which kind.
         title: above it.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    figure.suptitle(title)
-    _training(left, results["pair"][0])
     metric = "accuracy" if "accuracy" in results["pair"][0].metrics.get("base", {}) else "loss"
     colours: dict[Role, str] = {"base": BASE, "motivated": MOTIVATED}
-    for model, colour in colours.items():
-        _evaluation(right, results["pair"], model, metric, f"{model}, in the pair", colour, "-")
-        if model in results:
-            _evaluation(right, results[model], "base", metric, f"{model}, alone", colour, ":")
-    right.set(xlabel="epoch", ylabel=f"{metric} (%)" if metric == "accuracy" else metric, title="Evaluation")
-    right.xaxis.set_major_locator(MaxNLocator(integer=True))
-    right.legend(frameon=False)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    with _two_panels(path, title, 4.2) as (left, right):
+        _training(left, results["pair"][0])
+        for model, colour in colours.items():
+            _evaluation(right, results["pair"], model, metric, f"{model}, in the pair", colour, "-")
+            if model in results:
+                _evaluation(right, results[model], "base", metric, f"{model}, alone", colour, ":")
+        right.set(xlabel="epoch", ylabel=f"{metric} (%)" if metric == "accuracy" else metric, title="Evaluation")
+        right.xaxis.set_major_locator(MaxNLocator(integer=True))
+        right.legend(frameon=False)
+        for axes in (left, right):
+            axes.grid(alpha=0.25)
 
 
 def _training(axes: Any, result: Result) -> None:
@@ -97,75 +106,63 @@ def _evaluation(
 
 def draw_arms(rows: Sequence[Mapping[str, Any]], reference: str, path: Path, title: str) -> None:
     """Save the accuracies of an experiment's arms: each seed, the mean and its 95 % confidence interval."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 1.2 + 0.32 * len(rows)), layout="constrained", sharey=True)
-    figure.suptitle(title)
     names = [row["arm"] for row in rows]
-    for panel, (model, colour) in zip(axes, {"base": BASE, "motivated": MOTIVATED}.items(), strict=True):
-        for place, row in enumerate(rows):
-            values = [100 * value for value in row[model]["values"]]
-            panel.plot(values, [place] * len(values), ".", color=colour, alpha=0.45)
-            half = 100 * (row[model]["interval"] or 0)
-            panel.errorbar(100 * row[model]["mean"], place, xerr=half, fmt="D", color=colour, capsize=3, markersize=5)
-            if row["arm"] == reference:
-                panel.axvline(100 * row[model]["mean"], color="grey", linestyle=":", linewidth=1)
-        panel.set(title=f"{model} model", xlabel="accuracy (%)")
-        panel.set_yticks(range(len(names)), names)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(axis="x", alpha=0.25)
-    axes[0].invert_yaxis()
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    with _two_panels(path, title, 1.2 + 0.32 * len(rows), sharey=True) as panels:
+        for panel, (model, colour) in zip(panels, {"base": BASE, "motivated": MOTIVATED}.items(), strict=True):
+            for place, row in enumerate(rows):
+                mean, half = 100 * row[model]["mean"], 100 * (row[model]["interval"] or 0)
+                values = [100 * value for value in row[model]["values"]]
+                panel.plot(values, [place] * len(values), ".", color=colour, alpha=0.45)
+                panel.errorbar(mean, place, xerr=half, fmt="D", color=colour, capsize=3, markersize=5)
+                if row["arm"] == reference:
+                    panel.axvline(mean, color="grey", linestyle=":", linewidth=1)
+            panel.set(title=f"{model} model", xlabel="accuracy (%)")
+            panel.set_yticks(range(len(names)), names)
+            panel.grid(axis="x", alpha=0.25)
+        panels[0].invert_yaxis()
 
 
 def draw_pareto(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     """Save accuracy against total training FLOPs, a line for each arm, a panel for each model."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
-    figure.suptitle(title)
     arms = list(dict.fromkeys(row["arm"] for row in rows))
-    for panel, model in zip(axes, ("base", "motivated"), strict=True):
-        for number, arm in enumerate(arms):
-            ours = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["flops"])
-            panel.errorbar(
-                [row["flops"] / 1e12 for row in ours],
-                [100 * row[model]["mean"] for row in ours],
-                yerr=[100 * (row[model]["deviation"] or 0) for row in ours],
-                fmt="o-",
-                color=f"C{number}",
-                capsize=3,
-                label=arm,
-            )
-        panel.set(title=f"{model} model", xlabel="training TFLOPs for both models", ylabel="accuracy (%)", xscale="log")
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(alpha=0.25)
-    axes[0].legend(frameon=False)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    with _two_panels(path, title, 4.4) as panels:
+        for panel, model in zip(panels, ("base", "motivated"), strict=True):
+            for number, arm in enumerate(arms):
+                ours = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["flops"])
+                panel.errorbar(
+                    [row["flops"] / 1e12 for row in ours],
+                    [100 * row[model]["mean"] for row in ours],
+                    yerr=[100 * (row[model]["deviation"] or 0) for row in ours],
+                    fmt="o-",
+                    color=f"C{number}",
+                    capsize=3,
+                    label=arm,
+                )
+            panel.set(title=f"{model} model", xlabel="training TFLOPs for both models", xscale="log")
+            panel.set_ylabel("accuracy (%), ± standard deviation")
+            panel.grid(alpha=0.25)
+        panels[0].legend(frameon=False)
 
 
 def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     """Save how often the condition held in each third of the runs, beside the same losses in random orders."""
     found = [row for row in rows if row["evidence"]]
     stages = list(dict.fromkeys(stage for row in found for stage in row["evidence"]))
-    figure, axes = plt.subplots(1, 2, figsize=(11, 1.2 + 0.32 * len(found)), layout="constrained", sharey=True)
-    figure.suptitle(title)
-    for number, stage in enumerate(stages):
-        for place, row in enumerate(found):
-            one = row["evidence"].get(stage)
-            if one is None:
-                continue
-            height = place + (number - 1) * 0.22
-            label = stage if not place else None
-            axes[0].plot(one["rate"], height, "o", color=f"C{number}", markersize=4, label=label)
-            axes[0].errorbar(one["shuffled"], height, xerr=2 * one["deviation"], fmt="|", color="grey", linewidth=1)
-            if "loss" in one:
-                axes[1].plot(one["loss"], height, "o", color=f"C{number}", markersize=4, label=label)
-    axes[0].set(title="share of motivated batches; grey: the same losses shuffled", xlabel="share")
-    axes[1].set(title="base's loss on motivated batches over its mean", xlabel="ratio")
-    axes[0].set_yticks(range(len(found)), [row["arm"] for row in found])
-    axes[0].invert_yaxis()
-    axes[0].legend(frameon=False)
-    for panel in axes:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(axis="x", alpha=0.25)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    with _two_panels(path, title, 1.2 + 0.32 * len(found), sharey=True) as (left, right):
+        for number, stage in enumerate(stages):
+            for place, row in enumerate(found):
+                one = row["evidence"].get(stage)
+                if one is None:
+                    continue
+                height, label = place + (number - 1) * 0.22, None if place else stage
+                left.plot(one["rate"], height, "o", color=f"C{number}", markersize=4, label=label)
+                left.errorbar(one["shuffled"], height, xerr=2 * one["deviation"], fmt="|", color="grey", linewidth=1)
+                if "loss" in one:
+                    right.plot(one["loss"], height, "o", color=f"C{number}", markersize=4, label=label)
+        left.set(title="share of motivated batches; grey: the same losses shuffled", xlabel="share")
+        right.set(title="base's loss on motivated batches over its mean", xlabel="ratio")
+        left.set_yticks(range(len(found)), [row["arm"] for row in found])
+        left.invert_yaxis()
+        left.legend(frameon=False)
+        for panel in (left, right):
+            panel.grid(axis="x", alpha=0.25)

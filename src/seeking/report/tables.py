@@ -1,6 +1,6 @@
 """Results as tables, for the terminal and for Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -29,7 +29,7 @@ def comparison_rows(summary: dict[str, Any]) -> Rows:
     seeds = f"{summary['seeds']} seed" + ("s" if summary["seeds"] > 1 else "")
     heading = (f"accuracy, {seeds}", "in the pair", "alone", "difference")
     rows: list[Sequence[str]] = [
-        (model, _spread(found["together"]), _spread(found["alone"]), _spread(found["gain"], sign="+"))
+        (model, spread(found["together"]), spread(found["alone"]), spread(found["gain"], sign="+"))
         for model, found in summary["models"].items()
     ]
     return heading, rows
@@ -74,7 +74,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f}"
 
 
-def _spread(spread: dict[str, Any], sign: str = "") -> str:
-    deviation = spread["deviation"]
+def spread(found: Mapping[str, Any], sign: str = "") -> str:
+    """A mean of shares and its standard deviation, in per cent."""
+    deviation = found["deviation"]
     around = f" ± {100 * deviation:.2f}" if deviation is not None else ""
-    return f"{round(100 * spread['mean'], 2) + 0.0:{sign}.2f}{around}"
+    return f"{round(100 * found['mean'], 2) + 0.0:{sign}.2f}{around}"

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from seeking.errors import RunError, RunWarning, SeekingError
-from seeking.files import open_file, whole
+from seeking.files import open_file, write_json
 from seeking.training import checkpoint
 from seeking.weights_files import read_about
 from seeking.weights_map import WeightsMap
@@ -200,8 +200,7 @@ class RunFolder:
         Raises:
             OSError: it cannot be written.
         """
-        with whole(self.path / name) as path:
-            path.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+        write_json(self.path / name, content)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the run's summary.
