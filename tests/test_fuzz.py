@@ -67,6 +67,8 @@ class Hanging(Broken):
 
 
 class Large(Broken):
+    seconds = 60.0
+
     def wrong(self) -> None:
         bytearray(b"x") * (int(fuzz.peak()) + 32 << 20)
 
@@ -87,7 +89,7 @@ class Wordless(Broken):
     ],
 )
 def test_what_goes_wrong_is_noticed(kind: type[Target], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzz, "HUNG", 5.0)
+    monkeypatch.setattr(fuzz, "HUNG", 1.0 if kind is Hanging else 60.0)
     monkeypatch.setattr(fuzz, "MEMORY", 16)
     with pytest.raises(Offence, match=f"(?s)input [0-9]+, seed 0: .*{message}.*\n7$"):
         fuzz.fuzz(kind, "broken", 200)
