@@ -90,6 +90,23 @@ def make(**kwargs: Any) -> Trainer:
     return Trainer(*two_models(), **{**batches(padding=1, flip=True), **kwargs})
 
 
+@pytest.mark.parametrize("every", [2, 3, 9])
+def test_evaluating_seldom_changes_the_record_alone(every: int, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, epochs=5)
+    seldom = dataclasses.replace(config, eval_every=every)
+    outputs = tmp_path / "whole", tmp_path / "parts"
+    (each, result), whole = whole_run(make, tmp_path / "each", config), whole_run(make, outputs[0], seldom)
+    for role, learner in each.learners.items():
+        theirs = tensors(whole[0].learners[role].module)
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in tensors(learner.module).items())
+    assert whole[1].metrics == result.metrics
+    there = [
+        row for row in result.history if row["kind"] == "eval" and (row["epoch"] % every == 0 or row["epoch"] == 5)
+    ]
+    assert [row for row in whole[1].history if row["kind"] == "eval"] == there
+    same(whole, interrupted_run(make, outputs[1], seldom, [7, 20]), outputs)
+
+
 @pytest.mark.parametrize("state", ["separate", "shared"])
 @pytest.mark.parametrize("norm", ["shared", "private", "recalibrated"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

@@ -118,6 +118,7 @@ def many_runs(console: Console) -> Iterator[Callable[[str, Row], None]]:
     with Progress(*columns, TimeRemainingColumn(compact=True), TextColumn("left"), console=console) as bars:
         task = bars.add_task("checking models and data", total=None)
         lengths: dict[str, int] = {}
+        reached: dict[str, int] = {}
 
         def tell(name: str, row: Row) -> None:
             if row["kind"] == "plan":
@@ -126,7 +127,10 @@ def many_runs(console: Console) -> Iterator[Callable[[str, Row], None]]:
                 lengths[name] = row["epochs"]
                 bars.update(task, description=name)
             elif row["kind"] == "eval":
-                bars.update(task, advance=1, description=f"{name}, epoch {row['epoch']}")
+                bars.update(
+                    task, advance=row["epoch"] - reached.get(name, 0), description=f"{name}, epoch {row['epoch']}"
+                )
+                reached[name] = row["epoch"]
                 if row["epoch"] == lengths.get(name):
                     found = [f"{model} {row[model]['accuracy']:.2%}" for model in ("base", "motivated") if model in row]
                     console.print(f"{name}: {', '.join(found)}", highlight=False)

@@ -16,7 +16,7 @@ NonFinitePolicy = Literal["stop", "skip", "rollback"]
 
 MAY_CHANGE = frozenset(
     {
-        *("epochs", "save_every", "keep_checkpoints", "on_nonfinite", "verify", "in_memory", "workers"),
+        *("epochs", "eval_every", "save_every", "keep_checkpoints", "on_nonfinite", "verify", "in_memory", "workers"),
         *("output", "config", "overwrite", "resume"),
     }
 )
@@ -77,6 +77,8 @@ class TrainConfig:
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more work."""
     seed: int = 0
     """Of the weights, the order of the data, augmentation and conditions of chance."""
+    eval_every: int = 1
+    """Epochs from one evaluation to the next; the last epoch always ends with one."""
     save_every: str = "10m"
     """How often a checkpoint is written, next to the end of every epoch: a number of steps (500), or minutes (10m)."""
     keep_checkpoints: int = 2
@@ -91,6 +93,7 @@ class TrainConfig:
         for name, least in (
             ("epochs", 1),
             ("accumulate", 1),
+            ("eval_every", 1),
             ("recalibration_batches", 1),
             ("seed", 0),
             ("keep_checkpoints", 1),

@@ -372,8 +372,10 @@ class Trainer:
                 RunWarning,
                 stacklevel=2,
             )
-        better = self._evaluate()
-        self.epoch, self.place = self.epoch + 1, 0
+        ended = self.epoch + 1
+        self.metrics = {}
+        better = self._evaluate() if ended % self.config.eval_every == 0 or ended == self.config.epochs else []
+        self.epoch, self.place = ended, 0
         self._save(weights={"last": tuple(self.learners), "best": better})
 
     def _begin(self) -> None:
