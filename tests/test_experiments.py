@@ -30,7 +30,7 @@ from seeking.conditions import parse
 from seeking.experiments import recipe as recipes
 from seeking.experiments import reproduce as reproducing
 from seeking.experiments.recipe import Recipe, names, read
-from seeking.experiments.results import curve, estimate, evidence, reach
+from seeking.experiments.results import curve, estimate, evidence, mean_curve, reach
 from seeking.experiments.rivals import Distilled, Sandwich
 from seeking.weights_map import tensors
 
@@ -241,7 +241,7 @@ def test_a_search_chooses_on_held_out_training_images(tmp_path: Path) -> None:
     run = [json.loads(path.read_text()) for path in (root / "arms" / "condition-2").rglob("config.json")]
     assert [one["lr"] for one in run] == [found["condition"]["best"]["lr"]]
     assert [one["validation"] for one in run] == [None]
-    assert (root / "resnet8-resnet14-pareto.png").exists()
+    assert (root / "resnet8-resnet14-flops.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -421,6 +421,13 @@ def test_curves_count_what_went_before_and_tell_when_an_accuracy_is_reached() ->
     assert found == [[4, 190.0, 0.2], [5, 280.0, 0.6]]
     assert reach(found, 0.55) == (5, 280.0)
     assert reach(found, 0.7) is None
+
+
+def test_a_mean_curve_is_of_the_epochs_that_all_seeds_have() -> None:
+    often, seldom = [[n, 90.0 * n, 0.1 * n] for n in (1, 2, 3)], [[n, 100.0 * n, 0.2 * n] for n in (2, 3)]
+    found = mean_curve([often, seldom])
+    assert [(point["flops"], point["values"]) for point in found] == [(190.0, [0.2, 0.4]), (285.0, [0.1 * 3, 0.2 * 3])]
+    assert [point["values"] for point in mean_curve([often])] == [[accuracy] for _, _, accuracy in often]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -367,7 +367,7 @@ def reproduce(recipe: Recipe, root: Path, seeds: Sequence[int], jobs: int | None
 
 def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device: torch.device, command: str) -> None:
     """Write tables and figures of these records of trials."""
-    from seeking.report.plots import draw_arms, draw_evidence, draw_pareto
+    from seeking.report.plots import draw_arms, draw_by_flops, draw_evidence
 
     rows = summarise(recipe, records)
     hours = sum(read_json(path, MOST_OPTIONS)["seconds"]["total"] for path in root.rglob("summary.json")) / 3600
@@ -391,9 +391,8 @@ def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device:
     for pair in recipe.pairs:
         ours = [row for row in rows if tuple(row["pair"]) == pair]
         name, title = "-".join(pair), f"{recipe.title}: {pair[0]} in {pair[1]}"
-        if recipe.budgets:
-            draw_pareto(ours, root / f"{name}-pareto.png", title)
-        else:
+        draw_by_flops(ours, root / f"{name}-flops.png", title)
+        if not recipe.budgets:
             draw_arms(ours, recipe.reference, root / f"{name}.png", title)
         if any(row["evidence"] for row in ours):
             draw_evidence(ours, root / f"{name}-condition.png", title)

@@ -1,5 +1,6 @@
 """What the runs of a recipe gave: accuracy, cost, and how much of the condition is noise."""
 
+import itertools
 import random
 import statistics
 from collections.abc import Mapping, Sequence
@@ -116,6 +117,7 @@ def summarise(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[dict
             row[f"{model}_reached"] = len(there)
             row[f"{model}_epochs"] = statistics.mean(one[0] for one in there) if there else None
             row[f"{model}_flops"] = statistics.mean(one[1] for one in there) if there else None
+            row[f"{model}_curve"] = mean_curve([one[f"{model}_curve"] for one in group])
         row["evidence"] = _mean_evidence([one["evidence"] for one in group if "evidence" in one])
         rows.append(row)
     return rows
@@ -133,6 +135,18 @@ def estimate(values: Sequence[float]) -> dict[str, Any]:
 def reach(found: Sequence[Sequence[float]], target: float) -> tuple[float, float] | None:
     """The first epoch at whose end this accuracy is reached, and the FLOPs until then."""
     return next(((epoch, flops) for epoch, flops, accuracy in found if accuracy >= target), None)
+
+
+def mean_curve(curves: Sequence[Sequence[Sequence[float]]]) -> list[dict[str, Any]]:
+    """Training FLOPs and accuracy of all seeds together, at the epochs after which each of them was evaluated."""
+    by_epoch: dict[float, list[Sequence[float]]] = {}
+    for point in itertools.chain(*curves):
+        by_epoch.setdefault(point[0], []).append(point)
+    return [
+        {"flops": statistics.mean(point[1] for point in points), **spread([point[2] for point in points])}
+        for points in by_epoch.values()
+        if len(points) == len(curves)
+    ]
 
 
 def _mean_evidence(each: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[str, dict[str, float | None]]:

@@ -1,6 +1,7 @@
 """Results as pictures."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,26 +122,35 @@ def draw_arms(rows: Sequence[Mapping[str, Any]], reference: str, path: Path, tit
         panels[0].invert_yaxis()
 
 
-def draw_pareto(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Save accuracy against total training FLOPs, a line for each arm, a panel for each model."""
+def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Save accuracy against training FLOPs, a line for each arm, a panel for each model.
+
+    A line's points are its budgets, with the FLOPs of both models; where an arm has no budgets, its evaluations, with
+    the FLOPs of the run that they belong to.
+    """
     arms = list(dict.fromkeys(row["arm"] for row in rows))
+    colours = plt.get_cmap("tab10" if len(arms) <= 10 else "tab20").colors  # type: ignore[attr-defined]
     with _two_panels(path, title, 4.4) as panels:
         for panel, model in zip(panels, ("base", "motivated"), strict=True):
-            for number, arm in enumerate(arms):
+            for arm, colour in zip(arms, itertools.cycle(colours)):
                 ours = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["flops"])
+                points = [{"flops": row["flops"], **row[model]} for row in ours]
+                if ours[0]["budget"] is None:
+                    points = ours[0][f"{model}_curve"]
                 panel.errorbar(
-                    [row["flops"] / 1e12 for row in ours],
-                    [100 * row[model]["mean"] for row in ours],
-                    yerr=[100 * (row[model]["deviation"] or 0) for row in ours],
-                    fmt="o-",
-                    color=f"C{number}",
-                    capsize=3,
+                    [point["flops"] / 1e12 for point in points],
+                    [100 * point["mean"] for point in points],
+                    yerr=[100 * (point["deviation"] or 0) for point in points],
+                    fmt=".-",
+                    color=colour,
+                    linewidth=1.2,
+                    elinewidth=0.6,
                     label=arm,
                 )
-            panel.set(title=f"{model} model", xlabel="training TFLOPs for both models", xscale="log")
-            panel.set_ylabel("accuracy (%), ± standard deviation")
+            panel.set(title=f"{model} model", xlabel="training TFLOPs", xscale="log")
             panel.grid(alpha=0.25)
-        panels[0].legend(frameon=False)
+        panels[0].set_ylabel("accuracy (%), ± standard deviation")
+        panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
