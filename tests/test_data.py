@@ -244,7 +244,11 @@ def test_streamed_batches_are_those_from_memory(workers: int, augmentation: dict
 def test_what_does_not_fit_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = str(image_folder(tmp_path))
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=12 * 108 * 2))
-    assert isinstance(load(DataConfig(data=folder)).train.pixels, torch.Tensor)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    alone, one_of_two = (load(DataConfig(data=folder), sharing) for sharing in (1, 2))
+    assert isinstance(alone.train.pixels, torch.Tensor)
+    assert not isinstance(one_of_two.train.pixels, torch.Tensor)
+    assert (alone.workers, one_of_two.workers) == (6, 3)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert not isinstance(load(DataConfig(data=folder)).train.pixels, torch.Tensor)
 

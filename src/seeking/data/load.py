@@ -107,8 +107,12 @@ class ImageData:
         return train, Batches(self.test, self.mean, self.std, size=self.size)
 
 
-def load(config: DataConfig) -> ImageData:
+def load(config: DataConfig, sharing: int = 1) -> ImageData:
     """Find a data set and, if it fits, decode it into memory.
+
+    Args:
+        config: which, and how.
+        sharing: runs on this machine, side by side, each of which has images in memory or workers of its own.
 
     Raises:
         SeekingError: no such data set, or it has no images, no labels, nothing in it, a label out of range, or images
@@ -140,7 +144,7 @@ def load(config: DataConfig) -> ImageData:
             f"{config.data}: training images are {list(train.pixels.shape[1:])}, test images "
             f"{list(test.pixels.shape[1:])}; give image_size to make them the same"
         )
-    train, test, place = _placed(train, test, config.in_memory)
+    train, test, place = _placed(train, test, config.in_memory, sharing)
     mean, std = train.statistics()
     mean, std = config.mean or mean, config.std or std
     channels = train.pixels.shape[1]
@@ -169,13 +173,13 @@ def load(config: DataConfig) -> ImageData:
             erase=config.random_erasing,
         ),
         place=place,
-        workers=min(os.cpu_count() or 1, 8) if config.workers is None else config.workers,
+        workers=max(1, min(os.cpu_count() or 1, 8) // sharing) if config.workers is None else config.workers,
     )
 
 
-def _placed(train: Images, test: Images, in_memory: bool | None) -> tuple[Images, Images, str]:
+def _placed(train: Images, test: Images, in_memory: bool | None, sharing: int) -> tuple[Images, Images, str]:
     """Both splits where training gets at them fastest, and where that is."""
-    size = train.pixels.shape.numel() + test.pixels.shape.numel()
+    size = (train.pixels.shape.numel() + test.pixels.shape.numel()) * sharing
     if in_memory is None:  # Each process keeps images of its own.
         in_memory = size * processes_here() <= psutil.virtual_memory().available // 2
     if not in_memory and isinstance(train.pixels, Encoded):

@@ -169,7 +169,7 @@ def run_all(
     if waiting and jobs == 1:
         for run in waiting.values():
             if run.after not in failed:
-                ended(run, functools.partial(perform, run, root, functools.partial(tell, run.folder)))
+                ended(run, functools.partial(perform, run, root, jobs, functools.partial(tell, run.folder)))
     elif waiting:
         context = multiprocessing.get_context("spawn")
         queue: Any = context.SimpleQueue()
@@ -182,7 +182,7 @@ def run_all(
                     if run.after in failed:
                         del waiting[folder]
                     elif len(under_way) < jobs and (run.after is None or done(root, run.after)):
-                        under_way[pool.submit(_work, run, root)] = waiting.pop(folder)
+                        under_way[pool.submit(_work, run, root, jobs)] = waiting.pop(folder)
                 over, _ = wait(under_way, timeout=0.5, return_when=FIRST_COMPLETED)
                 while not queue.empty():
                     tell(*queue.get())
@@ -248,11 +248,13 @@ def _follow() -> None:
     os._exit(SAVED_BY_SIGTERM)
 
 
-def _work(run: Run, root: Path) -> None:
+def _work(run: Run, root: Path, jobs: int) -> None:
     global _at_work
     _at_work = True
     try:
-        perform(run, root, lambda row: _queue.put((run.folder, row)) if row["kind"] in ("start", "eval") else None)
+        perform(
+            run, root, jobs, lambda row: _queue.put((run.folder, row)) if row["kind"] in ("start", "eval") else None
+        )
     finally:
         _at_work = False
 
@@ -263,9 +265,9 @@ def done(root: Path, folder: str) -> bool:
 
 
 @functools.lru_cache(maxsize=2)
-def data_of(config: DataConfig) -> ImageData:
-    """A data set, loaded once for all runs of this process."""
-    return load(config)
+def data_of(config: DataConfig, jobs: int) -> ImageData:
+    """A data set, loaded once for all runs of this process, of which there are so many."""
+    return load(config, jobs)
 
 
 def data_config(config: RunConfig) -> DataConfig:
@@ -273,11 +275,11 @@ def data_config(config: RunConfig) -> DataConfig:
     return DataConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(DataConfig)})
 
 
-def perform(run: Run, root: Path, listener: Callable[[Row], None]) -> None:
-    """Train one run to its end, from its beginning or from where it was."""
+def perform(run: Run, root: Path, jobs: int, listener: Callable[[Row], None]) -> None:
+    """Train one run to its end, from its beginning or from where it was, beside the others of so many at a time."""
     config = run.config
     this_process(config.device)
-    data = data_of(data_config(config))
+    data = data_of(data_config(config), jobs)
     made = models(config, len(data.classes), data.shape[0], config.seed)
     kind: Callable[..., Trainer] = Trainer
     role = run.kind
@@ -338,13 +340,16 @@ def reproduce(recipe: Recipe, root: Path, seeds: Sequence[int], jobs: int | None
         jobs = (os.cpu_count() or 1) if process.device.type == "cpu" else 4
     if jobs < 1:
         raise SeekingError(f"jobs is {jobs}; it must be 1 or more")
-    data = data_of(data_config(config))
+    data = data_of(data_config(config), jobs)
     if recipe.classes is not None and len(data.classes) != recipe.classes:
         raise SeekingError(
             f"recipe {recipe.name} is for data of {recipe.classes} classes, {data.name} has {len(data.classes)}"
         )
     claim(recipe, root)
     ratio = ratios(recipe, data)
+    if jobs > 1:  # The runs have their own.
+        del data
+        data_of.cache_clear()
     ready = tuned(recipe, root, ratio, jobs, tell)
     there = {int(path.name[4:]) for path in root.glob("arms/*/*/seed*") if path.name[4:].isdigit()}
     trials = [*ready.trials([*seeds, *sorted(there - set(seeds))], ratio)]
