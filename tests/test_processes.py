@@ -1,6 +1,7 @@
 """Several processes are one run: steps, decisions, order of the data and augmentation in every epoch."""
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -12,26 +13,11 @@ from safetensors.torch import load_file
 
 from seeking.training import checkpoint
 
-OPTIONS = [
-    *("--base", "vit_tiny_patch16_224", "--motivated", "vit_small_patch16_224"),
-    *("--model-kwargs", "img_size=8", "patch_size=4", "depth=2"),
-    *(
-        "--max-train-samples",
-        "512",
-        "--optimizer",
-        "adamw",
-        "--lr",
-        "0.001",
-        "--epochs",
-        "2",
-        "--condition",
-        "decrease:1",
-        "--precision",
-        "no",
-    ),
-]
-
-
+OPTIONS = shlex.split("""
+    --base vit_tiny_patch16_224 --motivated vit_small_patch16_224 --model-kwargs img_size=8 patch_size=4 depth=2
+    --base-kwargs embed_dim=24 --motivated-kwargs embed_dim=48 --max-train-samples 512
+    --optimizer adamw --lr 0.001 --epochs 2 --condition decrease:1 --precision no
+""")
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
