@@ -253,9 +253,9 @@ def test_cut_off_it_goes_on_and_gives_what_it_would_have(
 ) -> None:
     """With one arm, one of the two processes has nothing to do."""
     name = tiny(tmp_path, arms={arm: TINY["arms"][arm] for arm in arms}, reference="condition")
-    made = read(name, "quick", {"epochs": 30})
+    made = read(name, "quick", {"epochs": 15})
     reproducing.reproduce(made, tmp_path / "whole", range(1), 1, quietly)
-    command = ["reproduce", name, "--seeds", "1", "--set", "epochs=30", "--output", "cut", "--jobs", "2"]
+    command = ["reproduce", name, "--seeds", "1", "--set", "epochs=15", "--output", "cut", "--jobs", "2"]
     program = subprocess.Popen(
         [sys.executable, "-m", "seeking.cli", *command],
         cwd=tmp_path,
