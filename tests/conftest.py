@@ -29,3 +29,9 @@ def cifar10() -> Path:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts programs of its own comes first, so that no long test is left to one process at the end."""
+    programs = {f"test_{name}.py" for name in ("torture", "processes", "experiments", "safety", "docs")}
+    items.sort(key=lambda item: item.path.name not in programs)
