@@ -17,6 +17,8 @@ from zoo import IMAGE_BRANCHES, PICTURES, TOKEN_BRANCHES, WORDS, Images, Sizes, 
 import seeking
 from seeking import MatchWarning, Pair, SeekingError, match, verify
 from seeking.cli import main
+from seeking.data import load
+from seeking.experiments import RunConfig, trainer
 from seeking.models import create
 from seeking.models.resnet import ResNet
 from seeking.weights_map import tensors
@@ -88,6 +90,18 @@ def test_blocks_that_scale_their_input_start_as_the_identity() -> None:
     seeking.embed(base, motivated, weights_map, batch=batch)
     assert torch.equal(outputs(base, batch), outputs(motivated, batch))
     assert motivated.stages[2].blocks[2].mlp.fc1.weight.abs().sum() > 0
+
+
+def test_a_run_may_begin_with_neutral_extra_capacity() -> None:
+    config = RunConfig(base_kwargs={"width": 4}, motivated_kwargs={"width": 6}, max_train_samples=64)
+    data = load(config)
+    x = torch.randn(4, *data.shape)
+    for extra in ("own", "neutral"):
+        pair = trainer(dataclasses.replace(config, extra=extra), data).pair
+        assert pair
+        with torch.no_grad(), pair.motivated() as motivated:
+            same = torch.allclose(motivated.eval()(x), pair.base.eval()(x), atol=1e-5)
+        assert same == (extra == "neutral")
 
 
 def test_its_own_initialisation_is_left_alone() -> None:

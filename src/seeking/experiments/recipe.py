@@ -21,16 +21,15 @@ Kind = Literal["pair", "base", "motivated", "sandwich", "grown", "distilled"]
 
 KNOBS = {
     "method": "motivated",
-    "start": "own",
     "share": 0.5,
     "weight": 0.9,
     "temperature": 4.0,
     "rate": 1 / 6,
     "each": {},
 }
-"""What an arm may say beside the options of a run: its method; whether the extra capacity starts as its own
-initialisation or neutral; for growth and distillation, the share of the FLOPs that goes into the base; the weight and
-temperature of distillation; the share of motivated batches that is expected; and options for each kind of its runs."""
+"""What an arm may say beside the options of a run: its method; for growth and distillation, the share of the FLOPs that
+goes into the base; the weight and temperature of distillation; the share of motivated batches that is expected; and
+options for each kind of its runs."""
 
 PRETRAINING = "pretraining/"
 """Folder of the runs that go before all arms."""

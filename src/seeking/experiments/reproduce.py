@@ -19,7 +19,6 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
 
 from seeking.data import DataConfig, ImageData, load
 from seeking.errors import RunError, SeekingError
@@ -287,7 +286,8 @@ def perform(run: Run, root: Path, jobs: int, listener: Callable[[Row], None]) ->
     if role == "grown":
         assert before
         load_weights(made["base"], before / "base.last.safetensors")
-        _embed(config, made, data)
+        found = weights_map(config, made["base"], made["motivated"], torch.zeros(2, *data.shape))
+        embed(made["base"], made["motivated"], found)
         role = "motivated"
     elif role == "distilled":
         assert before
@@ -301,16 +301,8 @@ def perform(run: Run, root: Path, jobs: int, listener: Callable[[Row], None]) ->
         if before:
             for name in made if role == "pair" else (role,):
                 load_fitting(made[name], before / f"{name}.last.safetensors")
-        if run.knobs["start"] == "neutral":
-            _embed(config, made, data)
     folder = RunFolder(root / run.folder, resume=True)
     trainer(config, data, role, folder, [listener], made=made, kind=kind).fit()
-
-
-def _embed(config: RunConfig, made: Mapping[str, nn.Module], data: ImageData) -> None:
-    """Put the base into the motivated model, whose extra capacity becomes neutral."""
-    found = weights_map(config, made["base"], made["motivated"], torch.zeros(2, *data.shape))
-    embed(made["base"], made["motivated"], found)
 
 
 def reproduce(recipe: Recipe, root: Path, seeds: Sequence[int], jobs: int | None, tell: Tell, command: str = "") -> str:

@@ -17,6 +17,7 @@ from seeking.matching.align import DepthPolicy, WidthPolicy
 from seeking.models import create
 from seeking.training import RunFolder, TrainConfig, Trainer, checkpoint
 from seeking.training.trainer import Listener
+from seeking.transfer import Extra, embed
 from seeking.weights_map import WeightsMap
 
 Role = Literal["pair", "base", "motivated"]
@@ -52,6 +53,9 @@ class RunConfig(TrainConfig, DataConfig, ModelConfig):
 
     batch_size: int = 32
     """Images in a batch, over all processes."""
+    extra: Extra = "own"
+    """What the motivated model has beyond the base begins as its own initialisation (as in the paper), or neutral, so
+    that the motivated model begins as the base's function, as nearly as can be."""
     output: Path | None = None
     """Folder for weights, metrics, summary and picture; runs/NAMES-TIME if not given."""
 
@@ -116,6 +120,8 @@ def trainer(
     goes_on = output is not None and resume and checkpoint.found(output.checkpoints)
     if role == "pair" and not goes_on:  # A checkpoint brings its own map.
         found = weights_map(config, made["base"], made["motivated"], torch.zeros(2, *data.shape))
+        if config.extra == "neutral":
+            embed(made["base"], made["motivated"], found, batch=torch.randn(2, *data.shape))
     torch.manual_seed(config.seed)
     return kind(
         made["base" if role == "pair" else role],
