@@ -107,6 +107,14 @@ def test_evaluating_seldom_changes_the_record_alone(every: int, tmp_path: Path) 
     same(whole, interrupted_run(make, outputs[1], seldom, [7, 20]), outputs)
 
 
+def test_what_was_not_evaluated_has_no_metrics(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, epochs=4, eval_every=2)
+    with pytest.raises(KeyboardInterrupt):
+        make(output=tmp_path / "run", config=config, listeners=[stop_at(19)]).fit()
+    three = make(output=tmp_path / "run", config=dataclasses.replace(config, epochs=3), resume=True).fit()
+    assert (three.metrics, three.best["base"]["epoch"]) == ({}, 2)
+
+
 @pytest.mark.parametrize("state", ["separate", "shared"])
 @pytest.mark.parametrize("norm", ["shared", "private", "recalibrated"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
