@@ -30,7 +30,7 @@ from seeking.conditions import parse
 from seeking.experiments import recipe as recipes
 from seeking.experiments import reproduce as reproducing
 from seeking.experiments.recipe import Recipe, names, read
-from seeking.experiments.results import curve, estimate, evidence, mean_curve, reach
+from seeking.experiments.results import curve, estimate, evidence, mean_curve, mean_evidence, reach
 from seeking.experiments.rivals import Distilled, Sandwich
 from seeking.weights_map import tensors
 
@@ -383,6 +383,16 @@ def test_losses_without_a_trend_hold_as_often_as_their_shuffles(n: int, seed: in
         assert stage["shuffled"] == pytest.approx(1 / math.factorial(n + 1), abs=0.02)
         assert abs(stage["rate"] - stage["shuffled"]) < 6 * stage["deviation"]
         assert n == 1 or stage["loss"] < 1  # By construction: what has fallen is low.
+
+
+def test_the_mean_of_several_seeds_is_less_noisy() -> None:
+    losses = torch.rand(300, generator=torch.Generator().manual_seed(1)).tolist()
+    one = evidence(steps(losses, "decrease:1"), "decrease:1", 0)
+    three = mean_evidence([one] * 3)
+    for stage in one:
+        assert three[stage]["deviation"] == pytest.approx(one[stage]["deviation"] / 3**0.5)
+        assert all(three[stage][name] == pytest.approx(one[stage][name]) for name in ("rate", "shuffled", "loss"))
+    assert mean_evidence([]) == {}
 
 
 def test_a_trend_is_seen() -> None:

@@ -1,6 +1,7 @@
 """What the runs of a recipe gave: accuracy, cost, and how much of the condition is noise."""
 
 import itertools
+import math
 import random
 import statistics
 from collections.abc import Mapping, Sequence
@@ -77,10 +78,10 @@ def evidence(rows: Sequence[Mapping[str, Any]], condition: str, seed: int) -> di
             continue
         losses = [row["loss"] for row in part]
         chosen = [row["loss"] for row in part if "motivated_loss" in row]
-        rates = [
-            statistics.mean(_held(draw.sample(losses, len(losses)), condition, seed + order, length))
-            for order in range(SHUFFLES)
-        ]
+        rates = []
+        for order in range(SHUFFLES):  # Twice, since a condition that has seen nothing yet does not hold.
+            before, then = (draw.sample(losses, len(losses)) for _ in range(2))
+            rates.append(statistics.mean(_held([*before, *then], condition, seed + order, length)[len(before) :]))
         found[stage] = {
             "rate": len(chosen) / len(part),
             "shuffled": statistics.mean(rates),
@@ -118,7 +119,7 @@ def summarise(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[dict
             row[f"{model}_epochs"] = statistics.mean(one[0] for one in there) if there else None
             row[f"{model}_flops"] = statistics.mean(one[1] for one in there) if there else None
             row[f"{model}_curve"] = mean_curve([one[f"{model}_curve"] for one in group])
-        row["evidence"] = _mean_evidence([one["evidence"] for one in group if "evidence" in one])
+        row["evidence"] = mean_evidence([one["evidence"] for one in group if "evidence" in one])
         rows.append(row)
     return rows
 
@@ -149,11 +150,13 @@ def mean_curve(curves: Sequence[Sequence[Sequence[float]]]) -> list[dict[str, An
     ]
 
 
-def _mean_evidence(each: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[str, dict[str, float | None]]:
+def mean_evidence(each: Sequence[Mapping[str, Mapping[str, float | None]]]) -> dict[str, dict[str, float | None]]:
+    """The mean over seeds; ``deviation`` is that of such a mean, the seeds being independent."""
     found: dict[str, dict[str, float | None]] = {}
     for stage in STAGES:
         for name in ("rate", "shuffled", "deviation", "loss"):
             values = [value for one in each if (value := one.get(stage, {}).get(name)) is not None]
             if values:
-                found.setdefault(stage, {})[name] = statistics.mean(values)
+                mean = math.hypot(*values) / len(values) if name == "deviation" else statistics.mean(values)
+                found.setdefault(stage, {})[name] = mean
     return found

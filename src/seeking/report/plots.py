@@ -156,22 +156,23 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
 def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     """Save how often the condition held in each third of the runs, beside the same losses in random orders."""
     found = [row for row in rows if row["evidence"]]
+    names = [row["arm"] + (f", {row['budget']:g} epochs' FLOPs" if row["budget"] else "") for row in found]
     stages = list(dict.fromkeys(stage for row in found for stage in row["evidence"]))
-    with _two_panels(path, title, 1.2 + 0.32 * len(found), sharey=True) as (left, right):
+    with _two_panels(path, title, max(2.6, 1.2 + 0.32 * len(found)), sharey=True) as (left, right):
         for number, stage in enumerate(stages):
             for place, row in enumerate(found):
                 one = row["evidence"].get(stage)
                 if one is None:
                     continue
                 height, label = place + (number - 1) * 0.22, None if place else stage
-                left.plot(one["rate"], height, "o", color=f"C{number}", markersize=4, label=label)
                 left.errorbar(one["shuffled"], height, xerr=2 * one["deviation"], fmt="|", color="grey", linewidth=1)
+                left.plot(one["rate"], height, "o", color=f"C{number}", markersize=4)
                 if "loss" in one:
                     right.plot(one["loss"], height, "o", color=f"C{number}", markersize=4, label=label)
-        left.set(title="share of motivated batches; grey: the same losses shuffled", xlabel="share")
+        left.set(title="share of motivated batches; grey: the same losses shuffled, ± 2 SD", xlabel="share")
         right.set(title="base's loss on motivated batches over its mean", xlabel="ratio")
-        left.set_yticks(range(len(found)), [row["arm"] for row in found])
+        left.set_yticks(range(len(found)), names)
         left.invert_yaxis()
-        left.legend(frameon=False)
+        right.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         for panel in (left, right):
             panel.grid(axis="x", alpha=0.25)
