@@ -169,8 +169,8 @@ def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
                 left.plot(one["rate"], height, "o", color=f"C{number}", markersize=4)
                 if "loss" in one:
                     right.plot(one["loss"], height, "o", color=f"C{number}", markersize=4, label=label)
-        left.set(title="share of motivated batches; grey: the same losses shuffled, ± 2 SD", xlabel="share")
-        right.set(title="base's loss on motivated batches over its mean", xlabel="ratio")
+        left.set(title="motivated batches (grey: losses shuffled, ± 2 SD)", xlabel="share of the batches")
+        right.set(title="base's loss on motivated batches", xlabel="over its mean loss")
         left.set_yticks(range(len(found)), names)
         left.invert_yaxis()
         right.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
