@@ -202,6 +202,7 @@ def _ended(pool: ProcessPoolExecutor) -> Iterator[None]:
     """Inside, SIGTERM ends the program; however it ends, the pool's runs save and end before it does."""
 
     def heard(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # Schedulers may send it twice: the second must not end the cleaning up.
         raise SystemExit(SAVED_BY_SIGTERM)
 
     before = signal.signal(signal.SIGTERM, heard)
