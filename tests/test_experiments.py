@@ -246,7 +246,7 @@ def test_a_search_chooses_on_held_out_training_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "arms"),
-    [(signal.SIGINT, ("condition",)), (signal.SIGTERM, ("condition",)), (signal.SIGKILL, ("condition",))],
+    [(signal.SIGINT, ("condition", "sandwich")), (signal.SIGTERM, ("condition",)), (signal.SIGKILL, ("condition",))],
 )
 def test_cut_off_it_goes_on_and_gives_what_it_would_have(
     number: int, arms: tuple[str, ...], tmp_path: Path, one_thread: None

@@ -146,7 +146,7 @@ def test_every_schedule(schedule: str, warmup: float, tmp_path: Path) -> None:
     same(whole_run(make, outputs[0], config), interrupted_run(make, outputs[1], config, [0, 2, 4]), outputs)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.lists(st.integers(0, 17), unique=True, max_size=6).map(sorted), seed=st.integers(0, 3))
 def test_at_any_steps(at: list[int], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     config = dataclasses.replace(CONFIG, epochs=3, seed=seed)

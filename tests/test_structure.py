@@ -56,13 +56,13 @@ both_policies = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(token_models(), both_policies)
 def test_random_transformers(models: tuple[nn.Module, nn.Module, Tensor], policies: dict[str, str]) -> None:
     assert_exact(*models, **policies)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(image_models(), both_policies)
 def test_random_convolutional_networks(models: tuple[nn.Module, nn.Module, Tensor], policies: dict[str, str]) -> None:
     assert_exact(*models, **policies)
