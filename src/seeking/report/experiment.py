@@ -78,9 +78,9 @@ def evidence(rows: Sequence[Row]) -> str:
     heading = ("arm", *(f"{stage}: {what}" for stage in stages for what in ("rate (shuffled)", "loss")))
     lines = [[row["arm"], *(cell for stage in stages for cell in _stage(row["evidence"].get(stage)))] for row in found]
     note = (
-        "Rate: share of motivated batches, and in brackets how often the condition holds on the losses of that third of "
-        "the run in random orders, ± what chance makes of that figure (a standard deviation). Both are means over the "
-        "seeds. Loss: of motivated batches over the mean.\n"
+        "Rate: share of motivated batches, and in brackets how often the condition holds on the losses of that third "
+        "of the run in random orders, ± what chance makes of that figure (a standard deviation). Both are means over "
+        "the seeds. Loss: of motivated batches over the mean.\n"
     )
     return markdown((heading, list(lines))) + "\n" + note
 
