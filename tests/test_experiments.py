@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import math
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F
@@ -244,6 +246,20 @@ def test_a_search_chooses_on_held_out_training_images(tmp_path: Path) -> None:
     assert (root / "resnet8-resnet14-flops.png").exists()
 
 
+def under_way(folder: Path, name: str) -> subprocess.Popen[bytes]:
+    """``seeking reproduce`` with two processes, when it has begun to train."""
+    command = ["reproduce", name, "--seeds", "1", "--set", "epochs=15", "--output", "cut", "--jobs", "2"]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "seeking.cli", *command],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not [*(folder / "cut").rglob("metrics.jsonl")] and program.poll() is None:
+        time.sleep(0.05)
+    return program
+
+
 @pytest.mark.parametrize(
     ("number", "arms"),
     [(signal.SIGINT, ("condition", "sandwich")), (signal.SIGTERM, ("condition",)), (signal.SIGKILL, ("condition",))],
@@ -255,19 +271,8 @@ def test_cut_off_it_goes_on_and_gives_what_it_would_have(
     name = tiny(tmp_path, arms={arm: TINY["arms"][arm] for arm in arms}, reference="condition")
     made = read(name, "quick", {"epochs": 15})
     reproducing.reproduce(made, tmp_path / "whole", range(1), 1, quietly)
-    command = ["reproduce", name, "--seeds", "1", "--set", "epochs=15", "--output", "cut", "--jobs", "2"]
-    program = subprocess.Popen(
-        [sys.executable, "-m", "seeking.cli", *command],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    while not [*(tmp_path / "cut").rglob("metrics.jsonl")] and program.poll() is None:
-        time.sleep(0.05)
+    program = under_way(tmp_path, name)
     program.send_signal(number)
-    if number == signal.SIGTERM:
-        time.sleep(0.3)
-        program.send_signal(number)
     assert program.wait(60) == {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGKILL: -signal.SIGKILL}[number]
     for folder in (tmp_path / "cut" / "arms").glob("*/*/seed0"):  # What an orphan saves.
         with FileLock(folder / ".lock", timeout=60):
@@ -276,6 +281,24 @@ def test_cut_off_it_goes_on_and_gives_what_it_would_have(
     reproducing.reproduce(made, tmp_path / "cut", range(1), 1, quietly)
     whole, cut = (untimed(results(tmp_path / folder)["records"]) for folder in ("whole", "cut"))
     assert whole == cut
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_it_ends_when_told_twice(number: int, code: int, tmp_path: Path) -> None:
+    """The second signal comes while the program waits for its processes."""
+    program = under_way(tmp_path, tiny(tmp_path, arms={"condition": {}}, reference="condition"))
+    processes = psutil.Process(program.pid).children(recursive=True)
+    for process in processes:
+        process.suspend()
+    program.send_signal(number)
+    time.sleep(1)
+    program.send_signal(number)
+    time.sleep(1)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()
+    assert program.wait(60) == code
+    assert not psutil.wait_procs(processes, timeout=30)[1]
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -199,13 +199,25 @@ def run_all(
 
 @contextlib.contextmanager
 def _ended(pool: ProcessPoolExecutor) -> Iterator[None]:
-    """Inside, SIGTERM ends the program; however it ends, the pool's runs save and end before it does."""
+    """Inside, Ctrl-C and SIGTERM end the program; however it ends, the pool's runs save and end before it does.
+
+    Nothing may interrupt the wait for that, as the pool would then never end: a second SIGTERM (schedulers send it
+    twice) is not heard, a second Ctrl-C ends the runs without saving.
+    """
 
     def heard(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # Schedulers may send it twice: the second must not end the cleaning up.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            signal.signal(number, again)
+            raise KeyboardInterrupt
         raise SystemExit(SAVED_BY_SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, heard)
+    def again(number: int, frame: FrameType | None) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    heeded = (number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN)
+    before = {number: signal.signal(number, heard) for number in heeded}
     try:
         yield
     except BaseException:
@@ -214,7 +226,8 @@ def _ended(pool: ProcessPoolExecutor) -> Iterator[None]:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 _queue: Any = None
