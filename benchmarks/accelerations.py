@@ -1,10 +1,13 @@
 """What each acceleration gains: the time of a training step with it over that of the plain step.
 
+In every round all take their turns, in random order: who comes first is otherwise faster, by as much as is measured.
+
 python benchmarks/accelerations.py
 """
 
 import argparse
 import dataclasses
+import random
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -48,7 +51,10 @@ def main() -> None:
         for run in runs.values():
             run()
             run()
-        times = [{name: seconds(run) for name, run in runs.items()} for _ in range(arguments.rounds)]
+        shuffled = random.Random(0)
+        times = [
+            {name: seconds(runs[name]) for name in shuffled.sample([*runs], len(runs))} for _ in range(arguments.rounds)
+        ]
         for name in [*runs][1:]:
             print(f"{pair:24} {name:26} {told([one[name] / one['plain'] for one in times])}", flush=True)
 

@@ -1,6 +1,7 @@
 """Memory of parameters, gradients, buffers and optimizer states of a pair, over that of the larger model trained alone.
 
-Counts every storage that lives right after a motivated step's backward pass, once; activations are gone by then.
+Counts every storage that lives right after a motivated step's backward pass, once; activations are gone by then. Last,
+what a forward pass keeps for the backward pass with ``checkpoint_activations``, over what it keeps without.
 
     python benchmarks/memory.py
 """
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from seeking.models import create
 from seeking.training import TrainConfig, Trainer
+from seeking.training.speed import checkpoint_activations
 
 VIT = {"img_size": 32, "patch_size": 8}
 PAIRS: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] = {
@@ -60,6 +62,26 @@ def peak(sizes: Sequence[tuple[str, dict[str, Any]]], state: str) -> int:
     return max(found)
 
 
+def activations(checkpointed: bool) -> int:
+    """Bytes that a forward pass of vit_small keeps for the backward pass, parameters aside."""
+    model = create("vit_small_patch16_224", num_classes=10, **VIT)
+    if checkpointed:
+        checkpoint_activations(model, "larger")
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = model(torch.randn(16, 3, 32, 32)).sum()
+    loss.backward()
+    return sum(kept.values())
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for title, sizes in PAIRS.items():
@@ -67,6 +89,7 @@ def main() -> None:
         for state in ("shared", "separate"):
             pair = peak(sizes, state)
             print(f"{title}, optimizer state {state}: {pair / alone:.3f} of the larger model alone", flush=True)
+    print(f"checkpoint_activations, vit_small: {activations(True) / activations(False):.3f} of the activations kept")
 
 
 if __name__ == "__main__":
