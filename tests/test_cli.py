@@ -87,7 +87,12 @@ def test_compare_shows_the_pair_beside_its_models_alone(capsys: pytest.CaptureFi
     again = json.loads(Path("out/comparison.json").read_text())
     assert again["models"] == summary["models"]
     assert again["arms"]["pair"]["flops"] == summary["arms"]["pair"]["flops"]
-    assert main([*arguments, "--overwrite"]) == 0
+    assert main([*arguments, "--overwrite", "--epochs", "3", "--on-nonfinite", "rollback"]) == 0
+    # Resumed, to be evaluated at other epochs than the runs that are over.
+    shutil.rmtree("out/pair-seed1")
+    Path("out/comparison.png").unlink()
+    assert main(["compare", "--resume", "--output", "out", "--eval-every", "2"]) == 0
+    assert Path("out/comparison.png").stat().st_size > 10_000
     refused(["compare", "--resume", "--output", "out/pair-seed0"], "holds a single run", capsys)
 
 
@@ -147,6 +152,7 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["compare", "--seeds", "0"], "seeds is 0"),
         (["compare", "--base", "resnet9"], "unknown model 'resnet9'"),
         (["compare", "--batch-size", "5000"], "make no batch of 5000"),
+        (["train", "--resume=true", "--output", "out"], "argument --resume: ignored explicit argument 'true'"),
         (["train", "--crop-padding", "-1"], "crop_padding is -1"),
         (["train", "--image-size", "-3"], "image_size is -3"),
         (["verify", "resnet8", "resnet14", "--image-size", "0"], "image_size is 0"),

@@ -178,6 +178,12 @@ def test_without_a_test_split_a_tenth_is_held_out(tmp_path: Path) -> None:
     assert len(limited.train) == 10
 
 
+def test_integers_are_all_classes_of_the_data_whatever_part_is_taken(tmp_path: Path) -> None:
+    folder = parquet(tmp_path / "data", [{"image": picture(index), "label": index} for index in range(40)])
+    for part in ({}, {"max_train_samples": 5}, {"validation": 0.5}, {"validation": 0.5, "max_train_samples": 5}):
+        assert len(load(DataConfig(data=folder, **part)).classes) == 40
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -244,13 +250,15 @@ def test_streamed_batches_are_those_from_memory(workers: int, augmentation: dict
 def test_what_does_not_fit_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = str(image_folder(tmp_path))
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=12 * 108 * 2))
-    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(6), raising=False)
     alone, one_of_two = (load(DataConfig(data=folder), sharing) for sharing in (1, 2))
     assert isinstance(alone.train.pixels, torch.Tensor)
     assert not isinstance(one_of_two.train.pixels, torch.Tensor)
     assert (alone.workers, one_of_two.workers) == (6, 3)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert not isinstance(load(DataConfig(data=folder)).train.pixels, torch.Tensor)
+    in_two_processes = load(DataConfig(data=folder))
+    assert not isinstance(in_two_processes.train.pixels, torch.Tensor)
+    assert in_two_processes.workers == 3
 
 
 def run_of(folder: Path, output: Path, **kwargs: Any) -> Any:

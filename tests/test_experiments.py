@@ -328,6 +328,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
         (["ablatio"], "unknown recipe 'ablatio'; did you mean ablation"),
         (["ablation", "--scale", "large"], "unknown scale of recipe ablation 'large'; known: full, quick, small"),
         (["cifar100-vit", "--data", "digits"], "recipe cifar100-vit is for data of 100 classes, digits has 10"),
+        (["pareto", "--data", "digits", "--set", "warmup_epochs=3"], "warmup_epochs is 3.0 of 2 epochs"),
         (["ablation", "--set", "epoch=3"], "epoch'; did you mean epochs"),
         (["ablation", "--seeds", "0"], "seeds is 0"),
         (["pareto", "--set", "epochs=3"], "recipe pareto decides epochs itself"),
@@ -360,6 +361,11 @@ def test_bad_input(
         ({"search": {"lr": 0.1}}, "not a recipe"),
         ({"search": {"rl": [0.1]}}, "unknown option in .*'rl'"),
         ({"scales": {"quick": 5}}, "scale quick is 5; it must be a mapping"),
+        ({"options": {"temperature": 2}}, "unknown option in .*'temperature'"),
+        (
+            {"search": {"lr": [0.1]}, "arms": {"ordinary": {"method": "ordinary", "each": {"base": {"lr": 0.2}}}}},
+            "ordinary: lr is both given by each and searched",
+        ),
         ({"pretraining": {"epochs": 1}}, "growth and distillation do not go with pretraining"),
     ],
 )
@@ -383,7 +389,10 @@ def test_images_in_a_folder_and_what_is_trained_before(tmp_path: Path) -> None:
     records = results(tmp_path / "transfer")["records"]
     assert all(record["runs"][0].startswith("pretraining/") for record in records)
     # Without a learning rate everything but the head is what was trained before.
-    for arm, name, which in (("motivated", "resnet8-resnet14", "motivated"), ("ordinary", "resnet8", "base")):
+    for arm, name, which in (
+        ("motivated", "resnet8-resnet14", "motivated"),
+        ("ordinary", "resnet8-resnet14-base", "base"),
+    ):
         after = load_file(tmp_path / f"transfer/arms/{arm}/{name}/seed0/{which}.last.safetensors")
         before = load_file(tmp_path / f"transfer/pretraining/resnet8-resnet14/seed0/{which}.last.safetensors")
         for key, tensor in before.items():
@@ -483,7 +492,44 @@ def test_a_candidate_that_fails_is_not_chosen(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "search.json").read_text())["condition"]["best"] == {"lr": 0.05}
 
 
+def test_a_search_that_fails_for_another_reason_has_found_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = {"condition": {"search": {"lr": [0.01, 0.05]}}}
+    made = read(tiny(tmp_path, arms=arms, reference="condition"), "by-cost", {})
+    perform = reproducing.perform
+
+    def full(run: Any, *rest: Any) -> None:
+        if run.config.lr == 0.05:
+            raise torch.OutOfMemoryError("no memory is left")
+        perform(run, *rest)
+
+    monkeypatch.setattr(reproducing, "perform", full)
+    with pytest.raises(RunError, match=r"search/lr=0.05/.*: no memory is left$"):
+        reproducing.reproduce(made, tmp_path / "out", range(1), 1, quietly)
+    assert not (tmp_path / "out" / "search.json").exists()
+
+
+def test_a_search_keeps_what_an_arm_says_of_each_model(tmp_path: Path) -> None:
+    arms = {"ordinary": {"method": "ordinary", "each": {"base": {"weight_decay": 0.125}}}}
+    made = read(tiny(tmp_path, arms=arms), "by-cost", {})
+    tuned = reproducing.tuned(made, tmp_path, {made.pairs[0]: 2.0}, 1, quietly)
+    assert tuned.arms["ordinary"]["each"]["base"].keys() == {"weight_decay", "lr"}
+    assert tuned.arms["ordinary"]["each"]["motivated"].keys() == {"lr"}
+
+
+@pytest.mark.parametrize("before", [{}, {"pretraining": {"epochs": 1}}])
+def test_pairs_that_have_a_model_in_common(before: dict[str, Any], tmp_path: Path) -> None:
+    """Trained alone it is one run, unless the pair decides how."""
+    pairs = [["resnet8", "resnet14", {} if before else {"lr": 0.1}], ["resnet8", "resnet20"], ["resnet8", "resnet32"]]
+    arms = {"ordinary": {"method": "ordinary"}}
+    made = read(tiny(tmp_path, arms=arms, scales={"quick": {"pairs": pairs}}, **before), "quick", {})
+    found = reproducing.planned(made.trials(range(1), dict.fromkeys(made.pairs, 2.0)))
+    assert len([run for run in found.values() if run.kind == "base"]) == (3 if before else 2)
+
+
 def test_runs_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
     made = read(tiny(tmp_path, arms={"n < 1": {}, "n > 1": {"lr": 0.1}}, reference="n < 1"), "quick", {})
     with pytest.raises(SeekingError, match="two different runs of this recipe would go into arms/n-1/"):
         reproducing.reproduce(made, tmp_path / "out", range(1), 1, quietly)
+    assert not (tmp_path / "out").exists()

@@ -82,6 +82,14 @@ def test_two_processes_take_the_steps_and_decisions_of_one_and_go_on_from_its_ch
         assert alone[-1][model] == pytest.approx(together[-1][model], rel=1e-2)
 
 
+def test_a_comparison_by_two_processes_replaces_another(tmp_path: Path) -> None:
+    command = ["compare", *OPTIONS, "--max-train-samples", "64", "--epochs", "1", "--seeds", "1", "--overwrite"]
+    for launcher in ([], TWO):
+        whole = [sys.executable, *launcher, "-m", "seeking.cli", *command, "--output", str(tmp_path / "out")]
+        done = subprocess.run(whole, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_job_that_is_asked_to_stop_saves_in_all_processes(tmp_path: Path) -> None:
     output = tmp_path / "run"
     command = [sys.executable, *TWO, "-m", "seeking.cli", "train", *OPTIONS, "--epochs", "50", "--output", str(output)]

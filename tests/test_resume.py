@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import seeking
 from seeking import RunError, SeekingError, TrainConfig, Trainer
+from seeking.data import loader
 from seeking.errors import RunWarning
 from seeking.training import Result, RunFolder, checkpoint, saving
 from seeking.weights_files import read_about, write_tensors
@@ -107,12 +108,19 @@ def test_evaluating_seldom_changes_the_record_alone(every: int, tmp_path: Path) 
     same(whole, interrupted_run(make, outputs[1], seldom, [7, 20]), outputs)
 
 
-def test_what_was_not_evaluated_has_no_metrics(tmp_path: Path) -> None:
+def test_a_run_that_is_resumed_to_end_earlier_is_evaluated_where_it_ends(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, epochs=4, eval_every=2)
     with pytest.raises(KeyboardInterrupt):
         make(output=tmp_path / "run", config=config, listeners=[stop_at(19)]).fit()
-    three = make(output=tmp_path / "run", config=dataclasses.replace(config, epochs=3), resume=True).fit()
-    assert (three.metrics, three.best["base"]["epoch"]) == ({}, 2)
+    shorter = dataclasses.replace(config, epochs=3)
+    three = make(output=tmp_path / "run", config=shorter, resume=True).fit()
+    assert [row["epoch"] for row in three.history if row["kind"] == "eval"] == [2, 3]
+    assert three.metrics.keys() == {"base", "motivated"}
+    for name, found in three.metrics.items():
+        assert three.best[name]["accuracy"] >= found["accuracy"]
+        assert read_about(tmp_path / "run" / f"{name}.best.safetensors")["epoch"] == three.best[name]["epoch"]
+    again = make(output=tmp_path / "run", config=shorter, resume=True).fit()
+    assert (again.metrics, again.history, again.best) == (three.metrics, three.history, three.best)
 
 
 @pytest.mark.parametrize("state", ["separate", "shared"])
@@ -429,7 +437,10 @@ def test_saving_changes_nothing(tmp_path: Path) -> None:
         assert alone.fit().history == often[1].history
 
 
-def test_a_stop_during_evaluation_evaluates_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stop_during_evaluation_evaluates_again(workers: int, tmp_path: Path) -> None:
+    """Workers read ahead to the end of the epoch, and recalibration takes training batches."""
+
     class Interrupting(Dataset[Any]):
         calls = 0
         items = batches()["eval_loader"].dataset
@@ -446,7 +457,9 @@ def test_a_stop_during_evaluation_evaluates_again(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, norm="recalibrated")
 
     def interrupting(**kwargs: Any) -> Trainer:
-        return make(eval_loader=DataLoader(Interrupting(), 8), **kwargs)
+        trained_on = batches(padding=1, flip=True)["train_loader"].dataset
+        train = loader(trained_on, 8, shuffle_seed=0, workers=workers)
+        return make(train_loader=train, eval_loader=DataLoader(Interrupting(), 8), **kwargs)
 
     outputs = tmp_path / "whole", tmp_path / "parts"
     with pytest.raises(SystemExit) as stopped:

@@ -201,12 +201,14 @@ def compare_command(config: Compare) -> int:
         raise SeekingError(f"{output} holds a single run; seeking train --resume goes on with it")
     data = load(config)
     _announce(config, data, output)
+    dry = dataclasses.replace(config, on_nonfinite="stop")  # Rolling back takes a folder.
     for arm in ARMS:  # What can be refused is refused before anything is written.
-        trainer(config, data, arm)
+        trainer(dry, data, arm)
     if MAIN_PROCESS and folder.holds_run:
         folder.write_json("config.json", dataclasses.asdict(config))
     elif MAIN_PROCESS:
         folder.create(dataclasses.asdict(config), None)
+    this_process(config.device).wait_for_everyone()  # The others look into the folder next.
     with progress(console) as start:
         seeds = range(config.seed, config.seed + config.seeds)
         results = compare(config, data, seeds, output, config.resume, start)
@@ -389,7 +391,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             code: int = run(config)
         return code
-    except SeekingError as error:
+    except (SeekingError, argparse.ArgumentError) as error:
         print(f"seeking: {error}", file=sys.stderr)
         return 2
     except RunError as error:

@@ -19,6 +19,10 @@ class RunError(Exception):
     """A run or a check that started properly has failed."""
 
 
+class DivergedError(RunError):
+    """A loss or a gradient stopped being finite."""
+
+
 class LoadingError(RunError):
     """Training data stopped coming: a broken file, a worker that died, or whatever the data raise."""
 

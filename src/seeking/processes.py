@@ -8,6 +8,11 @@ from accelerate.state import AcceleratorState, PartialState
 from seeking.errors import SeekingError
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def processes_here() -> int:
     """How many of them are on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

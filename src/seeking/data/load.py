@@ -1,7 +1,6 @@
 """Data sets by name or path."""
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from seeking.data.augment import Augmentation
 from seeking.data.encoded import Encoded
 from seeking.data.images import Batches, Images
 from seeking.errors import SeekingError, unknown
-from seeking.processes import processes_here, this_process
+from seeking.processes import cores, processes_here, this_process
 
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 TEST_SPLITS = ("test", "validation", "valid", "val")
@@ -53,10 +52,11 @@ class DataConfig:
     """Hold out this share of the training images, the same for all seeds, and evaluate on them instead of the test
     images."""
     in_memory: bool | None = None
-    """Decode all images once and keep them in memory, the device's if they fill at most a quarter of it; else workers
-    decode them as they are needed. If not given, whatever fits into half of the free memory is kept."""
+    """Decode all images once and keep them in memory, the device's if they fill at most a quarter of what is free
+    there; else workers decode them as they are needed. If not given, whatever fits into half of the free memory is
+    kept."""
     workers: int | None = None
-    """Processes that decode images as they are needed; one for each core, at most 8, if not given."""
+    """Processes that decode images as they are needed; if not given, this process' share of the cores, at most 8."""
 
     def __post_init__(self) -> None:
         for name, least in (("image_size", 1), ("crop_padding", 0), ("max_train_samples", 1), ("workers", 0)):
@@ -173,7 +173,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
             erase=config.random_erasing,
         ),
         place=place,
-        workers=max(1, min(os.cpu_count() or 1, 8) // sharing) if config.workers is None else config.workers,
+        workers=max(1, min(8, cores() // (sharing * processes_here()))) if config.workers is None else config.workers,
     )
 
 
@@ -226,7 +226,7 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
 
     if "train" not in splits:
         raise SeekingError(f"data set {name}: no train split; it has {', '.join(splits) or 'none'}")
-    train = splits["train"]
+    train = whole = splits["train"]
     held_out = next((splits[split] for split in TEST_SPLITS if split in splits), None)
     for share, seed in ((0.1 if held_out is None else None, 0), (config.validation, 1)):
         if share is None:
@@ -252,7 +252,7 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
     if isinstance(feature, datasets.ClassLabel):
         classes = tuple(feature.names)
     elif str(getattr(feature, "dtype", "")).startswith(("int", "uint")) and len(train):
-        classes = tuple(map(str, range(max((n for n in train[label_column] if n is not None), default=0) + 1)))
+        classes = tuple(map(str, range(max((n for n in whole[label_column] if n is not None), default=0) + 1)))
     else:
         raise SeekingError(f"data set {name}: column {label_column} holds {feature}, not classes or integers")
     found, mode = [], None

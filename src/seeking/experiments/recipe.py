@@ -115,11 +115,11 @@ class Recipe:
         """The options of a run.
 
         Raises:
-            SeekingError: there is no such option, or it has another type.
+            SeekingError: there is no such option.
+            SystemExit: it has another type, which has been said.
         """
         own = self.of_pairs.get("-".join(pair), {})
         given = {**self.options, **own, "base": pair[0], "motivated": pair[1], **options}
-        given = {key: value for key, value in given.items() if key not in KNOBS}
         there = flags(given, Path(f"recipe {self.name}"), RunConfig)
         return tyro.cli(RunConfig, args=there, prog="seeking reproduce", registry=registry)
 
@@ -154,24 +154,25 @@ class Recipe:
         """One arm with one seed, in folders under this one, with more options if they are given."""
         own = {**self.arms[arm], **more}
         knobs = {**KNOBS, **{key: own[key] for key in KNOBS.keys() & own.keys()}}
-        config = self.config(pair, **own, seed=seed)
+        config = self.config(pair, **{key: value for key, value in own.items() if key not in KNOBS}, seed=seed)
         named = re.sub(r"\W+", "-", arm).strip("-") + (f"-{budget:g}" if budget else "")
         first = None
         if self.pretraining:
             before = self.config(pair, **self.pretraining, seed=seed)
             first = Run(f"{PRETRAINING}{pair[0]}-{pair[1]}/seed{seed}", "pair", before, None, KNOBS)
         begin = first.folder if first else None
+        # A model alone is the same run, whatever pair it is compared with, unless that decides how it is trained.
+        of_pair = bool(budget or first or self.of_pairs.get("-".join(pair)))
 
         def run(kind: Kind, after: str | None = begin) -> Run:
             its, name = replace(config, **knobs["each"].get(kind, {})), f"{pair[0]}-{pair[1]}"
             name += "" if kind in ("pair", "sandwich") else f"-{kind}"
-            # A model alone is the same run, whatever pair it is compared with, unless that decides its budget.
             if kind == "base":
                 its = replace(its, motivated=pair[0], motivated_kwargs=config.base_kwargs)
-                name = name if budget else pair[0]
+                name = name if of_pair else pair[0]
             elif kind == "motivated":
                 its = replace(its, base=pair[1], base_kwargs=config.motivated_kwargs)
-                name = name if budget else pair[1]
+                name = name if of_pair else pair[1]
             return Run(f"{under}/{named}/{name}/seed{seed}", kind, its, after, knobs)
 
         # FLOPs of an epoch of each kind of run, those of the larger model alone being 1. A teacher's forward pass is a
@@ -294,5 +295,8 @@ def _check(recipe: Recipe, path: Path, changes: Mapping[str, Any]) -> None:
     for arm, pair in itertools.product(recipe.arms, recipe.pairs):
         if recipe.pretraining and recipe.arms[arm].get("method") in ("growth", "distillation"):
             raise SeekingError(f"{path}: {arm}: growth and distillation do not go with pretraining")
+        own = {option for each in recipe.arms[arm].get("each", {}).values() for option in each}
+        if twice := sorted(own & recipe.search[arm].keys()):
+            raise SeekingError(f"{path}: {arm}: {', '.join(twice)} is both given by each and searched; remove one")
         for options in recipe.candidates(arm):
             recipe.trial(arm, pair, 10.0 if recipe.budgets else None, 0, 2.0, **options)

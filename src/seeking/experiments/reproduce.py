@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 from seeking.data import DataConfig, ImageData, load
-from seeking.errors import RunError, SeekingError
+from seeking.errors import DivergedError, RunError, SeekingError
 from seeking.experiments.recipe import Recipe, Run, Trial
 from seeking.experiments.results import MODELS, gather, summarise
 from seeking.experiments.rivals import Distilled, Sandwich
 from seeking.experiments.run import RunConfig, models, trainer, weights_map
 from seeking.files import MOST_OPTIONS, read_json, whole, write_json
-from seeking.processes import this_process
+from seeking.processes import cores, this_process
 from seeking.report.experiment import page
 from seeking.training import RunFolder, Trainer, count_flops
 from seeking.training.config import MAY_CHANGE
@@ -110,7 +110,8 @@ def tuned(recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jo
         for arm, space in recipe.search.items()
         if space and arm not in found
     }
-    run_all([trial for each in tried.values() for _, trial in each], root, jobs, tell)
+    failed = run_all([trial for each in tried.values() for _, trial in each], root, jobs, tell)
+    _raise({folder: error for folder, error in failed.items() if not isinstance(error, DivergedError)})
     for arm, each in tried.items():
         scores = [{"options": options, **accuracies(root, trial)} for options, trial in each]
 
@@ -118,7 +119,9 @@ def tuned(recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jo
             return max(scores, key=lambda one: sum(one[model] for model in models))["options"]
 
         alone = recipe.arms[arm].get("method") == "ordinary"
-        chosen = {"each": {model: best(model) for model in MODELS}} if alone else best(*MODELS)
+        own = recipe.arms[arm].get("each", {})
+        each_best = {model: {**own.get(model, {}), **best(model)} for model in MODELS}
+        chosen = {"each": each_best} if alone else best(*MODELS)
         found[arm] = {"best": chosen, "tried": scores}
         write_json(path, found)
     arms = {arm: {**own, **found.get(arm, {}).get("best", {})} for arm, own in recipe.arms.items()}
@@ -126,7 +129,7 @@ def tuned(recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jo
 
 
 def accuracies(root: Path, trial: Trial) -> dict[str, float]:
-    """The accuracies of a trial's two models at its end; below all others where a run has failed."""
+    """The accuracies of a trial's two models at its end; below all others where a run has diverged."""
     return {
         model: read_json(root / run.folder / "summary.json", MOST_OPTIONS)["metrics"][name]["accuracy"]
         if done(root, run.folder)
@@ -135,23 +138,31 @@ def accuracies(root: Path, trial: Trial) -> dict[str, float]:
     }
 
 
+def planned(trials: Iterable[Trial]) -> dict[str, Run]:
+    """The runs of these trials by their folders, shared ones once.
+
+    Raises:
+        SeekingError: two different runs would go into one folder.
+    """
+    runs: dict[str, Run] = {}
+    for run in (run for trial in trials for run in trial.runs):
+        if runs.setdefault(run.folder, run) != run:
+            raise SeekingError(f"two different runs of this recipe would go into {run.folder}; rename an arm")
+    return runs
+
+
 def run_all(
     trials: Iterable[Trial], root: Path, jobs: int, tell: Tell, after_each: Callable[[], None] = lambda: None
 ) -> dict[str, Exception]:
-    """Make all runs that are not done yet, so many at a time; shared ones once.
+    """Make all runs that are not done yet, so many at a time.
 
     Returns:
         What went wrong with those that have failed.
 
     Raises:
         RunError: a process has died; the others are saved.
-        SeekingError: two different runs would go into one folder.
     """
-    planned: dict[str, Run] = {}
-    for run in (run for trial in trials for run in trial.runs):
-        if planned.setdefault(run.folder, run) != run:
-            raise SeekingError(f"two different runs of this recipe would go into {run.folder}; rename an arm")
-    waiting = {folder: run for folder, run in planned.items() if not done(root, folder)}
+    waiting = {folder: run for folder, run in planned(trials).items() if not done(root, folder)}
     failed: dict[str, Exception] = {}
 
     def ended(run: Run, outcome: Callable[[], None]) -> None:
@@ -159,7 +170,8 @@ def run_all(
             outcome()
             after_each()
         except torch.OutOfMemoryError as error:
-            failed[run.folder] = RunError(f"{error}; fewer runs at a time may do, with --jobs")
+            hint = "; fewer runs at a time may do, with --jobs" if jobs > 1 else ""
+            failed[run.folder] = RunError(f"{error}{hint}")
         except RunError as error:
             failed[run.folder] = error
 
@@ -176,25 +188,31 @@ def run_all(
         pool = ProcessPoolExecutor(jobs, context, _begin, (queue, threads))
         with _ended(pool):
             under_way: dict[Future[None], Run] = {}
-            while waiting or under_way:
-                for folder, run in list(waiting.items()):
-                    if run.after in failed:
-                        del waiting[folder]
-                    elif len(under_way) < jobs and (run.after is None or done(root, run.after)):
-                        under_way[pool.submit(_work, run, root, jobs)] = waiting.pop(folder)
-                over, _ = wait(under_way, timeout=0.5, return_when=FIRST_COMPLETED)
-                while not queue.empty():
-                    tell(*queue.get())
-                for future in over:
-                    run = under_way.pop(future)
-                    try:
-                        ended(run, future.result)
-                    except BrokenProcessPool as error:
-                        raise RunError(
-                            f"a process has died while {run.folder} ran, maybe for want of memory; the same command "
-                            "goes on, with --jobs 1 if need be"
-                        ) from error
+            try:
+                while waiting or under_way:
+                    for folder, run in list(waiting.items()):
+                        if run.after in failed:
+                            del waiting[folder]
+                        elif len(under_way) < jobs and (run.after is None or done(root, run.after)):
+                            under_way[pool.submit(_work, run, root, jobs)] = run
+                            del waiting[folder]
+                    over, _ = wait(under_way, timeout=0.5, return_when=FIRST_COMPLETED)
+                    while not queue.empty():
+                        tell(*queue.get())
+                    for future in over:
+                        ended(under_way[future], future.result)
+                        del under_way[future]
+            except BrokenProcessPool as error:
+                raise RunError(
+                    f"a process has died while {', '.join(run.folder for run in under_way.values())} ran, maybe for "
+                    "want of memory; the same command goes on, with --jobs 1 if need be"
+                ) from error
     return failed
+
+
+def _raise(failed: Mapping[str, Exception]) -> None:
+    if failed:
+        raise RunError("\n".join(f"{folder}: {error}" for folder, error in failed.items()))
 
 
 @contextlib.contextmanager
@@ -343,7 +361,7 @@ def reproduce(recipe: Recipe, root: Path, seeds: Sequence[int], jobs: int | None
         raise SeekingError("seeking reproduce starts its own processes; start it as one, with --jobs N")
     jobs = recipe.jobs if jobs is None else jobs
     if jobs is None:
-        jobs = (os.cpu_count() or 1) if process.device.type == "cpu" else 4
+        jobs = cores() if process.device.type == "cpu" else 4
     if jobs < 1:
         raise SeekingError(f"jobs is {jobs}; it must be 1 or more")
     data = data_of(data_config(config), jobs)
@@ -351,8 +369,9 @@ def reproduce(recipe: Recipe, root: Path, seeds: Sequence[int], jobs: int | None
         raise SeekingError(
             f"recipe {recipe.name} is for data of {recipe.classes} classes, {data.name} has {len(data.classes)}"
         )
-    claim(recipe, root)
     ratio = ratios(recipe, data)
+    planned(recipe.trials(seeds, ratio))  # What can be refused is refused before anything is written.
+    claim(recipe, root)
     if jobs > 1:  # The runs have their own.
         del data
         data_of.cache_clear()
@@ -367,11 +386,13 @@ def reproduce(recipe: Recipe, root: Path, seeds: Sequence[int], jobs: int | None
             ours = [trial for trial in trials if trial.seed == seed]
             if all(done(root, run.folder) for trial in ours for run in trial.runs):
                 records[seed] = [gather(trial, root) for trial in ours]
-                write(ready, [one for each in sorted(records) for one in records[each]], root, process.device, command)
+                found = [one for each in sorted(records) for one in records[each]]
+                try:
+                    write(ready, found, root, process.device, command)
+                except OSError as error:
+                    raise RunError(f"{root}: tables and figures could not be written ({error})") from error
 
-    failed = run_all(asked, root, jobs, tell, written)
-    if failed:
-        raise RunError("\n".join(f"{folder}: {error}" for folder, error in failed.items()))
+    _raise(run_all(asked, root, jobs, tell, written))
     written()
     return (root / "results.md").read_text(encoding="utf-8")
 

@@ -92,12 +92,15 @@ def _smooth(values: Sequence[float]) -> list[float]:
 def _evaluation(
     axes: Any, results: Sequence[Result], model: str, metric: str, label: str, colour: str, style: str
 ) -> None:
-    rows = [[row for row in result.history if row["kind"] == "eval" and model in row] for result in results]
-    curves = np.array([[row[model][metric] for row in found] for found in rows])
-    if not curves.size:
+    found = [
+        {row["epoch"]: row[model][metric] for row in result.history if row["kind"] == "eval" and model in row}
+        for result in results
+    ]
+    epochs = sorted(set.intersection(*map(set, found)))  # A seed that was resumed may have been evaluated at others.
+    if not epochs:
         return
+    curves = np.array([[one[epoch] for epoch in epochs] for one in found])
     curves = curves * 100 if metric == "accuracy" else curves
-    epochs = [row["epoch"] for row in rows[0]]
     mean = curves.mean(axis=0)
     axes.plot(epochs, mean, style, color=colour, label=label, marker="." if len(epochs) < 3 else None)
     if len(curves) > 1:

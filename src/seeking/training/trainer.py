@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from seeking.conditions import Condition, Never, parse
-from seeking.errors import MISFITS, LoadingError, RunError, RunWarning, SeekingError
+from seeking.errors import MISFITS, DivergedError, LoadingError, RunError, RunWarning, SeekingError
 from seeking.matching import match
 from seeking.pair import Pair
 from seeking.processes import this_process
@@ -314,7 +314,8 @@ class Trainer:
         Raises:
             SeekingError: the output folder cannot be written, or another program trains in it or has since this
                 trainer was made.
-            RunError: a loss or a gradient stopped being finite; or the disk refuses what must be saved.
+            DivergedError: a loss or a gradient stopped being finite.
+            RunError: the disk refuses what must be saved.
             LoadingError: the next batch cannot be loaded; the run has been saved.
         """
         try:
@@ -325,6 +326,8 @@ class Trainer:
                     self._begin()
                     while self.epoch < self.config.epochs:
                         self._epoch()
+                    if not self.metrics and self.eval_loader is not None:  # Resumed, to end earlier than before.
+                        self._save(weights={"best": self._evaluate(self.epoch - 1)})
                     self._wait()
                 except Stopped:
                     self._save(weights={"last": tuple(self.learners)})
@@ -374,7 +377,8 @@ class Trainer:
             )
         ended = self.epoch + 1
         self.metrics = {}
-        better = self._evaluate() if ended % self.config.eval_every == 0 or ended == self.config.epochs else []
+        due = ended % self.config.eval_every == 0 or ended == self.config.epochs
+        better = self._evaluate(self.epoch) if due else []
         self.epoch, self.place = ended, 0
         self._save(weights={"last": tuple(self.learners), "best": better})
 
@@ -611,12 +615,15 @@ class Trainer:
         if asked:
             raise Stopped
 
-    def _evaluate(self) -> list[str]:
-        """Measure both models; the names of those that have never been better."""
+    def _evaluate(self, epoch: int) -> list[str]:
+        """Measure both models at this epoch's end; the names of those that have never been better."""
         self._settle()
         recalibrated = 0
         with self.random.preserved():
             for name, learner in self.learners.items():
+                # Loaders that shuffle or read ahead count their passes, which a resumed run has not made.
+                loaders = self.train_loader, self.eval_loader
+                _set_epoch(epoch, *loaders, *(getattr(one, "dataset", None) for one in loaders))
                 with self._ready(name):
                     if name == "motivated" and self.config.norm == "recalibrated":
                         recalibrated = self._recalibrate(learner)
@@ -626,9 +633,9 @@ class Trainer:
             name for name, found in self.metrics.items() if name not in self.best or _better(found, self.best[name])
         ]
         for name in better:
-            self.best[name] = {"epoch": self.epoch + 1, **self.metrics[name]}
+            self.best[name] = {"epoch": epoch + 1, **self.metrics[name]}
         self.cost.recalibration_samples += recalibrated
-        now = {"epoch": self.epoch + 1, "step": self.step, "flops": self.cost.total}
+        now = {"epoch": epoch + 1, "step": self.step, "flops": self.cost.total}
         self._emit({"kind": "eval", **now, **self.metrics})
         return better
 
@@ -639,7 +646,6 @@ class Trainer:
     @torch.no_grad()
     def _measure(self, learner: Learner) -> dict[str, float]:
         learner.model.eval()
-        _set_epoch(self.epoch, self.eval_loader)  # One that shuffles would count its passes, resumed or not.
         losses: list[Tensor] = []
         hits: list[Tensor] = []
         for batch in self.eval_loader or ():
@@ -685,7 +691,7 @@ class Trainer:
         text = f"the {learner.name} model's {what} at step {step} (epoch {self.epoch + 1}, learning rate "
         text += f"{self._learning_rate:.3g})"
         if self.config.on_nonfinite == "stop" or learner.failures >= MOST_FAILURES:
-            raise RunError(f"{text}{self._post_mortem(learner)}")
+            raise DivergedError(f"{text}{self._post_mortem(learner)}")
         done = {"skip": "its step on this batch is skipped", "rollback": "both models are rolled back"}
         self._emit({"kind": "nonfinite", "step": step, "model": learner.name, "action": self.config.on_nonfinite})
         warnings.warn(f"{text}; {done[self.config.on_nonfinite]}", RunWarning, stacklevel=2)
@@ -748,7 +754,7 @@ class Trainer:
         to = str(saved["place"]["step"])
         self.rollbacks[to] = self.rollbacks.get(to, 0) + 1
         if self.rollbacks[to] > MOST_FAILURES:
-            raise RunError(f"the {failed.name} model fails again and again{self._post_mortem(failed)}")
+            raise DivergedError(f"the {failed.name} model fails again and again{self._post_mortem(failed)}")
         run_state.roll_back(self, saved)
         self._tell({"kind": "note", "text": f"rolled back to the weights of step {to}"})
 
