@@ -42,7 +42,8 @@ def test_the_digits_are_real_and_apart() -> None:
     data = load(DataConfig())
     assert (len(data.train), len(data.test), data.shape, len(data.classes)) == (1438, 359, (1, 8, 8), 10)
     assert not data.augmentation.flip
-    assert len(load(DataConfig(max_train_samples=100)).train) == 100
+    some = load(DataConfig(max_train_samples=100, max_eval_samples=50))
+    assert (len(some.train), len(some.test)) == (100, 50)
     assert load(DataConfig(image_size=16)).shape == (1, 16, 16)
     seen = {tuple(image.flatten().tolist()) for image in data.train.pixels}
     repeated = sum(tuple(image.flatten().tolist()) in seen for image in data.test.pixels)
@@ -174,8 +175,11 @@ def test_without_a_test_split_a_tenth_is_held_out(tmp_path: Path) -> None:
     rows = [{"image": picture(index), "label": index % 2} for index in range(40)]
     data = load(DataConfig(data=parquet(tmp_path / "data", rows)))
     assert (len(data.train), len(data.test), data.shape) == (36, 4, (1, 4, 4))
-    limited = load(DataConfig(data=str(tmp_path / "data"), max_train_samples=10))
-    assert len(limited.train) == 10
+    config = DataConfig(data=str(tmp_path / "data"), max_train_samples=10, max_eval_samples=2)
+    one, other = load(config), load(config)
+    assert (len(one.train), len(one.test)) == (10, 2)
+    assert torch.equal(one.train.pixels, other.train.pixels)
+    assert torch.equal(one.test.pixels, other.test.pixels)
 
 
 def test_integers_are_all_classes_of_the_data_whatever_part_is_taken(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ class DataConfig:
     """Likewise."""
     max_train_samples: int | None = None
     """Train on so many images, drawn once for all seeds."""
+    max_eval_samples: int | None = None
+    """Evaluate on so many images, likewise."""
     validation: float | None = None
     """Hold out this share of the training images, the same for all seeds, and evaluate on them instead of the test
     images."""
@@ -59,7 +61,8 @@ class DataConfig:
     """Processes that decode images as they are needed; if not given, this process' share of the cores, at most 8."""
 
     def __post_init__(self) -> None:
-        for name, least in (("image_size", 1), ("crop_padding", 0), ("max_train_samples", 1), ("workers", 0)):
+        for name in ("image_size", "crop_padding", "max_train_samples", "max_eval_samples", "workers"):
+            least = 0 if name in ("crop_padding", "workers") else 1
             value = getattr(self, name)
             if value is not None and value < least:
                 raise SeekingError(f"{name} is {value}; it must be {least} or more")
@@ -124,9 +127,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
             order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))
             out = round(len(train) * config.validation)
             train, test = (Images(train.pixels[part], train.labels[part]) for part in (order[out:], order[:out]))
-        if config.max_train_samples:
-            kept = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: config.max_train_samples]
-            train = Images(train.pixels[kept], train.labels[kept])
+        train, test = _drawn(train, config.max_train_samples), _drawn(test, config.max_eval_samples)
     else:
         train, test, classes = _from_hub_or_folder(config)
     for split, images in (("training", train), ("test", test)):
@@ -207,6 +208,13 @@ def _digits(size: int | None) -> tuple[Images, Images, tuple[str, ...]]:
     return Images(pixels[~test], labels[~test]), Images(pixels[test], labels[test]), tuple(map(str, range(10)))
 
 
+def _drawn(images: Images, most: int | None) -> Images:
+    if most is None:
+        return images
+    kept = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:most]
+    return Images(images.pixels[kept], images.labels[kept])
+
+
 def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, ...]]:
     import datasets
 
@@ -236,8 +244,10 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
         parts = train.train_test_split(test_size=share, seed=seed)
         train, held_out = parts["train"], parts["test"]
     assert held_out is not None
-    if config.max_train_samples is not None and config.max_train_samples < len(train):
-        train = train.shuffle(seed=0).select(range(config.max_train_samples))
+    train, held_out = (
+        split if most is None or most >= len(split) else split.shuffle(seed=0).select(range(most))
+        for split, most in ((train, config.max_train_samples), (held_out, config.max_eval_samples))
+    )
 
     features = train.features
     images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
