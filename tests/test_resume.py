@@ -27,7 +27,6 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import seeking
 from seeking import RunError, SeekingError, TrainConfig, Trainer
-from seeking.data import loader
 from seeking.errors import RunWarning
 from seeking.training import Result, RunFolder, checkpoint, saving
 from seeking.weights_files import read_about, write_tensors
@@ -454,11 +453,12 @@ def test_a_stop_during_evaluation_evaluates_again(workers: int, tmp_path: Path) 
                 signal.raise_signal(signal.SIGTERM)
             return self.items[index]
 
-    config = dataclasses.replace(CONFIG, norm="recalibrated")
+    config = dataclasses.replace(CONFIG, norm="recalibrated", recalibration_batches=3)
 
     def interrupting(**kwargs: Any) -> Trainer:
-        trained_on = batches(padding=1, flip=True)["train_loader"].dataset
-        train = loader(trained_on, 8, shuffle_seed=0, workers=workers)
+        ours = batches(padding=1, flip=True)["train_loader"]
+        options = {"sampler": ours.sampler, "drop_last": True, "collate_fn": ours.collate_fn}
+        train = DataLoader(ours.dataset, 8, num_workers=workers, **options)
         return make(train_loader=train, eval_loader=DataLoader(Interrupting(), 8), **kwargs)
 
     outputs = tmp_path / "whole", tmp_path / "parts"
