@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from seeking.experiments.run import Role
 from seeking.training import Result
@@ -122,7 +122,7 @@ def draw_arms(rows: Sequence[Mapping[str, Any]], reference: str, path: Path, tit
             panel.set(title=f"{model} model", xlabel="accuracy (%)")
             panel.set_yticks(range(len(names)), names)
             panel.grid(axis="x", alpha=0.25)
-        panels[0].invert_yaxis()
+        panels[0].set_ylim(len(rows) - 0.5, -0.5)
 
 
 def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
@@ -151,6 +151,8 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
                     label=arm,
                 )
             panel.set(title=f"{model} model", xlabel="training TFLOPs", xscale="log")
+            panel.xaxis.set_major_formatter(LogFormatter())
+            panel.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
             panel.grid(alpha=0.25)
         panels[0].set_ylabel("accuracy (%), ± standard deviation")
         panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
