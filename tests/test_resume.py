@@ -517,7 +517,9 @@ def test_more_epochs_follow_the_longer_schedule(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(list_optimizers()))
-def test_every_optimizer(name: str, tmp_path: Path) -> None:
+def test_every_optimizer(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timm.optim.kron.has_dynamo", False, raising=False)  # It compiles itself, for a minute.
+
     def make(**kwargs: Any) -> Trainer:
         torch.manual_seed(0)
         return Trainer(WithDropout(8), WithDropout(12), **batches(), **kwargs)
