@@ -153,8 +153,8 @@ class Recipe:
     ) -> Trial:
         """One arm with one seed, in folders under this one, with more options if they are given."""
         own = {**self.arms[arm], **more}
-        knobs = {**KNOBS, **{key: own[key] for key in KNOBS.keys() & own.keys()}}
-        config = self.config(pair, **{key: value for key, value in own.items() if key not in KNOBS}, seed=seed)
+        knobs = {key: own.pop(key, default) for key, default in KNOBS.items()}
+        config = self.config(pair, **own, seed=seed)
         named = re.sub(r"\W+", "-", arm).strip("-") + (f"-{budget:g}" if budget else "")
         first = None
         if self.pretraining:

@@ -32,7 +32,7 @@ from seeking.report.experiment import page
 from seeking.training import RunFolder, Trainer, count_flops
 from seeking.training.config import MAY_CHANGE
 from seeking.training.speed import precision
-from seeking.training.stopping import SAVED_BY_SIGTERM
+from seeking.training.stopping import SAVED_BY_SIGTERM, heard_by
 from seeking.training.trainer import Row
 from seeking.transfer import embed
 from seeking.weights_files import load_fitting, load_weights
@@ -118,10 +118,10 @@ def tuned(recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jo
         def best(*models: str, scores: list[dict[str, Any]] = scores) -> Any:
             return max(scores, key=lambda one: sum(one[model] for model in models))["options"]
 
-        alone = recipe.arms[arm].get("method") == "ordinary"
-        own = recipe.arms[arm].get("each", {})
-        each_best = {model: {**own.get(model, {}), **best(model)} for model in MODELS}
-        chosen = {"each": each_best} if alone else best(*MODELS)
+        chosen = best(*MODELS)
+        if recipe.arms[arm].get("method") == "ordinary":  # Trained alone, each has its own.
+            own = recipe.arms[arm].get("each", {})
+            chosen = {"each": {model: {**own.get(model, {}), **best(model)} for model in MODELS}}
         found[arm] = {"best": chosen, "tried": scores}
         write_json(path, found)
     arms = {arm: {**own, **found.get(arm, {}).get("best", {})} for arm, own in recipe.arms.items()}
@@ -234,18 +234,15 @@ def _ended(pool: ProcessPoolExecutor) -> Iterator[None]:
         for child in multiprocessing.active_children():
             child.kill()
 
-    heeded = (number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN)
-    before = {number: signal.signal(number, heard) for number in heeded}
-    try:
-        yield
-    except BaseException:
-        for child in multiprocessing.active_children():
-            child.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with heard_by(heard):
+        try:
+            yield
+        except BaseException:
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 _queue: Any = None

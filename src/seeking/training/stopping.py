@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 SAVED_BY_SIGTERM = 75
@@ -25,15 +25,27 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stop_requests(processes: int) -> Iterator[StopRequest]:
-    """Turn SIGTERM and the first Ctrl-C into requests; the second Ctrl-C interrupts at once.
+def heard_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have this handler called by Ctrl-C and SIGTERM, where they are not ignored.
 
     Only the main thread of a program hears signals; elsewhere this does nothing.
     """
-    request, first = StopRequest(), 0.0
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield
         return
+    heeded = (number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN)
+    before = {number: signal.signal(number, handler) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextlib.contextmanager
+def stop_requests(processes: int) -> Iterator[StopRequest]:
+    """Turn SIGTERM and the first Ctrl-C into requests; the second Ctrl-C interrupts at once."""
+    request, first = StopRequest(), 0.0
 
     def heard(number: int, frame: FrameType | None) -> None:
         nonlocal first
@@ -43,10 +55,5 @@ def stop_requests(processes: int) -> Iterator[StopRequest]:
         if request.signal is None:
             request.signal, first = number, time.monotonic()
 
-    heeded = (number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN)
-    before = {number: signal.signal(number, heard) for number in heeded}
-    try:
+    with heard_by(heard):
         yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -358,8 +358,7 @@ class Trainer:
 
     def _epoch(self) -> None:
         """An epoch, or the rest of it: train, evaluate, save."""
-        # With several processes accelerate tells the sampler alone; augmentation must know, too.
-        _set_epoch(self.epoch, self.train_loader, getattr(self.train_loader, "dataset", None))
+        _set_epoch(self.epoch, self.train_loader)
         try:
             self.train_epoch()
         except MISFITS as error:
@@ -622,8 +621,7 @@ class Trainer:
         with self.random.preserved():
             for name, learner in self.learners.items():
                 # Loaders that shuffle or read ahead count their passes, which a resumed run has not made.
-                loaders = self.train_loader, self.eval_loader
-                _set_epoch(epoch, *loaders, *(getattr(one, "dataset", None) for one in loaders))
+                _set_epoch(epoch, self.train_loader, self.eval_loader)
                 with self._ready(name):
                     if name == "motivated" and self.config.norm == "recalibrated":
                         recalibrated = self._recalibrate(learner)
@@ -787,10 +785,13 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     return Accelerator(mixed_precision=mixed, cpu=process.device.type == "cpu", dataloader_config=loading)
 
 
-def _set_epoch(epoch: int, *things: Any) -> None:
-    for thing in things:
-        if hasattr(thing, "set_epoch"):
-            thing.set_epoch(epoch)
+def _set_epoch(epoch: int, *loaders: Any) -> None:
+    thing: Any
+    for loader in loaders:
+        # With several processes accelerate tells the sampler alone; augmentation must know, too.
+        for thing in (loader, getattr(loader, "dataset", None)):
+            if hasattr(thing, "set_epoch"):
+                thing.set_epoch(epoch)
 
 
 def _samples(batch: Any) -> int:
