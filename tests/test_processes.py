@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -22,11 +23,22 @@ OPTIONS = shlex.split("""
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def train(output: Path, launcher: list[str], *more: str) -> list[dict[str, float]]:
-    command = [sys.executable, *launcher, "-m", "seeking.cli", "train", *OPTIONS, *more, "--output", str(output)]
+def alone(output: Path, *more: str) -> list[dict[str, float]]:
+    """Train in one process, which is this one."""
+    assert main(["train", *OPTIONS, *more, "--output", str(output)]) == 0
+    return rows(output)
+
+
+def together(output: Path, *more: str) -> list[dict[str, float]]:
+    """Train in two processes."""
+    command = [sys.executable, *TWO, "-m", "seeking.cli", "train", *OPTIONS, *more, "--output", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("Picture:") == 1, "one process speaks"
+    return rows(output)
+
+
+def rows(output: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -56,31 +68,49 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
 
 
 def test_a_sharded_pair_gives_the_weights_of_one_process(tmp_path: Path) -> None:
-    """Under FSDP2, with the shared part stored once in each process."""
+    """Under FSDP2, with the shared part stored once in each process; in a loop of one's own and by the trainer."""
     by_one_and_by_two("sharded.py", tmp_path)
     for shared in (False, True):
         one, two = (load_file(tmp_path / name / f"{shared}.safetensors") for name in ("one", "two"))
-        assert one.keys() == two.keys()
-        for name, tensor in one.items():
-            torch.testing.assert_close(tensor, two[name], rtol=0, atol=1e-6, msg=lambda m: f"{name}: {m}")  # noqa: B023
+        close(one, two)
+        for name in one:
             if name.startswith("base.") and "blocks" not in name:
                 assert torch.equal(two[name], two[name.replace("base.", "motivated.")])
+        one, two = (newest(tmp_path / name / f"trainer-{shared}") for name in ("one", "two"))
+        close(one, two)
+        decisions = [[row.keys() for row in rows(tmp_path / name / f"trainer-{shared}")] for name in ("one", "two")]
+        assert decisions[0] == decisions[1]
+    whole, resumed = (newest(tmp_path / "two" / name) for name in ("trainer-False", "resumed"))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-6, msg=lambda m: f"{name}: {m}")  # noqa: B023
+
+
+def newest(run: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a run's newest checkpoint: weights and what the optimizers remember."""
+    return load_file(checkpoint.found(run / "checkpoints")[0] / "tensors.safetensors")
 
 
 def test_two_processes_take_the_steps_and_decisions_of_one_and_go_on_from_its_checkpoint(tmp_path: Path) -> None:
     steady = ["--schedule", "constant", "--resume"]
-    alone = train(tmp_path / "one", [], *steady)
-    together = train(tmp_path / "two", TWO, *steady)
-    train(tmp_path / "more", [], *steady, "--epochs", "1")
-    went_on = train(tmp_path / "more", TWO, *steady)
-    assert len(alone) == len(together) == len(went_on)
-    for one, *others in zip(alone, together, went_on, strict=True):
+    alone(tmp_path / "more", *steady, "--epochs", "1")
+    shutil.copytree(tmp_path / "more", tmp_path / "one")
+    by_one = alone(tmp_path / "one", *steady)
+    by_two = together(tmp_path / "two", *steady)
+    went_on = together(tmp_path / "more", *steady)
+    assert len(by_one) == len(by_two) == len(went_on)
+    for one, *others in zip(by_one, by_two, went_on, strict=True):
         for other in others:
             assert one.keys() == other.keys(), "the same batches are motivated"
             for key in ("loss", "motivated_loss"):
                 assert one.get(key, 0) == pytest.approx(other.get(key, 0), rel=1e-3)
     for model in ("base", "motivated"):
-        assert alone[-1][model] == pytest.approx(together[-1][model], rel=1e-2)
+        assert by_one[-1][model] == pytest.approx(by_two[-1][model], rel=1e-2)
 
 
 def test_a_comparison_by_two_processes_replaces_another(tmp_path: Path) -> None:
@@ -103,4 +133,4 @@ def test_a_job_that_is_asked_to_stop_saves_in_all_processes(tmp_path: Path) -> N
     assert job.wait(timeout=60) != 0
     steps = metrics.read_text().count('"kind": "step"')
     assert checkpoint.found(output / "checkpoints")[0].name == f"step-{steps:08d}"
-    assert train(output, TWO, "--resume", "--epochs", "3")[-1]["epoch"] == 3
+    assert alone(output, "--resume", "--epochs", "3")[-1]["epoch"] == 3

@@ -417,7 +417,7 @@ def _launch(output: Path, restarts: int) -> "subprocess.Popen[bytes]":
     with output.with_suffix(".log").open("ab") as log:
         # Without it torchrun's restarts fail or hang every now and then, whatever program it runs (PyTorch 2.15).
         environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-        more = ["--resume", "--output", str(output)]
+        more = ["--epochs", "4", "--resume", "--output", str(output)]
         return subprocess.Popen([*command, *more], env=environment, stdout=log, stderr=log)
 
 

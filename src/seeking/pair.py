@@ -136,9 +136,10 @@ class Pair:
         both = []
         over: tuple[Mapping[Any, Any], Mapping[Any, Any]] = {}, {}
         if "torch.distributed.fsdp" in sys.modules:  # Slow to import, and nothing is sharded without it.
-            from seeking.sharding import sharded, tie
+            from seeking.sharding import reshard, sharded, tie
 
             over = sharded(self.base), sharded(self.motivated_model)
+            reshard(self.base, self.motivated_model)
         for small, name, large, target, entry in self._owned:
             if (small, name) in over[0] or (large, target) in over[1]:
                 shards.append(tie(*over, (small, name), (large, target), entry))

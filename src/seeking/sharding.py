@@ -3,14 +3,81 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+import torch.distributed
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils import _pytree as pytree
 
 from seeking.errors import SeekingError
-from seeking.weights_map import Entry
+from seeking.matching.align import stages
+from seeking.weights_map import Entry, tensors
 
 Place = tuple[nn.Module, str]
 """A module and the name of a parameter of its own."""
+
+
+def shard(model: nn.Module, device: torch.device) -> None:
+    """Shard a model over all processes, each block of its stages by itself. The first process's values are taken.
+
+    Args:
+        model: on the device.
+        device: of this process.
+
+    Raises:
+        SeekingError: the model has statistics of its data, which would be other ones in each process.
+    """
+    for name, module in model.named_modules():
+        if getattr(module, "running_mean", None) is not None:
+            raise SeekingError(
+                f"{name} ({type(module).__name__}) estimates statistics, which models that are sharded cannot keep "
+                "alike in all processes; turn shard off, or take another norm"
+            )
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    for tensor in tensors(model).values():
+        torch.distributed.broadcast(tensor.data, 0)
+    for module in reversed([*model.modules()]):  # From the inside out.
+        for block in (block for stage in stages(module).values() for block in stage.values()):
+            container = isinstance(block, nn.ModuleList | nn.ModuleDict)
+            if not container and next(block.children(), None) and next(block.parameters(), None) is not None:
+                fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def reshard(*models: nn.Module) -> None:
+    """Let go of the parameters that an evaluation has gathered, before others change them."""
+    for model in models:
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
+def whole(state: Any, keep: bool) -> Any:
+    """A state with whole tensors on the CPU in place of sharded ones; all processes take part, and some keep them.
+
+    What occurs in several places, or shares a shard, is gathered once.
+    """
+    known: dict[int, Tensor] = {}
+
+    def gathered(tensor: DTensor) -> Tensor:
+        key = id(tensor._local_tensor)  # By object: all processes must find the same, and empty shards have no address.
+        if key not in known:
+            found = tensor.full_tensor()
+            known[key] = found.cpu() if keep else torch.empty(0)
+        return known[key]
+
+    return pytree.tree_map_only(DTensor, gathered, state)
+
+
+@torch.no_grad()
+def fill(tensor: Tensor, values: Tensor) -> None:
+    """Copy values into a tensor, of which this process may hold a shard."""
+    if isinstance(tensor, DTensor):
+        values = values.to(tensor.device)
+        values = distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
+    tensor.copy_(values)
 
 
 def sharded(model: nn.Module) -> dict[Place, Any]:
@@ -42,7 +109,7 @@ def tie(base: Mapping[Place, Any], motivated: Mapping[Place, Any], ours: Place, 
     if not entry.whole:
         raise SeekingError(
             f"{entry.target} is larger than the base's, and both are sharded; only pairs that differ in depth can be. "
-            "Use DistributedDataParallel"
+            "Keep them whole in each process (DistributedDataParallel, which the trainer uses without shard)"
         )
     if small.padded_sharded_param_size != large.padded_sharded_param_size:
         raise SeekingError(f"{entry.target} is sharded over other processes than the base's; shard both alike")

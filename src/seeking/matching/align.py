@@ -51,9 +51,9 @@ def align(
         found[base_name] = motivated_name
         small, large = base.get_submodule(base_name), motivated.get_submodule(motivated_name)
         partner = {name: name for name in small._modules}
-        stages = _stages(large)
-        for prefix, blocks in _stages(small).items():
-            others = stages.get(prefix, {})
+        longer = stages(large)
+        for prefix, blocks in stages(small).items():
+            others = longer.get(prefix, {})
             if others and (len(blocks) != len(others)):
                 if len(blocks) > len(others):
                     raise NotContainedError(
@@ -101,17 +101,17 @@ def differing_types(base: nn.Module, motivated: nn.Module, base_name: str, motiv
     return ""
 
 
-def _stages(module: nn.Module) -> dict[str, dict[str, nn.Module]]:
+def stages(module: nn.Module) -> dict[str, dict[str, nn.Module]]:
     """Runs of numbered children, by what stands before the number."""
-    stages: dict[str, dict[str, nn.Module]] = {}
+    found: dict[str, dict[str, nn.Module]] = {}
     for name, child in module._modules.items():
         if child is None:
             continue
         numbered = re.fullmatch(r"(.*?)(\d+)", name)
         # Beside plain numbers, only blocks: conv1 and conv2 are layers, each with a role of its own.
         if numbered and (not numbered[1] or next(child.children(), None) is not None):
-            stages.setdefault(numbered[1], {})[name] = child
-    return stages
+            found.setdefault(numbered[1], {})[name] = child
+    return found
 
 
 def _kind(module: nn.Module) -> object:

@@ -16,7 +16,17 @@ NonFinitePolicy = Literal["stop", "skip", "rollback"]
 
 MAY_CHANGE = frozenset(
     {
-        *("epochs", "eval_every", "save_every", "keep_checkpoints", "on_nonfinite", "verify", "in_memory", "workers"),
+        *(
+            "epochs",
+            "eval_every",
+            "save_every",
+            "keep_checkpoints",
+            "on_nonfinite",
+            "verify",
+            "in_memory",
+            "workers",
+            "shard",
+        ),
         *("output", "config", "overwrite", "resume"),
     }
 )
@@ -75,6 +85,9 @@ class TrainConfig:
     the fastest kernels (max-autotune)."""
     checkpoint_activations: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more work."""
+    shard: bool = False
+    """Shard both models and what trains them over all processes (FSDP2), instead of keeping them whole in each: for
+    pairs that differ in depth only and do not fit a device."""
     seed: int = 0
     """Of the weights, the order of the data, augmentation and conditions of chance."""
     eval_every: int = 1

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from seeking.errors import MISFITS, SeekingError, unknown
+from seeking.sharding import fill
 from seeking.training.config import TrainConfig
 
 FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
@@ -110,7 +111,8 @@ def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
             own = optimizer.state[parameter]
             for slot, value in saved.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    own[slot] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+                    own[slot] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+                    fill(own[slot], value)
                 elif isinstance(value, Tensor) and own[slot].dtype != value.dtype:
                     own[slot] = value.to(own[slot].device)
     except MISFITS as error:

@@ -13,6 +13,7 @@ from torch import nn
 
 from seeking.conditions import Condition
 from seeking.errors import MISFITS, SeekingError
+from seeking.sharding import fill, whole
 from seeking.training import checkpoint
 from seeking.training.config import MAY_CHANGE
 from seeking.training.cost import Cost
@@ -33,7 +34,7 @@ SCHEDULED = ("lr", "momentum", "betas")
 def take(trainer: "Trainer") -> State:
     """The state of a run between two steps. Processes gather: to be called in all of them."""
     accelerator = trainer.accelerator
-    return {
+    state = {
         "options": options(trainer),
         "map": trainer.pair.map.as_dict() if trainer.pair else None,
         "epoch_length": trainer.epoch_length,
@@ -54,6 +55,7 @@ def take(trainer: "Trainer") -> State:
         "metrics_bytes": trainer.folder.metrics_bytes if trainer.folder else 0,
         "random": gathered({"epoch": trainer.epoch_random, "now": trainer.random.capture()}, accelerator),
     }
+    return whole(state, keep=accelerator.is_main_process) if trainer.config.shard else state
 
 
 def _model(module: nn.Module) -> State:
@@ -152,7 +154,7 @@ def load_models(trainer: "Trainer", saved: Mapping[str, Any]) -> None:
             if was != now:
                 raise SeekingError(f"{key} of the {name} model was {was} and is {now} now")
         for key, tensor in ours.items():
-            tensor.copy_(theirs[key])
+            fill(tensor, theirs[key])
         if extra := saved["models"][name]["extra"]:
             learner.module.load_state_dict(extra, strict=False)
 

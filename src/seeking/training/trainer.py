@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -29,6 +30,7 @@ from seeking.errors import MISFITS, DivergedError, LoadingError, RunError, RunWa
 from seeking.matching import match
 from seeking.pair import Pair
 from seeking.processes import this_process
+from seeking.sharding import reshard, shard
 from seeking.training import checkpoint, run_state
 from seeking.training.batches import draw
 from seeking.training.config import TrainConfig
@@ -243,6 +245,8 @@ class Trainer:
         self.cost = Cost(base_flops=0) if saved else self._prove(base, motivated, batch)
 
         self.own_schedule = schedule is not None
+        if config.shard:
+            self._shard(*models.values())
 
         # PyTorch's kernel for momentum expects all parameters of a model to have it, or none, and leaves it undefined
         # where the scaler skips the first step.
@@ -252,7 +256,8 @@ class Trainer:
             made = optimizer(module) if optimizer else make_optimizer(module, config, fused)
             steps = config.epochs * self.epoch_length
             scheduled = schedule(made, steps) if schedule else make_schedule(made, config, steps)
-            model = self.accelerator.prepare(module)
+            # What is sharded needs no wrapper; for evaluation, a model gets mixed precision and none.
+            model = self.accelerator.prepare_model(module, evaluation_mode=config.shard)
             if config.compile != "no":
                 compile_in_place(model, config.compile)
             return Learner(name, module, model, self.accelerator.prepare(made), scheduled)
@@ -275,7 +280,7 @@ class Trainer:
         self._row: Row = {}
         self._rows: list[Row] = []
         # On a GPU the host runs ahead: it does not wait for the gradient norm before the step, but the step for it.
-        self._deferred = device.type == "cuda" and self.accelerator.scaler is None
+        self._deferred = device.type == "cuda" and self.accelerator.scaler is None and not config.shard
         self._failed: Learner | None = None
         self._stop = StopRequest()
         self._asked = {"stop": False, "save": False}
@@ -465,6 +470,18 @@ class Trainer:
                 )
         return Cost(base_flops=flops[0][1], motivated_flops=flops[1][1], motivated_forward_flops=flops[1][0])
 
+    def _shard(self, *models: nn.Module) -> None:
+        """Shard the models over all processes."""
+        if self.accelerator.num_processes == 1:
+            raise SeekingError("shard is on and there is one process; start several (torchrun), or turn it off")
+        if self.accelerator.scaler is not None:
+            raise SeekingError("precision is fp16, which sharded models do not take; use bf16 or no, or turn shard off")
+        for model in models:
+            shard(model, self.accelerator.device)
+        if self.pair:
+            with self.pair.motivated():  # A pair that cannot be sharded is refused now.
+                pass
+
     def _batches(self) -> Iterator[list[Any]]:
         """The rest of this epoch's batches, in groups of those that make one step."""
         skip = self.place * self.config.accumulate
@@ -540,7 +557,7 @@ class Trainer:
         norm = get_total_norm([grad.coalesce().values() if grad.is_sparse else grad for grad in gradients])
         if self.config.clip_grad is not None:
             clip_grads_with_norm_(learner.parameters, self.config.clip_grad, norm)
-        return norm
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _read(self, loss: Tensor) -> Reading:
         """Begin to read a step's loss, and whether any process has been asked to stop or to save."""
@@ -627,6 +644,8 @@ class Trainer:
                         recalibrated = self._recalibrate(learner)
                     if self.eval_loader is not None:
                         self.metrics[name] = self._measure(learner)
+                    if self.config.shard:
+                        reshard(learner.module)
         better = [
             name for name, found in self.metrics.items() if name not in self.best or _better(found, self.best[name])
         ]
