@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from seeking import Every, RunError, SeekingError, Trainer
 from seeking.errors import RunWarning
-from seeking.training.optim import inner
 from seeking.training.trainer import MOST_FAILURES
 from seeking.weights_map import tensors
 
@@ -227,7 +226,7 @@ def test_a_roll_back_takes_all_that_an_optimizer_remembers(optimizer: str, tmp_p
 
     def listen(row: dict[str, Any]) -> None:
         if row["kind"] in ("eval", "note") and len(kept) < 2:
-            groups = inner(trainer.learners["base"].optimizer).param_groups
+            groups = trainer.learners["base"].optimizer.param_groups
             values = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
             kept.append(copy.deepcopy(values))
 

@@ -411,7 +411,7 @@ def test_optimizers_and_schedules_of_ones_own() -> None:
         schedule=lambda optimizer, steps: torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.5, steps),
     )
     for learner in trainer.learners.values():
-        assert isinstance(learner.optimizer.optimizer, torch.optim.RMSprop)
+        assert isinstance(learner.optimizer, torch.optim.RMSprop)
         assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(5e-4)
 
 

@@ -133,9 +133,3 @@ def step_if_finite(optimizer: Optimizer, norm: Tensor) -> None:
     optimizer.grad_scale, optimizer.found_inf = None, (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
     optimizer.step()
     del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
-
-
-def inner(optimizer: Optimizer) -> Optimizer:
-    """The user's optimizer; accelerate wraps it."""
-    found: Optimizer = getattr(optimizer, "optimizer", optimizer)
-    return found

@@ -18,7 +18,7 @@ from seeking.training import checkpoint
 from seeking.training.config import MAY_CHANGE
 from seeking.training.cost import Cost
 from seeking.training.folder import RunFolder
-from seeking.training.optim import inner, load_state
+from seeking.training.optim import load_state
 from seeking.training.state import unpack
 from seeking.weights_map import WeightsMap, tensors
 
@@ -40,7 +40,7 @@ def take(trainer: "Trainer") -> State:
         "epoch_length": trainer.epoch_length,
         "place": {"epoch": trainer.epoch, "place": trainer.place, "step": trainer.step, "held": trainer.held},
         "models": {name: _model(learner.module) for name, learner in trainer.learners.items()},
-        "optimizers": {name: inner(one.optimizer).state_dict() for name, one in trainer.learners.items()},
+        "optimizers": {name: one.optimizer.state_dict() for name, one in trainer.learners.items()},
         # One of the options' own schedules follows from them and the step.
         "schedules": {name: learner.schedule.state_dict() for name, learner in trainer.learners.items()}
         if trainer.own_schedule
@@ -85,7 +85,7 @@ def give_back(trainer: "Trainer", saved: Mapping[str, Any]) -> None:
         place = saved["place"]
         for name, learner in trainer.learners.items():
             fresh = [group["lr"] for group in learner.optimizer.param_groups]
-            load_state(inner(learner.optimizer), saved["optimizers"][name])
+            load_state(learner.optimizer, saved["optimizers"][name])
             learner.seconds, learner.failures = saved["seconds"][name], saved["failures"][name]
             if saved["schedules"] and saved["options"]["epochs"] == trainer.config.epochs:
                 learner.schedule.load_state_dict(saved["schedules"][name])
@@ -163,7 +163,7 @@ def roll_back(trainer: "Trainer", saved: Mapping[str, Any]) -> None:
     """Give both models, and what their optimizers remember, what they had when ``saved`` was taken; time goes on."""
     load_models(trainer, saved)
     for name, learner in trainer.learners.items():
-        optimizer = inner(learner.optimizer)
+        optimizer = learner.optimizer
         scheduled = [{k: v for k, v in group.items() if k in SCHEDULED} for group in optimizer.param_groups]
         load_state(optimizer, saved["optimizers"][name])
         for group, values in zip(optimizer.param_groups, scheduled, strict=True):

@@ -40,7 +40,6 @@ from seeking.training.optim import (
     MakeOptimizer,
     MakeSchedule,
     check_shareable,
-    inner,
     make_optimizer,
     make_schedule,
     skips_by_itself,
@@ -260,7 +259,7 @@ class Trainer:
             model = self.accelerator.prepare_model(module, evaluation_mode=config.shard)
             if config.compile != "no":
                 compile_in_place(model, config.compile)
-            return Learner(name, module, model, self.accelerator.prepare(made), scheduled)
+            return Learner(name, module, model, made, scheduled)
 
         self.learners = {name: learner(name, module) for name, module in models.items()}
 
@@ -502,7 +501,7 @@ class Trainer:
     def _train_step(self, learner: Learner, batches: Sequence[Any], loss_fn: LossFn | None = None) -> float:
         """One optimizer step on the mean loss of the batches, which it gives (the mean over all processes)."""
         loss_fn = loss_fn or self.loss_fn
-        start = time.perf_counter()
+        start, scaler = time.perf_counter(), self.accelerator.scaler
         learner.model.train()
         learner.keep_buffers()
         total = torch.zeros((), device=self.accelerator.device)
@@ -513,24 +512,26 @@ class Trainer:
                 total += loss.detach()
                 if last:
                     reading = self._read(total)
-                # accelerate's own backward looks for a package on the disk each time.
-                scaler = self.accelerator.scaler
+                # accelerate's own backward, like its optimizers, looks for a package on the disk each time.
                 (loss if scaler is None else scaler.scale(loss)).backward()
         norm = self._gradient_norm(learner)
         mean = self._agreed(reading)
         measured: float | Reading
-        if math.isfinite(mean) and self._deferred and skips_by_itself(inner(learner.optimizer)):
-            step_if_finite(inner(learner.optimizer), norm)
+        if math.isfinite(mean) and self._deferred and skips_by_itself(learner.optimizer):
+            step_if_finite(learner.optimizer, norm)
             measured = Reading(norm.reshape(1))
         else:
             measured = float(norm)
-            if self._sound(mean, measured):
-                learner.optimizer.step()
-            else:
+            if not self._sound(mean, measured):
                 learner.give_back_buffers()
-                if self.accelerator.scaler is not None:  # It has unscaled the gradients, and waits for a step.
-                    self.accelerator.scaler.update(self.accelerator.scaler.get_scale())
+                if scaler is not None:  # It has unscaled the gradients, and waits for a step.
+                    scaler.update(scaler.get_scale())
                 self._not_finite(learner, self.step, mean, measured)
+            elif scaler is not None:
+                scaler.step(learner.optimizer)
+                scaler.update()
+            else:
+                learner.optimizer.step()
         learner.optimizer.zero_grad()
         self._untried.discard(learner.name)
         learner.seconds += time.perf_counter() - start
@@ -552,7 +553,8 @@ class Trainer:
 
     def _gradient_norm(self, learner: Learner) -> Tensor:
         """The norm of the whole gradient, which is then clipped if that is asked for."""
-        self.accelerator.unscale_gradients(learner.optimizer)
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.unscale_(learner.optimizer)
         gradients = [p.grad for p in learner.parameters if p.grad is not None]
         norm = get_total_norm([grad.coalesce().values() if grad.is_sparse else grad for grad in gradients])
         if self.config.clip_grad is not None:
@@ -584,7 +586,7 @@ class Trainer:
     def _shared_optimizers(self) -> tuple[Optimizer, Optimizer] | None:
         if not self.pair or self.config.optimizer_state == "separate":
             return None
-        base, motivated = (inner(learner.optimizer) for learner in self.learners.values())
+        base, motivated = (learner.optimizer for learner in self.learners.values())
         return base, motivated
 
     def _advance(self) -> None:
