@@ -24,13 +24,15 @@ CHANGES: dict[str, dict[str, Any]] = {
     "all three (the default)": {"precision": "bf16", "channels_last": True, "fused": True},
     "the default, compiled": {"precision": "bf16", "channels_last": True, "fused": True, "compile": "default"},
     "checkpoint_activations": {"checkpoint_activations": True},
+    "accumulate 4, quarter batches": {"accumulate": 4},
 }
 
 
 def epoch(pair: str, steps: int, change: dict[str, Any]) -> Callable[[], None]:
     """An epoch of a motivated run, with other options than the bare loop's."""
     base, larger, kwargs, batch_size = PAIRS[pair]
-    data = DataLoader(Batches(steps, batch_size), batch_size=None)
+    parts = change.get("accumulate", 1)
+    data = DataLoader(Batches(steps * parts, batch_size // parts), batch_size=None)
     return motivated(made((base, larger), kwargs), data, dataclasses.replace(CONFIG, **change))
 
 
@@ -56,7 +58,7 @@ def main() -> None:
             {name: seconds(runs[name]) for name in shuffled.sample([*runs], len(runs))} for _ in range(arguments.rounds)
         ]
         for name in [*runs][1:]:
-            print(f"{pair:24} {name:26} {told([one[name] / one['plain'] for one in times])}", flush=True)
+            print(f"{pair:24} {name:29} {told([one[name] / one['plain'] for one in times])}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Memory of parameters, gradients, buffers and optimizer states of a pair, over that of the larger model trained alone.
 
 Counts every storage that lives right after a motivated step's backward pass, once; activations are gone by then. Last,
-what a forward pass keeps for the backward pass with ``checkpoint_activations``, over what it keeps without.
+what a forward pass keeps for the backward pass with ``checkpoint_activations``, and with a quarter of the batch (which
+``accumulate`` allows), over what it keeps without.
 
     python benchmarks/memory.py
 """
@@ -62,7 +63,7 @@ def peak(sizes: Sequence[tuple[str, dict[str, Any]]], state: str) -> int:
     return max(found)
 
 
-def activations(checkpointed: bool) -> int:
+def activations(images: int = 16, checkpointed: bool = False) -> int:
     """Bytes that a forward pass of vit_small keeps for the backward pass, parameters aside."""
     model = create("vit_small_patch16_224", num_classes=10, **VIT)
     if checkpointed:
@@ -77,7 +78,7 @@ def activations(checkpointed: bool) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = model(torch.randn(16, 3, 32, 32)).sum()
+        loss = model(torch.randn(images, 3, 32, 32)).sum()
     loss.backward()
     return sum(kept.values())
 
@@ -89,7 +90,9 @@ def main() -> None:
         for state in ("shared", "separate"):
             pair = peak(sizes, state)
             print(f"{title}, optimizer state {state}: {pair / alone:.3f} of the larger model alone", flush=True)
-    print(f"checkpoint_activations, vit_small: {activations(True) / activations(False):.3f} of the activations kept")
+    whole = activations()
+    print(f"checkpoint_activations, vit_small: {activations(checkpointed=True) / whole:.3f} of the activations kept")
+    print(f"accumulate 4, quarter batches, vit_small: {activations(images=4) / whole:.3f} of the activations kept")
 
 
 if __name__ == "__main__":

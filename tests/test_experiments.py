@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import errno
 import json
 import math
 import multiprocessing
@@ -31,6 +32,7 @@ from seeking.cli import main
 from seeking.conditions import parse
 from seeking.experiments import recipe as recipes
 from seeking.experiments import reproduce as reproducing
+from seeking.experiments import side_by_side
 from seeking.experiments.recipe import Recipe, names, read
 from seeking.experiments.results import curve, estimate, evidence, mean_curve, mean_evidence, reach
 from seeking.experiments.rivals import Distilled, Sandwich
@@ -497,17 +499,31 @@ def test_a_search_that_fails_for_another_reason_has_found_nothing(
 ) -> None:
     arms = {"condition": {"search": {"lr": [0.01, 0.05]}}}
     made = read(tiny(tmp_path, arms=arms, reference="condition"), "by-cost", {})
-    perform = reproducing.perform
+    perform = side_by_side.perform
 
     def full(run: Any, *rest: Any) -> None:
         if run.config.lr == 0.05:
             raise torch.OutOfMemoryError("no memory is left")
         perform(run, *rest)
 
-    monkeypatch.setattr(reproducing, "perform", full)
+    monkeypatch.setattr(side_by_side, "perform", full)
     with pytest.raises(RunError, match=r"search/lr=0.05/.*: no memory is left$"):
         reproducing.reproduce(made, tmp_path / "out", range(1), 1, quietly)
     assert not (tmp_path / "out" / "search.json").exists()
+
+
+def test_a_search_that_cannot_be_written_down_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = read(tiny(tmp_path, arms={"condition": {"search": {"lr": [0.05]}}}, reference="condition"), "by-cost", {})
+    write_json = reproducing.write_json
+
+    def full(path: Path, content: Any) -> None:
+        if path.name == "search.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_json(path, content)
+
+    monkeypatch.setattr(reproducing, "write_json", full)
+    with pytest.raises(RunError, match=r"search\.json: cannot be written \(No space left on device\)"):
+        reproducing.reproduce(made, tmp_path / "out", range(1), 1, quietly)
 
 
 def test_a_search_keeps_what_an_arm_says_of_each_model(tmp_path: Path) -> None:
@@ -524,7 +540,7 @@ def test_pairs_that_have_a_model_in_common(before: dict[str, Any], tmp_path: Pat
     pairs = [["resnet8", "resnet14", {} if before else {"lr": 0.1}], ["resnet8", "resnet20"], ["resnet8", "resnet32"]]
     arms = {"ordinary": {"method": "ordinary"}}
     made = read(tiny(tmp_path, arms=arms, scales={"quick": {"pairs": pairs}}, **before), "quick", {})
-    found = reproducing.planned(made.trials(range(1), dict.fromkeys(made.pairs, 2.0)))
+    found = side_by_side.planned(made.trials(range(1), dict.fromkeys(made.pairs, 2.0)))
     assert len([run for run in found.values() if run.kind == "base"]) == (3 if before else 2)
 
 

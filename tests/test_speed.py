@@ -1,6 +1,7 @@
 """Accelerations change no more than they must."""
 
 import dataclasses
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,26 @@ def test_a_run_that_is_always_wrong_is_given_up_though_the_host_runs_ahead(tmp_p
     )
     with pytest.warns(RunWarning), pytest.raises(RunError, match="after 9 such steps in a row"):
         trainer.fit()
+
+
+def test_steps_look_for_nothing_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As accelerate's backward and its optimizers do, for packages."""
+    find, looks = importlib.util.find_spec, 0
+    seen: list[int] = []
+
+    def counted(*given: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return find(*given)
+
+    def listen(row: dict[str, Any]) -> None:
+        if row["kind"] == "step" and row["epoch"] == 0:
+            seen.append(looks)
+
+    monkeypatch.setattr(importlib.util, "find_spec", counted)
+    run(dataclasses.replace(CONFIG, condition="every:2", epochs=1), listeners=[listen])
+    assert len(seen) > 2
+    assert seen[0] == seen[-1]
 
 
 def test_reading_gives_the_numbers() -> None:
