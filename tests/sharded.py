@@ -5,6 +5,7 @@ torchrun --nproc-per-node 2 tests/sharded.py FOLDER
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -86,32 +87,111 @@ def train(pair: seeking.Pair, shared: bool) -> dict[str, Tensor]:
     return {name: (p.full_tensor() if isinstance(p, DTensor) else p).clone() for name, p in named.items()}
 
 
-def fit(output: Path, *, wide: int = 8, shared: bool = False, resume: bool = False, **options: Any) -> Trainer:
-    torch.manual_seed(0)
-    x = torch.randn(100, 6)
-    data = TensorDataset(x, x.argmax(-1) % 3)
-    state = "shared" if shared else "separate"
+class Photos(Net):
+    """Of patches of images of three channels."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__(width, depth)
+        self.stem = nn.Conv2d(3, width, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.stem(x).flatten(2).transpose(1, 2))).mean(dim=1)
+
+
+class Methods(Net):
+    """Whose block is not called itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks[0].inner(self.stem(x))[..., : self.head.in_features])
+
+
+class Ending(TensorDataset):
+    """Asks for a stop when it is read after the last step."""
+
+    over = False
+
+    def __getitem__(self, index: int) -> Any:
+        if self.over:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().__getitem__(index)
+
+
+def trainer(output: Path, *models: nn.Module, resume: bool = False, loss_fn: Any = None, **options: Any) -> Trainer:
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randn(100, *((3, 4, 4) if isinstance(models[0], Photos) else (6,)), generator=draw)
+    y = x.flatten(1).argmax(-1) % 3
     config = TrainConfig(
-        **{"epochs": 3, "optimizer": "adamw", "lr": 0.01, "schedule": "constant", "condition": "decrease:1", **options},
-        optimizer_state=state,
-        precision="no",
+        **{"epochs": 3, "schedule": "constant", "condition": "decrease:1", "lr": 0.01, "precision": "no", **options},
         shard=PROCESSES > 1,
         clip_grad=1.0,
     )
-    loaders = {"train_loader": DataLoader(data, 10, shuffle=True), "eval_loader": DataLoader(data, 30)}
-    trainer = Trainer(Net(8, 1), Net(wide, 3), **loaders, config=config, output=output, resume=resume)
-    trainer.fit()
-    return trainer
+    seen = Ending(x, y)
+
+    def listen(row: dict[str, Any]) -> None:
+        seen.over = row["kind"] == "step" and row["step"] == 9 and len(models) == 1
+
+    loaders = {"train_loader": DataLoader(TensorDataset(x, y), 10, shuffle=True), "eval_loader": DataLoader(seen, 30)}
+    return Trainer(*models, **loaders, loss_fn=loss_fn, config=config, output=output, resume=resume, listeners=[listen])
+
+
+def weights_kept(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, list[int]]:
+    """The loss, and for each weight of a block that the backward pass needs, the bytes that are kept for it."""
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        if set(tensor.shape) == {8, 16}:
+            kept.append(tensor.detach())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = F.cross_entropy(model(x), y)
+    return loss, [tensor.untyped_storage().nbytes() for tensor in kept]
+
+
+def by_halves(folder: Path) -> None:
+    kept: list[int] = []
+
+    def loss_fn(model: nn.Module, batch: list[Tensor]) -> Tensor:
+        loss, bytes_kept = weights_kept(model, *batch)
+        kept.extend(bytes_kept)
+        return loss
+
+    made = trainer(folder / "bf16", *pair_of(Photos), precision="bf16", condition="every:2", loss_fn=loss_fn)
+    kept.clear()
+    made.fit()
+    assert kept
+    assert any(kept) is (PROCESSES == 1), "weights are gathered in bf16, and let go of before the backward pass"
+
+
+def pair_of(kind: type[Net], wide: int = 8) -> list[Net]:
+    torch.manual_seed(0)
+    return [kind(8, 1), kind(wide, 3)]
 
 
 def by_the_trainer(folder: Path) -> None:
-    for shared in (False, True):
-        assert_stored_once(fit(folder / f"trainer-{shared}", shared=shared).pair)
-    if PROCESSES > 1:
-        fit(folder / "resumed", epochs=1)
-        fit(folder / "resumed", resume=True)
-        with pytest.raises(seeking.SeekingError, match="only pairs that differ in depth"):
-            fit(folder / "refused", wide=12)
+    adamw: dict[str, Any] = {"optimizer": "adamw", "optimizer_state": "shared"}
+    for name, options in (("sgd", {}), ("adamw", adamw)):
+        made = trainer(folder / name, *pair_of(Photos), **options)
+        made.fit()
+        assert_stored_once(made.pair)
+    by_halves(folder)
+    with pytest.raises(SystemExit):
+        trainer(folder / "stopped", pair_of(Photos)[1]).fit()
+    if PROCESSES == 1:
+        trainer(folder / "longer", *pair_of(Photos), epochs=4).fit()
+        return
+    trainer(folder / "resumed", *pair_of(Photos), epochs=1).fit()
+    trainer(folder / "resumed", *pair_of(Photos), resume=True).fit()
+    trainer(folder / "longer", *pair_of(Photos), epochs=4, resume=True).fit()  # What one process has begun.
+    refused = (
+        (pair_of(Net, wide=12), {}, "only pairs that differ in depth"),
+        (pair_of(Methods), {}, "cannot be sharded"),
+        (pair_of(Net), {"optimizer": "adafactor"}, "so it cannot be sharded"),
+        ([nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))], {}, "estimates statistics"),
+    )
+    for models, options, why in refused:
+        with pytest.raises(seeking.SeekingError, match=why):
+            trainer(folder / "refused", *models, **options)
 
 
 def assert_stored_once(pair: seeking.Pair) -> None:

@@ -200,6 +200,27 @@ def test_weights_tied_in_one_model_alone_are_refused_and_tied_in_both_are_kept()
     assert (pair.base.head.weight == 3.0).all()
 
 
+class Repeating(nn.Module):
+    """The same layer twice, under two names."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stem, self.body, self.head = nn.Linear(3, width), nn.Linear(width, width), nn.Linear(width, 2)
+        self.again = self.body
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.again(self.body(self.stem(x)).relu()).relu())
+
+
+@pytest.mark.parametrize("width", [4, 6])
+def test_a_module_under_two_names_is_one_module(width: int) -> None:
+    pair = Pair(Repeating(4), Repeating(width))
+    assert verify(pair.base, pair.motivated_model, pair.map, torch.randn(5, 3))
+    with pair.motivated() as model, torch.no_grad():
+        model.body.weight.fill_(3.0)
+    assert (pair.base.again.weight == 3.0).all()
+
+
 def test_many_blocks_move_by_index() -> None:
     base, motivated = SMALL_FAMILIES[1].make()
     scattered = match(base, motivated, width="even")

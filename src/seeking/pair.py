@@ -76,10 +76,10 @@ class Pair:
                     f"{name} is {'trained' if parameter.requires_grad else 'frozen'} in the base and {target} is not; "
                     "set requires_grad alike in both models"
                 )
-        self._depth = 0
+        self._depth, self._sharded = 0, False
         self._modules = [*base.modules(), *motivated.modules()]
         self._parts = self._parts_now()
-        modules = dict(base.named_modules()), dict(motivated.named_modules())
+        modules = [dict(model.named_modules(remove_duplicate=False)) for model in (base, motivated)]
         self._owned = [
             (*_owner(modules[0], name), *_owner(modules[1], entry.target), entry)
             for name, entry in self._moving.items()
@@ -121,6 +121,10 @@ class Pair:
                 self._copy(into_motivated=False)
                 if optimizers:
                     self._copy_state(*optimizers, into_motivated=False)
+            if self._sharded:  # What one model has gathered is out of date when the other has taken a step.
+                from seeking.sharding import reshard
+
+                reshard(self.base, self.motivated_model)
             # A graph of the base that is older than this step must not be used for a backward pass any more.
             torch.autograd.graph.increment_version(self._shared)
 
@@ -139,7 +143,9 @@ class Pair:
             from seeking.sharding import reshard, sharded, tie
 
             over = sharded(self.base), sharded(self.motivated_model)
-            reshard(self.base, self.motivated_model)
+            self._sharded = bool(over[0] or over[1])
+            if self._sharded:
+                reshard(self.base, self.motivated_model)
         for small, name, large, target, entry in self._owned:
             if (small, name) in over[0] or (large, target) in over[1]:
                 shards.append(tie(*over, (small, name), (large, target), entry))

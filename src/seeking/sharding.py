@@ -7,7 +7,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils import _pytree as pytree
 
@@ -19,12 +19,13 @@ Place = tuple[nn.Module, str]
 """A module and the name of a parameter of its own."""
 
 
-def shard(model: nn.Module, device: torch.device) -> None:
+def shard(model: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> None:
     """Shard a model over all processes, each block of its stages by itself. The first process's values are taken.
 
     Args:
         model: on the device.
         device: of this process.
+        dtype: what parameters are gathered as, if not as they are. Gradients are summed as float32.
 
     Raises:
         SeekingError: the model has statistics of its data, which would be other ones in each process.
@@ -35,15 +36,17 @@ def shard(model: nn.Module, device: torch.device) -> None:
                 f"{name} ({type(module).__name__}) estimates statistics, which models that are sharded cannot keep "
                 "alike in all processes; turn shard off, or take another norm"
             )
+    policy = MixedPrecisionPolicy(dtype, torch.float32 if dtype else None)
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for tensor in tensors(model).values():
         torch.distributed.broadcast(tensor.data, 0)
     for module in reversed([*model.modules()]):  # From the inside out.
         for block in (block for stage in stages(module).values() for block in stage.values()):
             container = isinstance(block, nn.ModuleList | nn.ModuleDict)
-            if not container and next(block.children(), None) and next(block.parameters(), None) is not None:
-                fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+            layers, parameters = next(block.children(), None), next(block.parameters(), None)
+            if layers is not None and parameters is not None and not container:
+                fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
 def reshard(*models: nn.Module) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
@@ -72,8 +73,13 @@ def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int) -> LRSc
     return SequentialLR(optimizer, [linear, main], milestones=[warmup])
 
 
-def check_shareable(make: MakeOptimizer) -> None:
-    """Make sure, on a layer of its own, that a weights map can carry the optimizer's state.
+def check_shareable(make: MakeOptimizer, use: str, instead: str) -> None:
+    """Make sure, on a layer of its own, that an optimizer's state can be taken apart like its parameters.
+
+    Args:
+        make: makes the optimizer.
+        use: what is to be done with the state, for the message.
+        instead: what to set where it cannot be.
 
     Raises:
         SeekingError: it holds a tensor that is neither shaped like its parameter nor a single number.
@@ -87,7 +93,7 @@ def check_shareable(make: MakeOptimizer) -> None:
             if isinstance(value, Tensor) and value.numel() > 1 and value.shape != parameter.shape:
                 raise SeekingError(
                     f"optimizer {type(trial).__name__}: its state {slot!r} is {list(value.shape)} for a parameter of "
-                    f"{list(parameter.shape)}, so it cannot be shared through the map; set optimizer_state to separate"
+                    f"{list(parameter.shape)}, so it cannot be {use}; {instead}, or take another optimizer"
                 )
 
 
@@ -99,13 +105,21 @@ def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         SeekingError: it is the state of another optimizer.
     """
     switches = [{k: v for k, v in group.items() if isinstance(v, bool)} for group in optimizer.param_groups]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     try:
-        optimizer.load_state_dict(dict(state))
+        groups = [dict(group) for group in state["param_groups"]]
+        for group, ours in zip(groups, optimizer.param_groups, strict=True):
+            # How steps are computed, not what they are: what is sharded takes no fused ones.
+            group.update({key: ours[key] for key in ("fused", "foreach") if key in ours and key in group})
+        slots = {
+            number: {slot: value for slot, value in saved.items() if not _of_shards(parameters[number], value)}
+            for number, saved in state["state"].items()
+        }
+        optimizer.load_state_dict({"state": slots, "param_groups": groups})
         for group, ours in zip(optimizer.param_groups, switches, strict=True):
             for key, value in ours.items():
                 if group[key] is not value:
                     raise ValueError(f"{key} was {group[key]!r} and is {value} now")
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for number, saved in state["state"].items():
             parameter = parameters[number]
             own = optimizer.state[parameter]
@@ -117,6 +131,11 @@ def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
                     own[slot] = value.to(own[slot].device)
     except MISFITS as error:
         raise SeekingError(f"the state of another optimizer ({type(error).__name__}: {error})") from error
+
+
+def _of_shards(parameter: Tensor, value: Any) -> bool:
+    """Whether this process is to hold a shard of a value; torch would first take all of it to the device."""
+    return isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape
 
 
 def skips_by_itself(optimizer: Optimizer) -> bool:

@@ -13,7 +13,7 @@ from torch import nn
 
 from seeking.conditions import Condition
 from seeking.errors import MISFITS, SeekingError
-from seeking.sharding import fill, whole
+from seeking.sharding import fill, reshard, whole
 from seeking.training import checkpoint
 from seeking.training.config import MAY_CHANGE
 from seeking.training.cost import Cost
@@ -34,6 +34,8 @@ SCHEDULED = ("lr", "momentum", "betas")
 def take(trainer: "Trainer") -> State:
     """The state of a run between two steps. Processes gather: to be called in all of them."""
     accelerator = trainer.accelerator
+    if trainer.config.shard:
+        reshard(*(learner.module for learner in trainer.learners.values()))
     state = {
         "options": options(trainer),
         "map": trainer.pair.map.as_dict() if trainer.pair else None,

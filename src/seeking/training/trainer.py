@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor, nn
@@ -226,7 +227,7 @@ class Trainer:
             module.to(device)
             if config.checkpoint_activations:
                 checkpoint_activations(module, name)
-        if config.channels_last:
+        if config.channels_last and not config.shard:  # FSDP2 takes contiguous parameters only.
             with torch.no_grad(), RandomState(device, *models.values(), loss_fn).preserved():
                 to_channels_last(tuple(models.values()), lambda module: self.loss_fn(module.eval(), batch))
         self.pair = None
@@ -237,22 +238,28 @@ class Trainer:
             self.pair = Pair(base, motivated, weights_map, norm=config.norm)
         self.condition = condition or (parse(config.condition, config.seed) if self.pair else Never())
 
+        trial = optimizer or (lambda module: make_optimizer(module, config, fused=False))
         if config.optimizer_state == "shared":
-            check_shareable(optimizer or (lambda module: make_optimizer(module, config, fused=False)))
+            check_shareable(trial, "shared through the map", "set optimizer_state to separate")
+        if config.shard:
+            check_shareable(trial, "sharded", "turn shard off")
         # Before accelerate patches mixed precision into the models: the proof is one of full precision. A run that is
         # resumed has passed it.
         self.cost = Cost(base_flops=0) if saved else self._prove(base, motivated, batch)
 
         self.own_schedule = schedule is not None
         if config.shard:
-            self._shard(*models.values())
+            self._shard(models, batch)
 
-        # PyTorch's kernel for momentum expects all parameters of a model to have it, or none, and leaves it undefined
-        # where the scaler skips the first step.
-        fused = config.fused and self.accelerator.scaler is None and config.optimizer_state == "separate"
+        # PyTorch's kernel for momentum expects all parameters of a model to have it, or none, leaves it undefined where
+        # the scaler skips the first step, and takes no shards.
+        apart = config.optimizer_state == "separate" and not config.shard
+        fused = config.fused and self.accelerator.scaler is None and apart
 
         def learner(name: str, module: nn.Module) -> Learner:
             made = optimizer(module) if optimizer else make_optimizer(module, config, fused)
+            if isinstance(made, AcceleratedOptimizer):  # The loop does itself what that is for.
+                made = made.optimizer
             steps = config.epochs * self.epoch_length
             scheduled = schedule(made, steps) if schedule else make_schedule(made, config, steps)
             # What is sharded needs no wrapper; for evaluation, a model gets mixed precision and none.
@@ -469,14 +476,25 @@ class Trainer:
                 )
         return Cost(base_flops=flops[0][1], motivated_flops=flops[1][1], motivated_forward_flops=flops[1][0])
 
-    def _shard(self, *models: nn.Module) -> None:
-        """Shard the models over all processes."""
+    def _shard(self, models: Mapping[str, nn.Module], batch: Any) -> None:
+        """Shard the models over all processes, and find out whether they work like that."""
         if self.accelerator.num_processes == 1:
             raise SeekingError("shard is on and there is one process; start several (torchrun), or turn it off")
         if self.accelerator.scaler is not None:
             raise SeekingError("precision is fp16, which sharded models do not take; use bf16 or no, or turn shard off")
-        for model in models:
-            shard(model, self.accelerator.device)
+        # Weights that autocast had cast would stay, all of them, until the backward pass.
+        dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else None
+        random = RandomState(self.accelerator.device, *models.values(), self.loss_fn)
+        with torch.no_grad(), random.preserved(), self.accelerator.autocast():
+            for name, model in models.items():
+                try:
+                    shard(model, self.accelerator.device, dtype)
+                    self.loss_fn(model.eval(), batch)
+                except MISFITS as error:
+                    what = f"{name} model ({type(model).__name__})"
+                    why = f"{type(error).__name__}: {error}"
+                    raise SeekingError(f"the {what} cannot be sharded ({why}); turn shard off") from error
+                reshard(model)
         if self.pair:
             with self.pair.motivated():  # A pair that cannot be sharded is refused now.
                 pass
