@@ -44,7 +44,8 @@ if given[0] in ("train", "compare"):
     if ran.exists() and "--norm" in given:
         sys.exit(0)  # One of the runs of a loop is enough.
     ran.touch()
-    given += ["--epochs", "1", "--max-train-samples", "256", "--image-size", "8", "--batch-size", "128"]
+    given += ["--epochs", "1", "--max-train-samples", "256", "--max-eval-samples", "256"]
+    given += ["--image-size", "8", "--batch-size", "128"]
     given += ["--seeds", "1"] if given[0] == "compare" else []
 if given[0] == "reproduce" and "small" in given:
     from seeking.experiments.recipe import read
@@ -52,7 +53,7 @@ if given[0] == "reproduce" and "small" in given:
     sys.exit(not read(given[1], "small", {{}}))  # Many runs; that they can be planned is enough.
 if given[0] == "reproduce":
     given += ["--data", {cifar10!r}, "--seeds", "1", "--jobs", "1"]
-    given += ["--set", "epochs=1", "max_train_samples=128", "image_size=8", "verify=false"]
+    given += ["--set", "epochs=1", "max_train_samples=128", "max_eval_samples=128", "image_size=8", "verify=false"]
 from seeking.cli import main  # Not before it is known to be needed: it takes seconds.
 
 sys.exit(main(given))
@@ -62,9 +63,9 @@ sys.exit(main(given))
 LAUNCHER = """#!{python}
 import os, sys
 
-# Two processes on this machine, whatever is asked for.
+# On this machine, whatever is asked for, and by one process where that will do.
 given = sys.argv[sys.argv.index("seeking.cli") + 1 :]
-options = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+options = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2" if "--shard" in given else "1"]
 os.execv({python!r}, [{python!r}, *options, {seeking!r}, *given])
 """
 
