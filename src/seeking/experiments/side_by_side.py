@@ -52,12 +52,13 @@ def run_all(
     """Make all runs that are not done yet, so many at a time.
 
     Returns:
-        What went wrong with those that have failed.
+        What went wrong with those that have failed, in the order in which they were planned.
 
     Raises:
         RunError: a process has died; the others are saved.
     """
-    waiting = {folder: run for folder, run in planned(trials).items() if not done(root, folder)}
+    runs = planned(trials)
+    waiting = {folder: run for folder, run in runs.items() if not done(root, folder)}
     failed: dict[str, Exception] = {}
 
     def ended(run: Run, outcome: Callable[[], None]) -> None:
@@ -102,7 +103,7 @@ def run_all(
                     f"a process has died while {', '.join(run.folder for run in under_way.values())} ran, maybe for "
                     "want of memory; the same command goes on, with --jobs 1 if need be"
                 ) from error
-    return failed
+    return {folder: failed[folder] for folder in runs if folder in failed}
 
 
 @contextlib.contextmanager
