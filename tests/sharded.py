@@ -82,6 +82,8 @@ def train(pair: seeking.Pair, shared: bool) -> dict[str, Tensor]:
         if number % 5 == 0:  # What an evaluation has gathered must not be used any more.
             with torch.no_grad(), pair.motivated() as model:
                 pair.base(x[own]), model(x[own])
+            with torch.no_grad():
+                pair.motivated_model(x[own])
     both = {"base": pair.base, "motivated": pair.motivated_model}
     named = {f"{role}.{name}": p.detach() for role, model in both.items() for name, p in model.named_parameters()}
     return {name: (p.full_tensor() if isinstance(p, DTensor) else p).clone() for name, p in named.items()}

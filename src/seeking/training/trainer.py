@@ -664,8 +664,6 @@ class Trainer:
                         recalibrated = self._recalibrate(learner)
                     if self.eval_loader is not None:
                         self.metrics[name] = self._measure(learner)
-                    if self.config.shard:
-                        reshard(learner.module)
         better = [
             name for name, found in self.metrics.items() if name not in self.best or _better(found, self.best[name])
         ]
