@@ -62,12 +62,12 @@ def plain_write(path: Path, content: bytes) -> None:
 def slow_downs(trainer: Trainer, rounds: int) -> Iterator[float]:
     """Ratios of the times of as many steps with one save in their midst and without, in turns."""
     length = trainer.epoch_length
-    saver, folder = trainer.saver, trainer.folder
+    saver, folder = trainer.saver, trainer.saver.folder
 
     def steps(saving: bool) -> None:
-        trainer.saver, trainer.folder = (saver, folder) if saving else (None, None)
+        trainer.saver, trainer.saver.folder = (saver, folder) if saving else (None, None)
         # Due early, so that the writing, too, falls into these steps.
-        trainer.place, trainer.step = 0, (trainer.step // length + 2) * length - length // 8
+        trainer.progress.step_in_epoch, trainer.progress.step = 0, (trainer.progress.step // length + 2) * length - length // 8
         if saver:
             saver.saved_step = trainer.step
         trainer.train_epoch()
@@ -79,7 +79,7 @@ def slow_downs(trainer: Trainer, rounds: int) -> Iterator[float]:
         first = seconds(lambda: steps(saving=number % 2 == 0))  # noqa: B023
         second = seconds(lambda: steps(saving=number % 2 == 1))  # noqa: B023
         yield first / second if number % 2 == 0 else second / first
-    trainer.saver, trainer.folder = saver, folder
+    trainer.saver, trainer.saver.folder = saver, folder
 
 
 def main() -> None:
@@ -93,8 +93,8 @@ def main() -> None:
         output = Path(folder) / "run"
         trainer = made(arguments, output)
         trainer._begin()
-        assert trainer.saver and trainer.folder
-        saver, batch = trainer.saver, trainer.train_loader.dataset[0]
+        assert trainer.saver and trainer.saver.folder
+        saver, batch = trainer.saver, trainer.loaders.train.dataset[0]
         slow = list(slow_downs(trainer, arguments.rounds))
         print(f"{arguments.steps} steps with a save / without                    {told(slow)}")
         spread = [1 + (ratio - 1) * arguments.steps / 100 for ratio in slow]
@@ -104,8 +104,8 @@ def main() -> None:
         )
         still, written = [], []
         for _ in range(5):
-            trainer.step += 1
-            trainer.epoch, trainer.place = divmod(trainer.step, trainer.epoch_length)
+            trainer.progress.step += 1
+            trainer.progress.epoch, trainer.progress.step_in_epoch = divmod(trainer.progress.step, trainer.epoch_length)
             still.append(seconds(trainer._save))
             written.append(seconds(saver.wait))
         newest = max((output / "checkpoints").glob("step-*"))

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from seeking.training.speed import checkpoint_activations
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from seeking.models import create
 from seeking.training import TrainConfig, Trainer
-from seeking.training.speed import checkpoint_activations
 
 VIT = {"img_size": 32, "patch_size": 8}
 PAIRS: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] = {

@@ -55,18 +55,18 @@ def row(title: str, arguments: argparse.Namespace) -> str:
     derived = min(seconds(lambda: match(base, larger)) for _ in range(3))
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(base, larger, train_loader=data, config=CONFIG, output=Path(folder) / "run")
-        saver, run_folder = trainer.saver, trainer.folder
-        trainer.saver = trainer.folder = None
+        saver, run_folder = trainer.saver, trainer.saver.folder
+        trainer.saver = trainer.saver.folder = None
         learners, pair = trainer.learners, trainer.pair
         assert pair
 
         def ours() -> None:
-            trainer.place = 0
+            trainer.progress.step_in_epoch = 0
             trainer.train_epoch()
 
         theirs = bare(
             [one.model for one in learners.values()],
-            trainer.train_loader,
+            trainer.loaders.train,
             [one.optimizer for one in learners.values()],
         )
         ratios = sorted(rounds(ours, theirs, arguments.rounds))
@@ -77,7 +77,7 @@ def row(title: str, arguments: argparse.Namespace) -> str:
                 pass
 
         synced = statistics.median(seconds(sync) for _ in range(5))
-        trainer.saver, trainer.folder = saver, run_folder
+        trainer.saver, trainer.saver.folder = saver, run_folder
         if run_folder:
             trainer._begin()
         still = seconds(trainer._save)

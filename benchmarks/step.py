@@ -77,7 +77,7 @@ def motivated(
     trainer = Trainer(models[0], models[1], train_loader=batches, config=config)
 
     def epoch() -> None:
-        trainer.place = 0
+        trainer.progress.step_in_epoch = 0
         trainer.train_epoch()
 
     return epoch

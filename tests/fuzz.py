@@ -35,13 +35,13 @@ from test_trainer import CONFIG, batches, two_models
 from torch import Tensor
 
 from seeking import RunError, SeekingError, Trainer, WeightsMap, conditions
+from seeking.checkpointing import serialize, snapshot
+from seeking.checkpointing.metrics_log import read_rows
 from seeking.experiments.run import read_overrides
 from seeking.files import read_json, read_yaml
 from seeking.matching import match
 from seeking.report import folder as report
-from seeking.training import checkpoint, state
-from seeking.training.folder import read_rows
-from seeking.training.random_state import RandomState
+from seeking.training.rng import RandomState
 
 SECONDS = 2.0
 """Of computing for one input."""
@@ -423,7 +423,7 @@ class Runs(Target):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.run = folder / "run"
-        checkpoint.write(self.run / "checkpoints", 3, STATE, TENSORS)
+        snapshot.write(self.run / "checkpoints", 3, STATE, TENSORS)
         self.valid = {
             "config.json": json.dumps({"epochs": 2, "lr": 0.05, "condition": "decrease:2", "output": None}).encode(),
             "metrics.jsonl": b"".join(json.dumps(row).encode() + b"\n" for row in ROWS),
@@ -452,7 +452,7 @@ class Runs(Target):
 class Checkpoints(Target):
     """Checkpoints to which something has happened are as they were written, or refused."""
 
-    names = ("manifest.json", *checkpoint.FILES)
+    names = ("manifest.json", *snapshot.FILES)
     known = (
         {},
         *({name: kind} for name in names for kind in NO_FILES),
@@ -463,7 +463,7 @@ class Checkpoints(Target):
         super().__init__(folder)
         self.files = []
         for number in (3, 4):
-            checkpoint.write(folder, number, {**STATE, "step": number}, {**TENSORS, "e": torch.tensor(number)})
+            snapshot.write(folder, number, {**STATE, "step": number}, {**TENSORS, "e": torch.tensor(number)})
             self.place = folder / f"step-{number:08d}"
             self.files.append({name: (self.place / name).read_bytes() for name in self.names})
         self.valid = self.files[-1]
@@ -485,7 +485,7 @@ class Checkpoints(Target):
     def check(self, given: Files) -> None:
         put(self.place, given, self.valid.__getitem__)
         try:
-            content, tensors = checkpoint.read(self.place)
+            content, tensors = snapshot.read(self.place)
         finally:
             put(self.place, {name: self.valid[name] for name in given}, self.valid.__getitem__)
         assert content == {**STATE, "step": 4}
@@ -554,10 +554,10 @@ class Strangers(Target):
         return content, tensors_of(changed(header, draw) if draw.random() < 0.5 else header, bytes(start))
 
     def check(self, given: tuple[bytes, bytes]) -> None:
-        for name, content in zip(checkpoint.FILES, given, strict=True):
+        for name, content in zip(snapshot.FILES, given, strict=True):
             (self.place / name).write_bytes(content)
-        (self.place / "manifest.json").write_text(checkpoint._manifest(3, self.place))
-        state.unpack(*checkpoint.read(self.place))
+        (self.place / "manifest.json").write_text(snapshot._manifest(3, self.place))
+        serialize.unpack(*snapshot.read(self.place))
 
 
 def equal(one: Any, other: Any, pairs: dict[int, Tensor] | None = None) -> bool:
@@ -608,7 +608,7 @@ class States(Target):
         [c := torch.tensor([1 + 2j]), c.conj()],
         [c, c.conj().imag],
     )
-    dtypes = sorted(state.DTYPES)
+    dtypes = sorted(serialize.DTYPES)
     # fmt: off
     keys = (
         "a", "b", "a/b", "/a", "", "/", "$tensor", "$x", "0", 0, 1, -1, (0, "a"), ((), 1), ("a", "b"), "é", "\ud800",
@@ -621,7 +621,7 @@ class States(Target):
         return self.grown(draw, draw.randint(1, 4), [self.tensor(draw) for _ in range(2)])
 
     def tensor(self, draw: Random) -> Tensor:
-        dtype = state.DTYPES[draw.choice(self.dtypes)]
+        dtype = serialize.DTYPES[draw.choice(self.dtypes)]
         shape = draw.choice(((), (0,), (1,), (3,), (2, 3), (2, 0, 4)))
         bits = torch.frombuffer(bytearray(draw.randbytes(512)), dtype=torch.uint8)
         try:
@@ -644,7 +644,7 @@ class States(Target):
             array[...] = draw.randint(0, 99)
             return array[:: draw.choice((1, 1, 1, 2, -1))] if array.ndim else array
         if kind == 5:
-            return state.DTYPES[draw.choice(self.dtypes)]
+            return serialize.DTYPES[draw.choice(self.dtypes)]
         items = [self.grown(draw, depth - 1, shared) for _ in range(draw.randint(0, 4))]
         if kind == 6:
             return items
@@ -654,8 +654,8 @@ class States(Target):
         return Counter(pairs) if kind == 8 and draw.random() < 0.3 else pairs
 
     def check(self, given: Any) -> None:
-        content, tensors = state.pack(given)
-        assert equal(state.unpack(json.loads(json.dumps(content, allow_nan=False)), tensors), given)
+        content, tensors = serialize.pack(given)
+        assert equal(serialize.unpack(json.loads(json.dumps(content, allow_nan=False)), tensors), given)
 
 
 class Generators(Target):
@@ -671,7 +671,7 @@ class Generators(Target):
             python=random.Random(1),
         )
         self.random = RandomState(torch.device("cpu"), self.owner)
-        self.valid = json.loads(json.dumps(self.random.capture()))
+        self.valid = json.loads(json.dumps(self.random.state_dict()))
 
     @property
     def known(self) -> list[Json]:  # type: ignore[override]
@@ -700,7 +700,7 @@ class Generators(Target):
 
     def check(self, given: Json) -> None:
         try:
-            self.random.restore(given)
+            self.random.load_state_dict(given)
             # NumPy reads whatever memory such a position points at.
             for place in (np.random.get_state(legacy=False), self.owner.old.get_state(legacy=False)):
                 assert 0 <= place["state"]["pos"] <= 624, "NumPy would read beyond its state"
@@ -712,7 +712,7 @@ class Generators(Target):
             torch.rand(1)
             torch.rand(1, generator=self.owner.torch)
         finally:
-            self.random.restore(self.valid)
+            self.random.load_state_dict(self.valid)
 
 
 class Resumed(Target):
@@ -730,10 +730,10 @@ class Resumed(Target):
             trainer = self.trainer(self.valid, 8, save_every="1")
             trainer.fit()
         trainer.saver.wait()
-        for path in checkpoint.found(self.valid / "checkpoints")[1:]:
+        for path in snapshot.list_checkpoints(self.valid / "checkpoints")[1:]:
             shutil.rmtree(path)
-        (self.place,) = checkpoint.found(self.valid / "checkpoints")
-        self.tree, _ = checkpoint.read(self.place)
+        (self.place,) = snapshot.list_checkpoints(self.valid / "checkpoints")
+        self.tree, _ = snapshot.read(self.place)
 
     def trainer(self, output: Path, ends: int = -1, **options: Any) -> Trainer:
         def listen(row: dict[str, Any]) -> None:
@@ -758,7 +758,7 @@ class Resumed(Target):
         shutil.copytree(self.valid, output, dirs_exist_ok=True)
         place = output / "checkpoints" / self.place.name
         (place / "state.json").write_text(json.dumps(given))
-        (place / "manifest.json").write_text(checkpoint._manifest(int(place.name[5:]), place))
+        (place / "manifest.json").write_text(snapshot._manifest(int(place.name[5:]), place))
         try:
             trainer = self.trainer(output)
             with contextlib.suppress(Ended):

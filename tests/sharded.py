@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import seeking
 from seeking import TrainConfig, Trainer
-from seeking.sharding import sharded
+from seeking.distributed.sharding import sharded_parameters as sharded
 
 RANK, PROCESSES = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 

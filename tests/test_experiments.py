@@ -25,17 +25,21 @@ from safetensors.torch import load_file
 from scipy import stats
 from test_data import image_folder
 from test_trainer import batches, two_models
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from seeking import RunError, SeekingError, TrainConfig, Trainer
+from seeking.algorithms import distillation, sandwich
 from seeking.cli import main
 from seeking.conditions import parse
+from seeking.experiments import parallel
 from seeking.experiments import recipe as recipes
 from seeking.experiments import reproduce as reproducing
-from seeking.experiments import side_by_side
+from seeking.experiments.methods import methods
 from seeking.experiments.recipe import Recipe, names, read
 from seeking.experiments.results import curve, estimate, evidence, mean_curve, mean_evidence, reach
-from seeking.experiments.rivals import Distilled, Sandwich
+from seeking.training import count_flops
+from seeking.training.objective import Classification
 from seeking.weights_map import tensors
 
 PLAIN = TrainConfig(epochs=1, lr=0.05, precision="no", channels_last=False, fused=False)
@@ -85,15 +89,29 @@ def untimed(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
 
 
+IMAGES = torch.zeros(8, 3, 8, 8)
+
+
+def summed(model: nn.Module, images: Tensor) -> Tensor:
+    return model(images).sum()
+
+
 def test_distillation_without_weight_is_ordinary_training() -> None:
     ordinary = Trainer(two_models()[0], **batches(), config=PLAIN)
-    ordinary.fit()
+    expected = ordinary.fit()
     teacher = two_models(seed=5)[1]
-    distilled = Distilled(two_models()[0], **batches(), config=PLAIN, teacher=teacher, weight=0.0)
-    distilled.fit()
+    distilled = Trainer(
+        two_models()[0],
+        **batches(),
+        config=PLAIN,
+        algorithm=distillation(teacher),
+        objective=Classification(teacher_weight=0.0),
+    )
+    result = distilled.fit()
     for ours, theirs in zip(*(one.learners["base"].module.parameters() for one in (ordinary, distilled)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
-    assert distilled.cost.base_flops > ordinary.cost.base_flops  # The teacher's forward passes count.
+    teacher_forward = (result.cost.total - expected.cost.total) / result.cost.samples
+    assert teacher_forward == pytest.approx(count_flops(teacher.requires_grad_(), summed, IMAGES)[0] / len(IMAGES))
 
 
 def test_distillation_pulls_towards_the_teacher() -> None:
@@ -101,13 +119,12 @@ def test_distillation_pulls_towards_the_teacher() -> None:
     images = next(iter(batches()["eval_loader"]))[0]
     apart = []
     for weight in (0.0, 1.0):
-        student = Distilled(
+        student = Trainer(
             two_models()[0],
             **batches(),
             config=dataclasses.replace(PLAIN, epochs=6),
-            teacher=teacher,
-            weight=weight,
-            temperature=1.0,
+            algorithm=distillation(teacher),
+            objective=Classification(teacher_weight=weight, temperature=1.0),
         )
         student.fit()
         with torch.no_grad():
@@ -117,7 +134,7 @@ def test_distillation_pulls_towards_the_teacher() -> None:
 
 
 def test_sandwich_is_one_step_on_the_sum_of_both_losses() -> None:
-    trainer = Sandwich(*two_models(), **batches(), config=PLAIN)
+    trainer = Trainer(*two_models(), **batches(), config=PLAIN, algorithm=sandwich)
     assert trainer.pair
     base, motivated = two_models()
     with torch.no_grad():
@@ -129,20 +146,19 @@ def test_sandwich_is_one_step_on_the_sum_of_both_losses() -> None:
         {"params": [p for p in motivated.parameters() if p.ndim >= 2], "weight_decay": PLAIN.weight_decay},
     ]
     optimizer = torch.optim.SGD(decayed, lr=PLAIN.lr, momentum=0.9, nesterov=True)
-    (x, y), *_ = trainer._batches().__next__()
+    x, y = next(iter(batches()["train_loader"]))
     base.train()
     logits = motivated.train()(x)
     smaller = functional_call(base, trainer.pair.map.extract(dict(motivated.named_parameters())), (x,))
     (F.cross_entropy(logits, y) + F.cross_entropy(smaller, logits.detach().softmax(-1))).backward()
     optimizer.step()
-    with trainer.pair.motivated():
-        trainer._train_step(trainer.learners["motivated"], [(x, y)], trainer._both)
+    sandwich([(x, y)], trainer.run)
     for ours, theirs in zip(trainer.pair.motivated_model.parameters(), motivated.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_after_a_sandwich_run_the_base_is_the_larger_models_part() -> None:
-    trainer = Sandwich(*two_models(), **batches(), config=PLAIN)
+    trainer = Trainer(*two_models(), **batches(), config=PLAIN, algorithm=sandwich)
     result = trainer.fit()
     assert trainer.pair
     inside = trainer.pair.map.extract(dict(trainer.pair.motivated_model.named_parameters()))
@@ -152,15 +168,16 @@ def test_after_a_sandwich_run_the_base_is_the_larger_models_part() -> None:
 
 
 @given(
-    st.sampled_from(sorted(recipes.get_args(recipes.Method))),
+    st.sampled_from(sorted(methods())),
     st.floats(1.2, 4.0),
     st.floats(10, 60),
     st.floats(0.2, 0.8),
 )
 @settings(max_examples=40, deadline=None)
 def test_every_method_spends_the_budget(method: str, ratio: float, budget: float, share: float) -> None:
+    knobs = {"share": share} if "share" in methods()[method].knobs else {}
     made = Recipe(
-        "x", "x", "x", None, (("resnet8", "resnet14"),), {}, {}, {"arm": {"method": method, "share": share}},
+        "x", "x", "x", None, (("resnet8", "resnet14"),), {}, {}, {"arm": {"method": method, **knobs}},
         "arm", 1, (), {}, {}, None,
     )  # fmt: skip
     trial = made.trial("arm", ("resnet8", "resnet14"), budget, 0, ratio)
@@ -173,8 +190,8 @@ def test_every_method_spends_the_budget(method: str, ratio: float, budget: float
         "grown": 1,
         "distilled": 1 / ratio + 1 / 3,
     }
-    spent = sum(run.config.epochs * flops[run.kind] for run in trial.runs)
-    assert spent == pytest.approx(budget, abs=0.501 * max(flops[run.kind] for run in trial.runs))
+    spent = sum(run.config.epochs * flops[run.stage.name] for run in trial.runs)
+    assert spent == pytest.approx(budget, abs=0.501 * max(flops[run.stage.name] for run in trial.runs))
     for number, run in enumerate(trial.runs):
         assert run.after is None or run.after in [one.folder for one in trial.runs[:number]]
 
@@ -218,7 +235,7 @@ def test_a_recipe_gives_tables_and_figures_goes_on_and_takes_more_seeds(tmp_path
     assert gains["values"] == [by_arm["condition", s]["base"] - by_arm["ordinary", s]["base"] for s in (0, 1)]
 
 
-def test_side_by_side_gives_the_same_figures(tmp_path: Path, one_thread: None) -> None:
+def test_parallel_gives_the_same_figures(tmp_path: Path, one_thread: None) -> None:
     arms = {name: TINY["arms"][name] for name in ("ordinary", "growth")}
     made = read(tiny(tmp_path, arms=arms), "quick", {})
     for jobs in (1, 2):
@@ -368,7 +385,7 @@ def test_bad_input(
             {"search": {"lr": [0.1]}, "arms": {"ordinary": {"method": "ordinary", "each": {"base": {"lr": 0.2}}}}},
             "ordinary: lr is both given by each and searched",
         ),
-        ({"pretraining": {"epochs": 1}}, "growth and distillation do not go with pretraining"),
+        ({"pretraining": {"epochs": 1}}, "growth does not go with pretraining"),
     ],
 )
 def test_a_file_that_is_no_recipe(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -499,14 +516,14 @@ def test_a_search_that_fails_for_another_reason_has_found_nothing(
 ) -> None:
     arms = {"condition": {"search": {"lr": [0.01, 0.05]}}}
     made = read(tiny(tmp_path, arms=arms, reference="condition"), "by-cost", {})
-    perform = side_by_side.perform
+    perform = parallel.perform
 
     def full(run: Any, *rest: Any) -> None:
         if run.config.lr == 0.05:
             raise torch.OutOfMemoryError("no memory is left")
         perform(run, *rest)
 
-    monkeypatch.setattr(side_by_side, "perform", full)
+    monkeypatch.setattr(parallel, "perform", full)
     with pytest.raises(RunError, match=r"search/lr=0.05/.*: no memory is left$"):
         reproducing.reproduce(made, tmp_path / "out", range(1), 1, quietly)
     assert not (tmp_path / "out" / "search.json").exists()
@@ -540,8 +557,8 @@ def test_pairs_that_have_a_model_in_common(before: dict[str, Any], tmp_path: Pat
     pairs = [["resnet8", "resnet14", {} if before else {"lr": 0.1}], ["resnet8", "resnet20"], ["resnet8", "resnet32"]]
     arms = {"ordinary": {"method": "ordinary"}}
     made = read(tiny(tmp_path, arms=arms, scales={"quick": {"pairs": pairs}}, **before), "quick", {})
-    found = side_by_side.planned(made.trials(range(1), dict.fromkeys(made.pairs, 2.0)))
-    assert len([run for run in found.values() if run.kind == "base"]) == (3 if before else 2)
+    found = parallel.planned(made.trials(range(1), dict.fromkeys(made.pairs, 2.0)))
+    assert len([run for run in found.values() if run.stage.name == "base"]) == (3 if before else 2)
 
 
 def test_runs_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:

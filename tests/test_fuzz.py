@@ -12,8 +12,8 @@ import torch
 from fuzz import TARGETS, Offence, Target
 
 from seeking import WeightsMap, conditions
-from seeking.training import checkpoint, run_state, state
-from seeking.training.random_state import RandomState
+from seeking.checkpointing import saver, serialize, snapshot
+from seeking.training.rng import RandomState
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -98,14 +98,14 @@ def test_what_goes_wrong_is_noticed(kind: type[Target], message: str, monkeypatc
 SABOTAGE: dict[str, tuple[object, str, Callable[..., Any]]] = {
     "conditions": (conditions.Every, "__str__", lambda self: "every:1 & never"),
     "maps": (WeightsMap, "as_dict", lambda self: {"entries": {}, "motivated": {}, "buffers": []}),
-    "options": (fuzz, "read_json", lambda path, most: json.loads(path.read_text())),
+    "options": (fuzz, "read_json", lambda path, max_bytes: json.loads(path.read_text())),
     "metrics": (fuzz, "read_rows", lambda path: map(json.loads, path.open())),
-    "runs": (checkpoint, "found", lambda path: 1 / 0),
-    "checkpoints": (checkpoint, "_manifest", lambda step, folder: (folder / "manifest.json").read_text()),
-    "strangers": (state, "_unpacked", lambda value, tensors: [][0]),
-    "states": (state, "_unpacked", lambda value, tensors: value),
-    "generators": (RandomState, "restore", lambda self, given: torch.set_rng_state(given["torch"])),
-    "resumed": (run_state, "give_back", lambda trainer, saved: saved["missing"]),
+    "runs": (snapshot, "list_checkpoints", lambda path: 1 / 0),
+    "checkpoints": (snapshot, "_manifest", lambda step, folder: (folder / "manifest.json").read_text()),
+    "strangers": (serialize, "_unpacked", lambda value, tensors: [][0]),
+    "states": (serialize, "_unpacked", lambda value, tensors: value),
+    "generators": (RandomState, "load_state_dict", lambda self, given: torch.set_rng_state(given["torch"])),
+    "resumed": (saver, "restore_state", lambda parts, state: state["missing"]),
 }
 
 

@@ -14,9 +14,9 @@ from accelerate import Accelerator
 from test_trainer import CONFIG, batches, steps, two_models
 from torch import Tensor, nn
 
-from seeking import Every, RunError, SeekingError, Trainer
+from seeking import Every, RunError, SeekingError, Signals, Trainer
 from seeking.errors import RunWarning
-from seeking.training.trainer import MOST_FAILURES
+from seeking.training.nonfinite import MAX_FAILURES
 from seeking.weights_map import tensors
 
 
@@ -40,7 +40,7 @@ class Poisoned:
 
     def __call__(self, model: nn.Module, batch: Any) -> Tensor:
         x, y = batch
-        wrong = self.trainer is not None and model.training and self.trainer.step in self.at
+        wrong = self.trainer is not None and model.training and self.trainer.progress.step in self.at
         wrong = wrong and model is self.trainer.learners[self.model].module
         if wrong and self.what == "activations":  # These get into the statistics of batch normalisation.
             x = x.clone()
@@ -105,8 +105,8 @@ def test_a_skipped_step_is_a_step_not_taken() -> None:
     """The run equals one whose condition does not hold there."""
 
     class EveryButOne(Every):
-        def at(self, batch: int, **signals: float) -> bool:
-            return batch != 7 and super().at(batch, **signals)
+        def decide_at(self, batch: int, signals: Signals) -> bool:
+            return batch != 7 and super().decide_at(batch, signals)
 
     skipping = poisoned("activations", "motivated", (7,), changes={"on_nonfinite": "skip"})
     with pytest.warns(RunWarning):
@@ -142,7 +142,7 @@ def test_a_run_that_is_always_wrong_is_given_up(tmp_path: Path) -> None:
         trainer = poisoned("loss", "base", tuple(range(6, 99)), output=tmp_path / on, changes=changes)
         with (
             pytest.warns(RunWarning),
-            pytest.raises(RunError, match=rf"at step {5 + MOST_FAILURES} .*after {MOST_FAILURES - 1} such"),
+            pytest.raises(RunError, match=rf"at step {5 + MAX_FAILURES} .*after {MAX_FAILURES - 1} such"),
         ):
             trainer.fit()
     # One good step in between, so that it is never wrong many times in a row.

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from seeking.checkpointing import snapshot
 from seeking.cli import main
-from seeking.training import checkpoint
 
 OPTIONS = shlex.split("""
     --base vit_tiny_patch16_224 --motivated vit_small_patch16_224 --model-kwargs img_size=8 patch_size=4 depth=2
@@ -95,7 +95,7 @@ def close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], run: s
 
 def newest(run: Path) -> dict[str, torch.Tensor]:
     """All tensors of a run's newest checkpoint: weights and what the optimizers remember."""
-    return load_file(checkpoint.found(run / "checkpoints")[0] / "tensors.safetensors")
+    return load_file(snapshot.list_checkpoints(run / "checkpoints")[0] / "tensors.safetensors")
 
 
 def test_two_processes_take_the_steps_and_decisions_of_one_and_go_on_from_its_checkpoint(tmp_path: Path) -> None:
@@ -134,5 +134,5 @@ def test_a_job_that_is_asked_to_stop_saves_in_all_processes(tmp_path: Path) -> N
     job.terminate()
     assert job.wait(timeout=60) != 0
     steps = metrics.read_text().count('"kind": "step"')
-    assert checkpoint.found(output / "checkpoints")[0].name == f"step-{steps:08d}"
+    assert snapshot.list_checkpoints(output / "checkpoints")[0].name == f"step-{steps:08d}"
     assert alone(output, "--resume", "--epochs", "3")[-1]["epoch"] == 3

@@ -27,9 +27,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import seeking
 from seeking import RunError, SeekingError, TrainConfig, Trainer
+from seeking.checkpointing import snapshot, writer
+from seeking.checkpointing.weights import read_metadata, write_tensors
 from seeking.errors import RunWarning
-from seeking.training import Result, RunFolder, checkpoint, saving
-from seeking.weights_files import read_about, write_tensors
+from seeking.training import Result, RunFolder, evaluation
 from seeking.weights_map import tensors
 
 EVERY_STEP = dataclasses.replace(CONFIG, save_every="1")
@@ -117,7 +118,7 @@ def test_a_run_that_is_resumed_to_end_earlier_is_evaluated_where_it_ends(tmp_pat
     assert three.metrics.keys() == {"base", "motivated"}
     for name, found in three.metrics.items():
         assert three.best[name]["accuracy"] >= found["accuracy"]
-        assert read_about(tmp_path / "run" / f"{name}.best.safetensors")["epoch"] == three.best[name]["epoch"]
+        assert read_metadata(tmp_path / "run" / f"{name}.best.safetensors")["epoch"] == three.best[name]["epoch"]
     again = make(output=tmp_path / "run", config=shorter, resume=True).fit()
     assert (again.metrics, again.history, again.best) == (three.metrics, three.history, three.best)
 
@@ -359,15 +360,15 @@ def test_best_weights_that_cannot_be_written_are_later(tmp_path: Path, monkeypat
             raise RunError(f"{path}: cannot be written (No space left on device)")
         write_tensors(content, path, about)
 
-    monkeypatch.setattr(saving, "write_tensors", failing)
+    monkeypatch.setattr(writer, "write_tensors", failing)
     trainer = make(output=tmp_path / "run", config=dataclasses.replace(EVERY_STEP, epochs=4))
-    measure = trainer._measure
-    monkeypatch.setattr(trainer, "_measure", lambda learner: {**measure(learner), "accuracy": next(accuracies)})
+    measure = evaluation.measure
+    monkeypatch.setattr(evaluation, "measure", lambda *given: {**measure(*given), "accuracy": next(accuracies)})
     with pytest.warns(RunWarning, match="No space left"):
         result = trainer.fit()
     assert {name: best["epoch"] for name, best in result.best.items()} == {"base": 2, "motivated": 2}
     for name, best in result.best.items():
-        assert read_about(tmp_path / "run" / f"{name}.best.safetensors") == best
+        assert read_metadata(tmp_path / "run" / f"{name}.best.safetensors") == best
 
 
 def test_a_pipe_in_a_files_place_is_no_file(tmp_path: Path) -> None:
@@ -380,10 +381,10 @@ def test_a_pipe_in_a_files_place_is_no_file(tmp_path: Path) -> None:
 
 
 def test_a_state_too_large_to_be_read_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "MOST_STATE", 1000)
+    monkeypatch.setattr(snapshot, "MAX_STATE_BYTES", 1000)
     with pytest.raises(RunError, match="remembers too much"):
         make(output=tmp_path / "run", config=CONFIG).fit()
-    assert not checkpoint.found(tmp_path / "run" / "checkpoints")
+    assert not snapshot.list_checkpoints(tmp_path / "run" / "checkpoints")
 
 
 def test_a_system_that_knows_no_priorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,7 +393,7 @@ def test_a_system_that_knows_no_priorities(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("os.setpriority", refuse)
     make(output=tmp_path / "run", config=CONFIG).fit()
-    assert checkpoint.found(tmp_path / "run" / "checkpoints")
+    assert snapshot.list_checkpoints(tmp_path / "run" / "checkpoints")
 
 
 def test_keys_that_hooks_add_to_a_models_state(tmp_path: Path) -> None:
@@ -407,7 +408,7 @@ def test_keys_that_hooks_add_to_a_models_state(tmp_path: Path) -> None:
 
 def test_a_second_sigterm_waits_for_what_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Schedulers and launchers each pass one on."""
-    write = checkpoint.write
+    write = snapshot.write
 
     def slowly(folder: Path, step: int, *rest: Any) -> None:
         if step:
@@ -419,10 +420,10 @@ def test_a_second_sigterm_waits_for_what_is_being_written(tmp_path: Path, monkey
         if row["kind"] == "step" and row["step"] == 3:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(checkpoint, "write", slowly)
+    monkeypatch.setattr(snapshot, "write", slowly)
     with pytest.raises(SystemExit):
         make(output=tmp_path / "run", config=CONFIG, listeners=[listen]).fit()
-    assert checkpoint.found(tmp_path / "run" / "checkpoints")[0].name == "step-00000004"
+    assert snapshot.list_checkpoints(tmp_path / "run" / "checkpoints")[0].name == "step-00000004"
 
 
 def test_saving_changes_nothing(tmp_path: Path) -> None:
@@ -465,7 +466,7 @@ def test_a_stop_during_evaluation_evaluates_again(workers: int, tmp_path: Path) 
     with pytest.raises(SystemExit) as stopped:
         interrupting(output=outputs[1], config=config).fit()
     assert stopped.value.code == 75
-    assert checkpoint.found(outputs[1] / "checkpoints")[0].name == "step-00000006"
+    assert snapshot.list_checkpoints(outputs[1] / "checkpoints")[0].name == "step-00000006"
     parts = whole_run(interrupting, outputs[1], config, resume=True)
     same(whole_run(interrupting, outputs[0], config), parts, outputs)
 
@@ -478,7 +479,7 @@ def test_a_second_interrupt_leaves_at_once(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         make(output=tmp_path / "run", config=CONFIG, listeners=[twice]).fit()
-    assert [path.name for path in checkpoint.found(tmp_path / "run" / "checkpoints")] == ["step-00000000"]
+    assert [path.name for path in snapshot.list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000000"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert make(output=tmp_path / "run", config=CONFIG, resume=True).fit().cost.batches == 12
 
@@ -493,7 +494,7 @@ def test_a_run_that_dies_loses_the_steps_since_the_checkpoint(tmp_path: Path) ->
         make(output=outputs[1], config=CONFIG, listeners=[die]).fit()
     assert len(list(seeking.training.folder.read_rows(outputs[1] / "metrics.jsonl"))) == 12
     trainer = make(output=outputs[1], config=CONFIG, resume=True)
-    assert trainer.step == 6
+    assert trainer.progress.step == 6
     same(whole_run(make, outputs[0], CONFIG), (trainer, trainer.fit()), outputs)
 
 
@@ -578,13 +579,13 @@ def test_the_newest_are_kept_and_the_last_good_one_is_never_deleted_first(tmp_pa
     present: list[list[str]] = []
 
     def look(row: dict[str, Any]) -> None:
-        present.append([path.name for path in checkpoint.found(tmp_path / "run" / "checkpoints")])
+        present.append([path.name for path in snapshot.list_checkpoints(tmp_path / "run" / "checkpoints")])
 
     config = dataclasses.replace(EVERY_STEP, keep_checkpoints=3, epochs=4)
     make(output=tmp_path / "run", config=config, listeners=[look]).fit()
     first = next(number for number, names in enumerate(present) if names)
     assert all(1 <= len(names) <= 4 for names in present[first:])
-    kept = checkpoint.found(tmp_path / "run" / "checkpoints")
+    kept = snapshot.list_checkpoints(tmp_path / "run" / "checkpoints")
     assert len(kept) == 3
     assert kept[0].name == "step-00000024"
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
@@ -594,14 +595,14 @@ def test_a_broken_checkpoint_is_set_aside_and_the_one_before_taken(tmp_path: Pat
     outputs = tmp_path / "whole", tmp_path / "parts"
     whole = whole_run(make, outputs[0], CONFIG)
     make(output=outputs[1], config=CONFIG).fit()
-    newest = checkpoint.found(outputs[1] / "checkpoints")[0] / "tensors.safetensors"
+    newest = snapshot.list_checkpoints(outputs[1] / "checkpoints")[0] / "tensors.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
     with pytest.warns(RunWarning, match=r"step-00000012: damaged.*set aside, and the one before is taken"):
         trainer = make(output=outputs[1], config=CONFIG, resume=True)
-    assert trainer.step == 6
+    assert trainer.progress.step == 6
     same(whole, (trainer, trainer.fit()), outputs)
     assert (outputs[1] / "checkpoints" / "damaged-step-00000012").is_dir()
-    for path in checkpoint.found(outputs[1] / "checkpoints"):
+    for path in snapshot.list_checkpoints(outputs[1] / "checkpoints"):
         (path / "manifest.json").unlink()
     with pytest.warns(RunWarning), pytest.raises(SeekingError, match="none of 2 checkpoints is whole"):
         make(output=outputs[1], config=CONFIG, resume=True)
@@ -666,7 +667,7 @@ def test_an_error_in_a_users_code_waits_for_what_is_being_written(tmp_path: Path
 
     with pytest.raises(Killed):
         make(output=tmp_path / "run", config=CONFIG, listeners=[fail]).fit()
-    assert checkpoint.found(tmp_path / "run" / "checkpoints")[0].name == "step-00000006"
+    assert snapshot.list_checkpoints(tmp_path / "run" / "checkpoints")[0].name == "step-00000006"
 
 
 def test_a_schedule_of_ones_own(tmp_path: Path) -> None:

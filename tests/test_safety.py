@@ -119,15 +119,15 @@ def test_what_could_load_something_is_taken_from_the_command_line_only(
     option: str, value: Any, stranger: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even where the stranger has put it into the checkpoint, too, with the right checksums."""
-    from seeking.training import checkpoint
+    from seeking.checkpointing import snapshot
 
     options = json.loads((stranger / "config.json").read_text()) | {option: value}
     (stranger / "config.json").write_text(json.dumps(options))
-    newest = checkpoint.found(stranger / "checkpoints")[0]
-    state, tensors = checkpoint.read(newest)
+    newest = snapshot.list_checkpoints(stranger / "checkpoints")[0]
+    state, tensors = snapshot.read(newest)
     state["options"] = options
     shutil.rmtree(stranger / "checkpoints")
-    checkpoint.write(stranger / "checkpoints", int(newest.name[5:]), state, tensors)
+    snapshot.write(stranger / "checkpoints", int(newest.name[5:]), state, tensors)
     monkeypatch.chdir(stranger.parent)
     assert main(["train", "--resume", "--output", "run", "--epochs", "3"]) == 2
     err = capsys.readouterr().err

@@ -2,20 +2,18 @@
 
 import dataclasses
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from test_nonfinite import finite, poisoned
 from test_trainer import CONFIG, PLAIN, batches, hand_written_loop, regression, run, steps, two_models
 from torch import Tensor, nn
 
-from seeking import RunError, SeekingError, Trainer
+from seeking import SeekingError, Trainer
 from seeking.errors import RunWarning
-from seeking.training import Result, speed
-from seeking.training.reading import Reading
+from seeking.training import Result
+from seeking.training.precision import resolve_precision
 from seeking.weights_map import tensors
 
 
@@ -131,57 +129,14 @@ def test_precision_that_the_hardware_has_not(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(SeekingError, match="precision is fp16, which needs an accelerator"):
         run(dataclasses.replace(CONFIG, precision="fp16"))
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert speed.precision("auto", cpu) == "no"
+    assert resolve_precision("auto", cpu) == "no"
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert speed.precision("auto", cpu) == "bf16"
+    assert resolve_precision("auto", cpu) == "bf16"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
-    assert speed.precision("auto", torch.device("cuda")) == "no"
+    assert resolve_precision("auto", torch.device("cuda")) == "no"
     with pytest.raises(SeekingError, match="precision is bf16, which Tesla T4 does not have; use fp16 or no"):
-        speed.precision("bf16", torch.device("cuda"))
-
-
-def deferring(trainer: Trainer) -> Trainer:
-    """As on a GPU, where the gradient's norm is read when the next step is under way."""
-    trainer._deferred = True
-    return trainer
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lion"])
-@pytest.mark.parametrize("on", ["same", "next"])
-def test_the_same_run_whether_the_host_waits_or_runs_ahead(optimizer: str, on: str, tmp_path: Path) -> None:
-    results = []
-    for change in (lambda trainer: trainer, deferring):
-        config = dataclasses.replace(CONFIG, optimizer=optimizer, on=on, lr=0.01, save_every="2", precision="no")
-        output = tmp_path / str(len(results))
-        trainer = change(Trainer(*two_models(), **batches(padding=1), config=config, output=output))
-        results.append((trainer, trainer.fit(), (output / "metrics.jsonl").read_text()))
-    assert results[0][1].history == results[1][1].history
-    assert results[0][2] == results[1][2]
-    assert results[0][1].cost.motivated_batches > 0
-
-
-@pytest.mark.parametrize("model", ["base", "motivated"])
-@pytest.mark.parametrize("on", ["stop", "skip", "rollback"])
-def test_a_gradient_gone_wrong_is_not_taken_though_the_host_runs_ahead(model: str, on: str, tmp_path: Path) -> None:
-    changes = {"on_nonfinite": on, "epochs": 3}
-    trainer = deferring(poisoned("gradient", model, (9,), output=tmp_path / "run", changes=changes))
-    if on == "stop":
-        with pytest.raises(RunError, match=f"the {model} model's gradient has the norm (nan|inf) at step 9"):
-            trainer.fit()
-        assert trainer.step in (9, 10, 11)
-    else:
-        with pytest.warns(RunWarning, match=f"the {model} model's gradient has the norm (nan|inf) at step 9"):
-            assert len(steps(trainer.fit())) == 18
-    assert finite(trainer)
-
-
-def test_a_run_that_is_always_wrong_is_given_up_though_the_host_runs_ahead(tmp_path: Path) -> None:
-    trainer = deferring(
-        poisoned("gradient", "base", tuple(range(6, 99)), changes={"on_nonfinite": "skip", "epochs": 9})
-    )
-    with pytest.warns(RunWarning), pytest.raises(RunError, match="after 9 such steps in a row"):
-        trainer.fit()
+        resolve_precision("bf16", torch.device("cuda"))
 
 
 def test_steps_look_for_nothing_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,10 +157,6 @@ def test_steps_look_for_nothing_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> 
     run(dataclasses.replace(CONFIG, condition="every:2", epochs=1), listeners=[listen])
     assert len(seen) > 2
     assert seen[0] == seen[-1]
-
-
-def test_reading_gives_the_numbers() -> None:
-    assert Reading(torch.tensor([1.5, 2.0])).get() == [1.5, 2.0]
 
 
 def test_more_processes_than_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,7 +240,7 @@ def test_any_model_with_a_loss_trains() -> None:
     trainer, result = regression(16)
     assert result.metrics["base"].keys() == {"loss"}
     assert steps(result)[-1]["loss"] < steps(result)[0]["loss"]
-    whole = next(iter(DataLoader(trainer.train_loader.dataset, batch_size=96)))
+    whole = next(iter(DataLoader(trainer.loaders.train.dataset, batch_size=96)))
     assert result.metrics["base"]["loss"] == pytest.approx(regression_loss(trainer.pair.base, whole).item(), rel=1e-5)
     assert result.best["motivated"]["loss"] <= result.metrics["motivated"]["loss"]
 
@@ -462,8 +462,8 @@ def test_mixed_precision_trains() -> None:
 @pytest.mark.parametrize(
     ("device", "message"),
     [
-        ("gpu", "device is 'gpu', which is none; here are cpu"),
-        ("cuda:99", "there is no device cuda:99 on this machine; here are cpu"),
+        ("gpu", "device is 'gpu', which is none; available are cpu"),
+        ("cuda:99", "there is no device cuda:99 on this machine; available are cpu"),
     ],
 )
 def test_a_device_that_does_not_exist_is_refused(device: str, message: str) -> None:

@@ -33,10 +33,10 @@ import timm.optim  # noqa: F401
 import torch
 from safetensors.torch import load_file
 
+from seeking.checkpointing import snapshot
 from seeking.cli import main as seeking
 from seeking.errors import SeekingError
 from seeking.report import plots
-from seeking.training import checkpoint
 
 SAVE_EVERY = 3
 OPTIONS = [
@@ -110,7 +110,7 @@ def steps(output: Path) -> int:
 
 def saved(output: Path) -> int:
     """The step of the newest checkpoint."""
-    there = checkpoint.found(output / "checkpoints")
+    there = snapshot.list_checkpoints(output / "checkpoints")
     return int(there[0].name.partition("-")[2]) if there else 0
 
 
@@ -157,7 +157,7 @@ class Torture:
         tally.tried += 1
         tally.repeated += max(0, steps(output) - saved(output))
         tally.lost += max(0, held - saved(output)) if held is not None else 0
-        tally.resumed += bool(checkpoint.found(output / "checkpoints"))
+        tally.resumed += bool(snapshot.list_checkpoints(output / "checkpoints"))
 
     def finish(self, tally: Tally, output: Path, epochs: int = 4) -> None:
         """Go on to the end without a fault, and compare."""
@@ -312,7 +312,7 @@ class Torture:
         for number in range(count):
             output = self.fresh()
             shutil.copytree(whole if number < resumes else whole / "checkpoints", output)
-            newest = checkpoint.found(output / "checkpoints" if number < resumes else output)[0]
+            newest = snapshot.list_checkpoints(output / "checkpoints" if number < resumes else output)[0]
             file = self.random.choice(sorted(newest.iterdir()))
             content = bytearray(file.read_bytes())
             place = self.random.randrange(len(content))
@@ -323,7 +323,7 @@ class Torture:
             file.write_bytes(content)
             tally.tried += 1
             with contextlib.suppress(SeekingError):
-                checkpoint.read(newest)
+                snapshot.read(newest)
                 tally.different += 1
                 print(f"{file} was changed at byte {place}, and nobody noticed", flush=True)
             if number < resumes:

@@ -20,9 +20,12 @@ from seeking.conditions import (
     Every,
     MatchedCount,
     Never,
+    Outcome,
     RandomTimes,
+    Signals,
 )
 from seeking.conditions import parse as parse_condition
+from seeking.distributed.mean_loss import mean_loss
 from seeking.errors import NotContainedError, RunError, SeekingError
 from seeking.matching import MatchWarning, Override, match
 from seeking.pair import Pair
@@ -45,12 +48,14 @@ __all__ = [
     "MatchedCount",
     "Never",
     "NotContainedError",
+    "Outcome",
     "Override",
     "Pair",
     "RandomTimes",
     "Result",
     "RunError",
     "SeekingError",
+    "Signals",
     "TrainConfig",
     "Trainer",
     "Verification",
@@ -58,6 +63,7 @@ __all__ = [
     "embed",
     "extract",
     "match",
+    "mean_loss",
     "parse_condition",
     "recalibrate",
     "verify",

@@ -25,7 +25,10 @@ from rich.markdown import Markdown
 from torch import nn
 from tyro.conf import Positional
 
+from seeking.checkpointing.run_dir import RunFolder
+from seeking.checkpointing.weights import load_weights, save_weights
 from seeking.data import ImageData, load
+from seeking.distributed.processes import this_process
 from seeking.errors import RunError, RunWarning, SeekingError, unknown
 from seeking.experiments.compare import ARMS, compare, summarise
 from seeking.experiments.recipe import read
@@ -35,14 +38,11 @@ from seeking.files import read_yaml
 from seeking.matching import MatchWarning
 from seeking.models import input_shape
 from seeking.options import flags, flags_of_run, registry
-from seeking.processes import this_process
 from seeking.report.folder import describe
 from seeking.report.progress import many_runs, progress, unfailing_output
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, terminal
-from seeking.training import RunFolder
 from seeking.transfer import Extra, embed, extract
 from seeking.verify import verify
-from seeking.weights_files import load_weights, save_weights
 from seeking.weights_map import WeightsMap
 
 MAIN_PROCESS = os.environ.get("RANK", "0") == "0"

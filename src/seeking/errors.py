@@ -1,10 +1,18 @@
-"""What can go wrong by a user's doing, each with a message fit to be shown as it is."""
+"""The errors and warnings of this library; the message of each can be shown to a user as it is."""
 
 import difflib
 from collections.abc import Iterable
 
-MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, AssertionError)
-"""What comes out of code that meets values of another kind than it is made for, such as those of another run."""
+INCOMPATIBLE_STATE_ERRORS = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    AssertionError,
+)
+"""What loading a state raises if it is that of other objects, such as another model or optimizer."""
 
 
 class SeekingError(Exception):
@@ -20,11 +28,11 @@ class RunError(Exception):
 
 
 class DivergedError(RunError):
-    """A loss or a gradient stopped being finite."""
+    """A loss or a gradient is NaN or infinite."""
 
 
 class LoadingError(RunError):
-    """Training data stopped coming: a broken file, a worker that died, or whatever the data raise."""
+    """The next training batch cannot be loaded."""
 
 
 class RunWarning(UserWarning):
@@ -32,11 +40,11 @@ class RunWarning(UserWarning):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> SeekingError:
-    """The error for a name that nothing answers to, with the nearest names that exist."""
+    """The error for an unknown name, with the closest known names."""
     known = sorted(known)
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if nearest:
-        hint = "did you mean " + " or ".join(nearest) + "?"
+    closest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if closest:
+        hint = "did you mean " + " or ".join(closest) + "?"
     else:
         hint = "known: " + ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
     return SeekingError(f"unknown {kind} {name!r}; {hint}")

@@ -1,4 +1,4 @@
-"""Files: read within bounds, written whole or not at all."""
+"""Files: read within bounds, written atomically."""
 
 import contextlib
 import json
@@ -13,11 +13,11 @@ import yaml
 
 from seeking.errors import SeekingError
 
-MOST_OPTIONS = 1 << 20
+MAX_OPTIONS_BYTES = 1 << 20
 """Bytes of a file of options that are read; a larger one is something else."""
 
-DEEPEST = 50
-LONGEST_NUMBER = 100
+MAX_DEPTH = 50
+MAX_DIGITS = 100
 
 
 class Yaml(yaml.SafeLoader):
@@ -34,8 +34,8 @@ class Yaml(yaml.SafeLoader):
         here = self.peek_event().start_mark
         if self.check_event(yaml.AliasEvent):
             raise yaml.composer.ComposerError(None, None, "aliases are not read", here)
-        if self.depth >= DEEPEST:
-            raise yaml.composer.ComposerError(None, None, f"nested more than {DEEPEST} deep", here)
+        if self.depth >= MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} deep", here)
         self.depth += 1
         try:
             return super().compose_node(parent, index)
@@ -44,7 +44,7 @@ class Yaml(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         """Refuse endless numbers."""
-        if len(node.value) > LONGEST_NUMBER:
+        if len(node.value) > MAX_DIGITS:
             raise yaml.constructor.ConstructorError(None, None, "too long a number", node.start_mark)
         return super().construct_yaml_int(node)
 
@@ -77,7 +77,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         SeekingError: the file cannot be read, or holds something else.
     """
     try:
-        content = read_yaml_text(read_text(path, MOST_OPTIONS))
+        content = read_yaml_text(read_text(path, MAX_OPTIONS_BYTES))
     except ValueError as error:
         raise SeekingError(f"{path}: not YAML: {error}") from error
     if not isinstance(content, dict):
@@ -85,14 +85,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_json(path: Path, most: int) -> dict[str, Any]:
+def read_json(path: Path, max_bytes: int) -> dict[str, Any]:
     """Read a JSON object of at most so many bytes.
 
     Raises:
         SeekingError: the file cannot be read, is larger, or holds something else.
     """
     try:
-        content = json.loads(read_text(path, most))
+        content = json.loads(read_text(path, max_bytes))
     except (ValueError, RecursionError) as error:
         raise SeekingError(f"{path}: not JSON ({error})") from error
     if not isinstance(content, dict):
@@ -100,7 +100,7 @@ def read_json(path: Path, most: int) -> dict[str, Any]:
     return content
 
 
-def read_text(path: Path, most: int) -> str:
+def read_text(path: Path, max_bytes: int) -> str:
     """Read a UTF-8 file of at most so many bytes.
 
     Raises:
@@ -108,14 +108,14 @@ def read_text(path: Path, most: int) -> str:
     """
     try:
         with open_file(path) as file:
-            content = file.read(most + 1)
+            content = file.read(max_bytes + 1)
         text = content.decode("utf-8")
     except OSError as error:
         raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise SeekingError(f"{path}: not text in UTF-8 ({error})") from error
-    if len(content) > most:
-        raise SeekingError(f"{path}: larger than the {most:,} bytes that such a file may have")
+    if len(content) > max_bytes:
+        raise SeekingError(f"{path}: larger than the {max_bytes:,} bytes that such a file may have")
     return text
 
 
@@ -132,30 +132,30 @@ def open_file(path: Path) -> BinaryIO:
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Write a file beside its place and put it there when it is complete and on the disk.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Write a temporary file beside ``path`` and move it there when it is complete and on the disk.
 
     Yields:
         The path to write to.
     """
-    beside = path.with_name(f".{path.name}.writing")
+    temporary = path.with_name(f".{path.name}.writing")
     try:
-        yield beside
-        flush(beside)
-        beside.replace(path)
+        yield temporary
+        flush(temporary)
+        temporary.replace(path)
         flush(path.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file for people, whole or not at all.
+    """Write a JSON file for people, atomically.
 
     Raises:
         OSError: it cannot be written.
     """
-    with whole(path) as beside:
-        beside.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def flush(path: Path) -> None:

@@ -12,7 +12,7 @@ import tyro
 
 from seeking.conditions import parse
 from seeking.errors import SeekingError, unknown
-from seeking.files import MOST_OPTIONS, read_json, read_yaml_text
+from seeking.files import MAX_OPTIONS_BYTES, read_json, read_yaml_text
 
 PLACES = frozenset({"output", "config", "overwrite", "resume"})
 """Options that say where a run is, which its own record of its options need not say."""
@@ -93,7 +93,7 @@ def flags_of_run(path: Path, command: type[Any]) -> list[str]:
     Such as these are taken from the command line only: a run folder may be a stranger's.
     """
     try:
-        options = read_json(path, MOST_OPTIONS)
+        options = read_json(path, MAX_OPTIONS_BYTES)
         taken = {key: value for key, value in options.items() if key not in PLACES and _harmless(key, value)}
         return flags(taken, path, command)
     except SeekingError as error:

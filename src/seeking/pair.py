@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from seeking.errors import SeekingError
+from seeking.internals import child_modules, foreach_copy, own_tensor
 from seeking.matching import match
 from seeking.weights_map import Entry, WeightsMap, tensors
 
@@ -18,8 +19,8 @@ NormPolicy = Literal["shared", "private", "recalibrated"]
 NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Last part of the names of the buffers that batch normalisation estimates from the data."""
 
-MANY_BLOCKS = 32
-"""An entry of more blocks than this moves by index instead of block by block."""
+MAX_BLOCKS = 32
+"""An entry of more blocks than this is copied by index instead of block by block."""
 
 
 class Pair:
@@ -40,6 +41,10 @@ class Pair:
             meant to be called before the motivated model is evaluated (the ``Trainer`` does).
         tie: False copies every tensor, which gives the same numbers.
 
+    Attributes:
+        optimizers: the base's and the motivated model's, if their states (momentum, second moments, step counts) are to
+            be shared through the map as well; None: each keeps its own, as in the paper.
+
     Raises:
         NotContainedError: the motivated model cannot contain the base.
         SeekingError: the map is not one of these models, or a parameter is frozen in one of them alone.
@@ -59,6 +64,7 @@ class Pair:
         self.map = weights_map or match(base, motivated)
         self.norm = norm
         self.tie = tie
+        self.optimizers: tuple[Optimizer, Optimizer] | None = None
         self.map.check(base, motivated)
         with torch.no_grad():
             mapped = self.map.embed(tensors(base), tensors(motivated))
@@ -78,7 +84,7 @@ class Pair:
                 )
         self._depth, self._sharded = 0, False
         self._modules = [*base.modules(), *motivated.modules()]
-        self._parts = self._parts_now()
+        self._children = child_modules(self._modules)
         modules = [dict(model.named_modules(remove_duplicate=False)) for model in (base, motivated)]
         self._owned = [
             (*_owner(modules[0], name), *_owner(modules[1], entry.target), entry)
@@ -98,8 +104,7 @@ class Pair:
         the same, as it would be if it were tied.
 
         Args:
-            optimizers: the base's and the motivated model's, if their states (momentum, second moments, step
-                counts) are to be shared through the map as well. Not given, each keeps its own, as in the paper.
+            optimizers: as the attribute, for this time.
 
         Raises:
             SeekingError: the models are on different devices or of different dtypes.
@@ -107,6 +112,7 @@ class Pair:
         if self._depth:  # Within itself it is the same state.
             yield self.motivated_model
             return
+        optimizers = optimizers or self.optimizers
         with torch.no_grad():
             self._bind()
             self._copy(into_motivated=True)
@@ -122,35 +128,31 @@ class Pair:
                 if optimizers:
                     self._copy_state(*optimizers, into_motivated=False)
             if self._sharded:  # What one model has gathered is out of date when the other has taken a step.
-                from seeking.sharding import reshard
+                from seeking.distributed.sharding import reshard
 
                 reshard(self.base, self.motivated_model)
             # A graph of the base that is older than this step must not be used for a backward pass any more.
             torch.autograd.graph.increment_version(self._shared)
 
-    def _parts_now(self) -> list[nn.Module | None]:
-        # Faster than walking through both models.
-        return [part for module in self._modules for part in module._modules.values()]
-
     def _bind(self) -> None:
         """Tie what is whole and take views of what is sliced, anew whenever a tensor has moved."""
-        if self._parts_now() != self._parts:
+        if child_modules(self._modules) != self._children:
             raise SeekingError("a module of the models was replaced after they were paired; make a new Pair")
         shards: list[Tensor] = []
         both = []
         over: tuple[Mapping[Any, Any], Mapping[Any, Any]] = {}, {}
         if "torch.distributed.fsdp" in sys.modules:  # Slow to import, and nothing is sharded without it.
-            from seeking.sharding import reshard, sharded, tie
+            from seeking.distributed.sharding import reshard, sharded_parameters, tie_shards
 
-            over = sharded(self.base), sharded(self.motivated_model)
+            over = sharded_parameters(self.base), sharded_parameters(self.motivated_model)
             self._sharded = bool(over[0] or over[1])
             if self._sharded:
                 reshard(self.base, self.motivated_model)
         for small, name, large, target, entry in self._owned:
             if (small, name) in over[0] or (large, target) in over[1]:
-                shards.append(tie(*over, (small, name), (large, target), entry))
+                shards.append(tie_shards(*over, (small, name), (large, target), entry))
             else:
-                both.append((_tensor(small, name), _tensor(large, target), entry))
+                both.append((own_tensor(small, name), own_tensor(large, target), entry))
         addresses = [tensor.data_ptr() for ours, theirs, _ in both for tensor in (ours, theirs)]
         self._shared = [*shards, *(ours for ours, _, _ in both)]
         if addresses == self._bound:
@@ -164,7 +166,7 @@ class Pair:
                 )
             if self.tie and entry.whole:
                 theirs.data = ours.data
-            elif entry.block_count() <= MANY_BLOCKS:
+            elif entry.block_count() <= MAX_BLOCKS:
                 pairs = _block_views(ours, theirs, entry)
                 self._views[0].extend(view for view, _ in pairs)
                 self._views[1].extend(view for _, view in pairs)
@@ -175,8 +177,7 @@ class Pair:
     def _copy(self, *, into_motivated: bool) -> None:
         ours, theirs = self._views
         if ours:
-            # No public equal moves a list of tensors in one call.
-            torch._foreach_copy_(*((theirs, ours) if into_motivated else (ours, theirs)))
+            foreach_copy(*((theirs, ours) if into_motivated else (ours, theirs)))
         for small, large, mesh in self._indexed:
             if into_motivated:
                 large[mesh] = small
@@ -213,16 +214,6 @@ class Pair:
                         theirs_view.copy_(ours_view)
                     else:
                         ours_view.copy_(theirs_view)
-
-
-def _tensor(module: nn.Module, name: str) -> Tensor:
-    """A parameter or buffer, found faster than as an attribute."""
-    found: Tensor | None = module._parameters.get(name)
-    if found is None:
-        found = module._buffers.get(name)
-    if found is None:  # Such as one with a parametrization.
-        found = getattr(module, name)
-    return found
 
 
 def _owner(modules: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from seeking.errors import SeekingError
-from seeking.files import read_json, whole
+from seeking.files import atomic_write, read_json
 
 Shape = tuple[int, ...]
 Slices = tuple[slice, ...]
@@ -425,8 +425,8 @@ class WeightsMap:
         def lines(rows: Mapping[str, Any]) -> str:
             return "{\n" + ",\n".join(f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in rows.items()) + "\n  }"
 
-        with whole(Path(path)) as beside:
-            beside.write_text(
+        with atomic_write(Path(path)) as temporary:
+            temporary.write_text(
                 f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n'
                 f'  "entries": {lines(content["entries"])},\n  "motivated": {lines(content["motivated"])},\n'
                 f'  "buffers": {json.dumps(content["buffers"])}\n}}\n',

@@ -1,10 +1,12 @@
-"""When to be motivated."""
+"""When to be motivated: signals in, a decision out. A new condition is one file here that registers it."""
 
-from seeking.conditions.base import Condition
-from seeking.conditions.chance import MatchedCount, RandomTimes
-from seeking.conditions.parse import parse
-from seeking.conditions.timing import After, Always, Every, Never
-from seeking.conditions.trend import ConsecutiveDecrease
+from seeking.conditions.base import Condition, Outcome, Signals
+from seeking.conditions.delay import Next
+from seeking.conditions.grammar import parse
+from seeking.conditions.loss import ConsecutiveDecrease
+from seeking.conditions.registry import register
+from seeking.conditions.schedule import After, Always, Every, Never
+from seeking.conditions.stochastic import MatchedCount, RandomTimes
 
 __all__ = [
     "After",
@@ -14,6 +16,10 @@ __all__ = [
     "Every",
     "MatchedCount",
     "Never",
+    "Next",
+    "Outcome",
     "RandomTimes",
+    "Signals",
     "parse",
+    "register",
 ]

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from seeking.data.augment import Augmentation, centre
 from seeking.data.encoded import Encoded
-from seeking.training.random_state import apart
+from seeking.training.rng import derive_seed
 
 MOST_MEASURED = 10_000
 """Images of which the statistics are taken, about; they must not take long where images are not in memory."""
@@ -92,7 +92,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     def set_epoch(self, epoch: int) -> None:
         """Draw the augmentation of every image for this epoch."""
         if self.augmentation:
-            generator = torch.Generator().manual_seed(apart(self.seed) + epoch)  # The same on every device.
+            generator = torch.Generator().manual_seed(derive_seed(self.seed) + epoch)  # The same on every device.
             draws = self.augmentation.draw(len(self.images), generator)
             self._draws = {name: drawn.to(self.device) for name, drawn in draws.items()}
 
@@ -128,7 +128,7 @@ def loader(
         options |= {"num_workers": workers, "pin_memory": torch.accelerator.is_available()}
     if shuffle_seed is None:
         return DataLoader(data, batch_size, **options)
-    sampler = SeedableRandomSampler(data, data_seed=apart(shuffle_seed))  # It adds the epoch.
+    sampler = SeedableRandomSampler(data, data_seed=derive_seed(shuffle_seed))  # It adds the epoch.
     return DataLoader(data, batch_size, sampler=sampler, drop_last=True, **options)
 
 

@@ -10,8 +10,8 @@ import torch
 from seeking.data.augment import Augmentation
 from seeking.data.encoded import Encoded
 from seeking.data.images import Batches, Images
+from seeking.distributed.processes import cores, local_process_count, this_process
 from seeking.errors import SeekingError, unknown
-from seeking.processes import cores, processes_here, this_process
 
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 TEST_SPLITS = ("test", "validation", "valid", "val")
@@ -174,7 +174,9 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
             erase=config.random_erasing,
         ),
         place=place,
-        workers=max(1, min(8, cores() // (sharing * processes_here()))) if config.workers is None else config.workers,
+        workers=max(1, min(8, cores() // (sharing * local_process_count())))
+        if config.workers is None
+        else config.workers,
     )
 
 
@@ -182,7 +184,7 @@ def _placed(train: Images, test: Images, in_memory: bool | None, sharing: int) -
     """Both splits where training gets at them fastest, and where that is."""
     size = (train.pixels.shape.numel() + test.pixels.shape.numel()) * sharing
     if in_memory is None:  # Each process keeps images of its own.
-        in_memory = size * processes_here() <= psutil.virtual_memory().available // 2
+        in_memory = size * local_process_count() <= psutil.virtual_memory().available // 2
     if not in_memory and isinstance(train.pixels, Encoded):
         return train, test, "decoded as they are needed"
     device = this_process().device

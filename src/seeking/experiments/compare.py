@@ -9,7 +9,7 @@ from typing import Any
 from seeking.data import ImageData
 from seeking.experiments.run import Role, RunConfig, trainer
 from seeking.training import Result, RunFolder
-from seeking.training.trainer import Listener
+from seeking.training.record import Listener
 
 ARMS: tuple[Role, ...] = ("pair", "base", "motivated")
 
@@ -60,7 +60,7 @@ def summarise(results: Results) -> dict[str, Any]:
     models = {}
     for model in ("base", "motivated"):
         together = [result.metrics[model]["accuracy"] for result in results["pair"]]
-        alone = [result.metrics["base"]["accuracy"] for result in results[model]]
+        alone = [result.metrics[model]["accuracy"] for result in results[model]]
         gains = [a - b for a, b in zip(together, alone, strict=True)]
         models[model] = {"together": spread(together), "alone": spread(alone), "gain": spread(gains)}
     arms = {

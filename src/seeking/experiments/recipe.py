@@ -7,30 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import tyro
 
 from seeking.errors import SeekingError, unknown
+from seeking.experiments.methods import Method, Stage, methods
 from seeking.experiments.run import RunConfig
 from seeking.files import read_yaml
 from seeking.options import flags, registry
 
-Method = Literal["motivated", "ordinary", "sandwich", "growth", "distillation"]
-Kind = Literal["pair", "base", "motivated", "sandwich", "grown", "distilled"]
-
-KNOBS = {
-    "method": "motivated",
-    "share": 0.5,
-    "weight": 0.9,
-    "temperature": 4.0,
-    "rate": 1 / 6,
-    "each": {},
-}
-"""What an arm may say beside the options of a run: its method; for growth and distillation, the share of the FLOPs that
-goes into the base; the weight and temperature of distillation; the share of motivated batches that is expected; and
-options for each kind of its runs."""
-
+DEFAULT_METHOD = "motivated"
 PRETRAINING = "pretraining/"
 """Folder of the runs that go before all arms."""
 
@@ -41,14 +28,16 @@ class Run:
 
     Attributes:
         folder: below the experiment's.
-        kind: what is trained, and how.
+        method: name of the method that it belongs to.
+        stage: of the method.
         config: its options.
         after: folder of the run whose weights it begins from, or learns from.
         knobs: of the method.
     """
 
     folder: str
-    kind: Kind
+    method: str
+    stage: Stage
     config: RunConfig
     after: str | None
     knobs: Mapping[str, Any]
@@ -152,64 +141,60 @@ class Recipe:
         **more: Any,
     ) -> Trial:
         """One arm with one seed, in folders under this one, with more options if they are given."""
-        own = {**self.arms[arm], **more}
-        knobs = {key: own.pop(key, default) for key, default in KNOBS.items()}
-        config = self.config(pair, **own, seed=seed)
-        named = re.sub(r"\W+", "-", arm).strip("-") + (f"-{budget:g}" if budget else "")
-        first = None
-        if self.pretraining:
-            before = self.config(pair, **self.pretraining, seed=seed)
-            first = Run(f"{PRETRAINING}{pair[0]}-{pair[1]}/seed{seed}", "pair", before, None, KNOBS)
-        begin = first.folder if first else None
+        options = {**self.arms[arm], **more}
+        method = self.method(arm)
+        options.pop("method", None)
+        each = options.pop("each", {})
+        knobs = {knob: options.pop(knob, default) for knob, default in method.knobs.items()}
+        config = self.config(pair, **options, seed=seed)
+        arm_folder = re.sub(r"\W+", "-", arm).strip("-") + (f"-{budget:g}" if budget else "")
+        first = self._pretraining_run(pair, seed)
         # A model alone is the same run, whatever pair it is compared with, unless that decides how it is trained.
         of_pair = bool(budget or first or self.of_pairs.get("-".join(pair)))
-
-        def run(kind: Kind, after: str | None = begin) -> Run:
-            its, name = replace(config, **knobs["each"].get(kind, {})), f"{pair[0]}-{pair[1]}"
-            name += "" if kind in ("pair", "sandwich") else f"-{kind}"
-            if kind == "base":
-                its = replace(its, motivated=pair[0], motivated_kwargs=config.base_kwargs)
-                name = name if of_pair else pair[0]
-            elif kind == "motivated":
-                its = replace(its, base=pair[1], base_kwargs=config.motivated_kwargs)
-                name = name if of_pair else pair[1]
-            return Run(f"{under}/{named}/{name}/seed{seed}", kind, its, after, knobs)
-
-        # FLOPs of an epoch of each kind of run, those of the larger model alone being 1. A teacher's forward pass is a
-        # third of its step.
-        small, share = 1 / ratio, knobs["share"]
-        runs: tuple[Run, ...]
-        costs: tuple[float, ...]
-        parts: tuple[float, ...] = (1.0,)
-        match knobs["method"]:
-            case "motivated":
-                runs, costs = (run("pair"),), (small + knobs["rate"],)
-            case "sandwich":
-                runs, costs = (run("sandwich"),), (small + 1,)
-            case "ordinary":
-                runs, costs = (run("base"), run("motivated")), (small, 1.0)
-                parts = small / (1 + small), 1 / (1 + small)
-            case "growth":
-                base = run("base")
-                runs, costs, parts = (base, run("grown", base.folder)), (small, 1.0), (share, 1 - share)
-            case "distillation":
-                teacher = run("motivated")
-                student = run("distilled", teacher.folder)
-                runs, costs, parts = (student, teacher), (small + 1 / 3, 1.0), (share, 1 - share)
-            case other:
-                raise unknown(f"method of {arm} in recipe {self.name}", str(other), get_args(Method))
+        stages = method.stages(1 / ratio, knobs)
+        epochs: Sequence[int] = [config.epochs] * len(stages)
         if budget:
-            wanted = [budget * part / cost for part, cost in zip(parts, costs, strict=True)]
-            epochs = _rounded(wanted, costs, budget)
-            runs = tuple(
-                replace(one, config=replace(one.config, epochs=n)) for one, n in zip(runs, epochs, strict=True)
-            )
-        by_model = {"base": (runs[0], "base"), "motivated": (runs[-1], "motivated" if len(runs) == 1 else "base")}
-        ordered = sorted(runs, key=lambda one: one.after is not None and one.after != begin)
-        return Trial(arm, pair, budget, seed, (*([first] if first else []), *ordered), by_model)
+            costs = [stage.cost for stage in stages]
+            epochs = _rounded([budget * stage.share / stage.cost for stage in stages], costs, budget)
+        runs: dict[str, Run] = {}
+        for stage, count in sorted(zip(stages, epochs, strict=True), key=lambda planned: planned[0].after is not None):
+            own = replace(config, **each.get(stage.name, {}))
+            if budget:
+                own = replace(own, epochs=count)
+            name = f"{pair[0]}-{pair[1]}" + ("" if stage.role == "pair" else f"-{stage.name}")
+            if stage.name == "base":
+                own = replace(own, motivated=pair[0], motivated_kwargs=config.base_kwargs)
+                name = name if of_pair else pair[0]
+            elif stage.name == "motivated":
+                own = replace(own, base=pair[1], base_kwargs=config.motivated_kwargs)
+                name = name if of_pair else pair[1]
+            after = runs[stage.after].folder if stage.after else first.folder if first else None
+            folder = f"{under}/{arm_folder}/{name}/seed{seed}"
+            runs[stage.name] = Run(folder, method.name, stage, own, after, knobs)
+        models = {model: (runs[stage.name], model) for stage in stages for model in stage.gives}
+        return Trial(arm, pair, budget, seed, (*([first] if first else []), *runs.values()), models)
+
+    def method(self, arm: str) -> Method:
+        """How an arm trains.
+
+        Raises:
+            SeekingError: there is no such method.
+        """
+        name = str(self.arms[arm].get("method", DEFAULT_METHOD))
+        if name not in methods():
+            raise unknown(f"method of {arm} in recipe {self.name}", name, methods())
+        return methods()[name]
+
+    def _pretraining_run(self, pair: tuple[str, str], seed: int) -> Run | None:
+        if not self.pretraining:
+            return None
+        method = methods()[DEFAULT_METHOD]
+        (stage,) = method.stages(1.0, method.knobs)
+        config = self.config(pair, **self.pretraining, seed=seed)
+        return Run(f"{PRETRAINING}{pair[0]}-{pair[1]}/seed{seed}", method.name, stage, config, None, method.knobs)
 
 
-def _rounded(wanted: Sequence[float], costs: Sequence[float], budget: float) -> tuple[int, ...]:
+def _rounded(wanted: Sequence[float], costs: Sequence[float], budget: float) -> Sequence[int]:
     """Whole numbers of epochs next to those wanted, that together cost as nearly as can be the budget."""
     choices = itertools.product(
         *({max(1, math.ceil(one) - 1), max(1, math.floor(one)), math.floor(one) + 1} for one in wanted)
@@ -286,15 +271,17 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
 def _check(recipe: Recipe, path: Path, changes: Mapping[str, Any]) -> None:
     if recipe.reference not in recipe.arms:
         raise unknown(f"reference in {path}", recipe.reference, recipe.arms)
-    fixed = {*KNOBS, "base", "motivated", "seed", *itertools.chain(*recipe.search.values())}
+    knobs = itertools.chain(*(method.knobs for method in methods().values()))
+    fixed = {"method", "each", *knobs, "base", "motivated", "seed", *itertools.chain(*recipe.search.values())}
     fixed |= {"epochs"} if recipe.budgets else set()
     if lost := sorted(fixed & changes.keys()):
         raise SeekingError(f"recipe {recipe.name} decides {', '.join(lost)} itself; copy it to a file to change that")
     if recipe.pretraining and any(recipe.search.values()):
         raise SeekingError(f"{path}: pretraining and search do not go together")
     for arm, pair in itertools.product(recipe.arms, recipe.pairs):
-        if recipe.pretraining and recipe.arms[arm].get("method") in ("growth", "distillation"):
-            raise SeekingError(f"{path}: {arm}: growth and distillation do not go with pretraining")
+        method = recipe.method(arm)
+        if recipe.pretraining and any(stage.after for stage in method.stages(0.5, method.knobs)):
+            raise SeekingError(f"{path}: {arm}: {method.name} does not go with pretraining; its runs begin from others")
         own = {option for each in recipe.arms[arm].get("each", {}).values() for option in each}
         if twice := sorted(own & recipe.search[arm].keys()):
             raise SeekingError(f"{path}: {arm}: {', '.join(twice)} is both given by each and searched; remove one")

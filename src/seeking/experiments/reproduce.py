@@ -13,19 +13,19 @@ from typing import Any
 import torch
 
 from seeking.data import ImageData
+from seeking.distributed.processes import cores, this_process
 from seeking.errors import DivergedError, RunError, SeekingError
+from seeking.experiments.parallel import Tell, data_config, data_of, done, planned, run_all
 from seeking.experiments.recipe import Recipe, Trial
 from seeking.experiments.results import MODELS, gather, summarise
 from seeking.experiments.run import models
-from seeking.experiments.side_by_side import Tell, data_config, data_of, done, planned, run_all
-from seeking.files import MOST_OPTIONS, read_json, whole, write_json
-from seeking.processes import cores, this_process
+from seeking.files import MAX_OPTIONS_BYTES, atomic_write, read_json, write_json
 from seeking.report.experiment import page
 from seeking.training import count_flops
-from seeking.training.config import MAY_CHANGE
-from seeking.training.speed import precision
+from seeking.training.config import CHANGEABLE_ON_RESUME
+from seeking.training.precision import resolve_precision
 
-FORMAT = 1
+FORMAT = 2
 """Of the files that an experiment writes; those of another one are not read."""
 
 SEARCH_SEED = 1_000_000
@@ -62,9 +62,9 @@ def claim(recipe: Recipe, root: Path) -> None:
             return
     except OSError as error:
         raise SeekingError(f"{root}: cannot be used as an output folder ({error.strerror})") from error
-    theirs = read_json(path, MOST_OPTIONS)
+    theirs = read_json(path, MAX_OPTIONS_BYTES)
     for one in (ours, theirs):
-        for name in MAY_CHANGE - {"epochs"}:
+        for name in CHANGEABLE_ON_RESUME - {"epochs"}:
             if isinstance(one.get("options"), dict):
                 one["options"].pop(name, None)
     differ = [key for key in ours if key not in ("title", "seeds", "jobs") and ours[key] != theirs.get(key)]
@@ -82,7 +82,7 @@ def tuned(recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jo
     budget. What counts is the mean accuracy of the two models; of models that are trained alone, each has its own best.
     """
     path = root / "search.json"
-    found = read_json(path, MOST_OPTIONS) if path.exists() else {}
+    found = read_json(path, MAX_OPTIONS_BYTES) if path.exists() else {}
     budget = sorted(recipe.budgets)[(len(recipe.budgets) - 1) // 2] if recipe.budgets else None
     pair = recipe.pairs[0]
 
@@ -104,7 +104,7 @@ def tuned(recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jo
             return max(scores, key=lambda one: sum(one[model] for model in models))["options"]
 
         chosen = best(*MODELS)
-        if recipe.arms[arm].get("method") == "ordinary":  # Trained alone, each has its own.
+        if recipe.method(arm).searched_apart:  # Trained alone, each has its own.
             own = recipe.arms[arm].get("each", {})
             chosen = {"each": {model: {**own.get(model, {}), **best(model)} for model in MODELS}}
         found[arm] = {"best": chosen, "tried": scores}
@@ -119,7 +119,7 @@ def tuned(recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jo
 def accuracies(root: Path, trial: Trial) -> dict[str, float]:
     """The accuracies of a trial's two models at its end; below all others where a run has diverged."""
     return {
-        model: read_json(root / run.folder / "summary.json", MOST_OPTIONS)["metrics"][name]["accuracy"]
+        model: read_json(root / run.folder / "summary.json", MAX_OPTIONS_BYTES)["metrics"][name]["accuracy"]
         if done(root, run.folder)
         else -1.0
         for model, (run, name) in trial.models.items()
@@ -196,24 +196,24 @@ def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device:
     from seeking.report.plots import draw_arms, draw_by_flops, draw_evidence
 
     rows = summarise(recipe, records)
-    hours = sum(read_json(path, MOST_OPTIONS)["seconds"]["total"] for path in root.rglob("summary.json")) / 3600
+    hours = sum(read_json(path, MAX_OPTIONS_BYTES)["seconds"]["total"] for path in root.rglob("summary.json")) / 3600
     seeds = sorted({record["seed"] for record in records})
     config = recipe.config(recipe.pairs[0])
     about = {
         "command": f"`{command}`",
         "options": " ".join(f"{key}={value}" for key, value in recipe.options.items()),
-        "precision": precision(config.precision, device),
+        "precision": resolve_precision(config.precision, device),
         "seeds": f"{len(seeds)} ({', '.join(map(str, seeds))})",
         "machine": machine(device),
         "hours of training steps, summed over all runs": f"{hours:.2f}",
         "versions": f"seeking {version('seeking')}, torch {torch.__version__}",
     }
     if (root / "search.json").exists():
-        found = read_json(root / "search.json", MOST_OPTIONS)
+        found = read_json(root / "search.json", MAX_OPTIONS_BYTES)
         about["found by the search"] = "; ".join(f"{arm}: {_named(each['best'])}" for arm, each in found.items())
     write_json(root / "results.json", {"format": FORMAT, "about": about, "rows": rows, "records": records})
-    with whole(root / "results.md") as beside:
-        beside.write_text(page(recipe.title, recipe.reference, rows, about), encoding="utf-8")
+    with atomic_write(root / "results.md") as temporary:
+        temporary.write_text(page(recipe.title, recipe.reference, rows, about), encoding="utf-8")
     for pair in recipe.pairs:
         ours = [row for row in rows if tuple(row["pair"]) == pair]
         name, title = "-".join(pair), f"{recipe.title}: {pair[0]} in {pair[1]}"

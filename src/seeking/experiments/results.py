@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from seeking.checkpointing.metrics_log import read_rows
 from seeking.conditions import parse
 from seeking.experiments.compare import spread
 from seeking.experiments.recipe import PRETRAINING, Recipe, Trial
-from seeking.files import MOST_OPTIONS, read_json
-from seeking.training.folder import read_rows
+from seeking.files import MAX_OPTIONS_BYTES, read_json
 
 SHUFFLES = 50
 """Random orders of a run's losses that its condition is compared with."""
@@ -26,7 +26,7 @@ def gather(trial: Trial, root: Path) -> dict[str, Any]:
     """The record of a trial that is done: accuracies, FLOPs, seconds, curves and the evidence on its condition."""
     # What goes before all arms alike is no part of what any of them costs.
     own = [run for run in trial.runs if not run.folder.startswith(PRETRAINING)]
-    summaries = {run.folder: read_json(root / run.folder / "summary.json", MOST_OPTIONS) for run in own}
+    summaries = {run.folder: read_json(root / run.folder / "summary.json", MAX_OPTIONS_BYTES) for run in own}
     rows = {run.folder: [*read_rows(root / run.folder / "metrics.jsonl")] for run in own}
     epochs = {run.folder: run.config.epochs for run in own}
     record: dict[str, Any] = {
@@ -45,7 +45,7 @@ def gather(trial: Trial, root: Path) -> dict[str, Any]:
             before = {"epochs": epochs[run.after], "flops": summaries[run.after]["cost"]["total"]}
         record[f"{model}_curve"] = curve(rows[run.folder], name, before)
     for run in own:
-        if run.kind == "pair":
+        if run.stage.conditional:
             cost = summaries[run.folder]["cost"]
             record |= {name: cost[name] for name in ("motivated_share", "of_motivated_alone")}
             record["evidence"] = evidence(rows[run.folder], run.config.condition, run.config.seed)

@@ -1,6 +1,6 @@
 """One run from a configuration: data, models, map, trainer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -9,14 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from seeking import matching
+from seeking.checkpointing import snapshot
+from seeking.checkpointing.run_dir import RunFolder
 from seeking.data import DataConfig, ImageData, loader
 from seeking.errors import SeekingError
 from seeking.files import read_yaml
 from seeking.matching import Override
 from seeking.matching.align import DepthPolicy, WidthPolicy
 from seeking.models import create
-from seeking.training import RunFolder, TrainConfig, Trainer, checkpoint
-from seeking.training.trainer import Listener
+from seeking.training.config import TrainConfig
+from seeking.training.record import Listener
+from seeking.training.trainer import Trainer
 from seeking.transfer import Extra, embed
 from seeking.weights_map import WeightsMap
 
@@ -92,8 +95,8 @@ def trainer(
     output: RunFolder | None = None,
     listeners: Sequence[Listener] = (),
     *,
-    made: Mapping[str, nn.Module] | None = None,
-    kind: Callable[..., Trainer] = Trainer,
+    initial: Mapping[str, nn.Module] | None = None,
+    **more: Any,
 ) -> Trainer:
     """A trainer of the pair, or of one of its models alone under the same settings, seed, data order and fresh weights.
 
@@ -103,36 +106,38 @@ def trainer(
         role: what is trained.
         output: as the ``Trainer`` has it; a run that it holds is resumed.
         listeners: as the ``Trainer`` has them.
-        made: the models as they begin, instead of fresh ones.
-        kind: of trainer.
+        initial: the models as they begin, instead of fresh ones.
+        more: arguments of the ``Trainer``, such as an algorithm.
 
     Raises:
         SeekingError: bad input; nothing has been written.
     """
-    made = made or models(config, len(data.classes), data.shape[0], config.seed)
+    both = initial or models(config, len(data.classes), data.shape[0], config.seed)
     train_data, test_data = data.batches(config.seed)
     if len(train_data) < config.batch_size:
         raise SeekingError(
             f"{data.name}: {len(train_data)} training images make no batch of {config.batch_size}; "
             "give a smaller batch_size"
         )
-    found, resume = None, output is not None and output.holds_run
-    goes_on = output is not None and resume and checkpoint.found(output.checkpoints)
-    if role == "pair" and not goes_on:  # A checkpoint brings its own map.
-        found = weights_map(config, made["base"], made["motivated"], torch.zeros(2, *data.shape))
+    resume = output is not None and output.holds_run
+    continues = output is not None and resume and snapshot.list_checkpoints(output.checkpoints)
+    derived = None
+    if role == "pair" and not continues:  # A checkpoint brings its own map.
+        derived = weights_map(config, both["base"], both["motivated"], torch.zeros(2, *data.shape))
         if config.extra == "neutral":
-            embed(made["base"], made["motivated"], found, batch=torch.randn(2, *data.shape))
+            embed(both["base"], both["motivated"], derived, batch=torch.randn(2, *data.shape))
     torch.manual_seed(config.seed)
-    return kind(
-        made["base" if role == "pair" else role],
-        made["motivated"] if role == "pair" else None,
+    return Trainer(
+        both["base"] if role != "motivated" else None,
+        both["motivated"] if role != "base" else None,
         train_loader=loader(train_data, config.batch_size, shuffle_seed=config.seed, workers=data.workers),
         eval_loader=loader(test_data, max(256, config.batch_size), workers=data.workers),
         config=config,
-        weights_map=found,
+        weights_map=derived,
         output=output,
         resume=resume,
         listeners=listeners,
+        **more,
     )
 
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from seeking.checkpointing import snapshot
+from seeking.checkpointing.metrics_log import read_rows
 from seeking.errors import SeekingError
-from seeking.files import MOST_OPTIONS, read_json
-from seeking.training import checkpoint
-from seeking.training.folder import read_rows
+from seeking.files import MAX_OPTIONS_BYTES, read_json
 
 
 def describe(path: Path) -> str:
@@ -18,7 +18,7 @@ def describe(path: Path) -> str:
     """
     if not (path / "config.json").is_file():
         raise SeekingError(f"{path}: not the folder of a run, it has no config.json")
-    options = read_json(path / "config.json", MOST_OPTIONS)
+    options = read_json(path / "config.json", MAX_OPTIONS_BYTES)
     steps = motivated = 0
     lines = []
     for row in read_rows(path / "metrics.jsonl") if (path / "metrics.jsonl").exists() else ():
@@ -34,9 +34,9 @@ def describe(path: Path) -> str:
             ]
             lines.append(f"  epoch {row.get('epoch')!r}: {', '.join(found) or 'nothing measured'}")
     lines = [f"{steps} steps, {motivated} of them motivated", *lines, "checkpoints:"]
-    for place in checkpoint.found(path / "checkpoints"):
+    for place in snapshot.list_checkpoints(path / "checkpoints"):
         try:
-            checkpoint.check(place)
+            snapshot.check(place)
             lines.append(f"  {place.name}: whole")
         except SeekingError as error:
             lines.append(f"  {place.name}: NOT whole ({error})")

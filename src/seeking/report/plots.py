@@ -48,7 +48,7 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
         for model, colour in colours.items():
             _evaluation(right, results["pair"], model, metric, f"{model}, in the pair", colour, "-")
             if model in results:
-                _evaluation(right, results[model], "base", metric, f"{model}, alone", colour, ":")
+                _evaluation(right, results[model], model, metric, f"{model}, alone", colour, ":")
         right.set(xlabel="epoch", ylabel=f"{metric} (%)" if metric == "accuracy" else metric, title="Evaluation")
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.legend(frameon=False)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from seeking.training.trainer import Listener, Row
+from seeking.training.record import Listener, Row
 
 SMOOTHING = 0.95
 

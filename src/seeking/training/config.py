@@ -1,8 +1,9 @@
 """The options of a run: one dataclass is the flags of the command line, the fields of a file and the Python API."""
 
+import json
 import re
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from seeking.errors import SeekingError
 from seeking.pair import NormPolicy
@@ -14,7 +15,7 @@ Precision = Literal["auto", "no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
 NonFinitePolicy = Literal["stop", "skip", "rollback"]
 
-MAY_CHANGE = frozenset(
+CHANGEABLE_ON_RESUME = frozenset(
     {
         *(
             "epochs",
@@ -123,6 +124,11 @@ class TrainConfig:
         self.save_interval()
         if self.warmup_epochs >= self.epochs:
             raise SeekingError(f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs; nothing would be left")
+
+    def recorded(self) -> dict[str, Any]:
+        """The options as they are recorded, JSON-serialisable."""
+        options: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return options
 
     def save_interval(self) -> tuple[int | None, float | None]:
         """``save_every`` as a number of steps or of seconds; the other is None.

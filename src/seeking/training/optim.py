@@ -18,8 +18,8 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from seeking.errors import MISFITS, SeekingError, unknown
-from seeking.sharding import fill
+from seeking.distributed.sharding import copy_into
+from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError, unknown
 from seeking.training.config import TrainConfig
 
 FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
@@ -44,11 +44,11 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> Optimi
         raise unknown("optimizer", config.optimizer, known)
     options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "momentum": config.momentum}
     try:
-        made = create_optimizer_v2(model, config.optimizer, **options)
-        if fused and isinstance(made, FUSED):
+        optimizer = create_optimizer_v2(model, config.optimizer, **options)
+        if fused and isinstance(optimizer, FUSED):
             with contextlib.suppress(RuntimeError):  # For parameters that its kernel does not take.
-                made = create_optimizer_v2(model, config.optimizer, fused=True, **options)
-        return made
+                optimizer = create_optimizer_v2(model, config.optimizer, fused=True, **options)
+        return optimizer
     except (TypeError, ValueError, AssertionError, RuntimeError, ImportError) as error:
         raise SeekingError(f"optimizer {config.optimizer} cannot be made: {error}") from error
 
@@ -97,7 +97,7 @@ def check_shareable(make: MakeOptimizer, use: str, instead: str) -> None:
                 )
 
 
-def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+def load_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Load an optimizer's state exactly: torch's own way rounds it to the dtype of the parameters, and takes the
     layout of what is loaded instead of theirs, by which sums round differently.
 
@@ -112,7 +112,7 @@ def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
             # How steps are computed, not what they are: what is sharded takes no fused ones.
             group.update({key: ours[key] for key in ("fused", "foreach") if key in ours and key in group})
         slots = {
-            number: {slot: value for slot, value in saved.items() if not _of_shards(parameters[number], value)}
+            number: {slot: value for slot, value in saved.items() if not _is_sharded(parameters[number], value)}
             for number, saved in state["state"].items()
         }
         optimizer.load_state_dict({"state": slots, "param_groups": groups})
@@ -126,29 +126,13 @@ def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
             for slot, value in saved.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     own[slot] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
-                    fill(own[slot], value)
+                    copy_into(own[slot], value)
                 elif isinstance(value, Tensor) and own[slot].dtype != value.dtype:
                     own[slot] = value.to(own[slot].device)
-    except MISFITS as error:
+    except INCOMPATIBLE_STATE_ERRORS as error:
         raise SeekingError(f"the state of another optimizer ({type(error).__name__}: {error})") from error
 
 
-def _of_shards(parameter: Tensor, value: Any) -> bool:
-    """Whether this process is to hold a shard of a value; torch would first take all of it to the device."""
+def _is_sharded(parameter: Tensor, value: Any) -> bool:
+    """Whether this process holds a shard of a value; torch would first copy all of it to the device."""
     return isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape
-
-
-def skips_by_itself(optimizer: Optimizer) -> bool:
-    """Whether ``step_if_finite`` can be used. (A first step that is skipped would leave momentum undefined.)"""
-    fused = isinstance(optimizer, FUSED) and all(group.get("fused") for group in optimizer.param_groups)
-    return fused and len(optimizer.state) > 0
-
-
-def step_if_finite(optimizer: Optimizer, norm: Tensor) -> None:
-    """A step that the device does not take if the norm of the gradient is not finite; the host need not know.
-
-    It is how torch's own gradient scaler skips the steps of fused optimizers.
-    """
-    optimizer.grad_scale, optimizer.found_inf = None, (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
-    optimizer.step()
-    del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]

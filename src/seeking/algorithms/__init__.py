@@ -1,0 +1,8 @@
+"""How a batch trains the models: one plain function each. A new algorithm is one file."""
+
+from seeking.algorithms.alone import alone
+from seeking.algorithms.distillation import distillation
+from seeking.algorithms.motivated import motivated
+from seeking.algorithms.sandwich import sandwich
+
+__all__ = ["alone", "distillation", "motivated", "sandwich"]

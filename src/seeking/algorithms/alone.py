@@ -1,0 +1,9 @@
+"""Ordinary training of one model."""
+
+from seeking.training.run import Batch, Run
+
+
+def alone(batch: Batch, run: Run) -> None:
+    """One step of the only model."""
+    (learner,) = run.learners.values()
+    run.step(learner, batch)

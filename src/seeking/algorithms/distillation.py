@@ -1,0 +1,44 @@
+"""Training with a teacher."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seeking.training.cost import count_flops
+from seeking.training.objective import sample_count
+from seeking.training.run import Algorithm, Batch, Run
+
+
+def distillation(teacher: nn.Module) -> Algorithm:
+    """Ordinary training of one model that learns from a larger one, trained before it, as well as from the labels.
+
+    How much, the objective says. The teacher's forward passes count as training FLOPs.
+
+    Args:
+        teacher: put into evaluation mode, its parameters frozen.
+    """
+    teacher.eval().requires_grad_(False)
+    flops: list[float] = []
+
+    def distilled(batch: Batch, run: Run) -> None:
+        (student,) = run.learners.values()
+        teacher.to(run.stepper.accelerator.device)
+        if not flops:
+            flops.append(_forward_flops(teacher, run, batch[0]))
+
+        def loss_fn(model: nn.Module, micro_batch: Any) -> Tensor:
+            with torch.no_grad(), run.autocast():
+                teacher_logits = run.objective.logits(teacher, micro_batch)
+            return run.objective.loss(model, micro_batch, teacher_logits)
+
+        run.step(student, batch, loss_fn, other_flops=flops[0])
+
+    return distilled
+
+
+def _forward_flops(teacher: nn.Module, run: Run, micro_batch: Any) -> float:
+    forward, _ = count_flops(
+        teacher, lambda model, batch: run.objective.logits(model.requires_grad_(), batch).sum(), micro_batch
+    )
+    return forward / sample_count(micro_batch)

@@ -1,0 +1,1 @@
+"""The run's folder: metrics, snapshots, weights, resuming."""

@@ -1,0 +1,135 @@
+"""The state of a run: every part's own state under its name, saved and restored without knowing what the parts are."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+
+from seeking.checkpointing import snapshot
+from seeking.checkpointing.run_dir import RunFolder
+from seeking.checkpointing.serialize import unpack
+from seeking.checkpointing.upgrade import upgrade
+from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
+
+State = dict[str, Any]
+
+VERSION = 2
+"""Of the state. The first one had the trainer's attributes in place of parts."""
+
+
+class Stateful(Protocol):
+    """A part of a run that must survive a restart."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Everything that decides the part's future, made of tensors, arrays, numbers, text, lists and mappings.
+
+        Called in all processes; what the first one returns is saved.
+        """
+
+    def load_state_dict(self, state: Any) -> object:
+        """Continue from where ``state_dict`` was called."""
+
+
+def capture_state(parts: Mapping[str, Stateful], about: Mapping[str, Any]) -> State:
+    """The state of a run between two steps.
+
+    Args:
+        parts: by name.
+        about: what the run is: its options and the like.
+    """
+    return {"version": VERSION, **about, "parts": {name: part.state_dict() for name, part in parts.items()}}
+
+
+def restore_state(parts: Mapping[str, Stateful], state: Mapping[str, Any]) -> None:
+    """Put every part where it was when the state was captured, in the order of ``parts``.
+
+    Raises:
+        SeekingError: it is the state of another run.
+    """
+    saved = state["parts"]
+    if saved.keys() != parts.keys():
+        raise SeekingError(f"the run had the parts {', '.join(saved)} and has {', '.join(parts)} now")
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+    except INCOMPATIBLE_STATE_ERRORS as error:
+        raise SeekingError(f"the checkpoint is of another run ({type(error).__name__}: {error})") from error
+
+
+def newest_state(folder: RunFolder, accelerator: Accelerator, models: Collection[str]) -> State | None:
+    """The state in the newest intact checkpoint of a folder, the same in every process; None if there has been none.
+
+    Args:
+        folder: of the run.
+        accelerator: that knows the processes.
+        models: names of the models that are trained.
+
+    Raises:
+        SeekingError: none is intact.
+    """
+    if accelerator.num_processes == 1:
+        return _read_newest(folder, models)
+    state, step = None, -1  # Of a new run.
+    try:
+        if accelerator.is_main_process and (state := _read_newest(folder, models)):
+            step = state["step"]
+    except SeekingError:
+        step = -2
+        raise
+    finally:
+        step = int(broadcast(torch.tensor(step, device=accelerator.device)))
+    if step == -2:
+        raise SeekingError("the first process has found no checkpoint that can be resumed")
+    if step >= 0 and not accelerator.is_main_process:
+        state = _checked(unpack(*snapshot.read(folder.checkpoints / snapshot.name(step))), models)
+    return state
+
+
+def _read_newest(folder: RunFolder, models: Collection[str]) -> State | None:
+    content = folder.newest_checkpoint()
+    return None if content is None else _checked(unpack(*content), models)
+
+
+def _checked(state: Any, models: Collection[str]) -> State:
+    if isinstance(state, dict) and "version" not in state:
+        try:
+            state = upgrade(state, models)
+        except INCOMPATIBLE_STATE_ERRORS as error:
+            raise SeekingError(
+                f"the newest checkpoint is not one of a run ({type(error).__name__}: {error})"
+            ) from error
+    expected = {"options": dict, "map": dict | None, "step": int, "parts": dict, "metrics_bytes": int, "version": int}
+    if not isinstance(state, dict) or not all(
+        isinstance(state.get(key, ...), kind) and type(state[key]) is not bool for key, kind in expected.items()
+    ):
+        raise SeekingError("the newest checkpoint is not one of a run")
+    if state["version"] != VERSION:
+        raise SeekingError(f"the checkpoint is of version {state['version']}, and this program reads {VERSION}")
+    if state["metrics_bytes"] < 0 or state["step"] < 0:
+        raise SeekingError("the newest checkpoint is not one of a run: a count is negative")
+    return state
+
+
+def check_options(
+    current: Mapping[str, Any], saved: Mapping[str, Any], changeable: frozenset[str] = frozenset()
+) -> None:
+    """Refuse options other than the run's, unless they may change.
+
+    Args:
+        current: by name, as they are recorded.
+        saved: likewise.
+        changeable: names of options that may differ.
+
+    Raises:
+        SeekingError: with both values of each that differs.
+    """
+    differing = [
+        f"  {name}: {saved[name]!r} in the run, {current[name]!r} now"
+        for name in sorted(current.keys() & saved.keys() - changeable)
+        if current[name] != saved[name]
+    ]
+    if differing:
+        lines = ["it was made with other options:", *differing]
+        raise SeekingError("\n".join([*lines, "Give those to resume it, or name another output folder"]))

@@ -1,0 +1,222 @@
+"""Saves a run in its folder, and reads it back; where there is no folder, nothing is written."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from seeking.checkpointing import snapshot
+from seeking.checkpointing.metrics_log import MetricsLog
+from seeking.checkpointing.resume import State, Stateful, capture_state, check_options, newest_state, restore_state
+from seeking.checkpointing.run_dir import RunFolder
+from seeking.checkpointing.writer import CheckpointWriter
+from seeking.distributed.sharding import gather_full_tensors, reshard
+from seeking.errors import RunError, SeekingError
+from seeking.weights_map import WeightsMap
+
+Weights = dict[str, tuple[str, Mapping[str, Any]]]
+"""By file name, the learner's part and the file's metadata."""
+
+
+class Saver:
+    """The saved state of a run, in the first of its processes; the others only read.
+
+    Args:
+        folder: of the run, if it has one.
+        accelerator: that knows the processes.
+        models: names of the models that are trained.
+        every_steps: as the ``CheckpointWriter`` has it; so are the others.
+        every_seconds: likewise.
+        keep: likewise.
+
+    Attributes:
+        metrics: where rows are written, if anywhere.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder | None,
+        accelerator: Accelerator,
+        models: Sequence[str],
+        *,
+        every_steps: int | None,
+        every_seconds: float | None,
+        keep: int,
+    ) -> None:
+        self.folder = folder
+        self._accelerator, self._models = accelerator, models
+        self._writer: CheckpointWriter | None = None
+        self.metrics: MetricsLog | None = None
+        if folder and accelerator.is_main_process:
+            self._writer = CheckpointWriter(folder, every_steps, every_seconds, keep)
+            self.metrics = folder.metrics
+
+    def read_newest(self, options: Mapping[str, Any], changeable: frozenset[str]) -> State | None:
+        """The state of the run that the folder holds, if any.
+
+        Args:
+            options: of this trainer.
+            changeable: names of those that may differ from the run's.
+
+        Raises:
+            SeekingError: no checkpoint is intact, or the run has other options.
+        """
+        if not self.folder or not self.folder.holds_run:
+            return None
+        try:
+            with self.folder if self._writer else contextlib.nullcontext():
+                state = newest_state(self.folder, self._accelerator, self._models)
+            if state:
+                check_options(options, state["options"], changeable)
+        except SeekingError as error:
+            raise SeekingError(f"{self.folder.path} cannot be resumed: {error}") from error
+        return state
+
+    def restore(self, parts: Mapping[str, Stateful], state: State) -> None:
+        """Put every part where it was.
+
+        Raises:
+            SeekingError: the state is that of another run.
+        """
+        assert self.folder
+        try:
+            restore_state(parts, state)
+        except SeekingError as error:
+            raise SeekingError(f"{self.folder.path} cannot be resumed: {error}") from error
+
+    def create(self, options: Mapping[str, Any], weights_map: WeightsMap | None) -> None:
+        """Begin the run's record.
+
+        Raises:
+            SeekingError: the folder is taken or cannot be written.
+        """
+        if self._writer:
+            self._writer.folder.create(options, weights_map)
+
+    def reopen(self, step: int) -> None:
+        """Take the folder again.
+
+        Args:
+            step: that the newest checkpoint must be of.
+
+        Raises:
+            SeekingError: the run in the folder is at another step, or another program trains in it.
+        """
+        if not self._writer:
+            return
+        folder = self._writer.folder
+        folder.lock()
+        checkpoints = snapshot.list_checkpoints(folder.checkpoints)
+        if not checkpoints or checkpoints[0].name != snapshot.name(step):
+            raise SeekingError(
+                f"{folder.path}: this trainer is at step {step}, and the newest checkpoint is "
+                f"{checkpoints[0].name if checkpoints else 'gone'}; make a new Trainer with resume=True"
+            )
+
+    def rewind(self, step: int, metrics_bytes: int, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Cut the record back to where it was at a checkpoint; the rows that remain.
+
+        Raises:
+            SeekingError: the metrics are damaged, or the folder cannot be written.
+        """
+        if not self._writer:
+            return []
+        self._writer.saved_step = step
+        return self._writer.folder.reopen(options, metrics_bytes)
+
+    def best(self) -> dict[str, dict[str, Any]]:
+        """Of each model, the epoch and the metrics of its best weights, by the files that hold them."""
+        if not self._writer:
+            return {}
+        metrics = {name: self._writer.folder.best(name) for name in self._models}
+        return {name: best for name, best in metrics.items() if best}
+
+    def due(self, step: int) -> bool:
+        """Whether this process would save at this step."""
+        return self._writer is not None and self._writer.due(step)
+
+    @property
+    def path(self) -> str:
+        """Of the folder; empty if there is none."""
+        return str(self.folder.path) if self.folder else ""
+
+    def save(
+        self,
+        about: Mapping[str, Any],
+        parts: Mapping[str, Stateful],
+        weights: Weights,
+        sharded: Sequence[nn.Module] = (),
+    ) -> bool:
+        """Write the state of a run and files of weights in the background; all processes must call this.
+
+        Args:
+            about: the run, with the ``step`` that it is at.
+            parts: of the run.
+            weights: files to write.
+            sharded: models of which each process holds a shard.
+
+        Returns:
+            Whether this process writes.
+
+        Raises:
+            SeekingError: the state holds something that cannot be saved.
+        """
+        reshard(*sharded)
+        state = capture_state(parts, {**about, "metrics_bytes": self.metrics.size if self.metrics else 0})
+        if sharded:
+            state = gather_full_tensors(state, keep=self._writer is not None)
+        if self._writer:
+            self._writer.save(about["step"], state, weights)
+        return self._writer is not None
+
+    def wait(self) -> None:
+        """Wait for what is being written.
+
+        Raises:
+            RunError: it could not be written.
+        """
+        if self._writer:
+            self._writer.wait()
+
+    def read_for_rollback(self) -> State:
+        """The newest state of this run.
+
+        Raises:
+            RunError: there is none.
+            SeekingError: none is intact.
+        """
+        assert self.folder
+        with contextlib.suppress(RunError):
+            self.wait()
+        state = newest_state(self.folder, self._accelerator, self._models)
+        if state is None:
+            raise RunError(f"{self.folder.path}: there is no checkpoint to roll back to")
+        return state
+
+    def describe(self, epoch: int) -> str:
+        """What is saved of a run that has come so far, in words."""
+        if not self.folder:
+            return "nothing was saved"
+        with contextlib.suppress(RunError):
+            self.wait()
+        checkpoints = snapshot.list_checkpoints(self.folder.checkpoints)
+        text = f"there is no checkpoint in {self.folder.path}"
+        if checkpoints:
+            text = f"the newest checkpoint is {checkpoints[0]}"
+        return f"weights of epoch {epoch} are in {self.folder.path}, {text}" if epoch else text
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the run's summary.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        if self._writer:
+            self._writer.folder.finish(summary)
+
+    def close(self) -> None:
+        """Leave the folder to others."""
+        if self.folder:
+            self.folder.close()

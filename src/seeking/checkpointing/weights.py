@@ -1,0 +1,114 @@
+"""Weights of one model in one file."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model, save_file
+from torch import Tensor, nn
+
+from seeking.errors import RunError, RunWarning, SeekingError
+from seeking.files import atomic_write, open_file
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Load weights into a model.
+
+    Args:
+        model: the model that they are of.
+        path: a ``.safetensors`` file, or one of ``torch.save`` that holds a ``state_dict``, alone or under
+            ``state_dict`` or ``model``. Nothing in it is executed.
+
+    Raises:
+        SeekingError: the file cannot be read, or its weights are of another model.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            load_model(model, path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            for key in ("state_dict", "model"):
+                content = content.get(key, content)
+            model.load_state_dict(content)
+    except OSError as error:
+        raise SeekingError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (SafetensorError, RuntimeError, AttributeError, TypeError, EOFError, ValueError) as error:
+        raise SeekingError(f"{path}: not weights of this {type(model).__name__}: {error}") from error
+    except Exception as error:  # Unpickling raises all kinds of exceptions.
+        raise SeekingError(f"{path}: not a file of weights ({type(error).__name__}: {error})") from error
+
+
+def load_matching_weights(model: nn.Module, path: Path) -> None:
+    """Load those weights of a run that have the model's shapes, such as all but a head for other classes.
+
+    A warning names the others.
+
+    Raises:
+        SeekingError: the file cannot be read, or its names are not the model's.
+    """
+    own = model.state_dict()
+    try:
+        with safe_open(path, "pt") as file:
+            loaded = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise SeekingError(f"{path}: cannot be read ({error})") from error
+    if loaded.keys() != own.keys():
+        odd = ", ".join(sorted(loaded.keys() ^ own.keys())[:3])
+        raise SeekingError(f"{path}: not weights of this {type(model).__name__}: {odd} on one side alone")
+    skipped = [name for name, tensor in loaded.items() if tensor.shape != own[name].shape]
+    if skipped:
+        warnings.warn(f"{path}: of other shapes, so not loaded: {', '.join(skipped)}", RunWarning, stacklevel=2)
+    model.load_state_dict({**loaded, **{name: own[name] for name in skipped}})
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write a model's weights as safetensors, atomically; tied tensors once.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    first: dict[tuple[Any, ...], str] = {}
+    for name, tensor in state.items():
+        first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,), name)
+    write_tensors({name: state[name].detach().cpu().contiguous() for name in first.values()}, Path(path))
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write contiguous CPU tensors as safetensors, atomically.
+
+    Args:
+        tensors: no two of which share memory.
+        path: of the file.
+        metadata: JSON-serialisable; the file has it under ``seeking``.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    try:
+        with atomic_write(path) as temporary:
+            save_file(dict(tensors), temporary, {"format": "pt", "seeking": json.dumps(metadata or {})})
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path}: cannot be written ({error})") from error
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata that ``write_tensors`` was given; empty if the file is missing or has none.
+
+    Raises:
+        SeekingError: the file is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        open_file(path).close()
+        with safe_open(path, "pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise SeekingError(f"{path}: damaged ({error})") from error
+    return metadata if isinstance(metadata, dict) else {}

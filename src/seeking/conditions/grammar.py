@@ -1,0 +1,170 @@
+"""Conditions as text: ``decrease:2 & after:500``.
+
+    or   = and { "|" and }
+    and  = not { "&" not }
+    not  = "~" not | "(" or ")" | NAME "(" or ")" | NAME [ ":" number { "," number } ]
+
+NAME is that of a registered condition (every module of ``seeking.conditions`` may register some) or, with a dot in it,
+the import path of a custom class.
+"""
+
+import functools
+import importlib
+import inspect
+import math
+import pkgutil
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from seeking.conditions.base import Condition
+from seeking.conditions.registry import REGISTRY, Registered
+from seeking.errors import SeekingError, unknown
+
+_TOKEN = re.compile(r"\s*(?:([&|~()])|([^\W\d][\w.]*)(?::([^\s&|~()]*))?)")
+
+MAX_DEPTH = 50
+MAX_LENGTH = 1000
+
+
+@functools.cache
+def known() -> Mapping[str, Registered]:
+    """The registered conditions by name."""
+    package = sys.modules[__name__.rpartition(".")[0]]
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return REGISTRY
+
+
+def parse(text: str, seed: int = 0, imports: bool = True) -> Condition:
+    """Read a condition.
+
+    Args:
+        text: the condition, in the grammar of this module.
+        seed: for the stochastic conditions in it.
+        imports: whether to import custom classes; must be False for text from others.
+
+    Raises:
+        SeekingError: the text does not parse, a name is unknown, or a condition refuses its argument; the message
+            points at the position.
+    """
+    return _Parser(text, seed, imports).parse()
+
+
+class _Parser:
+    def __init__(self, text: str, seed: int, imports: bool) -> None:
+        self.text = text
+        self.seed = seed
+        self.imports = imports
+        self.position = 0
+        self.depth = 0
+
+    def parse(self) -> Condition:
+        if len(self.text) > MAX_LENGTH:
+            raise SeekingError(f"condition: {len(self.text)} characters long; at most {MAX_LENGTH} are read")
+        condition = self.parse_or()
+        if self.text[self.position :].strip():
+            raise self.error("'&', '|' or the end is expected here")
+        if len(str(condition)) > MAX_LENGTH:
+            raise SeekingError(f"condition: more than {MAX_LENGTH} characters long when its numbers are written out")
+        return condition
+
+    def parse_or(self) -> Condition:
+        condition = self.parse_and()
+        while self.accept("|"):
+            condition = condition | self.parse_and()
+        return condition
+
+    def parse_and(self) -> Condition:
+        condition = self.parse_not()
+        while self.accept("&"):
+            condition = condition & self.parse_not()
+        return condition
+
+    def parse_not(self) -> Condition:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self.error(f"nested more than {MAX_DEPTH} deep")
+        try:
+            if self.accept("~"):
+                return ~self.parse_not()
+            if self.accept("("):
+                return self.parse_closed()
+            return self.parse_named()
+        finally:
+            self.depth -= 1
+
+    def parse_closed(self) -> Condition:
+        condition = self.parse_or()
+        if not self.accept(")"):
+            raise self.error("')' is expected here")
+        return condition
+
+    def parse_named(self) -> Condition:
+        token = self.next_token()
+        if token is None or not token[2]:
+            raise self.error("the name of a condition is expected here")
+        position, name, numbers = token.start(2), token[2], token[3]
+        if "." not in name and name not in known():
+            raise self.error(str(unknown("condition", name, known())), position)
+        self.position = token.end()
+        make, wraps = known()[name] if "." not in name else Registered(self.import_class(name, position), wraps=False)
+        arguments: list[Condition | int | float] = []
+        if wraps:
+            if numbers is not None or not self.accept("("):
+                raise self.error(f"{name} needs a condition in parentheses, such as {name}(decrease:2)", position)
+            arguments = [self.parse_closed()]
+        seeded = "." not in name and "seed" in inspect.signature(make).parameters
+        try:
+            arguments += [_number(part) for part in numbers.split(",")] if numbers is not None else []
+            condition = make(*arguments, **({"seed": self.next_seed()} if seeded else {}))
+        except (TypeError, ValueError) as error:
+            raise self.error(f"{name}: {error}", position) from error
+        if not isinstance(condition, Condition):
+            raise self.error(f"{name} is a {type(condition).__name__}, not a seeking.Condition", position)
+        return condition
+
+    def import_class(self, name: str, position: int) -> type[Condition]:
+        if not self.imports:
+            raise self.error(f"{name} would be imported, which is not allowed here", position)
+        module, _, attribute = name.rpartition(".")
+        folder = str(Path.cwd())
+        sys.path.insert(0, folder)
+        try:
+            imported: type[Condition] = getattr(importlib.import_module(module), attribute)
+            return imported
+        except Exception as error:
+            raise self.error(f"cannot import {name}: {error}", position) from error
+        finally:
+            sys.path.remove(folder)
+
+    def next_seed(self) -> int:
+        """A seed that follows from the run's; each stochastic condition has its own."""
+        self.seed += 1_000_003
+        return self.seed - 1_000_003
+
+    def next_token(self) -> re.Match[str] | None:
+        return _TOKEN.match(self.text, self.position)
+
+    def accept(self, symbol: str) -> bool:
+        token = self.next_token()
+        if token is None or token[1] != symbol:
+            return False
+        self.position = token.end()
+        return True
+
+    def error(self, message: str, position: int | None = None) -> SeekingError:
+        if position is None:
+            position = len(self.text) - len(self.text[self.position :].lstrip())
+        return SeekingError(f"condition: {message}\n  {self.text}\n  {' ' * position}^")
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError(f"{text} is not a finite number") from None
+        return number

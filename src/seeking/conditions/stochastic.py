@@ -1,0 +1,100 @@
+"""Conditions that draw at random, the paper's two ablations."""
+
+import random
+
+from seeking.conditions.base import Condition, Outcome, Signals, State
+from seeking.conditions.registry import register
+from seeking.conditions.schedule import Counting
+
+
+@register("random")
+class RandomTimes(Counting):
+    """Ablation A: each batch with probability ``p``, whatever the losses ("random:0.17").
+
+    The draw for a batch depends on the seed and the batch's number alone.
+
+    Source: arXiv 2602.21064, ablation A.
+
+    Raises:
+        ValueError: ``p`` is not a probability.
+    """
+
+    def __init__(self, p: float, seed: int = 0) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"p is {p}; a probability lies between 0 and 1")
+        self.p = p
+        self.seed = seed
+
+    def __str__(self) -> str:
+        return f"random:{self.p}"
+
+    def decide_at(self, batch: int, signals: Signals) -> bool:
+        return random.Random(f"times {self.seed} {batch}").random() < self.p
+
+
+@register("matched", wraps=True)
+class MatchedCount(Counting):
+    """Ablation B: as many batches an epoch as another condition would choose, at random ("matched(decrease:2)").
+
+    How often the inner condition holds in an epoch is known only at its end. So each epoch takes the count of the
+    epoch before it, at batches drawn uniformly without replacement; over a run the two totals differ by the difference
+    between the first and the last epoch's count. The first epoch takes each batch with the rate at which the inner
+    condition has held so far. The inner condition sees this run's own losses.
+
+    Source: arXiv 2602.21064, ablation B.
+
+    Args:
+        inner: the condition that is counted.
+        seed: of the draws.
+        epoch_length: batches of an epoch; not needed where the signals have it, as in the ``Trainer``.
+    """
+
+    def __init__(self, inner: Condition, seed: int = 0, epoch_length: int | None = None) -> None:
+        super().__init__()
+        self.inner = inner
+        self.seed = seed
+        self.epoch_length = epoch_length
+        self.count: int | None = None
+        self.met = 0
+        """How often the inner condition has held in this epoch."""
+        self._chosen: frozenset[int] | None = None
+
+    def __str__(self) -> str:
+        return f"matched({self.inner})"
+
+    @property
+    def needs_gradients(self) -> bool:
+        return self.inner.needs_gradients
+
+    def feedback(self, outcome: Outcome) -> None:
+        self.inner.feedback(outcome)
+
+    def decide(self, signals: Signals) -> bool:
+        decision = super().decide(signals)
+        self.met += self.inner.update(signals.loss, signals)
+        return decision
+
+    def decide_at(self, batch: int, signals: Signals) -> bool:
+        length = self.epoch_length or int(signals.epoch_length or 0)
+        if length < 1:
+            raise ValueError("MatchedCount does not know how many batches an epoch has; give it epoch_length")
+        epoch, batch_in_epoch = divmod(batch, length)
+        if batch_in_epoch == 0 and epoch:
+            self.count, self.met = self.met, 0
+        if self.count is None:
+            rate = self.met / batch if batch else 0
+            return random.Random(f"matched {self.seed} {batch}").random() < rate
+        if batch_in_epoch == 0 or self._chosen is None:
+            draw = random.Random(f"matched {self.seed} epoch {epoch}")
+            self._chosen = frozenset(draw.sample(range(length), min(self.count, length)))
+        return batch_in_epoch in self._chosen
+
+    def state_dict(self) -> State:
+        return {**super().state_dict(), "count": self.count, "held": self.met, "inner": self.inner.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        super().load_state_dict(state)
+        self.count, self.met = state["count"], state["held"]
+        self.inner.load_state_dict(state["inner"])
+        self._chosen = None

@@ -1,0 +1,1 @@
+"""Several processes: what accelerate does not do already."""

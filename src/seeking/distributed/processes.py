@@ -1,0 +1,84 @@
+"""The processes of a run, as started by torchrun or accelerate."""
+
+import json
+import os
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import PartialState
+from accelerate.utils import pad_across_processes
+
+from seeking.errors import SeekingError
+from seeking.internals import accelerator_started, reset_accelerator
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def local_process_count() -> int:
+    """The number of processes of this run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def this_process(device: str | None = None) -> PartialState:
+    """Accelerate's state of this process: its device, its index, and how many there are.
+
+    Args:
+        device: as torch names it; if not given, that of an earlier call, else the accelerator, where there is one.
+
+    Raises:
+        SeekingError: there is no such device, or there are more processes on this machine than accelerators.
+    """
+    requested = _device(device) if device is not None else None
+    local, accelerators = local_process_count(), torch.accelerator.device_count()
+    if accelerator_started():
+        current = PartialState()
+        if requested is None or (
+            requested.type == current.device.type and requested.index in (None, current.device.index)
+        ):
+            return current
+        if current.num_processes > 1:
+            raise SeekingError(f"the processes of this run are on {current.device}, and cannot move to {requested}")
+        reset_accelerator(with_processes=True)
+    # Told that there is nothing but CPUs, accelerate makes one run of several processes on them, else it would not.
+    cpu = not accelerators or (requested is not None and requested.type == "cpu")
+    if not cpu and local > accelerators:
+        raise SeekingError(
+            f"{local} processes were started on a machine with {accelerators} accelerators; start {accelerators}, "
+            "or give the device cpu"
+        )
+    if requested is not None and requested.index is not None:
+        if local > 1:
+            raise SeekingError(
+                f"device is {requested}, but each of {local} processes takes one of its own; give {requested.type}"
+            )
+        torch.accelerator.set_device_index(requested.index)
+    process = PartialState(cpu=cpu)
+    if requested is not None and requested.index is not None:
+        process.device = requested
+    return process
+
+
+def gather_json(value: Any, accelerator: Accelerator) -> list[Any]:
+    """A JSON-serialisable value of each process, in the order of the processes, which must all call this."""
+    if accelerator.num_processes == 1:
+        return [value]
+    text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(accelerator.device)
+    padded = pad_across_processes(text[None], dim=1, pad_index=ord(" "))
+    return [json.loads(bytes(row.tolist())) for row in accelerator.gather(padded)]
+
+
+def _device(name: str) -> torch.device:
+    accelerator = torch.accelerator.current_accelerator()
+    count = torch.accelerator.device_count()
+    available = ["cpu", *(f"{accelerator.type}:{number}" for number in range(count) if accelerator)]
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise SeekingError(f"device is {name!r}, which is none; available are {', '.join(available)}") from error
+    if device.type != "cpu" and (not accelerator or device.type != accelerator.type or (device.index or 0) >= count):
+        raise SeekingError(f"there is no device {name} on this machine; available are {', '.join(available)}")
+    return torch.device("cpu") if device.type == "cpu" else device

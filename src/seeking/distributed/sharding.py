@@ -1,0 +1,117 @@
+"""Pairs whose parameters are sharded over processes by FSDP2 (``torch.distributed.fsdp.fully_shard``)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils import _pytree as pytree
+
+from seeking.errors import SeekingError
+from seeking.internals import Owner, fsdp_parameters, fsdp_shard, fsdp_shard_size, local_tensor_id, share_fsdp_shard
+from seeking.matching.align import stages
+from seeking.weights_map import Entry, tensors
+
+
+def shard(model: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> None:
+    """Shard a model over all processes, each block of its stages by itself. The first process's values are taken.
+
+    Args:
+        model: on the device.
+        device: of this process.
+        dtype: what parameters are gathered as, if not as they are. Gradients are summed as float32.
+
+    Raises:
+        SeekingError: the model has statistics of its data, which would differ between processes.
+    """
+    for name, module in model.named_modules():
+        if getattr(module, "running_mean", None) is not None:
+            raise SeekingError(
+                f"{name} ({type(module).__name__}) estimates statistics, which models that are sharded cannot keep "
+                "alike in all processes; turn shard off, or take another norm"
+            )
+    policy = MixedPrecisionPolicy(dtype, torch.float32 if dtype else None)
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    for tensor in tensors(model).values():
+        torch.distributed.broadcast(tensor.data, 0)
+    for module in reversed([*model.modules()]):  # From the inside out.
+        for block in (block for stage in stages(module).values() for block in stage.values()):
+            container = isinstance(block, nn.ModuleList | nn.ModuleDict)
+            layers, parameters = next(block.children(), None), next(block.parameters(), None)
+            if layers is not None and parameters is not None and not container:
+                fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+
+
+def reshard(*models: nn.Module) -> None:
+    """Free the parameters that an evaluation has gathered, before others change them."""
+    for model in models:
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
+def gather_full_tensors(state: Any, keep: bool) -> Any:
+    """A state with full tensors on the CPU in place of sharded ones; all processes take part, some keep the tensors.
+
+    ``torch.distributed.checkpoint.state_dict.get_model_state_dict`` gathers what a ``state_dict`` holds; a run's state
+    has buffers that are not persistent and optimizer states under other names as well, and tied tensors that must be
+    gathered once.
+
+    Args:
+        state: nested lists, tuples and dictionaries.
+        keep: whether this process needs the tensors.
+    """
+    gathered: dict[int, Tensor] = {}
+
+    def gather(tensor: DTensor) -> Tensor:
+        key = local_tensor_id(tensor)  # By object: all processes must agree, and empty shards have no address.
+        if key not in gathered:
+            full = tensor.full_tensor()
+            gathered[key] = full.cpu() if keep else torch.empty(0)
+        return gathered[key]
+
+    return pytree.tree_map_only(DTensor, gather, state)
+
+
+@torch.no_grad()
+def copy_into(tensor: Tensor, values: Tensor) -> None:
+    """Copy values into a tensor, of which this process may hold a shard."""
+    if isinstance(tensor, DTensor):
+        values = values.to(tensor.device)
+        values = distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
+    tensor.copy_(values)
+
+
+def sharded_parameters(model: nn.Module) -> dict[Owner, Any]:
+    """What FSDP2 holds for each parameter that it has sharded; empty unless the model as a whole is sharded."""
+    return fsdp_parameters(model) if isinstance(model, FSDPModule) else {}
+
+
+def tie_shards(
+    base: Mapping[Owner, Any], motivated: Mapping[Owner, Any], source: Owner, target: Owner, entry: Entry
+) -> Tensor:
+    """Have a parameter of both models use one shard in each process, and return the shard.
+
+    Raises:
+        SeekingError: the parameter is only part of the other, or one of them is not sharded.
+    """
+    small, large = base.get(source), motivated.get(target)
+    if small is None or large is None:
+        which = "base" if small is None else "motivated"
+        raise SeekingError(f"{entry.target} is sharded in one model and not in the {which} model; shard both alike")
+    if not entry.whole:
+        raise SeekingError(
+            f"{entry.target} is larger than the base's, and both are sharded; only pairs that differ in depth can be. "
+            "Keep them whole in each process (DistributedDataParallel, which the trainer uses without shard)"
+        )
+    if fsdp_shard_size(small) != fsdp_shard_size(large):
+        raise SeekingError(f"{entry.target} is sharded over other processes than the base's; shard both alike")
+    shard = fsdp_shard(small)
+    if fsdp_shard(large) is not shard:
+        share_fsdp_shard(small, large)
+    return shard

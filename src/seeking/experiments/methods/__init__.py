@@ -1,0 +1,17 @@
+"""The ways to train two sizes that experiments compare, one file each: its plan and how its runs begin."""
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping
+
+from seeking.experiments.methods.base import Method, Stage, Start
+
+__all__ = ["Method", "Stage", "Start", "methods"]
+
+
+@functools.cache
+def methods() -> Mapping[str, Method]:
+    """The methods by name; a file in this package whose ``METHOD`` is one adds it."""
+    modules = (importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
+    return {module.METHOD.name: module.METHOD for module in modules if hasattr(module, "METHOD")}

@@ -1,0 +1,164 @@
+"""Both models measured on the evaluation data."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from seeking.training.batches import draw, set_epoch
+from seeking.training.build import Loaders
+from seeking.training.config import TrainConfig
+from seeking.training.learner import Learner
+from seeking.training.objective import Metrics, Objective, sample_count
+from seeking.training.recalibration import recalibrate
+from seeking.training.record import Record
+from seeking.training.rng import RandomState
+from seeking.training.run import Run
+
+
+@torch.no_grad()
+def measure(
+    learner: Learner, loader: Any, objective: Objective, accelerator: Accelerator, check_stop: Callable[[], None]
+) -> Metrics:
+    """The mean of each metric over all samples of the evaluation data.
+
+    Args:
+        learner: the model.
+        loader: as ``Accelerator.prepare`` gives it.
+        objective: that says what is measured.
+        accelerator: to gather over all processes.
+        check_stop: called before each batch; may unwind.
+    """
+    learner.model.eval()
+    values: dict[str, list[Tensor]] = {}
+    for batch in loader:
+        check_stop()
+        for name, each in objective.evaluate(learner.model, batch).items():
+            values.setdefault(name, []).append(accelerator.gather_for_metrics(each))
+    return {name: float(torch.cat(parts).double().mean()) for name, parts in values.items()}
+
+
+def recalibrated_samples(
+    learner: Learner, loader: Any, batches: int, objective: Objective, accelerator: Accelerator
+) -> int:
+    """Re-estimate a model's norm statistics on so many training batches; the samples that it took."""
+    samples = 0
+
+    def counted() -> Iterator[Any]:
+        nonlocal samples
+        for batch in peek(loader, batches, accelerator.device):
+            samples += sample_count(batch) * accelerator.num_processes
+            yield batch
+
+    recalibrate(learner.model, counted(), objective.loss)
+    return samples
+
+
+def peek(loader: Any, count: int, device: torch.device) -> Iterator[Any]:
+    """The first few batches, without any effect on the random state once they have been taken."""
+    with RandomState(device, loader).preserved():
+        yield from itertools.islice(draw(loader, device), count)
+
+
+class Scores:
+    """The latest metrics of both models, and each one's best.
+
+    Args:
+        objective: that says what is better.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self.latest: dict[str, dict[str, float]] = {}
+        self.best: dict[str, dict[str, float]] = {}
+        self._objective = objective
+
+    def update(self, epoch: int) -> list[str]:
+        """Compare the latest metrics with the best ones; the names of the models that have never been better."""
+        better = [
+            name
+            for name, metrics in self.latest.items()
+            if name not in self.best or self._objective.is_better(metrics, self.best[name])
+        ]
+        for name in better:
+            self.best[name] = {"epoch": epoch, **self.latest[name]}
+        return better
+
+    def restore_best(self, best: Mapping[str, Mapping[str, float]]) -> None:
+        """Continue from these best metrics, if they are those that the objective measures."""
+        self.best = {name: dict(metrics) for name, metrics in best.items() if self._comparable(metrics)}
+
+    def _comparable(self, metrics: Mapping[str, float]) -> bool:
+        try:
+            self._objective.is_better(metrics, metrics)
+        except LookupError:
+            return False
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The latest metrics; the best ones are in the files of the best weights."""
+        return {"latest": self.latest}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from these.
+
+        Raises:
+            ValueError: they are not metrics.
+        """
+        latest = state["latest"]
+        if not all(type(value) in (int, float) for metrics in latest.values() for value in metrics.values()):
+            raise ValueError(f"the metrics are not numbers: {latest}")
+        self.latest = latest
+
+
+class Evaluator:
+    """Evaluates both models at the end of an epoch.
+
+    Args:
+        run: whose models are evaluated.
+        scores: updated.
+        record: of the run.
+        loaders: of the run.
+        config: options.
+        generators: whose states are left as they are.
+        check_stop: called before each batch; may unwind.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        scores: Scores,
+        record: Record,
+        loaders: Loaders,
+        config: TrainConfig,
+        generators: RandomState,
+        check_stop: Callable[[], None],
+    ) -> None:
+        self._run, self._scores, self._record = run, scores, record
+        self._loaders, self._config = loaders, config
+        self._generators, self._check_stop = generators, check_stop
+
+    def __call__(self, epoch: int) -> list[str]:
+        """Measure the models as they are at the end of an epoch; the names of those that have never been better."""
+        run, accelerator = self._run, self._run.stepper.accelerator
+        samples = 0
+        with self._generators.preserved():
+            for name, learner in run.learners.items():
+                # Loaders that shuffle or read ahead count their passes, which a resumed run has not made.
+                set_epoch(epoch, self._loaders.train, self._loaders.evaluation)
+                with run.synced(name):
+                    if name == "motivated" and self._config.norm == "recalibrated":
+                        samples = recalibrated_samples(
+                            learner, self._loaders.train, self._config.recalibration_batches, run.objective, accelerator
+                        )
+                    if self._loaders.evaluation is not None:
+                        self._scores.latest[name] = measure(
+                            learner, self._loaders.evaluation, run.objective, accelerator, self._check_stop
+                        )
+        better = self._scores.update(epoch + 1)
+        run.cost.recalibration_samples += samples
+        position = {"epoch": epoch + 1, "step": run.progress.step, "flops": run.cost.total}
+        self._record.log({"kind": "eval", **position, **self._scores.latest})
+        return better

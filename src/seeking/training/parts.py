@@ -1,0 +1,47 @@
+"""The parts of a run whose state must survive a restart."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from seeking.checkpointing.resume import Stateful
+from seeking.errors import SeekingError
+from seeking.training.evaluation import Scores
+from seeking.training.rng import RunRandomState
+from seeking.training.run import Algorithm, Run
+from seeking.training.saved_condition import SavedCondition
+
+
+def collect_parts(
+    run: Run,
+    algorithm: Algorithm,
+    scores: Scores,
+    random: RunRandomState,
+    scaler: Any,
+    custom: Mapping[str, Stateful],
+) -> dict[str, Stateful]:
+    """All parts by name, in the order in which they are restored.
+
+    The algorithm and the objective are parts if they have ``state_dict`` and ``load_state_dict``.
+
+    Raises:
+        SeekingError: a custom part has the name of another, or has no state.
+    """
+    parts: dict[str, Stateful] = {
+        "progress": run.progress,
+        **run.learners,
+        "condition": SavedCondition(run.condition),
+        "cost": run.cost,
+        "metrics": scores,
+        "nonfinite": run.guard,
+    }
+    if scaler is not None:
+        parts["scaler"] = scaler
+    optional: list[tuple[str, Any]] = [("algorithm", algorithm), ("objective", run.objective), *custom.items()]
+    for name, part in optional:
+        if name in parts or name == "random" or (name in custom and name in ("algorithm", "objective")):
+            raise SeekingError(f"part {name!r}: the run has a part of that name; choose another one")
+        if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
+            parts[name] = part
+        elif name in custom:
+            raise SeekingError(f"part {name!r}, a {type(part).__name__}, has no state_dict and load_state_dict")
+    return {**parts, "random": random}  # Last: restoring the others may draw.

@@ -1,0 +1,68 @@
+"""Everything that could be refused is tried on one batch before anything is trained or written."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from seeking.errors import SeekingError
+from seeking.pair import Pair
+from seeking.training.cost import Cost, count_flops
+from seeking.training.objective import Objective, sample_count
+from seeking.verify import verify
+
+
+def preflight(
+    models: Mapping[str, nn.Module],
+    pair: Pair | None,
+    objective: Objective,
+    batch: Any,
+    evaluation_batches: Iterable[Any],
+    prove: bool,
+) -> Cost:
+    """Run each model on training and evaluation data, and prove that the base is a sub-network.
+
+    Args:
+        models: by name.
+        pair: of the models, if there are two.
+        objective: loss and metrics.
+        batch: of the training data.
+        evaluation_batches: of the evaluation data.
+        prove: whether to refuse a pair whose base is not proven to be a sub-network.
+
+    Returns:
+        What a sample costs.
+
+    Raises:
+        SeekingError: a model refuses the data, or the base is not a sub-network.
+    """
+    flops: dict[str, tuple[float, float]] = {}
+    for name, module in models.items():
+        kind = "training"
+        try:
+            forward, both = count_flops(module, objective.loss, batch)
+            flops[name] = forward / sample_count(batch), both / sample_count(batch)
+            kind = "evaluation"
+            for unseen in evaluation_batches:
+                with torch.no_grad():
+                    objective.evaluate(module.eval(), unseen)
+        except Exception as error:
+            raise SeekingError(
+                f"the {name} model ({type(module).__name__}) refuses the {kind} data: {type(error).__name__}: {error}"
+            ) from error
+    if pair and prove:
+        inputs, forward_fn = objective.model_inputs(batch)
+        verdict = verify(pair.base, pair.motivated_model, pair.map, inputs, forward=forward_fn)
+        if not verdict:
+            raise SeekingError(
+                f"the base is not a sub-network of the motivated model under this weights map: {verdict.reason}. "
+                "Correct the map, or set verify to false to train all the same"
+            )
+    none = (0.0, 0.0)
+    motivated_forward, motivated_both = flops.get("motivated", none)
+    return Cost(
+        base_flops=flops.get("base", none)[1],
+        motivated_flops=motivated_both,
+        motivated_forward_flops=motivated_forward,
+    )

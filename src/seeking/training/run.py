@@ -1,0 +1,154 @@
+"""A run as algorithms see it: the models, the condition, and how to take a step."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from seeking.conditions import Condition, Outcome, Signals
+from seeking.errors import SeekingError
+from seeking.pair import Pair
+from seeking.training.cost import Cost
+from seeking.training.learner import Learner
+from seeking.training.nonfinite import NonFiniteGuard
+from seeking.training.objective import Objective, sample_count
+from seeking.training.progress import Progress
+from seeking.training.record import Row
+from seeking.training.step import Loss, Stepper
+
+Batch = Sequence[Any]
+"""The micro-batches whose gradients make one step: one, unless ``accumulate`` says otherwise."""
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What an algorithm works with.
+
+    Attributes:
+        learners: the models that are trained, by name.
+        condition: when to be motivated.
+        objective: what is minimised and measured.
+        progress: how far the run is.
+        cost: what it has cost.
+    """
+
+    learners: dict[str, Learner]
+    pair_or_none: Pair | None
+    condition: Condition
+    objective: Objective
+    progress: Progress
+    cost: Cost
+    stepper: Stepper
+    guard: NonFiniteGuard
+    row: Row = field(default_factory=dict)
+    """What the steps on this batch have measured."""
+
+    @property
+    def pair(self) -> Pair:
+        """The two models and their map.
+
+        Raises:
+            SeekingError: one model is trained alone.
+        """
+        if self.pair_or_none is None:
+            raise SeekingError("this algorithm trains a pair, and the run has one model; give the Trainer both models")
+        return self.pair_or_none
+
+    @property
+    def base(self) -> Learner:
+        """The base, unless the motivated model is trained alone."""
+        return self.learners["base"]
+
+    @property
+    def motivated(self) -> Learner:
+        """The motivated model, unless the base is trained alone."""
+        return self.learners["motivated"]
+
+    def step(
+        self,
+        learner: Learner,
+        batch: Batch,
+        loss_fn: Loss | None = None,
+        *,
+        also: Sequence[Learner] = (),
+        other_flops: float = 0.0,
+    ) -> Outcome:
+        """Take one optimizer step of a model; it is skipped if its loss or gradient is NaN or infinite.
+
+        Inside ``run.pair.motivated()`` for the motivated model.
+
+        Args:
+            learner: the model, with its optimizer.
+            batch: what the algorithm was given.
+            loss_fn: from a model and a micro-batch to the loss; the objective's if not given.
+            also: other models that the loss runs forward and backward, for the cost.
+            other_flops: FLOPs that the loss takes on each sample besides, for the cost.
+        """
+        keep_gradients = learner.name == "base" and self.condition.needs_gradients
+        loss_fn = loss_fn or self.objective.loss
+        loss, norm, taken, gradients = self.stepper(learner, batch, loss_fn, keep_gradients)
+        samples = self.batch_samples(batch)
+        for trained in (learner, *also):
+            self.cost.add_step(trained.name, samples)
+        self.cost.other_flops += samples * other_flops
+        prefix, rate = learner.column_prefix, next(iter(self.learners.values())).learning_rate
+        self.row |= {f"{prefix}loss": loss, f"{prefix}grad_norm": norm, "lr": rate}
+        if taken:
+            self.guard.succeeded(learner)
+        else:
+            progress = self.progress
+            self.guard.failed(learner, step=progress.step, epoch=progress.epoch, rate=rate, loss=loss, norm=norm)
+        flops = samples * (sum(self.cost.of_sample(trained.name) for trained in (learner, *also)) + other_flops)
+        return Outcome(loss=loss, grad_norm=norm, flops=flops, taken=taken, gradients=gradients)
+
+    def signals(self, base: Outcome) -> Signals:
+        """What a condition may know after the base's step on this batch."""
+        samples = base.flops / self.cost.base_flops if self.cost.base_flops else 0.0
+        return Signals(
+            loss=base.loss,
+            step=self.progress.step,
+            steps=self.progress.epochs * self.progress.epoch_length,
+            epoch_length=self.progress.epoch_length,
+            learning_rate=self.base.learning_rate,
+            flops_spent=self.cost.total,
+            base_flops=base.flops,
+            motivated_flops=samples * self.cost.motivated_flops,
+            gradients=base.gradients,
+        )
+
+    def synced(self, name: str) -> contextlib.AbstractContextManager[object]:
+        """Inside, the model holds all that was trained: the motivated model the base's latest weights, too."""
+        shares = self.pair_or_none and name == "motivated"
+        return self.pair.motivated() if shares else contextlib.nullcontext()
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """Mixed precision as in training, for models that are not learners, such as a teacher."""
+        context: contextlib.AbstractContextManager[None] = self.stepper.accelerator.autocast()
+        return context
+
+    def batch_samples(self, batch: Batch) -> int:
+        """Samples of a batch, over all processes."""
+        return sum(map(sample_count, batch)) * int(self.stepper.accelerator.num_processes)
+
+
+Algorithm = Callable[[Batch, Run], None]
+"""Trains the models on one batch. One with ``state_dict`` and ``load_state_dict`` has its state saved with the run."""
+
+
+def roll_back(run: Run, state: Mapping[str, Any], scaler: Any) -> None:
+    """Take back the weights and the optimizers' memory of a checkpoint, after a step that failed; time goes on.
+
+    Args:
+        run: whose guard asks for it.
+        state: of the newest checkpoint.
+        scaler: of the gradients, under fp16.
+
+    Raises:
+        DivergedError: it has been tried too often.
+    """
+    run.guard.rolled_back(state["step"])
+    for name, learner in run.learners.items():
+        learner.roll_back(state["parts"][name])
+    if scaler is not None:
+        scaler.load_state_dict(state["parts"]["scaler"])
+    run.guard.record.note(f"rolled back to the weights of step {state['step']}")

@@ -1,0 +1,103 @@
+"""One optimizer step of one model."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from seeking.distributed.mean_loss import mean_over_processes
+from seeking.training.interrupts import Requests
+from seeking.training.learner import Learner
+
+Loss = Callable[[nn.Module, Any], Tensor]
+"""From a model and a batch to the mean loss, a tensor of one element."""
+
+
+@dataclass
+class Stepper:
+    """Takes optimizer steps.
+
+    Attributes:
+        accelerator: for mixed precision and the other processes.
+        clip_grad: greatest norm of a model's gradient, if it is to be clipped.
+        requests: to stop or to save, on which the processes agree with every step.
+    """
+
+    accelerator: Accelerator
+    clip_grad: float | None
+    requests: Requests
+
+    def __call__(
+        self, learner: Learner, batch: Sequence[Any], loss_fn: Loss, keep_gradients: bool
+    ) -> tuple[float, float, bool, dict[str, Tensor] | None]:
+        """Take one step on the mean loss of the micro-batches, unless the loss or the gradient is NaN or infinite.
+
+        Gradients that overflow under fp16 are the scaler's matter, which skips the step by itself.
+
+        Args:
+            learner: the model.
+            batch: micro-batches, whose gradients are accumulated.
+            loss_fn: the loss.
+            keep_gradients: whether to return them.
+
+        Returns:
+            The mean loss over all processes; the norm of the gradient before it is clipped; whether the step was taken;
+            the gradients by parameter name.
+        """
+        start, scaler = time.perf_counter(), self.accelerator.scaler
+        learner.model.train()
+        learner.keep_buffers()
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, micro_batch in enumerate(batch, start=1):
+            synced = number == len(batch)
+            with contextlib.nullcontext() if synced else self.accelerator.no_sync(learner.model):
+                loss = loss_fn(learner.model, micro_batch) / len(batch)
+                total += loss.detach()
+                # Not accelerate's own backward: like its optimizers, it looks for a package on the disk each time.
+                (loss if scaler is None else scaler.scale(loss)).backward()
+        norm = float(self._gradient_norm(learner))
+        mean = self._mean_loss(total)
+        finite = math.isfinite(mean) and (math.isfinite(norm) or scaler is not None)
+        if not finite:
+            learner.restore_buffers()
+            if scaler is not None:  # It has unscaled the gradients, and waits for a step.
+                scaler.update(scaler.get_scale())
+        elif scaler is not None:
+            scaler.step(learner.optimizer)
+            scaler.update()
+        else:
+            learner.optimizer.step()
+        gradients = None
+        if keep_gradients:
+            gradients = {name: p.grad for name, p in learner.module.named_parameters() if p.grad is not None}
+        learner.optimizer.zero_grad()
+        learner.stepped = True
+        learner.seconds += time.perf_counter() - start
+        return mean, norm, finite, gradients
+
+    def _gradient_norm(self, learner: Learner) -> Tensor:
+        """The norm of the whole gradient, which is then clipped if that is asked for."""
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.unscale_(learner.optimizer)
+        gradients = [p.grad for p in learner.parameters if p.grad is not None]
+        norm = get_total_norm([grad.coalesce().values() if grad.is_sparse else grad for grad in gradients])
+        if self.clip_grad is not None:
+            clip_grads_with_norm_(learner.parameters, self.clip_grad, norm)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def _mean_loss(self, loss: Tensor) -> float:
+        """The mean over all processes, which agree here on whether to stop or to save after this batch."""
+        own = self.requests.own()
+        if self.accelerator.num_processes == 1:
+            return float(loss)
+        mean, *asked = mean_over_processes(torch.cat([loss.reshape(1), loss.new_tensor(own)]))
+        self.requests.agree(asked)
+        return mean
