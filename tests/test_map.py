@@ -15,7 +15,7 @@ from zoo import WORDS, Sizes, Tokens
 from seeking import MatchWarning, NotContainedError, Override, SeekingError, WeightsMap, match, verify
 from seeking.matching import Factor, rule
 from seeking.matching.align import align
-from seeking.matching.rules import RULES
+from seeking.matching.module_rules import RULES
 from seeking.models import create
 from seeking.models.resnet import ResNet
 from seeking.weights_map import tensors

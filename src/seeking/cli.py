@@ -32,6 +32,7 @@ from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
 from seeking.experiments.run import ModelConfig, RunConfig, models, trainer, weights_map
 from seeking.files import read_yaml
+from seeking.initialization import Extra, embed, extract
 from seeking.matching import MatchWarning
 from seeking.models import input_shape
 from seeking.options import flags, flags_of_run, registry
@@ -40,8 +41,7 @@ from seeking.report.folder import describe
 from seeking.report.progress import many_runs, progress, unfailing_output
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, terminal
 from seeking.training import RunFolder
-from seeking.transfer import Extra, embed, extract
-from seeking.verify import verify
+from seeking.verification import verify
 from seeking.weights_files import load_weights, save_weights
 from seeking.weights_map import WeightsMap
 

@@ -12,12 +12,12 @@ from seeking import matching
 from seeking.data import DataConfig, ImageData, loader
 from seeking.errors import SeekingError
 from seeking.files import read_yaml
+from seeking.initialization import Extra, embed
 from seeking.matching import Override
 from seeking.matching.align import DepthPolicy, WidthPolicy
 from seeking.models import create
 from seeking.training import RunFolder, TrainConfig, Trainer, checkpoint
 from seeking.training.trainer import Listener
-from seeking.transfer import Extra, embed
 from seeking.weights_map import WeightsMap
 
 Role = Literal["pair", "base", "motivated"]

@@ -22,11 +22,11 @@ from seeking.errors import RunError, SeekingError
 from seeking.experiments.recipe import Run, Trial
 from seeking.experiments.rivals import Distilled, Sandwich
 from seeking.experiments.run import RunConfig, models, trainer, weights_map
+from seeking.initialization import embed
 from seeking.processes import this_process
 from seeking.training import RunFolder, Trainer
 from seeking.training.stopping import SAVED_BY_SIGTERM, heard_by
 from seeking.training.trainer import Row
-from seeking.transfer import embed
 from seeking.weights_files import load_fitting, load_weights
 
 Tell = Callable[[str, Row], None]

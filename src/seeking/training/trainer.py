@@ -52,7 +52,7 @@ from seeking.training.recalibrate import recalibrate
 from seeking.training.saving import Saver
 from seeking.training.speed import checkpoint_activations, compile_in_place, precision, to_channels_last
 from seeking.training.stopping import SAVED_BY_SIGTERM, Stopped, StopRequest, stop_requests
-from seeking.verify import verify
+from seeking.verification import verify
 from seeking.weights_map import WeightsMap, tensors_in
 
 LossFn = Callable[[nn.Module, Any], Tensor]
