@@ -12,14 +12,16 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from ratios import seconds, told
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from seeking.checkpointing.resume import newest_state
 from seeking.models import create
-from seeking.training import TrainConfig, Trainer, run_state
+from seeking.training import TrainConfig, Trainer
 
 VIT = {"img_size": 32, "patch_size": 4, "num_classes": 10}
 
@@ -42,13 +44,26 @@ class Batches(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return self.x, self.y
 
 
-def made(arguments: argparse.Namespace, output: Path) -> Trainer:
+class Saving:
+    """A listener that has a trainer save once, in the midst of its steps, if it is told to."""
+
+    def __init__(self) -> None:
+        self.trainer: Trainer | None = None
+        self.at_step: int | None = None
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        if self.trainer and row["kind"] == "step" and self.trainer.progress.step_in_epoch == self.at_step:
+            self.trainer.save()
+
+
+def make_trainer(arguments: argparse.Namespace, output: Path, saving: Saving) -> Trainer:
     models = [create(f"vit_{size}_patch16_224", **VIT) for size in ("small", "base")]
     return Trainer(
         *models,
         train_loader=DataLoader(Batches(arguments.steps, arguments.batch_size), batch_size=None),
-        config=TrainConfig(condition="every:6", save_every=str(arguments.steps), schedule="constant", verify=False),
+        config=TrainConfig(condition="every:6", save_every="1000000", schedule="constant", verify=False),
         output=output,
+        listeners=[saving],
     )
 
 
@@ -59,27 +74,22 @@ def plain_write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def slow_downs(trainer: Trainer, rounds: int) -> Iterator[float]:
+def slow_downs(trainer: Trainer, saving: Saving, rounds: int) -> Iterator[float]:
     """Ratios of the times of as many steps with one save in their midst and without, in turns."""
-    length = trainer.epoch_length
-    saver, folder = trainer.saver, trainer.saver.folder
+    early = trainer.progress.epoch_length // 8  # So that the writing, too, falls into these steps.
 
-    def steps(saving: bool) -> None:
-        trainer.saver, trainer.saver.folder = (saver, folder) if saving else (None, None)
-        # Due early, so that the writing, too, falls into these steps.
-        trainer.progress.step_in_epoch, trainer.progress.step = 0, (trainer.progress.step // length + 2) * length - length // 8
-        if saver:
-            saver.saved_step = trainer.step
+    def steps(save: bool) -> None:
+        saving.at_step = early if save else None
+        trainer.progress.step_in_epoch = 0
         trainer.train_epoch()
-        if saver:
-            saver.wait()
+        trainer.saver.wait()
 
-    steps(saving=True)
+    steps(save=True)
     for number in range(rounds):
-        first = seconds(lambda: steps(saving=number % 2 == 0))  # noqa: B023
-        second = seconds(lambda: steps(saving=number % 2 == 1))  # noqa: B023
+        first = seconds(lambda: steps(save=number % 2 == 0))  # noqa: B023
+        second = seconds(lambda: steps(save=number % 2 == 1))  # noqa: B023
         yield first / second if number % 2 == 0 else second / first
-    trainer.saver, trainer.saver.folder = saver, folder
+    saving.at_step = None
 
 
 def main() -> None:
@@ -91,23 +101,20 @@ def main() -> None:
     warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # As Trainer.fit does.
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
-        trainer = made(arguments, output)
-        trainer._begin()
-        assert trainer.saver and trainer.saver.folder
-        saver, batch = trainer.saver, trainer.loaders.train.dataset[0]
-        slow = list(slow_downs(trainer, arguments.rounds))
+        saving = Saving()
+        trainer = saving.trainer = make_trainer(arguments, output, saving)
+        trainer.begin()
+        batch = trainer.loaders.train.dataset[0]
+        slow = list(slow_downs(trainer, saving, arguments.rounds))
         print(f"{arguments.steps} steps with a save / without                    {told(slow)}")
         spread = [1 + (ratio - 1) * arguments.steps / 100 for ratio in slow]
         print(f"the same for a save in 100 steps                  {told(spread)}")
-        one_step = statistics.median(
-            seconds(lambda: trainer._train_step(trainer.learners["base"], [batch])) for _ in range(5)
-        )
+        one_step = statistics.median(seconds(lambda: trainer.run.step(trainer.run.base, [batch])) for _ in range(5))
         still, written = [], []
         for _ in range(5):
             trainer.progress.step += 1
-            trainer.progress.epoch, trainer.progress.step_in_epoch = divmod(trainer.progress.step, trainer.epoch_length)
-            still.append(seconds(trainer._save))
-            written.append(seconds(saver.wait))
+            still.append(seconds(trainer.save))
+            written.append(seconds(trainer.saver.wait))
         newest = max((output / "checkpoints").glob("step-*"))
         size = sum(file.stat().st_size for file in newest.iterdir())
         content = (newest / "tensors.safetensors").read_bytes()
@@ -115,12 +122,13 @@ def main() -> None:
         read = statistics.median(seconds((Path(folder) / "plain").read_bytes) for _ in range(5))
 
         def resume() -> None:
-            saved = run_state.newest(saver.folder, trainer.accelerator)
-            assert saved
-            run_state.give_back(trainer, saved)
+            assert trainer.saver.folder
+            state = newest_state(trainer.saver.folder, trainer.accelerator, tuple(trainer.learners))
+            assert state
+            trainer.saver.restore(trainer.parts, state)
 
         resumed = statistics.median(seconds(resume) for _ in range(3))
-        saver.folder.close()
+        trainer.saver.close()
     parameters = sum(p.numel() for learner in trainer.learners.values() for p in learner.module.parameters())
     print(f"{parameters / 1e6:.0f} M parameters, batch {arguments.batch_size}, {torch.get_num_threads()} threads")
     print(f"bytes of a checkpoint                             {size / 1e6:,.0f} MB")

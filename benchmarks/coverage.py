@@ -28,7 +28,8 @@ from torch import nn
 
 import seeking
 from seeking.errors import NotContainedError
-from seeking.matching.inputs import example_inputs
+from seeking.matching.example_inputs import example_inputs
+from seeking.matching.tracer import UntraceableError, trace
 
 SIZES = re.compile(
     "zepto|atto|femto|pico|nano|xxxs|xxs|xs|tiny|ti|t|mini|micro|little|s|small|m|medium|l|base|b|large|xl|xlarge|"
@@ -292,8 +293,8 @@ def prepared(pair: Candidate) -> tuple[Callable[[str], nn.Module], Any]:
         for size in [made_for[0], *sizes] if made_for[0] else sizes:
             batch = torch.randn(2, 3, size, size) if size else next(example_inputs(base))
             try:
-                seeking.matching.trace.trace(base, batch)
-            except seeking.matching.trace.UntraceableError as error:
+                trace(base, batch)
+            except UntraceableError as error:
                 last = error
                 continue
             return make, batch

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from seeking.training.speed import checkpoint_activations
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from seeking.models import create
 from seeking.training import TrainConfig, Trainer
+from seeking.training.performance import checkpoint_activations
 
 VIT = {"img_size": 32, "patch_size": 8}
 PAIRS: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] = {
@@ -51,14 +51,13 @@ def peak(sizes: Sequence[tuple[str, dict[str, Any]]], state: str) -> int:
     config = TrainConfig(epochs=1, condition="always", optimizer="adamw", optimizer_state=state, verify=False)  # type: ignore[arg-type]
     trainer = Trainer(*models, train_loader=DataLoader(data, 2), config=config)
     found: list[int] = []
-    measure = trainer._gradient_norm
 
-    def measured(learner: Any) -> Tensor:
+    def measure(*given: Any) -> None:
         gc.collect()
         found.append(living() - before)
-        return measure(learner)
 
-    trainer._gradient_norm = measured  # type: ignore[method-assign]
+    for learner in trainer.learners.values():
+        learner.optimizer.register_step_pre_hook(measure)
     trainer.fit()
     return max(found)
 

@@ -54,9 +54,7 @@ def row(title: str, arguments: argparse.Namespace) -> str:
     data = DataLoader(images, arguments.batch_size)
     derived = min(seconds(lambda: match(base, larger)) for _ in range(3))
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(base, larger, train_loader=data, config=CONFIG, output=Path(folder) / "run")
-        saver, run_folder = trainer.saver, trainer.saver.folder
-        trainer.saver = trainer.saver.folder = None
+        trainer = Trainer(base, larger, train_loader=data, config=CONFIG)
         learners, pair = trainer.learners, trainer.pair
         assert pair
 
@@ -77,16 +75,15 @@ def row(title: str, arguments: argparse.Namespace) -> str:
                 pass
 
         synced = statistics.median(seconds(sync) for _ in range(5))
-        trainer.saver, trainer.saver.folder = saver, run_folder
-        if run_folder:
-            trainer._begin()
-        still = seconds(trainer._save)
-        size = 0
-        if saver:
-            saver.wait()
-            newest = max((Path(folder) / "run" / "checkpoints").glob("step-*"))
-            size = sum(file.stat().st_size for file in newest.iterdir())
-            saver.folder.close()
+        output = Path(folder) / "run"
+        saving = Trainer(base, larger, train_loader=data, config=CONFIG, weights_map=pair.map, output=output)
+        saving.begin()
+        saving.train_epoch()  # Optimizers have a state from their first step on.
+        still = seconds(saving.save)
+        saving.saver.wait()
+        newest = max((output / "checkpoints").glob("step-*"))
+        size = sum(file.stat().st_size for file in newest.iterdir())
+        saving.saver.close()
     middle, quarter = statistics.median(ratios), len(ratios) // 4
     cells = [
         title,

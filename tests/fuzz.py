@@ -37,6 +37,7 @@ from torch import Tensor
 from seeking import RunError, SeekingError, Trainer, WeightsMap, conditions
 from seeking.checkpointing import serialize, snapshot
 from seeking.checkpointing.metrics_log import read_rows
+from seeking.conditions import grammar
 from seeking.experiments.run import read_overrides
 from seeking.files import read_json, read_yaml
 from seeking.matching import match
@@ -189,7 +190,7 @@ class Conditions(Target):
         "decrease:" + "9" * 900,
         "os.system:1",
     )
-    names = (*conditions.parse.__globals__["NAMES"], "os.system", "decreas", "ä", "_", "every.", "1", "")
+    names = (*grammar.known(), "os.system", "decreas", "ä", "_", "every.", "1", "")
     # fmt: off
     numbers = (
         *map(str, NUMBERS), "1e300", "1e999", "nan", "0.5", ".5", "1_0", "２", "+1", "1,2", "", "True", "0x1", "-0",

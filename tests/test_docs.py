@@ -94,7 +94,7 @@ def test_every_block_has_a_language_that_is_run() -> None:
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_python(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from seeking.matching.rules import RULES
+    from seeking.matching.module_rules import RULES
 
     monkeypatch.chdir(tmp_path)
     rules = list(RULES)

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import seeking
 from seeking import RunError, SeekingError, TrainConfig, Trainer
-from seeking.checkpointing import snapshot, writer
+from seeking.checkpointing import metrics_log, snapshot, writer
 from seeking.checkpointing.weights import read_metadata, write_tensors
 from seeking.errors import RunWarning
 from seeking.training import Result, RunFolder, evaluation
@@ -492,7 +492,7 @@ def test_a_run_that_dies_loses_the_steps_since_the_checkpoint(tmp_path: Path) ->
     outputs = tmp_path / "whole", tmp_path / "parts"
     with pytest.raises(Killed):
         make(output=outputs[1], config=CONFIG, listeners=[die]).fit()
-    assert len(list(seeking.training.folder.read_rows(outputs[1] / "metrics.jsonl"))) == 12
+    assert len(list(metrics_log.read_rows(outputs[1] / "metrics.jsonl"))) == 12
     trainer = make(output=outputs[1], config=CONFIG, resume=True)
     assert trainer.progress.step == 6
     same(whole_run(make, outputs[0], CONFIG), (trainer, trainer.fit()), outputs)
@@ -628,7 +628,7 @@ def test_damaged_metrics(cut: int, tmp_path: Path) -> None:
     with pytest.warns(RunWarning, match="rows are missing"):
         result = make(output=output, config=CONFIG, resume=True).fit()
     assert [row["step"] for row in steps(result)][-3:] == [9, 10, 11]
-    assert list(seeking.training.folder.read_rows(file)) == result.history
+    assert list(metrics_log.read_rows(file)) == result.history
 
 
 def test_a_record_of_any_claimed_length_is_not_read_whole(tmp_path: Path) -> None:

@@ -27,10 +27,10 @@ from seeking.conditions import (
 from seeking.conditions import parse as parse_condition
 from seeking.distributed.mean_loss import mean_loss
 from seeking.errors import NotContainedError, RunError, SeekingError
+from seeking.initialization import embed, extract
 from seeking.matching import MatchWarning, Override, match
 from seeking.pair import Pair
-from seeking.transfer import embed, extract
-from seeking.verify import Verification, verify
+from seeking.verification import Verification, verify
 from seeking.weights_map import Entry, Index, WeightsMap
 
 if TYPE_CHECKING:

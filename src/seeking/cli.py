@@ -12,7 +12,6 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,150 +22,43 @@ from accelerate.utils import broadcast
 from rich.console import Console
 from rich.markdown import Markdown
 from torch import nn
-from tyro.conf import Positional
 
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.weights import load_weights, save_weights
+from seeking.commands import (
+    Compare,
+    Embed,
+    Extract,
+    Map,
+    Reproduce,
+    RunOptions,
+    Show,
+    Train,
+    TransferOptions,
+    Verify,
+)
 from seeking.data import ImageData, load
 from seeking.distributed.processes import this_process
 from seeking.errors import RunError, RunWarning, SeekingError, unknown
 from seeking.experiments.compare import ARMS, compare, summarise
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
-from seeking.experiments.run import ModelConfig, RunConfig, models, trainer, weights_map
+from seeking.experiments.run import models, trainer, weights_map
 from seeking.files import read_yaml
+from seeking.initialization import embed, extract
 from seeking.matching import MatchWarning
 from seeking.models import input_shape
 from seeking.options import flags, flags_of_run, registry
 from seeking.report.folder import describe
 from seeking.report.progress import many_runs, progress, unfailing_output
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, terminal
-from seeking.transfer import Extra, embed, extract
-from seeking.verify import verify
+from seeking.verification import verify
 from seeking.weights_map import WeightsMap
 
 MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
 """Whether to speak and write: torchrun and accelerate start one program for each process."""
 
 console = Console(quiet=not MAIN_PROCESS, markup=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Run(RunConfig):
-    config: Path | None = None
-    """YAML file of the same options; flags win over it."""
-    overwrite: bool = False
-    """Replace the run that the output folder holds."""
-    resume: bool = False
-    """Go on with the run in the output folder from its newest whole checkpoint, with its options; begin it if there is
-    none. Options given again must be the run's, but for the number of epochs and how it is saved."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Train(_Run):
-    """Train a base and a motivated model together. Without arguments: resnet8 in resnet14 on handwritten digits."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compare(_Run):
-    """Train the pair and, under the same settings and seeds, each of its models alone; show them side by side."""
-
-    seeds: int = 3
-    """Runs of each, with seeds from --seed on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reproduce:
-    """Run an experiment from a recipe: the paper's, its ablations, its rivals; go on where it was cut off."""
-
-    recipe: Positional[str]
-    """ablation, pareto, cifar10-resnet, cifar100-efficientnet, cifar100-vit, imagenet, transfer, or a YAML file."""
-    scale: str = "quick"
-    """quick (minutes on 2 cores), small (hours) or full (as the paper has it, on a GPU), where the recipe has it."""
-    seeds: int | None = None
-    """How many; the recipe's own number if not given. More may be added later."""
-    data: str | None = None
-    """Data set to train on, where it is not the recipe's: a name on the hub or a folder."""
-    source: str | None = None
-    """Data set of the training that goes before, for transfer."""
-    output: Path | None = None
-    """Folder for runs, tables and figures; runs/RECIPE-SCALE if not given."""
-    jobs: int | None = None
-    """Runs at a time, each in a process of its own; one for each core, on an accelerator 4, if not given."""
-    device: str | None = None
-    """As for seeking train."""
-    set: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Options of every run that are to be others than the recipe's, such as epochs=5."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Show:
-    """Show a run folder: its options, how far it is, its results, and whether its checkpoints are whole."""
-
-    run: Positional[Path]
-    """The run's folder. Nothing in it is executed or changed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TwoModels(ModelConfig):
-    base: Positional[str] = dataclasses.field()
-    """The smaller model, by name."""
-    motivated: Positional[str] = dataclasses.field()
-    """The larger model, by name."""
-    num_classes: int = 10
-    """Length of both models' output."""
-    in_chans: int = 3
-    """Channels of the images."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Map(_TwoModels):
-    """Print the weights map of two models: which part of the motivated model is the base."""
-
-    details: bool = False
-    """A line for each tensor instead of each block."""
-    save: Path | None = None
-    """Write the map to this file."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verify(_TwoModels):
-    """Prove that the base is a sub-network of the motivated model. Exit code 0 if it is, 1 if not."""
-
-    map: Path | None = None
-    """A map saved before, instead of the derived one."""
-    image_size: int | None = None
-    """Side of the random input images; the size that the base was made for if not given."""
-    tolerance: float = 1e-5
-    """Greatest relative difference of the outputs that counts as exact."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Transfer(_TwoModels):
-    weights: Path
-    """File of the weights to start from: safetensors, or a state_dict of torch.save."""
-    output: Path
-    """The safetensors file to write."""
-    map: Path | None = None
-    """A map saved before, instead of the derived one."""
-    overwrite: bool = False
-    """Replace the output file if it exists."""
-    seed: int = 0
-    """Of fresh weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Extract(_Transfer):
-    """Cut the base out of a trained motivated model. --weights are the motivated model's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Embed(_Transfer):
-    """Start a motivated model from a trained base. --weights are the base's."""
-
-    extra: Extra = "neutral"
-    """Extra capacity: neutral (the motivated model begins as the base's function where that is possible), or its own
-    initialisation."""
 
 
 def train_command(config: Train) -> int:
@@ -257,7 +149,7 @@ def show_command(config: Show) -> int:
     return 0
 
 
-def _folder(config: _Run, name: str) -> tuple[Path, RunFolder]:
+def _folder(config: RunOptions, name: str) -> tuple[Path, RunFolder]:
     """Where a run goes; if it does not say, a folder by this name and the time, the same in every process."""
     if config.resume and not config.output:
         raise SeekingError("resume needs the folder of the run: --output FOLDER")
@@ -267,7 +159,7 @@ def _folder(config: _Run, name: str) -> tuple[Path, RunFolder]:
     return output, RunFolder(output, config.overwrite, config.resume)
 
 
-def _announce(config: _Run, data: ImageData, output: Path) -> None:
+def _announce(config: RunOptions, data: ImageData, output: Path) -> None:
     channels, height, width = data.shape
     console.print(
         f"{config.base} in {config.motivated} on {data.name}: {len(data.train):,} training and {len(data.test):,} test "
@@ -324,7 +216,7 @@ def embed_command(config: Embed) -> int:
     return 0
 
 
-def _ready_to_transfer(config: _Transfer, source: str) -> tuple[dict[str, nn.Module], WeightsMap]:
+def _ready_to_transfer(config: TransferOptions, source: str) -> tuple[dict[str, nn.Module], WeightsMap]:
     if config.output.exists() and not config.overwrite:
         raise SeekingError(f"{config.output} exists; name another file, or give --overwrite")
     made = models(config, config.num_classes, config.in_chans, config.seed)
@@ -368,10 +260,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finder.add_argument("--output", type=Path, nargs="?")
         finder.add_argument("--resume", action="store_true")
         file = finder.parse_known_args(given)[0].config
-        if file and issubclass(command, _Run):
+        if file and issubclass(command, RunOptions):
             given = flags(read_yaml(file), file, command) + given
         found = finder.parse_known_args(given)[0]
-        if found.resume and found.output and issubclass(command, _Run) and (found.output / "config.json").exists():
+        if (
+            found.resume
+            and found.output
+            and issubclass(command, RunOptions)
+            and (found.output / "config.json").exists()
+        ):
             given = flags_of_run(found.output / "config.json", command) + given
         config = tyro.cli(
             command,

@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+from torch.utils._pytree import tree_map as tree_map
+from torch.utils._pytree import tree_map_only as tree_map_only
 
 Owner = tuple[nn.Module, str]
 """A module and the name of one of its own parameters or buffers."""
@@ -36,6 +39,16 @@ def buffer_slots(module: nn.Module) -> list[tuple[dict[str, Tensor | None], str]
 def child_modules(modules: Sequence[nn.Module]) -> list[nn.Module | None]:
     """The direct children of each module. Without it: ``children()``, and a slower check for replaced modules."""
     return [child for module in modules for child in module._modules.values()]
+
+
+def registered_children(module: nn.Module) -> dict[str, nn.Module | None]:
+    """A module's children by name, those under a second name included, which ``named_children`` leaves out."""
+    return module._modules
+
+
+def operation_arguments(operation: Any) -> Any:
+    """The declared arguments of an ATen operation. Without it: rules cannot tell keywords from positions."""
+    return operation._schema.arguments
 
 
 def skip_indices(iterator: Any, count: int) -> bool:
@@ -149,6 +162,9 @@ def synchronize_generators(loader: Any) -> None:
     if getattr(loader, "rng_types", None) is not None:
         synchronize_rng_states(loader.rng_types, loader.synchronized_generator)
 
+
+# TorchDispatchMode: without it, no derivation of maps from what models compute. tree_map: without it, no batches and
+# states that are nested.
 
 Convolution = nn.modules.conv._ConvNd
 """Every convolution; PyTorch has no public name for it. Without it: a list of six classes."""

@@ -9,10 +9,17 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.utils import _pytree as pytree
 
 from seeking.errors import SeekingError
-from seeking.internals import Owner, fsdp_parameters, fsdp_shard, fsdp_shard_size, local_tensor_id, share_fsdp_shard
+from seeking.internals import (
+    Owner,
+    fsdp_parameters,
+    fsdp_shard,
+    fsdp_shard_size,
+    local_tensor_id,
+    share_fsdp_shard,
+    tree_map_only,
+)
 from seeking.matching.align import stages
 from seeking.weights_map import Entry, tensors
 
@@ -75,7 +82,7 @@ def gather_full_tensors(state: Any, keep: bool) -> Any:
             gathered[key] = full.cpu() if keep else torch.empty(0)
         return gathered[key]
 
-    return pytree.tree_map_only(DTensor, gather, state)
+    return tree_map_only(DTensor, gather, state)
 
 
 @torch.no_grad()

@@ -14,13 +14,13 @@ from seeking.checkpointing.run_dir import RunFolder
 from seeking.data import DataConfig, ImageData, loader
 from seeking.errors import SeekingError
 from seeking.files import read_yaml
+from seeking.initialization import Extra, embed
 from seeking.matching import Override
 from seeking.matching.align import DepthPolicy, WidthPolicy
 from seeking.models import create
 from seeking.training.config import TrainConfig
 from seeking.training.record import Listener
 from seeking.training.trainer import Trainer
-from seeking.transfer import Extra, embed
 from seeking.weights_map import WeightsMap
 
 Role = Literal["pair", "base", "motivated"]

@@ -1,6 +1,7 @@
 """How a weights map is derived from two modules."""
 
-from seeking.matching.derive import MatchWarning, Override, match
-from seeking.matching.rules import Factor, rule
+from seeking.matching.match import MatchWarning, match
+from seeking.matching.module_rules import Factor, rule
+from seeking.matching.overrides import Override
 
 __all__ = ["Factor", "MatchWarning", "Override", "match", "rule"]

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
 from seeking.errors import NotContainedError
+from seeking.internals import Convolution, registered_children
 from seeking.weights_map import tensors
 
 DepthPolicy = Literal["leading", "spread"]
@@ -45,51 +45,51 @@ def align(
         NotContainedError: a stage of the base is longer than the motivated model's, or a module is missing there.
     """
     renames = renames or {}
-    found: dict[str, str] = {}
+    counterparts: dict[str, str] = {}
 
     def visit(base_name: str, motivated_name: str) -> None:
-        found[base_name] = motivated_name
+        counterparts[base_name] = motivated_name
         small, large = base.get_submodule(base_name), motivated.get_submodule(motivated_name)
-        partner = {name: name for name in small._modules}
-        longer = stages(large)
+        child_names = {name: name for name in registered_children(small)}
+        large_stages = stages(large)
         for prefix, blocks in stages(small).items():
-            others = longer.get(prefix, {})
-            if others and (len(blocks) != len(others)):
-                if len(blocks) > len(others):
+            larger = large_stages.get(prefix, {})
+            if larger and (len(blocks) != len(larger)):
+                if len(blocks) > len(larger):
                     raise NotContainedError(
                         f"{base_name or 'the model'}: the base has {len(blocks)} blocks, the motivated model "
-                        f"{len(others)}; every stage of the motivated model must be at least as long"
+                        f"{len(larger)}; every stage of the motivated model must be at least as long"
                         + differing_types(base, motivated, base_name, motivated_name)
                     )
-                names = list(others)
+                names = list(larger)
                 places = _places(
-                    [_kind(block) for block in blocks.values()], [_kind(block) for block in others.values()], depth
+                    [_kind(block) for block in blocks.values()], [_kind(block) for block in larger.values()], depth
                 )
-                partner.update({name: names[place] for name, place in zip(blocks, places, strict=True)})
-        # Not named_children, which leaves out a module that stands there under a second name.
-        for name, child in small._modules.items():
+                child_names.update({name: names[place] for name, place in zip(blocks, places, strict=True)})
+        # named_children leaves out a module that is registered under a second name.
+        for name, child in registered_children(small).items():
             if child is None:
                 continue
             full = f"{base_name}.{name}" if base_name else name
-            there = f"{motivated_name}.{partner[name]}" if motivated_name else partner[name]
-            there = renames.get(full, there)
+            target = f"{motivated_name}.{child_names[name]}" if motivated_name else child_names[name]
+            target = renames.get(full, target)
             try:
-                motivated.get_submodule(there)
+                motivated.get_submodule(target)
             except AttributeError:
                 if next(child.parameters(), None) is None and next(child.buffers(), None) is None:
-                    continue  # Nothing to map below it: activations, dropout, pooling.
+                    continue  # An activation, dropout or pooling: there is nothing to map.
                 raise NotContainedError(
-                    f"{full} ({type(child).__name__}): the motivated model has no module {there}"
+                    f"{full} ({type(child).__name__}): the motivated model has no module {target}"
                     + differing_types(base, motivated, base_name, motivated_name)
                 ) from None
-            visit(full, there)
+            visit(full, target)
 
     visit("", "")
-    return found
+    return counterparts
 
 
 def differing_types(base: nn.Module, motivated: nn.Module, base_name: str, motivated_name: str) -> str:
-    """A remark on the innermost enclosing modules that are of different types, or nothing."""
+    """A remark on the innermost enclosing modules that are of different types; empty if there are none."""
     while base_name and motivated_name:
         small, large = base.get_submodule(base_name), motivated.get_submodule(motivated_name)
         if type(small) is not type(large):
@@ -103,24 +103,26 @@ def differing_types(base: nn.Module, motivated: nn.Module, base_name: str, motiv
 
 def stages(module: nn.Module) -> dict[str, dict[str, nn.Module]]:
     """Runs of numbered children, by what stands before the number."""
-    found: dict[str, dict[str, nn.Module]] = {}
-    for name, child in module._modules.items():
+    runs: dict[str, dict[str, nn.Module]] = {}
+    for name, child in registered_children(module).items():
         if child is None:
             continue
         numbered = re.fullmatch(r"(.*?)(\d+)", name)
         # Beside plain numbers, only blocks: conv1 and conv2 are layers, each with a role of its own.
         if numbered and (not numbered[1] or next(child.children(), None) is not None):
-            found.setdefault(numbered[1], {})[name] = child
-    return found
+            runs.setdefault(numbered[1], {})[name] = child
+    return runs
 
 
 def _kind(module: nn.Module) -> object:
-    """What blocks must have in common to be each other's counterpart."""
+    """What two blocks must have in common to be counterparts."""
     own = tensors(module)
     if not own:
         return type(module).__name__
     convolutions = [
-        (name, child.kernel_size, child.stride) for name, child in module.named_modules() if isinstance(child, _ConvNd)
+        (name, child.kernel_size, child.stride)
+        for name, child in module.named_modules()
+        if isinstance(child, Convolution)
     ]
     switches = sorted((key, value) for key, value in vars(module).items() if type(value) is bool and key != "training")
     return sorted((name, tensor.ndim) for name, tensor in own.items()), convolutions, switches
@@ -129,7 +131,7 @@ def _kind(module: nn.Module) -> object:
 def _places(small: Sequence[object], large: Sequence[object], depth: DepthPolicy) -> Sequence[int]:
     """Increasing places for blocks among others of their kind, nearest to those that the policy wants."""
     wanted = choose(len(small), len(large), depth)
-    # best[j]: the least distance so far with the last block at place j, and all the places.
+    # Dynamic programming. best[j]: the least total distance with the last block at place j - 1, and all the places.
     best: list[tuple[float, list[int]]] = [(0.0, [])]
     for block, want in zip(small, wanted, strict=True):
         following: list[tuple[float, list[int]]] = [(math.inf, [])]

@@ -1,19 +1,19 @@
 """How much of each channel space is the base's: sizes that explain the shape of every base tensor."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from seeking.errors import NotContainedError
-from seeking.matching.spaces import HEAD, Axis, Space, is_fixed, segments_of, size_of, terminal
+from seeking.matching.axes import HEAD, Axis, Space, is_fixed, segments_of, size_of, terminal
 
-MOST_TRIES = 256
-"""How often a size is tried for a space which no single equation determines."""
+MAX_TRIES = 256
+"""Sizes tried, in all, for spaces which no single equation determines."""
 
 
 class Dimension(NamedTuple):
     """One dimension of a base tensor, and the axis of the motivated model's that it lies in."""
 
-    where: str
+    name: str
     size: int
     axis: Axis
     own_axis: Axis
@@ -31,23 +31,22 @@ def solve(dimensions: Iterable[Dimension]) -> dict[Space, int]:
         NotContainedError: no sizes can explain a tensor.
     """
     dimensions = list(dimensions)
-    sizes: dict[Space, int] = {}
-    said: dict[Space, int] = {}
+    agreed: dict[Space, int] = {}
     for dimension in dimensions:
         for space, size in _common(dimension.own_axis, dimension.axis):
             if space.fixed and size != space.size:
                 raise _differs(dimension, space, size)
-            said.setdefault(space, size)
-    sizes.update((space, size) for space, size in said.items() if size <= space.size)
-    return _complete(dimensions, sizes, iter(range(MOST_TRIES)))
+            agreed.setdefault(space, size)
+    sizes = {space: size for space, size in agreed.items() if size <= space.size}
+    return _complete(dimensions, sizes, iter(range(MAX_TRIES)))
 
 
 def _complete(pending: list[Dimension], sizes: dict[Space, int], tries: Iterator[int]) -> dict[Space, int]:
     """Solve equations with one unknown until none is left; then try the sizes of an unknown one after the other."""
     for absent in (False, True):
-        before = -1
-        while len(sizes) > before:
-            before = len(sizes)
+        solved = -1
+        while len(sizes) > solved:
+            solved = len(sizes)
             pending = [d for d in pending if not _solve_product(d, d.axis, d.size, sizes, absent)]
     if not pending:
         return sizes
@@ -75,19 +74,20 @@ def _unknown(axis: Axis, sizes: dict[Space, int]) -> Iterator[Space]:
 
 
 def _common(small: Axis, large: Axis) -> Iterator[tuple[Space, int]]:
-    ours, theirs = terminal(small), terminal(large)
-    if len(ours) != len(theirs):
+    """The spaces of the motivated model's axis with their sizes in the base, where both are made of the same parts."""
+    small_spaces, large_spaces = terminal(small), terminal(large)
+    if len(small_spaces) != len(large_spaces):
         return
-    for a, b in zip(ours, theirs, strict=True):
-        if b.segments is None or b.fixed:
-            yield b, a.size
-        elif len(segments_of(a)) == len(segments_of(b)):
-            for one, other in zip(segments_of(a), segments_of(b), strict=True):
-                yield from _common(one, other)
+    for small_space, large_space in zip(small_spaces, large_spaces, strict=True):
+        if large_space.segments is None or large_space.fixed:
+            yield large_space, small_space.size
+        elif len(segments_of(small_space)) == len(segments_of(large_space)):
+            for small_segment, large_segment in zip(segments_of(small_space), segments_of(large_space), strict=True):
+                yield from _common(small_segment, large_segment)
 
 
-def value(axis: Axis, sizes: dict[Space, int]) -> int | None:
-    """How long the base's part of an axis is, if that is known."""
+def value(axis: Axis, sizes: Mapping[Space, int]) -> int | None:
+    """Length of the base's part of an axis; None if it is not known."""
     total = 1
     for space in terminal(axis):
         if space.segments and not space.fixed:
@@ -161,7 +161,7 @@ def _remove(axis: Axis, sizes: dict[Space, int]) -> None:
 
 
 def describe(axis: Axis) -> str:
-    """An axis for people: ``3 (number of parts that are taken one by one) × 12 × 64 (size of a head)``."""
+    """An axis as text: ``3 (number of parts that are taken one by one) × 12 × 64 (size of a head)``."""
     words = []
     for space in terminal(axis):
         if space.segments and not space.fixed:
@@ -173,23 +173,23 @@ def describe(axis: Axis) -> str:
 
 
 def _differs(dimension: Dimension, space: Space | None = None, size: int | None = None) -> NotContainedError:
-    theirs = size_of(dimension.axis)
-    made_of = describe(dimension.axis)
-    message = f"{dimension.where}: {dimension.size} in the base, {theirs} in the motivated model"
+    available = size_of(dimension.axis)
+    parts = describe(dimension.axis)
+    message = f"{dimension.name}: {dimension.size} in the base, {available} in the motivated model"
     why = is_fixed(dimension.axis)
     if why:
         message += f"; the {why} must be the same in both"
     elif space is not None:
         message += (
-            f", made of {made_of}; the {space.fixed} is {size} in the base and {space.size} in the motivated model, "
+            f", made of {parts}; the {space.fixed} is {size} in the base and {space.size} in the motivated model, "
             "it must be the same in both"
         )
-        if space.fixed == HEAD and size and theirs % size == 0:
+        if space.fixed == HEAD and size and available % size == 0:
             message += f" (a motivated model with heads of {size} could contain the base)"
-    elif dimension.size > theirs:
+    elif dimension.size > available:
         message += "; the motivated model's is smaller"
-    elif made_of != str(theirs):
-        message += f", made of {made_of}; no part of these makes up the base's"
+    elif parts != str(available):
+        message += f", made of {parts}; no part of these makes up the base's"
     else:
         message += "; by other tensors that share these channels it is another part of them"
     return NotContainedError(message)

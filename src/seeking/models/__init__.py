@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from seeking.errors import SeekingError, unknown
-from seeking.matching.inputs import image_size as made_for
+from seeking.matching.example_inputs import image_size as made_for
 from seeking.models.resnet import ResNet
 
 RESNETS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}

@@ -10,7 +10,7 @@ from seeking.errors import SeekingError
 from seeking.pair import Pair
 from seeking.training.cost import Cost, count_flops
 from seeking.training.objective import Objective, sample_count
-from seeking.verify import verify
+from seeking.verification import verify
 
 
 def preflight(

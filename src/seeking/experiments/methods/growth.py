@@ -8,7 +8,7 @@ import torch
 from seeking.checkpointing.weights import load_weights
 from seeking.experiments.methods.base import Method, Stage, Start
 from seeking.experiments.run import weights_map
-from seeking.transfer import embed
+from seeking.initialization import embed
 
 
 def _stages(base_cost: float, knobs: Mapping[str, Any]) -> tuple[Stage, ...]:

@@ -1,15 +1,17 @@
-"""One input for a model that is known only by its code: enough to run it without data."""
+"""Example inputs: enough to run a model without data."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+
+from seeking.internals import Convolution
 
 
 def example_inputs(model: nn.Module) -> Iterator[Any]:
-    """Inputs worth a try, the likeliest first.
+    """Inputs that a model may take, the likeliest first.
 
     Models of transformers tell by their configuration, models of timm by theirs; of others the first layer does, with
     images of 224, 64, 32 and 28 pixels a side.
@@ -30,10 +32,10 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
     if hasattr(model, "config") and isinstance(getattr(model, "main_input_name", None), str):
         yield _transformers(model, noise)
         return
-    first = next((m for m in model.modules() if isinstance(m, (_ConvNd, nn.Linear, nn.Embedding))), None)
+    first = next((m for m in model.modules() if isinstance(m, (Convolution, nn.Linear, nn.Embedding))), None)
     if isinstance(first, nn.Embedding):
         yield torch.arange(16, device="cpu").view(2, 8) % first.num_embeddings
-    elif isinstance(first, _ConvNd):
+    elif isinstance(first, Convolution):
         size = image_size(model)
         for side in [size] if size else [224, 64, 32, 28]:
             yield noise(2, first.in_channels, *[side] * (first.weight.ndim - 2))
@@ -43,36 +45,33 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
 
 
 def image_size(model: nn.Module) -> int | None:
-    """Side of the images that a model of timm was made for, in pixels."""
-    made_for = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    if made_for:
-        return int(made_for[0])
-    configuration = getattr(model, "default_cfg", None) or {}
-    return int(configuration["input_size"][-1]) if configuration.get("input_size") else None
+    """Side of the images that a model of timm takes, in pixels; None if it does not tell."""
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if size:
+        return int(size[0])
+    config = getattr(model, "default_cfg", None) or {}
+    return int(config["input_size"][-1]) if config.get("input_size") else None
 
 
 def _transformers(model: Any, noise: Callable[..., Tensor]) -> dict[str, Tensor]:
-    import inspect
-
-    def setting(*names: str) -> int:
+    def setting(name: str) -> int:
         for config in (model.config, getattr(model.config, "vision_config", None)):
-            for name in names:
-                if isinstance(getattr(config, name, None), int):
-                    return int(getattr(config, name))
-        raise AttributeError(names[0])
+            if isinstance(getattr(config, name, None), int):
+                return int(getattr(config, name))
+        raise AttributeError(name)
 
     tokens = torch.arange(4, 20, device="cpu").view(2, 8)
-    asked = inspect.signature(model.forward).parameters
+    parameters = inspect.signature(model.forward).parameters
     batch: dict[str, Tensor] = {}
-    if "pixel_values" in asked:
+    if "pixel_values" in parameters:
         side = setting("image_size")
         batch["pixel_values"] = noise(2, setting("num_channels"), side, side)
-    if "input_features" in asked:
+    if "input_features" in parameters:
         batch["input_features"] = noise(2, setting("num_mel_bins"), 2 * setting("max_source_positions"))
-    if "input_values" in asked:
+    if "input_values" in parameters:
         batch["input_values"] = noise(2, 16000)
-    if "input_ids" in asked:
+    if "input_ids" in parameters:
         batch["input_ids"] = tokens
-    if "decoder_input_ids" in asked:
+    if "decoder_input_ids" in parameters:
         batch["decoder_input_ids"] = tokens
     return batch

@@ -15,21 +15,30 @@ Axis = tuple["Space", ...]
 HEAD = "size of a head"
 """Why a space is fixed: attention scales the products of queries and keys by it."""
 
+INPUT = "size of the input"
+"""Why a space is fixed: both models get the same input."""
 
-class Unaligned(Exception):
+MIXED = "number of channels that are mixed across uneven boundaries"
+"""Why a space is fixed: an operation cuts it where its parts do not begin or end."""
+
+STACKED = "number of joined parts"
+"""Why a space is fixed: a number of tensors are stacked, or a pattern repeats so often."""
+
+
+class UnalignedError(Exception):
     """Two axes whose parts do not begin and end at the same positions."""
 
 
 class Space:
-    """One stream of channels, or one factor of what a dimension counts.
+    """One stream of channels, or one factor of a dimension.
 
     Attributes:
         size: how many channels.
         fixed: why the size must be the same in both models; empty where it may grow.
         ordered: whether position i means i, as in the rows of an embedding: only the leading ones can be the base's.
-        read: whether the model itself computes with it, so that it is not merely what it puts out.
+        read: whether the model computes with it, so that it is more than an output.
         parts: the product that this space has turned out to be.
-        segments: the axes that are joined in it.
+        segments: the axes that it concatenates.
     """
 
     __slots__ = ("fixed", "ordered", "parts", "read", "segments", "size")
@@ -44,7 +53,7 @@ class Space:
 
 
 def size_of(axis: Axis) -> int:
-    """Length of the dimension."""
+    """Length of an axis."""
     return math.prod(space.size for space in axis)
 
 
@@ -60,24 +69,24 @@ def constant(size: int, why: str) -> Axis:
 
 def terminal(axis: Iterable[Space]) -> list[Space]:
     """The spaces that an axis has turned out to be a product of."""
-    found: list[Space] = []
+    spaces: list[Space] = []
     for space in axis:
         if space.parts is None:
-            found.append(space)
+            spaces.append(space)
         else:
             space.parts = tuple(terminal(space.parts))
-            found.extend(space.parts)
-    return found
+            spaces.extend(space.parts)
+    return spaces
 
 
 def segments_of(space: Space) -> list[Axis]:
-    """The axes that are joined in a space, those within them included; none if it is not a concatenation."""
-    found: list[Axis] = []
+    """The axes that a space concatenates, nested ones flattened; none if it is not a concatenation."""
+    segments: list[Axis] = []
     for segment in space.segments or ():
-        inside = terminal(segment)
-        nested = segments_of(inside[0]) if len(inside) == 1 and not inside[0].fixed else []
-        found.extend(nested or [tuple(inside)])
-    return found
+        spaces = terminal(segment)
+        nested = segments_of(spaces[0]) if len(spaces) == 1 and not spaces[0].fixed else []
+        segments.extend(nested or [tuple(spaces)])
+    return segments
 
 
 def is_fixed(axis: Axis) -> str:
@@ -95,7 +104,7 @@ def fix(axis: Axis, why: str) -> None:
 
 
 def mark(axis: Axis, *, ordered: bool = False, read: bool = False) -> None:
-    """Note how the model uses an axis."""
+    """Record that the positions of an axis are ordered, or that the model reads it."""
     for space in terminal(axis):
         space.ordered |= ordered
         space.read |= read
@@ -103,13 +112,13 @@ def mark(axis: Axis, *, ordered: bool = False, read: bool = False) -> None:
             mark(segment, ordered=ordered, read=read)
 
 
-def unify(one: Axis, other: Axis) -> None:
+def unify(first: Axis, second: Axis) -> None:
     """Declare that two axes of one length are the same.
 
     Raises:
-        Unaligned: their parts are not.
+        UnalignedError: their parts are not of the same sizes.
     """
-    left, right = [*one][::-1], [*other][::-1]
+    left, right = [*first][::-1], [*second][::-1]
     while (a := _take(left)) and (b := _take(right)):
         if a.size < b.size:
             (a, b), (left, right) = (b, a), (right, left)
@@ -124,10 +133,10 @@ def unify(one: Axis, other: Axis) -> None:
 def _take(pending: list[Space]) -> Space | None:
     """Remove the first terminal space of an axis that is held backwards."""
     while pending:
-        first = terminal((pending.pop(),))
-        if first:
-            pending.extend(first[:0:-1])
-            return first[0]
+        spaces = terminal((pending.pop(),))
+        if spaces:
+            pending.extend(spaces[:0:-1])
+            return spaces[0]
     return None
 
 
@@ -172,10 +181,10 @@ def factor(space: Space, size: int) -> tuple[Axis, Axis]:
     """Take a space for a product whose outer factor is of this size.
 
     Raises:
-        Unaligned: it cannot be one.
+        UnalignedError: it cannot be one.
     """
     if size < 1 or space.size % size:
-        raise Unaligned
+        raise UnalignedError
     within = space.size // size
     if space.fixed:
         return constant(size, space.fixed), constant(within, space.fixed)
@@ -199,7 +208,7 @@ def factor(space: Space, size: int) -> tuple[Axis, Axis]:
         pieces = _cut_at(space, [within * (i + 1) for i in range(size)])
         for piece in pieces[1:]:
             unify(pieces[0], piece)
-        outer, inner = constant(size, "number of joined parts"), pieces[0]
+        outer, inner = constant(size, STACKED), pieces[0]
     if space.parts is None:
         space.parts = (*outer, *inner)
     return outer, inner
@@ -209,14 +218,14 @@ def cut(axis: Axis, position: int) -> tuple[Axis, Axis]:
     """Cut an axis in two before a position, which lies inside.
 
     Raises:
-        Unaligned: the position lies within an inner factor.
+        UnalignedError: the position lies within an inner factor.
     """
     if why := is_fixed(axis):
         return constant(position, why), constant(size_of(axis) - position, why)
     first, *rest = terminal(axis)
     within = size_of(tuple(rest))
     if position % within:
-        raise Unaligned
+        raise UnalignedError
     place = position // within
     if first.fixed:
         return (*constant(place, first.fixed), *rest), (*constant(first.size - place, first.fixed), *rest)
@@ -237,10 +246,10 @@ def cut(axis: Axis, position: int) -> tuple[Axis, Axis]:
             before.append(left)
             after.append(right)
         start += size
-    return (*joined(before), *rest), (*joined(after), *rest)
+    return (*concatenate(before), *rest), (*concatenate(after), *rest)
 
 
-def joined(axes: Sequence[Axis]) -> Axis:
+def concatenate(axes: Sequence[Axis]) -> Axis:
     """The axis of a concatenation."""
     if len(axes) == 1:
         return axes[0]
@@ -255,16 +264,16 @@ def regroup(axis: Iterable[Space], sizes: Sequence[int]) -> list[Axis]:
     """Cut a product, in row-major order, into axes of these sizes.
 
     Raises:
-        Unaligned: a boundary lies within a factor.
+        UnalignedError: a boundary lies within a factor.
     """
     pending = [*axis][::-1]
-    found: list[Axis] = []
+    axes: list[Axis] = []
     for size in sizes:
         taken: list[Space] = []
         while size > 1:
             space = _take(pending)
             if space is None:
-                raise Unaligned
+                raise UnalignedError
             while space.fixed and size % space.size and space.size % size and pending and pending[-1].fixed:
                 space = Space(space.size * pending.pop().size, space.fixed)
             if size % space.size == 0:
@@ -275,7 +284,7 @@ def regroup(axis: Iterable[Space], sizes: Sequence[int]) -> list[Axis]:
                 pending.extend(inner[::-1])
                 taken.extend(outer)
                 size = 1
-        found.append(tuple(taken))
+        axes.append(tuple(taken))
     if _take(pending):
-        raise Unaligned
-    return found
+        raise UnalignedError
+    return axes

@@ -1,12 +1,11 @@
 import dataclasses
-import re
 
 import pytest
 import torch
 from families import SMALL_FAMILIES, Family
 from torch import nn
 
-from seeking import Index, NotContainedError, SeekingError, WeightsMap, match, verify
+from seeking import Index, SeekingError, WeightsMap, match, verify
 from seeking.models import create
 from seeking.weights_map import Entry, tensors
 
@@ -22,6 +21,7 @@ def with_index(entry: Entry, dim: int, positions: list[int] | range) -> Entry:
 
 
 RESNET, WIDE, VIT = SMALL_FAMILIES
+
 
 # The ViT of SMALL_FAMILIES: 3 of 6 heads of size 4 in a width of 12 of 24; q is in rows 0:24, k in 24:48, v in 48:72.
 Q, K, V = (list(range(start, start + 12)) for start in (0, 24, 48))
@@ -203,51 +203,6 @@ def test_fresh_symmetric_weights_hide_nothing() -> None:
     assert not verify(base, motivated, wrong, torch.randn(2, 3, 16, 16))
 
 
-def test_outputs_of_different_shapes_are_said() -> None:
-    base, motivated = nn.Sequential(nn.Linear(3, 2)), nn.Sequential(nn.Linear(3, 2), nn.Unflatten(1, (2, 1)))
-    verdict = verify(base, motivated, match(base, motivated), torch.randn(2, 3))
-    assert not verdict
-    assert "different shapes" in verdict.reason
-    with pytest.raises(NotContainedError, match=r"2 in the base, 4 .* length of the output must be the same"):
-        match(base, nn.Sequential(nn.Linear(3, 4)))
-
-
-def test_wider_hidden_states_among_the_outputs_are_judged_by_what_they_hold() -> None:
-    class Both(nn.Module):
-        def __init__(self, width: int) -> None:
-            super().__init__()
-            self.hidden, self.out = nn.Linear(3, width), nn.Linear(width, 2)
-
-        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-            hidden = self.hidden(x)
-            return {"logits": self.out(hidden), "hidden": hidden + 1 if x.shape[-1] == self.out.in_features else hidden}
-
-    base, motivated = Both(4), Both(7)
-    weights_map = match(base, motivated, batch=torch.randn(5, 3))
-    assert verify(base, motivated, weights_map, torch.randn(5, 3))
-    assert not verify(Both(3), motivated, match(Both(3), motivated, batch=torch.randn(5, 3)), torch.randn(5, 3))
-
-
-def test_what_no_map_can_cure_is_told_from_a_wrong_map() -> None:
-    """Extra layers that are no residual blocks, constants, activations: the base is not contained."""
-    images = torch.randn(2, 3, 16, 16)
-
-    def chain(extra: int, activation: type[nn.Module] = nn.ReLU, eps: float = 1e-5) -> nn.Module:
-        middle = nn.Sequential(*(nn.Conv2d(4, 4, 3, padding=1) for _ in range(1 + extra)))
-        return nn.Sequential(nn.Conv2d(3, 4, 3), activation(), middle, nn.BatchNorm2d(4, eps=eps), nn.Conv2d(4, 2, 1))
-
-    for motivated, reason in (
-        (chain(1), r"2\.1 \(Conv2d\), which only the motivated model has, changes its input"),
-        (chain(0, nn.GELU), r"1 is ReLU in the base and GELU in the motivated model"),
-        (chain(0, eps=0.1), r"3\.eps is 1e-05 in the base and 0\.1 in the motivated model"),
-    ):
-        base = chain(0)
-        verdict = verify(base, motivated, match(base, motivated), images)
-        assert not verdict
-        assert not verdict.contained
-        assert re.search(reason, verdict.reason), verdict.reason
-
-
 def test_models_with_other_kinds_of_input_and_output() -> None:
     class Named(nn.Module):
         def __init__(self, width: int) -> None:
@@ -264,31 +219,6 @@ def test_models_with_other_kinds_of_input_and_output() -> None:
     assert verify(base, motivated, weights_map, torch.randn(5, 3), forward=forward)
     parts = lambda model, x: model.out(model.hidden(x)).sum()  # noqa: E731
     assert verify(base, motivated, weights_map, torch.randn(5, 3), forward=parts)
-
-
-def test_a_loss_hides_nothing_of_the_output() -> None:
-    class Turned(nn.Module):
-        def __init__(self, turned: bool) -> None:
-            super().__init__()
-            self.out, self.turn = nn.Linear(3, 2), nn.Flatten(0) if turned else nn.Identity()
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x = self.out(x)
-            return x if isinstance(self.turn, nn.Identity) else x.flip(-1)
-
-    base, motivated = Turned(False), Turned(True)
-    forward = lambda model, x: model(x).sum()  # noqa: E731
-    weights_map = match(base, motivated)
-    assert not verify(base, motivated, weights_map, torch.randn(5, 3), forward=forward)
-    assert verify(base, base, weights_map, torch.randn(5, 3), forward=forward)
-
-
-def test_a_layer_that_differs_without_tensors_is_found() -> None:
-    base = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    motivated = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2))
-    verdict = verify(base, motivated, match(base, motivated), torch.randn(5, 3))
-    assert not verdict
-    assert verdict.layer == "2"
 
 
 @pytest.mark.parametrize(("names", "size"), [("convnext", 192), ("convnext", 64), ("convnextv2", 64)])
@@ -332,3 +262,10 @@ def test_a_pair_verifies_too() -> None:
     pair = Pair(base, motivated)
     assert verify(base, motivated, pair.map, torch.randn(2, 3, 16, 16))
     assert base.conv1.weight.data_ptr() == motivated.conv1.weight.data_ptr()
+
+
+def test_models_without_numbers_are_refused() -> None:
+    base, motivated = (nn.Sequential(nn.Linear(8, w), nn.Linear(w, 2)) for w in (4, 6))
+    weights_map = match(base, motivated)
+    with pytest.raises(SeekingError, match="is on the meta device; verify computes"):
+        verify(base.to("meta"), motivated, weights_map, torch.randn(4, 8))

@@ -1,4 +1,4 @@
-"""What the dimensions of a layer's tensors are made of, where their sizes alone do not tell.
+"""Rules for modules: what the dimensions of a layer's tensors are made of, where their sizes alone do not tell.
 
 A dimension is a product of factors, outermost first: the rows of a fused query/key/value projection are
 ``(3, heads, head size)``. Factors grow one by one: a base of three heads takes three of the motivated model's heads,
@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
-from seeking.matching.spaces import HEAD
+from seeking.internals import Convolution
+from seeking.matching.axes import HEAD
 
 
 class Factor(NamedTuple):
@@ -35,29 +35,48 @@ Structure = Mapping[str, Sequence[Dimension]]
 Rule = Callable[[nn.Module], Structure | None]
 
 RULES: list[Rule] = []
-"""Rules of users: they hold whatever else is found."""
+"""Custom rules: they take precedence over the trace."""
 
 BUILT_IN: list[Rule] = []
-"""Rules for models that cannot be run without data; in others the forward pass shows more than a rule can."""
+"""Rules for models that cannot be traced; of others the forward pass shows more than a rule can."""
 
 
 def rule(function: Rule) -> Rule:
-    """Register a rule: from a module to its structure, or to None where it does not apply. The latest goes first."""
+    """Register a rule: from a module to its structure, or to None where it does not apply. The latest comes first."""
     RULES.insert(0, function)
     return function
 
 
-def structure(module: nn.Module, rules: Sequence[Rule]) -> tuple[str, Structure]:
-    """The first rule that applies to a module: its name and what it says; ``("", {})`` where none does."""
+def factors_of(model: nn.Module, name: str, rules: Sequence[Rule]) -> tuple[str, Sequence[Dimension]]:
+    """The dimensions of a tensor by the rule for the innermost module around it, and that rule's name.
+
+    Args:
+        model: holds the tensor.
+        name: of the tensor.
+        rules: to be asked, the first that applies to a module decides.
+
+    Returns:
+        ``("", [])`` where no rule knows the tensor.
+    """
+    path = name.split(".")
+    for depth in range(len(path) - 1, -1, -1):
+        rule_name, structure = _structure(model.get_submodule(".".join(path[:depth])), rules)
+        dimensions = structure.get(".".join(path[depth:]))
+        if dimensions is not None:
+            return rule_name, dimensions
+    return "", []
+
+
+def _structure(module: nn.Module, rules: Sequence[Rule]) -> tuple[str, Structure]:
     for candidate in rules:
-        found = candidate(module)
-        if found is not None:
-            return candidate.__name__.replace("_", " "), found
+        dimensions = candidate(module)
+        if dimensions is not None:
+            return candidate.__name__.replace("_", " "), dimensions
     return "", {}
 
 
-def plain(tensor: Tensor) -> list[Dimension]:
-    """Dimensions that no rule knows: vectors and matrices grow, of larger tensors only the last dimension does."""
+def default_dimensions(tensor: Tensor) -> list[Dimension]:
+    """Dimensions that no rule knows: vectors and matrices grow; of larger tensors, the last dimension alone does."""
     dimensions: list[Dimension] = []
     for dim, size in enumerate(tensor.shape):
         grows = tensor.ndim <= 2 or dim == tensor.ndim - 1
@@ -68,7 +87,7 @@ def plain(tensor: Tensor) -> list[Dimension]:
 @BUILT_IN.append
 def convolution(module: nn.Module) -> Structure | None:
     """Channels first, then the kernel; the channels of a grouped convolution belong to groups."""
-    if not isinstance(module, _ConvNd):
+    if not isinstance(module, Convolution):
         return None
     groups = module.groups
     kernel: list[Dimension] = [[Factor("kernel size", size, grows=False)] for size in module.weight.shape[2:]]

@@ -10,7 +10,7 @@ import torch
 
 import seeking
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import coverage
 

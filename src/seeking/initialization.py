@@ -1,0 +1,283 @@
+"""Initialize one of the two models from the other's weights."""
+
+import contextlib
+import itertools
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from seeking.errors import SeekingError, unknown
+from seeking.forward import Forward, call, evaluation
+from seeking.internals import Convolution
+from seeking.matching import MatchWarning, match
+from seeking.matching.example_inputs import example_inputs
+from seeking.verification.compare import compare_outputs
+from seeking.verification.extra import extra_modules, scales
+from seeking.weights_map import Entry, WeightsMap, tensors, tensors_in
+
+Extra = Literal["neutral", "own"]
+
+TOLERANCE = 1e-4
+"""Relative difference up to which two models' outputs count as those of one function, in float32."""
+
+
+def extract(motivated: nn.Module, base: nn.Module, weights_map: WeightsMap | None = None) -> WeightsMap:
+    """Initialize the base with its part of the motivated model's weights.
+
+    From a pretrained large model this is weight selection (Xu et al., "Initializing Models with Larger Ones",
+    arXiv 2311.18823), with the selection that the map makes: ``match(..., width="even")`` is theirs.
+
+    Args:
+        motivated: the larger model; left as it is.
+        base: the smaller model; its parameters and buffers are overwritten.
+        weights_map: where the base lies; derived by ``seeking.match`` if not given.
+
+    Returns:
+        The map.
+
+    Raises:
+        NotContainedError: the motivated model cannot contain the base.
+        SeekingError: the map is not one of these models.
+    """
+    weights_map = weights_map or match(base, motivated)
+    weights_map.check(base, motivated)
+    with torch.no_grad():
+        _load(base, weights_map.extract(tensors(motivated)))
+    return weights_map
+
+
+def embed(
+    base: nn.Module,
+    motivated: nn.Module,
+    weights_map: WeightsMap | None = None,
+    *,
+    extra: Extra = "neutral",
+    batch: Any = None,
+    forward: Forward | None = None,
+) -> WeightsMap:
+    """Initialize the motivated model with the base's weights.
+
+    ``extra="neutral"`` is a function-preserving initialization: the motivated model computes the base's function,
+    where that is possible, and can learn. Weights by which the base's channels would read extra ones are zero, and so
+    is what an extra block adds; all other extra capacity keeps its own initialization. In each extra block, as few
+    layers as possible are zeroed. Norms over all channels (LayerNorm, RMSNorm) see the extra ones, so that a wider
+    model with them starts near the base at best; a ``MatchWarning`` tells how far from it. Nor can extra blocks that
+    put their result through a norm preserve the function.
+
+    Args:
+        base: the smaller model; left as it is.
+        motivated: the larger model; its mapped entries take the base's values.
+        weights_map: where the base lies; derived by ``seeking.match`` if not given.
+        extra: how the extra capacity is initialized: ``neutral``, or as it is, with its ``own`` initialization.
+        batch: one input, as ``forward`` takes it, on which the function is compared; if not given, one is made where
+            the models tell what they take.
+        forward: runs a model on the batch; as in ``seeking.verify``.
+
+    Returns:
+        The map.
+
+    Raises:
+        NotContainedError: the motivated model cannot contain the base.
+        SeekingError: the map is not one of these models, an unknown ``extra``, or a batch that a model refuses;
+            nothing has been changed.
+    """
+    if extra not in get_args(Extra):
+        raise unknown("kind of extra capacity", extra, get_args(Extra))
+    weights_map = weights_map or match(base, motivated, batch=batch, forward=forward)
+    weights_map.check(base, motivated)
+    with torch.no_grad():
+        run = forward or call
+        example = _accepted_batch(base, motivated, batch, run) if extra == "neutral" else None
+        own = {name: tensor.clone() for name, tensor in tensors(motivated).items()}
+        if extra == "neutral":
+            own = _without_reading_extra(motivated, weights_map, own)
+        _load(motivated, weights_map.embed(tensors(base), own))
+        if example is not None:
+            with evaluation(base), evaluation(motivated):
+                reference = run(base, example)
+                _silence_extra_blocks(motivated, weights_map, reference, lambda: run(motivated, example))
+                difference, _ = compare_outputs(reference, run(motivated, example))
+            if difference > TOLERANCE:
+                warnings.warn(
+                    "the initialization preserves the base's function only approximately: the outputs differ by "
+                    f"{difference:.1e}. Layers that look at all channels, such as norms over more channels than "
+                    "the base's, and extra blocks that do not add to their input allow no better.",
+                    MatchWarning,
+                    stacklevel=2,
+                )
+    return weights_map
+
+
+def _accepted_batch(base: nn.Module, motivated: nn.Module, batch: Any, run: Forward) -> Any:
+    """A batch that both models accept; None, with a warning, if none can be made."""
+    with evaluation(base), evaluation(motivated):
+        for example in [batch] if batch is not None else example_inputs(base):
+            try:
+                run(base, example)
+                run(motivated, example)
+            except Exception as error:
+                if batch is not None:
+                    raise SeekingError(f"the models refuse the batch: {type(error).__name__}: {error}") from error
+            else:
+                return example
+    warnings.warn(
+        f"{type(base).__name__}: no example input could be made for it, so that extra blocks keep their own "
+        "initialization; give embed a batch",
+        MatchWarning,
+        stacklevel=3,
+    )
+    return None
+
+
+def _load(model: nn.Module, values: dict[str, Tensor]) -> None:
+    for name, tensor in tensors(model).items():
+        tensor.copy_(values[name])
+
+
+def _without_reading_extra(
+    motivated: nn.Module, weights_map: WeightsMap, values: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The motivated model's tensors with zeros where the base's channels would read extra ones."""
+    for entry in weights_map.entries.values():
+        if entry.whole or len(entry.index) < 2:
+            continue
+        value = values[entry.target].clone()
+        for written, read in _written_and_read(motivated, entry):
+            extra = torch.ones(value.shape[read], dtype=torch.bool, device=value.device)
+            extra[entry.index[read].tensor(value.device)] = False
+            rows = entry.index[written].tensor(value.device)
+            value.movedim((written, read), (0, 1))[rows.unsqueeze(1), extra.nonzero().squeeze(1)] = 0
+        values[entry.target] = value
+    return values
+
+
+def _written_and_read(model: nn.Module, entry: Entry) -> list[tuple[int, int]]:
+    """Pairs of dimensions of a weight: its layer may write along the first and read along the second."""
+    module = model.get_submodule(entry.target.rpartition(".")[0])
+    if isinstance(module, nn.Embedding):
+        return [(1, 0)]
+    if (isinstance(module, Convolution) and module.transposed) or type(module).__name__ == "Conv1D":
+        return [(1, 0)]
+    if isinstance(module, (nn.Linear, Convolution, nn.MultiheadAttention)):
+        return [(0, 1)]
+    # A custom matrix may be applied either way round: whatever mixes base and extra channels is zero.
+    return list(itertools.permutations(range(len(entry.index)), 2))
+
+
+def _silence_extra_blocks(
+    motivated: nn.Module, weights_map: WeightsMap, reference: Any, run: Callable[[], Any]
+) -> None:
+    """Zero as few layers of each extra block as make it the identity or, where the model adds its input, zero.
+
+    All of them are zeroed; then, in the order of the forward pass, one layer at a time gets its own weights back, in
+    all blocks at once, and loses them again where its block is not the identity with them.
+
+    Args:
+        motivated: holds the base's weights.
+        weights_map: of the base in the motivated model.
+        reference: the base's output.
+        run: gives the motivated model's output.
+    """
+    blocks = _Blocks(motivated, extra_modules(motivated, weights_map))
+    with blocks.watched():
+        blocks.zero_all()
+        if compare_outputs(reference, run())[0] <= TOLERANCE:
+            blocks.may_be_zero = True
+            run()
+        rescaled: set[str] = set()
+        while changing := blocks.failing() - rescaled:
+            # They may scale their input.
+            blocks.scale_by_one(changing)
+            rescaled |= changing
+            run()
+        for name in blocks.failing():
+            for layer in blocks.modules[name].modules():
+                blocks.restore(layer)
+        passing = [name for name in blocks.modules if blocks.is_identity.get(name)]
+        for turn in range(max((len(blocks.layers[name]) for name in passing), default=0)):
+            restored = {name: blocks.layers[name][turn] for name in passing if turn < len(blocks.layers[name])}
+            for layer in restored.values():
+                blocks.restore(layer)
+            run()
+            for name, layer in restored.items():
+                if not blocks.is_identity[name]:
+                    blocks.silence(layer)
+
+
+class _Blocks:
+    """The extra blocks of a motivated model, and what they do in the latest forward pass.
+
+    Attributes:
+        modules: the blocks by name.
+        layers: for each block its modules with parameters, in the order in which they first ran.
+        is_identity: whether each block put out its input, or zeros where these are allowed.
+        may_be_zero: whether blocks may put out zeros, since the model itself adds their input.
+    """
+
+    def __init__(self, motivated: nn.Module, names: Iterable[str]) -> None:
+        self.modules = {name: motivated.get_submodule(name) for name in names}
+        self.layers: dict[str, list[nn.Module]] = {name: [] for name in self.modules}
+        self.is_identity: dict[str, bool] = {}
+        self.may_be_zero = False
+        parameters = [parameter for block in self.modules.values() for parameter in block.parameters()]
+        self._own = {parameter: parameter.clone() for parameter in parameters}
+        self._neutral: dict[nn.Parameter, float] = dict.fromkeys(self._own, 0.0)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Record what the blocks do."""
+        handles = []
+        for name, block in self.modules.items():
+            handles.append(block.register_forward_hook(self._compare(name), with_kwargs=True))
+            handles += [layer.register_forward_hook(self._record(name)) for layer in block.modules()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def failing(self) -> set[str]:
+        """Names of the blocks that are not the identity."""
+        return {name for name in self.modules if not self.is_identity.get(name)}
+
+    def zero_all(self) -> None:
+        """Zero every parameter of every block."""
+        for block in self.modules.values():
+            for layer in block.modules():
+                self.silence(layer)
+
+    def scale_by_one(self, names: Iterable[str]) -> None:
+        """Silence blocks, but for parameters that scale: these are one."""
+        for name in names:
+            self._neutral.update(dict.fromkeys(scales(self.modules[name]), 1.0))
+            for layer in self.modules[name].modules():
+                self.silence(layer)
+
+    def restore(self, layer: nn.Module) -> None:
+        """Give a layer its own weights back."""
+        for parameter in layer.parameters(recurse=False):
+            parameter.copy_(self._own[parameter])
+
+    def silence(self, layer: nn.Module) -> None:
+        """Fill a layer with its neutral values."""
+        for parameter in layer.parameters(recurse=False):
+            parameter.fill_(self._neutral[parameter])
+
+    def _compare(self, name: str) -> Callable[[nn.Module, Any, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            before, after = tensors_in((args, kwargs)), tensors_in(output)
+            self.is_identity[name] = bool(before and after) and (
+                torch.equal(before[0], after[0]) or (self.may_be_zero and not after[0].any())
+            )
+
+        return hook
+
+    def _record(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if module not in self.layers[name] and next(module.parameters(recurse=False), None) is not None:
+                self.layers[name].append(module)
+
+        return hook

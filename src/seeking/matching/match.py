@@ -1,0 +1,177 @@
+"""Derive a weights map from two modules: align the blocks, find the channel spaces, choose an index for each."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from torch import nn
+
+from seeking.errors import NotContainedError, unknown
+from seeking.forward import Forward
+from seeking.matching.align import DepthPolicy, WidthPolicy, align, differing_types
+from seeking.matching.axes import Space, size_of
+from seeking.matching.dropout import differing_rates
+from seeking.matching.model_axes import ModelAxes
+from seeking.matching.overrides import Override, check_names, read_positions
+from seeking.matching.selection import Selection
+from seeking.matching.solve import Dimension, solve, value
+from seeking.weights_map import Entry, WeightsMap, tensors
+
+
+class MatchWarning(UserWarning):
+    """What a user should know of two models before training them."""
+
+
+def match(
+    base: nn.Module,
+    motivated: nn.Module,
+    *,
+    batch: Any = None,
+    forward: Forward | None = None,
+    depth: DepthPolicy = "leading",
+    width: WidthPolicy = "leading",
+    overrides: Mapping[str, Override] | None = None,
+) -> WeightsMap:
+    """Find the base model in the motivated model.
+
+    Modules are matched by name and the blocks of stages by the depth policy. Both models run once without data, which
+    shows the channel spaces that the dimensions of their tensors are made of; in each space, as many positions as the
+    base has are chosen by the width policy. The result is a proposal: ``seeking.verify`` proves it.
+
+    Warnings (``MatchWarning``) tell of a model that cannot be run without data, for which names, shapes and the rules
+    for modules (see ``seeking.matching.module_rules``) must do; of operations on channels that grow which are not
+    known to be elementwise; and of layers that drop out at different rates.
+
+    Args:
+        base: the smaller model; it may be on the meta device.
+        motivated: the larger model; it may be on the meta device.
+        batch: one input, as ``forward`` takes it; only shapes and integers matter. If not given, one is made for
+            models of timm and transformers, and for those whose first layer tells.
+        forward: runs a model on the batch. The default calls ``model(batch)``, ``model(*batch)`` for a tuple or
+            list, ``model(**batch)`` for a mapping.
+        depth: blocks of a longer stage that are the base's: the ``leading`` ones, or ``spread`` over the stage.
+        width: positions of a larger space that are the base's: the ``leading`` ones, or at ``even`` distance.
+        overrides: what the user knows better, by name of a base tensor or module.
+
+    Raises:
+        NotContainedError: the motivated model cannot contain the base.
+        SeekingError: an unknown policy, or an override that does not fit the models.
+    """
+    for kind, policy, known in (("depth policy", depth, DepthPolicy), ("width policy", width, WidthPolicy)):
+        if policy not in get_args(known):
+            raise unknown(kind, policy, get_args(known))
+    overrides = overrides or {}
+    check_names(overrides, base)
+    _compare_classes(base, motivated)
+
+    modules = {name for name, _ in base.named_modules(remove_duplicate=False)}
+    renames = {name: o.target for name, o in overrides.items() if o.target and name in modules}
+    counterparts = align(base, motivated, depth, renames)
+    if differing := differing_rates(base, motivated, counterparts):
+        _warn(
+            f"dropout or stochastic depth differs in {len(differing)} shared layers ({differing[0]}"
+            + (", …" if len(differing) > 1 else "")
+            + "): what the models share is trained at two rates. Give both models the same rates if that is not meant."
+        )
+    targets = _targets(base, motivated, counterparts, overrides)
+    axes = ModelAxes(base, motivated, batch, forward)
+    if axes.untraceable:
+        _warn(
+            f"{type(base).__name__}: the channel spaces are unknown, since the model cannot be run without data "
+            f"({axes.untraceable}). Dimensions are matched by names, shapes and rules; seeking.verify tells whether "
+            "rightly."
+        )
+    small, large = tensors(base), tensors(motivated)
+    indices = {name: read_positions(name, small[name], o.index) for name, o in overrides.items() if o.index is not None}
+    sizes = _sizes(base, motivated, axes, targets, counterparts)
+    if assumed := _resized(axes, sizes):
+        _warn(f"treated as elementwise: {', '.join(assumed)}; seeking.verify tells whether rightly")
+
+    selection = Selection(sizes, width)
+    for name, chosen in indices.items():
+        for dim, positions in enumerate(chosen):
+            if positions is not None and overrides[name].space:
+                selection.pin(f"{name}, dimension {dim}", axes.motivated(targets[name])[dim], positions)
+    entries = {}
+    for name, tensor in small.items():
+        target = targets[name]
+        target_axes = axes.motivated(target)
+        own = indices[name] if name in indices and not overrides[name].space else [None] * tensor.ndim
+        index = tuple(
+            selection.index(axis, size, target_size) if positions is None else positions
+            for positions, axis, size, target_size in zip(
+                own, target_axes, tensor.shape, large[target].shape, strict=True
+            )
+        )
+        origin = "user" if name in overrides or selection.is_pinned(target_axes) else axes.origin[target]
+        entries[name] = Entry(target, index, tuple(large[target].shape), origin)
+    return WeightsMap(
+        entries,
+        {name: tuple(tensor.shape) for name, tensor in large.items()},
+        buffers=(name for name, _ in motivated.named_buffers(remove_duplicate=False)),
+    )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, MatchWarning, stacklevel=3)
+
+
+def _compare_classes(base: nn.Module, motivated: nn.Module) -> None:
+    small, large = getattr(base, "num_classes", None), getattr(motivated, "num_classes", None)
+    if None not in (small, large) and small != large:
+        raise NotContainedError(f"different numbers of classes: the base has {small}, the motivated model {large}")
+
+
+def _targets(
+    base: nn.Module, motivated: nn.Module, counterparts: Mapping[str, str], overrides: Mapping[str, Override]
+) -> dict[str, str]:
+    """The motivated model's tensor for each of the base's, by name."""
+    large = tensors(motivated)
+    targets = {}
+    for name, tensor in tensors(base).items():
+        module, _, leaf = name.rpartition(".")
+        counterpart = counterparts[module]
+        target = overrides.get(name, Override()).target or (f"{counterpart}.{leaf}" if counterpart else leaf)
+        remark = differing_types(base, motivated, module, counterpart)
+        if target not in large:
+            raise NotContainedError(f"{name}: the motivated model has no tensor {target}{remark}")
+        if tensor.ndim != large[target].ndim:
+            raise NotContainedError(
+                f"{name}: {tensor.ndim} dimensions in the base, {large[target].ndim} in {target}{remark}"
+            )
+        targets[name] = target
+    return targets
+
+
+def _sizes(
+    base: nn.Module,
+    motivated: nn.Module,
+    axes: ModelAxes,
+    targets: Mapping[str, str],
+    counterparts: Mapping[str, str],
+) -> dict[Space, int]:
+    """How much of each space of the motivated model is the base's."""
+    small = tensors(base)
+    dimensions = [
+        Dimension(f"{name}, dimension {dim}", size, axis, own_axis)
+        for name, tensor in small.items()
+        for dim, (size, axis, own_axis) in enumerate(
+            zip(tensor.shape, axes.motivated(targets[name]), axes.base(name), strict=True)
+        )
+    ]
+    try:
+        return solve([d for d in dimensions if d.size or d.axis])
+    except NotContainedError as error:
+        name = str(error).partition(",")[0]
+        module = name.rpartition(".")[0]
+        remark = differing_types(base, motivated, module, counterparts.get(module, "")) if name in small else ""
+        raise NotContainedError(f"{error}{remark}") from None
+
+
+def _resized(axes: ModelAxes, sizes: Mapping[Space, int]) -> list[str]:
+    """The operations assumed to be elementwise that see channels of which the base has only a part."""
+    return sorted(
+        name
+        for name, input_axes in axes.assumed.items()
+        if any(value(axis, sizes) not in (None, size_of(axis)) for axis in input_axes)
+    )

@@ -1,0 +1,86 @@
+"""The axes of both models' tensors: from custom rules, from a trace of each model, else from built-in rules."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from seeking.forward import Forward, call
+from seeking.matching.axes import Axis, Space
+from seeking.matching.example_inputs import example_inputs
+from seeking.matching.module_rules import BUILT_IN, RULES, Dimension, Rule, default_dimensions, factors_of
+from seeking.matching.tracer import UntraceableError, trace
+from seeking.weights_map import tensors
+
+
+class ModelAxes:
+    """What the dimensions of the base's and of the motivated model's tensors are made of.
+
+    Args:
+        base: the smaller model.
+        motivated: the larger model.
+        batch: one input, as ``forward`` takes it; if None, example inputs are tried.
+        forward: runs a model on the batch.
+
+    Attributes:
+        origin: what the axes of each tensor of the motivated model are known from.
+        untraceable: why the models could not be traced; empty if they were.
+        assumed: operations of either model that were only assumed to be elementwise, with the axes of their inputs
+            in the motivated model; none where the base alone has them.
+    """
+
+    def __init__(self, base: nn.Module, motivated: nn.Module, batch: Any, forward: Forward | None) -> None:
+        self._models = base, motivated
+        self._tensors = tensors(base), tensors(motivated)
+        self._axes: tuple[dict[str, list[Axis]], dict[str, list[Axis]]] = {}, {}
+        self.origin = dict.fromkeys(self._tensors[1], "structure")
+        self.assumed: Mapping[str, list[Axis]] = {}
+        self._apply(RULES)
+        self.untraceable = self._trace(batch, forward)
+        if self.untraceable:
+            self._apply(BUILT_IN)
+
+    def base(self, name: str) -> list[Axis]:
+        """An axis for each dimension of a tensor of the base."""
+        return self._read(0, name)
+
+    def motivated(self, name: str) -> list[Axis]:
+        """An axis for each dimension of a tensor of the motivated model."""
+        return self._read(1, name)
+
+    def _apply(self, rules: Sequence[Rule]) -> None:
+        for side, model in enumerate(self._models):
+            for name in self._tensors[side].keys() - self._axes[side].keys():
+                rule, dimensions = factors_of(model, name, rules)
+                if rule:
+                    self._axes[side][name] = [_axis(dimension) for dimension in dimensions]
+                    if side:
+                        self.origin[name] = f"rule: {rule}"
+
+    def _trace(self, batch: Any, forward: Forward | None) -> str:
+        reason = "no example input could be made for it; give match a batch"
+        for example in [batch] if batch is not None else example_inputs(self._models[0]):
+            try:
+                traces = [
+                    trace(model, example, forward or call, axes)
+                    for model, axes in zip(self._models, self._axes, strict=True)
+                ]
+            except UntraceableError as error:
+                reason = str(error)
+                continue
+            for axes, model_trace in zip(self._axes, traces, strict=True):
+                axes.update(model_trace.axes)
+            self.assumed = traces[1].assumed
+            return ""
+        return reason
+
+    def _read(self, side: int, name: str) -> list[Axis]:
+        if name not in self._axes[side]:
+            self._axes[side][name] = [_axis(dimension) for dimension in default_dimensions(self._tensors[side][name])]
+            if side:
+                self.origin[name] = "name"
+        return self._axes[side][name]
+
+
+def _axis(dimension: Dimension) -> Axis:
+    return tuple(Space(f.size, "" if f.grows else f.name) for f in dimension if f.size != 1)

@@ -1,0 +1,284 @@
+"""Find the channel spaces of a model: run it without data and follow the axes of its tensors through each operation."""
+
+import contextlib
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seeking.forward import Forward, call, evaluation
+from seeking.internals import TorchDispatchMode, operation_arguments, tree_map
+from seeking.matching.axes import INPUT, Axis, Space, UnalignedError, constant, fix, free
+from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
+from seeking.weights_map import tensors, tensors_in
+
+
+class UntraceableError(Exception):
+    """A model cannot be run without data; the message says why."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a forward pass shows of a model.
+
+    Attributes:
+        axes: for each parameter and buffer that the pass touches, an axis for each dimension.
+        assumed: operations that were only assumed to be elementwise, by name, with the axes of their inputs.
+    """
+
+    axes: dict[str, list[Axis]]
+    assumed: dict[str, list[Axis]]
+
+
+def trace(
+    model: nn.Module, batch: Any, forward: Forward = call, known: Mapping[str, list[Axis]] | None = None
+) -> Trace:
+    """Find what the dimensions of a model's parameters and buffers are made of.
+
+    The model runs once in evaluation mode on the meta device: shapes flow through it, and no numbers. Integers keep
+    their values, so that a forward may depend on indices and sizes, but not on activations.
+
+    Args:
+        model: on any device; left as it is.
+        batch: one input, as ``forward`` takes it.
+        forward: runs a model on the batch.
+        known: the axes of some tensors, by name, where they are known beforehand. An operation that takes one of
+            these tensors counts as known, too.
+
+    Raises:
+        UntraceableError: the forward pass fails without numbers.
+    """
+    try:
+        return _trace(model, batch, forward, known or {}, on_meta=True)
+    except UntraceableError as error:
+        # The forward may need the batch's numbers before they meet the first weight.
+        with contextlib.suppress(UntraceableError):
+            return _trace(model, batch, forward, known or {}, on_meta=False)
+        raise error
+
+
+# In a caller's inference mode, composite operations are not decomposed into those that have rules.
+@torch.inference_mode(False)
+def _trace(model: nn.Module, batch: Any, forward: Forward, known: Mapping[str, list[Axis]], on_meta: bool) -> Trace:
+    own = tensors(model)
+    twins: dict[int, Tensor] = {}
+    for tensor in own.values():
+        twins[id(tensor)] = _on_meta(tensor) if _real(tensor) else tensor.detach().clone()
+    # functional_call would not restore a module that it meets under two names: each module once.
+    replaced = {
+        f"model.{path}.{name}" if path else f"model.{name}": twins[id(tensor)]
+        for path, module in model.named_modules()
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    }
+    tracer = Tracer()
+    for name, axes in known.items():
+        tracer.write(twins[id(own[name])], axes)
+        tracer.explained.add(id(twins[id(own[name])]))
+
+    def copied(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return _on_meta(value) if on_meta and _real(value) else value.clone()
+
+    batch = tree_map(copied, batch)
+    for tensor in tensors_in(batch):
+        tracer.write(tensor, [constant(size, INPUT) for size in tensor.shape])
+    try:
+        with torch.no_grad(), evaluation(model), tracer:
+            wrapper = _Wrapper(model, forward)
+            output = torch.func.functional_call(wrapper, replaced, (batch,), tie_weights=False)
+    except Exception as error:
+        if tracer.rule_error is not None:
+            raise tracer.rule_error from None
+        raise UntraceableError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+    for tensor in tensors_in(output):
+        for axis in tracer.read(tensor):
+            for space in axis:
+                _fix_unread(space)
+    touched = {name: twins[id(tensor)] for name, tensor in own.items() if id(twins[id(tensor)]) in tracer.axes}
+    return Trace({name: tracer.read(twin) for name, twin in touched.items()}, tracer.assumed)
+
+
+def _real(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, device="meta")
+
+
+def _fix_unread(space: Space) -> None:
+    """Fix what a model only puts out: it is of one length in both models."""
+    for part in space.parts or ():
+        _fix_unread(part)
+    if space.parts is None and not space.read:
+        fix((space,), "length of the output")
+
+
+class _Wrapper(nn.Module):
+    """A model and its forward function as one module, as functional_call wants it."""
+
+    def __init__(self, model: nn.Module, forward: Forward) -> None:
+        super().__init__()
+        self.model, self.run = model, forward
+
+    def forward(self, batch: Any) -> Any:
+        return self.run(self.model, batch)
+
+
+class Tracer(TorchDispatchMode):
+    """Follows axes through the operations that run inside it.
+
+    Attributes:
+        axes: by the id of a tensor, the tensor (so that it stays alive) and its axes.
+        scores: by the id of a tensor that is a product or comes from one, the axes that were summed over.
+        assumed: operations without a rule that are not known to be elementwise, by name, with their inputs' axes.
+        explained: ids of tensors whose operations need no rule.
+        rule_error: what a rule has raised.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.axes: dict[int, tuple[Tensor, list[Axis]]] = {}
+        self.scores: dict[int, list[Axis]] = {}
+        self.assumed: dict[str, list[Axis]] = {}
+        self.explained: set[int] = set()
+        self.rule_error: Exception | None = None
+
+    def read(self, tensor: Tensor) -> list[Axis]:
+        """The axes of a tensor; those of an unknown one, such as a constant, are free."""
+        if id(tensor) not in self.axes:
+            self.write(tensor, [free(size) for size in tensor.shape])
+        return self.axes[id(tensor)][1]
+
+    def write(self, tensor: Tensor, axes: Sequence[Axis]) -> None:
+        """Set the axes of a tensor."""
+        self.axes[id(tensor)] = tensor, list(axes)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        inputs = _flat(*args, *kwargs.values())
+        if not inputs and str(kwargs.get("device")) == "meta":
+            # The forward may depend on the values of integer constants.
+            created = func(*args, **{**kwargs, "device": "cpu"})
+            is_integer = isinstance(created, Tensor) and not created.is_floating_point()
+            return created if is_integer else func(*args, **kwargs)
+        if any(tensor.is_meta for tensor in inputs) and kwargs.get("device") is not None:
+            kwargs["device"] = "meta"
+        if any(tensor.is_meta for tensor in inputs) and not all(tensor.is_meta for tensor in inputs):
+            args, kwargs = tree_map(self._moved_to_meta, (args, kwargs))
+            inputs = _flat(*args, *kwargs.values())
+        operation = _operation(func)
+        output = _fast_output(operation.name, args, inputs) if not kwargs else None
+        if output is None:
+            output = func(*args, **kwargs)
+        outputs = _flat(output)
+        if inputs and outputs:
+            try:
+                self._follow(operation, args, kwargs, inputs, outputs)
+            except Exception as error:
+                error.add_note(f"in the rule of {operation.name}")
+                self.rule_error = error
+                raise
+        return output
+
+    def _follow(
+        self,
+        operation: "_Operation",
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        inputs: list[Tensor],
+        outputs: list[Tensor],
+    ) -> None:
+        """Write the axes of an operation's results."""
+        arguments = {**operation.defaults, **dict(zip(operation.parameters, args, strict=False)), **kwargs}
+        scores = [axis for tensor in inputs for axis in self.scores.get(id(tensor), ())]
+        call = OpCall(operation.name, arguments, inputs, outputs, self.read, scores)
+        rule = OP_RULES.get(operation.name)
+        try:
+            axes = rule(call) if rule else broadcast(call)
+        except UnalignedError:
+            axes = mixed(call)
+        if (axes is None or not (rule or operation.pointwise)) and not any(id(t) in self.explained for t in inputs):
+            input_axes = [axis for tensor in inputs for axis in self.read(tensor)]
+            self.assumed.setdefault(operation.name, []).extend(input_axes)
+        if axes is None:
+            axes = [same_where_size_stays(call, tensor) for tensor in outputs]
+        for tensor, tensor_axes in zip(outputs, axes, strict=False):
+            in_place = any(tensor is other for other in inputs)
+            if not in_place or operation.name in RESHAPING:
+                self.write(tensor, tensor_axes)
+            if call.scores:
+                self.scores[id(tensor)] = call.scores
+
+    def _moved_to_meta(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.is_meta:
+            return value
+        twin = _on_meta(value)
+        self.write(twin, self.read(value))
+        if id(value) in self.scores:
+            self.scores[id(twin)] = self.scores[id(value)]
+        return twin
+
+
+RESHAPING = {"aten::squeeze_", "aten::unsqueeze_", "aten::transpose_", "aten::t_"}
+"""Operations in place after which a tensor has other dimensions."""
+
+
+@dataclass(frozen=True)
+class _Operation:
+    name: str
+    parameters: list[str]
+    defaults: dict[str, Any]
+    pointwise: bool
+
+
+@functools.cache
+def _operation(func: Any) -> _Operation:
+    name = func.name().partition(".")[0]
+    arguments = operation_arguments(func)
+    variants = [func]
+    if name.startswith("aten::") and name.endswith("_"):
+        # Some operations in place lack the tag that the same operation out of place has.
+        functional = getattr(torch.ops.aten, name.removeprefix("aten::").removesuffix("_"), None)
+        variants += [getattr(functional, overload) for overload in (functional.overloads() if functional else ())]
+    return _Operation(
+        name,
+        [argument.name for argument in arguments],
+        {argument.name: argument.default_value for argument in arguments if argument.has_default_value()},
+        any(torch.Tag.pointwise in variant.tags for variant in variants),
+    )
+
+
+def _flat(*values: Any) -> list[Tensor]:
+    """The tensors among an operation's arguments or results, which hold at most lists of tensors."""
+    flat = []
+    for value in values:
+        if isinstance(value, Tensor):
+            flat.append(value)
+        elif isinstance(value, (list, tuple)):
+            flat.extend(item for item in value if isinstance(item, Tensor))
+    return flat
+
+
+FAST = {
+    f"aten::{name}"
+    for name in ("mul", "add", "sub", "div", "neg", "rsqrt", "silu", "gelu", "relu", "sigmoid", "tanh", "exp", "cos")
+} | {"aten::sin"}
+"""Common operations whose result needs no meta kernel, which would be slow."""
+
+
+def _fast_output(name: str, args: Sequence[Any], inputs: Sequence[Tensor]) -> Tensor | None:
+    """The result of a common operation on floats of one dtype, without its meta kernel; None for other operations."""
+    if name not in FAST or not inputs:
+        return None
+    first = inputs[0]
+    if not all(tensor.is_meta and tensor.dtype == first.dtype for tensor in inputs):
+        return None
+    if not first.is_floating_point() or any(isinstance(value, complex) for value in args):
+        return None
+    shape = first.shape if len(inputs) == 1 else torch.broadcast_shapes(*(tensor.shape for tensor in inputs))
+    return torch.empty(shape, dtype=first.dtype, device="meta")

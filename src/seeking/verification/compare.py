@@ -1,0 +1,95 @@
+"""How far apart two tensors, or the outputs of two models, are."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seeking.errors import SeekingError
+from seeking.internals import Convolution, StatisticsNorm
+from seeking.weights_map import Entry, tensors_in
+
+
+def relative_difference(base: Tensor, motivated: Tensor) -> float:
+    """Greatest difference, relative to the greatest of the entries that differ, or to the median if that is more.
+
+    Equal entries do not count, so that a constant, such as that of a mask, hides nothing.
+
+    Args:
+        base: real or complex, of any shape.
+        motivated: the same.
+
+    Returns:
+        Infinity if the shapes differ or the difference is not finite.
+    """
+    if base.shape != motivated.shape:
+        return float("inf")
+    if base.is_complex() and motivated.is_complex():
+        base, motivated = torch.view_as_real(base), torch.view_as_real(motivated)
+    base, motivated = base.double(), motivated.double()
+    differs = base != motivated
+    if not differs.any():
+        return 0.0
+    scale = max(float(base[differs].abs().max()), float(base.abs().median()))
+    difference = float((base - motivated)[differs].abs().max()) / max(scale, 1e-30)
+    return difference if math.isfinite(difference) else float("inf")
+
+
+def compare_outputs(base: Any, motivated: Any) -> tuple[float, str]:
+    """Greatest relative difference of two models' outputs, and a sentence about it.
+
+    Args:
+        base: the output of the base: a tensor, or a mapping, dataclass, tuple or list of them.
+        motivated: the output of the motivated model. Where it is wider, as hidden states are, its extra entries are
+            expected to be zero.
+
+    Raises:
+        SeekingError: the base's output holds no tensor of real or complex numbers.
+    """
+    small, large = ([t for t in tensors_in(o) if t.is_floating_point() or t.is_complex()] for o in (base, motivated))
+    if not small:
+        raise SeekingError(
+            f"the base model's output, a {type(base).__name__}, holds no tensor of real or complex numbers to compare"
+        )
+    if len(small) == len(large):
+        small, large = (list(side) for side in zip(*map(_comparable, small, large), strict=True))
+    if [t.shape for t in small] != [t.shape for t in large]:
+        return float("inf"), (
+            f"the outputs have different shapes, {[list(t.shape) for t in small]} in the base "
+            f"and {[list(t.shape) for t in large]} in the motivated model,"
+        )
+    difference = max(map(relative_difference, small, large))
+    return difference, f"the outputs differ by {difference:.1e}"
+
+
+def _comparable(base: Tensor, motivated: Tensor) -> tuple[Tensor, Tensor]:
+    """The outputs as they are if they are of one shape, else their sums and sums of squares over wider dimensions."""
+    wider = [dim for dim in range(min(base.ndim, motivated.ndim)) if base.shape[dim] < motivated.shape[dim]]
+    if base.ndim != motivated.ndim or not wider:
+        return base, motivated
+    base, motivated = (torch.stack([t.double().sum(wider), t.double().square().sum(wider)]) for t in (base, motivated))
+    return base, motivated
+
+
+def at_base_channels(layer: nn.Module, base: Tensor, motivated: Tensor, weight: Entry) -> Tensor | None:
+    """The output of a layer of the motivated model at the base's channels.
+
+    Args:
+        layer: of the base.
+        base: the output of the base's layer.
+        motivated: the output of the motivated model's layer.
+        weight: the map's entry of the layer's weight.
+
+    Returns:
+        A tensor of the base's shape; None where the weight does not tell which channels are the base's.
+    """
+    transposed = isinstance(layer, nn.Embedding) or (isinstance(layer, Convolution) and layer.transposed)
+    rows = 1 if transposed and len(weight.index) > 1 else 0
+    dim = 1 if isinstance(layer, (Convolution, StatisticsNorm, nn.GroupNorm)) else -1
+    sizes = [output.shape[dim] if output.ndim > 1 else 0 for output in (base, motivated)]
+    if not weight.index or sizes != [weight.shape[rows], weight.target_shape[rows]]:
+        return None
+    mapped = motivated.index_select(dim, weight.index[rows].tensor(motivated.device))
+    # Norms within each head see more heads, convolutions over channels more channels: later layers tell.
+    return mapped if mapped.shape == base.shape else None

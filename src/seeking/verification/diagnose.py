@@ -1,0 +1,58 @@
+"""Why two layers differ, where no map could make them agree."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from seeking.verification.compare import relative_difference
+from seeking.weights_map import tensors, tensors_in
+
+
+def obstacle(motivated: nn.Module, records: Iterable[tuple[str, Any]], tolerance: float) -> str:
+    """A sentence on the first extra module that changes its input; empty if all are the identity.
+
+    Args:
+        motivated: the larger model.
+        records: names of extra modules with their inputs and outputs.
+        tolerance: greatest relative difference that counts as none.
+    """
+    for name, (inputs, output) in records:
+        before, after = tensors_in(inputs), tensors_in(output)
+        if before and after and not relative_difference(before[0], after[0]) <= tolerance:
+            kind = type(motivated.get_submodule(name)).__name__
+            return f"{name} ({kind}), which only the motivated model has, changes its input even where it adds nothing"
+    return ""
+
+
+def differing_setting(base: nn.Module, motivated: nn.Module, name: str, counterpart: str) -> str:
+    """A sentence on a setting, or a module without tensors, in which two layers or their parents differ."""
+    while True:
+        small, large = base.get_submodule(name), motivated.get_submodule(counterpart)
+        for setting, value in vars(small).items():
+            other = getattr(large, setting, None)
+            is_number = type(value) is type(other) in (float, bool)
+            matters = is_number and setting != "momentum" and "drop" not in setting
+            if (matters or setting in ("stride", "padding", "dilation")) and value != other:
+                owner = name or type(small).__name__
+                return f"{owner}.{setting} is {value} in the base and {other} in the motivated model"
+        for child, module in small.named_children():
+            other = getattr(large, child, None)
+            without_tensors = not tensors(module) and isinstance(other, nn.Module) and not tensors(other)
+            if without_tensors and type(module) is not type(other) and "drop" not in child:
+                kinds = f"{type(module).__name__} in the base and {type(other).__name__} in the motivated model"
+                return f"{name}.{child} is {kinds}".removeprefix(".")
+        if not name or not counterpart:
+            return ""
+        name, counterpart = name.rpartition(".")[0], counterpart.rpartition(".")[0]
+
+
+def constant_factor(base: Tensor, motivated: Tensor, tolerance: float) -> str:
+    """A sentence on the factor by which one layer's output is a multiple of the other's; empty if it is none."""
+    if base.shape != motivated.shape or base.is_complex():
+        return ""
+    base, motivated = base.double(), motivated.double()
+    factor = float((base * motivated).sum() / (motivated * motivated).sum().clamp_min(1e-30))
+    if factor <= 0 or relative_difference(base, factor * motivated) > tolerance:
+        return ""
+    return f"a constant factor, {factor:.4g}, that the forward pass takes from the size of the model"

@@ -1,0 +1,40 @@
+"""Forward hooks that record what modules put out."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from seeking.verification.weights import copied
+
+Hook = Callable[[nn.Module, Any, Any], Any]
+
+Records = list[tuple[str, Any]]
+"""Names of modules with their outputs, in the order in which they ran; the root's name is empty."""
+
+
+@contextlib.contextmanager
+def hooks(model: nn.Module, *by_name: Mapping[str, Hook]) -> Iterator[None]:
+    """Register forward hooks on modules, by name; on exit they are removed."""
+    handles = [
+        model.get_submodule(name).register_forward_hook(hook) for mapping in by_name for name, hook in mapping.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def recording(records: Records, names: Iterable[str], with_input: bool = False) -> dict[str, Hook]:
+    """Hooks that append a copy of each output to the records; with ``with_input``, of inputs and output."""
+
+    def hook(name: str) -> Hook:
+        def record(module: nn.Module, inputs: Any, output: Any) -> None:
+            # The model may change it in place later.
+            records.append((name, copied((inputs, output) if with_input else output)))
+
+        return record
+
+    return {name: hook(name) for name in names}

@@ -1,0 +1,98 @@
+"""Weights that prove something, and models that hold them for a while."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seeking.internals import tree_map
+from seeking.verification.extra import scales
+from seeking.weights_map import tensors
+
+
+def random_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Weights that keep signals at their size, without the symmetry of an initialization; integers stay.
+
+    Args:
+        model: left as it is.
+        seed: of a generator on the CPU.
+
+    Returns:
+        New tensors of the model's shapes and dtypes, by name; tied ones stay tied.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    drawn: dict[int, Tensor] = {}
+    for name, tensor in tensors(model).items():
+        if id(tensor) in drawn:
+            continue
+        leaf = name.rpartition(".")[2]
+        noise = torch.randn(tensor.shape, generator=generator)
+        if name in parameters and leaf.endswith("weight"):
+            fan_in = tensor[0].numel() if tensor.ndim > 1 else 1
+            value = noise * fan_in**-0.5 if tensor.ndim > 1 else noise.sigmoid() + 0.5
+        elif name in parameters or leaf == "running_mean":
+            value = noise * 0.3
+        elif leaf == "running_var":
+            value = noise.sigmoid() + 0.5
+        elif tensor.is_floating_point():
+            # Zeros and infinities of a constant stay.
+            value = tensor.detach() * (noise.sigmoid() + 0.5).to(tensor)
+        else:
+            value = tensor.detach().clone()
+        drawn[id(tensor)] = value.to(tensor)
+    return {name: drawn[id(tensor)] for name, tensor in tensors(model).items()}
+
+
+def neutral_weights(motivated: nn.Module, extra: Iterable[str], scale: float) -> dict[str, Tensor]:
+    """Weights that contribute nothing: zeros, with this value for the scales of extra modules.
+
+    With scales of zero, most blocks are the identity; with scales of one, those that scale their input (MetaFormers).
+
+    Args:
+        motivated: left as it is.
+        extra: names of its extra modules.
+        scale: zero or one.
+    """
+    scaling = {id(parameter) for name in extra if scale for parameter in scales(motivated.get_submodule(name))}
+    filled: dict[int, Tensor] = {}
+    for name, tensor in tensors(motivated).items():
+        if id(tensor) not in filled:
+            # Batch norms divide by the square root of the variance.
+            stays = name.endswith("running_var") or not (tensor.is_floating_point() or tensor.is_complex())
+            value = scale if id(tensor) in scaling else 0.0
+            filled[id(tensor)] = tensor.clone() if stays else torch.full_like(tensor, value)
+    return {name: filled[id(tensor)] for name, tensor in tensors(motivated).items()}
+
+
+def promoted(values: Any, dtype: torch.dtype) -> Any:
+    """All real tensors in this dtype at least; tied ones stay tied."""
+    cast: dict[int, Tensor] = {}
+
+    def promote(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        return cast.setdefault(id(value), value.to(torch.promote_types(value.dtype, dtype)))
+
+    return tree_map(promote, values)
+
+
+def copied(values: Any) -> Any:
+    """New tensors in place of all; tied ones stay tied."""
+    copies: dict[int, Tensor] = {}
+    return tree_map(lambda t: copies.setdefault(id(t), t.clone()) if isinstance(t, Tensor) else t, values)
+
+
+@contextlib.contextmanager
+def holding(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let a model hold other tensors; on exit it holds its own."""
+    own = [(tensor, tensor.data) for tensor in tensors(model).values()]
+    try:
+        for name, tensor in tensors(model).items():
+            tensor.data = values[name]
+        yield
+    finally:
+        for tensor, data in own:
+            tensor.data = data

@@ -1,0 +1,8 @@
+"""The weights map: which entries of the motivated model's tensors are the base model's."""
+
+from seeking.weights_map.entry import Entry
+from seeking.weights_map.index import Index
+from seeking.weights_map.map import WeightsMap
+from seeking.weights_map.tensors import tensors, tensors_in
+
+__all__ = ["Entry", "Index", "WeightsMap", "tensors", "tensors_in"]

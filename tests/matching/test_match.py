@@ -1,0 +1,172 @@
+"""Maps of models of libraries, found and proven, and what cannot be contained."""
+
+import warnings
+
+import pytest
+import torch
+from checks import assert_exact, assert_invertible
+from families import FAMILIES, SMALL_FAMILIES, TINY, Family
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from zoo import WORDS, Sizes, Tokens
+
+from seeking import MatchWarning, NotContainedError, SeekingError, match, verify
+from seeking.models import create
+from seeking.models.resnet import ResNet
+from seeking.weights_map import tensors
+
+policies = pytest.mark.parametrize(
+    ("depth", "width"), [("leading", "leading"), ("spread", "even")], ids=["leading", "spread-even"]
+)
+
+
+@policies
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_every_family_is_exact_and_its_map_inverts(family: Family, depth: str, width: str) -> None:
+    base, motivated = family.make()
+    weights_map = match(base, motivated, depth=depth, width=width)
+    images = torch.randn(2, 3, family.size, family.size)
+    verdict = verify(base, motivated, weights_map, images)
+    assert verdict, verdict.reason
+    assert verdict.difference < 1e-5
+    assert_invertible(weights_map, base, motivated)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_random_resnets(data: st.DataObject) -> None:
+    depth = data.draw(st.sampled_from([8, 14, 20]))
+    larger = data.draw(st.sampled_from([d for d in (8, 14, 20, 26) if d >= depth]))
+    width = data.draw(st.integers(1, 9))
+    wider = data.draw(st.integers(width, 14))
+    base, motivated = ResNet(depth, 5, 2, width), ResNet(larger, 5, 2, wider)
+    weights_map = match(
+        base,
+        motivated,
+        depth=data.draw(st.sampled_from(["leading", "spread"])),
+        width=data.draw(st.sampled_from(["leading", "even"])),
+    )
+    assert verify(base, motivated, weights_map, torch.randn(3, 2, 8, 8))
+    assert_invertible(weights_map, base, motivated)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_random_vision_transformers(data: st.DataObject) -> None:
+    head, heads, depth = (data.draw(st.integers(1, 4)) for _ in range(3))
+    more_heads, deeper = data.draw(st.integers(heads, 7)), data.draw(st.integers(depth, 5))
+
+    def make(heads: int, depth: int) -> nn.Module:
+        return VisionTransformer(
+            img_size=8, patch_size=4, embed_dim=4 * head * heads, depth=depth, num_heads=heads, num_classes=3
+        )
+
+    base, motivated = make(heads, depth), make(more_heads, deeper)
+    weights_map = match(
+        base,
+        motivated,
+        depth=data.draw(st.sampled_from(["leading", "spread"])),
+        width=data.draw(st.sampled_from(["leading", "even"])),
+    )
+    verdict = verify(base, motivated, weights_map, torch.randn(2, 3, 8, 8))
+    assert verdict, verdict.reason
+    assert_invertible(weights_map, base, motivated)
+
+
+@pytest.mark.parametrize(
+    ("base", "motivated", "message"),
+    [
+        (
+            "resnet34",
+            "resnet50",
+            r"layer1\.0\.conv1\.weight, dimension 2: 3 in the base, 1 .*BasicBlock.*Bottleneck",
+        ),
+        ("resnet14", "resnet8", r"layer1: the base has 2 blocks, the motivated model 1"),
+        ("efficientnet_b2", "efficientnet_b0", r"the base has \d+ blocks, the motivated model \d+"),
+        ("resnet8", "vit_tiny_patch16_224", r"conv1 \(Conv2d\): the motivated model has no module conv1"),
+        (
+            "vit_small_patch16_224",
+            "vit_tiny_patch16_224",
+            r"cls_token, dimension 2: 384 .*, 192 .* is smaller",
+        ),
+    ],
+)
+def test_what_cannot_be_contained_is_named(base: str, motivated: str, message: str) -> None:
+    with pytest.raises(NotContainedError, match=message):
+        match(create(base, num_classes=10), create(motivated, num_classes=10))
+
+
+def test_heads_of_another_size_and_other_lengths_are_refused() -> None:
+    kwargs = {"img_size": 16, "patch_size": 8, "depth": 1, "num_classes": 10}
+    base = create(TINY, embed_dim=12, num_heads=3, **kwargs)
+    with pytest.raises(NotContainedError, match=r"size of a head is 4 in the base and 8 .* with heads of 4 could"):
+        match(base, create(TINY, embed_dim=24, num_heads=3, **kwargs))
+    with pytest.warns(MatchWarning, match="cannot be run without data"):  # The motivated model, on the base's images.
+        with pytest.raises(NotContainedError, match=r"pos_embed, dimension 1: 5 in the base, 17 .*positions"):
+            match(base, create(TINY, embed_dim=24, num_heads=6, **{**kwargs, "img_size": 32}))
+    with pytest.raises(NotContainedError, match="different numbers of classes: the base has 10, the motivated model 7"):
+        match(base, create(TINY, embed_dim=24, num_heads=6, **{**kwargs, "num_classes": 7}))
+
+
+class Repeated(nn.Module):
+    """One layer in several places, under two names."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(4, width), nn.Linear(width, 2)
+        self.middle = nn.Sequential(nn.Linear(width, width), nn.ReLU())
+        self.again = self.middle
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.middle(self.enter(x))
+        return self.leave(self.again(x) + self.middle(x))
+
+
+@pytest.mark.parametrize("width", ["leading", "even"])
+def test_a_module_used_in_several_places(width: str) -> None:
+    base, motivated = Repeated(3), Repeated(7)
+    before = [(name, id(tensor), tensor.clone()) for name, tensor in tensors(motivated).items()]
+    weights_map = match(base, motivated, width=width)
+    assert {"again.0.weight", "middle.0.weight"} <= weights_map.entries.keys()
+    assert verify(base, motivated, weights_map, torch.randn(3, 4))
+    assert [(n, id(t)) for n, t in tensors(motivated).items()] == [(n, i) for n, i, _ in before], "put back"
+    assert all(torch.equal(tensors(motivated)[name], tensor) for name, _, tensor in before)
+
+
+def test_other_rates_of_dropout_are_not_silent() -> None:
+    size = {"img_size": 16, "patch_size": 8, "num_classes": 3, "embed_dim": 8, "num_heads": 2, "depth": 2}
+    base = VisionTransformer(**size, drop_path_rate=0.1)
+    with pytest.warns(MatchWarning, match=r"differs in 2 shared layers \(blocks.1.drop_path1: 0.1 in the base, 0.05"):
+        match(base, VisionTransformer(**{**size, "depth": 3}, drop_path_rate=0.1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        match(base, VisionTransformer(**size, drop_path_rate=0.1))
+
+
+def test_a_vocabulary_grows_at_its_end() -> None:
+    base, motivated = (Tokens(Sizes(words=words), ["mlp"], nn.LayerNorm) for words in (11, 13))
+    weights_map = match(base, motivated, batch=WORDS, width="even")
+    assert str(weights_map.entries["words.weight"].index[0]) == "0:11"
+    assert verify(base, motivated, weights_map, WORDS)
+
+
+def test_parameters_without_entries() -> None:
+    class Empty(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.none, self.out = nn.Parameter(torch.randn(width, 0)), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(x)
+
+    assert_exact(Empty(3), Empty(4), torch.randn(4, 8))
+
+
+def test_unknown_policies_are_refused() -> None:
+    base, motivated = SMALL_FAMILIES[0].make()
+    with pytest.raises(SeekingError, match="unknown depth policy 'leadin'; did you mean leading"):
+        match(base, motivated, depth="leadin")
+    with pytest.raises(SeekingError, match="unknown width policy"):
+        match(base, motivated, width="odd")

@@ -1,0 +1,137 @@
+"""Operations of models as users write them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from checks import assert_exact
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import seeking
+from seeking import match, verify
+
+VECTORS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+
+
+SEQUENCES = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(1))
+
+
+class Small(nn.Module):
+    """A layer in, something in the middle, a layer out."""
+
+    def __init__(self, width: int, middle: Callable[[Any, Tensor], Tensor], inputs: int = 8, factor: int = 1) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(inputs, factor * width), nn.Linear(width, 2)
+        self.middle = middle
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.leave(self.middle(self, self.enter(x)))
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: type[nn.RNNBase], width: int, both: bool) -> None:
+        super().__init__()
+        self.rnn = kind(3, width, batch_first=True, bidirectional=both)
+        self.out = nn.Linear(width * (2 if both else 1), 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.rnn(x)[0].mean(1))
+
+
+widths = pytest.mark.parametrize("width", ["leading", "even"])
+
+
+@widths
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_recurrent_layers(kind: type[nn.RNNBase], both: bool, width: str) -> None:
+    assert_exact(Recurrent(kind, 4, both), Recurrent(kind, 6, both), SEQUENCES, width=width)
+
+
+MIDDLES: dict[str, tuple[Callable[[Any, Tensor], Tensor], int]] = {
+    "glu": (lambda self, x: F.glu(x, -1), 2),
+    "shuffle": (lambda self, x: F.channel_shuffle(x[..., None, None], 2).flatten(1), 1),
+    "in place": (lambda self, x: x.unsqueeze_(1).transpose_(1, 2).mean(2), 1),
+    "every second": (lambda self, x: x[..., 1::2] - x[..., ::2], 2),
+    "unscaled products": (lambda self, x: (x[:, None] @ x[:, :, None])[:, 0] * x, 1),
+    "noise in evaluation": (lambda self, x: F.dropout(x, 0.5, training=True).sum(-1, keepdim=True) + x, 1),
+}
+
+
+@widths
+@pytest.mark.parametrize("name", sorted(MIDDLES.keys() - {"noise in evaluation"}))
+def test_operations(name: str, width: str) -> None:
+    middle, factor = MIDDLES[name]
+    assert_exact(Small(4, middle, factor=factor), Small(8, middle, factor=factor), VECTORS, width=width)
+
+
+@pytest.mark.parametrize("turn", [lambda self, x: x.flip(-1), lambda self, x: x.roll(1, -1)], ids=["flip", "roll"])
+def test_channels_in_another_order_do_not_grow(turn: Callable[[Any, Tensor], Tensor]) -> None:
+    assert_exact(Small(4, turn), Small(4, turn), VECTORS, width="leading")
+    with pytest.raises(seeking.NotContainedError, match="mixed across uneven boundaries"):
+        match(Small(4, turn), Small(6, turn), batch=VECTORS)
+
+
+@widths
+def test_bags_of_embeddings(width: str) -> None:
+    def bag(size: int) -> nn.Module:
+        return nn.Sequential(nn.EmbeddingBag(9 + size, size), nn.Linear(size, 2))
+
+    assert_exact(bag(4), bag(6), torch.arange(8).view(2, 4), width=width)
+
+
+@widths
+def test_towers_whose_products_are_not_attention(width: str) -> None:
+    class Towers(nn.Module):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, size, bias=False), nn.Linear(8, size, bias=False)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return F.normalize(self.a(x), dim=-1) @ F.normalize(self.b(y), dim=-1).T
+
+    assert_exact(Towers(4), Towers(6), (VECTORS, VECTORS.flip(0)), width=width)
+
+
+@widths
+def test_matrices_that_are_summed_before_use(width: str) -> None:
+    class LowRank(nn.Module):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(size, 8))
+            self.a, self.b = nn.Parameter(torch.randn(2, 8)), nn.Parameter(torch.randn(size, 2))
+            self.out = nn.Linear(size, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(F.linear(x, self.w + self.b @ self.a))
+
+    assert_exact(LowRank(4), LowRank(6), VECTORS, width=width)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64])
+def test_other_dtypes(dtype: torch.dtype) -> None:
+    models = (nn.Sequential(nn.Linear(8, w), nn.Tanh(), nn.Linear(w, 2)).to(dtype) for w in (4, 6))
+    assert_exact(*models, VECTORS.to(dtype), width="leading")
+
+
+def test_a_transformer_with_padding() -> None:
+    class Padded(nn.Module):
+        def __init__(self, heads: int) -> None:
+            super().__init__()
+            self.words = nn.Embedding(9, 4 * heads)
+            layer = nn.TransformerEncoderLayer(4 * heads, heads, 8 * heads, batch_first=True, norm_first=True)
+            self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+            self.out = nn.Linear(4 * heads, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.encoder(self.words(x), src_key_padding_mask=x == 0)).mean(1)
+
+    assert_exact(Padded(2), Padded(3), torch.tensor([[3, 4, 5, 0], [6, 7, 0, 0]]), width="leading")
+
+
+def test_noise_in_evaluation_is_the_same_for_both() -> None:
+    middle, _ = MIDDLES["noise in evaluation"]
+    base, motivated = Small(4, middle), Small(4, middle)
+    assert verify(base, motivated, match(base, motivated, batch=VECTORS), VECTORS)

@@ -1,0 +1,34 @@
+import re
+
+import torch
+from torch import nn
+
+from seeking import match, verify
+
+
+def test_what_no_map_can_cure_is_told_from_a_wrong_map() -> None:
+    """Extra layers that are no residual blocks, constants, activations: the base is not contained."""
+    images = torch.randn(2, 3, 16, 16)
+
+    def chain(extra: int, activation: type[nn.Module] = nn.ReLU, eps: float = 1e-5) -> nn.Module:
+        middle = nn.Sequential(*(nn.Conv2d(4, 4, 3, padding=1) for _ in range(1 + extra)))
+        return nn.Sequential(nn.Conv2d(3, 4, 3), activation(), middle, nn.BatchNorm2d(4, eps=eps), nn.Conv2d(4, 2, 1))
+
+    for motivated, reason in (
+        (chain(1), r"2\.1 \(Conv2d\), which only the motivated model has, changes its input"),
+        (chain(0, nn.GELU), r"1 is ReLU in the base and GELU in the motivated model"),
+        (chain(0, eps=0.1), r"3\.eps is 1e-05 in the base and 0\.1 in the motivated model"),
+    ):
+        base = chain(0)
+        verdict = verify(base, motivated, match(base, motivated), images)
+        assert not verdict
+        assert not verdict.contained
+        assert re.search(reason, verdict.reason), verdict.reason
+
+
+def test_a_layer_that_differs_without_tensors_is_found() -> None:
+    base = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    motivated = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2))
+    verdict = verify(base, motivated, match(base, motivated), torch.randn(5, 3))
+    assert not verdict
+    assert verdict.layer == "2"

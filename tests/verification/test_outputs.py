@@ -1,0 +1,91 @@
+"""What is compared of the outputs."""
+
+import dataclasses
+
+import pytest
+import torch
+from checks import assert_exact
+from torch import Tensor, nn
+
+from seeking import Index, NotContainedError, WeightsMap, match, verify
+
+
+def test_outputs_of_different_shapes_are_said() -> None:
+    base, motivated = nn.Sequential(nn.Linear(3, 2)), nn.Sequential(nn.Linear(3, 2), nn.Unflatten(1, (2, 1)))
+    verdict = verify(base, motivated, match(base, motivated), torch.randn(2, 3))
+    assert not verdict
+    assert "different shapes" in verdict.reason
+    with pytest.raises(NotContainedError, match=r"2 in the base, 4 .* length of the output must be the same"):
+        match(base, nn.Sequential(nn.Linear(3, 4)))
+
+
+def test_wider_hidden_states_among_the_outputs_are_judged_by_what_they_hold() -> None:
+    class Both(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.hidden, self.out = nn.Linear(3, width), nn.Linear(width, 2)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            hidden = self.hidden(x)
+            return {"logits": self.out(hidden), "hidden": hidden + 1 if x.shape[-1] == self.out.in_features else hidden}
+
+    base, motivated = Both(4), Both(7)
+    weights_map = match(base, motivated, batch=torch.randn(5, 3))
+    assert verify(base, motivated, weights_map, torch.randn(5, 3))
+    assert not verify(Both(3), motivated, match(Both(3), motivated, batch=torch.randn(5, 3)), torch.randn(5, 3))
+
+
+def test_a_loss_hides_nothing_of_the_output() -> None:
+    class Turned(nn.Module):
+        def __init__(self, turned: bool) -> None:
+            super().__init__()
+            self.out, self.turn = nn.Linear(3, 2), nn.Flatten(0) if turned else nn.Identity()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.out(x)
+            return x if isinstance(self.turn, nn.Identity) else x.flip(-1)
+
+    base, motivated = Turned(False), Turned(True)
+    forward = lambda model, x: model(x).sum()  # noqa: E731
+    weights_map = match(base, motivated)
+    assert not verify(base, motivated, weights_map, torch.randn(5, 3), forward=forward)
+    assert verify(base, base, weights_map, torch.randn(5, 3), forward=forward)
+
+
+VECTORS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_constant_in_the_output_hides_nothing() -> None:
+    class Masked(nn.Module):
+        def __init__(self, width: int, value: float) -> None:
+            super().__init__()
+            self.enter, self.head, self.value = nn.Linear(8, width), nn.Parameter(torch.randn(3, width)), value
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.enter(x) @ self.head.T
+            return y.masked_fill(torch.arange(3) == 0, self.value)
+
+    for value in (-1e9, float("-inf")):
+        base, motivated = Masked(4, value), Masked(6, value)
+        good = match(base, motivated, batch=VECTORS)
+        verdict = verify(base, motivated, good, VECTORS)
+        assert verdict, verdict.reason
+        entry = good.entries["head"]
+        turned = dataclasses.replace(entry, index=(entry.index[0], Index.of([3, 2, 1, 0])))
+        assert not verify(base, motivated, WeightsMap({**good.entries, "head": turned}, good.motivated), VECTORS)
+
+
+def test_outputs_in_a_dataclass() -> None:
+    @dataclasses.dataclass
+    class Out:
+        logits: Tensor
+
+    class Wrapped(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(8, width), nn.Linear(width, 2)
+
+        def forward(self, x: Tensor) -> Out:
+            return Out(self.leave(self.enter(x)))
+
+    assert_exact(Wrapped(4), Wrapped(6), VECTORS, width="even")
