@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test benchmark torture fuzz coverage clean
+.PHONY: demo test check benchmark torture fuzz coverage clean
 
 demo: .venv/installed
 	$(BIN)/seeking compare --epochs 12 --output runs/demo --overwrite
@@ -12,6 +12,13 @@ test: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
+
+# What a commit needs, in about three minutes: lint, types, quick tests.
+check: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
 benchmark: .venv/installed
 	$(BIN)/python benchmarks/step.py

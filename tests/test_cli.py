@@ -33,6 +33,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_train_with_flags_over_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     file = {
         "epochs": 7,
@@ -58,6 +59,7 @@ def test_train_with_flags_over_a_file(capsys: pytest.CaptureFixture[str]) -> Non
     assert "50.0% of the batches were motivated" in " ".join(out.split())
 
 
+@pytest.mark.slow
 def test_compare_shows_the_pair_beside_its_models_alone(capsys: pytest.CaptureFixture[str]) -> None:
     data = str(image_folder(Path("images"), per_class=8))
     arguments = ["compare", "--data", data, *QUICK, "--batch-size", "4", "--seeds", "2", "--output", "out"]
@@ -130,6 +132,7 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     refused(["map", "resnet8", "resnet14", "--overrides", "nothing.yaml"], "nothing.yaml: cannot be read", capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -194,6 +197,7 @@ def test_a_comparison_that_is_refused_leaves_the_old_run_alone(capsys: pytest.Ca
     assert Path("out/base.last.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_words_that_older_yaml_takes_for_booleans_and_a_runs_own_record(capsys: pytest.CaptureFixture[str]) -> None:
     Path("run.yaml").write_text("on: next\nprecision: no\nmodel_kwargs: {width: 4}\nmax_train_samples: 64\nepochs: 1\n")
     assert main(["train", "--config", "run.yaml", "--output", "out[/b]"]) == 0

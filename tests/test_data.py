@@ -218,6 +218,7 @@ def test_columns_and_statistics_that_do_not_fit(tmp_path: Path) -> None:
     assert load(DataConfig(data=folder, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))).mean == (0.1, 0.2, 0.3)
 
 
+@pytest.mark.slow
 def test_cifar10_from_parquet(cifar10: Path) -> None:
     data = load(DataConfig(data=str(cifar10), max_train_samples=500))
     assert (len(data.train), len(data.test), data.shape) == (500, 10_000, (3, 32, 32))
@@ -227,6 +228,7 @@ def test_cifar10_from_parquet(cifar10: Path) -> None:
     assert data.mean == pytest.approx((0.49, 0.48, 0.45), abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "augmentation"),
     [(0, {}), (2, {}), (2, {"crop_scale": 0.3, "color_jitter": 0.4, "random_erasing": 0.5})],
@@ -272,6 +274,7 @@ def run_of(folder: Path, output: Path, **kwargs: Any) -> Any:
     return trainer(config, load(config), output=RunFolder(output, resume=True), **kwargs)
 
 
+@pytest.mark.slow
 def test_a_file_that_breaks_under_way_is_named_and_the_run_goes_on_when_it_is_mended(tmp_path: Path) -> None:
     folder = image_folder(tmp_path / "data", sizes=[8], per_class=12)
     broken = folder / "train" / "dog" / "3.png"
@@ -289,6 +292,7 @@ def test_a_file_that_breaks_under_way_is_named_and_the_run_goes_on_when_it_is_me
     assert went_on.history == run_of(folder, tmp_path / "whole").fit().history
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = image_folder(tmp_path / "data", sizes=[8], per_class=12)
     decode = Encoded._open

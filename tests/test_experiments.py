@@ -42,6 +42,8 @@ from seeking.training import count_flops
 from seeking.training.objective import Classification
 from seeking.weights_map import tensors
 
+pytestmark = pytest.mark.slow
+
 PLAIN = TrainConfig(epochs=1, lr=0.05, precision="no", channels_last=False, fused=False)
 
 TINY: dict[str, Any] = {

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CONDITION = '''
 from seeking.conditions.base import Condition, Outcome, Signals, State
 from seeking.conditions.registry import register
@@ -132,6 +134,7 @@ print("as expected")
 """
 
 
+@pytest.mark.slow
 def test_a_condition_an_algorithm_and_a_part_of_one_file_each(tmp_path: Path) -> None:
     for name, text in (
         ("conditions/thrifty.py", CONDITION),

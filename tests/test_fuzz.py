@@ -15,6 +15,8 @@ from seeking import WeightsMap, conditions
 from seeking.checkpointing import saver, serialize, snapshot
 from seeking.training.rng import RandomState
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_chosen_at_random(name: str) -> None:

@@ -61,6 +61,7 @@ def test_a_function_preserving_initialization_is_the_base_and_can_learn(branch: 
     assert all(name.endswith("bias") or "squeeze" in name or "excite" in name for name in still), still
 
 
+@pytest.mark.slow
 def test_a_deeper_transformer_computes_the_base() -> None:
     deeper = dataclasses.replace(SMALL, depth=4)
     for branch in TOKEN_BRANCHES:
@@ -181,12 +182,14 @@ def test_extract_initializes_the_base(width: str) -> None:
     assert verify(base, motivated, weights_map, torch.randn(1, 3, 16, 16))
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(token_models())
 def test_what_was_embedded_is_extracted_tokens(models: tuple[nn.Module, nn.Module, Tensor]) -> None:
     there_and_back(*models)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(image_models())
 def test_what_was_embedded_is_extracted_images(models: tuple[nn.Module, nn.Module, Tensor]) -> None:
@@ -204,6 +207,7 @@ def there_and_back(base: nn.Module, motivated: nn.Module, batch: Tensor) -> None
     assert all(torch.equal(tensors(other)[name], tensor) for name, tensor in tensors(base).items())
 
 
+@pytest.mark.slow
 def test_files_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base, motivated = (create(name, num_classes=10) for name in ("resnet8", "resnet14"))
     save_model(base, str(tmp_path / "base.safetensors"))

@@ -136,6 +136,7 @@ def test_a_roll_back_takes_the_weights_and_not_the_time(tmp_path: Path) -> None:
     assert rates == sorted(rates, reverse=True) and len(set(rates)) == 12
 
 
+@pytest.mark.slow
 def test_a_run_that_is_always_wrong_is_given_up(tmp_path: Path) -> None:
     for on in ("skip", "rollback"):
         changes = {"on_nonfinite": on, "epochs": 5}
@@ -219,6 +220,7 @@ def test_a_buffer_that_is_replaced_is_given_back() -> None:
     assert all(torch.isfinite(buffer).all() for buffer in models[0].buffers())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adan", "lamb", "radam", "nadamw"])
 def test_a_roll_back_takes_all_that_an_optimizer_remembers(optimizer: str, tmp_path: Path) -> None:
     """Some count their steps in their groups."""

@@ -250,3 +250,32 @@ def test_recalibrated_statistics_are_the_means_over_the_batches() -> None:
     torch.testing.assert_close(norm.running_mean, torch.stack([b.mean(0) for b in batches]).mean(0))
     torch.testing.assert_close(norm.running_var, torch.stack([b.var(0) for b in batches]).mean(0))
     assert (norm.momentum, norm.training, model.training) == (0.3, True, True)
+
+
+@pytest.mark.parametrize("state", ["separate", "shared"])
+def test_after_separation_each_model_learns_by_itself(state: str) -> None:
+    base, motivated = (nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2)) for width in (3, 5))
+    pair = Pair(base, motivated, match(base, motivated, batch=torch.zeros(1, 4)))
+    optimizers = [torch.optim.AdamW(model.parameters(), lr=0.1) for model in (base, motivated)]
+    pair.optimizers = tuple(optimizers) if state == "shared" else None
+    x = torch.randn(8, 4)
+
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        model(x).square().sum().backward()
+        optimizer.step()
+
+    step(base, optimizers[0])
+    with pair.motivated():
+        step(motivated, optimizers[1])
+    step(base, optimizers[0])
+    pair.separate()
+    mapped = pair.map.extract(tensors(motivated))
+    assert all(torch.equal(mapped[name], tensor) for name, tensor in tensors(base).items())
+    before = {name: tensor.clone() for name, tensor in tensors(base).items()}
+    counts = [optimizers[0].state[parameter]["step"].item() for parameter in base.parameters()]
+    step(motivated, optimizers[1])
+    assert all(torch.equal(before[name], tensor) for name, tensor in tensors(base).items())
+    assert counts == [optimizers[0].state[parameter]["step"].item() for parameter in base.parameters()]
+    with pytest.raises(SeekingError, match="the pair was separated"), pair.motivated():
+        pass

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from seeking.checkpointing import snapshot
 from seeking.cli import main
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = shlex.split("""
     --base vit_tiny_patch16_224 --motivated vit_small_patch16_224 --model-kwargs img_size=8 patch_size=4 depth=2
     --base-kwargs embed_dim=24 --motivated-kwargs embed_dim=48 --max-train-samples 512

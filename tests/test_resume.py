@@ -91,6 +91,7 @@ def make(**kwargs: Any) -> Trainer:
     return Trainer(*two_models(), **{**batches(padding=1, flip=True), **kwargs})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [2, 3, 9])
 def test_evaluating_seldom_changes_the_record_alone(every: int, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, epochs=5)
@@ -123,6 +124,7 @@ def test_a_run_that_is_resumed_to_end_earlier_is_evaluated_where_it_ends(tmp_pat
     assert (again.metrics, again.history, again.best) == (three.metrics, three.history, three.best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["separate", "shared"])
 @pytest.mark.parametrize("norm", ["shared", "private", "recalibrated"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -138,6 +140,7 @@ def test_every_policy(norm: str, state: str, optimizer: str, tmp_path: Path) -> 
 CONDITIONS = ["decrease:1", "random:0.5", "matched(decrease:1)", "every:2", "after:3", "always", "never"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", ["same", "next"])
 @pytest.mark.parametrize("condition", [*CONDITIONS, "~decrease:1 & (every:2 | random:0.3)"])
 def test_every_condition(condition: str, on: str, tmp_path: Path) -> None:
@@ -146,6 +149,7 @@ def test_every_condition(condition: str, on: str, tmp_path: Path) -> None:
     same(whole_run(make, outputs[0], config), interrupted_run(make, outputs[1], config, [0, 4, 6, 9, 13, 16]), outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "onecycle", "step", "constant"])
 @pytest.mark.parametrize("warmup", [0.0, 0.5])
 def test_every_schedule(schedule: str, warmup: float, tmp_path: Path) -> None:
@@ -154,6 +158,7 @@ def test_every_schedule(schedule: str, warmup: float, tmp_path: Path) -> None:
     same(whole_run(make, outputs[0], config), interrupted_run(make, outputs[1], config, [0, 2, 4]), outputs)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.lists(st.integers(0, 17), unique=True, max_size=6).map(sorted), seed=st.integers(0, 3))
 def test_at_any_steps(at: list[int], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -179,6 +184,7 @@ class Window(seeking.Condition):
         self.last = state["last"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("composed", [False, True])
 def test_a_condition_of_ones_own(composed: bool, tmp_path: Path) -> None:
     def make_own(**kwargs: Any) -> Trainer:
@@ -189,6 +195,7 @@ def test_a_condition_of_ones_own(composed: bool, tmp_path: Path) -> None:
     same(whole_run(make_own, outputs[0], CONFIG), interrupted_run(make_own, outputs[1], CONFIG, [2, 7]), outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["OneCycleLR", "CosineAnnealingLR"])
 def test_more_epochs_with_a_schedule_of_ones_own(name: str, tmp_path: Path) -> None:
     made = {
@@ -260,6 +267,7 @@ class WithDropout(nn.Module):
         return self.out(F.dropout(self.hidden(x.flatten(1)).relu(), 0.3, self.training))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["shuffled", "own generator", "in order", "iterable", "list", "weighted"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_data_that_draw_as_they_please(kind: str, workers: int, tmp_path: Path) -> None:
@@ -337,6 +345,7 @@ def test_epochs_shorter_than_promised(tmp_path: Path) -> None:
     same(whole, parts, outputs)
 
 
+@pytest.mark.slow
 def test_a_trainer_goes_on_where_it_was_and_never_over_another(tmp_path: Path) -> None:
     outputs = tmp_path / "whole", tmp_path / "parts"
     whole = whole_run(make, outputs[0], CONFIG)
@@ -426,6 +435,7 @@ def test_a_second_sigterm_waits_for_what_is_being_written(tmp_path: Path, monkey
     assert snapshot.list_checkpoints(tmp_path / "run" / "checkpoints")[0].name == "step-00000004"
 
 
+@pytest.mark.slow
 def test_saving_changes_nothing(tmp_path: Path) -> None:
     for state in ("separate", "shared"):
         config = dataclasses.replace(EVERY_STEP, optimizer_state=state)
@@ -437,6 +447,7 @@ def test_saving_changes_nothing(tmp_path: Path) -> None:
         assert alone.fit().history == often[1].history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stop_during_evaluation_evaluates_again(workers: int, tmp_path: Path) -> None:
     """Workers read ahead to the end of the epoch, and recalibration takes training batches."""
@@ -517,6 +528,7 @@ def test_more_epochs_follow_the_longer_schedule(tmp_path: Path) -> None:
     assert rates[:12] != pytest.approx(expected[:12])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(list_optimizers()))
 def test_every_optimizer(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timm.optim.kron.has_dynamo", False, raising=False)  # It compiles itself, for a minute.
@@ -559,6 +571,7 @@ def test_other_options_models_or_data_are_refused_with_a_diff(tmp_path: Path) ->
         make(output=tmp_path / "mine", config=CONFIG, resume=True)
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     output = tmp_path / "run"
 
@@ -575,6 +588,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     assert make(output=output, config=CONFIG, resume=True).fit().history == first.history
 
 
+@pytest.mark.slow
 def test_the_newest_are_kept_and_the_last_good_one_is_never_deleted_first(tmp_path: Path) -> None:
     present: list[list[str]] = []
 
@@ -591,6 +605,7 @@ def test_the_newest_are_kept_and_the_last_good_one_is_never_deleted_first(tmp_pa
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_broken_checkpoint_is_set_aside_and_the_one_before_taken(tmp_path: Path) -> None:
     outputs = tmp_path / "whole", tmp_path / "parts"
     whole = whole_run(make, outputs[0], CONFIG)
@@ -670,6 +685,7 @@ def test_an_error_in_a_users_code_waits_for_what_is_being_written(tmp_path: Path
     assert snapshot.list_checkpoints(tmp_path / "run" / "checkpoints")[0].name == "step-00000006"
 
 
+@pytest.mark.slow
 def test_a_schedule_of_ones_own(tmp_path: Path) -> None:
     def own(**kwargs: Any) -> Trainer:
         def schedule(optimizer: Any, steps: int) -> Any:

@@ -78,6 +78,7 @@ def stranger(run: Path, tmp_path: Path) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_training_and_resuming_touch_no_pickle(tmp_path: Path) -> None:
     for epochs in ("1", "2"):
         done = watched(*TRAIN, "--epochs", epochs, "--resume", "--output", "out", cwd=tmp_path)
@@ -87,6 +88,7 @@ def test_training_and_resuming_touch_no_pickle(tmp_path: Path) -> None:
     assert {Path(name).suffix for name in names} <= {".json", ".jsonl", ".safetensors", ".png", ""}
 
 
+@pytest.mark.slow
 def test_a_strangers_run_is_shown_and_resumed_and_nothing_in_it_runs(stranger: Path) -> None:
     here = stranger.parent
     done = watched("show", "run", cwd=here)
@@ -140,6 +142,7 @@ def test_what_could_load_something_is_taken_from_the_command_line_only(
     assert "evil" not in sys.modules
 
 
+@pytest.mark.slow
 def test_links_are_refused(stranger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Else a stranger's folder could have a file of one's own written to."""
     mine = tmp_path / "mine.txt"

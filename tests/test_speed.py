@@ -33,6 +33,7 @@ def test_they_round_differently_and_no_more(change: str) -> None:
     alike(*results)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_compiled_models_round_differently_and_no_more() -> None:
     alike(*(regression(16, condition="every:2", compile=mode) for mode in ("no", "default")))
@@ -48,6 +49,7 @@ def alike(one: tuple[Trainer, Result], other: tuple[Trainer, Result]) -> None:
             torch.testing.assert_close(tensor, others[name], rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_switching_between_the_models_compiles_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each model once for training, and once for each shape that is evaluated. (Nothing is made of the graphs here.)"""
@@ -106,6 +108,7 @@ def test_a_model_that_refuses_channels_last_keeps_them_first() -> None:
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 def test_checkpointed_activations_give_the_same_gradients() -> None:
     from seeking.models import create
 

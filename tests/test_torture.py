@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from torture import FAULTS
 
+pytestmark = pytest.mark.slow
+
 TOGETHER = [("kill", "kill-everywhere"), ("two-processes",)]
 TOGETHER += [tuple(fault for fault in FAULTS if not any(fault in group for group in TOGETHER))]
 

@@ -61,6 +61,7 @@ def run(config: TrainConfig = CONFIG, **kwargs: Any) -> tuple[Trainer, Result]:
     return trainer, trainer.fit()
 
 
+@pytest.mark.slow
 def test_both_models_learn_and_the_run_is_on_disk(tmp_path: Path) -> None:
     output = tmp_path / "run"
     config = dataclasses.replace(CONFIG, epochs=12, norm="recalibrated", recalibration_batches=2)
@@ -383,6 +384,7 @@ def test_data_that_a_model_refuses_are_refused_before_training(tmp_path: Path) -
         Trainer(*two_models(), train_loader=DataLoader(TensorDataset(x, y), 17, drop_last=True))
 
 
+@pytest.mark.slow
 def test_loaders_of_other_kinds() -> None:
     x, y = torch.randn(3, 4, 3, 8, 8), torch.randint(4, (3, 4))
     whole = [(x[i], y[i]) for i in range(3)]
@@ -448,6 +450,7 @@ def test_batches_with_other_things_than_tensors() -> None:
     assert trainer.fit().cost.samples == 12
 
 
+@pytest.mark.slow
 def test_width_under_layer_norm_trains_in_mixed_precision() -> None:
     kwargs = {"num_classes": 4, "img_size": 8, "patch_size": 4, "depth": 1}
     models = [create(f"vit_{size}_patch16_224", **kwargs) for size in ("tiny", "small")]

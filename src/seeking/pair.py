@@ -82,7 +82,7 @@ class Pair:
                     f"{name} is {'trained' if parameter.requires_grad else 'frozen'} in the base and {target} is not; "
                     "set requires_grad alike in both models"
                 )
-        self._depth, self._sharded = 0, False
+        self._depth, self._sharded, self._separated = 0, False, False
         self._modules = [*base.modules(), *motivated.modules()]
         self._children = child_modules(self._modules)
         modules = [dict(model.named_modules(remove_duplicate=False)) for model in (base, motivated)]
@@ -134,8 +134,39 @@ class Pair:
             # A graph of the base that is older than this step must not be used for a backward pass any more.
             torch.autograd.graph.increment_version(self._shared)
 
+    def separate(self) -> None:
+        """Give each model weights of its own: the motivated model leaves with a copy of what the base has now.
+
+        The pair cannot be entered any more; both models and their optimizers go on independently.
+
+        Raises:
+            SeekingError: the models are sharded, or inside ``motivated()``.
+        """
+        if self._depth:
+            raise SeekingError("a pair cannot be separated inside motivated(); leave it first")
+        with self.motivated():
+            pass
+        if self._sharded:
+            raise SeekingError("a pair of sharded models cannot be separated")
+        with torch.no_grad():
+            for small, name, large, target, _ in self._owned:
+                source, tied = own_tensor(small, name), own_tensor(large, target)
+                if source.data_ptr() == tied.data_ptr():
+                    tied.data = source.data.clone()
+        if self.optimizers:
+            base, motivated = self.optimizers
+            shared = {id(state) for state in base.state.values()}
+            for parameter, state in motivated.state.items():
+                if id(state) in shared:
+                    motivated.state[parameter] = {
+                        slot: value.clone() if isinstance(value, Tensor) else value for slot, value in state.items()
+                    }
+        self._separated = True
+
     def _bind(self) -> None:
         """Tie what is whole and take views of what is sliced, anew whenever a tensor has moved."""
+        if self._separated:
+            raise SeekingError("the pair was separated: each model has weights of its own; make a new Pair")
         if child_modules(self._modules) != self._children:
             raise SeekingError("a module of the models was replaced after they were paired; make a new Pair")
         shards: list[Tensor] = []

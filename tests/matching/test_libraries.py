@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import coverage
 
+pytestmark = pytest.mark.slow
+
 PAIRS = [
     coverage.Candidate("timm", "resnext", "resnext50_32x4d", "resnext101_32x8d"),
     coverage.Candidate("timm", "densenet", "densenet121", "densenet169"),

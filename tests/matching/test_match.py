@@ -22,6 +22,7 @@ policies = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @policies
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 def test_every_family_is_exact_and_its_map_inverts(family: Family, depth: str, width: str) -> None:
@@ -34,6 +35,7 @@ def test_every_family_is_exact_and_its_map_inverts(family: Family, depth: str, w
     assert_invertible(weights_map, base, motivated)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_random_resnets(data: st.DataObject) -> None:
@@ -52,6 +54,7 @@ def test_random_resnets(data: st.DataObject) -> None:
     assert_invertible(weights_map, base, motivated)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_random_vision_transformers(data: st.DataObject) -> None:

@@ -1,0 +1,123 @@
+"""Every private corner of PyTorch and accelerate is still where this library looks for it."""
+
+import signal
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from seeking import internals
+
+
+def test_lists_of_tensors_are_copied_in_one_call() -> None:
+    targets, sources = [torch.zeros(2), torch.zeros(3)], [torch.ones(2), torch.arange(3.0)]
+    internals.foreach_copy(targets, sources)
+    assert all(map(torch.equal, targets, sources))
+
+
+def test_a_modules_own_tensors_and_children() -> None:
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+    model = nn.Sequential(nn.BatchNorm1d(2), layer)
+    assert internals.own_tensor(model[0], "weight") is model[0].weight
+    assert internals.own_tensor(model[0], "running_mean") is model[0].running_mean
+    assert torch.equal(internals.own_tensor(layer, "weight"), layer.weight)
+    slots = internals.buffer_slots(model)
+    assert [name for _, name in slots] == ["running_mean", "running_var", "num_batches_tracked"]
+    assert slots[0][0]["running_mean"] is model[0].running_mean
+    assert internals.child_modules([model]) == [*model]
+    model.again = layer
+    assert [*internals.registered_children(model).values()] == [model[0], layer, layer]
+
+
+def test_a_loaders_iterator_passes_over_batches_without_loading_them() -> None:
+    loaded = []
+
+    class Counting(TensorDataset):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+            loaded.append(index)
+            return super().__getitem__(index)
+
+    iterator = iter(DataLoader(Counting(torch.arange(8)), 2))
+    assert internals.skip_indices(iterator, 3)
+    assert torch.equal(next(iterator)[0], torch.tensor([6, 7])) and loaded == [6, 7]
+    assert not internals.skip_indices(iter([1, 2]), 1)
+
+
+def test_what_a_compiled_module_runs_is_wrapped_and_taken_away() -> None:
+    model, calls = nn.Linear(2, 2), []
+    model.compile(backend="eager")
+
+    def wrap(compiled):
+        def call(*given):
+            calls.append(given)
+            return compiled(*given)
+
+        return call
+
+    internals.wrap_compiled_call(model, wrap)
+    model(torch.ones(1, 2))
+    internals.undo_compilation(model)
+    model(torch.ones(1, 2))
+    assert len(calls) == 1
+    assert issubclass(internals.dynamo_errors(), Exception)
+
+
+def test_what_the_cpu_has_is_known() -> None:
+    assert internals.has_amx() in (True, False)
+
+
+def test_accelerates_state_is_known_and_forgotten() -> None:
+    internals.reset_accelerator(with_processes=True)
+    assert not internals.accelerator_started()
+    Accelerator(cpu=True)
+    assert internals.accelerator_started()
+    internals.reset_accelerator()
+    assert internals.accelerator_started()
+
+
+def test_the_users_own_loader_is_found_in_a_prepared_one() -> None:
+    loader = DataLoader(TensorDataset(torch.arange(4)), 2)
+    prepared = Accelerator(cpu=True).prepare(loader)
+    raw = internals.raw_loader(prepared)
+    assert prepared is not raw and raw.dataset is loader.dataset
+    assert internals.raw_loader(loader) is loader
+    internals.synchronize_generators(prepared)
+
+
+def test_the_handler_of_dead_workers_is_known() -> None:
+    previous = signal.getsignal(signal.SIGCHLD)
+    try:
+        iterator = iter(DataLoader(TensorDataset(torch.arange(4)), 2, num_workers=1))
+        assert internals.is_worker_handler(signal.getsignal(signal.SIGCHLD))
+        del iterator
+    finally:
+        signal.signal(signal.SIGCHLD, previous or signal.SIG_DFL)
+    assert not internals.is_worker_handler(signal.SIG_DFL)
+
+
+def test_layers_without_a_public_name() -> None:
+    assert issubclass(nn.Conv3d, internals.Convolution) and issubclass(nn.ConvTranspose1d, internals.Convolution)
+    assert issubclass(nn.BatchNorm2d, internals.BatchNorm) and issubclass(nn.SyncBatchNorm, internals.BatchNorm)
+    assert issubclass(nn.InstanceNorm1d, internals.StatisticsNorm)
+    assert issubclass(nn.Dropout2d, internals.Dropout) and issubclass(nn.AlphaDropout, internals.Dropout)
+
+
+def test_operations_declare_their_arguments() -> None:
+    names = [argument.name for argument in internals.operation_arguments(torch.ops.aten.add.Tensor)]
+    assert names == ["self", "other", "alpha"]
+
+
+def test_a_mode_sees_operations_and_trees_are_mapped() -> None:
+    seen = []
+
+    class Mode(internals.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    with Mode():
+        torch.ones(1) + 1
+    assert any("aten.add" in name for name in seen)
+    assert internals.tree_map(lambda x: x + 1, {"a": [1, (2,)]}) == {"a": [2, (3,)]}
+    assert internals.tree_map_only(int, lambda x: x + 1, {"a": [1, "b"]}) == {"a": [2, "b"]}
