@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from ratios import seconds, told
-from step import CONFIG, PAIRS, Batches, made, motivated
+from step import CONFIG, PAIRS, Batches, motivated
 from torch.utils.data import DataLoader
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -30,10 +30,10 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 def epoch(pair: str, steps: int, change: dict[str, Any]) -> Callable[[], None]:
     """An epoch of a motivated run, with other options than the bare loop's."""
-    base, larger, kwargs, batch_size = PAIRS[pair]
+    make, batch_size = PAIRS[pair]
     parts = change.get("accumulate", 1)
     data = DataLoader(Batches(steps * parts, batch_size // parts), batch_size=None)
-    return motivated(made((base, larger), kwargs), data, dataclasses.replace(CONFIG, **change))
+    return motivated(make(), data, dataclasses.replace(CONFIG, **change))
 
 
 def main() -> None:

@@ -13,7 +13,9 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def told(ratios: Sequence[float]) -> str:
-    """The median and the middle half."""
+    """The median and the interquartile range."""
     ordered = sorted(ratios)
     quarter = len(ordered) // 4
-    return f"{statistics.median(ordered):.3f}  (middle half {ordered[quarter]:.3f} to {ordered[-1 - quarter]:.3f})"
+    return (
+        f"{statistics.median(ordered):.3f}  (interquartile range {ordered[quarter]:.3f} to {ordered[-1 - quarter]:.3f})"
+    )

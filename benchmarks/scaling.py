@@ -2,7 +2,7 @@
 
 Prints a row of Markdown a pair. Every figure is a ratio within one run: the motivated run's time over a bare loop's
 that takes the same steps with the same models; entering and leaving the pair, deriving the map and what training
-stands still for a save, each over one step of both models; the bytes of a checkpoint over those of both models'
+stalls for a save, each over one step of both models; the bytes of a checkpoint over those of both models'
 parameters.
 
     python benchmarks/scaling.py

@@ -6,31 +6,66 @@ Prints the ratio of the two, timed in turns within one process: the median over 
 """
 
 import argparse
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from ratios import seconds, told
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from seeking.models import create
 from seeking.training import TrainConfig, Trainer
 
-VIT = {"img_size": 32, "patch_size": 4}
-PAIRS = {
-    "resnet8 in resnet14": ("resnet8", "resnet14", {}, 32),
-    "resnet20 in resnet32": ("resnet20", "resnet32", {}, 64),
-    "vit_tiny in vit_small": ("vit_tiny_patch16_224", "vit_small_patch16_224", VIT, 16),
-    "vit_small in vit_base": ("vit_small_patch16_224", "vit_base_patch16_224", {"img_size": 32, "patch_size": 8}, 16),
-}
+Models = list[nn.Module]
 
 
-def made(names: tuple[str, str], kwargs: dict[str, int]) -> list[nn.Module]:
-    """The two models, with the same weights at every call."""
+def images(*names: str, **kwargs: int) -> Models:
+    """Two image models, with the same weights at every call."""
     torch.manual_seed(0)
     return [create(name, num_classes=10, **kwargs) for name in names]
+
+
+def convnexts() -> Models:
+    """A ConvNeXt in a wider and deeper one, for small images."""
+    torch.manual_seed(0)
+    sizes = ((2, 2, 2, 2), (24, 48, 96, 192)), ((2, 2, 4, 2), (32, 64, 128, 256))
+    return [create("convnext_atto", num_classes=10, depths=depths, dims=dims, patch_size=2) for depths, dims in sizes]
+
+
+def llamas() -> Models:
+    """Byte-level Llamas of 4 and 8 layers, which have all weights of the shorter one in common."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    size: dict[str, Any] = {"vocab_size": 256, "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4}
+    return [LlamaForCausalLM(LlamaConfig(**size, num_hidden_layers=layers)) for layers in (4, 8)]
+
+
+VIT = {"img_size": 32, "patch_size": 4}
+PAIRS: dict[str, tuple[Callable[[], Models], int]] = {
+    "resnet8 in resnet14": (functools.partial(images, "resnet8", "resnet14"), 32),
+    "resnet20 in resnet32": (functools.partial(images, "resnet20", "resnet32"), 64),
+    "vit_tiny in vit_small": (functools.partial(images, "vit_tiny_patch16_224", "vit_small_patch16_224", **VIT), 16),
+    "vit_small in vit_base": (
+        functools.partial(images, "vit_small_patch16_224", "vit_base_patch16_224", img_size=32, patch_size=8),
+        16,
+    ),
+    "convnext": (convnexts, 16),
+    "llama, 4 in 8 layers": (llamas, 8),
+}
+"""Of each pair, the two models and the batch size."""
+
+
+def classify(model: nn.Module, batch: Any) -> Tensor:
+    """Cross-entropy of images, or of the next byte."""
+    x, y = batch
+    output = model(x)
+    logits: Tensor = output if isinstance(output, Tensor) else output.logits
+    return F.cross_entropy(logits.flatten(0, -2), y.flatten())
 
 
 def bare(
@@ -41,19 +76,19 @@ def bare(
     """A hand-written loop: the base at every batch, the larger model at every sixth."""
     optimizers = optimizers or [torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9, nesterov=True) for m in models]
 
-    def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> float:
         model.train()
-        loss = F.cross_entropy(model(x), y)
+        loss = classify(model, batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         return loss.item()
 
     def epoch() -> None:
-        for number, (x, y) in enumerate(batches):
-            step(models[0], optimizers[0], x, y)
+        for number, batch in enumerate(batches):
+            step(models[0], optimizers[0], batch)
             if number % 6 == 5:
-                step(models[1], optimizers[1], x, y)
+                step(models[1], optimizers[1], batch)
 
     return epoch
 
@@ -71,10 +106,10 @@ CONFIG = TrainConfig(
 
 
 def motivated(
-    models: list[nn.Module], batches: DataLoader[tuple[Tensor, Tensor]], config: TrainConfig = CONFIG
+    models: Models, batches: DataLoader[tuple[Tensor, Tensor]], config: TrainConfig = CONFIG
 ) -> Callable[[], None]:
     """The trainer's own epoch with the same steps."""
-    trainer = Trainer(models[0], models[1], train_loader=batches, config=config)
+    trainer = Trainer(models[0], models[1], train_loader=batches, config=config, loss_fn=classify)
 
     def epoch() -> None:
         trainer.progress.step_in_epoch = 0
@@ -83,13 +118,17 @@ def motivated(
     return epoch
 
 
-class Batches(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """Random images, made before the clock starts."""
+class Batches(Dataset[tuple[Tensor, Tensor]]):
+    """Random images, or random bytes, made before the clock starts."""
 
-    def __init__(self, count: int, batch_size: int) -> None:
+    def __init__(self, count: int, batch_size: int, tokens: bool = False) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.x = torch.randn(count, batch_size, 3, 32, 32, generator=generator)
-        self.y = torch.randint(10, (count, batch_size), generator=generator)
+        if tokens:
+            text = torch.randint(256, (count, batch_size, 129), generator=generator)
+            self.x, self.y = text[..., :-1], text[..., 1:]
+        else:
+            self.x = torch.randn(count, batch_size, 3, 32, 32, generator=generator)
+            self.y = torch.randint(10, (count, batch_size), generator=generator)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -118,10 +157,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # As Trainer.fit does.
     print(f"motivated run / bare loop, {torch.get_num_threads()} threads, {arguments.rounds} rounds")
     for title in arguments.pairs:
-        base, larger, kwargs, batch_size = PAIRS[title]
-        data = Batches(arguments.steps, batch_size)
-        ours = motivated(made((base, larger), kwargs), DataLoader(data, batch_size=None))
-        theirs = bare(made((base, larger), kwargs), DataLoader(data, batch_size=None))
+        make, batch_size = PAIRS[title]
+        data = Batches(arguments.steps, batch_size, tokens=title.startswith("llama"))
+        ours = motivated(make(), DataLoader(data, batch_size=None))
+        theirs = bare(make(), DataLoader(data, batch_size=None))
         print(f"{title:24} {told(list(rounds(ours, theirs, arguments.rounds)))}", flush=True)
 
 
