@@ -337,8 +337,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
         reproducing.claim(read(tiny(tmp_path), "quick", {"lr": 0.3}), root)
     with pytest.raises(SeekingError, match=r"scale: 'quick' there, 'by-cost' now"):
         reproducing.claim(read(tiny(tmp_path), "by-cost", {}), root)
-    (root / "recipe.json").write_text(before.replace('"format": 1', '"format": 0'))
-    with pytest.raises(SeekingError, match="format: 0 there, 1 now"):
+    (root / "recipe.json").write_text(before.replace('"format": 2', '"format": 1'))
+    with pytest.raises(SeekingError, match="format: 1 there, 2 now"):
         reproducing.claim(made, root)
     assert [one.name for one in root.iterdir()] == ["recipe.json"]
 

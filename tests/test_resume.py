@@ -612,7 +612,7 @@ def test_a_broken_checkpoint_is_set_aside_and_the_one_before_taken(tmp_path: Pat
     make(output=outputs[1], config=CONFIG).fit()
     newest = snapshot.list_checkpoints(outputs[1] / "checkpoints")[0] / "tensors.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
-    with pytest.warns(RunWarning, match=r"step-00000012: damaged.*set aside, and the one before is taken"):
+    with pytest.warns(RunWarning, match=r"step-00000012: damaged.*set aside, and the one before is used"):
         trainer = make(output=outputs[1], config=CONFIG, resume=True)
     assert trainer.progress.step == 6
     same(whole, (trainer, trainer.fit()), outputs)
@@ -650,7 +650,7 @@ def test_a_record_of_any_claimed_length_is_not_read_whole(tmp_path: Path) -> Non
     make(output=tmp_path / "run", config=CONFIG).fit()
     folder = RunFolder(tmp_path / "run", resume=True)
     with folder, pytest.warns(RunWarning, match="rows are missing"):
-        assert len(folder.go_on({}, 2**62)) == 15
+        assert len(folder.reopen({}, 2**62)) == 15
 
 
 def test_a_damaged_row_of_the_metrics_is_named(tmp_path: Path) -> None:

@@ -123,14 +123,14 @@ class Pair:
             yield self.motivated_model
         finally:
             self._depth = 0
-            with torch.no_grad():
-                self._copy(into_motivated=False)
-                if optimizers:
-                    self._copy_state(*optimizers, into_motivated=False)
             if self._sharded:  # What one model has gathered is out of date when the other has taken a step.
                 from seeking.distributed.sharding import reshard
 
                 reshard(self.base, self.motivated_model)
+            with torch.no_grad():
+                self._copy(into_motivated=False)
+                if optimizers:
+                    self._copy_state(*optimizers, into_motivated=False)
             # A graph of the base that is older than this step must not be used for a backward pass any more.
             torch.autograd.graph.increment_version(self._shared)
 

@@ -27,8 +27,8 @@ class Stage:
 
     name: str
     role: Role
-    cost: float
-    share: float = 1.0
+    cost: float = field(compare=False)  # It follows from the pair, and the same run may serve several.
+    share: float = field(default=1.0, compare=False)
     after: str | None = None
     gives: tuple[str, ...] = ()
     conditional: bool = False
