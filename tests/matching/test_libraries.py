@@ -30,6 +30,7 @@ PAIRS = [
 NOT_CONTAINED = {"coat_lite_mini", "vgg11", "shufflenet_v2_x0_5"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 def test_models_of_vision_libraries(pair: coverage.Candidate) -> None:
     outcome = coverage.attempt(pair)

@@ -23,7 +23,9 @@ policies = pytest.mark.parametrize(
 
 
 @policies
-@pytest.mark.parametrize("family", FAMILIES, ids=str)
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, id=str(f), marks=[pytest.mark.slow] if f.slow else []) for f in FAMILIES]
+)
 def test_every_family_is_exact_and_its_map_inverts(family: Family, depth: str, width: str) -> None:
     base, motivated = family.make()
     weights_map = match(base, motivated, depth=depth, width=width)
@@ -34,6 +36,7 @@ def test_every_family_is_exact_and_its_map_inverts(family: Family, depth: str, w
     assert_invertible(weights_map, base, motivated)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_random_resnets(data: st.DataObject) -> None:
@@ -52,6 +55,7 @@ def test_random_resnets(data: st.DataObject) -> None:
     assert_invertible(weights_map, base, motivated)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_random_vision_transformers(data: st.DataObject) -> None:

@@ -50,19 +50,31 @@ def test_recurrent_layers(kind: type[nn.RNNBase], both: bool, width: str) -> Non
     assert_exact(Recurrent(kind, 4, both), Recurrent(kind, 6, both), SEQUENCES, width=width)
 
 
+def unfold(x: Tensor) -> Tensor:
+    return F.unfold(x[:, :, None, None].expand(-1, -1, 4, 4), 2, stride=2)
+
+
+def fold(x: Tensor) -> Tensor:
+    return F.fold(x, 4, 2, stride=2).mean((2, 3))
+
+
 MIDDLES: dict[str, tuple[Callable[[Any, Tensor], Tensor], int]] = {
     "glu": (lambda self, x: F.glu(x, -1), 2),
     "shuffle": (lambda self, x: F.channel_shuffle(x[..., None, None], 2).flatten(1), 1),
     "in place": (lambda self, x: x.unsqueeze_(1).transpose_(1, 2).mean(2), 1),
     "every second": (lambda self, x: x[..., 1::2] - x[..., ::2], 2),
+    "every channel in order": (lambda self, x: x.sort(0).values + x.topk(len(x), 0).values, 1),
+    "rolled batch": (lambda self, x: torch.roll(x, [1], [0]), 1),
+    "complex": (lambda self, x: torch.view_as_real(torch.polar(x, x)).sum(-1), 1),
+    "windows": (lambda self, x: fold(unfold(x)), 1),
+    "activations in place": (lambda self, x: F.mish(F.hardswish(x, inplace=True), inplace=True), 1),
     "unscaled products": (lambda self, x: (x[:, None] @ x[:, :, None])[:, 0] * x, 1),
-    "noise in evaluation": (lambda self, x: F.dropout(x, 0.5, training=True).sum(-1, keepdim=True) + x, 1),
 }
 
 
 @widths
-@pytest.mark.parametrize("name", sorted(MIDDLES.keys() - {"noise in evaluation"}))
-def test_operations(name: str, width: str) -> None:
+@pytest.mark.parametrize("name", sorted(MIDDLES))
+def test_operations_of_custom_models(name: str, width: str) -> None:
     middle, factor = MIDDLES[name]
     assert_exact(Small(4, middle, factor=factor), Small(8, middle, factor=factor), VECTORS, width=width)
 
@@ -92,7 +104,7 @@ def test_towers_whose_products_are_not_attention(width: str) -> None:
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
             return F.normalize(self.a(x), dim=-1) @ F.normalize(self.b(y), dim=-1).T
 
-    assert_exact(Towers(4), Towers(6), (VECTORS, VECTORS.flip(0)), width)
+    assert_exact(Towers(4), Towers(6), (VECTORS, VECTORS.flip(0)), width=width)
 
 
 @widths

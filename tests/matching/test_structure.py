@@ -36,12 +36,14 @@ both_policies = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(token_models(), both_policies)
 def test_random_transformers(models: tuple[nn.Module, nn.Module, Tensor], policies: dict[str, str]) -> None:
     assert_exact(*models, **policies)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(image_models(), both_policies)
 def test_random_convolutional_networks(models: tuple[nn.Module, nn.Module, Tensor], policies: dict[str, str]) -> None:

@@ -198,7 +198,7 @@ class Tracer(TorchDispatchMode):
         arguments = {**operation.defaults, **dict(zip(operation.parameters, args, strict=False)), **kwargs}
         scores = [axis for tensor in inputs for axis in self.scores.get(id(tensor), ())]
         call = OpCall(operation.name, arguments, inputs, outputs, self.read, scores)
-        rule = OP_RULES.get(operation.name)
+        rule = OP_RULES.get(operation.name) or OP_RULES.get(operation.name.removesuffix("_"))
         try:
             axes = rule(call) if rule else broadcast(call)
         except UnalignedError:

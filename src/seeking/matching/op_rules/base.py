@@ -54,7 +54,10 @@ OP_RULES: dict[str, OpRule] = {}
 
 
 def op_rule(*names: str) -> Callable[[OpRule], OpRule]:
-    """Register the rule of operations, by name without overload; ATen's need no namespace."""
+    """Register the rule of operations, by name without overload; ATen's need no namespace.
+
+    An operation in place (``t_``) has the rule of its functional form unless it has one of its own.
+    """
 
     def register(rule: OpRule) -> OpRule:
         OP_RULES.update(dict.fromkeys((name if "::" in name else f"aten::{name}" for name in names), rule))

@@ -47,7 +47,7 @@ def _reduce(call: OpCall) -> Axes:
     return [kept for _ in call.outputs]
 
 
-@op_rule("cumsum", "cumprod", "cumsum_", "logcumsumexp", "cummax", "cummin")
+@op_rule("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin")
 def _accumulate(call: OpCall) -> Axes | None:
     axes = call.axes(call["self"])
     if axes and not is_fixed(axes[call["dim"]]):
