@@ -56,7 +56,7 @@ def test_models_of_transformers(pair: coverage.Candidate) -> None:
         assert outcome.status == "exact", outcome.reason
 
 
-def test_large_models_on_the_meta_device() -> None:
+def test_models_on_the_meta_device_are_matched() -> None:
     """Nothing is allocated: a map of a billion parameters, in which the base's heads are the first of each layer."""
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,6 +1,8 @@
 """Operations of models as users write them."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +13,9 @@ from torch.nn import functional as F
 
 import seeking
 from seeking import match
+from seeking.matching import op_rules
 
 VECTORS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
-
-
 SEQUENCES = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(1))
 
 
@@ -46,7 +47,7 @@ widths = pytest.mark.parametrize("width", ["leading", "even"])
 @widths
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
-def test_recurrent_layers(kind: type[nn.RNNBase], both: bool, width: str) -> None:
+def test_recurrent_layers_are_exact(kind: type[nn.RNNBase], both: bool, width: str) -> None:
     assert_exact(Recurrent(kind, 4, both), Recurrent(kind, 6, both), SEQUENCES, width=width)
 
 
@@ -74,7 +75,7 @@ MIDDLES: dict[str, tuple[Callable[[Any, Tensor], Tensor], int]] = {
 
 @widths
 @pytest.mark.parametrize("name", sorted(MIDDLES))
-def test_operations_of_custom_models(name: str, width: str) -> None:
+def test_operations_are_followed(name: str, width: str) -> None:
     middle, factor = MIDDLES[name]
     assert_exact(Small(4, middle, factor=factor), Small(8, middle, factor=factor), VECTORS, width=width)
 
@@ -87,7 +88,7 @@ def test_channels_in_another_order_do_not_grow(turn: Callable[[Any, Tensor], Ten
 
 
 @widths
-def test_bags_of_embeddings(width: str) -> None:
+def test_bags_of_embeddings_are_exact(width: str) -> None:
     def bag(size: int) -> nn.Module:
         return nn.Sequential(nn.EmbeddingBag(9 + size, size), nn.Linear(size, 2))
 
@@ -95,7 +96,7 @@ def test_bags_of_embeddings(width: str) -> None:
 
 
 @widths
-def test_towers_whose_products_are_not_attention(width: str) -> None:
+def test_towers_whose_products_are_not_attention_grow(width: str) -> None:
     class Towers(nn.Module):
         def __init__(self, size: int) -> None:
             super().__init__()
@@ -108,7 +109,7 @@ def test_towers_whose_products_are_not_attention(width: str) -> None:
 
 
 @widths
-def test_matrices_that_are_summed_before_use(width: str) -> None:
+def test_matrices_that_are_summed_before_use_are_exact(width: str) -> None:
     class LowRank(nn.Module):
         def __init__(self, size: int) -> None:
             super().__init__()
@@ -123,12 +124,12 @@ def test_matrices_that_are_summed_before_use(width: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64])
-def test_other_dtypes(dtype: torch.dtype) -> None:
+def test_models_of_other_dtypes_are_exact(dtype: torch.dtype) -> None:
     models = (nn.Sequential(nn.Linear(8, w), nn.Tanh(), nn.Linear(w, 2)).to(dtype) for w in (4, 6))
     assert_exact(*models, VECTORS.to(dtype), width="leading")
 
 
-def test_a_transformer_with_padding() -> None:
+def test_a_transformer_with_padding_is_exact() -> None:
     class Padded(nn.Module):
         def __init__(self, heads: int) -> None:
             super().__init__()
@@ -141,3 +142,9 @@ def test_a_transformer_with_padding() -> None:
             return self.out(self.encoder(self.words(x), src_key_padding_mask=x == 0)).mean(1)
 
     assert_exact(Padded(2), Padded(3), torch.tensor([[3, 4, 5, 0], [6, 7, 0, 0]]), width="leading")
+
+
+def test_every_file_beside_its_siblings_is_loaded() -> None:
+    files = [path.stem for path in Path(op_rules.__file__).parent.glob("*.py") if path.stem != "__init__"]
+    assert len(files) > 5
+    assert all(f"{op_rules.__name__}.{name}" in sys.modules for name in files)

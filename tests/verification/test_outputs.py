@@ -89,7 +89,7 @@ def test_noise_in_evaluation_is_the_same_for_both() -> None:
     assert_exact(Noisy(), Noisy(), VECTORS)
 
 
-def test_outputs_in_a_dataclass() -> None:
+def test_outputs_in_a_dataclass_are_compared() -> None:
     @dataclasses.dataclass
     class Out:
         logits: Tensor
