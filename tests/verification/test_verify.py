@@ -31,9 +31,9 @@ def swap_targets(weights_map: WeightsMap, one: str, other: str) -> WeightsMap:
     """Exchange the targets of two modules."""
     changes = {}
     for name, entry in weights_map.entries.items():
-        for here, there in ((one, other), (other, one)):
-            if name.startswith(here + "."):
-                changes[name] = dataclasses.replace(entry, target=entry.target.replace(here, there, 1))
+        for old, new in ((one, other), (other, one)):
+            if name.startswith(old + "."):
+                changes[name] = dataclasses.replace(entry, target=entry.target.replace(old, new, 1))
     return broken(weights_map, changes)
 
 

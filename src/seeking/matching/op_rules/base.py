@@ -47,7 +47,7 @@ class OpCall:
 
     def get(self, parameter: str) -> Any:
         """The argument; None if the operation has no such parameter."""
-        return self[parameter] if parameter in self else None
+        return self[parameter] if parameter in self.parameters else None
 
     def __getitem__(self, parameter: str) -> Any:
         position, default = self.parameters[parameter]
