@@ -208,7 +208,7 @@ def there_and_back(base: nn.Module, motivated: nn.Module, batch: Tensor) -> None
 
 
 @pytest.mark.slow
-def test_files_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_initializes_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base, motivated = (create(name, num_classes=10) for name in ("resnet8", "resnet14"))
     save_model(base, str(tmp_path / "base.safetensors"))
     names = ["resnet8", "resnet14"]

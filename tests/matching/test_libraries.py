@@ -32,6 +32,7 @@ PAIRS = [
 NOT_CONTAINED = {"coat_lite_mini", "vgg11", "shufflenet_v2_x0_5"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 def test_models_of_vision_libraries(pair: coverage.Candidate) -> None:
     outcome = coverage.attempt(pair)
@@ -57,7 +58,7 @@ def test_models_of_transformers(pair: coverage.Candidate) -> None:
         assert outcome.status == "exact", outcome.reason
 
 
-def test_large_models_on_the_meta_device() -> None:
+def test_models_on_the_meta_device_are_matched() -> None:
     """Nothing is allocated: a map of a billion parameters, in which the base's heads are the first of each layer."""
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -24,7 +24,9 @@ policies = pytest.mark.parametrize(
 
 @pytest.mark.slow
 @policies
-@pytest.mark.parametrize("family", FAMILIES, ids=str)
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, id=str(f), marks=[pytest.mark.slow] if f.slow else []) for f in FAMILIES]
+)
 def test_every_family_is_exact_and_its_map_inverts(family: Family, depth: str, width: str) -> None:
     base, motivated = family.make()
     weights_map = match(base, motivated, depth=depth, width=width)
@@ -38,7 +40,7 @@ def test_every_family_is_exact_and_its_map_inverts(family: Family, depth: str, w
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.data())
-def test_random_resnets(data: st.DataObject) -> None:
+def test_random_resnets_are_exact(data: st.DataObject) -> None:
     depth = data.draw(st.sampled_from([8, 14, 20]))
     larger = data.draw(st.sampled_from([d for d in (8, 14, 20, 26) if d >= depth]))
     width = data.draw(st.integers(1, 9))
@@ -57,7 +59,7 @@ def test_random_resnets(data: st.DataObject) -> None:
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.data())
-def test_random_vision_transformers(data: st.DataObject) -> None:
+def test_random_vision_transformers_are_exact(data: st.DataObject) -> None:
     head, heads, depth = (data.draw(st.integers(1, 4)) for _ in range(3))
     more_heads, deeper = data.draw(st.integers(heads, 7)), data.draw(st.integers(depth, 5))
 
@@ -128,7 +130,7 @@ class Repeated(nn.Module):
 
 
 @pytest.mark.parametrize("width", ["leading", "even"])
-def test_a_module_used_in_several_places(width: str) -> None:
+def test_a_module_used_in_several_places_is_exact(width: str) -> None:
     base, motivated = Repeated(3), Repeated(7)
     before = [(name, id(tensor), tensor.clone()) for name, tensor in tensors(motivated).items()]
     weights_map = match(base, motivated, width=width)
@@ -155,7 +157,7 @@ def test_a_vocabulary_grows_at_its_end() -> None:
     assert verify(base, motivated, weights_map, WORDS)
 
 
-def test_parameters_without_entries() -> None:
+def test_parameters_without_entries_are_mapped() -> None:
     class Empty(nn.Module):
         def __init__(self, width: int) -> None:
             super().__init__()

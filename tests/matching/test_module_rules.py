@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -53,7 +55,8 @@ class Halves(nn.Module):
 def test_a_custom_rule_tells_what_no_trace_shows() -> None:
     base, motivated = Halves(3), Halves(5)
     batch = torch.randn(2, 4)
-    assert not verify(base, motivated, match(base, motivated, batch=batch), batch)
+    with pytest.warns(MatchWarning, match="treated as elementwise: seeking_tests::halves; seeking.verify tells"):
+        assert not verify(base, motivated, match(base, motivated, batch=batch), batch)
 
     @rule
     def two_halves(module: nn.Module) -> dict[str, list[list[Factor]]] | None:
@@ -63,7 +66,9 @@ def test_a_custom_rule_tells_what_no_trace_shows() -> None:
         return {"weight": [rows, [Factor("inputs", 4)]]}
 
     try:
-        weights_map = match(base, motivated, batch=batch)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            weights_map = match(base, motivated, batch=batch)
     finally:
         RULES.remove(two_halves)
     assert weights_map.entries["weight"].origin == "rule: two halves"

@@ -1,6 +1,8 @@
 """Operations of models as users write them."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import seeking
-from seeking import match, verify
+from seeking import match
+from seeking.matching import op_rules
 
 VECTORS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
-
-
 SEQUENCES = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(1))
 
 
@@ -46,8 +47,16 @@ widths = pytest.mark.parametrize("width", ["leading", "even"])
 @widths
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
-def test_recurrent_layers(kind: type[nn.RNNBase], both: bool, width: str) -> None:
+def test_recurrent_layers_are_exact(kind: type[nn.RNNBase], both: bool, width: str) -> None:
     assert_exact(Recurrent(kind, 4, both), Recurrent(kind, 6, both), SEQUENCES, width=width)
+
+
+def unfold(x: Tensor) -> Tensor:
+    return F.unfold(x[:, :, None, None].expand(-1, -1, 4, 4), 2, stride=2)
+
+
+def fold(x: Tensor) -> Tensor:
+    return F.fold(x, 4, 2, stride=2).mean((2, 3))
 
 
 MIDDLES: dict[str, tuple[Callable[[Any, Tensor], Tensor], int]] = {
@@ -55,14 +64,18 @@ MIDDLES: dict[str, tuple[Callable[[Any, Tensor], Tensor], int]] = {
     "shuffle": (lambda self, x: F.channel_shuffle(x[..., None, None], 2).flatten(1), 1),
     "in place": (lambda self, x: x.unsqueeze_(1).transpose_(1, 2).mean(2), 1),
     "every second": (lambda self, x: x[..., 1::2] - x[..., ::2], 2),
+    "every channel in order": (lambda self, x: x.sort(0).values + x.topk(len(x), 0).values, 1),
+    "rolled batch": (lambda self, x: torch.roll(x, [1], [0]), 1),
+    "complex": (lambda self, x: torch.view_as_real(torch.polar(x, x)).sum(-1), 1),
+    "windows": (lambda self, x: fold(unfold(x)), 1),
+    "activations in place": (lambda self, x: F.mish(F.hardswish(x, inplace=True), inplace=True), 1),
     "unscaled products": (lambda self, x: (x[:, None] @ x[:, :, None])[:, 0] * x, 1),
-    "noise in evaluation": (lambda self, x: F.dropout(x, 0.5, training=True).sum(-1, keepdim=True) + x, 1),
 }
 
 
 @widths
-@pytest.mark.parametrize("name", sorted(MIDDLES.keys() - {"noise in evaluation"}))
-def test_operations(name: str, width: str) -> None:
+@pytest.mark.parametrize("name", sorted(MIDDLES))
+def test_operations_are_followed(name: str, width: str) -> None:
     middle, factor = MIDDLES[name]
     assert_exact(Small(4, middle, factor=factor), Small(8, middle, factor=factor), VECTORS, width=width)
 
@@ -75,7 +88,7 @@ def test_channels_in_another_order_do_not_grow(turn: Callable[[Any, Tensor], Ten
 
 
 @widths
-def test_bags_of_embeddings(width: str) -> None:
+def test_bags_of_embeddings_are_exact(width: str) -> None:
     def bag(size: int) -> nn.Module:
         return nn.Sequential(nn.EmbeddingBag(9 + size, size), nn.Linear(size, 2))
 
@@ -83,7 +96,7 @@ def test_bags_of_embeddings(width: str) -> None:
 
 
 @widths
-def test_towers_whose_products_are_not_attention(width: str) -> None:
+def test_towers_whose_products_are_not_attention_grow(width: str) -> None:
     class Towers(nn.Module):
         def __init__(self, size: int) -> None:
             super().__init__()
@@ -96,7 +109,7 @@ def test_towers_whose_products_are_not_attention(width: str) -> None:
 
 
 @widths
-def test_matrices_that_are_summed_before_use(width: str) -> None:
+def test_matrices_that_are_summed_before_use_are_exact(width: str) -> None:
     class LowRank(nn.Module):
         def __init__(self, size: int) -> None:
             super().__init__()
@@ -111,12 +124,12 @@ def test_matrices_that_are_summed_before_use(width: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64])
-def test_other_dtypes(dtype: torch.dtype) -> None:
+def test_models_of_other_dtypes_are_exact(dtype: torch.dtype) -> None:
     models = (nn.Sequential(nn.Linear(8, w), nn.Tanh(), nn.Linear(w, 2)).to(dtype) for w in (4, 6))
     assert_exact(*models, VECTORS.to(dtype), width="leading")
 
 
-def test_a_transformer_with_padding() -> None:
+def test_a_transformer_with_padding_is_exact() -> None:
     class Padded(nn.Module):
         def __init__(self, heads: int) -> None:
             super().__init__()
@@ -131,7 +144,7 @@ def test_a_transformer_with_padding() -> None:
     assert_exact(Padded(2), Padded(3), torch.tensor([[3, 4, 5, 0], [6, 7, 0, 0]]), width="leading")
 
 
-def test_noise_in_evaluation_is_the_same_for_both() -> None:
-    middle, _ = MIDDLES["noise in evaluation"]
-    base, motivated = Small(4, middle), Small(4, middle)
-    assert verify(base, motivated, match(base, motivated, batch=VECTORS), VECTORS)
+def test_every_file_beside_its_siblings_is_loaded() -> None:
+    files = [path.stem for path in Path(op_rules.__file__).parent.glob("*.py") if path.stem != "__init__"]
+    assert len(files) > 5
+    assert all(f"{op_rules.__name__}.{name}" in sys.modules for name in files)

@@ -7,7 +7,7 @@ from seeking import NotContainedError, Override, SeekingError, match, verify
 from seeking.models.resnet import ResNet
 
 
-def test_overrides_of_names_and_indices() -> None:
+def test_overrides_of_names_and_indices_hold() -> None:
     base, motivated = ResNet(8, width=4), ResNet(14, width=8)
     chosen = {"layer2.0": Override(target="layer2.0"), "fc.weight": Override(index=[None, "16:32"])}
     weights_map = match(base, motivated, overrides=chosen)

@@ -19,7 +19,7 @@ policies = pytest.mark.parametrize("policies", [{}, {"depth": "spread", "width":
 @policies
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("branch", TOKEN_BRANCHES)
-def test_every_kind_of_token_layer(branch: str, tied: bool, policies: dict[str, str]) -> None:
+def test_every_kind_of_token_layer_is_exact(branch: str, tied: bool, policies: dict[str, str]) -> None:
     models = (Tokens(sizes, [branch], nn.LayerNorm, tied) for sizes in (SMALL, LARGE))
     assert_exact(*models, WORDS, **policies)
 
@@ -27,7 +27,7 @@ def test_every_kind_of_token_layer(branch: str, tied: bool, policies: dict[str, 
 @policies
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("branch", IMAGE_BRANCHES)
-def test_every_kind_of_image_layer(branch: str, flat: bool, policies: dict[str, str]) -> None:
+def test_every_kind_of_image_layer_is_exact(branch: str, flat: bool, policies: dict[str, str]) -> None:
     assert_exact(*(Images(sizes, [branch], flat) for sizes in (SMALL, LARGE)), PICTURES, **policies)
 
 
@@ -39,12 +39,14 @@ both_policies = st.fixed_dictionaries(
 @pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(token_models(), both_policies)
-def test_random_transformers(models: tuple[nn.Module, nn.Module, Tensor], policies: dict[str, str]) -> None:
+def test_random_transformers_are_exact(models: tuple[nn.Module, nn.Module, Tensor], policies: dict[str, str]) -> None:
     assert_exact(*models, **policies)
 
 
 @pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(image_models(), both_policies)
-def test_random_convolutional_networks(models: tuple[nn.Module, nn.Module, Tensor], policies: dict[str, str]) -> None:
+def test_random_convolutional_networks_are_exact(
+    models: tuple[nn.Module, nn.Module, Tensor], policies: dict[str, str]
+) -> None:
     assert_exact(*models, **policies)

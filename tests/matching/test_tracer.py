@@ -1,9 +1,18 @@
+import warnings
+from collections.abc import Callable
+
 import pytest
 import torch
+from checks import assert_exact
 from torch import Tensor, nn
+from torch.nn import functional as F
 from zoo import PICTURES, WORDS, Images, Sizes, Tokens
 
 from seeking import MatchWarning, match, verify
+from seeking.matching import tracer
+from seeking.matching.axes import Axis
+from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, op_rule
+from seeking.matching.op_rules import base as base_of_rules
 from seeking.weights_map import tensors
 
 
@@ -28,8 +37,6 @@ def test_a_model_that_looks_at_its_activations_is_matched_by_names() -> None:
 
 
 SMALL = Sizes()
-
-
 LARGE = Sizes(width=7, hidden=9, heads=5, per_group=3, depth=3, words=13)
 
 
@@ -81,3 +88,70 @@ def test_what_a_forward_remembers_is_not_disturbed() -> None:
         assert now.keys() == was.keys()
         assert all(id(now[name]) == i and torch.equal(now[name], t) for name, (i, t) in was.items())
         model(VECTORS.clone())
+
+
+def through(function: Callable[[Tensor], Tensor], width: int) -> nn.Module:
+    """Two layers with a function between them."""
+
+    class Through(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(8, width), nn.Linear(width, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.leave(function(self.enter(x)))
+
+    return Through()
+
+
+def test_operations_on_channels_that_are_assumed_to_be_elementwise_are_told_once() -> None:
+    def function(x: Tensor) -> Tensor:
+        return torch.fft.irfft(torch.fft.rfft(x), n=x.shape[-1]) + x.cumsum(-1)
+
+    with pytest.warns(MatchWarning) as warned:
+        match(through(function, 4), through(function, 6), batch=VECTORS)
+    (warning,) = warned
+    names = "aten::_fft_r2c, aten::cumsum"
+    assert str(warning.message) == f"treated as elementwise: {names}; seeking.verify tells whether rightly"
+    assert warning.filename == __file__
+
+
+def test_nothing_is_told_of_pointwise_operations_or_where_no_channels_are_left_out() -> None:
+    def pointwise(x: Tensor) -> Tensor:
+        return F.gelu(x).clamp_(-1, 1).masked_fill_(x > 1, 0) * torch.atan2(x, x.detach()) + x.tril()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        match(through(pointwise, 4), through(pointwise, 6), batch=VECTORS)
+        match(through(torch.fft.fft, 4), through(torch.fft.fft, 4), batch=VECTORS)
+        first = lambda x: x + x[:, :1].cumsum(0)  # noqa: E731
+        match(through(first, 4), through(first, 6), batch=VECTORS)
+
+
+def test_a_bug_in_a_rule_surfaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(call: OpCall) -> list[list[Axis]]:
+        return [call.axes(call["self"])[9]]
+
+    monkeypatch.setitem(OP_RULES, "aten::relu", broken)
+    with pytest.raises(IndexError) as raised:
+        match(through(torch.relu, 4), through(torch.relu, 6), batch=VECTORS)
+    assert raised.value.__notes__ == ["in the rule of aten::relu"]
+
+
+def test_a_rule_for_a_custom_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_of_rules, "OP_RULES", dict(OP_RULES))
+    monkeypatch.setattr(tracer, "OP_RULES", base_of_rules.OP_RULES)
+    op_rule("seeking_tests::twice")(broadcast)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_exact(through(twice, 4), through(twice, 6), VECTORS, width="even")
+
+
+@torch.library.custom_op("seeking_tests::twice", mutates_args=())
+def twice(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+@twice.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)

@@ -24,27 +24,27 @@ def images(branch: str, flat: bool = False) -> tuple[nn.Module, nn.Module, torch
 
 def rows(shape: tuple[int, ...], order: tuple[int, ...]) -> Callable[[list[int]], list[int]]:
     """Exchange the factors that a dimension is made of."""
-    return lambda found: torch.tensor(found).view(shape).permute(order).flatten().tolist()
+    return lambda positions: torch.tensor(positions).view(shape).permute(order).flatten().tolist()
 
 
 def turn(by: int) -> Callable[[list[int]], list[int]]:
     """Put the first positions last."""
-    return lambda found: found[by:] + found[:by]
+    return lambda positions: positions[by:] + positions[:by]
 
 
 def swap_in(size: int) -> Callable[[list[int]], list[int]]:
     """Exchange the halves of every run of this size."""
     half = size // 2
-    return lambda found: [
+    return lambda positions: [
         p
-        for start in range(0, len(found), size)
-        for p in found[start + half : start + size] + found[start : start + half]
+        for start in range(0, len(positions), size)
+        for p in positions[start + half : start + size] + positions[start : start + half]
     ]
 
 
 def plus(by: int) -> Callable[[list[int]], list[int]]:
     """Take the positions further on."""
-    return lambda found: [position + by for position in found]
+    return lambda positions: [position + by for position in positions]
 
 
 QKV = ["qkv.weight", "qkv.bias"]

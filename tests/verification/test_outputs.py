@@ -6,6 +6,7 @@ import pytest
 import torch
 from checks import assert_exact
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seeking import Index, NotContainedError, WeightsMap, match, verify
 
@@ -75,7 +76,20 @@ def test_a_constant_in_the_output_hides_nothing() -> None:
         assert not verify(base, motivated, WeightsMap({**good.entries, "head": turned}, good.motivated), VECTORS)
 
 
-def test_outputs_in_a_dataclass() -> None:
+def test_noise_in_evaluation_is_the_same_for_both() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(8, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.enter(x)
+            return self.leave(F.dropout(x, 0.5, training=True).sum(-1, keepdim=True) + x)
+
+    assert_exact(Noisy(), Noisy(), VECTORS)
+
+
+def test_outputs_in_a_dataclass_are_compared() -> None:
     @dataclasses.dataclass
     class Out:
         logits: Tensor

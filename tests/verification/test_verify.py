@@ -31,9 +31,9 @@ def swap_targets(weights_map: WeightsMap, one: str, other: str) -> WeightsMap:
     """Exchange the targets of two modules."""
     changes = {}
     for name, entry in weights_map.entries.items():
-        for here, there in ((one, other), (other, one)):
-            if name.startswith(here + "."):
-                changes[name] = dataclasses.replace(entry, target=entry.target.replace(here, there, 1))
+        for old, new in ((one, other), (other, one)):
+            if name.startswith(old + "."):
+                changes[name] = dataclasses.replace(entry, target=entry.target.replace(old, new, 1))
     return broken(weights_map, changes)
 
 
@@ -145,7 +145,7 @@ EFFICIENTNET = Family("efficientnet_b0", "efficientnet_b2", 32)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "every"), [(WIDE, 1), (VIT, 1), (EFFICIENTNET, 19)], ids=str)
+@pytest.mark.parametrize(("family", "every"), [(WIDE, 1), (VIT, 1), (EFFICIENTNET, 37)], ids=str)
 def test_any_tensor_off_by_one_is_caught(family: Family, every: int) -> None:
     """However deep: what happens at one layer must not be lost on the way to the output."""
     base, motivated = family.make()
@@ -198,13 +198,13 @@ def test_verify_leaves_both_models_as_they_were(family: Family, training: bool) 
 
 
 def test_fresh_symmetric_weights_hide_nothing() -> None:
-    """A shifted block of norms that are all at their initialisation would go unseen without random weights."""
+    """A shifted block of norms that are all at their initialization would go unseen without random weights."""
     base, motivated = RESNET.make()
     wrong = swap_targets(match(base, motivated), "layer1.0.bn1", "layer1.0.bn2")
     assert not verify(base, motivated, wrong, torch.randn(2, 3, 16, 16))
 
 
-def test_models_with_other_kinds_of_input_and_output() -> None:
+def test_keyword_batches_and_custom_forwards_are_verified() -> None:
     class Named(nn.Module):
         def __init__(self, width: int) -> None:
             super().__init__()
@@ -223,7 +223,7 @@ def test_models_with_other_kinds_of_input_and_output() -> None:
 
 
 @pytest.mark.parametrize(("names", "size"), [("convnext", 192), ("convnext", 64), ("convnextv2", 64)])
-def test_norms_over_channels_wherever_they_are(names: str, size: int) -> None:
+def test_norms_over_channels_are_narrowed_wherever_they_are(names: str, size: int) -> None:
     """Also where a side of the image is as long as there are channels, and where the norm looks at the image, too."""
     base, motivated = (create(f"{names}_{size}", num_classes=4) for size in ("atto", "femto"))
     verdict = verify(base, motivated, match(base, motivated), torch.randn(1, 3, size, size))

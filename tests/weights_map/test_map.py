@@ -73,10 +73,10 @@ def test_embed_takes_any_tensors_keyed_by_parameter_and_refuses_others() -> None
 
 def test_tied_tensors_stay_tied() -> None:
     base, motivated = SMALL_FAMILIES[0].make()
-    ours, theirs = tensors(base), tensors(motivated)
+    small, large = tensors(base), tensors(motivated)
     weights_map = match(base, motivated)
-    shared = theirs["fc.weight"]
-    result = weights_map.embed(ours, {**theirs, "again": shared})
+    shared = large["fc.weight"]
+    result = weights_map.embed(small, {**large, "again": shared})
     assert result["again"] is result["fc.weight"]
 
 
@@ -100,7 +100,7 @@ def test_maps_compose(kind: str, width: str) -> None:
         second.then(first)
 
 
-def test_a_chain_of_three_is_two_pairs() -> None:
+def test_a_chain_of_three_models_is_two_pairs() -> None:
     """Nested pairs train three models: each enters the next, and the shared part comes back through all."""
     small, medium, large = ResNet(8, width=4), ResNet(8, width=6), ResNet(14, width=8)
     inner, outer = Pair(small, medium, norm="shared"), Pair(medium, large, norm="shared")

@@ -194,10 +194,9 @@ class Tracer(TorchDispatchMode):
         outputs: list[Tensor],
     ) -> None:
         """Write the axes of an operation's results."""
-        arguments = {**operation.defaults, **dict(zip(operation.parameters, args, strict=False)), **kwargs}
         scores = [axis for tensor in inputs for axis in self.scores.get(id(tensor), ())]
-        call = OpCall(operation.name, arguments, inputs, outputs, self.read, scores)
-        rule = OP_RULES.get(operation.name)
+        call = OpCall(operation.parameters, args, kwargs, inputs, outputs, self.read, scores)
+        rule = OP_RULES.get(operation.name) or OP_RULES.get(operation.name.removesuffix("_"))
         try:
             axes = rule(call) if rule else broadcast(call)
         except UnalignedError:
@@ -231,8 +230,7 @@ RESHAPING = {"aten::squeeze_", "aten::unsqueeze_", "aten::transpose_", "aten::t_
 @dataclass(frozen=True)
 class _Operation:
     name: str
-    parameters: list[str]
-    defaults: dict[str, Any]
+    parameters: dict[str, tuple[int, Any]]
     pointwise: bool
 
 
@@ -247,8 +245,10 @@ def _operation(func: Any) -> _Operation:
         variants += [getattr(functional, overload) for overload in (functional.overloads() if functional else ())]
     return _Operation(
         name,
-        [argument.name for argument in arguments],
-        {argument.name: argument.default_value for argument in arguments if argument.has_default_value()},
+        {
+            argument.name: (position, argument.default_value if argument.has_default_value() else None)
+            for position, argument in enumerate(arguments)
+        },
         any(torch.Tag.pointwise in variant.tags for variant in variants),
     )
 

@@ -7,7 +7,7 @@ A rule is a function from a call to the axes of each result, registered for oper
         return [call.axes(call["self"])[::-1]]
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,14 @@ Axes = list[list[Axis]]
 """For each result of an operation, an axis for each dimension."""
 
 
-@dataclass
+@dataclass(slots=True)
 class OpCall:
-    """One call of an operation.
+    """One call of an operation; ``call["dim"]`` is an argument by its name in the operation's schema.
 
     Attributes:
-        name: of the operation, ``aten::add``.
-        arguments: by their names in the operation's schema, defaults included.
+        parameters: position and default of each of the operation's parameters, by name.
+        args: positional arguments.
+        kwargs: keyword arguments.
         inputs: the tensors among the arguments.
         outputs: the tensors among the results.
         axes: the axes of a tensor.
@@ -33,15 +34,24 @@ class OpCall:
             softmax of such scores makes the product attention.
     """
 
-    name: str
-    arguments: Mapping[str, Any]
+    parameters: Mapping[str, tuple[int, Any]]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
     inputs: list[Tensor]
     outputs: list[Tensor]
     axes: Callable[[Tensor], list[Axis]]
     scores: list[Axis]
 
-    def __getitem__(self, argument: str) -> Any:
-        return self.arguments[argument]
+    def __contains__(self, parameter: str) -> bool:
+        return parameter in self.parameters
+
+    def get(self, parameter: str) -> Any:
+        """The argument; None if the operation has no such parameter."""
+        return self[parameter] if parameter in self.parameters else None
+
+    def __getitem__(self, parameter: str) -> Any:
+        position, default = self.parameters[parameter]
+        return self.args[position] if position < len(self.args) else self.kwargs.get(parameter, default)
 
 
 OpRule = Callable[[OpCall], Axes | None]
@@ -54,7 +64,10 @@ OP_RULES: dict[str, OpRule] = {}
 
 
 def op_rule(*names: str) -> Callable[[OpRule], OpRule]:
-    """Register the rule of operations, by name without overload; ATen's need no namespace."""
+    """Register the rule of operations, by name without overload; ATen's need no namespace.
+
+    An operation in place (``t_``) has the rule of its functional form unless it has one of its own.
+    """
 
     def register(rule: OpRule) -> OpRule:
         OP_RULES.update(dict.fromkeys((name if "::" in name else f"aten::{name}" for name in names), rule))

@@ -61,7 +61,7 @@ def _mv(call: OpCall) -> Axes:
 @op_rule("dot", "vdot")
 def _dot(call: OpCall) -> Axes:
     call.scores = []
-    _contract(call.axes(call["self"])[0], call.axes(call["tensor" if "tensor" in call.arguments else "other"])[0])
+    _contract(call.axes(call["self"])[0], call.axes(call["tensor" if "tensor" in call else "other"])[0])
     return [[]]
 
 

@@ -2,13 +2,13 @@
 
 from seeking.matching.op_rules.base import broadcast, op_rule
 
-COPIES = ["_to_copy", "alias", "as_strided_", "copy", "copy_", "detach", "detach_", "lift", "lift_fresh"]
-FILLED = ["empty_like", "fill", "fill_", "full_like", "new_empty", "new_full", "new_ones", "new_zeros"]
-FILLED += ["ones_like", "zero", "zero_", "zeros_like"]
-RANDOM = ["bernoulli", "bernoulli_", "exponential_", "native_dropout", "normal_", "rand_like", "randint_like"]
-RANDOM += ["randn_like", "random_", "rrelu_with_noise", "uniform_"]
+COPIES = ["_to_copy", "alias", "as_strided_", "copy", "detach", "lift", "lift_fresh"]
+FILLED = ["empty_like", "fill", "full_like", "new_empty", "new_full", "new_ones", "new_zeros"]
+FILLED += ["ones_like", "zero", "zeros_like"]
+RANDOM = ["bernoulli", "exponential", "native_dropout", "normal", "rand_like", "randint_like"]
+RANDOM += ["randn_like", "random", "rrelu_with_noise", "uniform"]
 COMPLEX = ["_conj", "complex", "imag", "polar", "real"]
 FUNCTIONS = ["_prelu_kernel", "floor_divide", "hardswish", "log_sigmoid_forward"]
-TRIANGLES = ["tril", "tril_", "triu", "triu_"]
+TRIANGLES = ["tril", "triu"]
 
 op_rule(*COPIES, *FILLED, *RANDOM, *COMPLEX, *FUNCTIONS, *TRIANGLES)(broadcast)

@@ -55,15 +55,10 @@ def _pick(call: OpCall) -> Axes:
 
 @op_rule(
     "index_put",
-    "index_put_",
     "scatter",
-    "scatter_",
     "scatter_add",
-    "scatter_add_",
     "index_copy",
-    "index_copy_",
     "index_add",
-    "index_add_",
     "masked_scatter",
     "_index_put_impl_",
     "select_scatter",

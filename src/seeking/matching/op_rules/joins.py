@@ -34,7 +34,7 @@ def _stack(call: OpCall) -> Axes:
 @op_rule("constant_pad_nd", "reflection_pad2d", "replication_pad2d", "reflection_pad1d")
 def _pad(call: OpCall) -> Axes:
     source = call["self"]
-    padding = call.arguments["pad" if "pad" in call.arguments else "padding"]
+    padding = call["pad" if "pad" in call else "padding"]
     axes = list(call.axes(source))
     for place in range(len(padding) // 2):
         dim = source.ndim - 1 - place

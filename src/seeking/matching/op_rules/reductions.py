@@ -31,11 +31,11 @@ from seeking.matching.op_rules.base import Axes, OpCall, broadcast, op_rule
     "norm",
 )
 def _reduce(call: OpCall) -> Axes:
-    if isinstance(call.arguments.get("other"), Tensor):
+    if isinstance(call.get("other"), Tensor):
         return broadcast(call)
     source, result = call["self"], call.outputs[0]
     axes = call.axes(source)
-    dim = call.arguments.get("dim")
+    dim = call.get("dim")
     dims = [dim] if type(dim) is int else list(dim or range(source.ndim))
     reduced = {dim % source.ndim for dim in dims} if source.ndim else set()
     if result.ndim == source.ndim:
@@ -47,7 +47,7 @@ def _reduce(call: OpCall) -> Axes:
     return [kept for _ in call.outputs]
 
 
-@op_rule("cumsum", "cumprod", "cumsum_", "logcumsumexp", "cummax", "cummin")
+@op_rule("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin")
 def _accumulate(call: OpCall) -> Axes | None:
     axes = call.axes(call["self"])
     if axes and not is_fixed(axes[call["dim"]]):

@@ -24,8 +24,6 @@ TAKEN_APART = "number of parts that are taken one by one"
     "_reshape_alias",
     "unsqueeze",
     "squeeze",
-    "squeeze_",
-    "unsqueeze_",
     "view_copy",
     "_reshape_copy",
 )
@@ -53,12 +51,12 @@ def _view_as_complex(call: OpCall) -> Axes:
     return [same_where_size_stays(call, call.outputs[0])]
 
 
-@op_rule("t", "t_")
+@op_rule("t")
 def _t(call: OpCall) -> Axes:
     return [call.axes(call["self"])[::-1]]
 
 
-@op_rule("transpose", "transpose_")
+@op_rule("transpose")
 def _transpose(call: OpCall) -> Axes:
     axes = list(call.axes(call["self"]))
     if axes:
