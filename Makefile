@@ -37,7 +37,7 @@ fuzz: .venv/installed
 	$(BIN)/python tests/fuzz.py --inputs 100000
 
 coverage: .venv/installed
-	$(BIN)/python benchmarks/coverage.py --output docs/coverage.md
+	$(BIN)/python benchmarks/coverage.py --output results/coverage.md
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; say which with make PYTHON=python3.12")'

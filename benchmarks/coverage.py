@@ -1,6 +1,6 @@
 """Which models contain which: derive and verify maps for pairs of neighbouring sizes, and write the table of the docs.
 
-    python benchmarks/coverage.py --output docs/coverage.md
+    python benchmarks/coverage.py --output results/coverage.md
 
 walks timm, torchvision and, where it is installed, transformers. Each pair's map is derived on the meta device and
 verified with random weights on a small input. ``--only TEXT`` tries the pairs whose name holds the text.
