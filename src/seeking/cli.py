@@ -128,8 +128,8 @@ def reproduce_command(config: Reproduce) -> int:
         raise SeekingError(f"seeds is {seeds}; it must be 1 or more")
     output = config.output or Path("runs") / f"{recipe.name}-{recipe.scale}"
     with many_runs(console) as tell:
-        found = reproduce(recipe, output, range(seeds), config.jobs, tell, _command(config, changes))
-    console.print(Markdown(found))
+        page = reproduce(recipe, output, range(seeds), config.jobs, tell, _command(config, changes))
+    console.print(Markdown(page))
     console.print(f"Runs, tables and figures: {output}", highlight=False)
     return 0
 
@@ -171,12 +171,12 @@ def _announce(config: RunOptions, data: ImageData, output: Path) -> None:
 
 def map_command(config: Map) -> int:
     """Run ``seeking map``."""
-    made = models(config, config.num_classes, config.in_chans)
-    found = weights_map(config, made["base"], made["motivated"])
-    print(found.details() if config.details else found)
+    both = models(config, config.num_classes, config.in_chans)
+    derived = weights_map(config, both["base"], both["motivated"])
+    print(derived.details() if config.details else derived)
     if config.save:
         try:
-            found.save(config.save)
+            derived.save(config.save)
         except OSError as error:
             raise SeekingError(f"{config.save}: cannot be written ({error.strerror})") from error
         print(f"saved to {config.save}")
@@ -185,13 +185,13 @@ def map_command(config: Map) -> int:
 
 def verify_command(config: Verify) -> int:
     """Run ``seeking verify``."""
-    made = models(config, config.num_classes, config.in_chans)
-    found = WeightsMap.load(config.map) if config.map else weights_map(config, made["base"], made["motivated"])
+    both = models(config, config.num_classes, config.in_chans)
+    derived = WeightsMap.load(config.map) if config.map else weights_map(config, both["base"], both["motivated"])
     if config.image_size is not None and config.image_size < 1:
         raise SeekingError(f"image_size is {config.image_size}; it must be 1 or more")
-    shape = input_shape(made["base"], config.image_size, config.in_chans)
+    shape = input_shape(both["base"], config.image_size, config.in_chans)
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-    verdict = verify(made["base"], made["motivated"], found, images, tolerance=config.tolerance)
+    verdict = verify(both["base"], both["motivated"], derived, images, tolerance=config.tolerance)
     print(f"{config.base} in {config.motivated}, input {list(images.shape)}: {verdict.reason}")
     if not verdict:
         print("the base is NOT a sub-network of the motivated model under this map")
@@ -200,18 +200,18 @@ def verify_command(config: Verify) -> int:
 
 def extract_command(config: Extract) -> int:
     """Run ``seeking extract``."""
-    made, found = _ready_to_transfer(config, "motivated")
-    extract(made["motivated"], made["base"], found)
-    save_weights(made["base"], config.output)
+    both, derived = _ready_to_transfer(config, "motivated")
+    extract(both["motivated"], both["base"], derived)
+    save_weights(both["base"], config.output)
     print(f"{config.base} cut out of {config.motivated}: {config.output}")
     return 0
 
 
 def embed_command(config: Embed) -> int:
     """Run ``seeking embed``."""
-    made, found = _ready_to_transfer(config, "base")
-    embed(made["base"], made["motivated"], found, extra=config.extra)
-    save_weights(made["motivated"], config.output)
+    both, derived = _ready_to_transfer(config, "base")
+    embed(both["base"], both["motivated"], derived, extra=config.extra)
+    save_weights(both["motivated"], config.output)
     print(f"{config.motivated} started from {config.base}, extra capacity {config.extra}: {config.output}")
     return 0
 
@@ -219,9 +219,9 @@ def embed_command(config: Embed) -> int:
 def _ready_to_transfer(config: TransferOptions, source: str) -> tuple[dict[str, nn.Module], WeightsMap]:
     if config.output.exists() and not config.overwrite:
         raise SeekingError(f"{config.output} exists; name another file, or give --overwrite")
-    made = models(config, config.num_classes, config.in_chans, config.seed)
-    load_weights(made[source], config.weights)
-    return made, WeightsMap.load(config.map) if config.map else weights_map(config, made["base"], made["motivated"])
+    both = models(config, config.num_classes, config.in_chans, config.seed)
+    load_weights(both[source], config.weights)
+    return both, WeightsMap.load(config.map) if config.map else weights_map(config, both["base"], both["motivated"])
 
 
 COMMANDS: dict[str, tuple[type[Any], Any]] = {
@@ -262,14 +262,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         file = finder.parse_known_args(given)[0].config
         if file and issubclass(command, RunOptions):
             given = flags(read_yaml(file), file, command) + given
-        found = finder.parse_known_args(given)[0]
+        options = finder.parse_known_args(given)[0]
         if (
-            found.resume
-            and found.output
+            options.resume
+            and options.output
             and issubclass(command, RunOptions)
-            and (found.output / "config.json").exists()
+            and (options.output / "config.json").exists()
         ):
-            given = flags_of_run(found.output / "config.json", command) + given
+            given = flags_of_run(options.output / "config.json", command) + given
         config = tyro.cli(
             command,
             prog=f"seeking {name}",

@@ -179,36 +179,36 @@ class Pair:
             self._sharded = bool(over[0] or over[1])
             if self._sharded:
                 reshard(self.base, self.motivated_model)
-        for small, name, large, target, entry in self._owned:
-            if (small, name) in over[0] or (large, target) in over[1]:
-                shards.append(tie_shards(*over, (small, name), (large, target), entry))
+        for small, name, large, target_name, entry in self._owned:
+            if (small, name) in over[0] or (large, target_name) in over[1]:
+                shards.append(tie_shards(*over, (small, name), (large, target_name), entry))
             else:
-                both.append((own_tensor(small, name), own_tensor(large, target), entry))
-        addresses = [tensor.data_ptr() for ours, theirs, _ in both for tensor in (ours, theirs)]
-        self._shared = [*shards, *(ours for ours, _, _ in both)]
+                both.append((own_tensor(small, name), own_tensor(large, target_name), entry))
+        addresses = [tensor.data_ptr() for source, target, _ in both for tensor in (source, target)]
+        self._shared = [*shards, *(source for source, _, _ in both)]
         if addresses == self._bound:
             return
         self._views, self._indexed = ([], []), []
-        for ours, theirs, entry in both:
-            if (ours.device, ours.dtype) != (theirs.device, theirs.dtype):
+        for source, target, entry in both:
+            if (source.device, source.dtype) != (target.device, target.dtype):
                 raise SeekingError(
-                    f"{entry.target}: the base's is {ours.dtype} on {ours.device}, the motivated model's "
-                    f"{theirs.dtype} on {theirs.device}; move both models to one device and dtype"
+                    f"{entry.target}: the base's is {source.dtype} on {source.device}, the motivated model's "
+                    f"{target.dtype} on {target.device}; move both models to one device and dtype"
                 )
             if self.tie and entry.whole:
-                theirs.data = ours.data
+                target.data = source.data
             elif entry.block_count() <= MAX_BLOCKS:
-                pairs = _block_views(ours, theirs, entry)
+                pairs = _block_views(source, target, entry)
                 self._views[0].extend(view for view, _ in pairs)
                 self._views[1].extend(view for _, view in pairs)
             else:
-                self._indexed.append((ours.data, theirs.data, entry.mesh(theirs.device)))
-        self._bound = [tensor.data_ptr() for ours, theirs, _ in both for tensor in (ours, theirs)]
+                self._indexed.append((source.data, target.data, entry.mesh(target.device)))
+        self._bound = [tensor.data_ptr() for source, target, _ in both for tensor in (source, target)]
 
     def _copy(self, *, into_motivated: bool) -> None:
-        ours, theirs = self._views
-        if ours:
-            foreach_copy(*((theirs, ours) if into_motivated else (ours, theirs)))
+        source, target = self._views
+        if source:
+            foreach_copy(*((target, source) if into_motivated else (source, target)))
         for small, large, mesh in self._indexed:
             if into_motivated:
                 large[mesh] = small
@@ -217,34 +217,36 @@ class Pair:
 
     def _copy_state(self, base: Optimizer, motivated: Optimizer, *, into_motivated: bool) -> None:
         small, large = dict(self.base.named_parameters()), dict(self.motivated_model.named_parameters())
-        for name, ours in small.items():
+        for name, parameter in small.items():
             entry = self._moving[name]
-            theirs = large.get(entry.target)
-            if theirs is None or not base.state.get(ours):
+            counterpart = large.get(entry.target)
+            if counterpart is None or not base.state.get(parameter):
                 continue
             if self.tie and entry.whole:
-                motivated.state[theirs] = base.state[ours]
+                motivated.state[counterpart] = base.state[parameter]
                 continue
             # What has been entered is left the same way: values that are no tensors, such as counts, go along.
-            mine, yours = base.state[ours], motivated.state[theirs]
-            for slot in mine.keys() | yours.keys():
-                source, target = (mine, yours) if into_motivated else (yours, mine)
-                value = source.get(slot)
+            base_slots, slots = base.state[parameter], motivated.state[counterpart]
+            for slot in base_slots.keys() | slots.keys():
+                read, written = (base_slots, slots) if into_motivated else (slots, base_slots)
+                value = read.get(slot)
                 if not isinstance(value, Tensor):
-                    if slot in source:
-                        target[slot] = value
+                    if slot in read:
+                        written[slot] = value
                     continue
-                sliced = value.shape == (ours if into_motivated else theirs).shape
-                if not isinstance(target.get(slot), Tensor):
-                    target[slot] = torch.zeros_like(theirs if into_motivated else ours) if sliced else value.clone()
-                pairs = [(mine[slot], yours[slot])]
+                sliced = value.shape == (parameter if into_motivated else counterpart).shape
+                if not isinstance(written.get(slot), Tensor):
+                    written[slot] = (
+                        torch.zeros_like(counterpart if into_motivated else parameter) if sliced else value.clone()
+                    )
+                pairs = [(base_slots[slot], slots[slot])]
                 if sliced:
-                    pairs = _block_views(mine[slot], yours[slot], entry)
-                for ours_view, theirs_view in pairs:
+                    pairs = _block_views(base_slots[slot], slots[slot], entry)
+                for base_view, view in pairs:
                     if into_motivated:
-                        theirs_view.copy_(ours_view)
+                        view.copy_(base_view)
                     else:
-                        ours_view.copy_(theirs_view)
+                        base_view.copy_(view)
 
 
 def _owner(modules: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]:
@@ -252,5 +254,5 @@ def _owner(modules: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]
     return modules[module], leaf
 
 
-def _block_views(ours: Tensor, theirs: Tensor, entry: Entry) -> list[tuple[Tensor, Tensor]]:
-    return [(ours.data[here], theirs.data[there]) for here, there in entry.blocks()]
+def _block_views(source: Tensor, target: Tensor, entry: Entry) -> list[tuple[Tensor, Tensor]]:
+    return [(source.data[here], target.data[there]) for here, there in entry.blocks()]

@@ -92,7 +92,7 @@ class Augmentation:
         contrasted = torch.lerp(level, bright, contrast).clamp(0, 255)
         return torch.lerp(contrasted.mean(dim=1, keepdim=True), contrasted, saturation).clamp(0, 255)
 
-    def blot(self, normalised: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+    def random_erase(self, normalised: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """Erase rectangles of normalised images."""
         if not self.erase:
             return normalised

@@ -12,7 +12,7 @@ from torch.utils.data import get_worker_info
 
 from seeking.errors import SeekingError
 
-MOST_WORKERS = 64
+MAX_WORKERS = 64
 
 
 class Encoded:
@@ -35,7 +35,7 @@ class Encoded:
         self._rows, self._column, self._name = rows, column, name
         transforms: list[Any] = [v2.Resize(size, antialias=True), v2.CenterCrop(size)] if size else []
         self._prepare = v2.Compose([*transforms, v2.PILToTensor()])
-        self._at_work = torch.full((MOST_WORKERS,), -1).share_memory_()
+        self._at_work = torch.full((MAX_WORKERS,), -1).share_memory_()
         first = self._open(0, rows[0][column]) if len(rows) else Image.new(mode or "RGB", (1, 1))
         self.mode = mode or ("L" if first.mode in ("L", "1") else "RGB")
         self.shape = torch.Size((len(rows), *self._prepare(first.convert(self.mode)).shape))
@@ -53,7 +53,7 @@ class Encoded:
         worker = get_worker_info()
         rows = at.tolist()
         for number, (row, file) in enumerate(zip(rows, self._rows[rows][self._column], strict=True)):
-            if worker and worker.id < MOST_WORKERS:
+            if worker and worker.id < MAX_WORKERS:
                 self._at_work[worker.id] = row
             tensor = self._prepare(self._open(row, file).convert(self.mode))
             if tensor.shape != pixels.shape[1:]:

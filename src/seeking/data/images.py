@@ -13,7 +13,7 @@ from seeking.data.augment import Augmentation, centre
 from seeking.data.encoded import Encoded
 from seeking.training.rng import derive_seed
 
-MOST_MEASURED = 10_000
+MAX_MEASURED_IMAGES = 10_000
 """Images of which the statistics are taken, about; they must not take long where images are not in memory."""
 
 
@@ -39,7 +39,7 @@ class Images:
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel, for pixels between 0 and 1; of many images, of some."""
-        at = torch.arange(0, len(self), max(1, len(self) // MOST_MEASURED))
+        at = torch.arange(0, len(self), max(1, len(self) // MAX_MEASURED_IMAGES))
         means, deviations = [], []
         values = torch.arange(256, dtype=torch.float64) / 255
         for channel in self.pixels[at].cpu().unbind(1):
@@ -115,7 +115,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             return (centre(pixels, self.size) - self.mean).div_(self.std), labels
         draws = {name: drawn[at] for name, drawn in self._draws.items()}
         pixels = self.augmentation.colour(self.augmentation.frame(pixels, draws, self.size), draws)
-        return self.augmentation.blot((pixels - self.mean).div_(self.std), draws), labels
+        return self.augmentation.random_erase((pixels - self.mean).div_(self.std), draws), labels
 
 
 def loader(
@@ -123,7 +123,7 @@ def loader(
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """A DataLoader over whole batches: in another order each epoch and without the last, incomplete batch if there is
     a seed to shuffle by; else in order, to the end. Only images that are decoded as they are needed take workers."""
-    options: dict[str, Any] = {"collate_fn": _whole}
+    options: dict[str, Any] = {"collate_fn": _unchanged}
     if isinstance(data.images.pixels, Encoded):
         options |= {"num_workers": workers, "pin_memory": torch.accelerator.is_available()}
     if shuffle_seed is None:
@@ -132,5 +132,5 @@ def loader(
     return DataLoader(data, batch_size, sampler=sampler, drop_last=True, **options)
 
 
-def _whole(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch

@@ -36,13 +36,13 @@ VALIDATION = 0.1
 
 def ratios(recipe: Recipe, data: ImageData) -> dict[tuple[str, str], float]:
     """For each pair, the larger model's FLOPs over the smaller one's."""
-    found = {}
+    by_pair = {}
     for pair in recipe.pairs:
-        made = models(recipe.config(pair), len(data.classes), data.shape[0])
+        both = models(recipe.config(pair), len(data.classes), data.shape[0])
         batch = torch.zeros(2, *data.shape)
-        flops = [count_flops(model, lambda model, x: model(x).sum(), batch)[1] for model in made.values()]
-        found[pair] = flops[1] / flops[0]
-    return found
+        flops = [count_flops(model, lambda model, x: model(x).sum(), batch)[1] for model in both.values()]
+        by_pair[pair] = flops[1] / flops[0]
+    return by_pair
 
 
 def claim(recipe: Recipe, root: Path) -> None:
@@ -51,25 +51,25 @@ def claim(recipe: Recipe, root: Path) -> None:
     Raises:
         SeekingError: it is another recipe's, another scale's or another version's, or holds something else.
     """
-    ours = {"format": FORMAT, **json.loads(json.dumps(dataclasses.asdict(recipe)))}
+    current = {"format": FORMAT, **json.loads(json.dumps(dataclasses.asdict(recipe)))}
     path = root / "recipe.json"
     try:
         root.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             if any(not one.name.endswith(".writing") for one in root.iterdir()):
                 raise SeekingError(f"{root} holds something else than a recipe's results; name another output folder")
-            write_json(path, ours)
+            write_json(path, current)
             return
     except OSError as error:
         raise SeekingError(f"{root}: cannot be used as an output folder ({error.strerror})") from error
-    theirs = read_json(path, MAX_OPTIONS_BYTES)
-    for one in (ours, theirs):
+    recorded = read_json(path, MAX_OPTIONS_BYTES)
+    for content in (current, recorded):
         for name in CHANGEABLE_ON_RESUME - {"epochs"}:
-            if isinstance(one.get("options"), dict):
-                one["options"].pop(name, None)
-    differ = [key for key in ours if key not in ("title", "seeds", "jobs") and ours[key] != theirs.get(key)]
+            if isinstance(content.get("options"), dict):
+                content["options"].pop(name, None)
+    differ = [key for key in current if key not in ("title", "seeds", "jobs") and current[key] != recorded.get(key)]
     if differ:
-        lines = [f"  {key}: {theirs.get(key)!r} there, {ours[key]!r} now" for key in differ]
+        lines = [f"  {key}: {recorded.get(key)!r} there, {current[key]!r} now" for key in differ]
         raise SeekingError(
             "\n".join([f"{root} holds the results of another recipe:", *lines, "Name another output folder"])
         )
@@ -82,7 +82,7 @@ def tuned(recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jo
     budget. What counts is the mean accuracy of the two models; of models that are trained alone, each has its own best.
     """
     path = root / "search.json"
-    found = read_json(path, MAX_OPTIONS_BYTES) if path.exists() else {}
+    results = read_json(path, MAX_OPTIONS_BYTES) if path.exists() else {}
     budget = sorted(recipe.budgets)[(len(recipe.budgets) - 1) // 2] if recipe.budgets else None
     pair = recipe.pairs[0]
 
@@ -93,7 +93,7 @@ def tuned(recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jo
     tried = {
         arm: [(options, candidate(arm, options)) for options in recipe.candidates(arm)]
         for arm, space in recipe.search.items()
-        if space and arm not in found
+        if space and arm not in results
     }
     failed = run_all([trial for each in tried.values() for _, trial in each], root, jobs, tell)
     _raise({folder: error for folder, error in failed.items() if not isinstance(error, DivergedError)})
@@ -107,12 +107,12 @@ def tuned(recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jo
         if recipe.method(arm).searched_apart:  # Trained alone, each has its own.
             own = recipe.arms[arm].get("each", {})
             chosen = {"each": {model: {**own.get(model, {}), **best(model)} for model in MODELS}}
-        found[arm] = {"best": chosen, "tried": scores}
+        results[arm] = {"best": chosen, "tried": scores}
         try:
-            write_json(path, found)
+            write_json(path, results)
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror})") from error
-    arms = {arm: {**own, **found.get(arm, {}).get("best", {})} for arm, own in recipe.arms.items()}
+    arms = {arm: {**own, **results.get(arm, {}).get("best", {})} for arm, own in recipe.arms.items()}
     return dataclasses.replace(recipe, arms=arms)
 
 
@@ -170,19 +170,19 @@ def reproduce(recipe: Recipe, root: Path, seeds: Sequence[int], jobs: int | None
         del data
         data_of.cache_clear()
     ready = tuned(recipe, root, ratio, jobs, tell)
-    there = {int(path.name[4:]) for path in root.glob("arms/*/*/seed*") if path.name[4:].isdigit()}
-    trials = [*ready.trials([*seeds, *sorted(there - set(seeds))], ratio)]
+    earlier = {int(path.name[4:]) for path in root.glob("arms/*/*/seed*") if path.name[4:].isdigit()}
+    trials = [*ready.trials([*seeds, *sorted(earlier - set(seeds))], ratio)]
     asked = [trial for trial in trials if trial.seed in seeds]
     records: dict[int, list[dict[str, Any]]] = {}
 
     def written() -> None:
         for seed in sorted({trial.seed for trial in trials} - records.keys()):
-            ours = [trial for trial in trials if trial.seed == seed]
-            if all(done(root, run.folder) for trial in ours for run in trial.runs):
-                records[seed] = [gather(trial, root) for trial in ours]
-                found = [one for each in sorted(records) for one in records[each]]
+            of_seed = [trial for trial in trials if trial.seed == seed]
+            if all(done(root, run.folder) for trial in of_seed for run in trial.runs):
+                records[seed] = [gather(trial, root) for trial in of_seed]
+                finished = [record for each in sorted(records) for record in records[each]]
                 try:
-                    write(ready, found, root, process.device, command)
+                    write(ready, finished, root, process.device, command)
                 except OSError as error:
                     raise RunError(f"{root}: tables and figures could not be written ({error})") from error
 
@@ -209,19 +209,19 @@ def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device:
         "versions": f"seeking {version('seeking')}, torch {torch.__version__}",
     }
     if (root / "search.json").exists():
-        found = read_json(root / "search.json", MAX_OPTIONS_BYTES)
-        about["found by the search"] = "; ".join(f"{arm}: {_named(each['best'])}" for arm, each in found.items())
+        results = read_json(root / "search.json", MAX_OPTIONS_BYTES)
+        about["found by the search"] = "; ".join(f"{arm}: {_named(each['best'])}" for arm, each in results.items())
     write_json(root / "results.json", {"format": FORMAT, "about": about, "rows": rows, "records": records})
     with atomic_write(root / "results.md") as temporary:
         temporary.write_text(page(recipe.title, recipe.reference, rows, about), encoding="utf-8")
     for pair in recipe.pairs:
-        ours = [row for row in rows if tuple(row["pair"]) == pair]
+        of_pair = [row for row in rows if tuple(row["pair"]) == pair]
         name, title = "-".join(pair), f"{recipe.title}: {pair[0]} in {pair[1]}"
-        draw_by_flops(ours, root / f"{name}-flops.png", title)
+        draw_by_flops(of_pair, root / f"{name}-flops.png", title)
         if not recipe.budgets:
-            draw_arms(ours, recipe.reference, root / f"{name}.png", title)
-        if any(row["evidence"] for row in ours):
-            draw_evidence(ours, root / f"{name}-condition.png", title)
+            draw_arms(of_pair, recipe.reference, root / f"{name}.png", title)
+        if any(row["evidence"] for row in of_pair):
+            draw_evidence(of_pair, root / f"{name}-condition.png", title)
 
 
 def machine(device: torch.device) -> str:
