@@ -10,6 +10,7 @@ from torch import nn
 
 from seeking.errors import RunWarning, SeekingError
 from seeking.internals import dynamo_errors, undo_compilation, wrap_compiled_call
+from seeking.training.modes import evaluating
 
 
 def to_channels_last(models: Sequence[nn.Module], accepts: Callable[[nn.Module], object]) -> None:
@@ -31,12 +32,14 @@ def to_channels_last(models: Sequence[nn.Module], accepts: Callable[[nn.Module],
         layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
     try:
         for model in models:
-            accepts(model)
+            with evaluating(model):
+                accepts(model)
     except Exception as error:
         for layer in convolutions:
             layer.weight.data = layer.weight.data.contiguous()
         with contextlib.suppress(Exception):  # A model that fails either way is reported by the preflight.
-            accepts(model)
+            with evaluating(model):
+                accepts(model)
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             warnings.warn(
                 f"{type(model).__name__} does not take tensors whose channels are last ({reason}), so they are not; "
