@@ -1,10 +1,14 @@
 """Small runs that several tests share: data that can be learnt, models, and their training."""
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -100,3 +104,16 @@ def regression(batch_size: int, accumulate: int = 1, **changes: Any) -> tuple[Tr
         config=dataclasses.replace(PLAIN, epochs=3, accumulate=accumulate, **{"condition": "every:3", **changes}),
     )
     return trainer, trainer.fit()
+
+
+def image_folder(root: Path, sizes: Sequence[int] = (6, 6), per_class: int = 3) -> Path:
+    """A folder of noise, in two classes and two splits."""
+    draw = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            for number in range(per_class):
+                size = sizes[number % len(sizes)]
+                pixels = draw.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
+    return root
