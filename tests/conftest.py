@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # Before anything reads it: no test goes out.
 
+import forking
 import pytest
 import torch
 
@@ -30,6 +31,13 @@ def _no_flushes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A program that runs others without the seconds that their imports take."""
+    with forking.client(tmp_path_factory.mktemp("forking")) as program:
+        yield program
 
 
 @pytest.fixture(autouse=True)

@@ -1,63 +1,75 @@
-"""Runs ``seeking`` at once, in forks of a process that has imported everything already.
+"""Runs programs at once, in forks of a process that has imported everything already.
 
     python tests/forking.py SOCKET
 
-serves; ``python -S -E CLIENT SOCKET COMMAND...`` (``client`` gives the program) runs one command, with the client's
-folder, environment and standard streams, and ends with its exit code.
+serves. What ``client`` gives is a program that runs another, ``seeking`` or a Python file, with its own folder,
+environment and standard streams, and ends with its exit code; once, or as several processes of one job as torchrun
+does:
+
+    client [--processes N] seeking|FILE ARGUMENTS...
 """
 
 import contextlib
 import importlib
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 CLIENT = """#!{python} -SE
 import json, os, socket, sys
 
-with socket.socket(socket.AF_UNIX) as server:
+given, environments = sys.argv[1:], [dict(os.environ)]
+if given[0] == "--processes":
+    count, given = given[1], given[2:]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        job = {{"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}}
+    job.update(WORLD_SIZE=count, LOCAL_WORLD_SIZE=count)
+    environments = [{{**os.environ, **job, "RANK": str(n), "LOCAL_RANK": str(n)}} for n in range(int(count))]
+servers = []
+for environment in environments:
+    server = socket.socket(socket.AF_UNIX)
     server.connect({address!r})
-    request = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+    request = json.dumps([given, os.getcwd(), environment]).encode()
     socket.send_fds(server, [len(request).to_bytes(8, "big")], [0, 1, 2])
     server.sendall(request)
-    answer = server.recv(1)
-sys.exit(answer[0] if answer else 70)
+    servers.append(server)
+sys.exit(max((server.recv(1) or b"F")[0] for server in servers))
 """
 
 
 @contextlib.contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """Serve, and give the address."""
-    address = str(folder / "socket")
-    program = subprocess.Popen([sys.executable, __file__, address])
+def client(folder: Path) -> Iterator[str]:
+    """Serve, and give the path of the client."""
+    address, program = folder / "socket", folder / "client"
+    program.write_text(CLIENT.format(python=sys.executable, address=str(address)))
+    program.chmod(0o755)
+    server = subprocess.Popen([sys.executable, __file__, str(address)])
     try:
-        while not Path(address).exists():
-            assert program.poll() is None, "the server has ended"
+        while not address.exists():
+            assert server.poll() is None, "the server has ended"
             time.sleep(0.01)
-        yield address
+        yield str(program)
     finally:
-        program.terminate()
-        program.wait()
+        server.terminate()
+        server.wait()
 
 
-def client(address: str) -> str:
-    """A program that is ``seeking``."""
-    return CLIENT.format(python=sys.executable, address=address)
-
-
-def serve(address: str) -> None:
+def serve(address: Path) -> None:
     """Fork for every request."""
     for module in ("datasets", "matplotlib.pyplot", "timm.optim", "torchvision", "seeking.cli", "seeking.report.plots"):
         importlib.import_module(module)
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address + ".new")
+    unready = address.with_name("unready")
+    listener.bind(str(unready))
     listener.listen(8)
-    Path(address + ".new").rename(address)
+    unready.rename(address)
     while True:
         connection, _ = listener.accept()
         if not os.fork():
@@ -85,25 +97,29 @@ def answer(connection: socket.socket) -> None:
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
-        run(arguments)
+        run(*arguments)
     _, status = os.waitpid(child, 0)
     connection.sendall(bytes([os.waitstatus_to_exitcode(status) & 255]))
     os._exit(0)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(program: str, *arguments: str) -> None:
     """Be the program."""
-    code: object = 70
+    code: object = 1
     try:
-        import seeking.cli
+        if program == "seeking":
+            import seeking.cli
 
-        importlib.reload(seeking.cli)  # It looks at the environment as it is imported.
-        code = seeking.cli.main(arguments)
+            importlib.reload(seeking.cli)  # It looks at the environment as it is imported.
+            code = seeking.cli.main(arguments)
+        else:
+            sys.argv = [program, *arguments]
+            runpy.run_path(program, run_name="__main__")
+            code = 0
     except SystemExit as stopped:
         code = stopped.code
     except BaseException:
         sys.excepthook(*sys.exc_info())
-        code = 1
     finally:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
@@ -112,4 +128,4 @@ def run(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(Path(sys.argv[1]))

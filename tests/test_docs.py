@@ -4,11 +4,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import forking
 import pytest
 
 from seeking.experiments.recipe import names
@@ -58,44 +56,30 @@ if given[0] == "reproduce" and "small" in given:
 if given[0] == "reproduce":
     given += ["--data", {cifar10!r}, "--seeds", "1", "--jobs", "1"]
     given += ["--set", "epochs=1", "max_train_samples=128", "max_eval_samples=128", "image_size=8", "verify=false"]
-os.execv({client!r}, [{client!r}, *given])
+processes = ["--processes", os.environ["PROCESSES"]] if "PROCESSES" in os.environ else []
+os.execv({client!r}, [{client!r}, *processes, "seeking", *given])
 """
 
 
 LAUNCHER = """#!{python} -SE
-import os, socket, subprocess, sys
+import os, sys
 
 # On this machine, whatever is asked for, and by one process where that will do.
 given = sys.argv[sys.argv.index("seeking.cli") + 1 :]
-count = 2 if "--shard" in given else 1
-with socket.socket() as free:
-    free.bind(("localhost", 0))
-    shared = {{"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}}
-programs = []
-for rank in map(str, range(count)):
-    environment = {{**os.environ, **shared, "LOCAL_WORLD_SIZE": str(count), "RANK": rank, "LOCAL_RANK": rank}}
-    programs.append(subprocess.Popen([{seeking!r}, *given], env=environment))
-sys.exit(max(program.wait() for program in programs))
+os.environ["PROCESSES"] = "2" if "--shard" in given else "1"
+os.execv({seeking!r}, [{seeking!r}, *given])
 """
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with forking.server(tmp_path_factory.mktemp("server")) as address:
-        yield address
-
-
 @pytest.fixture
-def shell(tmp_path: Path, request: pytest.FixtureRequest, server: str) -> dict[str, str]:
+def shell(tmp_path: Path, request: pytest.FixtureRequest, client: str) -> dict[str, str]:
     """An environment whose ``seeking`` trains for seconds and whose ``make`` only says what it would do."""
     block = request.getfixturevalue("block")
     cifar10 = str(request.getfixturevalue("cifar10")) if "cifar10" in block.text else ""
     programs = tmp_path / "bin"
     programs.mkdir()
-    client, seeking = (str(programs / name) for name in ("client", "seeking"))
-    launcher = LAUNCHER.format(python=sys.executable, seeking=seeking)
+    launcher = LAUNCHER.format(python=sys.executable, seeking=str(programs / "seeking"))
     texts = {
-        "client": forking.client(server),
         "seeking": SEEKING.format(python=sys.executable, cifar10=cifar10, client=client, recipes=names()),
         "make": f'#!/bin/sh\nexec /usr/bin/env PATH="{os.environ["PATH"]}" make -n -C {ROOT} "$@"\n',
         "torchrun": launcher,

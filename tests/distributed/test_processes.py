@@ -31,12 +31,19 @@ def alone(output: Path, *more: str) -> list[dict[str, float]]:
     return rows(output)
 
 
-def together(output: Path, *more: str) -> list[dict[str, float]]:
-    """Train in two processes."""
-    command = [sys.executable, *TWO, "-m", "seeking.cli", "train", *OPTIONS, *more, "--output", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+def in_two(client: str, *command: str) -> str:
+    """Run a program in two processes; what they print."""
+    done = subprocess.run(
+        [client, "--processes", "2", *command], capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("Picture:") == 1, "one process speaks"
+    return done.stdout
+
+
+def together(client: str, output: Path, *more: str) -> list[dict[str, float]]:
+    """Train in two processes."""
+    printed = in_two(client, "seeking", "train", *OPTIONS, *more, "--output", str(output))
+    assert printed.count("Picture:") == 1, "one process speaks"
     return rows(output)
 
 
@@ -44,20 +51,20 @@ def rows(output: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
-def by_one_and_by_two(script: str, folder: Path) -> None:
+def by_one_and_by_two(script: str, client: str, folder: Path) -> None:
     """Run a script beside this one by one process and by two, each with a folder for what comes out."""
-    for name, launcher in (("one", []), ("two", TWO)):
+    program = str(Path(__file__).with_name(script))
+    for name in ("one", "two"):
         (folder / name).mkdir()
-        if name == "two" and (folder / "one" / "sgd").exists():  # To go on from.
-            shutil.copytree(folder / "one" / "sgd", folder / "two" / "longer")
-        command = [sys.executable, *launcher, str(Path(__file__).with_name(script)), str(folder / name)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0, done.stderr
+    subprocess.run([client, program, str(folder / "one")], check=True, timeout=300)
+    if (folder / "one" / "sgd").exists():  # To go on from.
+        shutil.copytree(folder / "one" / "sgd", folder / "two" / "longer")
+    in_two(client, program, str(folder / "two"))
 
 
-def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
+def test_two_processes_give_the_weights_of_one(client: str, tmp_path: Path) -> None:
     """Over 50 steps, for tied and sliced pairs and every condition."""
-    by_one_and_by_two("two_processes.py", tmp_path)
+    by_one_and_by_two("two_processes.py", client, tmp_path)
     files = sorted((tmp_path / "one").glob("*.safetensors"))
     assert len(files) == 18
     for path in files:
@@ -71,9 +78,9 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
             torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-6, msg=lambda m: f"{case} {name}: {m}")  # noqa: B023
 
 
-def test_a_sharded_pair_gives_the_weights_of_one_process(tmp_path: Path) -> None:
+def test_a_sharded_pair_gives_the_weights_of_one_process(client: str, tmp_path: Path) -> None:
     """Under FSDP2, with the shared part stored once in each process; in a loop of one's own and by the trainer."""
-    by_one_and_by_two("sharded.py", tmp_path)
+    by_one_and_by_two("sharded.py", client, tmp_path)
     for shared in (False, True):
         one, two = (load_file(tmp_path / name / f"{shared}.safetensors") for name in ("one", "two"))
         close(one, two)
@@ -100,13 +107,13 @@ def newest(run: Path) -> dict[str, torch.Tensor]:
     return load_file(snapshot.list_checkpoints(run / "checkpoints")[0] / "tensors.safetensors")
 
 
-def test_two_processes_take_the_steps_and_decisions_of_one_and_go_on_from_its_checkpoint(tmp_path: Path) -> None:
+def test_two_processes_take_the_steps_and_decisions_of_one_and_continue_from_it(client: str, tmp_path: Path) -> None:
     steady = ["--schedule", "constant", "--resume"]
     alone(tmp_path / "more", *steady, "--epochs", "1")
     shutil.copytree(tmp_path / "more", tmp_path / "one")
     by_one = alone(tmp_path / "one", *steady)
-    by_two = together(tmp_path / "two", *steady)
-    went_on = together(tmp_path / "more", *steady)
+    by_two = together(client, tmp_path / "two", *steady)
+    went_on = together(client, tmp_path / "more", *steady)
     assert len(by_one) == len(by_two) == len(went_on)
     for one, *others in zip(by_one, by_two, went_on, strict=True):
         for other in others:
@@ -117,13 +124,11 @@ def test_two_processes_take_the_steps_and_decisions_of_one_and_go_on_from_its_ch
         assert by_one[-1][model] == pytest.approx(by_two[-1][model], rel=1e-2)
 
 
-def test_a_comparison_by_two_processes_replaces_another(tmp_path: Path) -> None:
+def test_a_comparison_by_two_processes_replaces_another(client: str, tmp_path: Path) -> None:
     command = ["compare", *OPTIONS, "--max-train-samples", "64", "--epochs", "1", "--seeds", "1", "--overwrite"]
     command += ["--output", str(tmp_path / "out")]
     assert main(command) == 0
-    both = [sys.executable, *TWO, "-m", "seeking.cli", *command]
-    done = subprocess.run(both, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    in_two(client, "seeking", *command)
 
 
 def test_a_job_that_is_asked_to_stop_saves_in_all_processes(tmp_path: Path) -> None:
