@@ -267,7 +267,7 @@ def test_a_search_chooses_on_held_out_training_images(tmp_path: Path) -> None:
     assert (root / "resnet8-resnet14-flops.png").exists()
 
 
-def under_way(folder: Path, name: str) -> subprocess.Popen[bytes]:
+def started_run(folder: Path, name: str) -> subprocess.Popen[bytes]:
     """``seeking reproduce`` with two processes, when it has begun to train."""
     command = ["reproduce", name, "--seeds", "1", "--set", "epochs=15", "--output", "cut", "--jobs", "2"]
     program = subprocess.Popen(
@@ -292,7 +292,7 @@ def test_cut_off_it_goes_on_and_gives_what_it_would_have(
     name = tiny(tmp_path, arms={arm: TINY["arms"][arm] for arm in arms}, reference="condition")
     made = read(name, "quick", {"epochs": 15})
     reproducing.reproduce(made, tmp_path / "whole", range(1), 1, quietly)
-    program = under_way(tmp_path, name)
+    program = started_run(tmp_path, name)
     program.send_signal(number)
     assert program.wait(60) == {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGKILL: -signal.SIGKILL}[number]
     for folder in (tmp_path / "cut" / "arms").glob("*/*/seed0"):  # What an orphan saves.
@@ -307,7 +307,7 @@ def test_cut_off_it_goes_on_and_gives_what_it_would_have(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_it_ends_when_told_twice(number: int, code: int, tmp_path: Path) -> None:
     """The second signal comes while the program waits for its processes."""
-    program = under_way(tmp_path, tiny(tmp_path, arms={"condition": {}}, reference="condition"))
+    program = started_run(tmp_path, tiny(tmp_path, arms={"condition": {}}, reference="condition"))
     processes = psutil.Process(program.pid).children(recursive=True)
     for process in processes:
         process.suspend()

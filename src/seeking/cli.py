@@ -163,7 +163,7 @@ def _announce(config: RunOptions, data: ImageData, output: Path) -> None:
     channels, height, width = data.shape
     console.print(
         f"{config.base} in {config.motivated} on {data.name}: {len(data.train):,} training and {len(data.test):,} test "
-        f"images of {channels}×{height}×{width}, {len(data.classes)} classes, {data.place}\n"
+        f"images of {channels}×{height}×{width}, {len(data.classes)} classes, {data.location}\n"
         f"condition {config.condition}, {config.epochs} epochs, batch size {config.batch_size}, writing to {output}",
         highlight=False,
     )

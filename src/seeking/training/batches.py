@@ -101,9 +101,9 @@ def _moved(iterator: Iterator[Any], device: torch.device, dataset: Any) -> Itera
             else text
         )
         text = text if isinstance(error, SeekingError) else f"{type(error).__name__}: {text}"
-        at_work = getattr(dataset, "under_way", str)()
-        if at_work and "DataLoader worker" in text:
-            text += f"; the workers were at {at_work}"
+        in_progress = getattr(dataset, "images_in_progress", str)()
+        if in_progress and "DataLoader worker" in text:
+            text += f"; the workers were at {in_progress}"
         raise LoadingError(f"the next batch cannot be loaded: {text}") from error
 
 
