@@ -50,7 +50,7 @@ from seeking.matching import MatchWarning
 from seeking.models import input_shape
 from seeking.options import flags, flags_of_run, registry
 from seeking.report.folder import describe
-from seeking.report.progress import many_runs, progress, unfailing_output
+from seeking.report.progress import ignore_output_errors, many_runs, progress
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, terminal
 from seeking.verification import verify
 from seeking.weights_map import WeightsMap
@@ -236,7 +236,7 @@ COMMANDS: dict[str, tuple[type[Any], Any]] = {
 }
 
 
-@unfailing_output()
+@ignore_output_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program: gives its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
