@@ -119,7 +119,7 @@ def test_keyword_arguments_of_models(capsys: pytest.CaptureFixture[str]) -> None
     vits = ["vit_tiny_patch16_224", "vit_small_patch16_224"]
     assert main(["verify", *vits, "--model-kwargs", "img_size=16", "patch_size=8", "depth=2"]) == 0
     assert "input [2, 3, 16, 16]" in capsys.readouterr().out
-    refused(["verify", *vits, "--model-kwargs", "imgsize=16"], "refuses the arguments .*imgsize=16", capsys)
+    refused(["verify", *vits, "--model-kwargs", "imgsize=16"], "rejects the arguments .*imgsize=16", capsys)
     refused(["verify", *vits, "--model-kwargs", "img_size"], "KEY=VALUE", capsys)
 
 

@@ -36,7 +36,7 @@ def together(output: Path, *more: str) -> list[dict[str, float]]:
     command = [sys.executable, *TWO, "-m", "seeking.cli", "train", *OPTIONS, *more, "--output", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("Picture:") == 1, "one process speaks"
+    assert done.stdout.count("Figure:") == 1, "one process speaks"
     return rows(output)
 
 
