@@ -171,7 +171,7 @@ def test_bad_input_is_refused(arguments: list[str], message: str, capsys: pytest
     ("content", "message"),
     [
         ("epochs: [", "not YAML"),
-        ("- 3", "a mapping is expected, found list"),
+        ("- 3", "expected a mapping, found list"),
         ("epoch: 3", "unknown option in run.yaml 'epoch'; did you mean epochs"),
         ("verify: 3", "verify must be true or false, not 3"),
         ("epochs: many", "--epochs"),

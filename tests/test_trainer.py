@@ -465,7 +465,7 @@ def test_mixed_precision_trains() -> None:
 @pytest.mark.parametrize(
     ("device", "message"),
     [
-        ("gpu", "device is 'gpu', which is none; available are cpu"),
+        ("gpu", "device is 'gpu', which is not a device; available are cpu"),
         ("cuda:99", "there is no device cuda:99 on this machine; available are cpu"),
     ],
 )

@@ -135,9 +135,8 @@ def loader(
         options |= {"num_workers": workers, "pin_memory": torch.accelerator.is_available()}
     if shuffle_seed is None:
         return DataLoader(data, batch_size, **options)
-    sampler = SeedableRandomSampler(
-        data, data_seed=derive_seed(shuffle_seed)
-    )  # The sampler adds the epoch to its seed.
+    # The sampler adds the epoch to its seed.
+    sampler = SeedableRandomSampler(data, data_seed=derive_seed(shuffle_seed))
     return DataLoader(data, batch_size, sampler=sampler, drop_last=True, **options)
 
 

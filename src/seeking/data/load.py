@@ -67,9 +67,8 @@ class DataConfig:
                 raise SeekingError(f"{name} is {value}; it must be {minimum} or more")
         if self.validation is not None and not 0 < self.validation < 1:
             raise SeekingError(f"validation is {self.validation}; it is a share of the images, between 0 and 1")
-        Augmentation(
-            scale=self.crop_scale, jitter=self.color_jitter, erase=self.random_erasing
-        )  # Validates the other options.
+        # Validates the other options.
+        Augmentation(scale=self.crop_scale, jitter=self.color_jitter, erase=self.random_erasing)
 
     @property
     def stored_size(self) -> int | None:
