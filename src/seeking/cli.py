@@ -40,7 +40,7 @@ from seeking.commands import (
 from seeking.data import ImageData, load
 from seeking.distributed.processes import this_process
 from seeking.errors import RunError, RunWarning, SeekingError, unknown
-from seeking.experiments.compare import ARMS, compare, summarise
+from seeking.experiments.compare import ARMS, compare, summarize
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
 from seeking.experiments.run import models, trainer, weights_map
@@ -104,7 +104,7 @@ def compare_command(config: Compare) -> int:
     with progress(console) as start:
         seeds = range(config.seed, config.seed + config.seeds)
         results = compare(config, data, seeds, output, config.resume, start)
-    summary = summarise(results)
+    summary = summarize(results)
     tables = comparison_rows(summary), cost_rows(summary)
     sentence = cost_sentence(summary["pair"])
     if MAIN_PROCESS:

@@ -55,7 +55,7 @@ def compare(
     return results
 
 
-def summarise(results: Results) -> dict[str, Any]:
+def summarize(results: Results) -> dict[str, Any]:
     """Mean and spread over the seeds: final accuracy of each model, together and alone, and the cost of each arm."""
     models = {}
     for model in ("base", "motivated"):

@@ -17,7 +17,7 @@ from seeking.distributed.processes import cores, this_process
 from seeking.errors import DivergedError, RunError, SeekingError
 from seeking.experiments.parallel import RunListener, data_config, is_finished, load_cached, run_all, runs_by_folder
 from seeking.experiments.recipe import Recipe, Trial
-from seeking.experiments.results import MODELS, gather, summarise
+from seeking.experiments.results import MODELS, gather, summarize
 from seeking.experiments.run import models
 from seeking.files import MAX_OPTIONS_BYTES, atomic_write, read_json, write_json
 from seeking.report.experiment import page
@@ -202,7 +202,7 @@ def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device:
     """Write the tables and figures of these trials."""
     from seeking.report.plots import draw_arms, draw_by_flops, draw_evidence
 
-    rows = summarise(recipe, records)
+    rows = summarize(recipe, records)
     hours = sum(read_json(path, MAX_OPTIONS_BYTES)["seconds"]["total"] for path in root.rglob("summary.json")) / 3600
     seeds = sorted({record["seed"] for record in records})
     config = recipe.config(recipe.pairs[0])

@@ -99,7 +99,7 @@ def _decisions(losses: Sequence[float], text: str, seed: int, epoch_length: int)
     return [condition.update(loss, epoch_length=epoch_length, learning_rate=0.0) for loss in losses]
 
 
-def summarise(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def summarize(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each arm, pair and budget: means, spreads, and paired differences from the reference."""
     rows = []
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}

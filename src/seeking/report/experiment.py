@@ -14,7 +14,7 @@ def page(title: str, reference: str, rows: Sequence[Row], about: Mapping[str, An
     Args:
         title: title of the recipe.
         reference: the arm that the others are compared with.
-        rows: what ``summarise`` returns.
+        rows: what ``summarize`` returns.
         about: facts about the runs, by name: command, options, machine, versions.
     """
     parts = [f"# {title}\n"]

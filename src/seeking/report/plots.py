@@ -42,13 +42,13 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
         title: title of the figure.
     """
     metric = "accuracy" if "accuracy" in results["pair"][0].metrics.get("base", {}) else "loss"
-    colours: dict[Role, str] = {"base": BASE, "motivated": MOTIVATED}
+    colors: dict[Role, str] = {"base": BASE, "motivated": MOTIVATED}
     with _two_panels(path, title, 4.2) as (left, right):
         _training(left, results["pair"][0])
-        for model, colour in colours.items():
-            _evaluation(right, results["pair"], model, metric, f"{model}, in the pair", colour, "-")
+        for model, color in colors.items():
+            _evaluation(right, results["pair"], model, metric, f"{model}, in the pair", color, "-")
             if model in results:
-                _evaluation(right, results[model], model, metric, f"{model}, alone", colour, ":")
+                _evaluation(right, results[model], model, metric, f"{model}, alone", color, ":")
         right.set(xlabel="epoch", ylabel=f"{metric} (%)" if metric == "accuracy" else metric, title="Evaluation")
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.legend(frameon=False)
@@ -59,12 +59,12 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
 def _training(axes: Any, result: Result) -> None:
     rows = [row for row in result.history if row["kind"] == "step"]
     steps, motivated = ([row for row in rows if key in row] for key in ("loss", "motivated_loss"))
-    for label, colour, rows, key in (
+    for label, color, rows, key in (
         ("base", BASE, steps, "loss"),
         ("motivated (on motivated batches)", MOTIVATED, motivated, "motivated_loss"),
     ):
         if rows:
-            axes.plot([row["step"] for row in rows], _smooth([row[key] for row in rows]), color=colour, label=label)
+            axes.plot([row["step"] for row in rows], _smooth([row[key] for row in rows]), color=color, label=label)
     if motivated:
         axes.plot(
             [row["step"] for row in motivated],
@@ -90,7 +90,7 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 
 def _evaluation(
-    axes: Any, results: Sequence[Result], model: str, metric: str, label: str, colour: str, style: str
+    axes: Any, results: Sequence[Result], model: str, metric: str, label: str, color: str, style: str
 ) -> None:
     by_epoch = [
         {row["epoch"]: row[model][metric] for row in result.history if row["kind"] == "eval" and model in row}
@@ -102,21 +102,21 @@ def _evaluation(
     curves = np.array([[values[epoch] for epoch in epochs] for values in by_epoch])
     curves = curves * 100 if metric == "accuracy" else curves
     mean = curves.mean(axis=0)
-    axes.plot(epochs, mean, style, color=colour, label=label, marker="." if len(epochs) < 3 else None)
+    axes.plot(epochs, mean, style, color=color, label=label, marker="." if len(epochs) < 3 else None)
     if len(curves) > 1:
-        axes.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.12, linewidth=0)
+        axes.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=color, alpha=0.12, linewidth=0)
 
 
 def draw_arms(rows: Sequence[Mapping[str, Any]], reference: str, path: Path, title: str) -> None:
     """Save the accuracies of an experiment's arms: each seed, the mean and its 95 % confidence interval."""
     names = [row["arm"] for row in rows]
     with _two_panels(path, title, 1.2 + 0.32 * len(rows), sharey=True) as panels:
-        for panel, (model, colour) in zip(panels, {"base": BASE, "motivated": MOTIVATED}.items(), strict=True):
+        for panel, (model, color) in zip(panels, {"base": BASE, "motivated": MOTIVATED}.items(), strict=True):
             for position, row in enumerate(rows):
                 mean, half_width = 100 * row[model]["mean"], 100 * (row[model]["interval"] or 0)
                 values = [100 * value for value in row[model]["values"]]
-                panel.plot(values, [position] * len(values), ".", color=colour, alpha=0.45)
-                panel.errorbar(mean, position, xerr=half_width, fmt="D", color=colour, capsize=3, markersize=5)
+                panel.plot(values, [position] * len(values), ".", color=color, alpha=0.45)
+                panel.errorbar(mean, position, xerr=half_width, fmt="D", color=color, capsize=3, markersize=5)
                 if row["arm"] == reference:
                     panel.axvline(mean, color="grey", linestyle=":", linewidth=1)
             panel.set(title=f"{model} model", xlabel="accuracy (%)")
@@ -132,10 +132,10 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
     run, at the FLOPs of that run.
     """
     arms = list(dict.fromkeys(row["arm"] for row in rows))
-    colours = plt.get_cmap("tab10" if len(arms) <= 10 else "tab20").colors  # type: ignore[attr-defined]
+    colors = plt.get_cmap("tab10" if len(arms) <= 10 else "tab20").colors  # type: ignore[attr-defined]
     with _two_panels(path, title, 4.4) as panels:
         for panel, model in zip(panels, ("base", "motivated"), strict=True):
-            for arm, colour in zip(arms, itertools.cycle(colours)):
+            for arm, color in zip(arms, itertools.cycle(colors)):
                 arm_rows = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["flops"])
                 points = [{"flops": row["flops"], **row[model]} for row in arm_rows]
                 if arm_rows[0]["budget"] is None:
@@ -145,7 +145,7 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
                     [100 * point["mean"] for point in points],
                     yerr=[100 * (point["deviation"] or 0) for point in points],
                     fmt=".-",
-                    color=colour,
+                    color=color,
                     linewidth=1.2,
                     elinewidth=0.6,
                     label=arm,
