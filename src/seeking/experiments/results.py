@@ -118,13 +118,13 @@ def summarize(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[dict
             ]
             row[f"{model}_gain"] = estimate(gains) if arm != recipe.reference and gains else None
             curves = [record[f"{model}_curve"] for record in group]
-            row[f"{model}_curve"] = mean_curve(curves)
             targets = [record[model] for record in reference.values()]
             points = [first_reaching(curve, statistics.mean(targets)) for curve in curves] if targets else []
             reached = [point for point in points if point]
             row[f"{model}_reached"] = len(reached)
             row[f"{model}_epochs"] = statistics.mean(epochs for epochs, _ in reached) if reached else None
             row[f"{model}_flops"] = statistics.mean(flops for _, flops in reached) if reached else None
+            row[f"{model}_curve"] = mean_curve(curves)
         row["evidence"] = mean_evidence([record["evidence"] for record in group if "evidence" in record])
         rows.append(row)
     return rows
