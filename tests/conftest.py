@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # Before anything reads it: no test goes out.
@@ -12,9 +13,6 @@ import torch
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # As in what a shell has started in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Nothing here has to outlive a power cut, and a flush waits for all that the tests write meanwhile.
-os.fsync = lambda descriptor: None
-
 DATA = Path(os.environ.get("SEEKING_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
@@ -24,6 +22,14 @@ def cifar10() -> Path:
     if not path.is_dir():
         pytest.skip(f"needs CIFAR-10 as parquet in {path}; set SEEKING_DATA to the folder that holds cifar10/")
     return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_flushes() -> Iterator[None]:
+    """Nothing here has to outlive a power cut, and a flush waits for all that the tests write meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

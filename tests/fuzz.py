@@ -30,8 +30,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from runs import CONFIG, batches, two_models
 from safetensors.torch import save
-from test_trainer import CONFIG, batches, two_models
 from torch import Tensor
 
 from seeking import RunError, SeekingError, Trainer, WeightsMap, conditions

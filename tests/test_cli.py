@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_data import image_folder
+from runs import image_folder
 
 from seeking import WeightsMap
 from seeking.cli import COMMANDS, main

@@ -4,10 +4,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import forking
 import pytest
+
+from seeking.experiments.recipe import names
 
 pytestmark = pytest.mark.slow
 
@@ -36,8 +40,8 @@ def blocks(*languages: str) -> list[Block]:
     return [block for block in found if block.language in languages]
 
 
-SEEKING = """#!{python}
-import sys
+SEEKING = """#!{python} -SE
+import os, sys
 from pathlib import Path
 
 given = [{cifar10!r} if word == "cifar10" else word for word in sys.argv[1:]]
@@ -50,42 +54,56 @@ if given[0] in ("train", "compare"):
     given += ["--image-size", "8", "--batch-size", "128"]
     given += ["--seeds", "1"] if given[0] == "compare" else []
 if given[0] == "reproduce" and "small" in given:
-    from seeking.experiments.recipe import read
-
-    sys.exit(not read(given[1], "small", {{}}))  # Many runs; that they can be planned is enough.
+    sys.exit(given[1] not in {recipes!r})  # Many runs; that it is a recipe is enough.
 if given[0] == "reproduce":
     given += ["--data", {cifar10!r}, "--seeds", "1", "--jobs", "1"]
     given += ["--set", "epochs=1", "max_train_samples=128", "max_eval_samples=128", "image_size=8", "verify=false"]
-from seeking.cli import main  # Not before it is known to be needed: it takes seconds.
-
-sys.exit(main(given))
+os.execv({client!r}, [{client!r}, *given])
 """
 
 
-LAUNCHER = """#!{python}
-import os, sys
+LAUNCHER = """#!{python} -SE
+import os, socket, subprocess, sys
 
 # On this machine, whatever is asked for, and by one process where that will do.
 given = sys.argv[sys.argv.index("seeking.cli") + 1 :]
-options = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2" if "--shard" in given else "1"]
-os.execv({python!r}, [{python!r}, *options, {seeking!r}, *given])
+count = 2 if "--shard" in given else 1
+with socket.socket() as free:
+    free.bind(("localhost", 0))
+    shared = {{"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}}
+programs = []
+for rank in map(str, range(count)):
+    environment = {{**os.environ, **shared, "LOCAL_WORLD_SIZE": str(count), "RANK": rank, "LOCAL_RANK": rank}}
+    programs.append(subprocess.Popen([{seeking!r}, *given], env=environment))
+sys.exit(max(program.wait() for program in programs))
 """
 
 
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with forking.server(tmp_path_factory.mktemp("server")) as address:
+        yield address
+
+
 @pytest.fixture
-def shell(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, str]:
+def shell(tmp_path: Path, request: pytest.FixtureRequest, server: str) -> dict[str, str]:
     """An environment whose ``seeking`` trains for seconds and whose ``make`` only says what it would do."""
     block = request.getfixturevalue("block")
     cifar10 = str(request.getfixturevalue("cifar10")) if "cifar10" in block.text else ""
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "seeking").write_text(SEEKING.format(python=sys.executable, cifar10=cifar10))
-    (programs / "make").write_text(f'#!/bin/sh\nexec /usr/bin/env PATH="{os.environ["PATH"]}" make -n -C {ROOT} "$@"\n')
-    launcher = LAUNCHER.format(python=sys.executable, seeking=str(programs / "seeking"))
-    for name in ("torchrun", "accelerate"):
-        (programs / name).write_text(launcher)
-    for program in programs.iterdir():
-        program.chmod(0o755)
+    client, seeking = (str(programs / name) for name in ("client", "seeking"))
+    launcher = LAUNCHER.format(python=sys.executable, seeking=seeking)
+    texts = {
+        "client": forking.client(server),
+        "seeking": SEEKING.format(python=sys.executable, cifar10=cifar10, client=client, recipes=names()),
+        "make": f'#!/bin/sh\nexec /usr/bin/env PATH="{os.environ["PATH"]}" make -n -C {ROOT} "$@"\n',
+        "torchrun": launcher,
+        "accelerate": launcher,
+    }
+    for name, text in texts.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
     return {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "HEAD": "localhost"}
 
 

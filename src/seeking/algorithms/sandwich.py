@@ -20,7 +20,7 @@ def sandwich(batch: Batch, run: Run) -> None:
         logits = run.objective.logits(model, micro_batch)
         shared = run.pair.map.extract(dict(run.pair.motivated_model.named_parameters()))
         inputs, _ = run.objective.model_inputs(micro_batch)
-        smaller = functional_call(run.base.model.train(), shared, (inputs,))
+        smaller = functional_call(run.base.train_mode(), shared, (inputs,))
         return run.objective.loss_of_logits(logits, micro_batch) + F.cross_entropy(
             smaller, logits.detach().softmax(dim=-1)
         )

@@ -24,6 +24,7 @@ from seeking.matching import match
 from seeking.pair import Pair
 from seeking.training.config import TrainConfig
 from seeking.training.learner import Learner
+from seeking.training.modes import evaluating
 from seeking.training.objective import Objective
 from seeking.training.optim import (
     MakeOptimizer,
@@ -154,7 +155,7 @@ def place_models(
             checkpoint_activations(module, name)
     if config.channels_last and not config.shard:  # FSDP2 takes contiguous parameters only.
         with torch.no_grad(), generators.preserved():
-            to_channels_last(tuple(models.values()), lambda module: objective.loss(module.eval(), batch))
+            to_channels_last(tuple(models.values()), lambda module: objective.loss(module, batch))
 
 
 def shard_models(
@@ -180,7 +181,8 @@ def shard_models(
         for name, model in models.items():
             try:
                 shard(model, accelerator.device, dtype)
-                objective.loss(model.eval(), batch)
+                with evaluating(model):
+                    objective.loss(model, batch)
             except INCOMPATIBLE_STATE_ERRORS as error:
                 raise SeekingError(
                     f"the {name} model ({type(model).__name__}) cannot be sharded ({type(error).__name__}: {error}); "

@@ -12,6 +12,7 @@ from seeking.training.batches import draw, set_epoch
 from seeking.training.build import Loaders
 from seeking.training.config import TrainConfig
 from seeking.training.learner import Learner
+from seeking.training.modes import evaluating
 from seeking.training.objective import Metrics, Objective, sample_count
 from seeking.training.recalibration import recalibrate
 from seeking.training.record import Record
@@ -32,12 +33,12 @@ def measure(
         accelerator: to gather over all processes.
         check_stop: called before each batch; may unwind.
     """
-    learner.model.eval()
     values: dict[str, list[Tensor]] = {}
-    for batch in loader:
-        check_stop()
-        for name, each in objective.evaluate(learner.model, batch).items():
-            values.setdefault(name, []).append(accelerator.gather_for_metrics(each))
+    with evaluating(learner.model) as model:
+        for batch in loader:
+            check_stop()
+            for name, each in objective.evaluate(model, batch).items():
+                values.setdefault(name, []).append(accelerator.gather_for_metrics(each))
     return {name: float(torch.cat(parts).double().mean()) for name, parts in values.items()}
 
 

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from seeking.distributed.sharding import copy_into
 from seeking.errors import SeekingError
 from seeking.internals import buffer_slots, foreach_copy
+from seeking.training.modes import set_modes, training_modes
 from seeking.training.optim import load_optimizer_state
 from seeking.weights_map import tensors
 
@@ -55,6 +56,8 @@ class Learner:
         self.parameters = [*module.parameters()]
         self._planned_steps, self._custom_schedule = planned_steps, custom_schedule
         self._schedule_steps = 0
+        self._modes = training_modes(model)
+        set_modes(self._modes)
         self._slots = buffer_slots(module)
         self._buffers: list[Tensor | None] = []
         self._values: list[Tensor] = []
@@ -68,6 +71,12 @@ class Learner:
     def learning_rate(self) -> float:
         """Of the first parameter group."""
         return float(self.schedule.get_last_lr()[0])
+
+    def train_mode(self) -> nn.Module:
+        """The model, each of its modules in its mode for training; only the model's own mode is looked at."""
+        if not self.model.training:
+            set_modes(self._modes)
+        return self.model
 
     def step_schedule(self) -> None:
         """Continue the schedule by one batch of the run."""

@@ -9,6 +9,7 @@ from torch import nn
 from seeking.errors import SeekingError
 from seeking.pair import Pair
 from seeking.training.cost import Cost, count_flops
+from seeking.training.modes import evaluating
 from seeking.training.objective import Objective, sample_count
 from seeking.verification import verify
 
@@ -45,8 +46,8 @@ def preflight(
             flops[name] = forward / sample_count(batch), both / sample_count(batch)
             kind = "evaluation"
             for evaluation_batch in evaluation_batches:
-                with torch.no_grad():
-                    objective.evaluate(module.eval(), evaluation_batch)
+                with torch.no_grad(), evaluating(module):
+                    objective.evaluate(module, evaluation_batch)
         except Exception as error:
             raise SeekingError(
                 f"the {name} model ({type(module).__name__}) fails on the {kind} data: {type(error).__name__}: {error}"

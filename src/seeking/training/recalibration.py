@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from seeking.internals import BatchNorm
+from seeking.training.modes import evaluating
 
 
 @torch.no_grad()
@@ -16,28 +17,29 @@ def recalibrate(
     """Replace the running statistics of every batch norm layer by their mean over these batches.
 
     Unlike ``torch.optim.swa_utils.update_bn``, this keeps all other layers in evaluation mode, so dropout draws no
-    random numbers and does not change the statistics. It also takes a custom ``forward``.
+    random numbers and does not change the statistics. It also takes a custom ``forward``. Batch norm layers in
+    evaluation mode inside a model in training mode are frozen, and keep their statistics.
 
     Args:
         model: the model to recalibrate, with its final weights.
         batches: training batches.
         forward: runs the model on a batch; ``model(batch)`` if not given.
     """
-    norms = [m for m in model.modules() if isinstance(m, BatchNorm) and m.track_running_stats]
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
+    if model.training:
+        norms = [norm for norm in norms if norm.training]
     if not norms:
         return
-    modes = [(module, module.training) for module in model.modules()]
     momenta = [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.train()
-        norm.reset_running_stats()
-        norm.momentum = None  # None makes torch average over all batches.
-    try:
-        for batch in batches:
-            model(batch) if forward is None else forward(model, batch)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(model):
+        for norm in norms:
+            norm.train()
+            norm.reset_running_stats()
+            norm.momentum = None  # None makes torch average over all batches.
+        try:
+            for batch in batches:
+                model(batch) if forward is None else forward(model, batch)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+                norm.eval()

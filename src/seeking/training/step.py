@@ -53,7 +53,7 @@ class Stepper:
             the gradients by parameter name.
         """
         start, scaler = time.perf_counter(), self.accelerator.scaler
-        learner.model.train()
+        learner.train_mode()
         learner.keep_buffers()
         total = torch.zeros((), device=self.accelerator.device)
         for number, micro_batch in enumerate(batch, start=1):

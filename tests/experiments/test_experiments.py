@@ -21,10 +21,9 @@ import yaml
 from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs import batches, image_folder, two_models
 from safetensors.torch import load_file
 from scipy import stats
-from test_data import image_folder
-from test_trainer import batches, two_models
 from torch import Tensor, nn
 from torch.func import functional_call
 

@@ -1,7 +1,7 @@
 """Trains pairs by every condition, alone or as one of several processes, and writes what came out (test_processes.py).
 
-python tests/two_processes.py FOLDER
-torchrun --nproc-per-node 2 tests/two_processes.py FOLDER
+python tests/distributed/two_processes.py FOLDER
+torchrun --nproc-per-node 2 tests/distributed/two_processes.py FOLDER
 """
 
 import itertools

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from runs import CONFIG, batches, images, steps, two_models
 from safetensors.torch import load_file
-from test_trainer import CONFIG, batches, images, steps, two_models
 from timm.optim import list_optimizers
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR

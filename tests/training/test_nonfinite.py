@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from test_trainer import CONFIG, batches, steps, two_models
+from runs import CONFIG, batches, steps, two_models
 from torch import Tensor, nn
 
 from seeking import Every, RunError, SeekingError, Signals, Trainer

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from runs import image_folder
 
 from seeking import SeekingError
 from seeking.data import Augmentation, Batches, DataConfig, Images, load, loader
@@ -24,18 +25,6 @@ from seeking.training.batches import draw
 
 def random_images(count: int = 20, channels: int = 3, size: int = 8) -> Images:
     return Images(torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8), torch.arange(count) % 3)
-
-
-def image_folder(root: Path, sizes: list[int] = [6, 6], per_class: int = 3) -> Path:  # noqa: B006
-    draw = np.random.default_rng(0)
-    for split in ("train", "test"):
-        for name in ("cat", "dog"):
-            (root / split / name).mkdir(parents=True)
-            for number in range(per_class):
-                size = sizes[number % len(sizes)]
-                pixels = draw.integers(0, 256, (size, size, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
-    return root
 
 
 def test_the_digits_are_real_and_apart() -> None:

@@ -1,7 +1,7 @@
 """Trains a pair alone, or sharded over several processes by FSDP2, and writes what came out (test_processes.py).
 
-python tests/sharded.py FOLDER
-torchrun --nproc-per-node 2 tests/sharded.py FOLDER
+python tests/distributed/sharded.py FOLDER
+torchrun --nproc-per-node 2 tests/distributed/sharded.py FOLDER
 """
 
 import os

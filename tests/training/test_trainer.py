@@ -9,56 +9,27 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from runs import (
+    CONFIG,
+    PLAIN,
+    Plain,
+    batches,
+    hand_written_loop,
+    regression,
+    regression_loss,
+    run,
+    steps,
+    two_models,
+)
 from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import seeking
 from seeking import Always, Condition, Every, Never, RunError, SeekingError, TrainConfig, Trainer
-from seeking.data import Augmentation, Batches, Images, loader
 from seeking.models import create
-from seeking.models.resnet import ResNet
-from seeking.training import Cost, Result, count_flops
+from seeking.training import Cost, count_flops
 from seeking.weights_map import tensors
-
-CONFIG = TrainConfig(epochs=2, lr=0.05, condition="decrease:1")
-PLAIN = dataclasses.replace(CONFIG, precision="no", channels_last=False, fused=False)
-
-
-def images(count: int = 48, size: int = 8, classes: int = 4, seed: int = 0) -> Images:
-    """Noise around a pattern of each class: learnable."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % classes
-    patterns = torch.randint(0, 160, (classes, 3, size, size), generator=torch.Generator().manual_seed(9))
-    noise = torch.randint(0, 90, (count, 3, size, size), generator=generator)
-    return Images((patterns[labels] + noise).to(torch.uint8), labels)
-
-
-def batches(seed: int = 0, batch_size: int = 8, **augmentation: Any) -> dict[str, DataLoader[Any]]:
-    train, test = images(), images(seed=1)
-    mean, std = train.statistics()
-    return {
-        "train_loader": loader(
-            Batches(train, mean, std, augmentation=Augmentation(**augmentation), seed=seed),
-            batch_size,
-            shuffle_seed=seed,
-        ),
-        "eval_loader": loader(Batches(test, mean, std), 32),
-    }
-
-
-def two_models(seed: int = 0) -> tuple[ResNet, ResNet]:
-    torch.manual_seed(seed)
-    return ResNet(8, num_classes=4, width=4), ResNet(14, num_classes=4, width=6)
-
-
-def steps(result: Result) -> list[dict[str, Any]]:
-    return [row for row in result.history if row["kind"] == "step"]
-
-
-def run(config: TrainConfig = CONFIG, **kwargs: Any) -> tuple[Trainer, Result]:
-    trainer = Trainer(*two_models(), **{**batches(padding=1, flip=True), **kwargs}, config=config)
-    return trainer, trainer.fit()
 
 
 @pytest.mark.slow
@@ -99,23 +70,6 @@ def test_a_pair_that_is_never_motivated_is_ordinary_training_of_the_base() -> No
     assert all(torch.equal(t, theirs[n]) for n, t in tensors(paired.pair.base).items())
     assert together.metrics["base"] == result.metrics["base"]
     assert "motivated" not in result.metrics
-
-
-def hand_written_loop(model: nn.Module, optimizer: torch.optim.Optimizer, bf16: bool = False) -> list[float]:
-    """Ordinary training for as long as a run with ``CONFIG``: the losses."""
-    data = batches()["train_loader"]
-    losses = []
-    for epoch in range(2):
-        data.sampler.set_epoch(epoch)
-        for x, y in data:
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                logits = model(x)
-            loss = F.cross_entropy(logits.float(), y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-    return losses
 
 
 def test_ordinary_training_is_a_plain_loop() -> None:
@@ -205,36 +159,6 @@ def test_both_schedules_count_batches_of_the_run(schedule: str, warmup: float) -
         assert rates[0][0] < config.lr
     if schedule in ("cosine", "onecycle"):
         assert rates[-1][0] < 0.05 * config.lr
-
-
-class Plain(nn.Module):
-    """Without batch normalisation, so that a batch is the mean of its parts."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.hidden, self.out = nn.Linear(5, width), nn.Linear(width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.hidden(x).tanh())
-
-
-def regression_loss(model: nn.Module, batch: Any) -> Tensor:
-    return F.mse_loss(model(batch["x"])[:, 0], batch["y"])
-
-
-def regression(batch_size: int, accumulate: int = 1, **changes: Any) -> tuple[Trainer, Result]:
-    torch.manual_seed(0)
-    x = torch.randn(96, 5)
-    rows = [{"x": row, "y": row.sum()} for row in x]
-    models = Plain(6), Plain(9)
-    trainer = Trainer(
-        *models,
-        train_loader=DataLoader(rows, batch_size=batch_size),
-        eval_loader=DataLoader(rows, batch_size=40),
-        loss_fn=regression_loss,
-        config=dataclasses.replace(PLAIN, epochs=3, accumulate=accumulate, **{"condition": "every:3", **changes}),
-    )
-    return trainer, trainer.fit()
 
 
 def test_any_model_with_a_loss_trains() -> None:

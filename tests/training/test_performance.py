@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from test_trainer import CONFIG, PLAIN, batches, hand_written_loop, regression, run, steps, two_models
+from runs import CONFIG, PLAIN, batches, hand_written_loop, regression, run, steps, two_models
 from torch import Tensor, nn
 
 from seeking import SeekingError, Trainer
