@@ -1,8 +1,8 @@
-"""What each acceleration gains: the time of a training step with it over that of the plain step.
+"""Time of a training step with each acceleration, relative to a step without any.
 
-In every round all take their turns, in random order: who comes first is otherwise faster, by as much as is measured.
+Every round runs all of them in random order, since the order affects the time as much as some of the accelerations do.
 
-python benchmarks/accelerations.py
+    python benchmarks/accelerations.py
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from ratios import seconds, told
+from ratios import seconds, summary
 from step import CONFIG, PAIRS, Batches, motivated
 from torch.utils.data import DataLoader
 
@@ -29,7 +29,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 def epoch(pair: str, steps: int, change: dict[str, Any]) -> Callable[[], None]:
-    """An epoch of a motivated run, with other options than the bare loop's."""
+    """An epoch of a motivated run with changed options."""
     make, batch_size = PAIRS[pair]
     parts = change.get("accumulate", 1)
     data = DataLoader(Batches(steps * parts, batch_size // parts), batch_size=None)
@@ -43,22 +43,23 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="*", choices=PAIRS, default=[*PAIRS][:3])
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    print(f"time over the plain step's, {torch.get_num_threads()} threads, {arguments.rounds} rounds")
+    print(f"time relative to the plain step, {torch.get_num_threads()} threads, {arguments.rounds} rounds")
     for pair in arguments.pairs:
         runs = {"plain": epoch(pair, arguments.steps, {})}
         for name, change in CHANGES.items():
             if "checkpoint" in name and "vit" not in pair:
-                continue  # Of these models only timm's know how.
+                continue  # The CIFAR ResNets do not support it.
             runs[name] = epoch(pair, arguments.steps, change)
         for run in runs.values():
             run()
             run()
-        shuffled = random.Random(0)
+        generator = random.Random(0)
         times = [
-            {name: seconds(runs[name]) for name in shuffled.sample([*runs], len(runs))} for _ in range(arguments.rounds)
+            {name: seconds(runs[name]) for name in generator.sample([*runs], len(runs))}
+            for _ in range(arguments.rounds)
         ]
         for name in [*runs][1:]:
-            print(f"{pair:24} {name:29} {told([one[name] / one['plain'] for one in times])}", flush=True)
+            print(f"{pair:24} {name:29} {summary([time[name] / time['plain'] for time in times])}", flush=True)
 
 
 if __name__ == "__main__":

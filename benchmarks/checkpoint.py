@@ -1,4 +1,4 @@
-"""What checkpoints cost: bytes, time against plain reading and writing of as many, and what saving does to training.
+"""Cost of checkpoints: size, time relative to plain reads and writes of as many bytes, and slow-down of training.
 
 A pair of 107 million parameters (vit_small in vit_base at 32 pixels, SGD with momentum).
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ratios import seconds, told
+from ratios import seconds, summary
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -27,7 +27,7 @@ VIT = {"img_size": 32, "patch_size": 4, "num_classes": 10}
 
 
 class Batches(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """One random batch, over and over."""
+    """One random batch, repeated."""
 
     def __init__(self, count: int, batch_size: int) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -45,7 +45,7 @@ class Batches(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 
 class Saving:
-    """A listener that has a trainer save once, in the midst of its steps, if it is told to."""
+    """A listener that saves a checkpoint at one step of the epoch, if ``at_step`` is set."""
 
     def __init__(self) -> None:
         self.trainer: Trainer | None = None
@@ -74,9 +74,9 @@ def plain_write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def slow_downs(trainer: Trainer, saving: Saving, rounds: int) -> Iterator[float]:
-    """Ratios of the times of as many steps with one save in their midst and without, in turns."""
-    early = trainer.progress.epoch_length // 8  # So that the writing, too, falls into these steps.
+def slowdowns(trainer: Trainer, saving: Saving, rounds: int) -> Iterator[float]:
+    """Ratios of the time of an epoch with one save to that without, measured alternately."""
+    early = trainer.progress.epoch_length // 8  # Early, so that the writing also falls into these steps.
 
     def steps(save: bool) -> None:
         saving.at_step = early if save else None
@@ -95,7 +95,7 @@ def slow_downs(trainer: Trainer, saving: Saving, rounds: int) -> Iterator[float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=40, help="steps with one save among them that are timed")
+    parser.add_argument("--steps", type=int, default=40, help="steps that are timed, with one save among them")
     parser.add_argument("--batch-size", type=int, default=8)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # As Trainer.fit does.
@@ -105,16 +105,16 @@ def main() -> None:
         trainer = saving.trainer = make_trainer(arguments, output, saving)
         trainer.begin()
         batch = trainer.loaders.train.dataset[0]
-        slow = list(slow_downs(trainer, saving, arguments.rounds))
-        print(f"{arguments.steps} steps with a save / without                    {told(slow)}")
-        spread = [1 + (ratio - 1) * arguments.steps / 100 for ratio in slow]
-        print(f"the same for a save in 100 steps                  {told(spread)}")
+        ratios = list(slowdowns(trainer, saving, arguments.rounds))
+        print(f"{arguments.steps} steps with a save / without                    {summary(ratios)}")
+        per_100_steps = [1 + (ratio - 1) * arguments.steps / 100 for ratio in ratios]
+        print(f"the same for a save in 100 steps                  {summary(per_100_steps)}")
         one_step = statistics.median(seconds(lambda: trainer.run.step(trainer.run.base, [batch])) for _ in range(5))
-        still, written = [], []
+        stalls, writes = [], []
         for _ in range(5):
             trainer.progress.step += 1
-            still.append(seconds(trainer.save))
-            written.append(seconds(trainer.saver.wait))
+            stalls.append(seconds(trainer.save))
+            writes.append(seconds(trainer.saver.wait))
         newest = max((output / "checkpoints").glob("step-*"))
         size = sum(file.stat().st_size for file in newest.iterdir())
         content = (newest / "tensors.safetensors").read_bytes()
@@ -132,8 +132,8 @@ def main() -> None:
     parameters = sum(p.numel() for learner in trainer.learners.values() for p in learner.module.parameters())
     print(f"{parameters / 1e6:.0f} M parameters, batch {arguments.batch_size}, {torch.get_num_threads()} threads")
     print(f"bytes of a checkpoint                             {size / 1e6:,.0f} MB")
-    print(f"training stands still for a save / one step       {statistics.median(still) / one_step:.2f}")
-    print(f"writing (in the background) / plain write, flush  {statistics.median(written) / plain:.2f}")
+    print(f"stall for a save / one step                       {statistics.median(stalls) / one_step:.2f}")
+    print(f"writing (in the background) / plain write, flush  {statistics.median(writes) / plain:.2f}")
     print(f"resuming / plain read                             {resumed / read:.2f}")
 
 

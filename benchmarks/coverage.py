@@ -1,9 +1,9 @@
-"""Which models contain which: derive and verify maps for pairs of neighbouring sizes, and write the table of the docs.
+"""Coverage: derive and verify maps for pairs of models of neighboring sizes, and write a table.
 
     python benchmarks/coverage.py --output results/coverage.md
 
-walks timm, torchvision and, where it is installed, transformers. Each pair's map is derived on the meta device and
-verified with random weights on a small input. ``--only TEXT`` tries the pairs whose name holds the text.
+covers timm, torchvision and, if it is installed, transformers. Each pair's map is derived on the meta device and
+verified with random weights on a small input. ``--only TEXT`` selects the pairs whose name contains the text.
 """
 
 import argparse
@@ -36,13 +36,13 @@ SIZES = re.compile(
     "xxlarge|huge|h|giant|g|gigantic|enormous|n|lite"
 )
 RESOLUTION = re.compile(r"_(1[0-9]{2}|2[0-9]{2}|3[0-9]{2}|4[0-9]{2}|5[0-9]{2}|1024)(to\d+)?$")
-LIMIT = 150_000_000
-"""Parameters of the largest model that is run."""
+MAX_PARAMETERS = 150_000_000
+"""Larger models are skipped."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Two models to try."""
+    """A pair of models to test."""
 
     library: str
     family: str
@@ -55,7 +55,7 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of it."""
+    """The result for a pair."""
 
     pair: Candidate
     status: str
@@ -71,39 +71,41 @@ def count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def blank(make: Callable[[str], nn.Module], name: str) -> nn.Module:
-    """A model on the meta device."""
+def on_meta_device(make: Callable[[str], nn.Module], name: str) -> nn.Module:
+    """Create a model on the meta device."""
     try:
         with torch.device("meta"):
             return make(name)
-    except (NotImplementedError, RuntimeError):  # Some compute in their constructors.
+    except (NotImplementedError, RuntimeError):  # Some constructors compute with their weights.
         return make(name).to("meta")
 
 
-def neighbours(library: str, groups: dict[str, list[str]], pool: Pool) -> Iterator[Candidate]:
-    """Pairs of models of a family that are next to each other in size."""
-    every = [name for names in groups.values() for name in names]
-    size_of = dict(zip(every, pool.starmap(_size, [(library, name) for name in every], chunksize=8), strict=True))
+def neighboring_pairs(library: str, groups: dict[str, list[str]], pool: Pool) -> Iterator[Candidate]:
+    """Pairs of models of the same family with neighboring sizes."""
+    all_names = [name for names in groups.values() for name in names]
+    size_of = dict(
+        zip(all_names, pool.starmap(_size, [(library, name) for name in all_names], chunksize=8), strict=True)
+    )
     for family, names in groups.items():
-        sized = sorted((size_of[name], name) for name in names if size_of[name] <= LIMIT)
+        sized = sorted((size_of[name], name) for name in names if size_of[name] <= MAX_PARAMETERS)
         for (small, base), (large, motivated) in itertools.pairwise(sized):
             if large > 1.02 * small:
                 yield Candidate(library, family, base, motivated)
 
 
 def _size(library: str, name: str) -> int:
-    return count(blank(timm_model if library == "timm" else torchvision_model, name))
+    return count(on_meta_device(timm_model if library == "timm" else torchvision_model, name))
 
 
 def timm_groups() -> dict[str, list[str]]:
-    """timm's models by module and by name without its words for sizes."""
+    """timm's models, grouped by module and by name without size words."""
 
     def family(name: str) -> str:
         words = name.split("_")
         kept = [re.sub(r"\d+([a-z]{0,3})$", r"*\1", words[0])]
-        for place, word in enumerate(words[1:], 1):
+        for position, word in enumerate(words[1:], 1):
             size = (
-                place < 3
+                position < 3
                 and not word.startswith("patch")
                 and re.fullmatch(
                     r"[a-z]{1,2}\d{1,3}[a-z]?|\d{2,3}[a-z]{0,2}|x\d+|\d+x\d+d|w\d+|d\d+|\d+[wsx]\d+[wd]\d*s?", word
@@ -115,7 +117,7 @@ def timm_groups() -> dict[str, list[str]]:
     groups: dict[str, dict[str, str]] = collections.defaultdict(dict)
     for name in timm.list_models():
         module = timm.models._registry._model_to_module[name]
-        # One resolution is enough.
+        # Keep one resolution of each model.
         groups[f"{module} {family(RESOLUTION.sub('', name))}"].setdefault(RESOLUTION.sub("", name), name)
     return {key: list(names.values()) for key, names in groups.items() if len(names) > 1}
 
@@ -154,7 +156,7 @@ def torchvision_model(name: str) -> nn.Module:
 
 
 def transformers_models() -> dict[str, dict[str, Callable[[], nn.Module]]]:
-    """Small models of transformers, each family in two to four sizes that ask for different things."""
+    """Small models of transformers, two to four sizes of each family."""
     try:
         import transformers as t
     except ImportError:
@@ -266,8 +268,8 @@ def transformers_models() -> dict[str, dict[str, Callable[[], nn.Module]]]:
     }  # fmt: skip
 
 
-def makers(pair: Candidate) -> Iterator[Callable[[str], nn.Module]]:
-    """Ways to make the models of a pair, those for small inputs first."""
+def factories(pair: Candidate) -> Iterator[Callable[[str], nn.Module]]:
+    """Functions that create the models of a pair by name, those for small inputs first."""
     if pair.library == "timm":
         for size in (64, 96, 112, 128, 192):
             yield lambda name, size=size: timm.create_model(name, num_classes=10, img_size=size)  # type: ignore[misc]
@@ -278,27 +280,27 @@ def makers(pair: Candidate) -> Iterator[Callable[[str], nn.Module]]:
         yield lambda name: transformers_models()[pair.family][name]()
 
 
-def prepared(pair: Candidate) -> tuple[Callable[[str], nn.Module], Any]:
-    """A way to make both models that works, and a small input for them."""
-    last: Exception | None = None
-    for make in makers(pair):
+def prepare(pair: Candidate) -> tuple[Callable[[str], nn.Module], Any]:
+    """A working factory for both models, and a small input."""
+    last_error: Exception | None = None
+    for make in factories(pair):
         try:
-            base = blank(make, pair.base)
-            blank(make, pair.motivated)
+            base = on_meta_device(make, pair.base)
+            on_meta_device(make, pair.motivated)
         except Exception as error:
-            last = error
+            last_error = error
             continue
         sizes = [64, 96, 128, 160, 192, 224, 256] if pair.library != "transformers" else [0]
-        made_for = getattr(getattr(base, "patch_embed", None), "img_size", None) or (0,)
-        for size in [made_for[0], *sizes] if made_for[0] else sizes:
+        default_size = getattr(getattr(base, "patch_embed", None), "img_size", None) or (0,)
+        for size in [default_size[0], *sizes] if default_size[0] else sizes:
             batch = torch.randn(2, 3, size, size) if size else next(example_inputs(base))
             try:
                 trace(base, batch)
             except UntraceableError as error:
-                last = error
+                last_error = error
                 continue
             return make, batch
-    raise RuntimeError(f"no way to make and run them: {last}") from last
+    raise RuntimeError(f"cannot create and run the models: {last_error}") from last_error
 
 
 def attempt(pair: Candidate) -> Outcome:
@@ -309,8 +311,8 @@ def attempt(pair: Candidate) -> Outcome:
     parameters = (0, 0)
     shared = seconds = 0.0
     try:
-        make, batch = prepared(pair)
-        base, motivated = blank(make, pair.base), blank(make, pair.motivated)
+        make, batch = prepare(pair)
+        base, motivated = on_meta_device(make, pair.base), on_meta_device(make, pair.motivated)
         parameters = count(base), count(motivated)
         start = time.perf_counter()
         weights_map = seeking.match(base, motivated, batch=batch)
@@ -328,16 +330,16 @@ def attempt(pair: Candidate) -> Outcome:
 
 
 def page(outcomes: list[Outcome]) -> str:
-    """The table, with a summary on top."""
+    """A summary and the table, in Markdown."""
     lines = []
     for library in ("timm", "torchvision", "transformers"):
-        its = [o for o in outcomes if o.pair.library == library]
-        tally = collections.Counter(o.status for o in its)
-        containable = len(its) - tally["not contained"]
-        families = len({o.pair.family.split()[0] for o in its})
-        if its:
+        of_library = [o for o in outcomes if o.pair.library == library]
+        tally = collections.Counter(o.status for o in of_library)
+        containable = len(of_library) - tally["not contained"]
+        families = len({o.pair.family.split()[0] for o in of_library})
+        if of_library:
             lines.append(
-                f"| {library} | {families} | {len(its)} | {tally['not contained']} | {tally['exact']} | "
+                f"| {library} | {families} | {len(of_library)} | {tally['not contained']} | {tally['exact']} | "
                 f"{tally['differs'] + tally['error']} | {100 * tally['exact'] / max(1, containable):.1f} % |"
             )
     head = (
@@ -365,7 +367,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     with multiprocessing.get_context("spawn").Pool(options.workers, maxtasksperchild=40) as pool:
-        outcomes = walk(pool, options.only)
+        outcomes = run_pairs(pool, options.only)
     text = page(outcomes)
     print(text.partition("\n\n")[0])
     if options.output:
@@ -373,16 +375,16 @@ def main() -> None:
         options.output.write_text(before + text, encoding="utf-8")
 
 
-def walk(pool: Pool, only: str) -> list[Outcome]:
-    """Try every pair whose name holds a text."""
+def run_pairs(pool: Pool, only: str) -> list[Outcome]:
+    """Test every pair whose name contains ``only``."""
     pairs = []
     for family, sizes in transformers_models().items():
         names = list(sizes)
         pairs += [Candidate("transformers", family, a, b) for a, b in itertools.pairwise(names)]
     if not only.startswith("transformers"):
-        pairs += neighbours("torchvision", TORCHVISION, pool)
+        pairs += neighboring_pairs("torchvision", TORCHVISION, pool)
     if not only.startswith(("transformers", "torchvision")):
-        pairs += neighbours("timm", timm_groups(), pool)
+        pairs += neighboring_pairs("timm", timm_groups(), pool)
     pairs = [pair for pair in pairs if only in str(pair)]
     outcomes = []
     for done, outcome in enumerate(pool.imap(attempt, pairs), 1):

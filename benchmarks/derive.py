@@ -1,9 +1,9 @@
-"""Time and memory to derive a map: large models on the meta device, one core, and how both grow with the tensors.
+"""Time and memory to derive a map, for large models on the meta device and one core.
 
     python benchmarks/derive.py
 
-Needs transformers. Prints seconds (best of three), what the process' memory grew by at most, and the time for each
-tensor in ratio to that of the smallest model.
+Needs transformers. Prints seconds (best of three), the growth of the process's peak memory, and the time for each
+tensor relative to that of the smallest model.
 """
 
 import os
@@ -28,7 +28,7 @@ LLAMA_13B = {"hidden_size": 5120, "intermediate_size": 13824, "num_attention_hea
 
 
 def llama(layers: int, **sizes: Any) -> nn.Module:
-    """A Llama of this depth; as wide as the one of 7 billion parameters unless told otherwise."""
+    """A Llama of this depth, by default as wide as the 7B model."""
     model: nn.Module = LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, **sizes))
     return model
 
@@ -44,7 +44,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {
     "llama, 8 of 16 layers": (lambda: llama(8), lambda: llama(16, **LLAMA_13B)),
     "llama, 16 of 32 layers": (lambda: llama(16), lambda: llama(32, **LLAMA_13B)),
     "llama 7B in 13B": (lambda: llama(32), lambda: llama(40, **LLAMA_13B)),
-    # As published, vit_huge has heads of 80 and contains no vit_large, whose heads are of 64.
+    # The published vit_huge has a head size of 80, so it cannot contain vit_large, whose head size is 64.
     "vit_large in vit_huge with heads of 64": (
         lambda: vit("vit_large_patch14_224"),
         lambda: vit("vit_huge_patch14_224", num_heads=20),
@@ -55,8 +55,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {
 def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    first = 0.0
-    print("| pair | parameters, billions | tensors, both | seconds | memory, MB | time a tensor, ratio |")
+    reference = 0.0
+    print("| pair | parameters, billions | tensors, both | seconds | memory, MB | time for each tensor, ratio |")
     print("| --- " * 6 + "|")
     for name, (make_base, make_motivated) in CASES.items():
         with torch.device("meta"):
@@ -68,10 +68,11 @@ def main() -> None:
             start = time.perf_counter()
             seeking.match(base, motivated)
             seconds.append(time.perf_counter() - start)
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        first = first or min(seconds) / count
+        growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        reference = reference or min(seconds) / count
         sizes = " in ".join(f"{sum(p.numel() for p in m.parameters()) / 1e9:.2f}" for m in (base, motivated))
-        print(f"| {name} | {sizes} | {count} | {min(seconds):.2f} | {grown:.0f} | {min(seconds) / count / first:.2f} |")
+        ratio = min(seconds) / count / reference
+        print(f"| {name} | {sizes} | {count} | {min(seconds):.2f} | {growth:.0f} | {ratio:.2f} |")
 
 
 if __name__ == "__main__":

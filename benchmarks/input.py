@@ -1,7 +1,8 @@
-"""Images a second that come in, and that a model trains on: the input must not be the bottleneck.
+"""Images per second of the input and of a training step: the input must not be the bottleneck.
 
-Prints, for CIFAR-10 (random crop and flip): images in memory, images decoded as they are needed by two workers, and
-torchvision's transforms of version 2 in a DataLoader with two workers, each over what a training step of resnet8 takes.
+Prints the speed of images in memory, of images decoded on demand by two workers, and of torchvision's transforms (v2)
+in a DataLoader with two workers, relative to a training step of resnet8. The data are CIFAR-10 with random crops and
+flips.
 
     python benchmarks/input.py --data cifar10
 """
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from datasets import load_dataset
-from ratios import seconds, told
+from ratios import seconds, summary
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -25,7 +26,7 @@ from seeking.models import create
 
 
 class Plain(Dataset[tuple[Tensor, int]]):
-    """What a user would write: a picture at a time, through transforms."""
+    """A plain data set: one image at a time, with torchvision's transforms."""
 
     def __init__(self, name: str) -> None:
         self.rows = load_dataset(name, split="train")
@@ -42,8 +43,8 @@ class Plain(Dataset[tuple[Tensor, int]]):
         return self.transform(row[self.image]), row[self.label]
 
 
-def drawing(batches: Any, count: int) -> Callable[[], None]:
-    """Draws so many batches of an endless pass."""
+def batch_loading(batches: Any, count: int) -> Callable[[], None]:
+    """A function that loads the next ``count`` batches of an endless iteration."""
 
     def endless() -> Any:
         while True:
@@ -51,11 +52,11 @@ def drawing(batches: Any, count: int) -> Callable[[], None]:
 
     stream = endless()
 
-    def draw() -> None:
+    def load_batches() -> None:
         for _ in islice(stream, count):
             pass
 
-    return draw
+    return load_batches
 
 
 def main() -> None:
@@ -86,15 +87,15 @@ def main() -> None:
             optimizer.zero_grad()
 
     runs = {"training step of resnet8": train}
-    runs |= {name: drawing(batches, arguments.batches) for name, batches in inputs.items()}
+    runs |= {name: batch_loading(batches, arguments.batches) for name, batches in inputs.items()}
     for run in runs.values():
         run()
     times = [{name: seconds(run) for name, run in runs.items()} for _ in range(arguments.rounds)]
     print(f"{torch.get_num_threads()} threads, batches of {arguments.batch_size}, {arguments.rounds} rounds")
     for name in runs:
-        speed = statistics.median(arguments.batches * arguments.batch_size / one[name] for one in times)
-        ratios = [one["training step of resnet8"] / one[name] for one in times]
-        print(f"{name:26} {speed:8,.0f} images/s, over the training step {told(ratios)}")
+        speed = statistics.median(arguments.batches * arguments.batch_size / time[name] for time in times)
+        ratios = [time["training step of resnet8"] / time[name] for time in times]
+        print(f"{name:26} {speed:8,.0f} images/s, relative to the training step {summary(ratios)}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Memory of parameters, gradients, buffers and optimizer states of a pair, over that of the larger model trained alone.
+"""Memory of parameters, gradients, buffers and optimizer states of a pair, relative to the larger model trained alone.
 
-Counts every storage that lives right after a motivated step's backward pass, once; activations are gone by then. Last,
-what a forward pass keeps for the backward pass with ``checkpoint_activations``, and with a quarter of the batch (which
-``accumulate`` allows), over what it keeps without.
+Counts every storage that is alive right after the backward pass of a motivated step; activations are freed by then.
+Also prints the activation memory of a forward pass with ``checkpoint_activations`` and with a quarter of the batch
+(which ``accumulate`` allows), relative to a plain forward pass.
 
     python benchmarks/memory.py
 """
@@ -32,38 +32,38 @@ PAIRS: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] 
 }
 
 
-def living() -> int:
-    """Bytes of all tensors' storages."""
+def live_bytes() -> int:
+    """Bytes of the storages of all tensors."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Looking at some objects warns.
-        tensors = [thing for thing in gc.get_objects() if isinstance(thing, Tensor)]
+        warnings.simplefilter("ignore")  # Inspecting some objects warns.
+        tensors = [item for item in gc.get_objects() if isinstance(item, Tensor)]
     tensors += [tensor.grad for tensor in tensors if tensor.is_leaf and tensor.grad is not None]
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 def peak(sizes: Sequence[tuple[str, dict[str, Any]]], state: str) -> int:
-    """The most that lives at the end of any backward pass of a run, without data and activations."""
+    """Peak bytes at the end of a backward pass of a run, without data and activations."""
     torch.manual_seed(0)
     data = TensorDataset(torch.randn(8, 3, 32, 32), torch.arange(8) % 10)
     gc.collect()
-    before = living()
+    before = live_bytes()
     models = [create(name, num_classes=10, **options) for name, options in sizes]
     config = TrainConfig(epochs=1, condition="always", optimizer="adamw", optimizer_state=state, verify=False)  # type: ignore[arg-type]
     trainer = Trainer(*models, train_loader=DataLoader(data, 2), config=config)
-    found: list[int] = []
+    measured: list[int] = []
 
-    def measure(*given: Any) -> None:
+    def measure(*args: Any) -> None:
         gc.collect()
-        found.append(living() - before)
+        measured.append(live_bytes() - before)
 
     for learner in trainer.learners.values():
         learner.optimizer.register_step_pre_hook(measure)
     trainer.fit()
-    return max(found)
+    return max(measured)
 
 
 def activations(images: int = 16, checkpointed: bool = False) -> int:
-    """Bytes that a forward pass of vit_small keeps for the backward pass, parameters aside."""
+    """Bytes that a forward pass of vit_small saves for the backward pass, without parameters."""
     model = create("vit_small_patch16_224", num_classes=10, **VIT)
     if checkpointed:
         checkpoint_activations(model, "larger")
@@ -89,9 +89,9 @@ def main() -> None:
         for state in ("shared", "separate"):
             pair = peak(sizes, state)
             print(f"{title}, optimizer state {state}: {pair / alone:.3f} of the larger model alone", flush=True)
-    whole = activations()
-    print(f"checkpoint_activations, vit_small: {activations(checkpointed=True) / whole:.3f} of the activations kept")
-    print(f"accumulate 4, quarter batches, vit_small: {activations(images=4) / whole:.3f} of the activations kept")
+    plain = activations()
+    print(f"checkpoint_activations, vit_small: {activations(checkpointed=True) / plain:.3f} of the activations kept")
+    print(f"accumulate 4, quarter batches, vit_small: {activations(images=4) / plain:.3f} of the activations kept")
 
 
 if __name__ == "__main__":

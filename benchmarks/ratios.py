@@ -1,4 +1,4 @@
-"""What the benchmarks share: ratios of times taken in turns, and how they are told."""
+"""Helpers for the benchmarks: timing, and summaries of ratios."""
 
 import statistics
 import time
@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Time of one call."""
+    """Time of one call in seconds."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
-def told(ratios: Sequence[float]) -> str:
+def summary(ratios: Sequence[float]) -> str:
     """The median and the interquartile range."""
     ordered = sorted(ratios)
     quarter = len(ordered) // 4

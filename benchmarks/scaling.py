@@ -1,9 +1,8 @@
-"""How the cost grows with the models: pairs from 0.1 million to a billion parameters, in one process or several.
+"""How the cost grows with the models: pairs from 0.1 million to a billion parameters, in one or several processes.
 
-Prints a row of Markdown a pair. Every figure is a ratio within one run: the motivated run's time over a bare loop's
-that takes the same steps with the same models; entering and leaving the pair, deriving the map and what training
-stalls for a save, each over one step of both models; the bytes of a checkpoint over those of both models'
-parameters.
+Prints a Markdown table with one row for each pair. Every figure is a ratio within one run: the time of a motivated run
+relative to a bare loop with the same steps; the time of a sync, of deriving the map, and of the stall for a save, each
+relative to a step; the bytes of a checkpoint relative to those of both models' parameters.
 
     python benchmarks/scaling.py
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 benchmarks/scaling.py
@@ -26,7 +25,7 @@ from seeking.models import create
 from seeking.training import Trainer
 
 VIT = {"img_size": 32, "patch_size": 16}
-# As published, vit_huge has heads of 80 and contains no vit_large, whose heads are of 64.
+# The published vit_huge has a head size of 80, so it cannot contain vit_large, whose head size is 64.
 PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "resnet8 in resnet14": ({"name": "resnet8"}, {"name": "resnet14"}),
     "resnet20 in resnet56": ({"name": "resnet20"}, {"name": "resnet56"}),
@@ -41,57 +40,57 @@ PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def row(title: str, arguments: argparse.Namespace) -> str:
-    """Measure one pair."""
+    """Measure one pair; returns a row of the table."""
     base, larger = (
         create(options["name"], num_classes=10, **{k: v for k, v in options.items() if k != "name"})
         for options in PAIRS[title]
     )
     small, large = (sum(p.numel() for p in model.parameters()) for model in (base, larger))
-    count = max(6, min(arguments.most_steps, 6 * (20_000_000 // (small + large))))
+    count = max(6, min(arguments.max_steps, 6 * (20_000_000 // (small + large))))
     images = TensorDataset(
         torch.randn(count * arguments.batch_size, 3, 32, 32), torch.arange(count * arguments.batch_size) % 10
     )
     data = DataLoader(images, arguments.batch_size)
-    derived = min(seconds(lambda: match(base, larger)) for _ in range(3))
+    match_time = min(seconds(lambda: match(base, larger)) for _ in range(3))
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(base, larger, train_loader=data, config=CONFIG)
         learners, pair = trainer.learners, trainer.pair
         assert pair
 
-        def ours() -> None:
+        def run_epoch() -> None:
             trainer.progress.step_in_epoch = 0
             trainer.train_epoch()
 
-        theirs = bare(
-            [one.model for one in learners.values()],
+        reference_epoch = bare(
+            [learner.model for learner in learners.values()],
             trainer.loaders.train,
-            [one.optimizer for one in learners.values()],
+            [learner.optimizer for learner in learners.values()],
         )
-        ratios = sorted(rounds(ours, theirs, arguments.rounds))
-        step = seconds(theirs) / (count + count // 6)
+        ratios = sorted(rounds(run_epoch, reference_epoch, arguments.rounds))
+        step = seconds(reference_epoch) / (count + count // 6)
 
         def sync() -> None:
             with pair.motivated():
                 pass
 
-        synced = statistics.median(seconds(sync) for _ in range(5))
+        sync_time = statistics.median(seconds(sync) for _ in range(5))
         output = Path(folder) / "run"
-        saving = Trainer(base, larger, train_loader=data, config=CONFIG, weights_map=pair.map, output=output)
-        saving.begin()
-        saving.train_epoch()  # Optimizers have a state from their first step on.
-        still = seconds(saving.save)
-        saving.saver.wait()
+        saving_trainer = Trainer(base, larger, train_loader=data, config=CONFIG, weights_map=pair.map, output=output)
+        saving_trainer.begin()
+        saving_trainer.train_epoch()  # Creates the optimizer states.
+        stall = seconds(saving_trainer.save)
+        saving_trainer.saver.wait()
         newest = max((output / "checkpoints").glob("step-*"))
         size = sum(file.stat().st_size for file in newest.iterdir())
-        saving.saver.close()
-    middle, quarter = statistics.median(ratios), len(ratios) // 4
+        saving_trainer.saver.close()
+    median, quarter = statistics.median(ratios), len(ratios) // 4
     cells = [
         title,
         f"{small / 1e6:.3g} in {large / 1e6:.3g}",
-        f"{middle:.3f} ({ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f})",
-        f"{synced / step:.3f}",
-        f"{derived / step:.1f}",
-        f"{still / step:.2f}",
+        f"{median:.3f} ({ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f})",
+        f"{sync_time / step:.3f}",
+        f"{match_time / step:.1f}",
+        f"{stall / step:.2f}",
         f"{size / 4 / (small + large):.2f}",
     ]
     return f"| {' | '.join(cells)} |"
@@ -100,7 +99,7 @@ def row(title: str, arguments: argparse.Namespace) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--most-steps", type=int, default=24, help="batches in a round, at most")
+    parser.add_argument("--max-steps", type=int, default=24, help="batches in a round, at most")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--pairs", nargs="*", choices=PAIRS, default=[*PAIRS])
     arguments = parser.parse_args()

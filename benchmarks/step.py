@@ -1,6 +1,6 @@
-"""Step times of a motivated run against a bare PyTorch loop that does the same forward, backward and optimizer steps.
+"""Time of a motivated run relative to a bare PyTorch loop with the same forward, backward and optimizer steps.
 
-Prints the ratio of the two, timed in turns within one process: the median over rounds, and their spread.
+Both are timed alternately in one process. Prints the median and the interquartile range of the ratio over the rounds.
 
     python benchmarks/step.py
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from ratios import seconds, told
+from ratios import seconds, summary
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -23,21 +23,21 @@ from seeking.training import TrainConfig, Trainer
 Models = list[nn.Module]
 
 
-def images(*names: str, **kwargs: int) -> Models:
-    """Two image models, with the same weights at every call."""
+def image_models(*names: str, **kwargs: int) -> Models:
+    """Two image models with the same initial weights at every call."""
     torch.manual_seed(0)
     return [create(name, num_classes=10, **kwargs) for name in names]
 
 
 def convnexts() -> Models:
-    """A ConvNeXt in a wider and deeper one, for small images."""
+    """Two ConvNeXts for small images; the second is wider and deeper."""
     torch.manual_seed(0)
     sizes = ((2, 2, 2, 2), (24, 48, 96, 192)), ((2, 2, 4, 2), (32, 64, 128, 256))
     return [create("convnext_atto", num_classes=10, depths=depths, dims=dims, patch_size=2) for depths, dims in sizes]
 
 
 def llamas() -> Models:
-    """Byte-level Llamas of 4 and 8 layers, which have all weights of the shorter one in common."""
+    """Byte-level Llamas of 4 and 8 layers; all tensors of the smaller one are tied."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -47,21 +47,24 @@ def llamas() -> Models:
 
 VIT = {"img_size": 32, "patch_size": 4}
 PAIRS: dict[str, tuple[Callable[[], Models], int]] = {
-    "resnet8 in resnet14": (functools.partial(images, "resnet8", "resnet14"), 32),
-    "resnet20 in resnet32": (functools.partial(images, "resnet20", "resnet32"), 64),
-    "vit_tiny in vit_small": (functools.partial(images, "vit_tiny_patch16_224", "vit_small_patch16_224", **VIT), 16),
+    "resnet8 in resnet14": (functools.partial(image_models, "resnet8", "resnet14"), 32),
+    "resnet20 in resnet32": (functools.partial(image_models, "resnet20", "resnet32"), 64),
+    "vit_tiny in vit_small": (
+        functools.partial(image_models, "vit_tiny_patch16_224", "vit_small_patch16_224", **VIT),
+        16,
+    ),
     "vit_small in vit_base": (
-        functools.partial(images, "vit_small_patch16_224", "vit_base_patch16_224", img_size=32, patch_size=8),
+        functools.partial(image_models, "vit_small_patch16_224", "vit_base_patch16_224", img_size=32, patch_size=8),
         16,
     ),
     "convnext": (convnexts, 16),
     "llama, 4 in 8 layers": (llamas, 8),
 }
-"""Of each pair, the two models and the batch size."""
+"""For each pair, a function that creates the models, and the batch size."""
 
 
 def classify(model: nn.Module, batch: Any) -> Tensor:
-    """Cross-entropy of images, or of the next byte."""
+    """Cross-entropy of image labels or next bytes."""
     x, y = batch
     output = model(x)
     logits: Tensor = output if isinstance(output, Tensor) else output.logits
@@ -73,7 +76,7 @@ def bare(
     batches: DataLoader[tuple[Tensor, Tensor]],
     optimizers: Sequence[torch.optim.Optimizer] = (),
 ) -> Callable[[], None]:
-    """A hand-written loop: the base at every batch, the larger model at every sixth."""
+    """An epoch of a hand-written loop: the base on every batch, the larger model on every sixth."""
     optimizers = optimizers or [torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9, nesterov=True) for m in models]
 
     def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> float:
@@ -102,13 +105,13 @@ CONFIG = TrainConfig(
     channels_last=False,
     fused=False,
 )
-"""The options of the bare loop's steps."""
+"""Options that match the steps of the bare loop."""
 
 
 def motivated(
     models: Models, batches: DataLoader[tuple[Tensor, Tensor]], config: TrainConfig = CONFIG
 ) -> Callable[[], None]:
-    """The trainer's own epoch with the same steps."""
+    """An epoch of the trainer with the same steps."""
     trainer = Trainer(models[0], models[1], train_loader=batches, config=config, loss_fn=classify)
 
     def epoch() -> None:
@@ -119,7 +122,7 @@ def motivated(
 
 
 class Batches(Dataset[tuple[Tensor, Tensor]]):
-    """Random images, or random bytes, made before the clock starts."""
+    """Batches of random images or bytes, generated in advance."""
 
     def __init__(self, count: int, batch_size: int, tokens: bool = False) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -137,21 +140,21 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         return self.x[index], self.y[index]
 
 
-def rounds(ours: Callable[[], None], theirs: Callable[[], None], count: int) -> Iterator[float]:
-    """Ratios of the times of the two, in turns, each first every other time."""
-    ours()
-    theirs()
+def rounds(run: Callable[[], None], reference: Callable[[], None], count: int) -> Iterator[float]:
+    """Ratios of the times of two functions, called alternately; each comes first in every other round."""
+    run()
+    reference()
     for number in range(count):
         if number % 2:
-            yield seconds(ours) / seconds(theirs)
+            yield seconds(run) / seconds(reference)
         else:
-            yield 1 / (seconds(theirs) / seconds(ours))
+            yield 1 / (seconds(reference) / seconds(run))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--steps", type=int, default=12, help="batches in a round")
+    parser.add_argument("--steps", type=int, default=12, help="batches in each round")
     parser.add_argument("--pairs", nargs="*", choices=PAIRS, default=[*PAIRS])
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # As Trainer.fit does.
@@ -159,9 +162,9 @@ def main() -> None:
     for title in arguments.pairs:
         make, batch_size = PAIRS[title]
         data = Batches(arguments.steps, batch_size, tokens=title.startswith("llama"))
-        ours = motivated(make(), DataLoader(data, batch_size=None))
-        theirs = bare(make(), DataLoader(data, batch_size=None))
-        print(f"{title:24} {told(list(rounds(ours, theirs, arguments.rounds)))}", flush=True)
+        run = motivated(make(), DataLoader(data, batch_size=None))
+        reference = bare(make(), DataLoader(data, batch_size=None))
+        print(f"{title:24} {summary(list(rounds(run, reference, arguments.rounds)))}", flush=True)
 
 
 if __name__ == "__main__":

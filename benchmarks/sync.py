@@ -1,6 +1,6 @@
-"""The sync of a pair against one flat copy of the same number of bytes.
+"""Time of a sync (in and out) relative to one flat copy each way of the same number of bytes.
 
-Prints the ratio of the two ways together, timed in turns within one process: the median over rounds, and their spread.
+Both are timed alternately in one process. Prints the median and the interquartile range of the ratio over the rounds.
 
     python benchmarks/sync.py
 """
@@ -8,7 +8,7 @@ Prints the ratio of the two ways together, timed in turns within one process: th
 import argparse
 
 import torch
-from ratios import seconds, told
+from ratios import seconds, summary
 
 from seeking import Pair
 from seeking.models import create
@@ -32,14 +32,14 @@ def main() -> None:
         def flat(source: torch.Tensor = source, target: torch.Tensor = target) -> None:
             target.copy_(source)
 
-        def both(pair: Pair = pair) -> None:
+        def sync(pair: Pair = pair) -> None:
             with pair.motivated():
                 pass
 
-        for warm in (flat, both):
-            warm()
-        ratios = [seconds(both) / (seconds(flat) + seconds(flat)) for _ in range(arguments.rounds)]
-        print(f"{base} in {motivated}, {size * 4 / 1e6:.0f} MB each way: in and out {told(ratios)}", flush=True)
+        for warm_up in (flat, sync):
+            warm_up()
+        ratios = [seconds(sync) / (seconds(flat) + seconds(flat)) for _ in range(arguments.rounds)]
+        print(f"{base} in {motivated}, {size * 4 / 1e6:.0f} MB each way: in and out {summary(ratios)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def test_keyword_arguments_of_models(capsys: pytest.CaptureFixture[str]) -> None
     vits = ["vit_tiny_patch16_224", "vit_small_patch16_224"]
     assert main(["verify", *vits, "--model-kwargs", "img_size=16", "patch_size=8", "depth=2"]) == 0
     assert "input [2, 3, 16, 16]" in capsys.readouterr().out
-    refused(["verify", *vits, "--model-kwargs", "imgsize=16"], "refuses the arguments .*imgsize=16", capsys)
+    refused(["verify", *vits, "--model-kwargs", "imgsize=16"], "rejects the arguments .*imgsize=16", capsys)
     refused(["verify", *vits, "--model-kwargs", "img_size"], "KEY=VALUE", capsys)
 
 
@@ -146,7 +146,7 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--optimizer", "adamv"], "unknown optimizer 'adamv'; did you mean"),
         (["train", "--base", "resnet14", "--motivated", "resnet8"], "the base has 2 blocks, the motivated model 1"),
         (["train", "--motivated-kwargs", "num_classes=7"], "different numbers of classes: the base has 10, .* 7"),
-        (["train", "--batch-size", "5000"], "1438 training images make no batch of 5000"),
+        (["train", "--batch-size", "5000"], "1438 training images are fewer than one batch of 5000"),
         (["train", "--batch-size", "0"], "batch_size is 0"),
         (["train", "--config", "nothing.yaml"], "nothing.yaml: cannot be read"),
         (["train", "--base", "vit_tiny_patch16_224", "--motivated", "vit_small_patch16_224"], "refuses .* data"),
@@ -154,7 +154,7 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["verify", "resnet8"], "MOTIVATED The larger model"),
         (["compare", "--seeds", "0"], "seeds is 0"),
         (["compare", "--base", "resnet9"], "unknown model 'resnet9'"),
-        (["compare", "--batch-size", "5000"], "make no batch of 5000"),
+        (["compare", "--batch-size", "5000"], "are fewer than one batch of 5000"),
         (["train", "--resume=true", "--output", "out"], "argument --resume: ignored explicit argument 'true'"),
         (["train", "--crop-padding", "-1"], "crop_padding is -1"),
         (["train", "--image-size", "-3"], "image_size is -3"),
@@ -171,7 +171,7 @@ def test_bad_input_is_refused(arguments: list[str], message: str, capsys: pytest
     ("content", "message"),
     [
         ("epochs: [", "not YAML"),
-        ("- 3", "a mapping is expected, found list"),
+        ("- 3", "expected a mapping, found list"),
         ("epoch: 3", "unknown option in run.yaml 'epoch'; did you mean epochs"),
         ("verify: 3", "verify must be true or false, not 3"),
         ("epochs: many", "--epochs"),

@@ -1,7 +1,7 @@
 """The command line: ``seeking`` and its commands.
 
-Exit codes: 0 done (and, for ``verify``, exact), 1 the run or the check failed, 2 wrong usage or bad input, 75 stopped
-by SIGTERM and saved, 130 interrupted.
+Exit codes: 0 success (for ``verify``: exact), 1 the run or the verification failed, 2 wrong usage or invalid input, 75
+stopped by SIGTERM and saved, 130 interrupted.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from seeking.commands import (
 from seeking.data import ImageData, load
 from seeking.distributed.processes import this_process
 from seeking.errors import RunError, RunWarning, SeekingError, unknown
-from seeking.experiments.compare import ARMS, compare, summarise
+from seeking.experiments.compare import ARMS, compare, summarize
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
 from seeking.experiments.run import models, trainer, weights_map
@@ -50,20 +50,20 @@ from seeking.matching import MatchWarning
 from seeking.models import input_shape
 from seeking.options import flags, flags_of_run, registry
 from seeking.report.folder import describe
-from seeking.report.progress import many_runs, progress, unfailing_output
+from seeking.report.progress import ignore_output_errors, many_runs, progress
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, terminal
 from seeking.verification import verify
 from seeking.weights_map import WeightsMap
 
 MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
-"""Whether to speak and write: torchrun and accelerate start one program for each process."""
+"""Whether this process prints and writes files; torchrun and accelerate start several processes."""
 
 console = Console(quiet=not MAIN_PROCESS, markup=False)
 
 
 def train_command(config: Train) -> int:
     """Run ``seeking train``."""
-    from seeking.report.plots import draw  # matplotlib is slow to import, and most commands draw nothing.
+    from seeking.report.plots import draw  # matplotlib is slow to import.
 
     title = f"{config.base} in {config.motivated}"
     output, folder = _folder(config, f"{config.base}-{config.motivated}")
@@ -77,7 +77,7 @@ def train_command(config: Train) -> int:
     console.print(
         f"{cost_sentence(result.cost.report())} Training took {result.seconds['total']:.0f} s.", highlight=False
     )
-    console.print(f"Weights, map, metrics and summary: {output}\nPicture: {output / 'curves.png'}", highlight=False)
+    console.print(f"Weights, map, metrics and summary: {output}\nFigure: {output / 'curves.png'}", highlight=False)
     return 0
 
 
@@ -90,21 +90,21 @@ def compare_command(config: Compare) -> int:
     title = f"{config.base} in {config.motivated}"
     output, folder = _folder(config, "compare")
     if config.resume and (output / "metrics.jsonl").exists():
-        raise SeekingError(f"{output} holds a single run; seeking train --resume goes on with it")
+        raise SeekingError(f"{output} holds a single run; resume it with seeking train --resume")
     data = load(config)
     _announce(config, data, output)
-    dry = dataclasses.replace(config, on_nonfinite="stop")  # Rolling back takes a folder.
-    for arm in ARMS:  # What can be refused is refused before anything is written.
-        trainer(dry, data, arm)
+    dry_run = dataclasses.replace(config, on_nonfinite="stop")  # Rollback needs a folder.
+    for arm in ARMS:  # Validate before anything is written.
+        trainer(dry_run, data, arm)
     if MAIN_PROCESS and folder.holds_run:
         folder.write_json("config.json", dataclasses.asdict(config))
     elif MAIN_PROCESS:
         folder.create(dataclasses.asdict(config), None)
-    this_process(config.device).wait_for_everyone()  # The others look into the folder next.
+    this_process(config.device).wait_for_everyone()  # The other processes read the folder next.
     with progress(console) as start:
         seeds = range(config.seed, config.seed + config.seeds)
         results = compare(config, data, seeds, output, config.resume, start)
-    summary = summarise(results)
+    summary = summarize(results)
     tables = comparison_rows(summary), cost_rows(summary)
     sentence = cost_sentence(summary["pair"])
     if MAIN_PROCESS:
@@ -114,7 +114,7 @@ def compare_command(config: Compare) -> int:
         draw(results, output / "comparison.png", f"{title}, {data.name}")
     console.print(terminal(tables[0], f"{title}, {data.name}"), terminal(tables[1]))
     console.print(sentence, highlight=False)
-    console.print(f"Runs and table: {output}\nPicture: {output / 'comparison.png'}", highlight=False)
+    console.print(f"Runs and table: {output}\nFigure: {output / 'comparison.png'}", highlight=False)
     return 0
 
 
@@ -127,15 +127,15 @@ def reproduce_command(config: Reproduce) -> int:
     if seeds < 1:
         raise SeekingError(f"seeds is {seeds}; it must be 1 or more")
     output = config.output or Path("runs") / f"{recipe.name}-{recipe.scale}"
-    with many_runs(console) as tell:
-        page = reproduce(recipe, output, range(seeds), config.jobs, tell, _command(config, changes))
+    with many_runs(console) as listener:
+        page = reproduce(recipe, output, range(seeds), config.jobs, listener, _command(config, changes))
     console.print(Markdown(page))
     console.print(f"Runs, tables and figures: {output}", highlight=False)
     return 0
 
 
 def _command(config: Reproduce, changes: Mapping[str, Any]) -> str:
-    """The command that gives the same results, but for the folder."""
+    """The command line that reproduces the results, without the output folder."""
     words = ["seeking", "reproduce", config.recipe, "--scale", config.scale]
     words += ["--seeds", str(config.seeds)] if config.seeds is not None else []
     words += ["--source", config.source] if config.source else []
@@ -150,9 +150,9 @@ def show_command(config: Show) -> int:
 
 
 def _folder(config: RunOptions, name: str) -> tuple[Path, RunFolder]:
-    """Where a run goes; if it does not say, a folder by this name and the time, the same in every process."""
+    """The output folder; by default, one with this name and the time, the same in every process."""
     if config.resume and not config.output:
-        raise SeekingError("resume needs the folder of the run: --output FOLDER")
+        raise SeekingError("resume needs the run folder: --output FOLDER")
     now = int(broadcast(torch.tensor(int(time.time()), device=this_process(config.device).device)))
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
     output = config.output or Path("runs") / f"{name}-{stamp}"
@@ -163,7 +163,7 @@ def _announce(config: RunOptions, data: ImageData, output: Path) -> None:
     channels, height, width = data.shape
     console.print(
         f"{config.base} in {config.motivated} on {data.name}: {len(data.train):,} training and {len(data.test):,} test "
-        f"images of {channels}×{height}×{width}, {len(data.classes)} classes, {data.place}\n"
+        f"images of {channels}×{height}×{width}, {len(data.classes)} classes, {data.location}\n"
         f"condition {config.condition}, {config.epochs} epochs, batch size {config.batch_size}, writing to {output}",
         highlight=False,
     )
@@ -200,23 +200,23 @@ def verify_command(config: Verify) -> int:
 
 def extract_command(config: Extract) -> int:
     """Run ``seeking extract``."""
-    both, derived = _ready_to_transfer(config, "motivated")
+    both, derived = _load_for_transfer(config, "motivated")
     extract(both["motivated"], both["base"], derived)
     save_weights(both["base"], config.output)
-    print(f"{config.base} cut out of {config.motivated}: {config.output}")
+    print(f"{config.base} extracted from {config.motivated}: {config.output}")
     return 0
 
 
 def embed_command(config: Embed) -> int:
     """Run ``seeking embed``."""
-    both, derived = _ready_to_transfer(config, "base")
+    both, derived = _load_for_transfer(config, "base")
     embed(both["base"], both["motivated"], derived, extra=config.extra)
     save_weights(both["motivated"], config.output)
-    print(f"{config.motivated} started from {config.base}, extra capacity {config.extra}: {config.output}")
+    print(f"{config.motivated} initialized from {config.base}, extra capacity {config.extra}: {config.output}")
     return 0
 
 
-def _ready_to_transfer(config: TransferOptions, source: str) -> tuple[dict[str, nn.Module], WeightsMap]:
+def _load_for_transfer(config: TransferOptions, source: str) -> tuple[dict[str, nn.Module], WeightsMap]:
     if config.output.exists() and not config.overwrite:
         raise SeekingError(f"{config.output} exists; name another file, or give --overwrite")
     both = models(config, config.num_classes, config.in_chans, config.seed)
@@ -236,55 +236,55 @@ COMMANDS: dict[str, tuple[type[Any], Any]] = {
 }
 
 
-@unfailing_output()
+@ignore_output_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program: gives its exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] in ("-h", "--help"):
+    """Run the command line; returns the exit code."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    if not args or args[0] in ("-h", "--help"):
         print(__doc__.splitlines()[0].replace("``", "") + "\n")
         print("Motivated training: one training run, two models.\n\ncommands:")
         for name, (command, _) in COMMANDS.items():
             print(f"  seeking {name:9}{(command.__doc__ or '').splitlines()[0]}")
         print("\nseeking COMMAND --help lists a command's options.")
-        return 0 if given else 2
+        return 0 if args else 2
     try:
-        if given[0] == "--version":
+        if args[0] == "--version":
             print(version("seeking"))
             return 0
-        if given[0] not in COMMANDS:
-            raise unknown("command", given[0], COMMANDS)
-        name, *given = given
+        if args[0] not in COMMANDS:
+            raise unknown("command", args[0], COMMANDS)
+        name, *args = args
         command, run = COMMANDS[name]
-        finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-        finder.add_argument("--config", type=Path, nargs="?")
-        finder.add_argument("--output", type=Path, nargs="?")
-        finder.add_argument("--resume", action="store_true")
-        file = finder.parse_known_args(given)[0].config
+        early_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        early_parser.add_argument("--config", type=Path, nargs="?")
+        early_parser.add_argument("--output", type=Path, nargs="?")
+        early_parser.add_argument("--resume", action="store_true")
+        file = early_parser.parse_known_args(args)[0].config
         if file and issubclass(command, RunOptions):
-            given = flags(read_yaml(file), file, command) + given
-        options = finder.parse_known_args(given)[0]
+            args = flags(read_yaml(file), file, command) + args
+        options = early_parser.parse_known_args(args)[0]
         if (
             options.resume
             and options.output
             and issubclass(command, RunOptions)
             and (options.output / "config.json").exists()
         ):
-            given = flags_of_run(options.output / "config.json", command) + given
+            args = flags_of_run(options.output / "config.json", command) + args
         config = tyro.cli(
             command,
             prog=f"seeking {name}",
-            args=given,
+            args=args,
             registry=registry,
             config=(tyro.conf.PositionalMetavarFromFieldName,),
         )
         with warnings.catch_warnings():
             warnings.simplefilter("always", MatchWarning)
             warnings.simplefilter("always", RunWarning)
-            show = warnings.showwarning
-            warnings.showwarning = lambda message, category, *where, **more: (
+            default_showwarning = warnings.showwarning
+            warnings.showwarning = lambda message, category, *where, **kwargs: (
                 print(f"seeking: {message}", file=sys.stderr)
                 if issubclass(category, MatchWarning | RunWarning)
-                else show(message, category, *where, **more)
+                else default_showwarning(message, category, *where, **kwargs)
             )
             code: int = run(config)
         return code

@@ -1,4 +1,4 @@
-"""The options of each command: one dataclass is its flags, its help and the fields of an options file."""
+"""The options of each command: a dataclass defines the flags, the help texts and the keys of a YAML file."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ class RunOptions(RunConfig):
     """Options of commands that train."""
 
     config: Path | None = None
-    """YAML file of the same options; flags win over it."""
+    """YAML file of options; flags override it."""
     overwrite: bool = False
-    """Replace the run that the output folder holds."""
+    """Replace an existing run in the output folder."""
     resume: bool = False
-    """Go on with the run in the output folder from its newest whole checkpoint, with its options; begin it if there is
-    none. Options given again must be the run's, but for the number of epochs and how it is saved."""
+    """Resume the run in the output folder from its newest intact checkpoint, with its options; start a new run if there
+    is none. Most options cannot be changed; the number of epochs and how the run is saved can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,56 +32,56 @@ class Train(RunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(RunOptions):
-    """Train the pair and, under the same settings and seeds, each of its models alone; show them side by side."""
+    """Train the pair and each of its models alone, with the same options and seeds, and compare them."""
 
     seeds: int = 3
-    """Runs of each, with seeds from --seed on."""
+    """Number of seeds, starting from --seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduce:
-    """Run an experiment from a recipe: the paper's, its ablations, its rivals; go on where it was cut off."""
+    """Run an experiment from a recipe: the paper's, ablations or baselines. Resumes an unfinished experiment."""
 
     recipe: Positional[str]
     """ablation, pareto, cifar10-resnet, cifar100-efficientnet, cifar100-vit, imagenet, transfer, or a YAML file."""
     scale: str = "quick"
-    """quick (minutes on 2 cores), small (hours) or full (as the paper has it, on a GPU), where the recipe has it."""
+    """quick (minutes on 2 cores), small (hours) or full (the size of the paper, on a GPU), if the recipe has it."""
     seeds: int | None = None
-    """How many; the recipe's own number if not given. More may be added later."""
+    """Number of seeds; the recipe's if not given. More seeds can be added later."""
     data: str | None = None
-    """Data set to train on, where it is not the recipe's: a name on the hub or a folder."""
+    """Data set to train on instead of the recipe's: a name on the hub or a folder."""
     source: str | None = None
-    """Data set of the training that goes before, for transfer."""
+    """Data set to pretrain on, for transfer."""
     output: Path | None = None
     """Folder for runs, tables and figures; runs/RECIPE-SCALE if not given."""
     jobs: int | None = None
-    """Runs at a time, each in a process of its own; one for each core, on an accelerator 4, if not given."""
+    """Runs in parallel, one process each; if not given, the number of cores, or 4 on an accelerator."""
     device: str | None = None
-    """As for seeking train."""
+    """A torch device, as for seeking train."""
     set: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Options of every run that are to be others than the recipe's, such as epochs=5."""
+    """Options that override the recipe's in every run, such as epochs=5."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Show:
-    """Show a run folder: its options, how far it is, its results, and whether its checkpoints are whole."""
+    """Show a run folder: its options, progress and results, and whether its checkpoints are intact."""
 
     run: Positional[Path]
-    """The run's folder. Nothing in it is executed or changed."""
+    """The run folder. Nothing in it is executed or changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TwoModelsOptions(ModelConfig):
-    """Options of commands on two models."""
+    """Options of commands that take two models."""
 
     base: Positional[str] = dataclasses.field()
-    """The smaller model, by name."""
+    """Name of the smaller model."""
     motivated: Positional[str] = dataclasses.field()
-    """The larger model, by name."""
+    """Name of the larger model."""
     num_classes: int = 10
-    """Length of both models' output."""
+    """Number of classes of both models."""
     in_chans: int = 3
-    """Channels of the images."""
+    """Number of image channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,48 +89,47 @@ class Map(TwoModelsOptions):
     """Print the weights map of two models: which part of the motivated model is the base."""
 
     details: bool = False
-    """A line for each tensor instead of each block."""
+    """Print one line for each tensor instead of each block."""
     save: Path | None = None
-    """Write the map to this file."""
+    """Save the map to this file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verify(TwoModelsOptions):
-    """Prove that the base is a sub-network of the motivated model. Exit code 0 if it is, 1 if not."""
+    """Verify that the base is a sub-network of the motivated model. Exit code 0 if it is, 1 if not."""
 
     map: Path | None = None
-    """A map saved before, instead of the derived one."""
+    """File of a saved map; derived from the models if not given."""
     image_size: int | None = None
-    """Side of the random input images; the size that the base was made for if not given."""
+    """Side of the random input images in pixels; the input size of the base if not given."""
     tolerance: float = 1e-5
-    """Greatest relative difference of the outputs that counts as exact."""
+    """Largest relative difference of the outputs that counts as exact."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferOptions(TwoModelsOptions):
-    """Options of commands that start one model from the other."""
+    """Options of commands that initialize one model from the other."""
 
     weights: Path
-    """File of the weights to start from: safetensors, or a state_dict of torch.save."""
+    """Weights to start from: a safetensors file, or a state_dict saved with torch.save."""
     output: Path
-    """The safetensors file to write."""
+    """Safetensors file to write."""
     map: Path | None = None
-    """A map saved before, instead of the derived one."""
+    """File of a saved map; derived from the models if not given."""
     overwrite: bool = False
-    """Replace the output file if it exists."""
+    """Replace an existing output file."""
     seed: int = 0
-    """Of fresh weights."""
+    """Seed of all other initial weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extract(TransferOptions):
-    """Cut the base out of a trained motivated model. --weights are the motivated model's."""
+    """Extract the base from a trained motivated model. --weights are those of the motivated model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embed(TransferOptions):
-    """Start a motivated model from a trained base. --weights are the base's."""
+    """Initialize a motivated model from a trained base. --weights are those of the base."""
 
     extra: Extra = "neutral"
-    """Extra capacity: neutral (the motivated model begins as the base's function where that is possible), or its own
-    initialisation."""
+    """Initialization of the extra capacity: neutral (function-preserving, if possible) or the model's own."""

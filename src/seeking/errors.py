@@ -1,4 +1,4 @@
-"""The errors and warnings of this library; the message of each can be shown to a user as it is."""
+"""Errors and warnings of this library; their messages are written for users."""
 
 import difflib
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ INCOMPATIBLE_STATE_ERRORS = (
     RuntimeError,
     AssertionError,
 )
-"""What loading a state raises if it is that of other objects, such as another model or optimizer."""
+"""Exceptions that ``load_state_dict`` can raise for the state of another model, optimizer or other object."""
 
 
 class SeekingError(Exception):
-    """Wrong usage or bad input: names the thing, the values that disagree and what to do."""
+    """Wrong usage or invalid input; the message names the cause and what to do."""
 
 
 class NotContainedError(SeekingError):
@@ -24,7 +24,7 @@ class NotContainedError(SeekingError):
 
 
 class RunError(Exception):
-    """A run or a check that started properly has failed."""
+    """A run failed after it had started."""
 
 
 class DivergedError(RunError):
@@ -36,7 +36,7 @@ class LoadingError(RunError):
 
 
 class RunWarning(UserWarning):
-    """Something has gone wrong that a run survives."""
+    """A problem that does not end the run."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> SeekingError:

@@ -1,4 +1,4 @@
-"""Files: read within bounds, written atomically."""
+"""Read files with size limits, and write them atomically."""
 
 import contextlib
 import json
@@ -14,28 +14,28 @@ import yaml
 from seeking.errors import SeekingError
 
 MAX_OPTIONS_BYTES = 1 << 20
-"""Bytes of a file of options that are read; a larger one is something else."""
+"""Maximum size of an options file."""
 
 MAX_DEPTH = 50
 MAX_DIGITS = 100
 
 
 class Yaml(yaml.SafeLoader):
-    """Safe, and with true and false as the only booleans, as in YAML 1.2: ``on`` and ``no`` are words.
+    """A safe loader whose only booleans are true and false, as in YAML 1.2; ``on`` and ``no`` are strings.
 
-    Without aliases, of which a few stand for more values than any memory holds, and without deep nesting and endless
-    numbers, which take the time of their squares to read.
+    It rejects aliases, which can expand to more values than fit into memory, and deep nesting and very long numbers,
+    which take quadratic time.
     """
 
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse aliases and deep nesting."""
-        here = self.peek_event().start_mark
+        """Reject aliases and deep nesting."""
+        mark = self.peek_event().start_mark
         if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases are not read", here)
+            raise yaml.composer.ComposerError(None, None, "aliases are not supported", mark)
         if self.depth >= MAX_DEPTH:
-            raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} deep", here)
+            raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} deep", mark)
         self.depth += 1
         try:
             return super().compose_node(parent, index)
@@ -43,9 +43,9 @@ class Yaml(yaml.SafeLoader):
             self.depth -= 1
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """Refuse endless numbers."""
+        """Reject very long numbers."""
         if len(node.value) > MAX_DIGITS:
-            raise yaml.constructor.ConstructorError(None, None, "too long a number", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, "number too long", node.start_mark)
         return super().construct_yaml_int(node)
 
 
@@ -58,20 +58,20 @@ Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|True|fal
 
 
 def read_yaml_text(text: str) -> Any:
-    """Read YAML, safely.
+    """Parse YAML safely.
 
     Raises:
-        ValueError: it is not YAML.
+        ValueError: the text is not valid YAML.
     """
     try:
         return yaml.load(text, Yaml)
-    # Impossible dates, numbers of thousands of digits and deep nesting come out as exceptions of their own.
+    # Invalid dates, very long numbers and deep nesting raise other exceptions than YAMLError.
     except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(str(error)) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping, safely.
+    """Read a YAML mapping safely.
 
     Raises:
         SeekingError: the file cannot be read, or holds something else.
@@ -81,12 +81,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise SeekingError(f"{path}: not YAML: {error}") from error
     if not isinstance(content, dict):
-        raise SeekingError(f"{path}: a mapping is expected, found {type(content).__name__}")
+        raise SeekingError(f"{path}: expected a mapping, found {type(content).__name__}")
     return content
 
 
 def read_json(path: Path, max_bytes: int) -> dict[str, Any]:
-    """Read a JSON object of at most so many bytes.
+    """Read a JSON object of at most ``max_bytes`` bytes.
 
     Raises:
         SeekingError: the file cannot be read, is larger, or holds something else.
@@ -96,12 +96,12 @@ def read_json(path: Path, max_bytes: int) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise SeekingError(f"{path}: not JSON ({error})") from error
     if not isinstance(content, dict):
-        raise SeekingError(f"{path}: a JSON object is expected, found {type(content).__name__}")
+        raise SeekingError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
 
 
 def read_text(path: Path, max_bytes: int) -> str:
-    """Read a UTF-8 file of at most so many bytes.
+    """Read a UTF-8 file of at most ``max_bytes`` bytes.
 
     Raises:
         SeekingError: the file cannot be read, is larger, or is not UTF-8.
@@ -115,16 +115,16 @@ def read_text(path: Path, max_bytes: int) -> str:
     except UnicodeDecodeError as error:
         raise SeekingError(f"{path}: not text in UTF-8 ({error})") from error
     if len(content) > max_bytes:
-        raise SeekingError(f"{path}: larger than the {max_bytes:,} bytes that such a file may have")
+        raise SeekingError(f"{path}: larger than the limit of {max_bytes:,} bytes")
     return text
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a file to read it; a pipe or the like would keep the program waiting.
+    """Open a regular file to read it; others, such as pipes, could block.
 
     Raises:
-        OSError: it cannot be read.
-        SeekingError: it is no file.
+        OSError: the file cannot be read.
+        SeekingError: it is not a regular file.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise SeekingError(f"{path}: not a file")
@@ -133,7 +133,7 @@ def open_file(path: Path) -> BinaryIO:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Write a temporary file beside ``path`` and move it there when it is complete and on the disk.
+    """Write a temporary file next to ``path``, flush it to disk and rename it to ``path``.
 
     Yields:
         The path to write to.
@@ -149,17 +149,17 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file for people, atomically.
+    """Write an indented JSON file atomically.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or a folder's list of files, is on the disk."""
+    """Flush a file or a folder entry to disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Run a model on a batch, and leave it as it was."""
+"""Run a model on a batch without changing the model."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping

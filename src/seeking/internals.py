@@ -1,6 +1,6 @@
-"""Every private corner of PyTorch and accelerate that this library uses, each with what breaks if a release moves it.
+"""All private names of PyTorch and accelerate that this library uses, each with what breaks if a release changes it.
 
-There is a test for each in ``tests/test_internals.py``.
+Each has a test in ``tests/test_internals.py``.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ def foreach_copy(targets: list[Tensor], sources: list[Tensor]) -> None:
 
 
 def own_tensor(module: nn.Module, name: str) -> Tensor:
-    """A module's parameter or buffer, found faster than as an attribute. Without it: ``getattr``."""
+    """A module's parameter or buffer, faster than by attribute access. Without it: ``getattr``."""
     tensor: Tensor | None = module._parameters.get(name)
     if tensor is None:
         tensor = module._buffers.get(name)
@@ -32,7 +32,7 @@ def own_tensor(module: nn.Module, name: str) -> Tensor:
 
 
 def buffer_slots(module: nn.Module) -> list[tuple[dict[str, Tensor | None], str]]:
-    """Where a module and its children hold their buffers. Without it: skipped steps cannot undo replaced buffers."""
+    """The buffer dictionaries of a module and its children. Without it: skipped steps cannot undo replaced buffers."""
     return [(child._buffers, name) for child in module.modules() for name in child._buffers]
 
 
@@ -42,7 +42,7 @@ def child_modules(modules: Sequence[nn.Module]) -> list[nn.Module | None]:
 
 
 def registered_children(module: nn.Module) -> dict[str, nn.Module | None]:
-    """A module's children by name, those under a second name included, which ``named_children`` leaves out."""
+    """A module's children by name, including duplicates, which ``named_children`` omits."""
     return module._modules
 
 
@@ -52,9 +52,9 @@ def operation_arguments(operation: Any) -> Any:
 
 
 def skip_indices(iterator: Any, count: int) -> bool:
-    """Have an iterator of a ``DataLoader`` without workers pass over batches, drawing their indices only.
+    """Skip batches of a ``DataLoader`` iterator without workers by drawing only their indices.
 
-    Without it: resuming in the middle of an epoch loads the batches that it passes over.
+    Without it: resuming in the middle of an epoch loads the skipped batches.
 
     Returns:
         Whether the iterator can.
@@ -67,17 +67,17 @@ def skip_indices(iterator: Any, count: int) -> bool:
 
 
 def wrap_compiled_call(model: nn.Module, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Replace what a compiled module runs by a wrapper of it. Without it: models that do not compile stop the run."""
+    """Wrap the compiled call of a module. Without it: models that do not compile stop the run."""
     model._compiled_call_impl = wrap(model._compiled_call_impl)  # type: ignore[arg-type]
 
 
 def undo_compilation(model: nn.Module) -> None:
-    """Have a compiled module run uncompiled again."""
+    """Make a compiled module run uncompiled again."""
     model._compiled_call_impl = None
 
 
 def dynamo_errors() -> type[Exception]:
-    """What compilation raises where a model cannot be compiled. Without it: such models stop the run."""
+    """The exceptions of failed compilations. Without it: such models stop the run."""
     return torch._dynamo.exc.TorchDynamoException
 
 
@@ -87,7 +87,7 @@ def has_amx() -> bool:
 
 
 def fsdp_parameters(model: nn.Module) -> dict[Owner, Any]:
-    """What FSDP2 holds for each parameter that it has sharded. Without it: no sharded pairs."""
+    """FSDP2's record of each sharded parameter. Without it: no sharded pairs."""
     from torch.distributed.fsdp import FSDPModule
 
     groups = [
@@ -103,19 +103,19 @@ def fsdp_parameters(model: nn.Module) -> dict[Owner, Any]:
 
 
 def fsdp_shard_size(parameter: Any) -> torch.Size:
-    """Shape of this process's shard of what ``fsdp_parameters`` gives."""
+    """Shape of this process's shard of a parameter from ``fsdp_parameters``."""
     size: torch.Size = parameter.padded_sharded_param_size
     return size
 
 
 def fsdp_shard(parameter: Any) -> Tensor:
-    """This process's shard of what ``fsdp_parameters`` gives."""
+    """This process's shard of a parameter from ``fsdp_parameters``."""
     shard: Tensor = parameter.sharded_param._local_tensor
     return shard
 
 
 def share_fsdp_shard(source: Any, target: Any) -> None:
-    """Have two sharded parameters use one shard: it is known to the parameter, and to what gathers it."""
+    """Make two sharded parameters use the same shard, in the parameter and in FSDP2's record."""
     target.sharded_param._local_tensor = fsdp_shard(source)
     target._sharded_param_data = source._sharded_param_data
 
@@ -126,16 +126,16 @@ def local_tensor_id(tensor: Any) -> int:
 
 
 def accelerator_started() -> bool:
-    """Whether accelerate knows its processes and device already. Without it: another device cannot be asked for."""
+    """Whether accelerate is initialized. Without it: the device cannot be changed."""
     from accelerate.state import PartialState  # Slow to import, and a plain loop does not need it.
 
     return bool(PartialState._shared_state)
 
 
 def reset_accelerator(with_processes: bool = False) -> None:
-    """Have accelerate forget its precision and, if asked to, its processes and device.
+    """Reset accelerate's precision and, optionally, its processes and device.
 
-    Without it: one program cannot train with one precision (or on one device) after another.
+    Without it: a program cannot train with different precisions or devices in turn.
     """
     from accelerate.state import AcceleratorState
 
@@ -143,15 +143,15 @@ def reset_accelerator(with_processes: bool = False) -> None:
 
 
 def is_worker_handler(handler: Any) -> bool:
-    """Whether a signal handler is the one that PyTorch's loaders install for SIGCHLD.
+    """Whether a signal handler is the SIGCHLD handler of PyTorch's loaders.
 
-    Without it: a dead worker ends the run in the midst of a step, unsaved.
+    Without it: a dead worker ends the run in the middle of a step, unsaved.
     """
     return getattr(handler, "__module__", "").startswith("torch.utils.data")
 
 
 def raw_loader(loader: Any) -> Any:
-    """The user's own loader in what ``Accelerator.prepare`` gives. Without it: batches are drawn one ahead."""
+    """The user's loader inside one prepared by accelerate. Without it: batches are loaded one ahead."""
     return getattr(loader, "base_dataloader", loader)
 
 

@@ -1,4 +1,4 @@
-"""Options from files, as flags of the command line, so that there is one way to read and check them."""
+"""Options from files, converted to command-line flags, so that both are parsed and validated in the same way."""
 
 import collections.abc
 import dataclasses
@@ -14,11 +14,11 @@ from seeking.conditions import parse
 from seeking.errors import SeekingError, unknown
 from seeking.files import MAX_OPTIONS_BYTES, read_json, read_yaml_text
 
-PLACES = frozenset({"output", "config", "overwrite", "resume"})
-"""Options that say where a run is, which its own record of its options need not say."""
+NOT_RESUMED = frozenset({"output", "config", "overwrite", "resume"})
+"""Options that are not taken from the run folder when a run is resumed."""
 
-LOADING = ("path", "pretrained", "dir", "file", "url")
-"""What the names of constructor arguments have in them that load something."""
+LOADING_WORDS = ("path", "pretrained", "dir", "file", "url")
+"""Constructor arguments whose names contain one of these words may load a file."""
 
 
 registry = tyro.constructors.ConstructorRegistry()
@@ -28,7 +28,7 @@ registry = tyro.constructors.ConstructorRegistry()
 def _keyword_arguments(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """Mappings are written ``key=value``, the values as in YAML."""
+    """Parse mappings as ``KEY=VALUE`` arguments with YAML values."""
     if info.type_origin is not collections.abc.Mapping:
         return None
 
@@ -52,21 +52,21 @@ def _keyword_arguments(
 
 
 def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[str]:
-    """Options that a user's file names.
+    """Convert options to command-line flags.
 
     Args:
-        options: by name.
-        path: where they come from, for errors.
-        command: dataclass that has them.
+        options: values by name.
+        path: file that they come from, for error messages.
+        command: dataclass of the options.
 
     Raises:
-        SeekingError: there is no such option, or its value cannot be one.
+        SeekingError: an option does not exist, or its value is not valid.
     """
     fields = {field.name: field for field in dataclasses.fields(command)}
-    found = []
+    arguments = []
     for key, value in options.items():
         name = str(key).replace("-", "_")
-        if name == "config":  # As a run's own record of its options has it.
+        if name == "config":  # The recorded options of a run include it.
             continue
         if name not in fields:
             raise unknown(f"option in {path}", name, fields)
@@ -74,34 +74,34 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
         if isinstance(fields[name].default, bool):
             if not isinstance(value, bool):
                 raise SeekingError(f"{path}: {name} must be true or false, not {value!r}")
-            found.append(flag if value else "--no-" + flag[2:])
+            arguments.append(flag if value else "--no-" + flag[2:])
             continue
         if isinstance(value, Mapping):
             values = [f"{k}={json.dumps(v, default=str)}" for k, v in value.items()]
         else:
             values = [str(item) for item in (value if isinstance(value, list) else [value])]
         for text in values:
-            if text[:1] == "-" and not text[1:2].isdigit():  # It would be taken for another option.
-                raise SeekingError(f"{path}: {name} is {value!r}; a value cannot begin like a flag")
-        found += [flag, *values]
-    return found
+            if text[:1] == "-" and not text[1:2].isdigit():  # It would be parsed as another option.
+                raise SeekingError(f"{path}: {name} is {value!r}; a value cannot start with a dash")
+        arguments += [flag, *values]
+    return arguments
 
 
 def flags_of_run(path: Path, command: type[Any]) -> list[str]:
-    """The options that a run was started with, but for those that name what could execute or load something.
+    """The recorded options of a run as flags, except those that could execute code or load files.
 
-    Such as these are taken from the command line only: a run folder may be a stranger's.
+    The run folder may be untrusted, so such options must be given on the command line again.
     """
     try:
         options = read_json(path, MAX_OPTIONS_BYTES)
-        taken = {key: value for key, value in options.items() if key not in PLACES and _harmless(key, value)}
-        return flags(taken, path, command)
+        safe = {key: value for key, value in options.items() if key not in NOT_RESUMED and _is_safe(key, value)}
+        return flags(safe, path, command)
     except SeekingError as error:
-        print(f"seeking: {error}; give the run's options again", file=sys.stderr)
+        print(f"seeking: {error}; give the options of the run again", file=sys.stderr)
         return []
 
 
-def _harmless(option: str, value: Any) -> bool:
+def _is_safe(option: str, value: Any) -> bool:
     if option == "condition":
         try:
             parse(str(value), imports=False)
@@ -110,5 +110,5 @@ def _harmless(option: str, value: Any) -> bool:
     if option in ("base", "motivated"):
         return str(value).replace("_", "").replace(".", "").isalnum()
     if option.endswith("_kwargs"):
-        return isinstance(value, Mapping) and not any(word in key for key in value for word in LOADING)
+        return isinstance(value, Mapping) and not any(word in key for key in value for word in LOADING_WORDS)
     return option != "overrides"

@@ -139,8 +139,8 @@ def picture(value: int = 0) -> Image.Image:
 @pytest.mark.parametrize(
     ("rows", "test", "message"),
     [
-        ([{"text": "a", "label": 1}] * 3, None, "a column of images is needed, found none among text, label"),
-        ([{"image": picture(), "caption": "a"}] * 3, None, "a column of labels is needed, found none"),
+        ([{"text": "a", "label": 1}] * 3, None, "needs one image column, found none among text, label"),
+        ([{"image": picture(), "caption": "a"}] * 3, None, "needs one label column, found none"),
         ([{"image": picture(), "label": "cat"}] * 3, None, "not classes or integers"),
         (
             [{"image": picture(), "label": 0}, {"image": picture(9), "label": 1}],
@@ -152,7 +152,7 @@ def picture(value: int = 0) -> Image.Image:
             [{"image": picture(), "label": 1}],
             "label -1 of training image 0 is out of range",
         ),
-        ([{"image": picture(), "label": 0}], None, "nothing can be held out"),
+        ([{"image": picture(), "label": 0}], None, "cannot hold out a test split"),
     ],
 )
 def test_data_that_cannot_be_trained_on(rows: Any, test: Any, message: str, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_streamed_batches_are_those_from_memory(workers: int, augmentation: dict
     for in_memory in (True, False):
         data = load(DataConfig(data=folder, image_size=8, in_memory=in_memory, workers=workers, **augmentation))
         assert isinstance(data.train.pixels, torch.Tensor) == in_memory
-        assert ("needed" in data.place) != in_memory
+        assert ("on demand" in data.location) != in_memory
         batches = loader(data.batches(3)[0], 4, shuffle_seed=1, workers=data.workers)
         assert batches.num_workers == (0 if in_memory else workers)
         drawn = []
@@ -264,7 +264,7 @@ def run_of(folder: Path, output: Path, **kwargs: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_a_file_that_breaks_under_way_is_named_and_the_run_goes_on_when_it_is_mended(tmp_path: Path) -> None:
+def test_a_file_that_breaks_during_training_is_named_and_the_run_resumes_when_it_is_repaired(tmp_path: Path) -> None:
     folder = image_folder(tmp_path / "data", sizes=[8], per_class=12)
     broken = folder / "train" / "dog" / "3.png"
     good = broken.read_bytes()
@@ -327,8 +327,8 @@ def test_resized_crops_lie_within_the_image_and_keep_its_shape(scale: float, epo
     middles = (torch.arange(side) + 0.5) / side
     down = (160 * (top[:, None] + height[:, None] * middles) - 5).clamp(0, 150)
     across = (160 * (left[:, None] + width[:, None] * middles) - 5).clamp(0, 150)
-    mirrored = data._draws.get("mirrored", torch.zeros(8, dtype=torch.bool))
-    across = torch.where(mirrored[:, None], across.flip(1), across)
+    flipped = data._draws.get("flipped", torch.zeros(8, dtype=torch.bool))
+    across = torch.where(flipped[:, None], across.flip(1), across)
     torch.testing.assert_close(x[:, 0], down[:, :, None].expand(-1, -1, side), atol=1e-2, rtol=0)
     torch.testing.assert_close(x[:, 1], across[:, None, :].expand(-1, side, -1), atol=1e-2, rtol=0)
 
@@ -357,7 +357,7 @@ def test_jitter_keeps_grey_images_grey_and_without_it_nothing_changes() -> None:
     assert not torch.equal(x.round(), images.pixels.float())
     assert x.min() >= 0
     assert x.max() <= 255.01
-    one = data.augmentation.colour(images.pixels.float(), {"colours": torch.ones(6, 3)})  # type: ignore[union-attr]
+    one = data.augmentation.color_jitter(images.pixels.float(), {"factors": torch.ones(6, 3)})  # type: ignore[union-attr]
     torch.testing.assert_close(one, images.pixels.float())
 
 

@@ -189,7 +189,7 @@ def by_the_trainer(folder: Path) -> None:
         (pair_of(Net, wide=12), {}, "only pairs that differ in depth"),
         (pair_of(Methods), {}, "cannot be sharded"),
         (pair_of(Net), {"optimizer": "adafactor"}, "so it cannot be sharded"),
-        ([nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))], {}, "estimates statistics"),
+        ([nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))], {}, "has running statistics"),
     )
     for models, options, why in refused:
         with pytest.raises(seeking.SeekingError, match=why):

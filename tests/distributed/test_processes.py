@@ -43,7 +43,7 @@ def in_two(client: str, *command: str) -> str:
 def together(client: str, output: Path, *more: str) -> list[dict[str, float]]:
     """Train in two processes."""
     printed = in_two(client, "seeking", "train", *OPTIONS, *more, "--output", str(output))
-    assert printed.count("Picture:") == 1, "one process speaks"
+    assert printed.count("Figure:") == 1, "one process speaks"
     return rows(output)
 
 

@@ -36,7 +36,7 @@ from seeking.experiments import recipe as recipes
 from seeking.experiments import reproduce as reproducing
 from seeking.experiments.methods import methods
 from seeking.experiments.recipe import Recipe, names, read
-from seeking.experiments.results import curve, estimate, evidence, mean_curve, mean_evidence, reach
+from seeking.experiments.results import curve, estimate, evidence, first_reaching, mean_curve, mean_evidence
 from seeking.training import count_flops
 from seeking.training.objective import Classification
 from seeking.weights_map import tensors
@@ -176,9 +176,9 @@ def test_after_a_sandwich_run_the_base_is_the_larger_models_part() -> None:
 )
 @settings(max_examples=40, deadline=None)
 def test_every_method_spends_the_budget(method: str, ratio: float, budget: float, share: float) -> None:
-    knobs = {"share": share} if "share" in methods()[method].knobs else {}
+    method_settings = {"share": share} if "share" in methods()[method].settings else {}
     made = Recipe(
-        "x", "x", "x", None, (("resnet8", "resnet14"),), {}, {}, {"arm": {"method": method, **knobs}},
+        "x", "x", "x", None, (("resnet8", "resnet14"),), {}, {}, {"arm": {"method": method, **method_settings}},
         "arm", 1, (), {}, {}, None,
     )  # fmt: skip
     trial = made.trial("arm", ("resnet8", "resnet14"), budget, 0, ratio)
@@ -259,14 +259,14 @@ def test_a_search_chooses_on_held_out_training_images(tmp_path: Path) -> None:
         (run,) = [*(root / "arms" / "ordinary-2").glob(f"*-{model}/*/config.json")]
         assert json.loads(run.read_text())["lr"] == best["options"]["lr"]
     searched = [json.loads(path.read_text()) for path in (root / "search").rglob("config.json")]
-    assert {one["validation"] for one in searched} == {reproducing.VALIDATION}
+    assert {one["validation"] for one in searched} == {reproducing.SEARCH_VALIDATION}
     run = [json.loads(path.read_text()) for path in (root / "arms" / "condition-2").rglob("config.json")]
     assert [one["lr"] for one in run] == [found["condition"]["best"]["lr"]]
     assert [one["validation"] for one in run] == [None]
     assert (root / "resnet8-resnet14-flops.png").exists()
 
 
-def under_way(folder: Path, name: str) -> subprocess.Popen[bytes]:
+def started_run(folder: Path, name: str) -> subprocess.Popen[bytes]:
     """``seeking reproduce`` with two processes, when it has begun to train."""
     command = ["reproduce", name, "--seeds", "1", "--set", "epochs=15", "--output", "cut", "--jobs", "2"]
     program = subprocess.Popen(
@@ -291,7 +291,7 @@ def test_cut_off_it_goes_on_and_gives_what_it_would_have(
     name = tiny(tmp_path, arms={arm: TINY["arms"][arm] for arm in arms}, reference="condition")
     made = read(name, "quick", {"epochs": 15})
     reproducing.reproduce(made, tmp_path / "whole", range(1), 1, quietly)
-    program = under_way(tmp_path, name)
+    program = started_run(tmp_path, name)
     program.send_signal(number)
     assert program.wait(60) == {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGKILL: -signal.SIGKILL}[number]
     for folder in (tmp_path / "cut" / "arms").glob("*/*/seed0"):  # What an orphan saves.
@@ -306,7 +306,7 @@ def test_cut_off_it_goes_on_and_gives_what_it_would_have(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_it_ends_when_told_twice(number: int, code: int, tmp_path: Path) -> None:
     """The second signal comes while the program waits for its processes."""
-    program = under_way(tmp_path, tiny(tmp_path, arms={"condition": {}}, reference="condition"))
+    program = started_run(tmp_path, tiny(tmp_path, arms={"condition": {}}, reference="condition"))
     processes = psutil.Process(program.pid).children(recursive=True)
     for process in processes:
         process.suspend()
@@ -326,7 +326,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
     root = tmp_path / "out"
     root.mkdir()
     (root / "mine.txt").write_text("mine")
-    with pytest.raises(SeekingError, match="holds something else"):
+    with pytest.raises(SeekingError, match="does not hold the results of a recipe"):
         reproducing.claim(made, root)
     (root / "mine.txt").unlink()
     reproducing.claim(made, root)
@@ -334,10 +334,10 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
     before = (root / "recipe.json").read_text()
     with pytest.raises(SeekingError, match=r"another recipe:\n  options: .*'lr': 0.05.*'lr': 0.3"):
         reproducing.claim(read(tiny(tmp_path), "quick", {"lr": 0.3}), root)
-    with pytest.raises(SeekingError, match=r"scale: 'quick' there, 'by-cost' now"):
+    with pytest.raises(SeekingError, match=r"scale: 'quick' in the folder, 'by-cost' now"):
         reproducing.claim(read(tiny(tmp_path), "by-cost", {}), root)
     (root / "recipe.json").write_text(before.replace('"format": 2', '"format": 1'))
-    with pytest.raises(SeekingError, match="format: 1 there, 2 now"):
+    with pytest.raises(SeekingError, match="format: 1 in the folder, 2 now"):
         reproducing.claim(made, root)
     assert [one.name for one in root.iterdir()] == ["recipe.json"]
 
@@ -347,12 +347,12 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
     [
         (["ablatio"], "unknown recipe 'ablatio'; did you mean ablation"),
         (["ablation", "--scale", "large"], "unknown scale of recipe ablation 'large'; known: full, quick, small"),
-        (["cifar100-vit", "--data", "digits"], "recipe cifar100-vit is for data of 100 classes, digits has 10"),
+        (["cifar100-vit", "--data", "digits"], "recipe cifar100-vit needs data with 100 classes, digits has 10"),
         (["pareto", "--data", "digits", "--set", "warmup_epochs=3"], "warmup_epochs is 3.0 of 2 epochs"),
         (["ablation", "--set", "epoch=3"], "epoch'; did you mean epochs"),
         (["ablation", "--seeds", "0"], "seeds is 0"),
-        (["pareto", "--set", "epochs=3"], "recipe pareto decides epochs itself"),
-        (["ablation", "--scale", "small", "--set", "lr=3"], "recipe ablation decides lr itself"),
+        (["pareto", "--set", "epochs=3"], "recipe pareto sets epochs itself"),
+        (["ablation", "--scale", "small", "--set", "lr=3"], "recipe ablation sets lr itself"),
         (["ablation", "--data", "digits", "--output", "/dev/null/x"], "cannot be used as an output folder"),
         (["ablation", "--jobs", "0", "--data", "digits"], "jobs is 0"),
         (["nowhere.yaml"], "nowhere.yaml: cannot be read"),
@@ -384,9 +384,9 @@ def test_bad_input(
         ({"options": {"temperature": 2}}, "unknown option in .*'temperature'"),
         (
             {"search": {"lr": [0.1]}, "arms": {"ordinary": {"method": "ordinary", "each": {"base": {"lr": 0.2}}}}},
-            "ordinary: lr is both given by each and searched",
+            "ordinary: lr is both set by each and searched",
         ),
-        ({"pretraining": {"epochs": 1}}, "growth does not go with pretraining"),
+        ({"pretraining": {"epochs": 1}}, "growth cannot be combined with pretraining"),
     ],
 )
 def test_a_file_that_is_no_recipe(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -484,8 +484,8 @@ def test_curves_count_what_went_before_and_tell_when_an_accuracy_is_reached() ->
     rows += [{"kind": "eval", "epoch": 2, "flops": 180.0, "base": {"accuracy": 0.6}}]
     found = curve(rows, "base", {"epochs": 3, "flops": 100.0})
     assert found == [[4, 190.0, 0.2], [5, 280.0, 0.6]]
-    assert reach(found, 0.55) == (5, 280.0)
-    assert reach(found, 0.7) is None
+    assert first_reaching(found, 0.55) == (5, 280.0)
+    assert first_reaching(found, 0.7) is None
 
 
 def test_a_mean_curve_is_of_the_epochs_that_all_seeds_have() -> None:
@@ -517,14 +517,14 @@ def test_a_search_that_fails_for_another_reason_has_found_nothing(
 ) -> None:
     arms = {"condition": {"search": {"lr": [0.01, 0.05]}}}
     made = read(tiny(tmp_path, arms=arms, reference="condition"), "by-cost", {})
-    perform = parallel.perform
+    train_run = parallel.train_run
 
-    def full(run: Any, *rest: Any) -> None:
+    def fail_at_one_rate(run: Any, *arguments: Any) -> None:
         if run.config.lr == 0.05:
             raise torch.OutOfMemoryError("no memory is left")
-        perform(run, *rest)
+        train_run(run, *arguments)
 
-    monkeypatch.setattr(parallel, "perform", full)
+    monkeypatch.setattr(parallel, "train_run", fail_at_one_rate)
     with pytest.raises(RunError, match=r"search/lr=0.05/.*: no memory is left$"):
         reproducing.reproduce(made, tmp_path / "out", range(1), 1, quietly)
     assert not (tmp_path / "out" / "search.json").exists()
@@ -547,9 +547,9 @@ def test_a_search_that_cannot_be_written_down_says_so(tmp_path: Path, monkeypatc
 def test_a_search_keeps_what_an_arm_says_of_each_model(tmp_path: Path) -> None:
     arms = {"ordinary": {"method": "ordinary", "each": {"base": {"weight_decay": 0.125}}}}
     made = read(tiny(tmp_path, arms=arms), "by-cost", {})
-    tuned = reproducing.tuned(made, tmp_path, {made.pairs[0]: 2.0}, 1, quietly)
-    assert tuned.arms["ordinary"]["each"]["base"].keys() == {"weight_decay", "lr"}
-    assert tuned.arms["ordinary"]["each"]["motivated"].keys() == {"lr"}
+    searched = reproducing.search(made, tmp_path, {made.pairs[0]: 2.0}, 1, quietly)
+    assert searched.arms["ordinary"]["each"]["base"].keys() == {"weight_decay", "lr"}
+    assert searched.arms["ordinary"]["each"]["motivated"].keys() == {"lr"}
 
 
 @pytest.mark.parametrize("before", [{}, {"pretraining": {"epochs": 1}}])
@@ -558,12 +558,12 @@ def test_pairs_that_have_a_model_in_common(before: dict[str, Any], tmp_path: Pat
     pairs = [["resnet8", "resnet14", {} if before else {"lr": 0.1}], ["resnet8", "resnet20"], ["resnet8", "resnet32"]]
     arms = {"ordinary": {"method": "ordinary"}}
     made = read(tiny(tmp_path, arms=arms, scales={"quick": {"pairs": pairs}}, **before), "quick", {})
-    found = parallel.planned(made.trials(range(1), dict.fromkeys(made.pairs, 2.0)))
-    assert len([run for run in found.values() if run.stage.name == "base"]) == (3 if before else 2)
+    runs = parallel.runs_by_folder(made.trials(range(1), dict.fromkeys(made.pairs, 2.0)))
+    assert len([run for run in runs.values() if run.stage.name == "base"]) == (3 if before else 2)
 
 
 def test_runs_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
     made = read(tiny(tmp_path, arms={"n < 1": {}, "n > 1": {"lr": 0.1}}, reference="n < 1"), "quick", {})
-    with pytest.raises(SeekingError, match="two different runs of this recipe would go into arms/n-1/"):
+    with pytest.raises(SeekingError, match="two different runs of this recipe have the folder arms/n-1/"):
         reproducing.reproduce(made, tmp_path / "out", range(1), 1, quietly)
     assert not (tmp_path / "out").exists()

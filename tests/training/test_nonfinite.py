@@ -70,7 +70,7 @@ WHAT = ["loss", "gradient", "activations"]
 @pytest.mark.parametrize("model", ["base", "motivated"])
 def test_stop_reports_and_poisons_nothing(what: str, model: str, tmp_path: Path) -> None:
     trainer = poisoned(what, model, (7,), output=tmp_path / "run")
-    wrong = "gradient has the norm (inf|nan)" if what == "gradient" else "loss became nan"
+    wrong = "gradient norm is (inf|nan)" if what == "gradient" else "loss became nan"
     report = rf"(?s)the {model} model's {wrong} at step 7 \(epoch 2, learning rate 0.0\d+\); weights of epoch 1 are in"
     report += r".*newest checkpoint is .*step-00000006\. Try .*gradient norm.*\n +[135]  +[\d.]+  +[\d.]+"
     with pytest.raises(RunError, match=report):
@@ -143,13 +143,13 @@ def test_a_run_that_is_always_wrong_is_given_up(tmp_path: Path) -> None:
         trainer = poisoned("loss", "base", tuple(range(6, 99)), output=tmp_path / on, changes=changes)
         with (
             pytest.warns(RunWarning),
-            pytest.raises(RunError, match=rf"at step {5 + MAX_FAILURES} .*after {MAX_FAILURES - 1} such"),
+            pytest.raises(RunError, match=rf"at step {5 + MAX_FAILURES} .*after {MAX_FAILURES - 1} consecutive"),
         ):
             trainer.fit()
     # One good step in between, so that it is never wrong many times in a row.
     options = {**batches(batch_size=2), "output": tmp_path / "again", "changes": changes}
     trainer = poisoned("loss", "base", tuple(range(1, 99, 2)), **options)
-    with pytest.warns(RunWarning), pytest.raises(RunError, match="the base model fails again and again"):
+    with pytest.warns(RunWarning), pytest.raises(RunError, match="the base model keeps failing"):
         trainer.fit()
 
 

@@ -87,7 +87,7 @@ def test_a_model_that_cannot_be_compiled_runs_uncompiled(monkeypatch: pytest.Mon
 
 
 class Viewing(nn.Module):
-    """Refuses tensors whose channels are last."""
+    """Fails on channels_last tensors."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Viewing(nn.Module):
 
 
 def test_a_model_that_refuses_channels_last_keeps_them_first() -> None:
-    with pytest.warns(RunWarning, match="Viewing does not take tensors whose channels are last .*view"):
+    with pytest.warns(RunWarning, match="Viewing does not support channels_last tensors .*view"):
         trainer = Trainer(Viewing(4), Viewing(6), **batches(), config=dataclasses.replace(CONFIG, verify=False))
     assert all(learner.module.conv.weight.is_contiguous() for learner in trainer.learners.values())
     assert len(steps(trainer.fit())) == 12
@@ -138,7 +138,7 @@ def test_precision_that_the_hardware_has_not(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
     assert resolve_precision("auto", torch.device("cuda")) == "no"
-    with pytest.raises(SeekingError, match="precision is bf16, which Tesla T4 does not have; use fp16 or no"):
+    with pytest.raises(SeekingError, match="precision is bf16, which Tesla T4 does not support; use fp16 or no"):
         resolve_precision("bf16", torch.device("cuda"))
 
 

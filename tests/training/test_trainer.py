@@ -297,14 +297,14 @@ def test_options_that_make_no_sense_are_refused(changes: dict[str, Any], message
 def test_data_that_a_model_refuses_are_refused_before_training(tmp_path: Path) -> None:
     x, y = torch.randn(16, 3, 8, 8), torch.full((16,), 7)
     wrong = DataLoader(TensorDataset(x, y), 4)
-    with pytest.raises(SeekingError, match=r"the base model .ResNet. refuses the training data: IndexError: Target 7"):
+    with pytest.raises(SeekingError, match=r"the base model .ResNet. fails on the training data: IndexError: Target 7"):
         Trainer(*two_models(), train_loader=wrong, config=CONFIG, output=tmp_path / "run")
-    with pytest.raises(SeekingError, match=r"the base model .ResNet. refuses the evaluation data"):
+    with pytest.raises(SeekingError, match=r"the base model .ResNet. fails on the evaluation data"):
         Trainer(*two_models(), train_loader=batches()["train_loader"], eval_loader=wrong)
-    with pytest.raises(SeekingError, match="evaluation data make no batch"):
+    with pytest.raises(SeekingError, match="evaluation data yield no batch"):
         Trainer(*two_models(), train_loader=batches()["train_loader"], eval_loader=DataLoader([]))
     assert not (tmp_path / "run").exists()
-    with pytest.raises(SeekingError, match="make no batch"):
+    with pytest.raises(SeekingError, match="yield no batch"):
         Trainer(*two_models(), train_loader=DataLoader(TensorDataset(x, y), 17, drop_last=True))
 
 
@@ -389,7 +389,7 @@ def test_mixed_precision_trains() -> None:
 @pytest.mark.parametrize(
     ("device", "message"),
     [
-        ("gpu", "device is 'gpu', which is none; available are cpu"),
+        ("gpu", "device is 'gpu', which is not a device; available are cpu"),
         ("cuda:99", "there is no device cuda:99 on this machine; available are cpu"),
     ],
 )

@@ -39,7 +39,7 @@ def test_a_saved_map_is_the_same_and_readable(family: Family, tmp_path: Path) ->
     ("content", "message"),
     [
         ("", "not JSON"),
-        ("[]", "a JSON object is expected, found list"),
+        ("[]", "expected a JSON object, found list"),
         ('{"format": "other", "version": 1}', "this program reads"),
         ('{"format": "seeking.weights_map", "version": 1, "entries": {}}', "not a weights map"),
     ],

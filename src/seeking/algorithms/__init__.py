@@ -1,4 +1,4 @@
-"""How a batch trains the models: one plain function each. A new algorithm is one file."""
+"""Algorithms: how a batch trains the models, one function each. A new algorithm is one file."""
 
 from seeking.algorithms.alone import alone
 from seeking.algorithms.distillation import distillation

@@ -4,6 +4,6 @@ from seeking.training.run import Batch, Run
 
 
 def alone(batch: Batch, run: Run) -> None:
-    """One step of the only model."""
+    """Take one step of the model."""
     (learner,) = run.learners.values()
     run.step(learner, batch)

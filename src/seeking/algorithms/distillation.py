@@ -1,4 +1,4 @@
-"""Training with a teacher."""
+"""Distillation from a trained teacher."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from seeking.training.run import Algorithm, Batch, Run
 
 
 def distillation(teacher: nn.Module) -> Algorithm:
-    """Ordinary training of one model that learns from a larger one, trained before it, as well as from the labels.
+    """Train one model on the labels and on the outputs of a trained teacher.
 
-    How much, the objective says. The teacher's forward passes count as training FLOPs.
+    The objective sets the weight of the teacher. The forward passes of the teacher count as training FLOPs.
 
     Args:
-        teacher: put into evaluation mode, its parameters frozen.
+        teacher: the trained model; it is put into evaluation mode and its parameters are frozen.
     """
     teacher.eval().requires_grad_(False)
     flops: list[float] = []

@@ -1,4 +1,4 @@
-"""Both widths at every batch, with in-place distillation and one optimizer."""
+"""Sandwich training: both models on every batch, with in-place distillation and one optimizer."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from seeking.training.run import Batch, Run
 
 
 def sandwich(batch: Batch, run: Run) -> None:
-    """The larger model learns from the labels, the smaller one inside it from the larger one's outputs.
+    """Train the larger model on the labels, and the smaller one inside it on the outputs of the larger one.
 
-    Their gradients are summed before the step. With two sizes, the sandwich of Yu and Huang, "Universally Slimmable
-    Networks and Improved Training Techniques" (arXiv 1903.05134), is its two slices of bread.
+    The gradients are summed before the step. This is the sandwich rule of Yu and Huang, "Universally Slimmable Networks
+    and Improved Training Techniques" (arXiv 1903.05134), for two sizes.
     """
 
     def loss_fn(model: nn.Module, micro_batch: Any) -> Tensor:

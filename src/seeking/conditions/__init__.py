@@ -1,4 +1,4 @@
-"""When to be motivated: signals in, a decision out. A new condition is one file here that registers it."""
+"""Motivation conditions: signals in, a decision out. A new condition is one file here that registers it."""
 
 from seeking.conditions.base import Condition, Outcome, Signals
 from seeking.conditions.delay import Next

@@ -1,4 +1,4 @@
-"""What a condition is (signals in, a decision out, the outcome of the step back in), and how conditions compose."""
+"""The base class of conditions, their signals and outcomes, and their compositions."""
 
 import dataclasses
 import math
@@ -13,21 +13,21 @@ State = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Signals:
-    """What is known when a condition decides, after the base's step on a batch. None: not known.
+    """The inputs of a condition, after the base's step on a batch. None means unknown.
 
     Attributes:
         loss: the base's training loss on the batch.
-        step: batches before this one.
-        steps: batches of the whole run.
-        epoch_length: batches of an epoch.
-        learning_rate: of the base's step.
-        flops_spent: training FLOPs so far, the base's step on this batch included.
-        flops_planned: training FLOPs that the whole run may take, where it has a budget.
+        step: number of batches before this one.
+        steps: number of batches of the run.
+        epoch_length: number of batches in an epoch.
+        learning_rate: learning rate of the base's step.
+        flops_spent: training FLOPs so far, including the base's step on this batch.
+        flops_planned: training FLOPs of the run, if it has a budget.
         base_flops: FLOPs of a training step of the base on this batch.
         motivated_flops: FLOPs of a training step of the motivated model on this batch.
         gradients: the base's gradients of this batch by parameter name, as its optimizer saw them; only for conditions
             with ``needs_gradients``.
-        extra: signals of the caller's own, by name.
+        extra: custom signals by name.
     """
 
     loss: float
@@ -50,14 +50,14 @@ class Signals:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a training step did.
+    """The result of a training step.
 
     Attributes:
-        loss: before the step, the mean over all processes.
-        grad_norm: of the whole gradient, before it is clipped.
-        flops: of the step.
+        loss: loss before the step, averaged over all processes.
+        grad_norm: norm of the full gradient before clipping.
+        flops: FLOPs of the step.
         taken: False if the step was skipped because the loss or the gradient was NaN or infinite.
-        gradients: by parameter name, as the optimizer saw them; only where a condition needs them.
+        gradients: gradients by parameter name, as the optimizer saw them; only if a condition needs them.
     """
 
     loss: float
@@ -68,7 +68,7 @@ class Outcome:
 
 
 class Condition:
-    """Decides, batch by batch, from the run's own signals, whether to be motivated now.
+    """Decides on each batch whether to take a motivated step.
 
     A custom condition is a subclass with ``decide`` (or ``holds``, which gets the same as keywords) and, if it
     remembers anything, ``state_dict`` and ``load_state_dict``. One that learns from what its motivated steps did has
@@ -81,11 +81,11 @@ class Condition:
         return False
 
     def update(self, loss: float | Tensor, signals: Signals | None = None, **named: Any) -> bool:
-        """Take in one batch and decide. A loss that is NaN or infinite never motivates.
+        """Update the condition with one batch and return its decision; False if the loss is NaN or infinite.
 
         Args:
-            loss: the base's training loss on the batch, a number or a tensor of one element.
-            signals: what else is known; the ``Trainer`` knows all of them.
+            loss: the base's training loss on the batch, a number or a scalar tensor.
+            signals: further signals; the ``Trainer`` passes all of them.
             named: further signals by name.
         """
         value = loss.item() if isinstance(loss, Tensor) else float(loss)
@@ -96,25 +96,25 @@ class Condition:
         return self.decide(signals) and math.isfinite(value)
 
     def decide(self, signals: Signals) -> bool:
-        """Take in one batch, whose loss may be NaN or infinite, and decide."""
+        """Update with one batch and return the decision; the loss may be NaN or infinite."""
         return self.holds(signals.loss, **signals.keywords())
 
     def holds(self, loss: float, **signals: Any) -> bool:
-        """As ``decide``, with the known signals as keywords."""
-        raise NotImplementedError(f"{type(self).__name__} must have decide(signals) or holds(loss, **signals)")
+        """Like ``decide``, with the known signals as keyword arguments."""
+        raise NotImplementedError(f"{type(self).__name__} must implement decide(signals) or holds(loss, **signals)")
 
     def feedback(self, outcome: Outcome) -> None:
-        """Take in what the motivated step on the batch decided last did; not called if there was none."""
+        """Receive the outcome of the motivated step after a decision; not called if there was no step."""
 
     def __str__(self) -> str:
         return f"{type(self).__module__}.{type(self).__qualname__}"
 
     def state_dict(self) -> State:
-        """Everything that decides the future, as JSON-serialisable values."""
+        """The state as JSON-serializable values."""
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Continue from where ``state_dict`` was called."""
+        """Restore a state from ``state_dict``."""
 
     def __and__(self, other: "Condition") -> "Condition":
         return And(self, other)
@@ -174,7 +174,7 @@ class Or(_Binary):
 
 
 class Wrapper(Condition):
-    """A condition around another one, which sees every batch and every outcome."""
+    """A condition that wraps another one; the inner one gets every batch and every outcome."""
 
     def __init__(self, inner: Condition) -> None:
         self.inner = inner
@@ -204,12 +204,12 @@ class Not(Wrapper):
 
 
 def _parenthesized(part: Condition, *bare: type[Condition]) -> str:
-    """A part of a composition as text, in parentheses where it would otherwise read as another composition."""
+    """An operand as text, in parentheses if it would otherwise be parsed differently."""
     return f"({part})" if isinstance(part, (_Binary, Not)) and not isinstance(part, bare) else str(part)
 
 
 def whole_number(name: str, value: float, minimum: int) -> int:
-    """An argument that counts batches.
+    """Validate a number of batches.
 
     Raises:
         ValueError: it is not a whole number, or below ``minimum``.

@@ -38,15 +38,15 @@ def known() -> Mapping[str, Registered]:
 
 
 def parse(text: str, seed: int = 0, imports: bool = True) -> Condition:
-    """Read a condition.
+    """Parse a condition.
 
     Args:
         text: the condition, in the grammar of this module.
-        seed: for the stochastic conditions in it.
-        imports: whether to import custom classes; must be False for text from others.
+        seed: seed of the random conditions in it.
+        imports: whether to import custom classes; must be False for untrusted text.
 
     Raises:
-        SeekingError: the text does not parse, a name is unknown, or a condition refuses its argument; the message
+        SeekingError: the text does not parse, a name is unknown, or a condition rejects its argument; the message
             points at the position.
     """
     return _Parser(text, seed, imports).parse()
@@ -62,7 +62,7 @@ class _Parser:
 
     def parse(self) -> Condition:
         if len(self.text) > MAX_LENGTH:
-            raise SeekingError(f"condition: {len(self.text)} characters long; at most {MAX_LENGTH} are read")
+            raise SeekingError(f"condition: {len(self.text)} characters long; the limit is {MAX_LENGTH}")
         condition = self.parse_or()
         if self.text[self.position :].strip():
             raise self.error("'&', '|' or the end is expected here")
@@ -140,7 +140,7 @@ class _Parser:
             sys.path.remove(folder)
 
     def next_seed(self) -> int:
-        """A seed that follows from the run's; each stochastic condition has its own."""
+        """A seed derived from the run's; each random condition has its own."""
         self.seed += 1_000_003
         return self.seed - 1_000_003
 

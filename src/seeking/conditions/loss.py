@@ -1,4 +1,4 @@
-"""Conditions on the course of the loss."""
+"""Conditions on the training loss."""
 
 import math
 
@@ -22,7 +22,7 @@ class ConsecutiveDecrease(Condition):
     def __init__(self, n: int = 2) -> None:
         self.n = whole_number("n", n, minimum=1)
         self.previous = math.inf
-        self.falls = -1  # The first loss falls from nowhere.
+        self.falls = -1  # The first loss is not a decrease.
 
     def __str__(self) -> str:
         return f"decrease:{self.n}"

@@ -1,4 +1,4 @@
-"""Conditions by the name that they have as text."""
+"""The registry of conditions by name."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -14,17 +14,17 @@ class Registered(NamedTuple):
 
 
 REGISTRY: dict[str, Registered] = {}
-"""Conditions by the name that they have as text."""
+"""Conditions by their name in the grammar."""
 
 ConditionType = TypeVar("ConditionType", bound=type[Condition])
 
 
 def register(name: str, *, wraps: bool = False) -> Callable[[ConditionType], ConditionType]:
-    """Give a condition a name in the grammar.
+    """Register a condition under a name in the grammar.
 
     Args:
-        name: ``NAME:1,2`` as text makes ``cls(1, 2)``; a parameter called ``seed`` is given a seed.
-        wraps: ``NAME(CONDITION)`` as text makes ``cls(CONDITION)`` instead.
+        name: the text ``NAME:1,2`` creates ``cls(1, 2)``; a parameter called ``seed`` gets a seed.
+        wraps: the text ``NAME(CONDITION)`` creates ``cls(CONDITION)`` instead.
     """
 
     def decorate(cls: ConditionType) -> ConditionType:

@@ -1,11 +1,11 @@
-"""Conditions that look at the number of the batch alone."""
+"""Conditions that depend only on the index of the batch."""
 
 from seeking.conditions.base import Condition, Signals, State, whole_number
 from seeking.conditions.registry import register
 
 
 class Counting(Condition):
-    """A condition that knows how many batches it has seen."""
+    """A condition that counts the batches it has seen."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -16,7 +16,7 @@ class Counting(Condition):
         return decision
 
     def decide_at(self, batch: int, signals: Signals) -> bool:
-        """Whether to be motivated at batch number ``batch``, from 0."""
+        """Whether to be motivated on the batch with this index, counted from 0."""
         raise NotImplementedError
 
     def state_dict(self) -> State:
@@ -28,7 +28,7 @@ class Counting(Condition):
 
 @register("always")
 class Always(Condition):
-    """Every batch ("always")."""
+    """Holds on every batch ("always")."""
 
     def __str__(self) -> str:
         return "always"
@@ -39,7 +39,7 @@ class Always(Condition):
 
 @register("never")
 class Never(Condition):
-    """No batch, which is ordinary training of the base ("never")."""
+    """Holds on no batch: ordinary training of the base ("never")."""
 
     def __str__(self) -> str:
         return "never"

@@ -1,4 +1,4 @@
-"""Conditions that draw at random, the paper's two ablations."""
+"""Random conditions: the two ablations of the paper."""
 
 import random
 
@@ -9,7 +9,7 @@ from seeking.conditions.schedule import Counting
 
 @register("random")
 class RandomTimes(Counting):
-    """Ablation A: each batch with probability ``p``, whatever the losses ("random:0.17").
+    """Ablation A: each batch with probability ``p``, regardless of the loss ("random:0.17").
 
     The draw for a batch depends on the seed and the batch's number alone.
 
@@ -35,7 +35,7 @@ class RandomTimes(Counting):
 
 @register("matched", wraps=True)
 class MatchedCount(Counting):
-    """Ablation B: as many batches an epoch as another condition would choose, at random ("matched(decrease:2)").
+    """Ablation B: random batches, as many in an epoch as another condition would choose ("matched(decrease:2)").
 
     How often the inner condition holds in an epoch is known only at its end. So each epoch takes the count of the
     epoch before it, at batches drawn uniformly without replacement; over a run the two totals differ by the difference
@@ -46,8 +46,8 @@ class MatchedCount(Counting):
 
     Args:
         inner: the condition that is counted.
-        seed: of the draws.
-        epoch_length: batches of an epoch; not needed where the signals have it, as in the ``Trainer``.
+        seed: seed of the random numbers.
+        epoch_length: number of batches in an epoch; not needed if the signals include it, as in the ``Trainer``.
     """
 
     def __init__(self, inner: Condition, seed: int = 0, epoch_length: int | None = None) -> None:
@@ -78,7 +78,7 @@ class MatchedCount(Counting):
     def decide_at(self, batch: int, signals: Signals) -> bool:
         length = self.epoch_length or int(signals.epoch_length or 0)
         if length < 1:
-            raise ValueError("MatchedCount does not know how many batches an epoch has; give it epoch_length")
+            raise ValueError("MatchedCount does not know the number of batches in an epoch; give it epoch_length")
         epoch, batch_in_epoch = divmod(batch, length)
         if batch_in_epoch == 0 and epoch:
             self.count, self.met = self.met, 0

@@ -1,4 +1,4 @@
-"""Data: labelled images by name or path, in memory."""
+"""Labelled image data sets, loaded by name or path."""
 
 from seeking.data.augment import Augmentation
 from seeking.data.images import Batches, Images, loader

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, image by image."""
+"""Random augmentation of whole batches; every image has its own draws."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,26 +9,27 @@ from torch import Generator, Tensor
 
 from seeking.errors import SeekingError
 
-ASPECTS = 3 / 4, 4 / 3
-"""Width over height of random resized crops, as is usual since Szegedy et al., "Going deeper with convolutions"."""
-ERASED = 0.02, 1 / 3
-"""Share of the image that is erased, and below its aspects: Zhong et al., "Random Erasing Data Augmentation"."""
-ERASED_ASPECTS = 0.3, 1 / 0.3
+CROP_ASPECTS = 3 / 4, 4 / 3
+"""Range of the aspect ratio of random resized crops (Szegedy et al., "Going deeper with convolutions")."""
+ERASE_AREAS = 0.02, 1 / 3
+"""Range of the erased share of an image (Zhong et al., "Random Erasing Data Augmentation")."""
+ERASE_ASPECTS = 0.3, 1 / 0.3
+"""Range of the aspect ratio of the erased rectangle, from the same paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What is done to training images.
+    """Random augmentation of training images.
 
     Attributes:
-        padding: black pixels added on each side before a random crop back to size; 0 for none.
-        flip: whether every other image, at random, is mirrored.
-        scale: least share of the image that random resized crops take; None for none.
-        jitter: brightness, contrast and saturation are each multiplied by a number of [1 - jitter, 1 + jitter].
-        erase: share of the images of which a random rectangle is erased (set to the mean).
+        padding: zero padding in pixels on each side before a random crop; 0 for no crop.
+        flip: horizontal flips, with probability 0.5.
+        scale: smallest share of the image's area that a random resized crop takes; None for no such crops.
+        jitter: brightness, contrast and saturation are each multiplied by a factor in [1 - jitter, 1 + jitter].
+        erase: probability that a random rectangle of an image is erased (set to the mean).
 
     Raises:
-        SeekingError: a number is out of range, or both kinds of crops are asked for.
+        SeekingError: a value is out of range, or both kinds of random crops are given.
     """
 
     padding: int = 0
@@ -47,76 +48,77 @@ class Augmentation:
                 raise SeekingError(f"{name} is {value}; it must be in [0, 1]")
 
     def draw(self, count: int, generator: Generator) -> dict[str, Tensor]:
-        """What chance says for each of so many images, by name; the first dimension counts the images."""
+        """Draw the random parameters of ``count`` images, by name; the first dimension of each tensor is ``count``."""
         draws = {"shift": torch.randint(0, 2 * self.padding + 1, (count, 2), generator=generator)}
         if self.flip:
-            draws["mirrored"] = torch.rand(count, generator=generator) < 0.5
+            draws["flipped"] = torch.rand(count, generator=generator) < 0.5
         if self.scale is not None:
-            draws["crop"] = _rectangles((self.scale, 1.0), ASPECTS, count, generator)
+            draws["crop"] = _rectangles((self.scale, 1.0), CROP_ASPECTS, count, generator)
         if self.jitter:
-            draws["colours"] = 1 + self.jitter * (2 * torch.rand(count, 3, generator=generator) - 1)
+            draws["factors"] = 1 + self.jitter * (2 * torch.rand(count, 3, generator=generator) - 1)
         if self.erase:
-            erased = _rectangles(ERASED, ERASED_ASPECTS, count, generator)
+            erased = _rectangles(ERASE_AREAS, ERASE_ASPECTS, count, generator)
             draws["erased"] = erased * (torch.rand(count, 1, generator=generator) < self.erase)
         return draws
 
-    def frame(self, pixels: Tensor, draws: Mapping[str, Tensor], size: tuple[int, int]) -> Tensor:
-        """Crop and mirror uint8 ``[batch, channels, ...]`` to this height and width; resized crops give float32."""
+    def crop_and_flip(self, pixels: Tensor, draws: Mapping[str, Tensor], size: tuple[int, int]) -> Tensor:
+        """Crop and flip uint8 ``[batch, channels, ...]`` to this height and width; resized crops return float32."""
         count, channels, *_ = pixels.shape
-        mirrored = draws.get("mirrored")
+        flipped = draws.get("flipped")
         if self.scale is not None:
             left, top, width, height = draws["crop"].unbind(1)
-            turned = width if mirrored is None else torch.where(mirrored, -width, width)
+            signed_width = width if flipped is None else torch.where(flipped, -width, width)
             zero = torch.zeros_like(width)
-            across = torch.stack([turned, zero, 2 * left + width - 1], dim=1)
+            across = torch.stack([signed_width, zero, 2 * left + width - 1], dim=1)
             down = torch.stack([zero, height, 2 * top + height - 1], dim=1)
             grid = F.affine_grid(torch.stack([across, down], dim=1), [count, 1, *size], align_corners=False)
             return F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)
-        if not self.padding and mirrored is None:
-            return centre(pixels, size)
+        if not self.padding and flipped is None:
+            return center_crop(pixels, size)
         padded = F.pad(pixels, [self.padding] * 4)
         columns, rows = (torch.arange(side, device=pixels.device).expand(count, -1) for side in reversed(size))
-        if mirrored is not None:
-            columns = torch.where(mirrored[:, None], size[1] - 1 - columns, columns)
+        if flipped is not None:
+            columns = torch.where(flipped[:, None], size[1] - 1 - columns, columns)
         columns, rows = columns + draws["shift"][:, 1:], rows + draws["shift"][:, :1]
-        taken = (rows[:, :, None] * padded.shape[-1] + columns[:, None, :]).view(count, 1, -1)
-        return padded.flatten(2).gather(2, taken.expand(-1, channels, -1)).view(count, channels, *size)
+        pixel_indices = (rows[:, :, None] * padded.shape[-1] + columns[:, None, :]).view(count, 1, -1)
+        return padded.flatten(2).gather(2, pixel_indices.expand(-1, channels, -1)).view(count, channels, *size)
 
-    def colour(self, pixels: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        """Change brightness, contrast and saturation of values from 0 to 255."""
+    def color_jitter(self, pixels: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """Change brightness, contrast and saturation of pixels in [0, 255]."""
         if not self.jitter:
             return pixels
-        brightness, contrast, saturation = draws["colours"].view(-1, 3, 1, 1, 1).unbind(1)
+        brightness, contrast, saturation = draws["factors"].view(-1, 3, 1, 1, 1).unbind(1)
         bright = (pixels * brightness).clamp(0, 255)
-        level = bright.mean(dim=(1, 2, 3), keepdim=True)
-        contrasted = torch.lerp(level, bright, contrast).clamp(0, 255)
+        mean = bright.mean(dim=(1, 2, 3), keepdim=True)
+        contrasted = torch.lerp(mean, bright, contrast).clamp(0, 255)
         return torch.lerp(contrasted.mean(dim=1, keepdim=True), contrasted, saturation).clamp(0, 255)
 
-    def random_erase(self, normalised: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        """Erase rectangles of normalised images."""
+    def random_erase(self, normalized: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """Erase random rectangles of normalized images."""
         if not self.erase:
-            return normalised
+            return normalized
         left, top, width, height = draws["erased"].view(-1, 4, 1, 1, 1).unbind(1)
-        rows, columns = ((torch.arange(n, device=normalised.device) + 0.5) / n for n in normalised.shape[2:])
+        rows, columns = ((torch.arange(n, device=normalized.device) + 0.5) / n for n in normalized.shape[2:])
         across = (columns >= left) & (columns < left + width)
         down = (rows[:, None] >= top) & (rows[:, None] < top + height)
-        return normalised.masked_fill(across & down, 0.0)
+        return normalized.masked_fill(across & down, 0.0)
 
 
-def centre(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle of images."""
-    top, left = ((there - asked) // 2 for there, asked in zip(pixels.shape[-2:], size, strict=True))
+def center_crop(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Crop images to this height and width around their center."""
+    top, left = ((length - target) // 2 for length, target in zip(pixels.shape[-2:], size, strict=True))
     return pixels[..., top : top + size[0], left : left + size[1]]
 
 
 def _rectangles(areas: tuple[float, float], aspects: tuple[float, float], count: int, generator: Generator) -> Tensor:
-    """Left, top, width and height, in shares of the image, of random rectangles within it: ``[count, 4]``.
+    """Random rectangles within an image: left, top, width and height as shares of its sides, ``[count, 4]``.
 
-    Areas are uniform, and so are the logarithms of width over height; a side longer than the image's is cut.
+    The area and the logarithm of the aspect ratio are uniform. A side longer than the image is clipped.
     """
-    area, aspect, *at = torch.rand(4, count, generator=generator).unbind(0)
+    area, aspect, *offsets = torch.rand(4, count, generator=generator).unbind(0)
     area = areas[0] + (areas[1] - areas[0]) * area
     narrowest, widest = torch.tensor(aspects).log()
     aspect = (narrowest + (widest - narrowest) * aspect).exp()
     sides = [(area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)]
-    return torch.stack([(1 - side) * place for side, place in zip(sides, at, strict=True)] + sides, dim=1)
+    corners = [(1 - side) * offset for side, offset in zip(sides, offsets, strict=True)]
+    return torch.stack(corners + sides, dim=1)

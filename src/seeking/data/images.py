@@ -9,12 +9,13 @@ from accelerate.data_loader import SeedableRandomSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from seeking.data.augment import Augmentation, centre
+from seeking.data.augment import Augmentation, center_crop
 from seeking.data.encoded import Encoded
 from seeking.training.rng import derive_seed
 
-MAX_MEASURED_IMAGES = 10_000
-"""Images of which the statistics are taken, about; they must not take long where images are not in memory."""
+MAX_STATISTICS_IMAGES = 10_000
+"""About how many images the mean and standard deviation are computed from, to keep it fast when images are decoded on
+demand."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Images:
     """Images of one size with their labels.
 
     Attributes:
-        pixels: uint8, ``[count, channels, height, width]``, decoded or not.
+        pixels: uint8, ``[count, channels, height, width]``; a tensor, or decoded on demand.
         labels: int64, ``[count]``.
     """
 
@@ -33,16 +34,16 @@ class Images:
         return len(self.labels)
 
     def decoded(self, device: torch.device) -> "Images":
-        """These images as tensors on a device."""
+        """The same images, decoded to a tensor on a device."""
         pixels = self.pixels.decoded() if isinstance(self.pixels, Encoded) else self.pixels
         return Images(pixels.to(device), self.labels.to(device))
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel, for pixels between 0 and 1; of many images, of some."""
-        at = torch.arange(0, len(self), max(1, len(self) // MAX_MEASURED_IMAGES))
+        """Mean and standard deviation of each channel, for pixels in [0, 1]; large data sets are subsampled."""
+        indices = torch.arange(0, len(self), max(1, len(self) // MAX_STATISTICS_IMAGES))
         means, deviations = [], []
         values = torch.arange(256, dtype=torch.float64) / 255
-        for channel in self.pixels[at].cpu().unbind(1):
+        for channel in self.pixels[indices].cpu().unbind(1):
             counts = torch.bincount(channel.flatten(), minlength=256).double()
             mean = (counts * values).sum() / counts.sum()
             means.append(float(mean))
@@ -53,21 +54,21 @@ class Images:
 class Batches(Dataset[tuple[Tensor, Tensor]]):
     """Normalised batches of images.
 
-    The draws of augmentation depend on the seed, the epoch and the image alone: not on the batch that it falls into,
-    nor on the process or worker that loads it.
+    The random augmentation of an image depends only on the seed, the epoch and the image. It does not depend on the
+    batch, the process or the worker.
 
     Args:
         images: the images.
-        mean: of each channel, for pixels between 0 and 1.
-        std: likewise.
-        size: height and width of the images in the batches, of which the middle is taken unless they are cropped at
-            random; the images' own if not given.
-        augmentation: none if not given.
-        seed: of the draws.
+        mean: one value for each channel, for pixels in [0, 1].
+        std: one value for each channel, for pixels in [0, 1].
+        size: height and width of the images in a batch; the images' own size by default. Larger images are center
+            cropped, unless the augmentation crops them at random.
+        augmentation: random augmentation; none by default.
+        seed: seed of the augmentation.
     """
 
     stateless = True
-    """What an image becomes does not depend on what has been loaded before."""
+    """An item does not depend on the items loaded before it."""
 
     def __init__(
         self,
@@ -90,15 +91,15 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the augmentation of every image for this epoch."""
+        """Draw the random augmentation of every image for this epoch."""
         if self.augmentation:
             generator = torch.Generator().manual_seed(derive_seed(self.seed) + epoch)  # The same on every device.
             draws = self.augmentation.draw(len(self.images), generator)
-            self._draws = {name: drawn.to(self.device) for name, drawn in draws.items()}
+            self._draws = {name: values.to(self.device) for name, values in draws.items()}
 
-    def under_way(self) -> str:
-        """The images that workers have decoded last, in words."""
-        return self.images.pixels.under_way() if isinstance(self.images.pixels, Encoded) else ""
+    def images_in_progress(self) -> str:
+        """Names of the images that the workers decoded last, for error messages."""
+        return self.images.pixels.images_in_progress() if isinstance(self.images.pixels, Encoded) else ""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -109,28 +110,35 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """A batch: float32 ``[len(indices), channels, height, width]`` and int64 labels."""
-        at = torch.tensor(indices).to(self.device)
-        pixels, labels = self.images.pixels[at], self.images.labels[at]
+        selected = torch.tensor(indices).to(self.device)
+        pixels, labels = self.images.pixels[selected], self.images.labels[selected]
         if not self.augmentation:
-            return (centre(pixels, self.size) - self.mean).div_(self.std), labels
-        draws = {name: drawn[at] for name, drawn in self._draws.items()}
-        pixels = self.augmentation.colour(self.augmentation.frame(pixels, draws, self.size), draws)
+            return (center_crop(pixels, self.size) - self.mean).div_(self.std), labels
+        draws = {name: values[selected] for name, values in self._draws.items()}
+        pixels = self.augmentation.color_jitter(self.augmentation.crop_and_flip(pixels, draws, self.size), draws)
         return self.augmentation.random_erase((pixels - self.mean).div_(self.std), draws), labels
 
 
 def loader(
     data: Batches, batch_size: int, *, shuffle_seed: int | None = None, workers: int = 0
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """A DataLoader over whole batches: in another order each epoch and without the last, incomplete batch if there is
-    a seed to shuffle by; else in order, to the end. Only images that are decoded as they are needed take workers."""
-    options: dict[str, Any] = {"collate_fn": _unchanged}
+    """A DataLoader that fetches whole batches from the data set.
+
+    Args:
+        data: the data set.
+        batch_size: images in a batch.
+        shuffle_seed: if given, reshuffle every epoch and drop the last, incomplete batch.
+        workers: worker processes; used only for images that are decoded on demand.
+    """
+    options: dict[str, Any] = {"collate_fn": _identity}
     if isinstance(data.images.pixels, Encoded):
         options |= {"num_workers": workers, "pin_memory": torch.accelerator.is_available()}
     if shuffle_seed is None:
         return DataLoader(data, batch_size, **options)
-    sampler = SeedableRandomSampler(data, data_seed=derive_seed(shuffle_seed))  # It adds the epoch.
+    # The sampler adds the epoch to its seed.
+    sampler = SeedableRandomSampler(data, data_seed=derive_seed(shuffle_seed))
     return DataLoader(data, batch_size, sampler=sampler, drop_last=True, **options)
 
 
-def _unchanged(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch

@@ -19,60 +19,60 @@ TEST_SPLITS = ("test", "validation", "valid", "val")
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images, and how they are presented."""
+    """Which data set, and how its images are loaded and augmented."""
 
     data: str = "digits"
     """digits (scikit-learn's handwritten digits, nothing to download), a name on the Hugging Face hub such as
     uoft-cs/cifar10, a folder of parquet files, or a folder of images (train/CLASS/*.png)."""
     image_size: int | None = None
-    """Side in pixels to which images are resized and cropped; their own size if not given."""
+    """Side in pixels that images are resized and cropped to; their own size if not given."""
     image_column: str | None = None
-    """Column of the images, where there are several."""
+    """Name of the image column, if there are several."""
     label_column: str | None = None
-    """Column of the labels, where it is not called label, labels or fine_label."""
+    """Name of the label column, if it is not label, labels or fine_label."""
     crop_padding: int | None = None
-    """Padding of the random crop, in pixels; an eighth of the image's side if not given, 0 for no crop."""
+    """Padding of the random crop in pixels; an eighth of the image's side if not given, 0 for no crop."""
     crop_scale: float | None = None
-    """Random resized crops instead, as is usual for larger images: the least share of the image that they take, such
-    as 0.08. With image_size, images are kept an eighth larger than that, and test images are cropped to their
-    middle."""
+    """Use random resized crops instead; the value is the smallest share of the image's area, such as 0.08. With
+    image_size, images are stored an eighth larger, and test images are center cropped."""
     flip: bool | None = None
-    """Mirror images at random; on if not given, but not for digits."""
+    """Random horizontal flips; if not given, on for all data but digits."""
     color_jitter: float = 0.0
-    """Random brightness, contrast and saturation, each times a number within so much of 1, such as 0.4."""
+    """Random brightness, contrast and saturation: each factor is within this distance of 1, such as 0.4."""
     random_erasing: float = 0.0
-    """Share of the images of which a random rectangle is erased."""
+    """Probability that a random rectangle of an image is erased."""
     mean: tuple[float, ...] | None = None
-    """Of each channel, for pixels between 0 and 1; the training images' own if not given."""
+    """Mean of each channel, for pixels in [0, 1]; computed from the training images if not given."""
     std: tuple[float, ...] | None = None
-    """Likewise."""
+    """Standard deviation of each channel; as for mean."""
     max_train_samples: int | None = None
-    """Train on so many images, drawn once for all seeds."""
+    """Train on a random subset of this many images, the same for all seeds."""
     max_eval_samples: int | None = None
-    """Evaluate on so many images, likewise."""
+    """Evaluate on a random subset of this many images, the same for all seeds."""
     validation: float | None = None
-    """Hold out this share of the training images, the same for all seeds, and evaluate on them instead of the test
-    images."""
+    """Hold out this share of the training images and evaluate on it instead of the test images; the same images for
+    all seeds."""
     in_memory: bool | None = None
-    """Decode all images once and keep them in memory, the device's if they fill at most a quarter of what is free
-    there; else workers decode them as they are needed. If not given, whatever fits into half of the free memory is
-    kept."""
+    """Decode all images once and keep them in memory, or let workers decode them on demand. If not given, they are
+    kept if they fit into half of the free memory. They are kept on the device if they fit into a quarter of its free
+    memory."""
     workers: int | None = None
-    """Processes that decode images as they are needed; if not given, this process' share of the cores, at most 8."""
+    """Worker processes that decode images on demand; if not given, this process's share of the cores, at most 8."""
 
     def __post_init__(self) -> None:
         for name in ("image_size", "crop_padding", "max_train_samples", "max_eval_samples", "workers"):
-            least = 0 if name in ("crop_padding", "workers") else 1
+            minimum = 0 if name in ("crop_padding", "workers") else 1
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise SeekingError(f"{name} is {value}; it must be {least} or more")
+            if value is not None and value < minimum:
+                raise SeekingError(f"{name} is {value}; it must be {minimum} or more")
         if self.validation is not None and not 0 < self.validation < 1:
             raise SeekingError(f"validation is {self.validation}; it is a share of the images, between 0 and 1")
-        Augmentation(scale=self.crop_scale, jitter=self.color_jitter, erase=self.random_erasing)  # Refuses the rest.
+        # Validates the other options.
+        Augmentation(scale=self.crop_scale, jitter=self.color_jitter, erase=self.random_erasing)
 
     @property
     def stored_size(self) -> int | None:
-        """Side to which images are resized and cropped as they are decoded."""
+        """Side in pixels that images are resized and cropped to when they are decoded."""
         if self.image_size is None or self.crop_scale is None:
             return self.image_size
         return round(self.image_size / 0.875)
@@ -83,9 +83,9 @@ class ImageData:
     """A data set ready for training.
 
     Attributes:
-        size: height and width of the images in batches.
-        place: where the images are, in words.
-        workers: processes that decode them as they are needed.
+        size: height and width of the images in a batch.
+        location: where the images are kept, for messages.
+        workers: worker processes that decode images on demand.
     """
 
     name: str
@@ -96,7 +96,7 @@ class ImageData:
     std: tuple[float, ...]
     size: tuple[int, int]
     augmentation: Augmentation
-    place: str
+    location: str
     workers: int
 
     @property
@@ -105,37 +105,39 @@ class ImageData:
         return self.train.pixels.shape[1], *self.size
 
     def batches(self, seed: int) -> tuple[Batches, Batches]:
-        """Augmented training data and plain test data."""
+        """Training data with augmentation, and test data without."""
         train = Batches(self.train, self.mean, self.std, size=self.size, augmentation=self.augmentation, seed=seed)
         return train, Batches(self.test, self.mean, self.std, size=self.size)
 
 
 def load(config: DataConfig, sharing: int = 1) -> ImageData:
-    """Find a data set and, if it fits, decode it into memory.
+    """Load a data set and, if it fits, decode it into memory.
 
     Args:
-        config: which, and how.
-        sharing: runs on this machine, side by side, each of which has images in memory or workers of its own.
+        config: which data set, and how to load it.
+        sharing: number of runs on this machine that share its memory and cores.
 
     Raises:
-        SeekingError: no such data set, or it has no images, no labels, nothing in it, a label out of range, or images
-            of several sizes.
+        SeekingError: the data set does not exist, is empty, has no images or labels, has a label out of range, or has
+            images of several sizes.
     """
     if config.data == "digits":
         train, test, classes = _digits(config.stored_size)
         if config.validation:
             order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))
-            out = round(len(train) * config.validation)
-            train, test = (Images(train.pixels[part], train.labels[part]) for part in (order[out:], order[:out]))
-        train, test = _drawn(train, config.max_train_samples), _drawn(test, config.max_eval_samples)
+            held_out = round(len(train) * config.validation)
+            train, test = (
+                Images(train.pixels[rows], train.labels[rows]) for rows in (order[held_out:], order[:held_out])
+            )
+        train, test = _subset(train, config.max_train_samples), _subset(test, config.max_eval_samples)
     else:
         train, test, classes = _from_hub_or_folder(config)
     for split, images in (("training", train), ("test", test)):
         if not len(images):
             raise SeekingError(f"{config.data}: the {split} split is empty")
-        wrong = (images.labels < 0) | (images.labels >= len(classes))
-        if wrong.any():
-            row = int(wrong.nonzero()[0])
+        out_of_range = (images.labels < 0) | (images.labels >= len(classes))
+        if out_of_range.any():
+            row = int(out_of_range.nonzero()[0])
             raise SeekingError(
                 f"{config.data}: label {int(images.labels[row])} of {split} image {row} is out of range; "
                 f"there are {len(classes)} classes, numbered from 0"
@@ -145,7 +147,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
             f"{config.data}: training images are {list(train.pixels.shape[1:])}, test images "
             f"{list(test.pixels.shape[1:])}; give image_size to make them the same"
         )
-    train, test, place = _placed(train, test, config.in_memory, sharing)
+    train, test, location = _place(train, test, config.in_memory, sharing)
     mean, std = train.statistics()
     mean, std = config.mean or mean, config.std or std
     channels = train.pixels.shape[1]
@@ -173,20 +175,20 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
             jitter=config.color_jitter,
             erase=config.random_erasing,
         ),
-        place=place,
+        location=location,
         workers=max(1, min(8, cores() // (sharing * local_process_count())))
         if config.workers is None
         else config.workers,
     )
 
 
-def _placed(train: Images, test: Images, in_memory: bool | None, sharing: int) -> tuple[Images, Images, str]:
-    """Both splits where training gets at them fastest, and where that is."""
+def _place(train: Images, test: Images, in_memory: bool | None, sharing: int) -> tuple[Images, Images, str]:
+    """Move both splits to where loading is fastest, and name the location."""
     size = (train.pixels.shape.numel() + test.pixels.shape.numel()) * sharing
-    if in_memory is None:  # Each process keeps images of its own.
+    if in_memory is None:  # Each process keeps its own copy.
         in_memory = size * local_process_count() <= psutil.virtual_memory().available // 2
     if not in_memory and isinstance(train.pixels, Encoded):
-        return train, test, "decoded as they are needed"
+        return train, test, "decoded on demand"
     device = this_process().device
     memory = getattr(torch.get_device_module(device), "mem_get_info", None)
     if device.type == "cpu" or memory is None or size > memory(device)[0] // 4:
@@ -196,7 +198,7 @@ def _placed(train: Images, test: Images, in_memory: bool | None, sharing: int) -
 
 
 def _digits(size: int | None) -> tuple[Images, Images, tuple[str, ...]]:
-    """1,797 real images of 8 by 8 grey pixels; every fifth is for the test."""
+    """1,797 grayscale images of 8×8 pixels; every fifth is a test image."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -210,10 +212,10 @@ def _digits(size: int | None) -> tuple[Images, Images, tuple[str, ...]]:
     return Images(pixels[~test], labels[~test]), Images(pixels[test], labels[test]), tuple(map(str, range(10)))
 
 
-def _drawn(images: Images, most: int | None) -> Images:
-    if most is None:
+def _subset(images: Images, count: int | None) -> Images:
+    if count is None:
         return images
-    kept = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:most]
+    kept = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]
     return Images(images.pixels[kept], images.labels[kept])
 
 
@@ -224,31 +226,31 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
     if Path(name).is_file() or (name.startswith((".", "/", "~")) and not Path(name).expanduser().exists()):
         raise SeekingError(f"data set {name}: no such folder")
     datasets.disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # What goes wrong there is said below.
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # Errors are reported below.
     try:
         splits = datasets.load_dataset(str(Path(name).expanduser()) if Path(name).expanduser().exists() else name)
     except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
         if "/" in name:
-            raise SeekingError(f"data set {name}: neither a folder here nor found on the hub ({error})") from error
+            raise SeekingError(f"data set {name}: neither a local folder nor found on the hub ({error})") from error
         raise unknown("data set", name, ["digits", "cifar10", "cifar100", "mnist", "fashion_mnist"]) from error
     except Exception as error:
         raise SeekingError(f"data set {name} cannot be read: {type(error).__name__}: {error}") from error
 
     if "train" not in splits:
         raise SeekingError(f"data set {name}: no train split; it has {', '.join(splits) or 'none'}")
-    train = whole = splits["train"]
+    train = all_train = splits["train"]
     held_out = next((splits[split] for split in TEST_SPLITS if split in splits), None)
-    for share, seed in ((0.1 if held_out is None else None, 0), (config.validation, 1)):
-        if share is None:
+    for held_out_share, seed in ((0.1 if held_out is None else None, 0), (config.validation, 1)):
+        if held_out_share is None:
             continue
         if len(train) < 2:
-            raise SeekingError(f"data set {name}: {len(train)} images and no test split; nothing can be held out")
-        parts = train.train_test_split(test_size=share, seed=seed)
+            raise SeekingError(f"data set {name}: {len(train)} images and no test split; cannot hold out a test split")
+        parts = train.train_test_split(test_size=held_out_share, seed=seed)
         train, held_out = parts["train"], parts["test"]
     assert held_out is not None
     train, held_out = (
-        split if most is None or most >= len(split) else split.shuffle(seed=0).select(range(most))
-        for split, most in ((train, config.max_train_samples), (held_out, config.max_eval_samples))
+        split if count is None or count >= len(split) else split.shuffle(seed=0).select(range(count))
+        for split, count in ((train, config.max_train_samples), (held_out, config.max_eval_samples))
     )
 
     features = train.features
@@ -264,28 +266,28 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
     if isinstance(feature, datasets.ClassLabel):
         classes = tuple(feature.names)
     elif str(getattr(feature, "dtype", "")).startswith(("int", "uint")) and len(train):
-        classes = tuple(map(str, range(max((n for n in whole[label_column] if n is not None), default=0) + 1)))
+        classes = tuple(map(str, range(max((n for n in all_train[label_column] if n is not None), default=0) + 1)))
     else:
         raise SeekingError(f"data set {name}: column {label_column} holds {feature}, not classes or integers")
-    found, mode = [], None
+    loaded, mode = [], None
     for part in (train, held_out):
         rows = part.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
         encoded = Encoded(rows, image_column, name, mode=mode, size=config.stored_size)
         mode = encoded.mode
         numbers = [-1 if label is None else int(label) for label in part[label_column]]
-        found.append(Images(encoded, torch.tensor(numbers, dtype=torch.long)))
-    return found[0], found[1], classes
+        loaded.append(Images(encoded, torch.tensor(numbers, dtype=torch.long)))
+    return loaded[0], loaded[1], classes
 
 
-def _column(kind: str, asked: str | None, columns: list[str], candidates: list[str], name: str) -> str:
-    if asked is not None:
-        if asked not in columns:
-            raise unknown(f"{kind} column of {name}", asked, columns)
-        return asked
+def _column(kind: str, requested: str | None, columns: list[str], candidates: list[str], name: str) -> str:
+    if requested is not None:
+        if requested not in columns:
+            raise unknown(f"{kind} column of {name}", requested, columns)
+        return requested
     if len(candidates) != 1:
-        found = f"several ({', '.join(candidates)})" if candidates else "none"
+        candidate_names = f"several ({', '.join(candidates)})" if candidates else "none"
         raise SeekingError(
-            f"data set {name}: a column of {kind}s is needed, found {found} among {', '.join(columns)}; "
+            f"data set {name}: needs one {kind} column, found {candidate_names} among {', '.join(columns)}; "
             f"name it with {kind}_column"
         )
     return candidates[0]

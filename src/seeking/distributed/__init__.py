@@ -1,1 +1,1 @@
-"""Several processes: what accelerate does not do already."""
+"""Distributed training, in addition to what accelerate provides."""

@@ -1,4 +1,4 @@
-"""The mean of a loss over all processes, on which all of them can base the same decision."""
+"""Means over all processes."""
 
 import torch
 import torch.distributed
@@ -6,19 +6,19 @@ from torch import Tensor
 
 
 def mean_loss(loss: Tensor) -> float:
-    """The mean of a loss over all processes, so that a condition decides alike in each of them.
+    """The mean of a loss over all processes, so that a condition takes the same decision in each of them.
 
-    In a single process, or where ``torch.distributed`` is not initialized, this is ``loss.item()``. All processes must
-    call it.
+    All processes must call this. In a single process, or if ``torch.distributed`` is not initialized, it is
+    ``loss.item()``.
 
     Args:
-        loss: one element, on the device of the process group.
+        loss: a scalar tensor on the device of the process group.
     """
     return mean_over_processes(loss.detach().reshape(1).clone())[0]
 
 
 def mean_over_processes(values: Tensor) -> list[float]:
-    """The mean of each value over all processes, which must all call this.
+    """The mean of each value over all processes; all processes must call this.
 
     Args:
         values: shape ``[n]``, float, on the device of the process group; may be overwritten.

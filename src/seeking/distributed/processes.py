@@ -14,23 +14,23 @@ from seeking.internals import accelerator_started, reset_accelerator
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
+    """Number of CPU cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def local_process_count() -> int:
-    """The number of processes of this run on this machine."""
+    """Number of processes of this run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def this_process(device: str | None = None) -> PartialState:
-    """Accelerate's state of this process: its device, its index, and how many there are.
+    """Accelerate's state of this process: its device, its index and the number of processes.
 
     Args:
-        device: as torch names it; if not given, that of an earlier call, else the accelerator, where there is one.
+        device: a torch device; by default that of an earlier call, or the accelerator if there is one.
 
     Raises:
-        SeekingError: there is no such device, or there are more processes on this machine than accelerators.
+        SeekingError: the device does not exist, or this machine has more processes than accelerators.
     """
     requested = _device(device) if device is not None else None
     local, accelerators = local_process_count(), torch.accelerator.device_count()
@@ -43,7 +43,7 @@ def this_process(device: str | None = None) -> PartialState:
         if current.num_processes > 1:
             raise SeekingError(f"the processes of this run are on {current.device}, and cannot move to {requested}")
         reset_accelerator(with_processes=True)
-    # Told that there is nothing but CPUs, accelerate makes one run of several processes on them, else it would not.
+    # Accelerate only joins several CPU processes into one run if cpu is set.
     cpu = not accelerators or (requested is not None and requested.type == "cpu")
     if not cpu and local > accelerators:
         raise SeekingError(
@@ -53,7 +53,7 @@ def this_process(device: str | None = None) -> PartialState:
     if requested is not None and requested.index is not None:
         if local > 1:
             raise SeekingError(
-                f"device is {requested}, but each of {local} processes takes one of its own; give {requested.type}"
+                f"device is {requested}, but each of {local} processes needs its own; give {requested.type}"
             )
         torch.accelerator.set_device_index(requested.index)
     process = PartialState(cpu=cpu)
@@ -63,7 +63,7 @@ def this_process(device: str | None = None) -> PartialState:
 
 
 def gather_json(value: Any, accelerator: Accelerator) -> list[Any]:
-    """A JSON-serialisable value of each process, in the order of the processes, which must all call this."""
+    """Gather a JSON-serializable value from each process, in order; all processes must call this."""
     if accelerator.num_processes == 1:
         return [value]
     text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(accelerator.device)
@@ -78,7 +78,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise SeekingError(f"device is {name!r}, which is none; available are {', '.join(available)}") from error
+        raise SeekingError(
+            f"device is {name!r}, which is not a device; available are {', '.join(available)}"
+        ) from error
     if device.type != "cpu" and (not accelerator or device.type != accelerator.type or (device.index or 0) >= count):
         raise SeekingError(f"there is no device {name} on this machine; available are {', '.join(available)}")
     return torch.device("cpu") if device.type == "cpu" else device

@@ -25,21 +25,21 @@ from seeking.weights_map import Entry, tensors
 
 
 def shard(model: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> None:
-    """Shard a model over all processes, each block of its stages by itself. The first process's values are taken.
+    """Shard a model over all processes, block by block, with the values of the first process.
 
     Args:
-        model: on the device.
-        device: of this process.
-        dtype: what parameters are gathered as, if not as they are. Gradients are summed as float32.
+        model: the model, on the device.
+        device: device of this process.
+        dtype: dtype of gathered parameters; their own by default. Gradients are summed in float32.
 
     Raises:
-        SeekingError: the model has statistics of its data, which would differ between processes.
+        SeekingError: the model has running statistics, which would differ between processes.
     """
     for name, module in model.named_modules():
         if getattr(module, "running_mean", None) is not None:
             raise SeekingError(
-                f"{name} ({type(module).__name__}) estimates statistics, which models that are sharded cannot keep "
-                "alike in all processes; turn shard off, or take another norm"
+                f"{name} ({type(module).__name__}) has running statistics, which would differ between the processes "
+                "of a sharded model; turn shard off, or use another norm"
             )
     policy = MixedPrecisionPolicy(dtype, torch.float32 if dtype else None)
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
@@ -55,7 +55,7 @@ def shard(model: nn.Module, device: torch.device, dtype: torch.dtype | None = No
 
 
 def reshard(*models: nn.Module) -> None:
-    """Free the parameters that an evaluation has gathered, before others change them."""
+    """Free gathered parameters, before the other model changes them."""
     for model in models:
         for module in model.modules():
             if isinstance(module, FSDPModule):
@@ -63,11 +63,11 @@ def reshard(*models: nn.Module) -> None:
 
 
 def gather_full_tensors(state: Any, keep: bool) -> Any:
-    """A state with full tensors on the CPU in place of sharded ones; all processes take part, some keep the tensors.
+    """Replace the sharded tensors of a state by full tensors on the CPU; all processes must call this.
 
-    ``torch.distributed.checkpoint.state_dict.get_model_state_dict`` gathers what a ``state_dict`` holds; a run's state
-    has buffers that are not persistent and optimizer states under other names as well, and tied tensors that must be
-    gathered once.
+    ``torch.distributed.checkpoint.state_dict.get_model_state_dict`` only gathers what a ``state_dict`` holds. The state
+    of a run also has non-persistent buffers, optimizer states under other names, and tied tensors that must be gathered
+    once.
 
     Args:
         state: nested lists, tuples and dictionaries.
@@ -76,7 +76,7 @@ def gather_full_tensors(state: Any, keep: bool) -> Any:
     gathered: dict[int, Tensor] = {}
 
     def gather(tensor: DTensor) -> Tensor:
-        key = local_tensor_id(tensor)  # By object: all processes must agree, and empty shards have no address.
+        key = local_tensor_id(tensor)  # By object, since all processes must agree and empty shards have no address.
         if key not in gathered:
             full = tensor.full_tensor()
             gathered[key] = full.cpu() if keep else torch.empty(0)
@@ -87,7 +87,7 @@ def gather_full_tensors(state: Any, keep: bool) -> Any:
 
 @torch.no_grad()
 def copy_into(tensor: Tensor, values: Tensor) -> None:
-    """Copy values into a tensor, of which this process may hold a shard."""
+    """Copy full values into a tensor, which may be sharded."""
     if isinstance(tensor, DTensor):
         values = values.to(tensor.device)
         values = distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
@@ -95,29 +95,33 @@ def copy_into(tensor: Tensor, values: Tensor) -> None:
 
 
 def sharded_parameters(model: nn.Module) -> dict[Owner, Any]:
-    """What FSDP2 holds for each parameter that it has sharded; empty unless the model as a whole is sharded."""
+    """FSDP2's record of each sharded parameter; empty unless the model itself is sharded."""
     return fsdp_parameters(model) if isinstance(model, FSDPModule) else {}
 
 
 def tie_shards(
     base: Mapping[Owner, Any], motivated: Mapping[Owner, Any], source: Owner, target: Owner, entry: Entry
 ) -> Tensor:
-    """Have a parameter of both models use one shard in each process, and return the shard.
+    """Make a parameter of both models use the same shard in each process; returns the shard.
 
     Raises:
-        SeekingError: the parameter is only part of the other, or one of them is not sharded.
+        SeekingError: the parameter is only a part of the other one, or one of them is not sharded.
     """
     small, large = base.get(source), motivated.get(target)
     if small is None or large is None:
         which = "base" if small is None else "motivated"
-        raise SeekingError(f"{entry.target} is sharded in one model and not in the {which} model; shard both alike")
+        raise SeekingError(
+            f"{entry.target} is sharded in one model, but not in the {which} model; shard both in the same way"
+        )
     if not entry.whole:
         raise SeekingError(
-            f"{entry.target} is larger than the base's, and both are sharded; only pairs that differ in depth can be. "
-            "Keep them whole in each process (DistributedDataParallel, which the trainer uses without shard)"
+            f"{entry.target} is larger than in the base, and only pairs that differ in depth can be sharded. "
+            "Use DistributedDataParallel instead (the trainer does without shard)"
         )
     if fsdp_shard_size(small) != fsdp_shard_size(large):
-        raise SeekingError(f"{entry.target} is sharded over other processes than the base's; shard both alike")
+        raise SeekingError(
+            f"{entry.target} is sharded over other processes than in the base; shard both in the same way"
+        )
     shard = fsdp_shard(small)
     if fsdp_shard(large) is not shard:
         share_fsdp_shard(small, large)

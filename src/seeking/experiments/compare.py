@@ -1,4 +1,4 @@
-"""The pair beside its two models trained alone."""
+"""Compare the pair with each of its models trained alone."""
 
 import dataclasses
 import statistics
@@ -24,20 +24,20 @@ def compare(
     resume: bool = False,
     listener: Callable[[str], Listener] | None = None,
 ) -> Results:
-    """Train the pair and each model alone, with the same seeds, data order and fresh weights.
+    """Train the pair and each model alone, with the same seeds, data order and initial weights.
 
-    (In the pair, the motivated model's shared part then takes the base's.)
+    In the pair, the shared part of the motivated model then starts from the base's weights.
 
     Args:
-        config: of every run; its seed is replaced.
-        data: of every run.
-        seeds: one run of each arm a seed.
-        output: each run's folder is made below it.
-        resume: go on with the runs that are there.
-        listener: from a run's title to a listener for it.
+        config: options of every run; the seed is replaced.
+        data: data of every run.
+        seeds: seeds of the runs of each arm.
+        output: folder for the run folders.
+        resume: resume the runs in ``output``.
+        listener: maps the title of a run to its listener.
 
     Returns:
-        For each arm its results in the order of the seeds.
+        The results of each arm, in the order of the seeds.
     """
     results: Results = {arm: [] for arm in ARMS}
     runs = [(seed, arm) for seed in seeds for arm in ARMS]
@@ -55,8 +55,8 @@ def compare(
     return results
 
 
-def summarise(results: Results) -> dict[str, Any]:
-    """Mean and spread over the seeds of each model's final accuracy, together and alone, and what each arm cost."""
+def summarize(results: Results) -> dict[str, Any]:
+    """Mean and spread over the seeds: final accuracy of each model, together and alone, and the cost of each arm."""
     models = {}
     for model in ("base", "motivated"):
         together = [result.metrics[model]["accuracy"] for result in results["pair"]]
@@ -65,10 +65,10 @@ def summarise(results: Results) -> dict[str, Any]:
         models[model] = {"together": spread(together), "alone": spread(alone), "gain": spread(gains)}
     arms = {
         arm: {
-            "flops": spread([result.cost.total for result in ones]),
-            "seconds": spread([result.seconds["total"] for result in ones]),
+            "flops": spread([result.cost.total for result in arm_results]),
+            "seconds": spread([result.seconds["total"] for result in arm_results]),
         }
-        for arm, ones in results.items()
+        for arm, arm_results in results.items()
     }
     pair = [result.cost.report() for result in results["pair"]]
     names = ("motivated_share", "of_motivated_alone", "of_both_alone")
@@ -81,7 +81,7 @@ def summarise(results: Results) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation (None of a single value) and the values."""
+    """Mean, standard deviation (None for a single value) and the values."""
     return {
         "mean": statistics.mean(values),
         "deviation": statistics.stdev(values) if len(values) > 1 else None,

@@ -1,4 +1,4 @@
-"""The runs of an experiment: made side by side, each from its beginning or on from where it was."""
+"""Train the runs of an experiment in parallel processes; unfinished runs are resumed."""
 
 import contextlib
 import dataclasses
@@ -27,103 +27,110 @@ from seeking.experiments.run import RunConfig, models, trainer
 from seeking.training.interrupts import EXIT_SAVED, handling
 from seeking.training.record import Row
 
-Tell = Callable[[str, Row], None]
-"""Told of every row of every run, with the run's folder."""
+RunListener = Callable[[str, Row], None]
+"""Called with the folder of a run and each of its rows."""
 
 
-def planned(trials: Iterable[Trial]) -> dict[str, Run]:
-    """The runs of these trials by their folders, shared ones once.
+def runs_by_folder(trials: Iterable[Trial]) -> dict[str, Run]:
+    """The runs of these trials by folder; a run that several trials share is included once.
 
     Raises:
-        SeekingError: two different runs would go into one folder.
+        SeekingError: two different runs have the same folder.
     """
     runs: dict[str, Run] = {}
     for run in (run for trial in trials for run in trial.runs):
         if runs.setdefault(run.folder, run) != run:
-            raise SeekingError(f"two different runs of this recipe would go into {run.folder}; rename an arm")
+            raise SeekingError(f"two different runs of this recipe have the folder {run.folder}; rename an arm")
     return runs
 
 
 def run_all(
-    trials: Iterable[Trial], root: Path, jobs: int, tell: Tell, after_each: Callable[[], None] = lambda: None
+    trials: Iterable[Trial], root: Path, jobs: int, listener: RunListener, after_each: Callable[[], None] = lambda: None
 ) -> dict[str, Exception]:
-    """Make all runs that are not done yet, so many at a time.
+    """Train all unfinished runs.
+
+    Args:
+        trials: the trials that the runs belong to.
+        root: folder of the experiment.
+        jobs: runs in parallel.
+        listener: called with every row of every run.
+        after_each: called whenever a run has finished.
 
     Returns:
-        What went wrong with those that have failed, in the order in which they were planned.
+        The error of each run that failed, by folder, in the order of the runs.
 
     Raises:
-        RunError: a process has died; the others are saved.
+        RunError: a process has died; the other runs are saved.
     """
-    runs = planned(trials)
-    waiting = {folder: run for folder, run in runs.items() if not done(root, folder)}
+    runs = runs_by_folder(trials)
+    waiting = {folder: run for folder, run in runs.items() if not is_finished(root, folder)}
     failed: dict[str, Exception] = {}
 
-    def ended(run: Run, outcome: Callable[[], None]) -> None:
+    def collect(run: Run, result: Callable[[], None]) -> None:
         try:
-            outcome()
+            result()
             after_each()
         except torch.OutOfMemoryError as error:
-            hint = "; fewer runs at a time may do, with --jobs" if jobs > 1 else ""
+            hint = "; try fewer runs in parallel, with --jobs" if jobs > 1 else ""
             failed[run.folder] = RunError(f"{error}{hint}")
         except RunError as error:
             failed[run.folder] = error
 
     if waiting:
-        tell("", {"kind": "plan", "epochs": sum(run.config.epochs for run in waiting.values()), "text": "starting"})
+        listener("", {"kind": "plan", "epochs": sum(run.config.epochs for run in waiting.values()), "text": "starting"})
     if waiting and jobs == 1:
         for run in waiting.values():
             if run.after not in failed:
-                ended(run, functools.partial(perform, run, root, jobs, functools.partial(tell, run.folder)))
+                collect(run, functools.partial(train_run, run, root, jobs, functools.partial(listener, run.folder)))
     elif waiting:
         context = multiprocessing.get_context("spawn")
         queue: Any = context.SimpleQueue()
         threads = max(1, torch.get_num_threads() // jobs)
-        pool = ProcessPoolExecutor(jobs, context, _begin, (queue, threads))
-        with _ended(pool):
-            under_way: dict[Future[None], Run] = {}
+        pool = ProcessPoolExecutor(jobs, context, _initialize_worker, (queue, threads))
+        with _terminated_on_exit(pool):
+            running: dict[Future[None], Run] = {}
             try:
-                while waiting or under_way:
+                while waiting or running:
                     for folder, run in list(waiting.items()):
                         if run.after in failed:
                             del waiting[folder]
-                        elif len(under_way) < jobs and (run.after is None or done(root, run.after)):
-                            under_way[pool.submit(_work, run, root, jobs)] = run
+                        elif len(running) < jobs and (run.after is None or is_finished(root, run.after)):
+                            running[pool.submit(_train_in_worker, run, root, jobs)] = run
                             del waiting[folder]
-                    over, _ = wait(under_way, timeout=0.5, return_when=FIRST_COMPLETED)
+                    completed, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                     while not queue.empty():
-                        tell(*queue.get())
-                    for future in over:
-                        ended(under_way[future], future.result)
-                        del under_way[future]
+                        listener(*queue.get())
+                    for future in completed:
+                        collect(running[future], future.result)
+                        del running[future]
             except BrokenProcessPool as error:
                 raise RunError(
-                    f"a process has died while {', '.join(run.folder for run in under_way.values())} ran, maybe for "
-                    "want of memory; the same command goes on, with --jobs 1 if need be"
+                    f"a process died while training {', '.join(run.folder for run in running.values())}, maybe out of "
+                    "memory; run the same command again to continue, with a smaller --jobs if necessary"
                 ) from error
     return {folder: failed[folder] for folder in runs if folder in failed}
 
 
 @contextlib.contextmanager
-def _ended(pool: ProcessPoolExecutor) -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM end the program; however it ends, the pool's runs save and end before it does.
+def _terminated_on_exit(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM end the program, after the runs in the pool have saved and stopped.
 
-    Nothing may interrupt the wait for that, as the pool would then never end: a second SIGTERM (schedulers send it
-    twice) is not heard, a second Ctrl-C ends the runs without saving.
+    Nothing may interrupt that wait, since the pool would then never shut down. So a second SIGTERM is ignored
+    (schedulers send it twice), and a second Ctrl-C kills the runs without saving.
     """
 
-    def heard(number: int, frame: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if number == signal.SIGINT:
-            signal.signal(number, again)
+            signal.signal(number, kill)
             raise KeyboardInterrupt
         raise SystemExit(EXIT_SAVED)
 
-    def again(number: int, frame: FrameType | None) -> None:
+    def kill(number: int, frame: FrameType | None) -> None:
         for child in multiprocessing.active_children():
             child.kill()
 
-    with handling(heard):
+    with handling(stop):
         try:
             yield
         except BaseException:
@@ -135,71 +142,71 @@ def _ended(pool: ProcessPoolExecutor) -> Iterator[None]:
 
 
 _queue: Any = None
-_at_work = False
+_training = False
 
 
-def _begin(queue: Any, threads: int) -> None:
+def _initialize_worker(queue: Any, threads: int) -> None:
     global _queue
     _queue = queue
     torch.set_num_threads(threads)
-    # Ctrl-C is the main process' to hear, which passes it on. A worker that waits must not be killed: it holds a lock
-    # that the others need to end.
+    # Only the main process handles Ctrl-C; it terminates the workers. An idle worker must not be killed, since it holds
+    # a lock that the others need to shut down.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _stop)
-    threading.Thread(target=_follow, daemon=True).start()
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    if _at_work:
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    if _training:
         raise SystemExit(EXIT_SAVED)
 
 
-def _follow() -> None:
-    """When the main process is gone, save and end as well."""
+def _exit_with_parent() -> None:
+    """Save and exit when the main process is gone."""
     parent = multiprocessing.parent_process()
     assert parent
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
-    while _at_work:
+    while _training:
         time.sleep(0.1)
     os._exit(EXIT_SAVED)
 
 
-def _work(run: Run, root: Path, jobs: int) -> None:
-    global _at_work
-    _at_work = True
+def _train_in_worker(run: Run, root: Path, jobs: int) -> None:
+    global _training
+    _training = True
     try:
-        perform(
+        train_run(
             run, root, jobs, lambda row: _queue.put((run.folder, row)) if row["kind"] in ("start", "eval") else None
         )
     finally:
-        _at_work = False
+        _training = False
 
 
-def done(root: Path, folder: str) -> bool:
-    """Whether a run has come to its end before."""
+def is_finished(root: Path, folder: str) -> bool:
+    """Whether a run has finished."""
     return (root / folder / "summary.json").exists()
 
 
 @functools.lru_cache(maxsize=2)
-def data_of(config: DataConfig, jobs: int) -> ImageData:
-    """A data set, loaded once for all runs of this process, of which there are so many."""
+def load_cached(config: DataConfig, jobs: int) -> ImageData:
+    """Load a data set, once for all runs of this process; ``jobs`` runs share the machine."""
     return load(config, jobs)
 
 
 def data_config(config: RunConfig) -> DataConfig:
-    """The part of a run's options that says which data it has."""
+    """The data options of a run."""
     return DataConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(DataConfig)})
 
 
-def perform(run: Run, root: Path, jobs: int, listener: Callable[[Row], None]) -> None:
-    """Train one run to its end, from its beginning or from where it was, beside the others of so many at a time."""
+def train_run(run: Run, root: Path, jobs: int, listener: Callable[[Row], None]) -> None:
+    """Train one run to its end; resume it if it has a checkpoint. ``jobs`` runs share the machine."""
     config = run.config
     this_process(config.device)
-    data = data_of(data_config(config), jobs)
+    data = load_cached(data_config(config), jobs)
     initial = models(config, len(data.classes), data.shape[0], config.seed)
-    before = root / run.after if run.after else None
-    start = Start(run.stage, config, initial, run.knobs, before, data.shape)
+    previous = root / run.after if run.after else None
+    start = Start(run.stage, config, initial, run.settings, previous, data.shape)
     arguments = methods()[run.method].begin(start)
     folder = RunFolder(root / run.folder, resume=True)
     trainer(config, data, run.stage.role, folder, [listener], initial=initial, **arguments).fit()

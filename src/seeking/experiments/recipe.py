@@ -1,4 +1,4 @@
-"""Recipes: which runs make an experiment, read from a small file."""
+"""Recipes: YAML files that describe the runs of an experiment."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ from seeking.options import flags, registry
 
 DEFAULT_METHOD = "motivated"
 PRETRAINING = "pretraining/"
-"""Folder of the runs that go before all arms."""
+"""Folder of the pretraining runs that all arms start from."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Run:
     """One training run of an experiment.
 
     Attributes:
-        folder: below the experiment's.
-        method: name of the method that it belongs to.
-        stage: of the method.
-        config: its options.
-        after: folder of the run whose weights it begins from, or learns from.
-        knobs: of the method.
+        folder: run folder, relative to the experiment's folder.
+        method: name of the method.
+        stage: stage of the method.
+        config: options of the run.
+        after: folder of the run whose weights this one starts from or learns from.
+        settings: settings of the method.
     """
 
     folder: str
@@ -40,19 +40,19 @@ class Run:
     stage: Stage
     config: RunConfig
     after: str | None
-    knobs: Mapping[str, Any]
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One arm with one seed: its runs, and which of them gives which model.
+    """One arm with one seed: its runs, and the run that yields each model.
 
     Attributes:
-        arm: its name.
+        arm: name of the arm.
         pair: names of the two models.
-        budget: of FLOPs, in epochs of the larger model alone; None where the arm has a number of epochs.
-        runs: in the order in which they depend on each other.
-        models: for ``base`` and ``motivated``, the run and the name of the model in it.
+        budget: FLOPs, in epochs of the larger model alone; None if the options set the number of epochs.
+        runs: the runs, each after those it depends on.
+        models: for ``base`` and ``motivated``, the run and the model's name in it.
     """
 
     arm: str
@@ -68,21 +68,21 @@ class Recipe:
     """An experiment at one scale.
 
     Attributes:
-        name: of the recipe.
-        title: in words.
-        scale: its name.
-        classes: that the data must have; any number if None.
-        pairs: names of two models each.
-        options: of every run.
-        of_pairs: options of the runs of each pair.
-        arms: for each arm its knobs and options of its own.
+        name: name of the recipe.
+        title: title for tables and figures.
+        scale: name of the scale.
+        classes: number of classes that the data must have; any number if None.
+        pairs: names of the base and the motivated model of each pair.
+        options: options of every run.
+        of_pairs: additional options for the runs of a pair.
+        arms: settings of the method and additional options of each arm.
         reference: the arm that the others are compared with.
-        seeds: that a trustworthy answer takes.
-        budgets: of FLOPs, in epochs of the larger model alone; none where the options say how many epochs.
-        search: for each arm, the values of options and knobs that are tried on held-out training images, with a seed
-            of their own, before the arms are run.
-        pretraining: options of a run of the pair whose weights all others begin from; none if empty.
-        jobs: runs at a time, where one for each core, or a few on an accelerator, are too many.
+        seeds: default number of seeds.
+        budgets: FLOPs, in epochs of the larger model alone; empty if the options set the number of epochs.
+        search: for each arm, a grid of options and settings. The best is chosen on held-out training images, with a
+            seed of its own, before the arms are run.
+        pretraining: options of a run of the pair that all others start from; no pretraining if empty.
+        jobs: runs in parallel, if the default is too many.
     """
 
     name: str
@@ -104,25 +104,25 @@ class Recipe:
         """The options of a run.
 
         Raises:
-            SeekingError: there is no such option.
-            SystemExit: it has another type, which has been said.
+            SeekingError: an option does not exist.
+            SystemExit: an option has the wrong type; the message has been printed.
         """
-        own = self.of_pairs.get("-".join(pair), {})
-        given = {**self.options, **own, "base": pair[0], "motivated": pair[1], **options}
-        there = flags(given, Path(f"recipe {self.name}"), RunConfig)
-        return tyro.cli(RunConfig, args=there, prog="seeking reproduce", registry=registry)
+        pair_options = self.of_pairs.get("-".join(pair), {})
+        merged = {**self.options, **pair_options, "base": pair[0], "motivated": pair[1], **options}
+        arguments = flags(merged, Path(f"recipe {self.name}"), RunConfig)
+        return tyro.cli(RunConfig, args=arguments, prog="seeking reproduce", registry=registry)
 
     def candidates(self, arm: str) -> list[dict[str, Any]]:
-        """What the search tries for an arm."""
-        space = self.search[arm]
-        return [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+        """All combinations in an arm's search grid."""
+        grid = self.search[arm]
+        return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
     def trials(self, seeds: Sequence[int], ratios: Mapping[tuple[str, str], float]) -> Iterator[Trial]:
-        """Every arm with every seed, in the order that gives an answer soonest.
+        """Every arm with every seed; all arms of a seed come before the next seed.
 
         Args:
-            seeds: of the trials.
-            ratios: for each pair, the larger model's FLOPs over the smaller one's.
+            seeds: the seeds.
+            ratios: for each pair, the FLOPs of the larger model over those of the smaller one.
         """
         for seed in seeds:
             for pair in self.pairs:
@@ -137,48 +137,50 @@ class Recipe:
         budget: float | None,
         seed: int,
         ratio: float,
-        under: str = "arms",
-        **more: Any,
+        parent: str = "arms",
+        **extra_options: Any,
     ) -> Trial:
-        """One arm with one seed, in folders under this one, with more options if they are given."""
-        options = {**self.arms[arm], **more}
+        """One arm with one seed; its run folders are below ``parent``."""
+        options = {**self.arms[arm], **extra_options}
         method = self.method(arm)
         options.pop("method", None)
-        each = options.pop("each", {})
-        knobs = {knob: options.pop(knob, default) for knob, default in method.knobs.items()}
+        stage_options = options.pop("each", {})
+        settings = {name: options.pop(name, default) for name, default in method.settings.items()}
         config = self.config(pair, **options, seed=seed)
         arm_folder = re.sub(r"\W+", "-", arm).strip("-") + (f"-{budget:g}" if budget else "")
-        first = self._pretraining_run(pair, seed)
-        # A model alone is the same run, whatever pair it is compared with, unless that decides how it is trained.
-        of_pair = bool(budget or first or self.of_pairs.get("-".join(pair)))
-        stages = method.stages(1 / ratio, knobs)
+        pretraining = self._pretraining_run(pair, seed)
+        # Several pairs can share the run of a model alone, unless the pair changes how it is trained.
+        pair_specific = bool(budget or pretraining or self.of_pairs.get("-".join(pair)))
+        stages = method.stages(1 / ratio, settings)
         epochs: Sequence[int] = [config.epochs] * len(stages)
         if budget:
             costs = [stage.cost for stage in stages]
-            epochs = _rounded([budget * stage.share / stage.cost for stage in stages], costs, budget)
+            epochs = _round_epochs([budget * stage.share / stage.cost for stage in stages], costs, budget)
         runs: dict[str, Run] = {}
-        for stage, count in sorted(zip(stages, epochs, strict=True), key=lambda planned: planned[0].after is not None):
-            own = replace(config, **each.get(stage.name, {}))
+        for stage, count in sorted(zip(stages, epochs, strict=True), key=lambda item: item[0].after is not None):
+            run_config = replace(config, **stage_options.get(stage.name, {}))
             if budget:
-                own = replace(own, epochs=count)
+                run_config = replace(run_config, epochs=count)
             name = f"{pair[0]}-{pair[1]}" + ("" if stage.role == "pair" else f"-{stage.name}")
             if stage.name == "base":
-                own = replace(own, motivated=pair[0], motivated_kwargs=config.base_kwargs)
-                name = name if of_pair else pair[0]
+                run_config = replace(run_config, motivated=pair[0], motivated_kwargs=config.base_kwargs)
+                name = name if pair_specific else pair[0]
             elif stage.name == "motivated":
-                own = replace(own, base=pair[1], base_kwargs=config.motivated_kwargs)
-                name = name if of_pair else pair[1]
-            after = runs[stage.after].folder if stage.after else first.folder if first else None
-            folder = f"{under}/{arm_folder}/{name}/seed{seed}"
-            runs[stage.name] = Run(folder, method.name, stage, own, after, knobs)
-        models = {model: (runs[stage.name], model) for stage in stages for model in stage.gives}
-        return Trial(arm, pair, budget, seed, (*([first] if first else []), *runs.values()), models)
+                run_config = replace(run_config, base=pair[1], base_kwargs=config.motivated_kwargs)
+                name = name if pair_specific else pair[1]
+            previous = runs[stage.after] if stage.after else pretraining
+            folder = f"{parent}/{arm_folder}/{name}/seed{seed}"
+            runs[stage.name] = Run(
+                folder, method.name, stage, run_config, previous.folder if previous else None, settings
+            )
+        models = {model: (runs[stage.name], model) for stage in stages for model in stage.outputs}
+        return Trial(arm, pair, budget, seed, (*([pretraining] if pretraining else []), *runs.values()), models)
 
     def method(self, arm: str) -> Method:
-        """How an arm trains.
+        """The method of an arm.
 
         Raises:
-            SeekingError: there is no such method.
+            SeekingError: the method does not exist.
         """
         name = str(self.arms[arm].get("method", DEFAULT_METHOD))
         if name not in methods():
@@ -189,40 +191,41 @@ class Recipe:
         if not self.pretraining:
             return None
         method = methods()[DEFAULT_METHOD]
-        (stage,) = method.stages(1.0, method.knobs)
+        (stage,) = method.stages(1.0, method.settings)
         config = self.config(pair, **self.pretraining, seed=seed)
-        return Run(f"{PRETRAINING}{pair[0]}-{pair[1]}/seed{seed}", method.name, stage, config, None, method.knobs)
+        return Run(f"{PRETRAINING}{pair[0]}-{pair[1]}/seed{seed}", method.name, stage, config, None, method.settings)
 
 
-def _rounded(wanted: Sequence[float], costs: Sequence[float], budget: float) -> Sequence[int]:
-    """Whole numbers of epochs next to those wanted, that together cost as nearly as can be the budget."""
+def _round_epochs(exact: Sequence[float], costs: Sequence[float], budget: float) -> Sequence[int]:
+    """Round numbers of epochs up or down such that their total cost is closest to the budget."""
     choices = itertools.product(
-        *({max(1, math.ceil(one) - 1), max(1, math.floor(one)), math.floor(one) + 1} for one in wanted)
+        *({max(1, math.ceil(count) - 1), max(1, math.floor(count)), math.floor(count) + 1} for count in exact)
     )
 
-    def off(choice: Sequence[int]) -> tuple[float, float]:
-        spent = sum(n * cost for n, cost in zip(choice, costs, strict=True))
-        return abs(spent - budget), sum(abs(n - one) for n, one in zip(choice, wanted, strict=True))
+    def distance(choice: Sequence[int]) -> tuple[float, float]:
+        spent = sum(count * cost for count, cost in zip(choice, costs, strict=True))
+        return abs(spent - budget), sum(abs(count - value) for count, value in zip(choice, exact, strict=True))
 
-    return min(choices, key=off)
+    return min(choices, key=distance)
 
 
 def names() -> list[str]:
-    """The recipes that there are."""
-    return sorted(one.name.removesuffix(".yaml") for one in files("seeking.experiments").joinpath("recipes").iterdir())
+    """Names of the built-in recipes."""
+    folder = files("seeking.experiments").joinpath("recipes")
+    return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir())
 
 
 def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None = None) -> Recipe:
     """Read a recipe.
 
     Args:
-        name: of one that comes with the library, or the path of a YAML file.
-        scale: that it is to be run at.
-        changes: options of every run that are to be others.
-        source: data of the training that goes before, if they are to be others.
+        name: a built-in recipe, or the path of a YAML file.
+        scale: the scale to run.
+        changes: options that override those of every run.
+        source: data set of the pretraining, instead of the recipe's.
 
     Raises:
-        SeekingError: there is no such recipe or scale, or the file says something else than recipes do.
+        SeekingError: the recipe or the scale does not exist, or the file is not a valid recipe.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -233,35 +236,36 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
     scales = content.pop("scales", {})
     if not isinstance(scales, Mapping) or scale not in scales:
         raise unknown(f"scale of recipe {name}", scale, scales if isinstance(scales, Mapping) else ())
-    at = scales[scale]
-    if not isinstance(at, Mapping):
-        raise SeekingError(f"{path}: scale {scale} is {at!r}; it must be a mapping")
+    scale_content = scales[scale]
+    if not isinstance(scale_content, Mapping):
+        raise SeekingError(f"{path}: scale {scale} is {scale_content!r}; it must be a mapping")
     allowed = {*Recipe.__dataclass_fields__, "without"} - {"name", "scale", "of_pairs"}
-    for key in (*content, *at):
+    for key in (*content, *scale_content):
         if key not in allowed:
             raise unknown(f"key in {path}", str(key), allowed)
-    both = {**content, **at}
+    merged = {**content, **scale_content}
     from_source = {"data": source} if source else {}
     try:
-        arms = {str(arm): dict(own or {}) for arm, own in both["arms"].items() if arm not in both.get("without", ())}
-        pairs = [(str(base), str(motivated), dict(*own)) for base, motivated, *own in both["pairs"]]
+        excluded = merged.get("without", ())
+        arms = {str(arm): dict(options or {}) for arm, options in merged["arms"].items() if arm not in excluded}
+        pairs = [(str(base), str(motivated), dict(*options)) for base, motivated, *options in merged["pairs"]]
         recipe = Recipe(
             name=path.stem,
-            title=str(both["title"]),
+            title=str(merged["title"]),
             scale=scale,
-            classes=both.get("classes"),
+            classes=merged.get("classes"),
             pairs=tuple((base, motivated) for base, motivated, _ in pairs),
-            options={**content.get("options", {}), **at.get("options", {}), **changes},
-            of_pairs={f"{base}-{motivated}": own for base, motivated, own in pairs},
-            search={arm: {**both.get("search", {}), **own.pop("search", {})} for arm, own in arms.items()},
+            options={**content.get("options", {}), **scale_content.get("options", {}), **changes},
+            of_pairs={f"{base}-{motivated}": options for base, motivated, options in pairs},
+            search={arm: {**merged.get("search", {}), **options.pop("search", {})} for arm, options in arms.items()},
             arms=arms,
-            reference=str(both["reference"]),
-            seeds=int(both.get("seeds", 3)),
-            budgets=tuple(float(budget) for budget in both.get("budgets", ())),
-            pretraining={**content.get("pretraining", {}), **at.get("pretraining", {})} | from_source,
-            jobs=both.get("jobs"),
+            reference=str(merged["reference"]),
+            seeds=int(merged.get("seeds", 3)),
+            budgets=tuple(float(budget) for budget in merged.get("budgets", ())),
+            pretraining={**content.get("pretraining", {}), **scale_content.get("pretraining", {})} | from_source,
+            jobs=merged.get("jobs"),
         )
-        # What can be refused is refused before anything is run.
+        # Validate before anything is run.
         _check(recipe, path, changes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SeekingError(f"{path}: not a recipe ({type(error).__name__}: {error})") from error
@@ -271,19 +275,21 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
 def _check(recipe: Recipe, path: Path, changes: Mapping[str, Any]) -> None:
     if recipe.reference not in recipe.arms:
         raise unknown(f"reference in {path}", recipe.reference, recipe.arms)
-    knobs = itertools.chain(*(method.knobs for method in methods().values()))
-    fixed = {"method", "each", *knobs, "base", "motivated", "seed", *itertools.chain(*recipe.search.values())}
+    settings = itertools.chain(*(method.settings for method in methods().values()))
+    fixed = {"method", "each", *settings, "base", "motivated", "seed", *itertools.chain(*recipe.search.values())}
     fixed |= {"epochs"} if recipe.budgets else set()
-    if lost := sorted(fixed & changes.keys()):
-        raise SeekingError(f"recipe {recipe.name} decides {', '.join(lost)} itself; copy it to a file to change that")
+    if conflicts := sorted(fixed & changes.keys()):
+        raise SeekingError(f"recipe {recipe.name} sets {', '.join(conflicts)} itself; copy it to a file to change that")
     if recipe.pretraining and any(recipe.search.values()):
-        raise SeekingError(f"{path}: pretraining and search do not go together")
+        raise SeekingError(f"{path}: pretraining and search cannot be combined; remove one")
     for arm, pair in itertools.product(recipe.arms, recipe.pairs):
         method = recipe.method(arm)
-        if recipe.pretraining and any(stage.after for stage in method.stages(0.5, method.knobs)):
-            raise SeekingError(f"{path}: {arm}: {method.name} does not go with pretraining; its runs begin from others")
-        own = {option for each in recipe.arms[arm].get("each", {}).values() for option in each}
-        if twice := sorted(own & recipe.search[arm].keys()):
-            raise SeekingError(f"{path}: {arm}: {', '.join(twice)} is both given by each and searched; remove one")
+        if recipe.pretraining and any(stage.after for stage in method.stages(0.5, method.settings)):
+            raise SeekingError(
+                f"{path}: {arm}: {method.name} cannot be combined with pretraining; its runs start from each other"
+            )
+        fixed_options = {option for options in recipe.arms[arm].get("each", {}).values() for option in options}
+        if duplicates := sorted(fixed_options & recipe.search[arm].keys()):
+            raise SeekingError(f"{path}: {arm}: {', '.join(duplicates)} is both set by each and searched; remove one")
         for options in recipe.candidates(arm):
             recipe.trial(arm, pair, 10.0 if recipe.budgets else None, 0, 2.0, **options)

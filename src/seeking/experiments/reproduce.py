@@ -1,4 +1,4 @@
-"""Run a recipe: every arm with every seed, side by side, going on where it was."""
+"""Run a recipe: every arm with every seed; unfinished experiments are resumed."""
 
 import contextlib
 import dataclasses
@@ -15,9 +15,9 @@ import torch
 from seeking.data import ImageData
 from seeking.distributed.processes import cores, this_process
 from seeking.errors import DivergedError, RunError, SeekingError
-from seeking.experiments.parallel import Tell, data_config, data_of, done, planned, run_all
+from seeking.experiments.parallel import RunListener, data_config, is_finished, load_cached, run_all, runs_by_folder
 from seeking.experiments.recipe import Recipe, Trial
-from seeking.experiments.results import MODELS, gather, summarise
+from seeking.experiments.results import MODELS, gather, summarize
 from seeking.experiments.run import models
 from seeking.files import MAX_OPTIONS_BYTES, atomic_write, read_json, write_json
 from seeking.report.experiment import page
@@ -26,16 +26,16 @@ from seeking.training.config import CHANGEABLE_ON_RESUME
 from seeking.training.precision import resolve_precision
 
 FORMAT = 2
-"""Of the files that an experiment writes; those of another one are not read."""
+"""Format version of the files of an experiment; files of another version are not read."""
 
 SEARCH_SEED = 1_000_000
-"""Of the runs of the search, apart from those of the arms."""
-VALIDATION = 0.1
-"""Share of the training images on which the search judges."""
+"""Seed of the runs of the search; the arms use other seeds."""
+SEARCH_VALIDATION = 0.1
+"""Share of the training images that the search holds out and evaluates on."""
 
 
 def ratios(recipe: Recipe, data: ImageData) -> dict[tuple[str, str], float]:
-    """For each pair, the larger model's FLOPs over the smaller one's."""
+    """For each pair, the FLOPs of the larger model over those of the smaller one."""
     by_pair = {}
     for pair in recipe.pairs:
         both = models(recipe.config(pair), len(data.classes), data.shape[0])
@@ -46,18 +46,18 @@ def ratios(recipe: Recipe, data: ImageData) -> dict[tuple[str, str], float]:
 
 
 def claim(recipe: Recipe, root: Path) -> None:
-    """Make a folder this recipe's, or find that it is.
+    """Create the folder of an experiment, or check that it belongs to this recipe.
 
     Raises:
-        SeekingError: it is another recipe's, another scale's or another version's, or holds something else.
+        SeekingError: it belongs to another recipe, scale or format version, or holds other files.
     """
     current = {"format": FORMAT, **json.loads(json.dumps(dataclasses.asdict(recipe)))}
     path = root / "recipe.json"
     try:
         root.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            if any(not one.name.endswith(".writing") for one in root.iterdir()):
-                raise SeekingError(f"{root} holds something else than a recipe's results; name another output folder")
+            if any(not path.name.endswith(".writing") for path in root.iterdir()):
+                raise SeekingError(f"{root} does not hold the results of a recipe; name another output folder")
             write_json(path, current)
             return
     except OSError as error:
@@ -67,19 +67,22 @@ def claim(recipe: Recipe, root: Path) -> None:
         for name in CHANGEABLE_ON_RESUME - {"epochs"}:
             if isinstance(content.get("options"), dict):
                 content["options"].pop(name, None)
-    differ = [key for key in current if key not in ("title", "seeds", "jobs") and current[key] != recorded.get(key)]
-    if differ:
-        lines = [f"  {key}: {recorded.get(key)!r} there, {current[key]!r} now" for key in differ]
+    differing = [key for key in current if key not in ("title", "seeds", "jobs") and current[key] != recorded.get(key)]
+    if differing:
+        lines = [f"  {key}: {recorded.get(key)!r} in the folder, {current[key]!r} now" for key in differing]
         raise SeekingError(
             "\n".join([f"{root} holds the results of another recipe:", *lines, "Name another output folder"])
         )
 
 
-def tuned(recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jobs: int, tell: Tell) -> Recipe:
-    """The recipe with, for every arm, the options that the search finds best.
+def search(
+    recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jobs: int, listener: RunListener
+) -> Recipe:
+    """Search the options of every arm; returns the recipe with the best ones.
 
-    Every candidate is tried with one seed on held-out training images, with the recipe's first pair and the middle
-    budget. What counts is the mean accuracy of the two models; of models that are trained alone, each has its own best.
+    Every candidate is trained with one seed, on the first pair and the middle budget, and evaluated on held-out
+    training images. The best candidate has the highest mean accuracy of the two models. Models that are trained alone
+    are searched separately.
     """
     path = root / "search.json"
     results = read_json(path, MAX_OPTIONS_BYTES) if path.exists() else {}
@@ -87,115 +90,119 @@ def tuned(recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jo
     pair = recipe.pairs[0]
 
     def candidate(arm: str, options: dict[str, Any]) -> Trial:
-        under = f"search/{_named(options)}"
-        return recipe.trial(arm, pair, budget, SEARCH_SEED, ratio[pair], under, **options, validation=VALIDATION)
+        parent = f"search/{_format(options)}"
+        return recipe.trial(
+            arm, pair, budget, SEARCH_SEED, ratio[pair], parent, **options, validation=SEARCH_VALIDATION
+        )
 
-    tried = {
+    candidates = {
         arm: [(options, candidate(arm, options)) for options in recipe.candidates(arm)]
-        for arm, space in recipe.search.items()
-        if space and arm not in results
+        for arm, grid in recipe.search.items()
+        if grid and arm not in results
     }
-    failed = run_all([trial for each in tried.values() for _, trial in each], root, jobs, tell)
-    _raise({folder: error for folder, error in failed.items() if not isinstance(error, DivergedError)})
-    for arm, each in tried.items():
-        scores = [{"options": options, **accuracies(root, trial)} for options, trial in each]
+    failed = run_all([trial for trials in candidates.values() for _, trial in trials], root, jobs, listener)
+    _raise_failures({folder: error for folder, error in failed.items() if not isinstance(error, DivergedError)})
+    for arm, trials in candidates.items():
+        scores = [{"options": options, **accuracies(root, trial)} for options, trial in trials]
 
         def best(*models: str, scores: list[dict[str, Any]] = scores) -> Any:
-            return max(scores, key=lambda one: sum(one[model] for model in models))["options"]
+            return max(scores, key=lambda score: sum(score[model] for model in models))["options"]
 
-        chosen = best(*MODELS)
-        if recipe.method(arm).searched_apart:  # Trained alone, each has its own.
-            own = recipe.arms[arm].get("each", {})
-            chosen = {"each": {model: {**own.get(model, {}), **best(model)} for model in MODELS}}
-        results[arm] = {"best": chosen, "tried": scores}
+        best_options = best(*MODELS)
+        if recipe.method(arm).searched_separately:
+            fixed = recipe.arms[arm].get("each", {})
+            best_options = {"each": {model: {**fixed.get(model, {}), **best(model)} for model in MODELS}}
+        results[arm] = {"best": best_options, "tried": scores}
         try:
             write_json(path, results)
         except OSError as error:
             raise RunError(f"{path}: cannot be written ({error.strerror})") from error
-    arms = {arm: {**own, **results.get(arm, {}).get("best", {})} for arm, own in recipe.arms.items()}
+    arms = {arm: {**options, **results.get(arm, {}).get("best", {})} for arm, options in recipe.arms.items()}
     return dataclasses.replace(recipe, arms=arms)
 
 
 def accuracies(root: Path, trial: Trial) -> dict[str, float]:
-    """The accuracies of a trial's two models at its end; below all others where a run has diverged."""
+    """Final accuracies of a trial's models; -1 for a run that diverged."""
     return {
         model: read_json(root / run.folder / "summary.json", MAX_OPTIONS_BYTES)["metrics"][name]["accuracy"]
-        if done(root, run.folder)
+        if is_finished(root, run.folder)
         else -1.0
         for model, (run, name) in trial.models.items()
     }
 
 
-def _raise(failed: Mapping[str, Exception]) -> None:
+def _raise_failures(failed: Mapping[str, Exception]) -> None:
     if failed:
         raise RunError("\n".join(f"{folder}: {error}" for folder, error in failed.items()))
 
 
-def reproduce(recipe: Recipe, root: Path, seeds: Sequence[int], jobs: int | None, tell: Tell, command: str = "") -> str:
-    """Run a recipe in a folder, or what is left of it; tables and figures are written whenever a seed is done.
+def reproduce(
+    recipe: Recipe, root: Path, seeds: Sequence[int], jobs: int | None, listener: RunListener, command: str = ""
+) -> str:
+    """Run a recipe, or the rest of it; tables and figures are updated whenever a seed is finished.
 
     Args:
-        recipe: what to run.
-        root: the folder; runs go below it, with ``results.json``, ``results.md`` and the figures.
-        seeds: of the arms. Others that are there count, too.
-        jobs: runs at a time.
-        tell: told of every row of every run.
-        command: for the record.
+        recipe: the recipe.
+        root: output folder, for the runs, ``results.json``, ``results.md`` and the figures.
+        seeds: seeds of the arms. Finished seeds in the folder are included in the results.
+        jobs: runs in parallel.
+        listener: called with every row of every run.
+        command: the command line, to be recorded.
 
     Returns:
         The tables, in Markdown.
 
     Raises:
-        SeekingError: the data are not the recipe's kind, or the folder holds something else.
-        RunError: runs have failed; the same call goes on.
+        SeekingError: the data have the wrong number of classes, or the folder holds something else.
+        RunError: some runs failed; the same call resumes them.
     """
     config = recipe.config(recipe.pairs[0])
     process = this_process(config.device)
     if process.num_processes > 1:
-        raise SeekingError("seeking reproduce starts its own processes; start it as one, with --jobs N")
+        raise SeekingError("seeking reproduce starts its own processes; start it without a launcher, with --jobs N")
     jobs = recipe.jobs if jobs is None else jobs
     if jobs is None:
         jobs = cores() if process.device.type == "cpu" else 4
     if jobs < 1:
         raise SeekingError(f"jobs is {jobs}; it must be 1 or more")
-    data = data_of(data_config(config), jobs)
+    data = load_cached(data_config(config), jobs)
     if recipe.classes is not None and len(data.classes) != recipe.classes:
         raise SeekingError(
-            f"recipe {recipe.name} is for data of {recipe.classes} classes, {data.name} has {len(data.classes)}"
+            f"recipe {recipe.name} needs data with {recipe.classes} classes, {data.name} has {len(data.classes)}"
         )
     ratio = ratios(recipe, data)
-    planned(recipe.trials(seeds, ratio))  # What can be refused is refused before anything is written.
+    runs_by_folder(recipe.trials(seeds, ratio))  # Validate before anything is written.
     claim(recipe, root)
-    if jobs > 1:  # The runs have their own.
+    if jobs > 1:  # Each process loads its own.
         del data
-        data_of.cache_clear()
-    ready = tuned(recipe, root, ratio, jobs, tell)
+        load_cached.cache_clear()
+    searched = search(recipe, root, ratio, jobs, listener)
     earlier = {int(path.name[4:]) for path in root.glob("arms/*/*/seed*") if path.name[4:].isdigit()}
-    trials = [*ready.trials([*seeds, *sorted(earlier - set(seeds))], ratio)]
-    asked = [trial for trial in trials if trial.seed in seeds]
+    trials = [*searched.trials([*seeds, *sorted(earlier - set(seeds))], ratio)]
+    requested = [trial for trial in trials if trial.seed in seeds]
     records: dict[int, list[dict[str, Any]]] = {}
 
-    def written() -> None:
+    def write_results() -> None:
         for seed in sorted({trial.seed for trial in trials} - records.keys()):
-            of_seed = [trial for trial in trials if trial.seed == seed]
-            if all(done(root, run.folder) for trial in of_seed for run in trial.runs):
-                records[seed] = [gather(trial, root) for trial in of_seed]
-                finished = [record for each in sorted(records) for record in records[each]]
+            seed_trials = [trial for trial in trials if trial.seed == seed]
+            if all(is_finished(root, run.folder) for trial in seed_trials for run in trial.runs):
+                records[seed] = [gather(trial, root) for trial in seed_trials]
+                finished = [record for _, of_seed in sorted(records.items()) for record in of_seed]
                 try:
-                    write(ready, finished, root, process.device, command)
+                    write(searched, finished, root, process.device, command)
                 except OSError as error:
-                    raise RunError(f"{root}: tables and figures could not be written ({error})") from error
+                    raise RunError(f"{root}: cannot write tables and figures ({error})") from error
 
-    _raise(run_all(asked, root, jobs, tell, written))
-    written()
+    _raise_failures(run_all(requested, root, jobs, listener, write_results))
+    write_results()
     return (root / "results.md").read_text(encoding="utf-8")
 
 
 def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device: torch.device, command: str) -> None:
-    """Write tables and figures of these records of trials."""
+    """Write the tables and figures of these trials."""
     from seeking.report.plots import draw_arms, draw_by_flops, draw_evidence
 
-    rows = summarise(recipe, records)
+    rows = summarize(recipe, records)
     hours = sum(read_json(path, MAX_OPTIONS_BYTES)["seconds"]["total"] for path in root.rglob("summary.json")) / 3600
     seeds = sorted({record["seed"] for record in records})
     config = recipe.config(recipe.pairs[0])
@@ -210,22 +217,22 @@ def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device:
     }
     if (root / "search.json").exists():
         results = read_json(root / "search.json", MAX_OPTIONS_BYTES)
-        about["found by the search"] = "; ".join(f"{arm}: {_named(each['best'])}" for arm, each in results.items())
+        about["found by the search"] = "; ".join(f"{arm}: {_format(result['best'])}" for arm, result in results.items())
     write_json(root / "results.json", {"format": FORMAT, "about": about, "rows": rows, "records": records})
     with atomic_write(root / "results.md") as temporary:
         temporary.write_text(page(recipe.title, recipe.reference, rows, about), encoding="utf-8")
     for pair in recipe.pairs:
-        of_pair = [row for row in rows if tuple(row["pair"]) == pair]
+        pair_rows = [row for row in rows if tuple(row["pair"]) == pair]
         name, title = "-".join(pair), f"{recipe.title}: {pair[0]} in {pair[1]}"
-        draw_by_flops(of_pair, root / f"{name}-flops.png", title)
+        draw_by_flops(pair_rows, root / f"{name}-flops.png", title)
         if not recipe.budgets:
-            draw_arms(of_pair, recipe.reference, root / f"{name}.png", title)
-        if any(row["evidence"] for row in of_pair):
-            draw_evidence(of_pair, root / f"{name}-condition.png", title)
+            draw_arms(pair_rows, recipe.reference, root / f"{name}.png", title)
+        if any(row["evidence"] for row in pair_rows):
+            draw_evidence(pair_rows, root / f"{name}-condition.png", title)
 
 
 def machine(device: torch.device) -> str:
-    """What the runs ran on, in words."""
+    """Name of the hardware."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     with contextlib.suppress(OSError, StopIteration):
@@ -234,9 +241,9 @@ def machine(device: torch.device) -> str:
     return f"{os.cpu_count()} cores, {platform.machine()}"
 
 
-def _named(options: Mapping[str, Any]) -> str:
+def _format(options: Mapping[str, Any]) -> str:
     parts = [
-        f"{key} {{{_named(value)}}}" if isinstance(value, Mapping) else f"{key}={value}"
+        f"{key} {{{_format(value)}}}" if isinstance(value, Mapping) else f"{key}={value}"
         for key, value in options.items()
     ]
     return ",".join(parts)

@@ -1,4 +1,4 @@
-"""One run from a configuration: data, models, map, trainer."""
+"""Build the models, the map and the trainer of a run from its options."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,10 +29,10 @@ Role = Literal["pair", "base", "motivated"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Which two models, and where one lies in the other."""
+    """The two models, and how the map is derived."""
 
     base: str = "resnet8"
-    """The smaller model: resnet8, 14, 20, 32, 44, 56, 110 (for small images), or any of timm's."""
+    """The smaller model: resnet8, 14, 20, 32, 44, 56 or 110 (for small images), or a model of timm."""
     motivated: str = "resnet14"
     """The larger model, of the same family."""
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -42,11 +42,11 @@ class ModelConfig:
     motivated_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the motivated model's constructor alone."""
     depth: DepthPolicy = "leading"
-    """Blocks of a longer stage that are the base's: the leading ones, or spread over the stage."""
+    """Which blocks of a longer stage belong to the base: the leading ones, or evenly spread."""
     width: WidthPolicy = "leading"
-    """Channels and heads that are the base's: the leading ones, or at even distance."""
+    """Which channels and heads belong to the base: the leading ones, or evenly spaced."""
     overrides: Path | None = None
-    """YAML file with what you know better about the map: tensor or module of the base: {target: NAME, index: [...],
+    """YAML file with corrections of the derived map, by tensor or module of the base: {target: NAME, index: [...],
     space: true}."""
 
 
@@ -55,12 +55,12 @@ class RunConfig(TrainConfig, DataConfig, ModelConfig):
     """Train a base and a motivated model together."""
 
     batch_size: int = 32
-    """Images in a batch, over all processes."""
+    """Batch size, summed over all processes."""
     extra: Extra = "own"
-    """What the motivated model has beyond the base begins as its own initialisation (as in the paper), or neutral, so
-    that the motivated model begins as the base's function, as nearly as can be."""
+    """Initialization of the extra capacity: the model's own (as in the paper), or neutral (function-preserving: the
+    motivated model starts with the base's function, as closely as possible)."""
     output: Path | None = None
-    """Folder for weights, metrics, summary and picture; runs/NAMES-TIME if not given."""
+    """Folder for weights, metrics, summary and figure; runs/NAMES-TIME if not given."""
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
@@ -70,20 +70,20 @@ class RunConfig(TrainConfig, DataConfig, ModelConfig):
 
 
 def models(config: ModelConfig, num_classes: int, in_chans: int = 3, seed: int = 0) -> dict[str, nn.Module]:
-    """The base and the motivated model, each with the fresh weights that the seed gives it, whatever else is made."""
-    made = {}
-    for role, name, own in (
+    """The base and the motivated model. Each is initialized from the seed, independently of the other."""
+    models_by_role = {}
+    for role, name, kwargs in (
         ("base", config.base, config.base_kwargs),
         ("motivated", config.motivated, config.motivated_kwargs),
     ):
         torch.manual_seed(seed)
-        given = {"num_classes": num_classes, "in_chans": in_chans, **config.model_kwargs, **own}
-        made[role] = create(name, **given)
-    return made
+        arguments = {"num_classes": num_classes, "in_chans": in_chans, **config.model_kwargs, **kwargs}
+        models_by_role[role] = create(name, **arguments)
+    return models_by_role
 
 
 def weights_map(config: ModelConfig, base: nn.Module, motivated: nn.Module, batch: Tensor | None = None) -> WeightsMap:
-    """The map that the configuration asks for; found with this batch if it is given."""
+    """Derive the map with the options' policies and overrides, on this batch if it is given."""
     overrides = read_overrides(config.overrides) if config.overrides else None
     return matching.match(base, motivated, batch=batch, depth=config.depth, width=config.width, overrides=overrides)
 
@@ -96,18 +96,18 @@ def trainer(
     listeners: Sequence[Listener] = (),
     *,
     initial: Mapping[str, nn.Module] | None = None,
-    **more: Any,
+    **extra_arguments: Any,
 ) -> Trainer:
-    """A trainer of the pair, or of one of its models alone under the same settings, seed, data order and fresh weights.
+    """A trainer of the pair, or of one model alone with the same options, seed, data order and initial weights.
 
     Args:
-        config: its options.
-        data: what to train and evaluate on.
+        config: options of the run.
+        data: data to train and evaluate on.
         role: what is trained.
-        output: as the ``Trainer`` has it; a run that it holds is resumed.
-        listeners: as the ``Trainer`` has them.
-        initial: the models as they begin, instead of fresh ones.
-        more: arguments of the ``Trainer``, such as an algorithm.
+        output: run folder; a run that it holds is resumed.
+        listeners: called with every row of the run.
+        initial: models with their initial weights; created from the seed by default.
+        extra_arguments: further arguments of the ``Trainer``, such as an algorithm.
 
     Raises:
         SeekingError: bad input; nothing has been written.
@@ -116,13 +116,13 @@ def trainer(
     train_data, test_data = data.batches(config.seed)
     if len(train_data) < config.batch_size:
         raise SeekingError(
-            f"{data.name}: {len(train_data)} training images make no batch of {config.batch_size}; "
+            f"{data.name}: {len(train_data)} training images are fewer than one batch of {config.batch_size}; "
             "give a smaller batch_size"
         )
     resume = output is not None and output.holds_run
     continues = output is not None and resume and snapshot.list_checkpoints(output.checkpoints)
     derived = None
-    if role == "pair" and not continues:  # A checkpoint brings its own map.
+    if role == "pair" and not continues:  # A checkpoint contains its map.
         derived = weights_map(config, both["base"], both["motivated"], torch.zeros(2, *data.shape))
         if config.extra == "neutral":
             embed(both["base"], both["motivated"], derived, batch=torch.randn(2, *data.shape))
@@ -137,7 +137,7 @@ def trainer(
         output=output,
         resume=resume,
         listeners=listeners,
-        **more,
+        **extra_arguments,
     )
 
 
@@ -145,13 +145,13 @@ def read_overrides(path: Path) -> dict[str, Override]:
     """Read overrides of a map from a YAML file.
 
     Raises:
-        SeekingError: the file cannot be read or says something else.
+        SeekingError: the file cannot be read, or an entry is not valid.
     """
     content = read_yaml(path)
     overrides = {}
     for name, value in content.items():
         if not isinstance(value, Mapping) or not value.keys() <= {"target", "index", "space"}:
-            raise SeekingError(f"{path}: {name} must have target, index or both, maybe space, and nothing else")
+            raise SeekingError(f"{path}: {name} must have target, index or both, and optionally space")
         target, index, space = value.get("target"), value.get("index"), value.get("space", False)
         if not isinstance(space, bool):
             raise SeekingError(f"{path}: {name}: space must be true or false, not {space!r}")

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions around an identity that is subsampled and padded with zero channels where it must be."""
+    """Two 3×3 convolutions with a shortcut that is subsampled and zero-padded if the shape changes."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """Three stages of ``(depth - 2) / 6`` blocks, of ``width``, ``2 width`` and ``4 width`` channels.
 
-    Takes images ``[batch, in_chans, height, width]``, gives logits ``[batch, num_classes]``.
+    Maps images ``[batch, in_chans, height, width]`` to logits ``[batch, num_classes]``.
 
     Raises:
         ValueError: ``depth`` is not of the form 6n+2.

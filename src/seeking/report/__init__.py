@@ -1,1 +1,1 @@
-"""Results to tables, plots and progress."""
+"""Tables, figures and progress bars."""

@@ -1,4 +1,4 @@
-"""The results of a recipe as a page of Markdown."""
+"""The results of an experiment as a Markdown page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,24 +12,24 @@ def page(title: str, reference: str, rows: Sequence[Row], about: Mapping[str, An
     """All tables of an experiment.
 
     Args:
-        title: of the recipe.
+        title: title of the recipe.
         reference: the arm that the others are compared with.
-        rows: as ``summarise`` gives them.
-        about: where the figures come from, by name.
+        rows: what ``summarize`` returns.
+        about: facts about the runs, by name: command, options, machine, versions.
     """
     parts = [f"# {title}\n"]
     parts += ["".join(f"- {name}: {value}\n" for name, value in about.items())]
     for pair, budget in dict.fromkeys((tuple(row["pair"]), row["budget"]) for row in rows):
-        chosen = [row for row in rows if (tuple(row["pair"]), row["budget"]) == (pair, budget)]
-        spent = f", FLOPs of {budget:g} epochs of {pair[1]}" if budget else ""
-        parts += [f"## {pair[0]} in {pair[1]}{spent}\n", accuracies(chosen, reference), costs(chosen, reference)]
-        if any(row["evidence"] for row in chosen):
-            parts.append(evidence(chosen))
+        group = [row for row in rows if (tuple(row["pair"]), row["budget"]) == (pair, budget)]
+        budget_text = f", FLOPs of {budget:g} epochs of {pair[1]}" if budget else ""
+        parts += [f"## {pair[0]} in {pair[1]}{budget_text}\n", accuracies(group, reference), costs(group, reference)]
+        if any(row["evidence"] for row in group):
+            parts.append(evidence(group))
     return "\n".join(parts)
 
 
 def accuracies(rows: Sequence[Row], reference: str) -> str:
-    """Accuracy after the last epoch, and the difference from the reference, seed by seed."""
+    """Accuracy after the last epoch, and the paired difference from the reference."""
     heading = ("arm", "base", f"over {reference}", "motivated", f"over {reference}", "batches motivated")
     lines = [
         [
@@ -44,7 +44,7 @@ def accuracies(rows: Sequence[Row], reference: str) -> str:
 
 
 def costs(rows: Sequence[Row], reference: str) -> str:
-    """What the arms cost, and when they reach the reference's final accuracy."""
+    """Cost of each arm, and when it reaches the final accuracy of the reference."""
     flops = next((row["flops"] for row in rows if row["arm"] == reference), None)
     heading = (
         "arm",
@@ -66,30 +66,34 @@ def costs(rows: Sequence[Row], reference: str) -> str:
         ]
         for row in rows
     ]
-    note = f"The last two columns: epochs, and training TFLOPs, until the final accuracy of {reference} (its mean) is "
-    note += "first reached, the mean of the seeds that reach it; in brackets, how many, if not all.\n"
+    note = f"The last two columns: epochs and training TFLOPs until the mean final accuracy of {reference} is first "
+    note += "reached, averaged over the seeds that reach it; in brackets, how many do, if not all.\n"
     return markdown((heading, list(lines))) + "\n" + note
 
 
 def evidence(rows: Sequence[Row]) -> str:
-    """How often the condition held, and how often it holds on the same losses in random orders."""
-    found = [row for row in rows if row["evidence"]]
-    stages = list(found[0]["evidence"])
-    heading = ("arm", *(f"{stage}: {what}" for stage in stages for what in ("rate (shuffled)", "loss")))
-    lines = [[row["arm"], *(cell for stage in stages for cell in _stage(row["evidence"].get(stage)))] for row in found]
+    """How often the condition held, and how often it holds on the same losses in random order."""
+    conditional = [row for row in rows if row["evidence"]]
+    stages = list(conditional[0]["evidence"])
+    heading = ("arm", *(f"{stage}: {column}" for stage in stages for column in ("rate (shuffled)", "loss")))
+    lines = [
+        [row["arm"], *(cell for stage in stages for cell in _stage(row["evidence"].get(stage)))] for row in conditional
+    ]
     note = (
-        "Rate: share of motivated batches, and in brackets how often the condition holds on the losses of that third "
-        "of the run in random orders, ± what chance makes of that figure (a standard deviation). Both are means over "
-        "the seeds. Loss: of motivated batches over the mean.\n"
+        "Rate: share of motivated batches; in brackets, the rate of the condition on the same losses in random order, "
+        "± one standard deviation. Each is computed in a third of the run and averaged over the seeds. Loss: the mean "
+        "loss of motivated batches over the mean loss.\n"
     )
     return markdown((heading, list(lines))) + "\n" + note
 
 
-def _gain(found: Mapping[str, Any] | None) -> str:
-    if not found:
+def _gain(gain: Mapping[str, Any] | None) -> str:
+    if not gain:
         return ""
-    mean, half = 100 * found["mean"], found["interval"]
-    return f"{mean:+.2f}" + (f" ({mean - 100 * half:+.2f} to {mean + 100 * half:+.2f})" if half is not None else "")
+    mean, half_width = 100 * gain["mean"], gain["interval"]
+    return f"{mean:+.2f}" + (
+        f" ({mean - 100 * half_width:+.2f} to {mean + 100 * half_width:+.2f})" if half_width is not None else ""
+    )
 
 
 def _reached(row: Row, model: str) -> str:
@@ -99,8 +103,8 @@ def _reached(row: Row, model: str) -> str:
     return f"{row[f'{model}_epochs']:.1f}, {row[f'{model}_flops'] / 1e12:.3g}{count}"
 
 
-def _stage(found: Mapping[str, float] | None) -> tuple[str, str]:
-    if not found:
+def _stage(evidence: Mapping[str, float] | None) -> tuple[str, str]:
+    if not evidence:
         return "", ""
-    rate = f"{found['rate']:.3f} ({found['shuffled']:.3f} ± {found['deviation']:.3f})"
-    return rate, f"{found['loss']:.3f}" if "loss" in found else ""
+    rate = f"{evidence['rate']:.3f} ({evidence['shuffled']:.3f} ± {evidence['deviation']:.3f})"
+    return rate, f"{evidence['loss']:.3f}" if "loss" in evidence else ""

@@ -1,4 +1,4 @@
-"""Results as pictures."""
+"""Figures of results."""
 
 import contextlib
 import itertools
@@ -23,7 +23,7 @@ SMOOTHING = 0.9
 
 @contextlib.contextmanager
 def _two_panels(path: Path, title: str, height: float, **options: Any) -> Iterator[tuple[Any, Any]]:
-    """A picture of two panels, saved on leaving."""
+    """A figure with two panels, saved on exit."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, height), layout="constrained", **options)
     figure.suptitle(title)
     yield left, right
@@ -34,21 +34,21 @@ def _two_panels(path: Path, title: str, height: float, **options: Any) -> Iterat
 
 
 def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> None:
-    """Save the learning curves of runs as a picture.
+    """Save the learning curves of runs as a figure.
 
     Args:
-        results: ``pair``, and ``base`` and ``motivated`` where they were trained alone, each with its runs.
-        path: of the picture; the ending says of which kind.
-        title: above it.
+        results: the runs of the ``pair``, and of ``base`` and ``motivated`` alone, if there are any.
+        path: file to write; its suffix sets the format.
+        title: title of the figure.
     """
     metric = "accuracy" if "accuracy" in results["pair"][0].metrics.get("base", {}) else "loss"
-    colours: dict[Role, str] = {"base": BASE, "motivated": MOTIVATED}
+    colors: dict[Role, str] = {"base": BASE, "motivated": MOTIVATED}
     with _two_panels(path, title, 4.2) as (left, right):
         _training(left, results["pair"][0])
-        for model, colour in colours.items():
-            _evaluation(right, results["pair"], model, metric, f"{model}, in the pair", colour, "-")
+        for model, color in colors.items():
+            _evaluation(right, results["pair"], model, metric, f"{model}, in the pair", color, "-")
             if model in results:
-                _evaluation(right, results[model], model, metric, f"{model}, alone", colour, ":")
+                _evaluation(right, results[model], model, metric, f"{model}, alone", color, ":")
         right.set(xlabel="epoch", ylabel=f"{metric} (%)" if metric == "accuracy" else metric, title="Evaluation")
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.legend(frameon=False)
@@ -59,12 +59,12 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
 def _training(axes: Any, result: Result) -> None:
     rows = [row for row in result.history if row["kind"] == "step"]
     steps, motivated = ([row for row in rows if key in row] for key in ("loss", "motivated_loss"))
-    for label, colour, rows, key in (
+    for label, color, rows, key in (
         ("base", BASE, steps, "loss"),
         ("motivated (on motivated batches)", MOTIVATED, motivated, "motivated_loss"),
     ):
         if rows:
-            axes.plot([row["step"] for row in rows], _smooth([row[key] for row in rows]), color=colour, label=label)
+            axes.plot([row["step"] for row in rows], _smooth([row[key] for row in rows]), color=color, label=label)
     if motivated:
         axes.plot(
             [row["step"] for row in motivated],
@@ -80,7 +80,7 @@ def _training(axes: Any, result: Result) -> None:
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """Exponentially weighted means, corrected for where they start."""
+    """Exponential moving average with bias correction."""
     mean, weight, smooth = 0.0, 0.0, []
     for value in values:
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value
@@ -90,33 +90,33 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 
 def _evaluation(
-    axes: Any, results: Sequence[Result], model: str, metric: str, label: str, colour: str, style: str
+    axes: Any, results: Sequence[Result], model: str, metric: str, label: str, color: str, style: str
 ) -> None:
-    found = [
+    by_epoch = [
         {row["epoch"]: row[model][metric] for row in result.history if row["kind"] == "eval" and model in row}
         for result in results
     ]
-    epochs = sorted(set.intersection(*map(set, found)))  # A seed that was resumed may have been evaluated at others.
+    epochs = sorted(set.intersection(*map(set, by_epoch)))  # A resumed run may have other evaluation epochs.
     if not epochs:
         return
-    curves = np.array([[one[epoch] for epoch in epochs] for one in found])
+    curves = np.array([[values[epoch] for epoch in epochs] for values in by_epoch])
     curves = curves * 100 if metric == "accuracy" else curves
     mean = curves.mean(axis=0)
-    axes.plot(epochs, mean, style, color=colour, label=label, marker="." if len(epochs) < 3 else None)
+    axes.plot(epochs, mean, style, color=color, label=label, marker="." if len(epochs) < 3 else None)
     if len(curves) > 1:
-        axes.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.12, linewidth=0)
+        axes.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=color, alpha=0.12, linewidth=0)
 
 
 def draw_arms(rows: Sequence[Mapping[str, Any]], reference: str, path: Path, title: str) -> None:
     """Save the accuracies of an experiment's arms: each seed, the mean and its 95 % confidence interval."""
     names = [row["arm"] for row in rows]
     with _two_panels(path, title, 1.2 + 0.32 * len(rows), sharey=True) as panels:
-        for panel, (model, colour) in zip(panels, {"base": BASE, "motivated": MOTIVATED}.items(), strict=True):
-            for place, row in enumerate(rows):
-                mean, half = 100 * row[model]["mean"], 100 * (row[model]["interval"] or 0)
+        for panel, (model, color) in zip(panels, {"base": BASE, "motivated": MOTIVATED}.items(), strict=True):
+            for position, row in enumerate(rows):
+                mean, half_width = 100 * row[model]["mean"], 100 * (row[model]["interval"] or 0)
                 values = [100 * value for value in row[model]["values"]]
-                panel.plot(values, [place] * len(values), ".", color=colour, alpha=0.45)
-                panel.errorbar(mean, place, xerr=half, fmt="D", color=colour, capsize=3, markersize=5)
+                panel.plot(values, [position] * len(values), ".", color=color, alpha=0.45)
+                panel.errorbar(mean, position, xerr=half_width, fmt="D", color=color, capsize=3, markersize=5)
                 if row["arm"] == reference:
                     panel.axvline(mean, color="grey", linestyle=":", linewidth=1)
             panel.set(title=f"{model} model", xlabel="accuracy (%)")
@@ -126,26 +126,26 @@ def draw_arms(rows: Sequence[Mapping[str, Any]], reference: str, path: Path, tit
 
 
 def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Save accuracy against training FLOPs, a line for each arm, a panel for each model.
+    """Save accuracy over training FLOPs: one line for each arm, one panel for each model.
 
-    A line's points are its budgets, with the FLOPs of both models; where an arm has no budgets, its evaluations, with
-    the FLOPs of the run that they belong to.
+    The points of a line are its budgets, at the FLOPs of both models. Without budgets they are the evaluations of a
+    run, at the FLOPs of that run.
     """
     arms = list(dict.fromkeys(row["arm"] for row in rows))
-    colours = plt.get_cmap("tab10" if len(arms) <= 10 else "tab20").colors  # type: ignore[attr-defined]
+    colors = plt.get_cmap("tab10" if len(arms) <= 10 else "tab20").colors  # type: ignore[attr-defined]
     with _two_panels(path, title, 4.4) as panels:
         for panel, model in zip(panels, ("base", "motivated"), strict=True):
-            for arm, colour in zip(arms, itertools.cycle(colours)):
-                ours = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["flops"])
-                points = [{"flops": row["flops"], **row[model]} for row in ours]
-                if ours[0]["budget"] is None:
-                    points = ours[0][f"{model}_curve"]
+            for arm, color in zip(arms, itertools.cycle(colors)):
+                arm_rows = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["flops"])
+                points = [{"flops": row["flops"], **row[model]} for row in arm_rows]
+                if arm_rows[0]["budget"] is None:
+                    points = arm_rows[0][f"{model}_curve"]
                 panel.errorbar(
                     [point["flops"] / 1e12 for point in points],
                     [100 * point["mean"] for point in points],
                     yerr=[100 * (point["deviation"] or 0) for point in points],
                     fmt=".-",
-                    color=colour,
+                    color=color,
                     linewidth=1.2,
                     elinewidth=0.6,
                     label=arm,
@@ -159,24 +159,26 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
 
 
 def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Save how often the condition held in each third of the runs, beside the same losses in random orders."""
-    found = [row for row in rows if row["evidence"]]
-    names = [row["arm"] + (f", {row['budget']:g} epochs' FLOPs" if row["budget"] else "") for row in found]
-    stages = list(dict.fromkeys(stage for row in found for stage in row["evidence"]))
-    with _two_panels(path, title, max(2.6, 1.2 + 0.32 * len(found)), sharey=True) as (left, right):
+    """Save how often the condition held in each third of the runs, and on the same losses in random order."""
+    conditional = [row for row in rows if row["evidence"]]
+    names = [row["arm"] + (f", {row['budget']:g} epochs' FLOPs" if row["budget"] else "") for row in conditional]
+    stages = list(dict.fromkeys(stage for row in conditional for stage in row["evidence"]))
+    with _two_panels(path, title, max(2.6, 1.2 + 0.32 * len(conditional)), sharey=True) as (left, right):
         for number, stage in enumerate(stages):
-            for place, row in enumerate(found):
-                one = row["evidence"].get(stage)
-                if one is None:
+            for position, row in enumerate(conditional):
+                evidence = row["evidence"].get(stage)
+                if evidence is None:
                     continue
-                height, label = place + (number - 1) * 0.22, None if place else stage
-                left.errorbar(one["shuffled"], height, xerr=2 * one["deviation"], fmt="|", color="grey", linewidth=1)
-                left.plot(one["rate"], height, "o", color=f"C{number}", markersize=4)
-                if "loss" in one:
-                    right.plot(one["loss"], height, "o", color=f"C{number}", markersize=4, label=label)
+                height, label = position + (number - 1) * 0.22, None if position else stage
+                left.errorbar(
+                    evidence["shuffled"], height, xerr=2 * evidence["deviation"], fmt="|", color="grey", linewidth=1
+                )
+                left.plot(evidence["rate"], height, "o", color=f"C{number}", markersize=4)
+                if "loss" in evidence:
+                    right.plot(evidence["loss"], height, "o", color=f"C{number}", markersize=4, label=label)
         left.set(title="motivated batches (grey: losses shuffled, ± 2 SD)", xlabel="share of the batches")
         right.set(title="base's loss on motivated batches", xlabel="over its mean loss")
-        left.set_yticks(range(len(found)), names)
+        left.set_yticks(range(len(conditional)), names)
         left.invert_yaxis()
         right.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         for panel in (left, right):

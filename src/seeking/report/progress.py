@@ -1,4 +1,4 @@
-"""The progress of a run on the terminal."""
+"""Progress bars on the terminal."""
 
 import contextlib
 import sys
@@ -13,8 +13,8 @@ from seeking.training.record import Listener, Row
 SMOOTHING = 0.95
 
 
-class _Unfailing:
-    """A stream that can be written to whatever becomes of it."""
+class _ErrorIgnoringStream:
+    """A stream whose write errors are ignored."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -33,21 +33,21 @@ class _Unfailing:
 
 
 @contextlib.contextmanager
-def unfailing_output() -> Iterator[None]:
-    """Inside, that nothing can be printed, since the disk that takes it is full, is no reason to end a run."""
+def ignore_output_errors() -> Iterator[None]:
+    """Inside, failing to print (say, to a file on a full disk) does not end a run."""
     with (
-        contextlib.redirect_stdout(_Unfailing(sys.stdout)),
-        contextlib.redirect_stderr(_Unfailing(sys.stderr)),
+        contextlib.redirect_stdout(_ErrorIgnoringStream(sys.stdout)),
+        contextlib.redirect_stderr(_ErrorIgnoringStream(sys.stderr)),
     ):
         yield
 
 
 @contextlib.contextmanager
 def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
-    """Show runs as they go, one bar each: gives a function from a run's title to its listener.
+    """Show one progress bar for each run; yields a function from the title of a run to its listener.
 
-    The bar shows both training losses (smoothed), the share of motivated batches so far and the time left; above it
-    a line is printed for each evaluation.
+    The bar shows both training losses (smoothed), the share of motivated batches and the time left. Each evaluation
+    prints a line above it.
     """
     columns = (
         TextColumn("{task.description}", style="bold", markup=False),
@@ -64,42 +64,44 @@ def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
                 bars.remove_task(finished)
             task = bars.add_task(title, total=None, status="checking models and data")
             epochs = motivated = steps = 0
-            saved = ""
+            saved_text = ""
             losses: dict[str, float] = {}
 
-            def smoothed(name: str, loss: float) -> None:
+            def update_smoothed(name: str, loss: float) -> None:
                 losses[name] = SMOOTHING * losses.get(name, loss) + (1 - SMOOTHING) * loss
 
             def listen(row: Row) -> None:
-                nonlocal epochs, motivated, steps, saved
+                nonlocal epochs, motivated, steps, saved_text
                 if row["kind"] == "start":
                     epochs = row["epochs"]
                     bars.update(task, total=epochs * row["epoch_length"], completed=row.get("step", 0))
                 elif row["kind"] == "note":
                     console.print(f"{title}: {row['text']}", highlight=False)
                 elif row["kind"] == "saving":
-                    saved = f", saved at step {row['step']}"
+                    saved_text = f", saved at step {row['step']}"
                 elif row["kind"] == "stopped":
-                    where = f" and saved in {row['path']}; the command with --resume goes on" if row["path"] else ""
+                    where = (
+                        f" and saved in {row['path']}; add --resume to the command to continue" if row["path"] else ""
+                    )
                     console.print(f"{title}: stopped after step {row['step']}{where}", highlight=False)
                 elif row["kind"] == "step":
                     steps += 1
                     if "loss" in row:
-                        smoothed("base", row["loss"])
+                        update_smoothed("base", row["loss"])
                     if "motivated_loss" in row:
                         motivated += 1
-                        smoothed("motivated", row["motivated_loss"])
+                        update_smoothed("motivated", row["motivated_loss"])
                     status = "loss " + " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
                     if motivated:
                         status += f" ({motivated / steps:.1%} of batches)"
-                    bars.update(task, advance=1, status=status + saved)
+                    bars.update(task, advance=1, status=status + saved_text)
                 elif row["kind"] == "eval":
                     parts = []
                     for name in ("base", "motivated"):
-                        if found := row.get(name):
+                        if metrics := row.get(name):
                             label = f"{name} " if "motivated" in row else ""
-                            metric, scale = ("accuracy", "{:.2%}") if "accuracy" in found else ("loss", "{:.4f}")
-                            parts.append(f"{label}{metric} {scale.format(found[metric])}")
+                            metric, scale = ("accuracy", "{:.2%}") if "accuracy" in metrics else ("loss", "{:.4f}")
+                            parts.append(f"{label}{metric} {scale.format(metrics[metric])}")
                     share = f", motivated batches {motivated / steps:.1%}" if motivated else ""
                     console.print(f"{title}: epoch {row['epoch']}/{epochs}: {', '.join(parts)}{share}", highlight=False)
 
@@ -110,9 +112,9 @@ def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
 
 @contextlib.contextmanager
 def many_runs(console: Console) -> Iterator[Callable[[str, Row], None]]:
-    """Show runs that go on side by side: gives what is to be told of each run's rows, by its name.
+    """Show one progress bar for runs in parallel; yields a listener that takes the name of a run and a row.
 
-    A row of kind ``plan`` says how many epochs all runs together have left.
+    A row of kind ``plan`` holds the number of epochs that all runs together have left.
     """
     columns = (BarColumn(bar_width=20), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, TimeRemainingColumn(compact=True), TextColumn("left"), console=console) as bars:
@@ -120,7 +122,7 @@ def many_runs(console: Console) -> Iterator[Callable[[str, Row], None]]:
         lengths: dict[str, int] = {}
         reached: dict[str, int] = {}
 
-        def tell(name: str, row: Row) -> None:
+        def listen(name: str, row: Row) -> None:
             if row["kind"] == "plan":
                 bars.update(task, total=row["epochs"], completed=0, description=row["text"])
             elif row["kind"] == "start":
@@ -132,7 +134,9 @@ def many_runs(console: Console) -> Iterator[Callable[[str, Row], None]]:
                 )
                 reached[name] = row["epoch"]
                 if row["epoch"] == lengths.get(name):
-                    found = [f"{model} {row[model]['accuracy']:.2%}" for model in ("base", "motivated") if model in row]
-                    console.print(f"{name}: {', '.join(found)}", highlight=False)
+                    scores = [
+                        f"{model} {row[model]['accuracy']:.2%}" for model in ("base", "motivated") if model in row
+                    ]
+                    console.print(f"{name}: {', '.join(scores)}", highlight=False)
 
-        yield tell
+        yield listen

@@ -1,4 +1,4 @@
-"""Results as tables, for the terminal and for Markdown."""
+"""Tables of results, for the terminal and in Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,35 +8,37 @@ from rich.table import Table
 from seeking.training import Result
 
 Rows = tuple[Sequence[str], list[Sequence[str]]]
-"""A heading and the lines below it."""
+"""A header and the rows below it."""
 
 
 def run_rows(result: Result) -> Rows:
-    """One run's two models."""
+    """The models of one run."""
     heading = ("model", "accuracy", "best (epoch)", "loss", "training GFLOPs a sample")
     rows: list[Sequence[str]] = []
     flops = {"base": result.cost.base_flops, "motivated": result.cost.motivated_flops}
-    for name, found in result.metrics.items():
+    for name, metrics in result.metrics.items():
         best = result.best[name]
-        accuracy = _percent(found["accuracy"]) if "accuracy" in found else "-"
-        top = _percent(best["accuracy"]) if "accuracy" in best else f"{best['loss']:.4f}"
-        rows.append((name, accuracy, f"{top} ({best['epoch']})", f"{found['loss']:.4f}", f"{flops[name] / 1e9:.4g}"))
+        accuracy = _percent(metrics["accuracy"]) if "accuracy" in metrics else "-"
+        best_score = _percent(best["accuracy"]) if "accuracy" in best else f"{best['loss']:.4f}"
+        rows.append(
+            (name, accuracy, f"{best_score} ({best['epoch']})", f"{metrics['loss']:.4f}", f"{flops[name] / 1e9:.4g}")
+        )
     return heading, rows
 
 
 def comparison_rows(summary: dict[str, Any]) -> Rows:
-    """Accuracy of each model, in the pair and alone, over the seeds; the difference is taken seed by seed."""
+    """Accuracy of each model, in the pair and alone, over the seeds, with the paired difference."""
     seeds = f"{summary['seeds']} seed" + ("s" if summary["seeds"] > 1 else "")
     heading = (f"accuracy, {seeds}", "in the pair", "alone", "difference")
     rows: list[Sequence[str]] = [
-        (model, spread(found["together"]), spread(found["alone"]), spread(found["gain"], sign="+"))
-        for model, found in summary["models"].items()
+        (model, spread(scores["together"]), spread(scores["alone"]), spread(scores["gain"], sign="+"))
+        for model, scores in summary["models"].items()
     ]
     return heading, rows
 
 
 def cost_rows(summary: dict[str, Any]) -> Rows:
-    """What each run cost, in the mean over the seeds."""
+    """Cost of each arm, averaged over the seeds."""
     names = {"pair": "the pair, both models", "base": "base alone", "motivated": "motivated alone"}
     rows: list[Sequence[str]] = [
         (names[arm], f"{cost['flops']['mean'] / 1e12:.3g}", f"{cost['seconds']['mean']:.0f}")
@@ -46,7 +48,7 @@ def cost_rows(summary: dict[str, Any]) -> Rows:
 
 
 def cost_sentence(report: dict[str, float]) -> str:
-    """What the pair's run cost against its alternatives."""
+    """Cost of the pair's run relative to training one or both models alone."""
     return (
         f"{report['motivated_share']:.1%} of the batches were motivated. The run took "
         f"{report['of_motivated_alone']:.2f} of the training FLOPs of the motivated model alone, "
@@ -55,7 +57,7 @@ def cost_sentence(report: dict[str, float]) -> str:
 
 
 def terminal(rows: Rows, title: str | None = None) -> Table:
-    """A table for rich."""
+    """A rich table."""
     table = Table(title=title)
     for name in rows[0]:
         table.add_column(name)
@@ -65,7 +67,7 @@ def terminal(rows: Rows, title: str | None = None) -> Table:
 
 
 def markdown(rows: Rows) -> str:
-    """A table for Markdown."""
+    """A Markdown table."""
     lines = [rows[0], ["---"] * len(rows[0]), *rows[1]]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -74,8 +76,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f}"
 
 
-def spread(found: Mapping[str, Any], sign: str = "") -> str:
-    """A mean of shares and its standard deviation, in per cent."""
-    deviation = found["deviation"]
-    around = f" ± {100 * deviation:.2f}" if deviation is not None else ""
-    return f"{round(100 * found['mean'], 2) + 0.0:{sign}.2f}{around}"
+def spread(estimate: Mapping[str, Any], sign: str = "") -> str:
+    """Mean and standard deviation, in percent."""
+    deviation = estimate["deviation"]
+    deviation_text = f" ± {100 * deviation:.2f}" if deviation is not None else ""
+    return f"{round(100 * estimate['mean'], 2) + 0.0:{sign}.2f}{deviation_text}"

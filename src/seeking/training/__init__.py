@@ -1,4 +1,4 @@
-"""Training: the motivated loop and all that surrounds it."""
+"""The ``Trainer`` and its parts."""
 
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    # The trainer needs the algorithms, and they need parts of this package.
+    # Imported on first use: the trainer imports the algorithms, which import parts of this package.
     if name in _MODULES:
         import importlib
 

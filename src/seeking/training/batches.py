@@ -1,4 +1,4 @@
-"""Training batches, drawn from a user's loader."""
+"""Training batches from a user's loader."""
 
 import contextlib
 import itertools
@@ -19,25 +19,25 @@ from seeking.training.rng import RunRandomState
 
 
 def draw(loader: Any, device: torch.device, skip: int = 0) -> Iterator[Any]:
-    """One pass over a loader, each batch drawn when it is asked for and moved to the device.
+    """Iterate once over a loader; each batch is loaded when it is requested, and moved to the device.
 
-    This works on any loader. ``torchdata``'s ``StatefulDataLoader`` keeps the position in the data as well, but would
-    have to take the place of the user's own.
+    This works with any loader. ``torchdata``'s ``StatefulDataLoader`` also keeps the position in the data, but it would
+    have to replace the user's loader.
 
-    Never one ahead: what the data draw from the global generators in this process then comes between the same two
-    training steps in a resumed run as in the run that it resumes.
+    Batches are not loaded ahead. So random numbers that the data draw in this process are drawn between the same two
+    training steps in a resumed run as in an uninterrupted one.
 
     Args:
-        loader: as ``Accelerator.prepare`` gives it.
-        device: to move batches to.
-        skip: batches that are passed over. Only their indices are drawn where the data are loaded by index, in this
-            process or from a data set with an attribute ``stateless`` that is true; elsewhere they are loaded and
-            thrown away, since the random state of workers depends on what they have loaded.
+        loader: a loader prepared by ``Accelerator.prepare``.
+        device: the device to move batches to.
+        skip: number of batches to skip. If the data are indexed in this process, or the data set has a true attribute
+            ``stateless``, only the indices are drawn. Otherwise the batches are loaded and discarded, since the random
+            state of the workers depends on what they have loaded.
 
     Raises:
-        LoadingError: while batches are drawn: the data raise something, or a worker has died.
+        LoadingError: during iteration: the data raise an error, or a worker has died.
     """
-    # accelerate's own way is to load one batch ahead; it is only needed where one process loads for several.
+    # accelerate's loaders load one batch ahead; this is only needed if one process loads for several.
     if isinstance(loader, DataLoaderShard) or PartialState().num_processes == 1:
         synchronize_generators(loader)
         loader = raw_loader(loader)
@@ -45,13 +45,13 @@ def draw(loader: Any, device: torch.device, skip: int = 0) -> Iterator[Any]:
             loader, skip = skip_first_batches(loader, skip), 0
     iterator = iter(loader)
     if is_worker_handler(signal.getsignal(signal.SIGCHLD)):
-        # It would raise in the midst of a step when a worker dies. The iterator finds out by itself, between two.
+        # The handler would raise in the middle of a step when a worker dies. The iterator notices it between steps.
         with contextlib.suppress(ValueError):  # Outside the main thread.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     by_index = not isinstance(getattr(loader, "dataset", None), IterableDataset)
     if not (by_index and getattr(loader, "num_workers", None) == 0 and skip_indices(iterator, skip)):
         next(itertools.islice(iterator, skip, skip), None)
-    return _moved(iterator, device, getattr(loader, "dataset", None))
+    return _move_to_device(iterator, device, getattr(loader, "dataset", None))
 
 
 def rest_of_epoch(
@@ -61,14 +61,14 @@ def rest_of_epoch(
     random: RunRandomState,
     notify: Callable[[str], None],
 ) -> Iterator[list[Any]]:
-    """The rest of this epoch's batches, in groups of those that make one step.
+    """The remaining batches of this epoch, in groups that make one step.
 
     Args:
-        loader: as ``Accelerator.prepare`` gives it.
+        loader: a loader prepared by ``Accelerator.prepare``.
         accumulate: batches in a group.
-        progress: of the run; read anew before each group.
-        random: from which the epoch began; what is drawn to find the place does not count.
-        notify: told what takes time.
+        progress: progress of the run; read again before each group.
+        random: random states of the run, with that of the start of the epoch. Skipping batches does not change them.
+        notify: called with a message if skipping takes time.
 
     Raises:
         LoadingError: a batch cannot be loaded.
@@ -80,7 +80,7 @@ def rest_of_epoch(
         random.epoch_start = random.generators.state_dict()
         batches = draw(loader, device)
     else:
-        notify(f"finding batch {skip} of epoch {progress.epoch + 1}")
+        notify(f"skipping to batch {skip} of epoch {progress.epoch + 1}")
         with random.generators.preserved():
             random.generators.load_state_dict(random.epoch_start)
             batches = draw(loader, device, skip)
@@ -88,12 +88,12 @@ def rest_of_epoch(
         yield group
 
 
-def _moved(iterator: Iterator[Any], device: torch.device, dataset: Any) -> Iterator[Any]:
+def _move_to_device(iterator: Iterator[Any], device: torch.device, dataset: Any) -> Iterator[Any]:
     try:
         for batch in iterator:
             yield send_to_device(batch, device)
     except Exception as error:
-        # What a worker raises brings its whole traceback as text.
+        # An error from a worker contains its traceback as text.
         text = str(error).strip()
         text = (
             text.splitlines()[-1].removeprefix("seeking.errors.SeekingError: ")
@@ -101,16 +101,16 @@ def _moved(iterator: Iterator[Any], device: torch.device, dataset: Any) -> Itera
             else text
         )
         text = text if isinstance(error, SeekingError) else f"{type(error).__name__}: {text}"
-        at_work = getattr(dataset, "under_way", str)()
-        if at_work and "DataLoader worker" in text:
-            text += f"; the workers were at {at_work}"
-        raise LoadingError(f"the next batch cannot be loaded: {text}") from error
+        in_progress = getattr(dataset, "images_in_progress", str)()
+        if in_progress and "DataLoader worker" in text:
+            text += f"; the workers were at {in_progress}"
+        raise LoadingError(f"cannot load the next batch: {text}") from error
 
 
 def set_epoch(epoch: int, *loaders: Any) -> None:
-    """Tell loaders and their data sets which epoch it is."""
+    """Set the epoch of loaders and their data sets."""
     for loader in loaders:
-        # With several processes accelerate tells the sampler alone; augmentation must know, too.
+        # With several processes, accelerate sets the epoch of the sampler only; augmentation needs it, too.
         receivers: list[Any] = [loader, getattr(loader, "dataset", None)]
         for receiver in receivers:
             if hasattr(receiver, "set_epoch"):

@@ -1,4 +1,4 @@
-"""The parts of a run made from its options: accelerator, loaders, models as prepared for training, learners."""
+"""Build the parts of a run from its options: accelerator, loaders, prepared models, learners."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ from seeking.training.objective import Objective
 from seeking.training.optim import (
     MakeOptimizer,
     MakeSchedule,
-    check_shareable,
+    check_elementwise_state,
     make_optimizer,
     make_schedule,
 )
@@ -40,14 +40,13 @@ from seeking.weights_map import WeightsMap
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """An accelerator with the options' device and precision."""
+    """Create the accelerator for the device and precision of the options."""
     process = this_process(config.device)
     mixed = resolve_precision(config.precision, process.device)
     if is_initialized() and AcceleratorState().mixed_precision != mixed:
-        reset_accelerator()  # An earlier trainer of this process has set another precision for good.
-    # One batch of the loader is one batch of the run, however many processes share it. A single process takes loaders
-    # that come without a batch size, too. Loaders that shuffle do so by the seed and the epoch, in any number of
-    # processes.
+        reset_accelerator()  # An earlier trainer in this process has set another precision.
+    # With several processes, each batch of the loader is split between them. A single process also takes loaders
+    # without a batch size. Shuffling depends only on the seed and the epoch, not on the number of processes.
     loading = DataLoaderConfiguration(
         split_batches=process.num_processes > 1,
         use_seedable_sampler=True,
@@ -63,15 +62,15 @@ def make_saver(
     accelerator: Accelerator,
     models: Sequence[str],
 ) -> Saver:
-    """What saves a run of these models in its folder, if it has one.
+    """Create the saver of a run, which writes to the run folder if there is one.
 
     Raises:
-        SeekingError: the folder holds something else, or there is none and an option needs one.
+        SeekingError: the folder holds something else, or an option needs a folder and none is given.
     """
     if config.on_nonfinite == "rollback" and output is None:
         raise SeekingError("on_nonfinite rollback needs an output folder, to have checkpoints to roll back to")
     if resume and output is None:
-        raise SeekingError("resume needs the output folder of the run to be resumed")
+        raise SeekingError("resume needs the output folder of the run to resume")
     folder = output if isinstance(output, RunFolder | None) else RunFolder(output, resume=resume)
     steps, seconds = config.save_interval()
     return Saver(folder, accelerator, models, every_steps=steps, every_seconds=seconds, keep=config.keep_checkpoints)
@@ -85,11 +84,11 @@ def make_pair(
     batch: Any,
     config: TrainConfig,
 ) -> Pair:
-    """The pair under this map; one is derived with this batch if it is None.
+    """Create the pair; the map is derived on this batch if it is None.
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
-        SeekingError: the map is not one of these models.
+        SeekingError: the map does not fit the models.
     """
     if weights_map is None:
         inputs, forward = objective.model_inputs(batch)
@@ -98,17 +97,17 @@ def make_pair(
 
 
 def make_condition(condition: Condition | None, config: TrainConfig) -> Condition:
-    """When to be motivated: this condition, or the options', on the batch that the options say.
+    """The motivation condition: this one, or the one of the options; delayed by a batch for ``on="next"``.
 
     Raises:
-        SeekingError: the options' condition does not parse.
+        SeekingError: the condition of the options cannot be parsed.
     """
     condition = condition or parse(config.condition, config.seed)
     return Next(condition) if config.on == "next" else condition
 
 
 class Loaders(NamedTuple):
-    """Both loaders as accelerate has prepared them, and the number of steps in an epoch."""
+    """The loaders prepared by accelerate, and the number of steps in an epoch."""
 
     train: Any
     evaluation: Any | None
@@ -118,7 +117,7 @@ class Loaders(NamedTuple):
 def prepare_loaders(
     accelerator: Accelerator, train: DataLoader[Any], evaluation: DataLoader[Any] | None, accumulate: int
 ) -> Loaders:
-    """Have accelerate share the batches out over the processes.
+    """Prepare the loaders with accelerate, which splits the batches between the processes.
 
     Raises:
         SeekingError: a loader is empty, has no length, or cannot be prepared.
@@ -127,16 +126,16 @@ def prepare_loaders(
         batches = len(train)
     except TypeError as error:
         raise SeekingError(
-            "train_loader has no length, and schedules count the run's batches; give it a __len__"
+            "train_loader has no length, which schedules need to count the run's batches; give it a __len__"
         ) from error
     if not batches:
-        raise SeekingError("the training data make no batch: fewer samples than the batch size, or none")
+        raise SeekingError("the training data yield no batch: fewer samples than the batch size, or none")
     if evaluation is not None and not len(evaluation):
-        raise SeekingError("the evaluation data make no batch")
+        raise SeekingError("the evaluation data yield no batch")
     try:
         prepared = accelerator.prepare(train)
         prepared_evaluation = accelerator.prepare(evaluation) if evaluation is not None else None
-    except ValueError as error:  # Such as a batch that the processes cannot share out evenly.
+    except ValueError as error:  # For example, a batch size that the number of processes does not divide.
         raise SeekingError(f"the loaders cannot be prepared: {error}") from error
     return Loaders(prepared, prepared_evaluation, math.ceil(len(prepared) / accumulate))
 
@@ -149,7 +148,7 @@ def place_models(
     batch: Any,
     generators: RandomState,
 ) -> None:
-    """Move the models to the device, in the memory format and with the activation checkpointing that is asked for."""
+    """Move the models to the device; set the memory format and activation checkpointing of the options."""
     for name, module in models.items():
         module.to(device)
         if config.checkpoint_activations:
@@ -167,16 +166,16 @@ def shard_models(
     batch: Any,
     generators: RandomState,
 ) -> None:
-    """Shard the models over all processes, and find out whether they work like that.
+    """Shard the models over all processes, and run each of them once.
 
     Raises:
-        SeekingError: they do not.
+        SeekingError: they cannot be sharded.
     """
     if accelerator.num_processes == 1:
-        raise SeekingError("shard is on and there is one process; start several (torchrun), or turn it off")
+        raise SeekingError("shard is on, but there is only one process; start several with torchrun, or turn shard off")
     if accelerator.scaler is not None:
-        raise SeekingError("precision is fp16, which sharded models do not take; use bf16 or no, or turn shard off")
-    # Weights that autocast had cast would stay, all of them, until the backward pass.
+        raise SeekingError("precision is fp16, which sharded models do not support; use bf16 or no, or turn shard off")
+    # FSDP casts block by block; autocast would keep all cast weights until the backward pass.
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
     with torch.no_grad(), generators.preserved(), accelerator.autocast():
         for name, model in models.items():
@@ -191,21 +190,21 @@ def shard_models(
                 ) from error
             reshard(model)
     if pair:
-        with pair.motivated():  # A pair that cannot be sharded is refused now.
+        with pair.motivated():  # Fails now if the pair cannot be sharded.
             pass
 
 
 def check_optimizer(config: TrainConfig, optimizer: MakeOptimizer | None) -> None:
-    """Make sure that the optimizer's state can be shared or sharded, if that is asked for.
+    """Check that the optimizer's state can be shared or sharded, if an option requires it.
 
     Raises:
         SeekingError: it cannot.
     """
     trial = optimizer or (lambda module: make_optimizer(module, config, fused=False))
     if config.optimizer_state == "shared":
-        check_shareable(trial, "shared through the map", "set optimizer_state to separate")
+        check_elementwise_state(trial, "shared through the map", "set optimizer_state to separate")
     if config.shard:
-        check_shareable(trial, "sharded", "turn shard off")
+        check_elementwise_state(trial, "sharded", "turn shard off")
 
 
 def make_learner(
@@ -218,26 +217,26 @@ def make_learner(
     *,
     steps: int,
 ) -> Learner:
-    """A model, prepared for the devices, with its optimizer and schedule.
+    """Prepare a model with accelerate, and create its optimizer and schedule.
 
     Args:
         name: ``base`` or ``motivated``.
         module: the model.
-        accelerator: that prepares it.
+        accelerator: prepares the model.
         config: options.
-        optimizer: makes the optimizer; the options' if not given.
-        schedule: makes the schedule; the options' if not given.
-        steps: of the whole run.
+        optimizer: creates the optimizer; the options' by default.
+        schedule: creates the schedule; the options' by default.
+        steps: number of steps of the run.
     """
-    # PyTorch's kernel for momentum expects all parameters of a model to have it, or none, leaves it undefined where
-    # the scaler skips the first step, and takes no shards.
+    # PyTorch's fused SGD needs momentum buffers for all parameters or none, leaves them uninitialized if the scaler
+    # skips the first step, and does not support sharded parameters.
     separate = config.optimizer_state == "separate" and not config.shard
     fused = config.fused and accelerator.scaler is None and separate
-    made_optimizer = optimizer(module) if optimizer else make_optimizer(module, config, fused)
-    if isinstance(made_optimizer, AcceleratedOptimizer):  # The loop does itself what that is for.
-        made_optimizer = made_optimizer.optimizer
-    made_schedule = schedule(made_optimizer, steps) if schedule else make_schedule(made_optimizer, config, steps)
-    # What is sharded needs no wrapper; for evaluation, a model gets mixed precision and none.
+    built_optimizer = optimizer(module) if optimizer else make_optimizer(module, config, fused)
+    if isinstance(built_optimizer, AcceleratedOptimizer):  # The training loop does the work of this wrapper.
+        built_optimizer = built_optimizer.optimizer
+    built_schedule = schedule(built_optimizer, steps) if schedule else make_schedule(built_optimizer, config, steps)
+    # A sharded model needs no DDP wrapper; in evaluation mode, prepare_model only adds mixed precision.
     model = accelerator.prepare_model(module, evaluation_mode=config.shard)
     if config.compile != "no":
         compile_in_place(model, config.compile)
@@ -245,8 +244,8 @@ def make_learner(
         name,
         module,
         model,
-        made_optimizer,
-        made_schedule,
+        built_optimizer,
+        built_schedule,
         planned_steps=steps,
         custom_schedule=schedule is not None,
     )

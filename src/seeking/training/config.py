@@ -1,4 +1,4 @@
-"""The options of a run: one dataclass is the flags of the command line, the fields of a file and the Python API."""
+"""Training options: one dataclass defines the command-line flags, the keys of a YAML file and the Python API."""
 
 import json
 import re
@@ -31,80 +31,80 @@ CHANGEABLE_ON_RESUME = frozenset(
         *("output", "config", "overwrite", "resume"),
     }
 )
-"""Options that a run may be resumed with other values of. With other epochs, the schedule is that of the new length."""
+"""Options that may change when a run is resumed. If ``epochs`` changes, the schedule is that of the new length."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How to train."""
+    """Training options."""
 
     epochs: int = 20
     """Passes over the training data."""
     condition: str = "decrease:2"
     """When to be motivated: decrease:N, random:P, matched(CONDITION), always, never, every:K, after:STEP, the import
-    path of your own (package.module.Class:1,2), and their compositions with & | ~ and parentheses."""
+    path of a custom condition (package.module.Class:1,2), or a composition of these with & | ~ and parentheses."""
     on: Timing = "same"
-    """Batch of a motivated step: the same at which the condition held, or the next one."""
+    """Batch of the motivated step: the same one at which the condition held, or the next one."""
     norm: NormPolicy = "private"
-    """Whose the statistics of batch normalisation are: shared by both models (as in the paper), private to each, or
-    private and, for the motivated model, re-estimated on training batches before each evaluation."""
+    """Running statistics of batch normalization: shared by both models (as in the paper), private to each, or
+    recalibrated (private, and re-estimated for the motivated model on training batches before each evaluation)."""
     recalibration_batches: int = 20
-    """Training batches for norm recalibrated."""
+    """Number of training batches for --norm recalibrated."""
     optimizer: str = "sgd"
-    """Any of timm's optimizers by name: sgd (Nesterov momentum), momentum, adamw, lion, …"""
+    """Name of one of timm's optimizers: sgd (Nesterov momentum), momentum, adamw, lion, …"""
     optimizer_state: OptimizerState = "separate"
-    """Whether momentum and the like are kept apart for the two models (as in the paper) or shared through the map."""
+    """Optimizer state (such as momentum): separate for each model (as in the paper), or shared through the map."""
     lr: float = 0.05
-    """Highest learning rate."""
+    """Peak learning rate."""
     momentum: float = 0.9
-    """Of the optimizers that have one."""
+    """Momentum, for optimizers that have it."""
     weight_decay: float = 5e-4
-    """Of all parameters but biases and the scales of norms."""
+    """Weight decay; not applied to biases and norm scales."""
     schedule: ScheduleName = "cosine"
-    """Course of the learning rate, counted in batches for both models: cosine to zero, onecycle, step (a tenth at
-    half and at three quarters of the run) or constant."""
+    """Learning rate schedule, counted in batches for both models: cosine (to zero), onecycle, step (divided by ten at
+    one half and three quarters of the run) or constant."""
     warmup_epochs: float = 0.0
-    """Epochs of linear warm-up before the schedule. For onecycle, the length of its rise (0: three tenths)."""
+    """Epochs of linear warm-up before the schedule. For onecycle, the epochs of its rise (0: 30 % of the run)."""
     label_smoothing: float = 0.0
-    """For the classification loss."""
+    """Label smoothing of the classification loss."""
     clip_grad: float | None = None
-    """Greatest norm of a model's gradient."""
+    """Maximum norm of a model's gradient."""
     accumulate: int = 1
-    """Batches of the loader whose gradients are accumulated into one step; together they are one batch to the
-    condition, the schedule and the motivated step."""
+    """Gradient accumulation: batches of the loader that make one step. The condition, the schedule and the motivated
+    step treat them as one batch."""
     device: str | None = None
-    """cpu, cuda, cuda:1 or what else torch knows; if not given, the accelerator, where there is one."""
+    """A torch device, such as cpu, cuda or cuda:1; if not given, the accelerator if there is one."""
     precision: Precision = "auto"
-    """Mixed precision: no (float32), bf16, fp16, or auto: bf16 where the hardware multiplies matrices in it (GPUs since
-    Ampere, CPUs with AMX), else no."""
+    """Mixed precision: no (float32), bf16, fp16, or auto (bf16 if the hardware supports it, which GPUs since Ampere and
+    CPUs with AMX do; else no)."""
     channels_last: bool = True
-    """Store the weights of convolutions with the channels last, where the models take it."""
+    """Use the channels_last memory format for convolutions, if the models support it."""
     fused: bool = True
-    """Optimizer steps in one kernel, where PyTorch has one for the optimizer."""
+    """Use fused optimizer kernels, if PyTorch has one for the optimizer."""
     compile: CompileMode = "no"
-    """Compile both models: in torch.compile's default mode, with CUDA graphs (reduce-overhead), or with a search for
-    the fastest kernels (max-autotune)."""
+    """Compile both models with torch.compile in this mode: default, reduce-overhead (CUDA graphs) or max-autotune
+    (searches for the fastest kernels)."""
     checkpoint_activations: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, a third more work."""
+    """Activation checkpointing: recompute activations in the backward pass. Less memory, about a third more work."""
     shard: bool = False
-    """Shard both models and what trains them over all processes (FSDP2), instead of keeping them whole in each: for
-    pairs that differ in depth only and do not fit a device."""
+    """Shard both models and their optimizer states over all processes (FSDP2), for pairs that do not fit a device. The
+    models may differ in depth only."""
     seed: int = 0
-    """Of the weights, the order of the data, augmentation and conditions of chance."""
+    """Seed of the initial weights, the data order, the augmentation and random conditions."""
     eval_every: int = 1
-    """Epochs from one evaluation to the next; the last epoch always ends with one."""
+    """Evaluate every this many epochs, and after the last one."""
     save_every: str = "10m"
-    """How often a checkpoint is written, next to the end of every epoch: a number of steps (500), or minutes (10m)."""
+    """Interval between checkpoints in steps (500) or minutes (10m). Every epoch also ends with one."""
     keep_checkpoints: int = 2
-    """How many checkpoints are kept, the newest ones. (The best weights are kept beside them.)"""
+    """Number of most recent checkpoints to keep. The best weights are kept separately."""
     on_nonfinite: NonFinitePolicy = "stop"
-    """When a loss or a gradient is not finite: stop with a report, skip that model's step on the batch, or roll both
-    models back to the newest checkpoint and go on with the next batch."""
+    """What to do if a loss or gradient is NaN or infinite: stop with a report, skip the model's step on this batch, or
+    rollback (restore both models from the newest checkpoint and continue with the next batch)."""
     verify: bool = True
     """Refuse to train unless the base is proven to be a sub-network of the motivated model."""
 
     def __post_init__(self) -> None:
-        for name, least in (
+        for name, minimum in (
             ("epochs", 1),
             ("accumulate", 1),
             ("eval_every", 1),
@@ -112,8 +112,8 @@ class TrainConfig:
             ("seed", 0),
             ("keep_checkpoints", 1),
         ):
-            if getattr(self, name) < least:
-                raise SeekingError(f"{name} is {getattr(self, name)}; it must be {least} or more")
+            if getattr(self, name) < minimum:
+                raise SeekingError(f"{name} is {getattr(self, name)}; it must be {minimum} or more")
         for name in ("lr", "weight_decay", "warmup_epochs", "momentum"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise SeekingError(f"{name} is {getattr(self, name)}; it must be a finite number, 0 or more")
@@ -123,10 +123,12 @@ class TrainConfig:
             raise SeekingError(f"clip_grad is {self.clip_grad}; it must be above 0")
         self.save_interval()
         if self.warmup_epochs >= self.epochs:
-            raise SeekingError(f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs; nothing would be left")
+            raise SeekingError(
+                f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs; it must be less than epochs"
+            )
 
     def recorded(self) -> dict[str, Any]:
-        """The options as they are recorded, JSON-serialisable."""
+        """The options as JSON-serializable values, as stored in the run folder."""
         options: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
         return options
 
@@ -134,11 +136,11 @@ class TrainConfig:
         """``save_every`` as a number of steps or of seconds; the other is None.
 
         Raises:
-            SeekingError: it is neither.
+            SeekingError: the value is neither.
         """
-        found = re.fullmatch(r"(\d{1,9})(\.\d{1,9})?\s*(m|min|minutes)?", str(self.save_every).strip())
-        if not found or not float(found[1] + (found[2] or "")) or (found[2] and not found[3]):
+        match = re.fullmatch(r"(\d{1,9})(\.\d{1,9})?\s*(m|min|minutes)?", str(self.save_every).strip())
+        if not match or not float(match[1] + (match[2] or "")) or (match[2] and not match[3]):
             raise SeekingError(
                 f"save_every is {self.save_every!r}; give a number of steps, such as 500, or of minutes, such as 10m"
             )
-        return (None, float(found[1] + (found[2] or "")) * 60) if found[3] else (int(found[1]), None)
+        return (None, float(match[1] + (match[2] or "")) * 60) if match[3] else (int(match[1]), None)

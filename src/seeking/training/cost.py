@@ -1,4 +1,4 @@
-"""What a run costs, counted in floating-point operations (FLOPs)."""
+"""Cost of a run in floating-point operations (FLOPs)."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -11,17 +11,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_flops(model: nn.Module, loss_fn: Callable[[nn.Module, Any], Tensor], batch: Any) -> tuple[int, int]:
-    """FLOPs of one forward pass, and of one forward and backward pass, on a batch.
+    """Count the FLOPs of a forward pass, and of a forward and backward pass, on a batch.
 
-    Counted by torch's own counter (matrix products, convolutions and attention; two operations for each
-    multiply-add) on a copy of the model in training mode, on the batch's real shape. The random state is left as
-    it was.
+    ``torch.utils.flop_counter`` counts matrix products, convolutions and attention, two operations for each
+    multiply-add. The count runs on a copy of the model in training mode; the model and the random state stay unchanged.
+
+    Returns:
+        FLOPs of the forward pass; FLOPs of the forward and backward pass together.
     """
-    twin = copy.deepcopy(model).train()
-    device = next(twin.parameters()).device
+    model_copy = copy.deepcopy(model).train()
+    device = next(model_copy.parameters()).device
     counter = FlopCounterMode(display=False)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), counter:
-        loss = loss_fn(twin, batch)
+        loss = loss_fn(model_copy, batch)
         forward = counter.get_total_flops()
         loss.backward()
     return forward, counter.get_total_flops()
@@ -29,19 +31,19 @@ def count_flops(model: nn.Module, loss_fn: Callable[[nn.Module, Any], Tensor], b
 
 @dataclass
 class Cost:
-    """FLOPs of each model on one sample, and how many samples and batches the run has put through it.
+    """FLOPs of each model per sample, and the samples and batches that it was trained on.
 
-    Evaluation is not counted: it is not training.
+    Evaluation is not counted.
     """
 
     base_flops: float = 0.0
-    """Forward and backward, of one sample; 0 where there is no base."""
+    """Forward and backward pass of the base, per sample; 0 without a base."""
     motivated_flops: float = 0.0
-    """Forward and backward, of one sample; 0 where there is no motivated model."""
+    """Forward and backward pass of the motivated model, per sample; 0 without one."""
     motivated_forward_flops: float = 0.0
-    """Forward alone, of one sample."""
+    """Forward pass of the motivated model, per sample."""
     batches: int = 0
-    """Batches of the run."""
+    """Batches of the run so far."""
     motivated_batches: int = 0
     """Batches on which the motivated model was trained."""
     samples: int = 0
@@ -49,9 +51,9 @@ class Cost:
     motivated_samples: int = 0
     """Samples that the motivated model was trained on."""
     recalibration_samples: int = 0
-    """Samples in forward passes of the motivated model that only re-estimated its norm statistics."""
+    """Samples in forward passes that only re-estimated the norm statistics of the motivated model."""
     other_flops: float = 0.0
-    """FLOPs of training steps beyond those of the two models, such as a teacher's forward passes."""
+    """Other FLOPs of training steps, such as the forward passes of a teacher."""
 
     @property
     def total(self) -> float:
@@ -64,7 +66,7 @@ class Cost:
         )
 
     def of_sample(self, model: str) -> float:
-        """FLOPs of a training step of ``base`` or ``motivated`` on one sample."""
+        """FLOPs of a training step of ``base`` or ``motivated``, per sample."""
         return self.base_flops if model == "base" else self.motivated_flops
 
     def add_step(self, model: str, samples: int) -> None:
@@ -72,7 +74,7 @@ class Cost:
 
         Args:
             model: ``base`` or ``motivated``.
-            samples: in the batch, over all processes.
+            samples: samples in the batch, over all processes.
         """
         if model == "base":
             self.samples += samples
@@ -88,7 +90,7 @@ class Cost:
         """Continue from these counts.
 
         Raises:
-            TypeError, ValueError: they are not counts.
+            TypeError, ValueError: these are not counts.
         """
         counts = asdict(Cost(**state))
         if not all(type(value) in (int, float) for value in counts.values()):
@@ -96,12 +98,12 @@ class Cost:
         vars(self).update(counts)
 
     def report(self) -> dict[str, float]:
-        """Everything counted and, for a pair, the run against its alternatives.
+        """All counts and, for a pair, the cost relative to training the models alone.
 
         ``motivated_share``: motivated batches over all batches.
-        ``of_motivated_alone``: the run's FLOPs over those of training the motivated model alone on as many batches;
-        the inverse of the paper's measure of efficiency.
-        ``of_both_alone``: over those of training each of the two models alone on as many batches.
+        ``of_motivated_alone``: FLOPs of the run over those of training the motivated model alone on as many batches
+        (the inverse of the paper's efficiency).
+        ``of_both_alone``: FLOPs of the run over those of training both models alone on as many batches.
         """
         report: dict[str, float] = {**asdict(self), "total": self.total}
         if self.base_flops and self.motivated_flops and self.samples:

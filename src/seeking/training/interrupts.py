@@ -1,4 +1,4 @@
-"""Requests from outside: to stop (a signal), or to save (the clock)."""
+"""Interrupts: requests to stop (by a signal) or to save (by the clock)."""
 
 import contextlib
 import signal
@@ -11,26 +11,26 @@ import torch
 from accelerate import Accelerator
 
 EXIT_SAVED = 75
-"""Exit code of a run that SIGTERM has stopped and that has saved: "try again later" (EX_TEMPFAIL of sysexits.h)."""
+"""Exit code of a run that was saved and stopped by SIGTERM: EX_TEMPFAIL of sysexits.h, "try again later"."""
 
 SAME_INTERRUPT_SECONDS = 2.0
-"""Within this time a launcher passes on to its processes the Ctrl-C that they have received themselves."""
+"""A launcher forwards Ctrl-C to processes that have received it themselves; within this time it is the same one."""
 
 
 class Stopped(BaseException):
-    """Unwinds a run that has been asked to stop."""
+    """Raised to stop a run."""
 
 
 class Requests:
-    """What has been asked of a run.
+    """Pending requests to a run.
 
     Args:
-        accelerator: that knows the processes.
-        due: whether this process would save after this batch.
+        accelerator: used to communicate between processes.
+        due: returns whether this process wants to save after this batch.
 
     Attributes:
-        signal: which signal has asked this process to stop, if any.
-        save: whether all processes are to save after this batch.
+        signal: the signal that asked this process to stop, if any.
+        save: whether all processes save after this batch.
     """
 
     def __init__(self, accelerator: Accelerator, due: Callable[[], bool]) -> None:
@@ -40,42 +40,42 @@ class Requests:
         self._accelerator, self._due = accelerator, due
 
     def own(self) -> list[float]:
-        """What is asked of this process, as numbers whose mean over all processes ``agree`` takes."""
+        """The requests to this process, as numbers. ``agree`` takes their means over all processes."""
         self._stop, self.save = self.signal is not None, self._due()
         return [float(self._stop), float(self.save)]
 
     def agree(self, means: list[float]) -> None:
-        """Do what any process is asked to do."""
+        """Adopt the requests to any process, given the means of ``own`` over all processes."""
         self._stop, self.save = (mean > 0 for mean in means)
 
     def stop_after_batch(self) -> None:
-        """Unwind if a stop has been asked for, in several processes before they agreed.
+        """Stop if requested; with several processes, only if they have agreed on it.
 
         Raises:
-            Stopped: it has.
+            Stopped: a stop was requested.
         """
         if self._stop if self._accelerator.num_processes > 1 else self.signal is not None:
             raise Stopped
 
     def stop_now(self) -> None:
-        """Unwind if any process has been asked to stop; all must call this at the same place.
+        """Stop if any process was asked to; all processes must call this.
 
         Raises:
-            Stopped: one has.
+            Stopped: a stop was requested.
         """
-        asked = self.signal is not None
+        requested = self.signal is not None
         if self._accelerator.num_processes > 1:
-            flag = torch.tensor(float(asked), device=self._accelerator.device)
-            asked = bool(self._accelerator.reduce(flag, "sum") > 0)
-        if asked:
+            flag = torch.tensor(float(requested), device=self._accelerator.device)
+            requested = bool(self._accelerator.reduce(flag, "sum") > 0)
+        if requested:
             raise Stopped
 
 
 @contextlib.contextmanager
 def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Have this handler called by Ctrl-C and SIGTERM, where they are not ignored.
+    """Handle Ctrl-C and SIGTERM with this handler, unless they are ignored.
 
-    Only the main thread of a program receives signals; elsewhere this does nothing.
+    Signals can only be handled in the main thread; in other threads this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -85,23 +85,23 @@ def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
     try:
         yield
     finally:
-        for number, earlier in previous.items():
-            signal.signal(number, earlier)
+        for number, previous_handler in previous.items():
+            signal.signal(number, previous_handler)
 
 
 @contextlib.contextmanager
 def listening(requests: Requests, processes: int) -> Iterator[None]:
-    """Turn SIGTERM and the first Ctrl-C into requests; the second Ctrl-C interrupts at once."""
-    first = 0.0
+    """Turn SIGTERM and the first Ctrl-C into stop requests; a second Ctrl-C interrupts immediately."""
+    first_time = 0.0
     requests.signal = None
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal first
-        again = number == signal.SIGINT == requests.signal
-        if again and (processes == 1 or time.monotonic() - first > SAME_INTERRUPT_SECONDS):
+        nonlocal first_time
+        second_interrupt = number == signal.SIGINT == requests.signal
+        if second_interrupt and (processes == 1 or time.monotonic() - first_time > SAME_INTERRUPT_SECONDS):
             raise KeyboardInterrupt
         if requests.signal is None:
-            requests.signal, first = number, time.monotonic()
+            requests.signal, first_time = number, time.monotonic()
 
     with handling(handle):
         yield

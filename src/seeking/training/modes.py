@@ -1,4 +1,4 @@
-"""Training and evaluation mode, module by module, as the user has set it."""
+"""Keep the training and evaluation modes of a model's modules as the user has set them."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -6,20 +6,20 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 Modes = Sequence[tuple[nn.Module, bool]]
-"""Of each module, whether it is in training mode; a module comes before its children."""
+"""Pairs of a module and whether it is in training mode; a module comes before its children."""
 
 
 def training_modes(model: nn.Module) -> Modes:
-    """The modes that a model is to be trained in.
+    """The modes of a model's modules during training.
 
-    A module that is in evaluation mode inside a model in training mode has been frozen, and stays so. A model that is
-    in evaluation mode itself, as ``from_pretrained`` gives it, is trained as a whole.
+    Modules in evaluation mode inside a model in training mode are frozen, and stay in evaluation mode. If the model
+    itself is in evaluation mode, such as after ``from_pretrained``, all its modules are trained.
     """
     return [(module, module.training or not model.training) for module in model.modules()]
 
 
 def set_modes(modes: Modes) -> None:
-    """Put every module into its mode, by ``train(mode)``: models may do more there than to set a flag."""
+    """Set the mode of every module with ``train(mode)``, which models may override."""
     for module, mode in modes:
         if module.training != mode:
             module.train(mode)
@@ -27,7 +27,7 @@ def set_modes(modes: Modes) -> None:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Put a model into evaluation mode; on exit each of its modules is back in the mode that it had."""
+    """Put a model into evaluation mode; on exit the mode of each module is restored."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""NaN and Inf handling: what is done about a loss or a gradient that is not finite."""
+"""NaN and Inf handling: skip, roll back or stop when a loss or a gradient is not finite."""
 
 import math
 import warnings
@@ -11,45 +11,45 @@ from seeking.training.learner import Learner
 from seeking.training.record import Record, Row
 
 MAX_FAILURES = 10
-"""Steps in a row that may be skipped, and roll-backs to one checkpoint, before a run is given up."""
+"""Consecutive failed steps, and rollbacks to one checkpoint, after which the run stops."""
 
 ACTIONS = {"skip": "its step on this batch is skipped", "rollback": "both models are rolled back"}
 
 
 class NonFiniteGuard:
-    """Does as the policy says about each step that was not taken because it was not finite.
+    """Applies the policy to each step that was not taken because its loss or gradient was not finite.
 
     Args:
-        policy: what to do.
-        record: of the run.
-        saved: says what of the run is saved, in words.
+        policy: ``stop``, ``skip`` or ``rollback``.
+        record: record of the run.
+        saved: describes what is saved of the run, for error messages.
 
     Attributes:
-        rollback_due: the model whose step failed on this batch, if the models are to be rolled back for it.
+        rollback_due: the model whose step failed on this batch, if a rollback is due.
     """
 
     def __init__(self, policy: NonFinitePolicy, record: Record, saved: Callable[[], str]) -> None:
         self.record = record
         self._policy, self._saved = policy, saved
         self._failures = {"base": 0, "motivated": 0}
-        """Steps in a row that were not finite, by model."""
+        """Consecutive failed steps of each model."""
         self._rollbacks: dict[str, int] = {}
-        """How often the run has been rolled back to each step."""
+        """Number of rollbacks to each step."""
         self.rollback_due: Learner | None = None
 
     def succeeded(self, learner: Learner) -> None:
-        """A step was taken."""
+        """Record that a step was taken."""
         self._failures[learner.name] = 0
 
     def failed(self, learner: Learner, *, step: int, epoch: int, rate: float, loss: float, norm: float) -> None:
-        """A step was not taken.
+        """Record that a step was not taken.
 
         Raises:
-            DivergedError: the policy is to stop, or there have been too many in a row.
+            DivergedError: the policy is ``stop``, or too many consecutive steps failed.
         """
         self._failures[learner.name] += 1
-        what = f"loss became {loss}" if not math.isfinite(loss) else f"gradient has the norm {norm}"
-        text = f"the {learner.name} model's {what} at step {step} (epoch {epoch + 1}, learning rate {rate:.3g})"
+        problem = f"loss became {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
+        text = f"the {learner.name} model's {problem} at step {step} (epoch {epoch + 1}, learning rate {rate:.3g})"
         if self._policy == "stop" or self._failures[learner.name] >= MAX_FAILURES:
             raise DivergedError(f"{text}{self._report(learner)}")
         if self._policy == "rollback":
@@ -58,16 +58,16 @@ class NonFiniteGuard:
         warnings.warn(f"{text}; {ACTIONS[self._policy]}", RunWarning, stacklevel=2)
 
     def rolled_back(self, step: int) -> None:
-        """The models were rolled back to a step.
+        """Record a rollback to a step.
 
         Raises:
-            DivergedError: too often.
+            DivergedError: too many rollbacks to this step.
         """
         assert self.rollback_due
         learner, self.rollback_due = self.rollback_due, None
         count = self._rollbacks[str(step)] = self._rollbacks.get(str(step), 0) + 1
         if count > MAX_FAILURES:
-            raise DivergedError(f"the {learner.name} model fails again and again{self._report(learner)}")
+            raise DivergedError(f"the {learner.name} model keeps failing{self._report(learner)}")
 
     def state_dict(self) -> dict[str, Any]:
         """The counts."""
@@ -79,13 +79,13 @@ class NonFiniteGuard:
         self._rollbacks = {str(step): int(count) for step, count in state["rollbacks"].items()}
 
     def _report(self, learner: Learner) -> str:
-        """What is left of the run, its last steps, and what to try."""
-        again = ""
+        """What is saved of the run, its last steps, and what to try."""
+        counts = ""
         failures, rollbacks = self._failures[learner.name], sum(self._rollbacks.values())
         if failures > 1 or rollbacks:
-            again = f", after {failures - 1} such steps in a row and {rollbacks} roll-backs"
-        hint = "Try a lower lr, a warm-up, or clip_grad; or on_nonfinite skip or rollback"
-        return "\n".join([f"{again}; {self._saved()}. {hint}", *_last_steps(self.record.history, learner)])
+            counts = f", after {failures - 1} consecutive failures and {rollbacks} rollbacks"
+        hint = "Try a lower lr, a warm-up, clip_grad, or on_nonfinite skip or rollback"
+        return "\n".join([f"{counts}; {self._saved()}. {hint}", *_last_steps(self.record.history, learner)])
 
 
 def _last_steps(history: Sequence[Row], learner: Learner) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is minimised, and what is measured."""
+"""Objectives: the training loss and the evaluation metrics."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,49 +11,49 @@ from seeking.errors import SeekingError
 from seeking.weights_map import tensors_in
 
 LossFn = Callable[[nn.Module, Any], Tensor]
-"""From a model and a batch to the mean loss, a tensor of one element."""
+"""Maps a model and a batch to the mean loss, a scalar tensor."""
 
 Metrics = dict[str, float]
 
 
 class Objective(Protocol):
-    """The loss that both models minimise, and the metrics that they are evaluated by.
+    """The loss that both models minimize, and the metrics that they are evaluated with.
 
-    A custom one goes to the ``Trainer`` as ``objective``. If it has ``state_dict`` and ``load_state_dict``, its state
-    is saved with the run.
+    Pass a custom objective to the ``Trainer`` as ``objective``. If it has ``state_dict`` and ``load_state_dict``, its
+    state is saved with the run.
     """
 
     def loss(self, model: nn.Module, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
-        """The mean training loss, a tensor of one element; ``teacher_logits`` are of another model on the batch."""
+        """The mean training loss, a scalar tensor; ``teacher_logits`` are the logits of another model on the batch."""
 
     def logits(self, model: nn.Module, batch: Any) -> Tensor:
-        """What a model puts out for a batch, as ``teacher_logits`` takes it."""
+        """The output of a model on a batch, in the form of ``teacher_logits``."""
 
     def loss_of_logits(self, logits: Tensor, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
-        """As ``loss``, for logits that are known already."""
+        """The mean training loss, given the logits."""
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
-        """Metrics of each sample, shape ``[samples]`` each; ``loss`` must be among them."""
+        """Metrics for each sample, each of shape ``[samples]``; must include ``loss``."""
 
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
-        """One input of the models, and how they are run on it: as ``seeking.match`` takes ``batch`` and ``forward``."""
+        """The ``batch`` and ``forward`` arguments of ``seeking.match`` for a batch of the loader."""
 
     def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
-        """Whether these metrics are better than the best ones so far."""
+        """Whether these metrics are better than the best so far."""
 
 
 @dataclass
 class Classification:
     """Cross-entropy on batches of ``(inputs, labels)``, and accuracy.
 
-    With a teacher's logits, the loss is ``(1 - teacher_weight)`` of the labels' and ``teacher_weight`` of the
-    divergence from the teacher, both softened by the temperature and scaled by its square (Hinton, Vinyals and Dean,
-    "Distilling the Knowledge in a Neural Network", arXiv 1503.02531).
+    With a teacher, the loss is ``(1 - teacher_weight)`` times the cross-entropy with the labels plus ``teacher_weight``
+    times the divergence from the teacher. The divergence is computed at the temperature and scaled by its square
+    (Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531).
 
     Attributes:
-        label_smoothing: of the labels, in training.
-        teacher_weight: from 0 to 1.
-        temperature: by which both models' logits are divided.
+        label_smoothing: label smoothing in training.
+        teacher_weight: weight of the distillation loss, in [0, 1].
+        temperature: divides the logits of both models in the distillation loss.
     """
 
     label_smoothing: float = 0.0
@@ -80,24 +80,24 @@ class Classification:
         return logits
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
-        """Loss and accuracy of each sample."""
+        """Loss and accuracy for each sample."""
         inputs, labels = batch
         logits = model(inputs)
         losses = F.cross_entropy(logits.float(), labels, reduction="none")
         return {"loss": losses, "accuracy": logits.argmax(-1) == labels}
 
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
-        """The inputs alone."""
+        """The inputs without the labels."""
         return batch[0], None
 
     def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
-        """By accuracy."""
+        """Compare by accuracy."""
         return metrics["accuracy"] > best["accuracy"]
 
 
 @dataclass
 class CustomLoss:
-    """A user's ``loss_fn(model, batch)``, which is all that is measured, too."""
+    """A custom ``loss_fn(model, batch)``, which is also the only metric."""
 
     loss_fn: LossFn
 
@@ -105,43 +105,43 @@ class CustomLoss:
         """The mean loss.
 
         Raises:
-            NotImplementedError: there is a teacher.
+            NotImplementedError: ``teacher_logits`` are given.
         """
         if teacher_logits is not None:
-            raise NotImplementedError("a loss_fn takes no teacher; give the Trainer an objective that does")
+            raise NotImplementedError("a loss_fn does not take teacher_logits; give the Trainer an objective that does")
         return self.loss_fn(model, batch)
 
     def logits(self, model: nn.Module, batch: Any) -> Tensor:
-        """Unknown."""
-        raise NotImplementedError("a loss_fn does not tell logits; give the Trainer an objective that does")
+        """Not available for a ``loss_fn``."""
+        raise NotImplementedError("a loss_fn does not return logits; give the Trainer an objective that does")
 
     def loss_of_logits(self, logits: Tensor, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
-        """Unknown."""
+        """Not available for a ``loss_fn``."""
         raise NotImplementedError("a loss_fn does not take logits; give the Trainer an objective that does")
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
-        """The mean loss, for each sample."""
+        """The mean loss, repeated for each sample."""
         return {"loss": self.loss_fn(model, batch).detach().float().repeat(sample_count(batch))}
 
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
-        """The whole batch, for the ``loss_fn``."""
+        """The batch and the ``loss_fn``."""
         return batch, self.loss_fn
 
     def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
-        """By the loss; anything is better than NaN."""
+        """Compare by loss; any value is better than NaN."""
         return not metrics["loss"] >= best["loss"]
 
 
 def sample_count(batch: Any) -> int:
-    """Length of the first tensor of a batch; 1 where there is none."""
+    """Length of the first tensor in a batch; 1 if there is none."""
     return next((len(tensor) for tensor in tensors_in(batch) if tensor.ndim), 1)
 
 
 def make_objective(objective: Objective | None, loss_fn: LossFn | None, label_smoothing: float) -> Objective:
-    """The objective that is asked for; classification if none is.
+    """The objective, or one for the ``loss_fn``, or classification by default.
 
     Raises:
-        SeekingError: both are given.
+        SeekingError: both an objective and a ``loss_fn`` are given.
     """
     if objective and loss_fn:
         raise SeekingError("objective and loss_fn contradict each other; give one of them")

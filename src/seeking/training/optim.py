@@ -23,19 +23,23 @@ from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError, unknown
 from seeking.training.config import TrainConfig
 
 FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
-"""Optimizers that PyTorch has in one kernel."""
+"""Optimizers that PyTorch implements in a fused kernel."""
 
 MakeOptimizer = Callable[[nn.Module], Optimizer]
 MakeSchedule = Callable[[Optimizer, int], LRScheduler]
-"""From an optimizer and the number of batches of the whole run to a schedule that is stepped once a batch."""
+"""Maps an optimizer and the number of batches of the run to a schedule that is stepped once for every batch."""
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> Optimizer:
-    """Any of timm's optimizers, fused if that is wanted and there is such a kernel; no weight decay on biases and other
-    vectors.
+    """Create one of timm's optimizers. Biases and other vectors get no weight decay.
+
+    Args:
+        model: the model to train.
+        config: name and arguments of the optimizer.
+        fused: use the fused kernel, if the optimizer has one.
 
     Raises:
-        SeekingError: no such optimizer, or it refuses its arguments.
+        SeekingError: the optimizer does not exist or rejects its arguments.
     """
     from timm.optim import create_optimizer_v2, list_optimizers
 
@@ -46,25 +50,25 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> Optimi
     try:
         optimizer = create_optimizer_v2(model, config.optimizer, **options)
         if fused and isinstance(optimizer, FUSED):
-            with contextlib.suppress(RuntimeError):  # For parameters that its kernel does not take.
+            with contextlib.suppress(RuntimeError):  # The kernel may not support the parameters.
                 optimizer = create_optimizer_v2(model, config.optimizer, fused=True, **options)
         return optimizer
     except (TypeError, ValueError, AssertionError, RuntimeError, ImportError) as error:
-        raise SeekingError(f"optimizer {config.optimizer} cannot be made: {error}") from error
+        raise SeekingError(f"cannot create the optimizer {config.optimizer}: {error}") from error
 
 
 def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int) -> LRScheduler:
     """The schedule of ``config`` over ``steps`` batches."""
     warmup = round(config.warmup_epochs * steps / config.epochs)
-    rest = max(1, steps - warmup)
+    remaining = max(1, steps - warmup)
     if config.schedule == "onecycle":
-        rise = min(warmup, steps - 1) / steps if warmup else 0.3
-        return OneCycleLR(optimizer, config.lr, total_steps=max(2, steps), pct_start=rise, cycle_momentum=False)
+        warmup_share = min(warmup, steps - 1) / steps if warmup else 0.3
+        return OneCycleLR(optimizer, config.lr, total_steps=max(2, steps), pct_start=warmup_share, cycle_momentum=False)
     main: LRScheduler
     if config.schedule == "cosine":
-        main = CosineAnnealingLR(optimizer, rest)
+        main = CosineAnnealingLR(optimizer, remaining)
     elif config.schedule == "step":
-        main = MultiStepLR(optimizer, [rest // 2, rest * 3 // 4])
+        main = MultiStepLR(optimizer, [remaining // 2, remaining * 3 // 4])
     else:
         main = LambdaLR(optimizer, lambda step: 1.0)
     if not warmup:
@@ -73,18 +77,18 @@ def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int) -> LRSc
     return SequentialLR(optimizer, [linear, main], milestones=[warmup])
 
 
-def check_shareable(make: MakeOptimizer, use: str, instead: str) -> None:
-    """Make sure, on a layer of its own, that an optimizer's state can be taken apart like its parameters.
+def check_elementwise_state(make: MakeOptimizer, use: str, remedy: str) -> None:
+    """Check, on a linear layer, that an optimizer's state has the shape of its parameters, so that it can be split.
 
     Args:
-        make: makes the optimizer.
-        use: what is to be done with the state, for the message.
-        instead: what to set where it cannot be.
+        make: creates the optimizer.
+        use: what is done with the state, for the error message.
+        remedy: what to set instead, for the error message.
 
     Raises:
-        SeekingError: it holds a tensor that is neither shaped like its parameter nor a single number.
+        SeekingError: the state holds a tensor that is neither a scalar nor shaped like its parameter.
     """
-    layer = nn.Linear(130, 140)  # Some optimizers only factor the state of large matrices.
+    layer = nn.Linear(130, 140)  # Large enough for optimizers that only factorize the state of large matrices.
     trial = make(layer)
     layer(torch.ones(2, 130)).sum().backward()
     trial.step()
@@ -93,46 +97,48 @@ def check_shareable(make: MakeOptimizer, use: str, instead: str) -> None:
             if isinstance(value, Tensor) and value.numel() > 1 and value.shape != parameter.shape:
                 raise SeekingError(
                     f"optimizer {type(trial).__name__}: its state {slot!r} is {list(value.shape)} for a parameter of "
-                    f"{list(parameter.shape)}, so it cannot be {use}; {instead}, or take another optimizer"
+                    f"{list(parameter.shape)}, so it cannot be {use}; {remedy}, or use another optimizer"
                 )
 
 
 def load_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Load an optimizer's state exactly: torch's own way rounds it to the dtype of the parameters, and takes the
-    layout of what is loaded instead of theirs, by which sums round differently.
+    """Load an optimizer's state exactly.
+
+    ``Optimizer.load_state_dict`` casts the state to the dtype of the parameters and keeps the memory format of the
+    loaded tensors, which changes how sums are rounded.
 
     Raises:
-        SeekingError: it is the state of another optimizer.
+        SeekingError: the state belongs to another optimizer.
     """
-    switches = [{k: v for k, v in group.items() if isinstance(v, bool)} for group in optimizer.param_groups]
+    flags = [{k: v for k, v in group.items() if isinstance(v, bool)} for group in optimizer.param_groups]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     try:
         groups = [dict(group) for group in state["param_groups"]]
-        for group, ours in zip(groups, optimizer.param_groups, strict=True):
-            # How steps are computed, not what they are: what is sharded takes no fused ones.
-            group.update({key: ours[key] for key in ("fused", "foreach") if key in ours and key in group})
+        for group, current in zip(groups, optimizer.param_groups, strict=True):
+            # Implementation choices may change on resume: sharded parameters do not support fused steps.
+            group.update({key: current[key] for key in ("fused", "foreach") if key in current and key in group})
         slots = {
             number: {slot: value for slot, value in saved.items() if not _is_sharded(parameters[number], value)}
             for number, saved in state["state"].items()
         }
         optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        for group, ours in zip(optimizer.param_groups, switches, strict=True):
-            for key, value in ours.items():
+        for group, current_flags in zip(optimizer.param_groups, flags, strict=True):
+            for key, value in current_flags.items():
                 if group[key] is not value:
                     raise ValueError(f"{key} was {group[key]!r} and is {value} now")
         for number, saved in state["state"].items():
             parameter = parameters[number]
-            own = optimizer.state[parameter]
+            parameter_state = optimizer.state[parameter]
             for slot, value in saved.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    own[slot] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
-                    copy_into(own[slot], value)
-                elif isinstance(value, Tensor) and own[slot].dtype != value.dtype:
-                    own[slot] = value.to(own[slot].device)
+                    parameter_state[slot] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+                    copy_into(parameter_state[slot], value)
+                elif isinstance(value, Tensor) and parameter_state[slot].dtype != value.dtype:
+                    parameter_state[slot] = value.to(parameter_state[slot].device)
     except INCOMPATIBLE_STATE_ERRORS as error:
         raise SeekingError(f"the state of another optimizer ({type(error).__name__}: {error})") from error
 
 
 def _is_sharded(parameter: Tensor, value: Any) -> bool:
-    """Whether this process holds a shard of a value; torch would first copy all of it to the device."""
+    """Whether this process holds only a shard of a value; torch would first copy the full tensor to the device."""
     return isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape

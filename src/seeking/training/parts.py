@@ -1,4 +1,4 @@
-"""The parts of a run whose state must survive a restart."""
+"""The parts of a run whose state is saved in checkpoints."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ def collect_parts(
     The algorithm and the objective are parts if they have ``state_dict`` and ``load_state_dict``.
 
     Raises:
-        SeekingError: a custom part has the name of another, or has no state.
+        SeekingError: a custom part has the name of another part, or has no ``state_dict``.
     """
     parts: dict[str, Stateful] = {
         "progress": run.progress,
@@ -39,9 +39,9 @@ def collect_parts(
     optional: list[tuple[str, Any]] = [("algorithm", algorithm), ("objective", run.objective), *custom.items()]
     for name, part in optional:
         if name in parts or name == "random" or (name in custom and name in ("algorithm", "objective")):
-            raise SeekingError(f"part {name!r}: the run has a part of that name; choose another one")
+            raise SeekingError(f"part {name!r}: the run already has a part of that name; choose another name")
         if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
             parts[name] = part
         elif name in custom:
             raise SeekingError(f"part {name!r}, a {type(part).__name__}, has no state_dict and load_state_dict")
-    return {**parts, "random": random}  # Last: restoring the others may draw.
+    return {**parts, "random": random}  # Last, since restoring the others may draw random numbers.

@@ -1,4 +1,4 @@
-"""What makes the same training faster or smaller: memory formats, compilation, activation checkpointing."""
+"""Memory formats, compilation and activation checkpointing."""
 
 import contextlib
 import warnings
@@ -13,15 +13,15 @@ from seeking.internals import dynamo_errors, undo_compilation, wrap_compiled_cal
 from seeking.training.modes import evaluating
 
 
-def to_channels_last(models: Sequence[nn.Module], accepts: Callable[[nn.Module], object]) -> None:
-    """Store the weights of convolutions with the channels last, as matrix units want them; the numbers stay the same.
+def to_channels_last(models: Sequence[nn.Module], run: Callable[[nn.Module], object]) -> None:
+    """Convert the weights of convolutions to the ``channels_last`` memory format.
 
-    What the convolutions then give has its channels last, too, and not every model takes that: it is tried, and undone
-    with a warning where a model refuses.
+    The outputs of the convolutions are then ``channels_last``, too, which some models do not support. If a model fails,
+    all conversions are undone with a warning.
 
     Args:
-        models: all of them, or none.
-        accepts: calls a model with real data.
+        models: the models; either all of them are converted or none.
+        run: runs a model on real data.
     """
     convolutions = [
         layer for model in models for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
@@ -33,17 +33,17 @@ def to_channels_last(models: Sequence[nn.Module], accepts: Callable[[nn.Module],
     try:
         for model in models:
             with evaluating(model):
-                accepts(model)
+                run(model)
     except Exception as error:
         for layer in convolutions:
             layer.weight.data = layer.weight.data.contiguous()
-        with contextlib.suppress(Exception):  # A model that fails either way is reported by the preflight.
+        with contextlib.suppress(Exception):  # The preflight reports a model that fails either way.
             with evaluating(model):
-                accepts(model)
+                run(model)
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             warnings.warn(
-                f"{type(model).__name__} does not take tensors whose channels are last ({reason}), so they are not; "
-                "reshape in place of view cures most models",
+                f"{type(model).__name__} does not support channels_last tensors ({reason}), so channels_last is off; "
+                "replacing view by reshape fixes most models",
                 RunWarning,
                 stacklevel=2,
             )
@@ -69,7 +69,7 @@ def checkpoint_activations(module: nn.Module, name: str) -> None:
 
 
 def compile_in_place(model: nn.Module, mode: str) -> None:
-    """Have a model compile itself when it is first called; if that fails, it runs uncompiled, with a warning."""
+    """Compile a model on its first call; if that fails, it runs uncompiled, with a warning."""
     model.compile(mode=None if mode == "default" else mode)
 
     def with_fallback(compiled: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Everything that could be refused is tried on one batch before anything is trained or written."""
+"""Checks on one batch before anything is trained or written."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,21 +22,21 @@ def preflight(
     evaluation_batches: Iterable[Any],
     prove: bool,
 ) -> Cost:
-    """Run each model on training and evaluation data, and prove that the base is a sub-network.
+    """Run each model on training and evaluation data, and verify that the base is a sub-network.
 
     Args:
-        models: by name.
-        pair: of the models, if there are two.
+        models: the models by name.
+        pair: the pair, if there are two models.
         objective: loss and metrics.
-        batch: of the training data.
-        evaluation_batches: of the evaluation data.
-        prove: whether to refuse a pair whose base is not proven to be a sub-network.
+        batch: a training batch.
+        evaluation_batches: evaluation batches.
+        prove: whether to verify the pair.
 
     Returns:
-        What a sample costs.
+        The cost per sample.
 
     Raises:
-        SeekingError: a model refuses the data, or the base is not a sub-network.
+        SeekingError: a model fails on the data, or the base is not a sub-network.
     """
     flops: dict[str, tuple[float, float]] = {}
     for name, module in models.items():
@@ -45,12 +45,12 @@ def preflight(
             forward, both = count_flops(module, objective.loss, batch)
             flops[name] = forward / sample_count(batch), both / sample_count(batch)
             kind = "evaluation"
-            for unseen in evaluation_batches:
+            for evaluation_batch in evaluation_batches:
                 with torch.no_grad(), evaluating(module):
-                    objective.evaluate(module, unseen)
+                    objective.evaluate(module, evaluation_batch)
         except Exception as error:
             raise SeekingError(
-                f"the {name} model ({type(module).__name__}) refuses the {kind} data: {type(error).__name__}: {error}"
+                f"the {name} model ({type(module).__name__}) fails on the {kind} data: {type(error).__name__}: {error}"
             ) from error
     if pair and prove:
         inputs, forward_fn = objective.model_inputs(batch)
@@ -58,7 +58,7 @@ def preflight(
         if not verdict:
             raise SeekingError(
                 f"the base is not a sub-network of the motivated model under this weights map: {verdict.reason}. "
-                "Correct the map, or set verify to false to train all the same"
+                "Correct the map, or set verify to false to train anyway"
             )
     none = (0.0, 0.0)
     motivated_forward, motivated_both = flops.get("motivated", none)

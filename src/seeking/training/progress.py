@@ -1,4 +1,4 @@
-"""How far a run is."""
+"""Progress of a run."""
 
 import warnings
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ class Progress:
     """Counts of epochs and batches, all from 0.
 
     Attributes:
-        epoch_length: batches of an epoch.
-        epochs: planned.
-        epoch: that the run is in.
-        step: batches of the whole run so far.
-        step_in_epoch: batches of this epoch so far.
+        epoch_length: batches in an epoch.
+        epochs: number of epochs of the run.
+        epoch: index of the current epoch.
+        step: batches so far in the run.
+        step_in_epoch: batches so far in this epoch.
     """
 
     epoch_length: int
@@ -32,11 +32,11 @@ class Progress:
         self.step_in_epoch += 1
 
     def end_epoch(self) -> None:
-        """Count an epoch; warn if it was shorter than its loader promised."""
+        """Count an epoch; warn if it was shorter than the length of its loader."""
         if self.step_in_epoch < self.epoch_length:
             warnings.warn(
-                f"epoch {self.epoch + 1} had {self.step_in_epoch} steps; going by the length of the loader, "
-                f"schedules and conditions count on {self.epoch_length}",
+                f"epoch {self.epoch + 1} had {self.step_in_epoch} steps, but the length of the loader is "
+                f"{self.epoch_length}; schedules and conditions count on that length",
                 RunWarning,
                 stacklevel=3,
             )
@@ -44,7 +44,7 @@ class Progress:
         self.step_in_epoch = 0
 
     def state_dict(self) -> dict[str, int]:
-        """The counts, and the length of an epoch that they belong to."""
+        """The counts and the length of an epoch."""
         state = asdict(self)
         del state["epochs"]
         return state
@@ -53,18 +53,18 @@ class Progress:
         """Continue from these counts.
 
         Raises:
-            SeekingError: an epoch had another length.
-            ValueError: they contradict each other.
+            SeekingError: the length of an epoch has changed.
+            ValueError: the counts contradict each other.
         """
         length, epoch, step, step_in_epoch = (
             state[name] for name in ("epoch_length", "epoch", "step", "step_in_epoch")
         )
         if length != self.epoch_length:
             raise SeekingError(
-                f"an epoch had {length} batches and has {self.epoch_length} now; the data or the batch size are others"
+                f"an epoch had {length} batches and has {self.epoch_length} now; the data or the batch size has changed"
             )
         counts_fit = all(type(count) is int and count >= 0 for count in (length, epoch, step, step_in_epoch))
-        # An epoch may have had fewer batches than its loader promised.
+        # An epoch may have fewer batches than the length of its loader.
         if not counts_fit or step_in_epoch > length or step > epoch * length + step_in_epoch:
             raise ValueError(f"step {step} cannot be batch {step_in_epoch} of epoch {epoch}")
         self.epoch, self.step, self.step_in_epoch = epoch, step, step_in_epoch

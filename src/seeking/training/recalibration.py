@@ -1,4 +1,4 @@
-"""Statistics of batch normalisation, estimated anew."""
+"""Re-estimate the running statistics of batch normalization."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,14 +14,14 @@ from seeking.training.modes import evaluating
 def recalibrate(
     model: nn.Module, batches: Iterable[Any], forward: Callable[[nn.Module, Any], Any] | None = None
 ) -> None:
-    """Replace the running statistics of every batch norm by their mean over these batches.
+    """Replace the running statistics of every batch norm layer by their mean over these batches.
 
-    Unlike in ``torch.optim.swa_utils.update_bn``, all other layers are in evaluation mode meanwhile: dropout draws no
-    random numbers and does not disturb the statistics, and ``forward`` may be anything. Batch norms that are in
+    Unlike ``torch.optim.swa_utils.update_bn``, this keeps all other layers in evaluation mode, so dropout draws no
+    random numbers and does not change the statistics. It also takes a custom ``forward``. Batch norm layers in
     evaluation mode inside a model in training mode are frozen, and keep their statistics.
 
     Args:
-        model: to be recalibrated, with the weights that it is to be evaluated with.
+        model: the model to recalibrate, with its final weights.
         batches: training batches.
         forward: runs the model on a batch; ``model(batch)`` if not given.
     """
@@ -35,7 +35,7 @@ def recalibrate(
         for norm in norms:
             norm.train()
             norm.reset_running_stats()
-            norm.momentum = None  # torch's word for a plain mean over all batches.
+            norm.momentum = None  # None makes torch average over all batches.
         try:
             for batch in batches:
                 model(batch) if forward is None else forward(model, batch)

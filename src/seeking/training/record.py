@@ -1,4 +1,4 @@
-"""The record of a run: its rows, kept, written and told to listeners."""
+"""The record of a run: rows of metrics and events, kept in memory, logged to a file and passed to listeners."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,15 +7,15 @@ from seeking.checkpointing.metrics_log import MetricsLog
 
 Row = dict[str, Any]
 Listener = Callable[[Row], None]
-"""Called with every row as it comes."""
+"""Called with every row when it is logged."""
 
 
 class Record:
-    """Takes the rows of a run.
+    """Collects the rows of a run.
 
     Args:
         listeners: called with every row.
-        log: file that rows are written to, if any.
+        log: file that rows are appended to, if any.
 
     Attributes:
         history: every row that was logged.
@@ -26,17 +26,17 @@ class Record:
         self._listeners, self._log = listeners, log
 
     def log(self, row: Row) -> None:
-        """Add a row to the record, and tell it."""
+        """Add a row to the record and notify the listeners."""
         self.history.append(row)
         if self._log:
             self._log.append(row)
         self.notify(row)
 
     def notify(self, row: Row) -> None:
-        """Tell the listeners of something that is not part of the record."""
+        """Pass a row to the listeners without recording it."""
         for listener in self._listeners:
             listener(row)
 
     def note(self, text: str) -> None:
-        """Tell the listeners something in words."""
+        """Pass a message to the listeners."""
         self.notify({"kind": "note", "text": text})

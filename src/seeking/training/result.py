@@ -1,4 +1,4 @@
-"""What a run gave."""
+"""Results of a run."""
 
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -12,15 +12,15 @@ from seeking.training.record import Row
 
 @dataclass
 class Result:
-    """What a run gave.
+    """Results of a run.
 
     Attributes:
-        metrics: of each model, on the evaluation data, after the last epoch; ``loss`` and, for classification,
-            ``accuracy`` (a share).
-        best: the same at each model's own best epoch (highest accuracy, else lowest loss), with the ``epoch``.
-        cost: FLOPs.
-        seconds: of training, without evaluation, for each model and in ``total``.
-        history: every row of ``metrics.jsonl`` (in processes but the first, those since the run was resumed).
+        metrics: metrics of each model on the evaluation data after the last epoch: ``loss`` and, for classification,
+            ``accuracy`` in [0, 1].
+        best: the same at the best epoch of each model (highest accuracy, else lowest loss), with the ``epoch``.
+        cost: FLOPs of the run.
+        seconds: training time without evaluation, for each model and in ``total``.
+        history: all rows of ``metrics.jsonl``. In processes other than the first, only rows since the last resume.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -30,7 +30,7 @@ class Result:
     history: list[Row] = field(repr=False)
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the history, as JSON-serialisable values, and the versions it was made with."""
+        """Everything but the history, and the versions of seeking and torch, as JSON-serializable values."""
         return {
             "metrics": self.metrics,
             "best": self.best,

@@ -1,4 +1,4 @@
-"""The states of all random generators that a run draws from."""
+"""Capture and restore the states of all random generators of a run."""
 
 import contextlib
 import functools
@@ -17,41 +17,41 @@ from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
 State = dict[str, Any]
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-PLAIN = (str, bytes, int, float, complex, torch.Tensor, np.ndarray, np.generic, type, ModuleType, NoneType)
-"""Types that hold no generators."""
+PLAIN_TYPES = (str, bytes, int, float, complex, torch.Tensor, np.ndarray, np.generic, type, ModuleType, NoneType)
+"""Types that contain no generators."""
 MAX_PARTS, MAX_OBJECTS = 1000, 100_000
-"""A collection of more parts than this holds data, not generators; no more objects than that are looked at."""
+"""Larger collections are taken for data and not searched for generators; at most MAX_OBJECTS objects are searched."""
 
 
 def derive_seed(seed: int) -> int:
-    """A seed to which epochs may be added without running into the seeds of another run."""
+    """A seed to which epoch numbers can be added without reaching the seeds of another run."""
     return seed * 1_000_003
 
 
 class RandomState:
-    """The global generators (Python's, NumPy's, PyTorch's, the device's) and those that models and data hold.
+    """The global generators (Python, NumPy, PyTorch, the device) and the generators that models and data hold.
 
     Args:
-        device: whose generator is in use, next to the CPU's.
-        owners: models, loaders and functions; all that they hold is looked through for generators.
+        device: the device whose generator is used, in addition to the CPU's.
+        owners: models, loaders and functions; searched recursively for generators.
     """
 
     def __init__(self, device: torch.device, *owners: Any) -> None:
         self.device = device
         self._own: dict[str, Any] = {}
-        waiting = [(str(number), owner) for number, owner in enumerate(owners)]
-        seen = {id(owner): owner for owner in owners}  # Kept alive, so that no identity is reused.
-        for path, value in waiting:
+        queue = [(str(number), owner) for number, owner in enumerate(owners)]
+        seen = {id(owner): owner for owner in owners}  # Holding the objects keeps their ids unique.
+        for path, value in queue:
             if isinstance(value, GENERATORS):
                 self._own[path] = value
                 continue
             for name, part in _parts(value):
-                if id(part) not in seen and not isinstance(part, PLAIN) and len(seen) < MAX_OBJECTS:
+                if id(part) not in seen and not isinstance(part, PLAIN_TYPES) and len(seen) < MAX_OBJECTS:
                     seen[id(part)] = part
-                    waiting.append((f"{path}.{name}", part))
+                    queue.append((f"{path}.{name}", part))
 
     def state_dict(self) -> State:
-        """The states, as JSON-serialisable values."""
+        """The states as JSON-serializable values."""
         state: State = {
             "python": _capture(random),
             "numpy": _capture(np.random),
@@ -66,7 +66,7 @@ class RandomState:
         """Continue from these states.
 
         Raises:
-            SeekingError: they are not states of generators.
+            SeekingError: these are not valid states.
         """
         try:
             _restore(random, state["python"])
@@ -82,7 +82,7 @@ class RandomState:
 
     @contextlib.contextmanager
     def preserved(self) -> Iterator[None]:
-        """Undo whatever is drawn inside."""
+        """Restore the current states on exit."""
         state = self.state_dict()
         try:
             yield
@@ -91,11 +91,11 @@ class RandomState:
 
 
 class RunRandomState:
-    """The random states of a run in all its processes: now, and at the beginning of this epoch.
+    """The random states of a run in all processes: the current ones and those at the start of the epoch.
 
     Args:
-        generators: of this process.
-        accelerator: that knows the other processes.
+        generators: the generators of this process.
+        accelerator: used to gather the states of all processes.
     """
 
     def __init__(self, generators: RandomState, accelerator: Accelerator) -> None:
@@ -104,19 +104,19 @@ class RunRandomState:
         self._accelerator = accelerator
 
     def state_dict(self) -> State:
-        """The states in all processes, which must all call this."""
+        """The states of all processes; all processes must call this."""
         own = {"epoch": self.epoch_start, "now": self.generators.state_dict()}
         return {"processes": gather_json(own, self._accelerator)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from these states; with other numbers of processes, some states are used twice or not at all."""
+        """Continue from these states; if the number of processes has changed, some are reused or dropped."""
         own = state["processes"][self._accelerator.process_index % len(state["processes"])]
         self.epoch_start = own["epoch"]
         self.generators.load_state_dict(own["now"])
 
 
 def _parts(value: Any) -> Iterable[tuple[object, Any]]:
-    """What a collection, a function or an object holds."""
+    """The members of a collection, a function or an object."""
     if isinstance(value, Mapping):
         return value.items() if len(value) <= MAX_PARTS else ()
     if isinstance(value, list | tuple | set | frozenset):
@@ -159,7 +159,7 @@ def _restore(generator: Any, state: Any) -> None:
 
 
 def _check_positions(state: Mapping[str, Any]) -> None:
-    """NumPy does not, and reads whatever memory a wrong position in a generator's buffer points at."""
+    """NumPy does not check positions in its buffers; a wrong one would read out of bounds."""
     for name, size in (("pos", 624), ("buffer_pos", 4)):
         for part in (state, state.get("state")):
             position = part.get(name, 0) if isinstance(part, Mapping) else 0

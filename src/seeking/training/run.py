@@ -1,4 +1,4 @@
-"""A run as algorithms see it: the models, the condition, and how to take a step."""
+"""The run that an algorithm works with: the models, the condition, and how to take a step."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -17,19 +17,19 @@ from seeking.training.record import Row
 from seeking.training.step import Loss, Stepper
 
 Batch = Sequence[Any]
-"""The micro-batches whose gradients make one step: one, unless ``accumulate`` says otherwise."""
+"""The micro-batches of one step; more than one with gradient accumulation (``accumulate``)."""
 
 
 @dataclass(kw_only=True)
 class Run:
-    """What an algorithm works with.
+    """The run that an algorithm works with.
 
     Attributes:
         learners: the models that are trained, by name.
-        condition: when to be motivated.
-        objective: what is minimised and measured.
-        progress: how far the run is.
-        cost: what it has cost.
+        condition: the motivation condition.
+        objective: loss and metrics.
+        progress: epochs and steps so far.
+        cost: FLOPs so far.
     """
 
     learners: dict[str, Learner]
@@ -41,27 +41,27 @@ class Run:
     stepper: Stepper
     guard: NonFiniteGuard
     row: Row = field(default_factory=dict)
-    """What the steps on this batch have measured."""
+    """Metrics of the steps on this batch."""
 
     @property
     def pair(self) -> Pair:
         """The two models and their map.
 
         Raises:
-            SeekingError: one model is trained alone.
+            SeekingError: the run trains one model alone.
         """
         if self.pair_or_none is None:
-            raise SeekingError("this algorithm trains a pair, and the run has one model; give the Trainer both models")
+            raise SeekingError("this algorithm trains a pair, but the run has one model; give the Trainer both models")
         return self.pair_or_none
 
     @property
     def base(self) -> Learner:
-        """The base, unless the motivated model is trained alone."""
+        """The base; missing if the motivated model is trained alone."""
         return self.learners["base"]
 
     @property
     def motivated(self) -> Learner:
-        """The motivated model, unless the base is trained alone."""
+        """The motivated model; missing if the base is trained alone."""
         return self.learners["motivated"]
 
     def step(
@@ -73,16 +73,16 @@ class Run:
         also: Sequence[Learner] = (),
         other_flops: float = 0.0,
     ) -> Outcome:
-        """Take one optimizer step of a model; it is skipped if its loss or gradient is NaN or infinite.
+        """Take one optimizer step of a model. The step is skipped if its loss or gradient is NaN or infinite.
 
-        Inside ``run.pair.motivated()`` for the motivated model.
+        For the motivated model, call this inside ``run.pair.motivated()``.
 
         Args:
-            learner: the model, with its optimizer.
-            batch: what the algorithm was given.
-            loss_fn: from a model and a micro-batch to the loss; the objective's if not given.
-            also: other models that the loss runs forward and backward, for the cost.
-            other_flops: FLOPs that the loss takes on each sample besides, for the cost.
+            learner: the model with its optimizer.
+            batch: the batch of the algorithm.
+            loss_fn: maps a model and a micro-batch to the loss; the objective's loss by default.
+            also: other models that the loss runs forward and backward; counted in the cost.
+            other_flops: other FLOPs of the loss, per sample; counted in the cost.
         """
         keep_gradients = learner.name == "base" and self.condition.needs_gradients
         loss_fn = loss_fn or self.objective.loss
@@ -102,7 +102,7 @@ class Run:
         return Outcome(loss=loss, grad_norm=norm, flops=flops, taken=taken, gradients=gradients)
 
     def signals(self, base: Outcome) -> Signals:
-        """What a condition may know after the base's step on this batch."""
+        """The signals for the condition after the base's step on this batch."""
         samples = base.flops / self.cost.base_flops if self.cost.base_flops else 0.0
         return Signals(
             loss=base.loss,
@@ -117,34 +117,34 @@ class Run:
         )
 
     def synced(self, name: str) -> contextlib.AbstractContextManager[object]:
-        """Inside, the model holds all that was trained: the motivated model the base's latest weights, too."""
+        """Inside, the model is up to date: the motivated model has the latest weights of the base."""
         shares = self.pair_or_none and name == "motivated"
         return self.pair.motivated() if shares else contextlib.nullcontext()
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
-        """Mixed precision as in training, for models that are not learners, such as a teacher."""
+        """The autocast context of training, for other models, such as a teacher."""
         context: contextlib.AbstractContextManager[None] = self.stepper.accelerator.autocast()
         return context
 
     def batch_samples(self, batch: Batch) -> int:
-        """Samples of a batch, over all processes."""
+        """Number of samples in a batch, over all processes."""
         return sum(map(sample_count, batch)) * int(self.stepper.accelerator.num_processes)
 
 
 Algorithm = Callable[[Batch, Run], None]
-"""Trains the models on one batch. One with ``state_dict`` and ``load_state_dict`` has its state saved with the run."""
+"""Trains the models on one batch. If it has ``state_dict`` and ``load_state_dict``, its state is saved with the run."""
 
 
 def roll_back(run: Run, state: Mapping[str, Any], scaler: Any) -> None:
-    """Take back the weights and the optimizers' memory of a checkpoint, after a step that failed; time goes on.
+    """Restore weights and optimizer states from a checkpoint after a failed step; the schedule is not set back.
 
     Args:
-        run: whose guard asks for it.
-        state: of the newest checkpoint.
-        scaler: of the gradients, under fp16.
+        run: the run whose step failed.
+        state: state of the newest checkpoint.
+        scaler: gradient scaler, under fp16.
 
     Raises:
-        DivergedError: it has been tried too often.
+        DivergedError: too many rollbacks.
     """
     run.guard.rolled_back(state["step"])
     for name, learner in run.learners.items():

@@ -1,4 +1,4 @@
-"""A condition's state, saved with the condition that it belongs to."""
+"""Saves the state of a condition together with its text, to check that they match."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from seeking.errors import SeekingError
 
 
 class SavedCondition:
-    """The part of a run's state that is its condition's."""
+    """The condition as a part of the run's state."""
 
     def __init__(self, condition: Condition) -> None:
         self._condition = condition
@@ -21,8 +21,8 @@ class SavedCondition:
         """Continue from this state.
 
         Raises:
-            SeekingError: it is another condition's.
-            ValueError: it is not one of this condition.
+            SeekingError: the state belongs to another condition.
+            ValueError: the state is not valid.
         """
         if state["text"] != str(self._condition):
             raise SeekingError(f"the condition was {state['text']} and is {self._condition} now")
@@ -31,7 +31,7 @@ class SavedCondition:
 
 
 def _check(condition: Condition, state: Any) -> None:
-    """The state of a condition of ours holds its parts' states, numbers and None; a custom one's may be anything."""
+    """Built-in conditions hold numbers, None and states of inner conditions; custom ones may hold anything."""
     if not type(condition).__module__.startswith("seeking."):
         return
     if not isinstance(state, dict) or state.keys() != condition.state_dict().keys():

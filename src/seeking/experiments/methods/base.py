@@ -1,4 +1,4 @@
-"""What a method is: the runs that it takes, and how each of them begins."""
+"""A method: the runs it consists of, and how each of them starts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,50 +16,50 @@ class Stage:
     """One training run of a method.
 
     Attributes:
-        name: of the stage.
+        name: name of the stage.
         role: what is trained.
-        cost: FLOPs of an epoch, those of the larger model alone being 1.
-        share: of the method's FLOPs that go into this run.
-        after: name of the stage that this one begins from or learns from.
-        gives: the models whose results are the method's.
+        cost: FLOPs of an epoch, relative to the larger model alone.
+        share: share of the method's FLOPs that this run gets.
+        after: name of the stage that this one starts from or learns from.
+        outputs: the models that this run contributes to the method's results.
         conditional: whether a condition chooses batches, so that there is evidence on it.
     """
 
     name: str
     role: Role
-    cost: float = field(compare=False)  # It follows from the pair, and the same run may serve several.
+    cost: float = field(compare=False)  # Depends on the pair, and several pairs may share a run.
     share: float = field(default=1.0, compare=False)
     after: str | None = None
-    gives: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
     conditional: bool = False
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a run may begin from.
+    """What a run may start from.
 
     Attributes:
-        stage: that begins.
+        stage: the stage that starts.
         config: options of the run.
-        models: both models, with fresh weights.
-        knobs: of the arm.
-        before: folder of the run that goes before, if any.
+        models: both models, with their initial weights.
+        settings: settings of the method.
+        previous: folder of the previous run, if any.
         image_shape: channels, height and width.
     """
 
     stage: Stage
     config: RunConfig
     models: Mapping[str, nn.Module]
-    knobs: Mapping[str, Any]
-    before: Path | None
+    settings: Mapping[str, Any]
+    previous: Path | None
     image_shape: tuple[int, int, int]
 
 
 def load_previous(start: Start) -> dict[str, Any]:
-    """Begin from the weights of the pair that was trained before, where there is one."""
-    if start.before:
+    """Load the weights of the previous run, if there is one."""
+    if start.previous:
         for name in start.models if start.stage.role == "pair" else (start.stage.role,):
-            load_matching_weights(start.models[name], start.before / f"{name}.last.safetensors")
+            load_matching_weights(start.models[name], start.previous / f"{name}.last.safetensors")
     return {}
 
 
@@ -68,15 +68,15 @@ class Method:
     """A way to train two sizes.
 
     Attributes:
-        name: in recipes.
-        stages: from the base's FLOPs over the larger model's and the arm's knobs to the runs.
-        begin: changes the models' weights to what a run begins with; returns arguments of its ``Trainer``.
-        knobs: what an arm may set besides the options of its runs, with defaults.
-        searched_apart: whether a search chooses each model's options by that model alone.
+        name: name in recipes.
+        stages: maps the FLOPs of the base over those of the larger model, and the arm's settings, to the stages.
+        begin: sets the initial weights of a run; returns additional arguments for its ``Trainer``.
+        settings: settings of the method that an arm may override, with their defaults.
+        searched_separately: whether the search chooses options for each model on its own.
     """
 
     name: str
     stages: Callable[[float, Mapping[str, Any]], tuple[Stage, ...]]
     begin: Callable[[Start], dict[str, Any]] = load_previous
-    knobs: Mapping[str, Any] = field(default_factory=dict)
-    searched_apart: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    searched_separately: bool = False

@@ -1,4 +1,4 @@
-"""The larger model is trained alone; the base then learns from it."""
+"""Distillation: the larger model is trained alone, then the base learns from it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,26 +8,26 @@ from seeking.checkpointing.weights import load_weights
 from seeking.experiments.methods.base import Method, Stage, Start
 from seeking.training.objective import Classification
 
-FORWARD = 1 / 3
-"""A teacher's forward pass, over its training step."""
+FORWARD_SHARE = 1 / 3
+"""FLOPs of a forward pass over those of a training step."""
 
 
-def _stages(base_cost: float, knobs: Mapping[str, Any]) -> tuple[Stage, ...]:
-    share = knobs["share"]
+def _stages(base_cost: float, settings: Mapping[str, Any]) -> tuple[Stage, ...]:
+    share = settings["share"]
     return (
-        Stage("distilled", "base", base_cost + FORWARD, share=share, after="motivated", gives=("base",)),
-        Stage("motivated", "motivated", 1.0, share=1 - share, gives=("motivated",)),
+        Stage("distilled", "base", base_cost + FORWARD_SHARE, share=share, after="motivated", outputs=("base",)),
+        Stage("motivated", "motivated", 1.0, share=1 - share, outputs=("motivated",)),
     )
 
 
 def _begin(start: Start) -> dict[str, Any]:
-    if not start.before:
+    if not start.previous:
         return {}
     teacher = start.models["motivated"]
-    load_weights(teacher, start.before / "motivated.last.safetensors")
-    objective = Classification(start.config.label_smoothing, start.knobs["weight"], start.knobs["temperature"])
+    load_weights(teacher, start.previous / "motivated.last.safetensors")
+    objective = Classification(start.config.label_smoothing, start.settings["weight"], start.settings["temperature"])
     return {"algorithm": distillation(teacher), "objective": objective}
 
 
-METHOD = Method("distillation", _stages, _begin, knobs={"share": 0.5, "weight": 0.9, "temperature": 4.0})
-"""``share``: of the FLOPs that go into the base; ``weight`` and ``temperature`` of the distillation."""
+METHOD = Method("distillation", _stages, _begin, settings={"share": 0.5, "weight": 0.9, "temperature": 4.0})
+"""``share``: share of the FLOPs that goes to the base; ``weight`` and ``temperature``: of the distillation loss."""

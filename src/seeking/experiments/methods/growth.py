@@ -1,4 +1,4 @@
-"""The base is trained first; the larger model begins as its function and is then trained alone."""
+"""Growth: the base is trained first; the larger model starts from it and is then trained alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,21 +11,21 @@ from seeking.experiments.run import weights_map
 from seeking.initialization import embed
 
 
-def _stages(base_cost: float, knobs: Mapping[str, Any]) -> tuple[Stage, ...]:
-    share = knobs["share"]
+def _stages(base_cost: float, settings: Mapping[str, Any]) -> tuple[Stage, ...]:
+    share = settings["share"]
     return (
-        Stage("base", "base", base_cost, share=share, gives=("base",)),
-        Stage("grown", "motivated", 1.0, share=1 - share, after="base", gives=("motivated",)),
+        Stage("base", "base", base_cost, share=share, outputs=("base",)),
+        Stage("grown", "motivated", 1.0, share=1 - share, after="base", outputs=("motivated",)),
     )
 
 
 def _begin(start: Start) -> dict[str, Any]:
-    if start.before:
+    if start.previous:
         base, motivated = start.models["base"], start.models["motivated"]
-        load_weights(base, start.before / "base.last.safetensors")
+        load_weights(base, start.previous / "base.last.safetensors")
         embed(base, motivated, weights_map(start.config, base, motivated, torch.zeros(2, *start.image_shape)))
     return {}
 
 
-METHOD = Method("growth", _stages, _begin, knobs={"share": 0.5})
-"""``share``: of the FLOPs that go into the base."""
+METHOD = Method("growth", _stages, _begin, settings={"share": 0.5})
+"""``share``: share of the FLOPs that goes to the base."""

@@ -1,4 +1,4 @@
-"""Ordinary training of each model alone."""
+"""Ordinary training: each model alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 from seeking.experiments.methods.base import Method, Stage
 
 
-def _stages(base_cost: float, knobs: Mapping[str, Any]) -> tuple[Stage, ...]:
+def _stages(base_cost: float, settings: Mapping[str, Any]) -> tuple[Stage, ...]:
     both = 1 + base_cost
     return (
-        Stage("base", "base", base_cost, share=base_cost / both, gives=("base",)),
-        Stage("motivated", "motivated", 1.0, share=1 / both, gives=("motivated",)),
+        Stage("base", "base", base_cost, share=base_cost / both, outputs=("base",)),
+        Stage("motivated", "motivated", 1.0, share=1 / both, outputs=("motivated",)),
     )
 
 
-METHOD = Method("ordinary", _stages, searched_apart=True)
+METHOD = Method("ordinary", _stages, searched_separately=True)

@@ -1,4 +1,4 @@
-"""Both widths at every batch."""
+"""The sandwich rule: both models are trained on every batch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,8 @@ from seeking.algorithms.sandwich import sandwich
 from seeking.experiments.methods.base import Method, Stage, Start, load_previous
 
 
-def _stages(base_cost: float, knobs: Mapping[str, Any]) -> tuple[Stage, ...]:
-    return (Stage("sandwich", "pair", base_cost + 1, gives=("base", "motivated")),)
+def _stages(base_cost: float, settings: Mapping[str, Any]) -> tuple[Stage, ...]:
+    return (Stage("sandwich", "pair", base_cost + 1, outputs=("base", "motivated")),)
 
 
 def _begin(start: Start) -> dict[str, Any]:
