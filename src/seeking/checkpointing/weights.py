@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,12 @@ from torch import Tensor, nn
 
 from seeking.errors import RunError, RunWarning, SeekingError
 from seeking.files import atomic_write, open_file
+from seeking.weights_map import identity
+
+EXTRA_STATE = "extra_state"
+"""Where the file's metadata hold what modules gave by ``get_extra_state``."""
+SUFFIX = "_extra_state"
+"""How a ``state_dict`` names it."""
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -29,7 +35,12 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     path = Path(path)
     try:
         if path.suffix == ".safetensors":
-            load_model(model, path)
+            _set_extra_state(model, read_metadata(path).get(EXTRA_STATE, {}))
+            missing, unexpected = load_model(model, path, strict=False)
+            if missing := {name for name in missing if not name.endswith(SUFFIX)}:
+                raise RuntimeError(f"{', '.join(sorted(missing))} missing in the file")
+            if unexpected:
+                raise RuntimeError(f"{', '.join(sorted(unexpected))} unknown to the model")
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
             for key in ("state_dict", "model"):
@@ -70,13 +81,38 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     """Write a model's weights as safetensors, atomically; tied tensors once.
 
     Raises:
-        RunError: the file cannot be written.
+        RunError: the file cannot be written, or a module has an extra state that is not JSON.
     """
-    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    first: dict[tuple[Any, ...], str] = {}
+    content = model.state_dict()
+    state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    extra = {name: value for name, value in content.items() if not isinstance(value, Tensor)}
+    for name, value in extra.items():
+        if not _is_json(value):
+            raise RunError(
+                f"{path}: {name}: a {type(value).__name__} from get_extra_state() cannot be written; give a tensor, or "
+                "values that JSON has"
+            )
+    first: dict[Hashable, str] = {}
     for name, tensor in state.items():
-        first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,), name)
-    write_tensors({name: state[name].detach().cpu().contiguous() for name in first.values()}, Path(path))
+        first.setdefault(identity(tensor) if tensor.numel() else name, name)
+    metadata = {EXTRA_STATE: extra} if extra else None
+    write_tensors({name: state[name].detach().cpu().contiguous() for name in first.values()}, Path(path), metadata)
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def _set_extra_state(model: nn.Module, states: Mapping[str, Any]) -> None:
+    """Give modules back what their ``get_extra_state`` gave."""
+    own = {name for name, value in model.state_dict().items() if not isinstance(value, Tensor)}
+    if own != states.keys():
+        raise RuntimeError(f"{min(own ^ states.keys())} is on one side alone")
+    for name, state in states.items():
+        model.get_submodule(name.removesuffix(SUFFIX).rstrip(".")).set_extra_state(state)
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any] | None = None) -> None:

@@ -1,13 +1,13 @@
 """What a run costs, counted in floating-point operations (FLOPs)."""
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from seeking.copies import copied, random_state_preserved, scratch_copy
 
 
 def count_flops(model: nn.Module, loss_fn: Callable[[nn.Module, Any], Tensor], batch: Any) -> tuple[int, int]:
@@ -17,11 +17,10 @@ def count_flops(model: nn.Module, loss_fn: Callable[[nn.Module, Any], Tensor], b
     multiply-add) on a copy of the model in training mode, on the batch's real shape. The random state is left as
     it was.
     """
-    twin = copy.deepcopy(model).train()
-    device = next(twin.parameters()).device
+    twin = scratch_copy(model).train()
     counter = FlopCounterMode(display=False)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), counter:
-        loss = loss_fn(twin, batch)
+    with random_state_preserved(), counter:
+        loss = loss_fn(twin, copied(batch))
         forward = counter.get_total_flops()
         loss.backward()
     return forward, counter.get_total_flops()

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
+from seeking.copies import copied, evaluating, scratch_copy
 from seeking.errors import SeekingError
 from seeking.pair import Pair
 from seeking.training.cost import Cost, count_flops
@@ -44,9 +44,11 @@ def preflight(
             forward, both = count_flops(module, objective.loss, batch)
             flops[name] = forward / sample_count(batch), both / sample_count(batch)
             kind = "evaluation"
-            for unseen in evaluation_batches:
-                with torch.no_grad():
-                    objective.evaluate(module.eval(), unseen)
+            if evaluation_batches:
+                twin = scratch_copy(module)
+                with evaluating(twin):
+                    for unseen in evaluation_batches:
+                        objective.evaluate(twin, copied(unseen))
         except Exception as error:
             raise SeekingError(
                 f"the {name} model ({type(module).__name__}) refuses the {kind} data: {type(error).__name__}: {error}"
