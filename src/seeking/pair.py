@@ -65,9 +65,9 @@ class Pair:
     ) -> None:
         self.base = base
         self.motivated_model = motivated
+        check_models(base, motivated)
         if base is motivated:
             raise SeekingError("the base and the motivated model are one module; give two")
-        check_models(base, motivated)
         self.map = weights_map or match(base, motivated)
         self.norm = norm
         self.tie = tie

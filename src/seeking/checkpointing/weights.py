@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seeking.errors import RunError, RunWarning, SeekingError
@@ -17,8 +17,6 @@ from seeking.weights_map import identity
 
 EXTRA_STATE = "extra_state"
 """Where the file's metadata hold what modules gave by ``get_extra_state``."""
-SUFFIX = "_extra_state"
-"""How a ``state_dict`` names it."""
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -35,12 +33,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     path = Path(path)
     try:
         if path.suffix == ".safetensors":
-            _set_extra_state(model, read_metadata(path).get(EXTRA_STATE, {}))
-            missing, unexpected = load_model(model, path, strict=False)
-            if missing := {name for name in missing if not name.endswith(SUFFIX)}:
-                raise RuntimeError(f"{', '.join(sorted(missing))} missing in the file")
-            if unexpected:
-                raise RuntimeError(f"{', '.join(sorted(unexpected))} unknown to the model")
+            model.load_state_dict(_read_state(model, path))
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
             for key in ("state_dict", "model"):
@@ -106,13 +99,15 @@ def _is_json(value: Any) -> bool:
         return False
 
 
-def _set_extra_state(model: nn.Module, states: Mapping[str, Any]) -> None:
-    """Give modules back what their ``get_extra_state`` gave."""
-    own = {name for name, value in model.state_dict().items() if not isinstance(value, Tensor)}
-    if own != states.keys():
-        raise RuntimeError(f"{min(own ^ states.keys())} is on one side alone")
-    for name, state in states.items():
-        model.get_submodule(name.removesuffix(SUFFIX).rstrip(".")).set_extra_state(state)
+def _read_state(model: nn.Module, path: Path) -> dict[str, Any]:
+    """The ``state_dict`` that ``save_weights`` wrote, tied tensors under each of the model's names for them."""
+    with safe_open(path, "pt") as file:
+        metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
+        state: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    own = {name: identity(value) for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    tied = {own[name]: value for name, value in state.items() if name in own}
+    state.update({name: tied[key] for name, key in own.items() if name not in state and key in tied})
+    return {**state, **metadata.get(EXTRA_STATE, {})}
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any] | None = None) -> None:

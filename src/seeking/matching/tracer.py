@@ -91,8 +91,8 @@ def _trace(model: nn.Module, batch: Any, forward: Forward, known: Mapping[str, l
         for axis in tracer.read(tensor):
             for space in axis:
                 _fix_unread(space)
-    axes = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.axes}
-    return Trace(axes, tracer.assumed)
+    touched = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.axes}
+    return Trace(touched, tracer.assumed)
 
 
 def _real(tensor: Tensor) -> bool:
