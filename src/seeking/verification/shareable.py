@@ -56,7 +56,7 @@ def check_modes(model: nn.Module, role: str) -> None:
         for mode in (not model.training, model.training):
             twin.train(mode)
             after = tensors(twin)
-            for name in before.keys() | after.keys():
+            for name in {**before, **after}:
                 same = name in before and name in after and before[name].shape == after[name].shape
                 if not same or not torch.equal(before[name], after[name]):
                     raise SeekingError(
