@@ -203,7 +203,7 @@ def test_a_buffer_of_another_shape_than_the_map_is_refused() -> None:
 def test_buffers_are_constants_and_keep_their_values() -> None:
     base, motivated = pair_of(mlp)
     for model in (base, motivated):
-        model[0].register_buffer("table", torch.ones(model[0].out_features, model[0].out_features).tril())
+        model[0].register_buffer("table", torch.ones(model[0].out_features, model[0].out_features))
     before = motivated[0].table.clone()
     seeking.embed(base, motivated, batch=torch.randn(2, 3))
     assert torch.equal(motivated[0].table, before)
@@ -305,7 +305,9 @@ def test_fresh_transformers_keep_their_hooks(family: str) -> None:
     length = "n_layer" if family == "gpt2" else "num_hidden_layers"
     models = [
         transformers.AutoModel.from_config(
-            transformers.AutoConfig.for_model(family, vocab_size=32, **{length: depth}, **settings)
+            transformers.AutoConfig.for_model(
+                family, vocab_size=32, output_hidden_states=True, **{length: depth}, **settings
+            )
         )
         for depth in (2, 3)
     ]
@@ -313,4 +315,4 @@ def test_fresh_transformers_keep_their_hooks(family: str) -> None:
     batch = {"input_ids": torch.arange(4, 12).view(1, 8)}
     seeking.verify(*models, seeking.match(*models, batch=batch), batch)
     assert not unlike(before[0], state(models[0])) and not unlike(before[1], state(models[1]))
-    assert len(models[0](**batch, output_hidden_states=True).hidden_states) == 3
+    assert len(models[0](**batch).hidden_states) == 3
