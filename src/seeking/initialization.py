@@ -9,13 +9,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from seeking.copies import copied, evaluating, scratch_copy
 from seeking.errors import SeekingError, unknown
-from seeking.forward import Forward, call, evaluation
+from seeking.forward import Forward, call
 from seeking.internals import Convolution
 from seeking.matching import MatchWarning, match
 from seeking.matching.example_inputs import example_inputs
+from seeking.supported import check_models, check_writable
 from seeking.verification.compare import compare_outputs
 from seeking.verification.extra import extra_modules, scales
+from seeking.verification.shareable import check_parametrizations
 from seeking.weights_map import Entry, WeightsMap, tensors, tensors_in
 
 Extra = Literal["neutral", "own"]
@@ -42,8 +45,12 @@ def extract(motivated: nn.Module, base: nn.Module, weights_map: WeightsMap | Non
         NotContainedError: the motivated model cannot contain the base.
         SeekingError: the map is not one of these models.
     """
+    check_models(base, motivated)
+    check_writable(base, "base")
     weights_map = weights_map or match(base, motivated)
     weights_map.check(base, motivated)
+    if any(tensor.is_meta for tensor in tensors(motivated).values()):
+        raise SeekingError("the motivated model is on the meta device and holds nothing to extract")
     with torch.no_grad():
         _load(base, weights_map.extract(tensors(motivated)))
     return weights_map
@@ -86,38 +93,49 @@ def embed(
     """
     if extra not in get_args(Extra):
         raise unknown("kind of extra capacity", extra, get_args(Extra))
+    check_models(base, motivated)
+    check_writable(motivated, "motivated model")
+    if any(tensor.is_meta for tensor in tensors(base).values()):
+        raise SeekingError("the base is on the meta device and holds nothing to embed")
     weights_map = weights_map or match(base, motivated, batch=batch, forward=forward)
     weights_map.check(base, motivated)
+    check_parametrizations(base, motivated, weights_map, extra=extra == "neutral")
     with torch.no_grad():
         run = forward or call
         example = _accepted_batch(base, motivated, batch, run) if extra == "neutral" else None
-        own = {name: tensor.clone() for name, tensor in tensors(motivated).items()}
+        values = copied(tensors(motivated))
         if extra == "neutral":
-            own = _without_reading_extra(motivated, weights_map, own)
-        _load(motivated, weights_map.embed(tensors(base), own))
+            values = _without_reading_extra(motivated, weights_map, values)
+        values = weights_map.embed(tensors(base), values)
         if example is not None:
-            with evaluation(base), evaluation(motivated):
-                reference = run(base, example)
-                _silence_extra_blocks(motivated, weights_map, reference, lambda: run(motivated, example))
-                difference, _ = compare_outputs(reference, run(motivated, example))
-            if difference > TOLERANCE:
-                warnings.warn(
-                    "the initialization preserves the base's function only approximately: the outputs differ by "
-                    f"{difference:.1e}. Layers that look at all channels, such as norms over more channels than "
-                    "the base's, and extra blocks that do not add to their input allow no better.",
-                    MatchWarning,
-                    stacklevel=2,
-                )
+            small, large = scratch_copy(base), scratch_copy(motivated)
+            _load(large, values)
+            with evaluating(small, large):
+                _load(large, values)
+                reference = _run(run, small, example)
+                silenced = _silence_extra_blocks(large, weights_map, reference, lambda: _run(run, large, example))
+                difference, _ = compare_outputs(reference, _run(run, large, example))
+            values.update(silenced)
+        _load(motivated, values)
+        if example is not None and difference > TOLERANCE:
+            warnings.warn(
+                "the initialization preserves the base's function only approximately: the outputs differ by "
+                f"{difference:.1e}. Layers that look at all channels, such as norms over more channels than "
+                "the base's, and extra blocks that do not add to their input allow no better.",
+                MatchWarning,
+                stacklevel=2,
+            )
     return weights_map
 
 
 def _accepted_batch(base: nn.Module, motivated: nn.Module, batch: Any, run: Forward) -> Any:
     """A batch that both models accept; None, with a warning, if none can be made."""
-    with evaluation(base), evaluation(motivated):
+    base, motivated = scratch_copy(base), scratch_copy(motivated)
+    with evaluating(base, motivated):
         for example in [batch] if batch is not None else example_inputs(base):
             try:
-                run(base, example)
-                run(motivated, example)
+                _run(run, base, example)
+                _run(run, motivated, example)
             except Exception as error:
                 if batch is not None:
                     raise SeekingError(f"the models refuse the batch: {type(error).__name__}: {error}") from error
@@ -132,6 +150,11 @@ def _accepted_batch(base: nn.Module, motivated: nn.Module, batch: Any, run: Forw
     return None
 
 
+def _run(run: Forward, model: nn.Module, batch: Any) -> Any:
+    # A forward may write into its batch.
+    return run(model, copied(batch))
+
+
 def _load(model: nn.Module, values: dict[str, Tensor]) -> None:
     for name, tensor in tensors(model).items():
         tensor.copy_(values[name])
@@ -142,8 +165,8 @@ def _without_reading_extra(
 ) -> dict[str, Tensor]:
     """The motivated model's tensors with zeros where the base's channels would read extra ones."""
     for entry in weights_map.entries.values():
-        if entry.whole or len(entry.index) < 2:
-            continue
+        if entry.whole or len(entry.index) < 2 or entry.target in weights_map.buffers:
+            continue  # Buffers are constants or statistics, and no capacity.
         value = values[entry.target].clone()
         for written, read in _written_and_read(motivated, entry):
             extra = torch.ones(value.shape[read], dtype=torch.bool, device=value.device)
@@ -158,7 +181,7 @@ def _written_and_read(model: nn.Module, entry: Entry) -> list[tuple[int, int]]:
     """Pairs of dimensions of a weight: its layer may write along the first and read along the second."""
     module = model.get_submodule(entry.target.rpartition(".")[0])
     if isinstance(module, nn.Embedding):
-        return [(1, 0)]
+        return []  # Its rows are chosen by the input.
     if (isinstance(module, Convolution) and module.transposed) or type(module).__name__ == "Conv1D":
         return [(1, 0)]
     if isinstance(module, (nn.Linear, Convolution, nn.MultiheadAttention)):
@@ -169,7 +192,7 @@ def _written_and_read(model: nn.Module, entry: Entry) -> list[tuple[int, int]]:
 
 def _silence_extra_blocks(
     motivated: nn.Module, weights_map: WeightsMap, reference: Any, run: Callable[[], Any]
-) -> None:
+) -> dict[str, Tensor]:
     """Zero as few layers of each extra block as make it the identity or, where the model adds its input, zero.
 
     All of them are zeroed; then, in the order of the forward pass, one layer at a time gets its own weights back, in
@@ -180,6 +203,9 @@ def _silence_extra_blocks(
         weights_map: of the base in the motivated model.
         reference: the base's output.
         run: gives the motivated model's output.
+
+    Returns:
+        The parameters of the extra blocks, by name.
     """
     blocks = _Blocks(motivated, extra_modules(motivated, weights_map))
     with blocks.watched():
@@ -205,6 +231,11 @@ def _silence_extra_blocks(
             for name, layer in restored.items():
                 if not blocks.is_identity[name]:
                     blocks.silence(layer)
+    return {
+        f"{name}.{leaf}": parameter
+        for name, block in blocks.modules.items()
+        for leaf, parameter in block.named_parameters(remove_duplicate=False)
+    }
 
 
 class _Blocks:

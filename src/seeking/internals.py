@@ -31,9 +31,28 @@ def own_tensor(module: nn.Module, name: str) -> Tensor:
     return tensor
 
 
+def storage_id(tensor: Tensor) -> int | None:
+    """The identity of a tensor's storage, on the meta device as well; None for tensors without one, such as sparse.
+
+    Without it: ``data_ptr``, which is 0 for all tensors on the meta device.
+    """
+    if tensor.layout is not torch.strided or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return None
+    return int(tensor.untyped_storage()._cdata)
+
+
 def buffer_slots(module: nn.Module) -> list[tuple[dict[str, Tensor | None], str]]:
     """The buffer dictionaries of a module and its children. Without it: skipped steps cannot undo replaced buffers."""
     return [(child._buffers, name) for child in module.modules() for name in child._buffers]
+
+
+def reparametrizations(module: nn.Module) -> list[Any]:
+    """The older ``weight_norm`` and ``spectral_norm`` of a module, which are hooks. Without it: they go unnoticed."""
+    kinds = (
+        torch.nn.utils.weight_norm.__globals__["WeightNorm"],
+        torch.nn.utils.spectral_norm.__globals__["SpectralNorm"],
+    )
+    return [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, kinds)]
 
 
 def child_modules(modules: Sequence[nn.Module]) -> list[nn.Module | None]:

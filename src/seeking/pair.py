@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,9 @@ from torch.optim import Optimizer
 from seeking.errors import SeekingError
 from seeking.internals import child_modules, foreach_copy, own_tensor
 from seeking.matching import match
-from seeking.weights_map import Entry, WeightsMap, tensors
+from seeking.supported import check_models, check_writable
+from seeking.verification.shareable import check_modes, check_parametrizations
+from seeking.weights_map import Entry, WeightsMap, identity, tensors, tensors_in
 
 NormPolicy = Literal["shared", "private", "recalibrated"]
 
@@ -47,7 +49,9 @@ class Pair:
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
-        SeekingError: the map is not one of these models, or a parameter is frozen in one of them alone.
+        SeekingError: the map is not one of these models; a parameter is frozen in one of them alone; or their weights
+            cannot be shared, such as a part of a weight under ``spectral_norm``, or weights that ``eval()`` changes.
+            The models have not been changed.
     """
 
     def __init__(
@@ -61,15 +65,18 @@ class Pair:
     ) -> None:
         self.base = base
         self.motivated_model = motivated
+        check_models(base, motivated)
+        if base is motivated:
+            raise SeekingError("the base and the motivated model are one module; give two")
         self.map = weights_map or match(base, motivated)
         self.norm = norm
         self.tie = tie
         self.optimizers: tuple[Optimizer, Optimizer] | None = None
         self.map.check(base, motivated)
-        with torch.no_grad():
-            mapped = self.map.embed(tensors(base), tensors(motivated))
-            for name, tensor in tensors(motivated).items():
-                tensor.copy_(mapped[name])
+        check_parametrizations(base, motivated, self.map, extra=False)
+        for role, model in (("base", base), ("motivated model", motivated)):
+            check_writable(model, role)
+            check_modes(model, role)
         self._moving = {
             name: entry
             for name, entry in self.map.entries.items()
@@ -82,6 +89,10 @@ class Pair:
                     f"{name} is {'trained' if parameter.requires_grad else 'frozen'} in the base and {target} is not; "
                     "set requires_grad alike in both models"
                 )
+        with torch.no_grad():
+            mapped = self.map.embed(tensors(base), tensors(motivated))
+            for name, tensor in tensors(motivated).items():
+                tensor.copy_(mapped[name])
         self._depth, self._sharded, self._separated = 0, False, False
         self._modules = [*base.modules(), *motivated.modules()]
         self._children = child_modules(self._modules)
@@ -91,6 +102,7 @@ class Pair:
             for name, entry in self._moving.items()
         ]
         self._bound: list[int] = []
+        self._targets: list[int] = []
         self._views: tuple[list[Tensor], list[Tensor]] = [], []
         self._indexed: list[tuple[Tensor, Tensor, tuple[Tensor, ...]]] = []
         self._shared: list[Tensor] = []
@@ -113,6 +125,8 @@ class Pair:
             yield self.motivated_model
             return
         optimizers = optimizers or self.optimizers
+        if optimizers:
+            self._check_state(*optimizers)
         with torch.no_grad():
             self._bind()
             self._copy(into_motivated=True)
@@ -129,6 +143,7 @@ class Pair:
                 reshard(self.base, self.motivated_model)
             with torch.no_grad():
                 self._copy(into_motivated=False)
+                self._copy_replaced()
                 if optimizers:
                     self._copy_state(*optimizers, into_motivated=False)
             # A graph of the base that is older than this step must not be used for a backward pass any more.
@@ -149,10 +164,11 @@ class Pair:
         if self._sharded:
             raise SeekingError("a pair of sharded models cannot be separated")
         with torch.no_grad():
+            copies: dict[Hashable, Tensor] = {}
             for small, name, large, target, _ in self._owned:
                 source, tied = own_tensor(small, name), own_tensor(large, target)
-                if source.data_ptr() == tied.data_ptr():
-                    tied.data = source.data.clone()
+                if identity(source) == identity(tied):
+                    tied.data = copies.setdefault(identity(source), source.data.clone())
         if self.optimizers:
             base, motivated = self.optimizers
             shared = {id(state) for state in base.state.values()}
@@ -190,6 +206,12 @@ class Pair:
             return
         self._views, self._indexed = ([], []), []
         for source, target, entry in both:
+            for role, tensor, shape in (("base", source, entry.shape), ("motivated model", target, entry.target_shape)):
+                if tuple(tensor.shape) != shape:
+                    raise SeekingError(
+                        f"{entry.target}: its shape in the {role} is {list(tensor.shape)} where the map has "
+                        f"{list(shape)}; run one forward of both models first, then match and pair them"
+                    )
             if (source.device, source.dtype) != (target.device, target.dtype):
                 raise SeekingError(
                     f"{entry.target}: the base's is {source.dtype} on {source.device}, the motivated model's "
@@ -203,6 +225,7 @@ class Pair:
                 self._views[1].extend(view for _, view in pairs)
             else:
                 self._indexed.append((source.data, target.data, entry.mesh(target.device)))
+        self._targets = [] if shards else [target.data_ptr() for _, target, _ in both]
         self._bound = [tensor.data_ptr() for source, target, _ in both for tensor in (source, target)]
 
     def _copy(self, *, into_motivated: bool) -> None:
@@ -214,6 +237,38 @@ class Pair:
                 large[mesh] = small
             else:
                 small.copy_(large[mesh])
+
+    def _copy_replaced(self) -> None:
+        """Carry back buffers that the motivated model's forward has replaced by others."""
+        for (small, name, large, target_name, entry), bound in zip(self._owned, self._targets, strict=False):
+            target = own_tensor(large, target_name)
+            if target.data_ptr() == bound:
+                continue
+            if tuple(target.shape) != entry.target_shape:
+                raise SeekingError(
+                    f"{entry.target}: its shape in the motivated model is {list(target.shape)} after a forward, where "
+                    f"the map has {list(entry.target_shape)}; run one forward of both models first, then match and "
+                    "pair them"
+                )
+            own_tensor(small, name).copy_(target[entry.mesh(target.device)])
+
+    def _check_state(self, *optimizers: Optimizer) -> None:
+        models = self.base, self.motivated_model
+        for optimizer, model, side in zip(optimizers, models, ("base", "motivated model"), strict=True):
+            parameters = dict(model.named_parameters())
+            for name, entry in self._moving.items():
+                own = name if model is self.base else entry.target
+                parameter = parameters.get(own)
+                if parameter is None or (self.tie and entry.whole):
+                    continue
+                for slot, value in optimizer.state.get(parameter, {}).items():
+                    factored = isinstance(value, Tensor) and value.numel() > 1 and value.shape != parameter.shape
+                    if factored or (not isinstance(value, Tensor) and tensors_in(value)):
+                        raise SeekingError(
+                            f"optimizer {type(optimizer).__name__} of the {side}: its state {slot!r} for {own} is not "
+                            f"shaped like the parameter, {list(parameter.shape)}, so it cannot be shared through the "
+                            "map; let each model keep its own state, or take another optimizer"
+                        )
 
     def _copy_state(self, base: Optimizer, motivated: Optimizer, *, into_motivated: bool) -> None:
         small, large = dict(self.base.named_parameters()), dict(self.motivated_model.named_parameters())

@@ -2,17 +2,21 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seeking.errors import RunError, RunWarning, SeekingError
 from seeking.files import atomic_write, open_file
+from seeking.weights_map import identity
+
+EXTRA_STATE = "extra_state"
+"""Where the file's metadata hold what modules gave by ``get_extra_state``."""
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -29,7 +33,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     path = Path(path)
     try:
         if path.suffix == ".safetensors":
-            load_model(model, path)
+            model.load_state_dict(_read_state(model, path))
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
             for key in ("state_dict", "model"):
@@ -70,13 +74,40 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     """Write a model's weights as safetensors, atomically; tied tensors once.
 
     Raises:
-        RunError: the file cannot be written.
+        RunError: the file cannot be written, or a module has an extra state that is not JSON.
     """
-    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    first: dict[tuple[Any, ...], str] = {}
+    content = model.state_dict()
+    state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    extra = {name: value for name, value in content.items() if not isinstance(value, Tensor)}
+    for name, value in extra.items():
+        if not _is_json(value):
+            raise RunError(
+                f"{path}: {name}: a {type(value).__name__} from get_extra_state() cannot be written; give a tensor, or "
+                "values that JSON has"
+            )
+    first: dict[Hashable, str] = {}
     for name, tensor in state.items():
-        first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,), name)
-    write_tensors({name: state[name].detach().cpu().contiguous() for name in first.values()}, Path(path))
+        first.setdefault(identity(tensor) if tensor.numel() else name, name)
+    metadata = {EXTRA_STATE: extra} if extra else None
+    write_tensors({name: state[name].detach().cpu().contiguous() for name in first.values()}, Path(path), metadata)
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def _read_state(model: nn.Module, path: Path) -> dict[str, Any]:
+    """The ``state_dict`` that ``save_weights`` wrote, tied tensors under each of the model's names for them."""
+    with safe_open(path, "pt") as file:
+        metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
+        state: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    own = {name: identity(value) for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    tied = {own[name]: value for name, value in state.items() if name in own}
+    state.update({name: tied[key] for name, key in own.items() if name not in state and key in tied})
+    return {**state, **metadata.get(EXTRA_STATE, {})}
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any] | None = None) -> None:

@@ -23,7 +23,7 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
         Batches of two, of seeded noise, as ``model(batch)`` or ``model(**batch)`` takes them.
     """
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
 
     def noise(*shape: int) -> Tensor:
         # On the CPU whatever the default device is, such as meta.

@@ -15,6 +15,7 @@ from seeking.matching.model_axes import ModelAxes
 from seeking.matching.overrides import Override, check_names, read_positions
 from seeking.matching.selection import Selection
 from seeking.matching.solve import Dimension, solve, value
+from seeking.supported import check_models
 from seeking.weights_map import Entry, WeightsMap, tensors
 
 
@@ -60,6 +61,7 @@ def match(
     for kind, policy, known in (("depth policy", depth, DepthPolicy), ("width policy", width, WidthPolicy)):
         if policy not in get_args(known):
             raise unknown(kind, policy, get_args(known))
+    check_models(base, motivated)
     overrides = overrides or {}
     check_names(overrides, base)
     _compare_classes(base, motivated)

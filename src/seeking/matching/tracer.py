@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seeking.forward import Forward, call, evaluation
+from seeking.copies import evaluating, scratch_copy
+from seeking.forward import Forward, call
 from seeking.internals import TorchDispatchMode, operation_arguments, tree_map
 from seeking.matching.axes import INPUT, Axis, Space, UnalignedError, constant, fix, free
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
@@ -63,20 +64,12 @@ def trace(
 # In a caller's inference mode, composite operations are not decomposed into those that have rules.
 @torch.inference_mode(False)
 def _trace(model: nn.Module, batch: Any, forward: Forward, known: Mapping[str, list[Axis]], on_meta: bool) -> Trace:
-    own = tensors(model)
-    twins: dict[int, Tensor] = {}
-    for tensor in own.values():
-        twins[id(tensor)] = _on_meta(tensor) if _real(tensor) else tensor.detach().clone()
-    # functional_call would not restore a module that it meets under two names: each module once.
-    replaced = {
-        f"model.{path}.{name}" if path else f"model.{name}": twins[id(tensor)]
-        for path, module in model.named_modules()
-        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-    }
+    twin = scratch_copy(model, lambda tensor: _on_meta(tensor) if _real(tensor) else tensor.clone())
+    twins = tensors(twin)
     tracer = Tracer()
     for name, axes in known.items():
-        tracer.write(twins[id(own[name])], axes)
-        tracer.explained.add(id(twins[id(own[name])]))
+        tracer.write(twins[name], axes)
+        tracer.explained.add(id(twins[name]))
 
     def copied(value: Any) -> Any:
         if not isinstance(value, Tensor):
@@ -87,9 +80,9 @@ def _trace(model: nn.Module, batch: Any, forward: Forward, known: Mapping[str, l
     for tensor in tensors_in(batch):
         tracer.write(tensor, [constant(size, INPUT) for size in tensor.shape])
     try:
-        with torch.no_grad(), evaluation(model), tracer:
-            wrapper = _Wrapper(model, forward)
-            output = torch.func.functional_call(wrapper, replaced, (batch,), tie_weights=False)
+        with evaluating(), tracer:
+            twin.eval()
+            output = forward(twin, batch)
     except Exception as error:
         if tracer.rule_error is not None:
             raise tracer.rule_error from None
@@ -98,8 +91,8 @@ def _trace(model: nn.Module, batch: Any, forward: Forward, known: Mapping[str, l
         for axis in tracer.read(tensor):
             for space in axis:
                 _fix_unread(space)
-    touched = {name: twins[id(tensor)] for name, tensor in own.items() if id(twins[id(tensor)]) in tracer.axes}
-    return Trace({name: tracer.read(twin) for name, twin in touched.items()}, tracer.assumed)
+    touched = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.axes}
+    return Trace(touched, tracer.assumed)
 
 
 def _real(tensor: Tensor) -> bool:
@@ -116,17 +109,6 @@ def _fix_unread(space: Space) -> None:
         _fix_unread(part)
     if space.parts is None and not space.read:
         fix((space,), "length of the output")
-
-
-class _Wrapper(nn.Module):
-    """A model and its forward function as one module, as functional_call wants it."""
-
-    def __init__(self, model: nn.Module, forward: Forward) -> None:
-        super().__init__()
-        self.model, self.run = model, forward
-
-    def forward(self, batch: Any) -> Any:
-        return self.run(self.model, batch)
 
 
 class Tracer(TorchDispatchMode):

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import Saver
 from seeking.conditions import Condition, Next, parse
+from seeking.copies import scratch_copy
 from seeking.distributed.processes import this_process
 from seeking.distributed.sharding import reshard, shard
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
@@ -155,7 +156,7 @@ def place_models(
             checkpoint_activations(module, name)
     if config.channels_last and not config.shard:  # FSDP2 takes contiguous parameters only.
         with torch.no_grad(), generators.preserved():
-            to_channels_last(tuple(models.values()), lambda module: objective.loss(module, batch))
+            to_channels_last(tuple(models.values()), lambda module: objective.loss(scratch_copy(module).eval(), batch))
 
 
 def shard_models(

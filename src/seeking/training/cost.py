@@ -1,13 +1,14 @@
 """Cost of a run in floating-point operations (FLOPs)."""
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from seeking.copies import copied, random_state_preserved, scratch_copy
+from seeking.training.modes import set_modes, training_modes
 
 
 def count_flops(model: nn.Module, loss_fn: Callable[[nn.Module, Any], Tensor], batch: Any) -> tuple[int, int]:
@@ -19,11 +20,11 @@ def count_flops(model: nn.Module, loss_fn: Callable[[nn.Module, Any], Tensor], b
     Returns:
         FLOPs of the forward pass; FLOPs of the forward and backward pass together.
     """
-    model_copy = copy.deepcopy(model).train()
-    device = next(model_copy.parameters()).device
+    model_copy = scratch_copy(model)
+    set_modes(training_modes(model_copy))
     counter = FlopCounterMode(display=False)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), counter:
-        loss = loss_fn(model_copy, batch)
+    with random_state_preserved(), counter:
+        loss = loss_fn(model_copy, copied(batch))
         forward = counter.get_total_flops()
         loss.backward()
     return forward, counter.get_total_flops()

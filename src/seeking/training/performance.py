@@ -10,7 +10,6 @@ from torch import nn
 
 from seeking.errors import RunWarning, SeekingError
 from seeking.internals import dynamo_errors, undo_compilation, wrap_compiled_call
-from seeking.training.modes import evaluating
 
 
 def to_channels_last(models: Sequence[nn.Module], run: Callable[[nn.Module], object]) -> None:
@@ -32,14 +31,12 @@ def to_channels_last(models: Sequence[nn.Module], run: Callable[[nn.Module], obj
         layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
     try:
         for model in models:
-            with evaluating(model):
-                run(model)
+            run(model)
     except Exception as error:
         for layer in convolutions:
             layer.weight.data = layer.weight.data.contiguous()
         with contextlib.suppress(Exception):  # The preflight reports a model that fails either way.
-            with evaluating(model):
-                run(model)
+            run(model)
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             warnings.warn(
                 f"{type(model).__name__} does not support channels_last tensors ({reason}), so channels_last is off; "

@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
+from seeking.copies import copied, evaluating, scratch_copy
 from seeking.errors import SeekingError
 from seeking.pair import Pair
 from seeking.training.cost import Cost, count_flops
-from seeking.training.modes import evaluating
 from seeking.training.objective import Objective, sample_count
 from seeking.verification import verify
 
@@ -45,9 +44,11 @@ def preflight(
             forward, both = count_flops(module, objective.loss, batch)
             flops[name] = forward / sample_count(batch), both / sample_count(batch)
             kind = "evaluation"
-            for evaluation_batch in evaluation_batches:
-                with torch.no_grad(), evaluating(module):
-                    objective.evaluate(module, evaluation_batch)
+            if evaluation_batches:
+                model_copy = scratch_copy(module)
+                with evaluating(model_copy):
+                    for evaluation_batch in evaluation_batches:
+                        objective.evaluate(model_copy, copied(evaluation_batch))
         except Exception as error:
             raise SeekingError(
                 f"the {name} model ({type(module).__name__}) fails on the {kind} data: {type(error).__name__}: {error}"

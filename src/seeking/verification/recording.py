@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from seeking.verification.weights import copied
+from seeking.copies import copied
 
 Hook = Callable[[nn.Module, Any, Any], Any]
 

@@ -7,14 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seeking.copies import copied, evaluating, random_state_preserved, scratch_copy
 from seeking.errors import SeekingError
-from seeking.forward import Forward, call, evaluation
+from seeking.forward import Forward, call
+from seeking.supported import check_models
 from seeking.verification.compare import at_base_channels, compare_outputs, relative_difference
 from seeking.verification.diagnose import constant_factor, differing_setting, obstacle
 from seeking.verification.extra import extra_modules
 from seeking.verification.norms import narrowed_norms
 from seeking.verification.recording import Records, hooks, recording
-from seeking.verification.weights import copied, holding, neutral_weights, promoted, random_weights
+from seeking.verification.shareable import check_parametrizations
+from seeking.verification.weights import hold, neutral_weights, promoted, random_weights
 from seeking.weights_map import WeightsMap, tensors
 
 
@@ -76,11 +79,13 @@ def verify(
     Raises:
         SeekingError: the map is not one of these models, or the base refuses the input.
     """
+    check_models(base, motivated)
     missing = tensors(base).keys() - weights_map.entries.keys()
     if missing:
         name = min(missing)
         return Verification(False, float("inf"), name.rpartition(".")[0], f"the map has no entry for {name}")
     weights_map.check(base, motivated)
+    check_parametrizations(base, motivated, weights_map, extra=True)
     if any(tensor.is_meta for model in (base, motivated) for tensor in tensors(model).values()):
         raise SeekingError("a model is on the meta device; verify computes, so make both models with real weights")
     run = forward or call
@@ -106,15 +111,17 @@ def _compare(
 
     def output(model: nn.Module) -> Any:
         # A forward may write into its batch, or drop out in evaluation mode: both models get a copy and the same noise.
-        with torch.random.fork_rng(devices=[]):
+        with random_state_preserved():
             torch.manual_seed(seed)
             return run(model, copied(promoted(batch, dtype)))
 
     layers = _counterparts(weights_map)
     extra = extra_modules(motivated, weights_map)
     small: Records = []
-    with torch.no_grad(), evaluation(base), evaluation(motivated):
-        with holding(base, copied(weights)), hooks(base, recording(small, ["", *layers])):
+    base, motivated = scratch_copy(base), scratch_copy(motivated)
+    with evaluating(base, motivated):
+        hold(base, copied(weights))
+        with hooks(base, recording(small, ["", *layers])):
             try:
                 small.append(("", output(base)))
             except Exception as error:
@@ -125,7 +132,8 @@ def _compare(
             large: Records = []
             held = weights_map.embed(weights, promoted(neutral_weights(motivated, extra, scale), dtype))
             recorders = recording(large, ["", *layers.values()]), recording(large, extra, with_input=True)
-            with holding(motivated, held), hooks(motivated, norms, *recorders):
+            hold(motivated, held)
+            with hooks(motivated, norms, *recorders):
                 try:
                     large.append(("", output(motivated)))
                 except Exception as error:

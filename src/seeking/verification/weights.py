@@ -1,7 +1,6 @@
 """Weights that prove something, and models that hold them for a while."""
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from seeking.internals import tree_map
 from seeking.verification.extra import scales
-from seeking.weights_map import tensors
+from seeking.weights_map import identity, tensors
 
 
 def random_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
@@ -22,14 +21,14 @@ def random_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
     Returns:
         New tensors of the model's shapes and dtypes, by name; tied ones stay tied.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    drawn: dict[int, Tensor] = {}
+    drawn: dict[Hashable, Tensor] = {}
     for name, tensor in tensors(model).items():
-        if id(tensor) in drawn:
+        if identity(tensor) in drawn:
             continue
         leaf = name.rpartition(".")[2]
-        noise = torch.randn(tensor.shape, generator=generator)
+        noise = torch.randn(tensor.shape, generator=generator, device="cpu")
         if name in parameters and leaf.endswith("weight"):
             fan_in = tensor[0].numel() if tensor.ndim > 1 else 1
             value = noise * fan_in**-0.5 if tensor.ndim > 1 else noise.sigmoid() + 0.5
@@ -42,8 +41,8 @@ def random_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
             value = tensor.detach() * (noise.sigmoid() + 0.5).to(tensor)
         else:
             value = tensor.detach().clone()
-        drawn[id(tensor)] = value.to(tensor)
-    return {name: drawn[id(tensor)] for name, tensor in tensors(model).items()}
+        drawn[identity(tensor)] = value.to(tensor)
+    return {name: drawn[identity(tensor)] for name, tensor in tensors(model).items()}
 
 
 def neutral_weights(motivated: nn.Module, extra: Iterable[str], scale: float) -> dict[str, Tensor]:
@@ -56,43 +55,30 @@ def neutral_weights(motivated: nn.Module, extra: Iterable[str], scale: float) ->
         extra: names of its extra modules.
         scale: zero or one.
     """
-    scaling = {id(parameter) for name in extra if scale for parameter in scales(motivated.get_submodule(name))}
-    filled: dict[int, Tensor] = {}
+    scaling = {identity(parameter) for name in extra if scale for parameter in scales(motivated.get_submodule(name))}
+    filled: dict[Hashable, Tensor] = {}
     for name, tensor in tensors(motivated).items():
-        if id(tensor) not in filled:
+        if identity(tensor) not in filled:
             # Batch norms divide by the square root of the variance.
             stays = name.endswith("running_var") or not (tensor.is_floating_point() or tensor.is_complex())
-            value = scale if id(tensor) in scaling else 0.0
-            filled[id(tensor)] = tensor.clone() if stays else torch.full_like(tensor, value)
-    return {name: filled[id(tensor)] for name, tensor in tensors(motivated).items()}
+            value = scale if identity(tensor) in scaling else 0.0
+            filled[identity(tensor)] = tensor.clone() if stays else torch.full_like(tensor, value)
+    return {name: filled[identity(tensor)] for name, tensor in tensors(motivated).items()}
 
 
 def promoted(values: Any, dtype: torch.dtype) -> Any:
     """All real tensors in this dtype at least; tied ones stay tied."""
-    cast: dict[int, Tensor] = {}
+    cast: dict[Hashable, Tensor] = {}
 
     def promote(value: Any) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
-        return cast.setdefault(id(value), value.to(torch.promote_types(value.dtype, dtype)))
+        return cast.setdefault(identity(value), value.to(torch.promote_types(value.dtype, dtype)))
 
     return tree_map(promote, values)
 
 
-def copied(values: Any) -> Any:
-    """New tensors in place of all; tied ones stay tied."""
-    copies: dict[int, Tensor] = {}
-    return tree_map(lambda t: copies.setdefault(id(t), t.clone()) if isinstance(t, Tensor) else t, values)
-
-
-@contextlib.contextmanager
-def holding(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let a model hold other tensors; on exit it holds its own."""
-    own = [(tensor, tensor.data) for tensor in tensors(model).values()]
-    try:
-        for name, tensor in tensors(model).items():
-            tensor.data = values[name]
-        yield
-    finally:
-        for tensor, data in own:
-            tensor.data = data
+def hold(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Let a copy of a model hold other tensors."""
+    for name, tensor in tensors(model).items():
+        tensor.data = values[name]

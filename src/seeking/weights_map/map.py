@@ -1,7 +1,7 @@
 """The weights map of a base model in a motivated model, and its file."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from seeking.files import atomic_write, read_json
 from seeking.weights_map.entry import Entry, Shape
 from seeking.weights_map.index import MAX_SIZE, Index
 from seeking.weights_map.table import format_details, format_summary
-from seeking.weights_map.tensors import tensors
+from seeking.weights_map.tensors import identity, tensors
 
 FORMAT = "seeking.weights_map"
 VERSION = 1
@@ -85,8 +85,8 @@ class WeightsMap:
                 target = result[entry.target] = target.clone()
                 written.add(entry.target)
             target[entry.mesh(target.device)] = tensor.to(target)
-        replaced = {id(into[name]): result[name] for name in written}
-        return {name: replaced.get(id(into[name]), tensor) for name, tensor in result.items()}
+        replaced = {identity(into[name]): result[name] for name in written}
+        return {name: replaced.get(identity(into[name]), tensor) for name, tensor in result.items()}
 
     def extract(self, source: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Cut the base tensors out of the motivated model's; the inverse of ``embed``.
@@ -162,18 +162,18 @@ class WeightsMap:
         self._check_ties(small, large)
 
     def _check_ties(self, small: Mapping[str, Tensor], large: Mapping[str, Tensor]) -> None:
-        first_name: dict[int, str] = {}
-        names_in: dict[int, list[str]] = {}
+        first_name: dict[Hashable, str] = {}
+        names_in: dict[Hashable, list[str]] = {}
         for name, entry in self.entries.items():
-            first = first_name.setdefault(id(small[name]), name)
-            if large[self.entries[first].target] is not large[entry.target]:
+            first = first_name.setdefault(identity(small[name]), name)
+            if identity(large[self.entries[first].target]) != identity(large[entry.target]):
                 raise SeekingError(
                     f"{first} and {name} are one tensor in the base and two in the motivated model; "
                     "tie these weights in both models or in neither"
                 )
-            neighbours = names_in.setdefault(id(large[entry.target]), [])
+            neighbours = names_in.setdefault(identity(large[entry.target]), [])
             for other in neighbours:
-                if small[other] is not small[name] and _overlap(self.entries[other], entry):
+                if identity(small[other]) != identity(small[name]) and _overlap(self.entries[other], entry):
                     raise SeekingError(
                         f"{other} and {name} are two tensors in the base and lie in one place of {entry.target}; "
                         "tie these weights in both models or in neither, or correct the map"

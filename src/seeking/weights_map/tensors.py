@@ -1,10 +1,23 @@
 """The tensors of a model, and those in a batch or an output."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+
+from seeking.internals import storage_id
+
+
+def identity(tensor: Tensor) -> Hashable:
+    """What two tensors have in common if they are tied: one storage, and one place, shape and strides in it.
+
+    Valid as long as the tensor lives and is not resized.
+    """
+    storage = storage_id(tensor)
+    if storage is None:
+        return id(tensor)
+    return storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:

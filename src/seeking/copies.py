@@ -1,0 +1,175 @@
+"""Copies of models that may be run, changed and thrown away, so that the user's own are left as they are."""
+
+import contextlib
+import copy
+import random
+from collections.abc import Callable, Iterator, Mapping
+from types import CellType, FunctionType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seeking.errors import SeekingError
+from seeking.internals import tree_map
+from seeking.weights_map.tensors import identity, tensors
+
+
+def copied(values: Any) -> Any:
+    """New tensors in place of all; tied ones stay tied."""
+    copies: dict[Any, Tensor] = {}
+    return tree_map(lambda t: copies.setdefault(identity(t), t.clone()) if isinstance(t, Tensor) else t, values)
+
+
+def scratch_copy(model: nn.Module, convert: Callable[[Tensor], Tensor] = torch.clone) -> nn.Module:
+    """A deep copy that shares no tensor, module, hook or attribute with the model; its tensors are tied alike.
+
+    Args:
+        model: left as it is.
+        convert: makes the copy of a parameter or buffer, from it, detached; such as one on the meta device.
+
+    Raises:
+        SeekingError: a part of the model cannot be copied.
+    """
+    return _deep_copy(model, _copied_tensors(model, convert))
+
+
+def _copied_tensors(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> dict[int, Any]:
+    """What ``deepcopy`` is to take for the tensors of a model, by the id of the original."""
+    parts: dict[int, Any] = {}
+    twins: dict[Any, Tensor] = {}
+    parameters: dict[Any, Tensor] = {}
+    with torch.inference_mode(False), torch.no_grad():
+        for tensor in tensors(model).values():
+            key = identity(tensor)
+            if key not in twins:
+                twins[key] = convert(tensor.detach())
+            if isinstance(tensor, nn.Parameter):
+                if key not in parameters:
+                    parameters[key] = nn.Parameter(twins[key], requires_grad=tensor.requires_grad)
+                parts[id(tensor)] = parameters[key]
+            else:
+                parts[id(tensor)] = twins[key]
+        # deepcopy refuses tensors that were computed, such as a weight that a hook sets.
+        for module in model.modules():
+            for value in vars(module).values():
+                for part in _plain_parts(value):
+                    if isinstance(part, Tensor) and id(part) not in parts and not part.is_leaf:
+                        parts[id(part)] = part.detach().clone()
+                    elif isinstance(part, torch.Generator):
+                        parts[id(part)] = part.clone_state()
+    return parts
+
+
+def _plain_parts(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _plain_parts(part)
+    else:
+        yield value
+
+
+def _deep_copy(model: nn.Module, parts: dict[int, Any]) -> nn.Module:
+    memo = dict(parts)
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            twin = copy.deepcopy(model, memo)
+    except Exception as error:
+        part = _uncopied(model, parts)
+        raise SeekingError(
+            f"{type(model).__name__}: {part} cannot be copied ({type(error).__name__}: {error}), and models are only "
+            "run as copies, so that they stay as they are; set it after the models were paired, or give its class "
+            "a __deepcopy__"
+        ) from error
+    if type(twin) is not type(model):
+        raise SeekingError(f"{type(model).__name__}: its copy is a {type(twin).__name__}; correct its __deepcopy__")
+    functions: dict[int, FunctionType] = {}
+    for module in twin.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, FunctionType):
+                vars(module)[name] = _rebound(value, memo, functions)
+            elif name.endswith("hooks") and isinstance(value, dict):
+                value.update({key: _rebound(hook, memo, functions) for key, hook in value.items()})
+    return twin
+
+
+def _rebound(function: Any, memo: dict[int, Any], functions: dict[int, FunctionType]) -> Any:
+    """A function over copies of what it has closed over, which ``deepcopy`` would share; other hooks as they are."""
+    if not isinstance(function, FunctionType) or not (function.__closure__ or function.__defaults__):
+        return function
+    if id(function) not in functions:
+        cells = tuple(CellType() for _ in function.__closure__ or ())
+        twin = FunctionType(function.__code__, function.__globals__, function.__name__, None, cells or None)
+        functions[id(function)] = twin
+        twin.__dict__.update(function.__dict__)
+        twin.__kwdefaults__ = function.__kwdefaults__
+        twin.__defaults__ = _copy_or_share(function.__defaults__, memo)
+        for cell, own in zip(cells, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # A cell that is still empty.
+                content = own.cell_contents
+                is_function = isinstance(content, FunctionType)
+                cell.cell_contents = (
+                    _rebound(content, memo, functions) if is_function else _copy_or_share(content, memo)
+                )
+    return functions[id(function)]
+
+
+def _copy_or_share(value: Any, memo: dict[int, Any]) -> Any:
+    try:
+        return copy.deepcopy(value, memo)
+    except Exception:  # Loggers, locks and files are no part of the model.
+        return value
+
+
+def _uncopied(model: nn.Module, parts: dict[int, Any]) -> str:
+    """The name of the first attribute that cannot be copied."""
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            if key == "_modules":
+                continue
+            try:
+                copy.deepcopy(value, {**parts, **{id(m): m for m in model.modules()}})
+            except Exception:
+                return f"{name}.{key}".removeprefix(".")
+    return "it"
+
+
+@contextlib.contextmanager
+def random_state_preserved() -> Iterator[None]:
+    """On exit the global generators of PyTorch, NumPy and Python are as they were."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+@contextlib.contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Put copies into evaluation mode, with neither gradients nor an effect on the random state.
+
+    Raises:
+        SeekingError: a model has no evaluation mode.
+    """
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    try:
+        # The fast path is one opaque operation and may return nested tensors.
+        torch.backends.mha.set_fastpath_enabled(False)
+        with torch.no_grad(), random_state_preserved():
+            for model in models:
+                try:
+                    model.eval()
+                except NotImplementedError as error:
+                    raise SeekingError(
+                        f"{type(model).__name__}: eval() is not supported ({error}); take the model that it was "
+                        "exported from"
+                    ) from error
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)

@@ -1,0 +1,318 @@
+"""What the user gives is never changed by being looked at; what cannot be shared is refused by name."""
+
+import contextlib
+import random
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import seeking
+from seeking.checkpointing.weights import load_weights, save_weights
+from seeking.copies import scratch_copy
+from seeking.errors import RunError, SeekingError
+from seeking.training.cost import count_flops
+from seeking.weights_map import identity, tensors
+
+
+class Layer(nn.Linear):
+    """Counts its forwards, replaces a buffer, keeps its output, and merges an adapter on eval()."""
+
+    def __init__(self, inputs: int, outputs: int, merges: bool) -> None:
+        super().__init__(inputs, outputs)
+        self.down, self.up = nn.Parameter(torch.randn(1, inputs)), nn.Parameter(torch.randn(outputs, 1))
+        self.merges, self.merged = merges, False
+        self.register_buffer("runs", torch.zeros(()))
+        self.register_buffer("mask", torch.ones(3), persistent=False)
+        self.history: list[int] = []
+
+    def train(self, mode: bool = True) -> "Layer":
+        if self.merges and mode == self.merged:
+            self.weight.data += (-1 if mode else 1) * (self.up @ self.down)
+            self.merged = not mode
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs = self.runs + 1
+        self.history.append(len(x))
+        self.last = x
+        return super().forward(x) + (0 if self.merged else x @ self.down.T @ self.up.T)
+
+
+def state(model: nn.Module) -> list[Any]:
+    """All that a user could see of a model, tensors by identity and value."""
+    seen: list[Any] = [(name, type(module), module.training) for name, module in model.named_modules()]
+    for name, tensor in tensors(model).items():
+        gradient = None if tensor.grad is None else (identity(tensor.grad), tensor.grad.tolist())
+        seen.append((name, id(tensor), identity(tensor), tensor.requires_grad, tensor.tolist(), gradient))
+    for module in model.modules():
+        for key, value in sorted(vars(module).items()):
+            content = dict(value) if isinstance(value, dict) else list(value) if isinstance(value, list) else value
+            seen.append((key, id(value), content if not isinstance(value, Tensor) else None))
+    return seen
+
+
+def unlike(before: list[Any], after: list[Any]) -> list[Any]:
+    return [pair for pair in zip(before, after, strict=True) if repr(pair[0]) != repr(pair[1])]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    widths=st.tuples(st.integers(2, 4), st.integers(0, 3)),
+    merges=st.booleans(),
+    tied=st.booleans(),
+    training=st.lists(st.booleans(), min_size=3, max_size=3),
+    hooked=st.sampled_from(["", "forward", "pre", "closure"]),
+    gradients=st.booleans(),
+)
+def test_models_come_out_as_they_went_in(
+    widths: tuple[int, int], merges: bool, tied: bool, training: list[bool], hooked: str, gradients: bool
+) -> None:
+    x = torch.randn(4, 3)
+    runs: list[int] = []
+    models = []
+    for width in (widths[0], sum(widths)):
+        model = nn.Sequential(Layer(3, width, merges), nn.ReLU(), Layer(width, 3, merges))
+        first = model[0]
+        if hooked == "forward":
+            first.register_forward_hook(lambda module, inputs, output: output * 2)
+        elif hooked == "pre":
+            first.register_forward_pre_hook(lambda module, inputs: module.runs.add_(1) and None)
+        elif hooked == "closure":
+            first.register_forward_hook(lambda module, inputs, output, own=model: runs.append(int(own[2].merges)))
+        if tied:
+            model[2].mask = first.mask
+            first.bias.data = first.bias.data.clone()
+        if gradients:
+            model(x).sum().backward()
+        for module, mode in zip(model, training, strict=True):
+            module.train(mode)
+        models.append(model)
+    base, motivated = models
+    untouched = [state(model) for model in models]
+    runs_before = list(runs)
+    random_state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weights_map = seeking.match(base, motivated, batch=x)
+        with contextlib.suppress(SeekingError):
+            seeking.verify(base, motivated, weights_map, x)
+        for model in models:
+            count_flops(model, lambda module, batch: module(batch).sum(), x)
+        assert not unlike(untouched[0], state(base)) and not unlike(untouched[1], state(motivated))
+        seeking.embed(base, scratch_copy(motivated), weights_map, batch=x)
+        seeking.extract(motivated, scratch_copy(base), weights_map)
+
+    assert not unlike(untouched[0], state(base)) and not unlike(untouched[1], state(motivated))
+    assert runs == runs_before
+    assert torch.equal(random_state[0], torch.get_rng_state()) and random_state[1] == random.getstate()
+    assert random_state[2] == np.random.get_state()[1].tolist()
+
+
+def pair_of(make: Callable[[int], nn.Module]) -> tuple[nn.Module, nn.Module]:
+    return make(4), make(6)
+
+
+def mlp(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2))
+
+
+@pytest.mark.parametrize(
+    "reparametrize",
+    [
+        torch.nn.utils.parametrizations.spectral_norm,
+        torch.nn.utils.parametrizations.weight_norm,
+        torch.nn.utils.spectral_norm,
+        torch.nn.utils.weight_norm,
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_part_of_a_reparametrized_weight_is_refused_by_name(reparametrize: Callable[[nn.Module], nn.Module]) -> None:
+    base, motivated = pair_of(lambda width: nn.Sequential(nn.Linear(3, width), reparametrize(nn.Linear(width, 6))))
+    x = torch.randn(2, 3)
+    weights_map = seeking.match(base, motivated, batch=x)
+    before = [state(model) for model in (base, motivated)]
+    for use in (
+        lambda: seeking.Pair(base, motivated, weights_map),
+        lambda: seeking.embed(base, motivated, weights_map, batch=x),
+        lambda: seeking.verify(base, motivated, weights_map, x),
+    ):
+        with pytest.raises(SeekingError, match=r"1\..*[nN]orm"):
+            use()
+    assert [state(model) for model in (base, motivated)] == before
+
+
+def test_weights_that_depend_on_the_mode_are_refused() -> None:
+    base, motivated = pair_of(lambda width: nn.Sequential(Layer(3, width, True), Layer(width, 2, True)))
+    with pytest.raises(SeekingError, match=r"0\.weight of the base is another under train"):
+        seeking.Pair(base, motivated)
+
+
+@pytest.mark.parametrize("how", ["data", "assign"])
+def test_ties_are_of_storages(how: str) -> None:
+    class Tied(nn.Module):
+        def __init__(self, width: int, tied: bool = True) -> None:
+            super().__init__()
+            self.emb, self.head = nn.Embedding(5, width), nn.Linear(width, 5, bias=False)
+            if tied and how == "data":
+                self.head.weight.data = self.emb.weight.data
+            elif tied:
+                self.head.weight = self.emb.weight
+                self.load_state_dict(self.state_dict(), assign=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.emb(x))
+
+    with pytest.raises(SeekingError, match="weight"):
+        seeking.Pair(Tied(4, tied=False), Tied(6))
+    base, motivated = Tied(4), Tied(6)
+    pair = seeking.Pair(base, motivated)
+    with pair.motivated():
+        motivated.emb.weight.data.add_(1)
+    pair.separate()
+    for model in (base, motivated):
+        assert identity(model.emb.weight) == identity(model.head.weight)
+
+
+def test_a_buffer_that_a_forward_replaces_is_carried_back() -> None:
+    pair = seeking.Pair(*pair_of(lambda width: nn.Sequential(Layer(3, width, False), Layer(width, 2, False))))
+    for _ in range(2):
+        with pair.motivated() as model:
+            model(torch.randn(2, 3))
+    assert pair.base[0].runs == pair.motivated_model[0].runs == 2
+
+
+def test_a_buffer_of_another_shape_than_the_map_is_refused() -> None:
+    base, motivated = pair_of(mlp)
+    for model in (base, motivated):
+        model[0].register_buffer("scale", torch.zeros(1))
+    pair = seeking.Pair(base, motivated)
+    base[0].scale = torch.zeros(4)
+    with pytest.raises(SeekingError, match=r"0\.scale.*\[4\].*\[1\].*run one forward"), pair.motivated():
+        pass
+
+
+def test_buffers_are_constants_and_keep_their_values() -> None:
+    base, motivated = pair_of(mlp)
+    for model in (base, motivated):
+        model[0].register_buffer("table", torch.ones(model[0].out_features, model[0].out_features))
+    before = motivated[0].table.clone()
+    seeking.embed(base, motivated, batch=torch.randn(2, 3))
+    assert torch.equal(motivated[0].table, before)
+
+
+def inference(width: int) -> nn.Module:
+    with torch.inference_mode():
+        return mlp(width)
+
+
+def sparse(width: int) -> nn.Module:
+    model = mlp(width)
+    model.register_buffer("adjacency", torch.eye(3).to_sparse())
+    return model
+
+
+def expanded(width: int) -> nn.Module:
+    model = mlp(width)
+    model[0].bias = nn.Parameter(torch.zeros(1).expand(width))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda width: mlp(width).to("meta"), "meta"),
+        (inference, "inference mode"),
+        (sparse, "adjacency .* sparse"),
+        (expanded, r"0\.bias .* expanded"),
+        (lambda width: torch.jit.trace(mlp(width), torch.randn(2, 3)), "ScriptModule"),
+        (lambda width: nn.Sequential(nn.LazyLinear(width), nn.Linear(width, 2)), r"0\.weight .*lazy"),
+        (lambda width: "a name", "str"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_cannot_be_written_is_refused_by_name(make: Callable[[int], nn.Module], named: str) -> None:
+    weights_map = seeking.match(*pair_of(mlp))
+    base, motivated = pair_of(make)
+    for use in (
+        lambda: seeking.Pair(base, motivated, weights_map),
+        lambda: seeking.embed(base, motivated, weights_map),
+        lambda: seeking.extract(motivated, base, weights_map),
+    ):
+        with pytest.raises(SeekingError, match=named):
+            use()
+
+
+def test_one_model_is_no_pair() -> None:
+    model = mlp(4)
+    with pytest.raises(SeekingError, match="one module"):
+        seeking.Pair(model, model)
+
+
+def test_what_cannot_be_copied_is_named() -> None:
+    base, motivated = pair_of(mlp)
+    base[0].stream = (number for number in range(3))
+    with pytest.raises(SeekingError, match=r"0\.stream cannot be copied"):
+        seeking.match(base, motivated, batch=torch.randn(2, 3))
+
+
+def test_state_that_is_not_shaped_like_its_parameter_is_refused() -> None:
+    pair = seeking.Pair(*pair_of(mlp))
+    optimizers = tuple(torch.optim.Adafactor(m.parameters()) for m in (pair.base, pair.motivated_model))
+    pair.base(torch.randn(2, 3)).sum().backward()
+    optimizers[0].step()
+    with pytest.raises(SeekingError, match="Adafactor of the base"), pair.motivated(optimizers):
+        pass
+
+
+class Counting(nn.Linear):
+    extra: Any = None
+
+    def get_extra_state(self) -> Any:
+        return self.extra
+
+    def set_extra_state(self, value: Any) -> None:
+        self.extra = value
+
+
+def test_extra_state_is_in_weights_files(tmp_path: Path) -> None:
+    model, other = Counting(2, 3), Counting(2, 3)
+    model.extra = {"steps": 4}
+    save_weights(model, tmp_path / "a.safetensors")
+    load_weights(other, tmp_path / "a.safetensors")
+    assert other.extra == {"steps": 4} and torch.equal(model.weight, other.weight)
+    model.extra = object()
+    with pytest.raises(RunError, match="_extra_state"):
+        save_weights(model, tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+def test_fresh_transformers_keep_their_hooks(family: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    settings: dict[str, Any] = {
+        "bert": {"num_attention_heads": 2, "hidden_size": 8, "intermediate_size": 16},
+        "gpt2": {"n_head": 2, "n_embd": 8},
+        "llama": {"num_attention_heads": 2, "hidden_size": 8, "intermediate_size": 16},
+    }[family]
+    length = "n_layer" if family == "gpt2" else "num_hidden_layers"
+    models = [
+        transformers.AutoModel.from_config(
+            transformers.AutoConfig.for_model(
+                family, vocab_size=32, output_hidden_states=True, **{length: depth}, **settings
+            )
+        )
+        for depth in (2, 3)
+    ]
+    before = [state(model) for model in models]
+    batch = {"input_ids": torch.arange(4, 12).view(1, 8)}
+    seeking.verify(*models, seeking.match(*models, batch=batch), batch)
+    assert not unlike(before[0], state(models[0])) and not unlike(before[1], state(models[1]))
+    assert len(models[0](**batch).hidden_states) == 3
