@@ -134,7 +134,7 @@ def test_what_could_load_something_is_taken_from_the_command_line_only(
     assert main(["train", "--resume", "--output", "run", "--epochs", "3"]) == 2
     err = capsys.readouterr().err
     if "--condition" in str(value):
-        assert "begin like a flag" in err
+        assert "a value cannot start with a dash" in err
     else:
         assert f"  {option}: {value!r} in the run" in err
     assert "cannot be resumed: it was made with other options" in err
