@@ -138,12 +138,20 @@ def _uncopied(model: nn.Module, parts: dict[int, Any]) -> str:
 
 
 @contextlib.contextmanager
-def random_state_preserved() -> Iterator[None]:
-    """On exit the global generators of PyTorch, NumPy and Python are as they were."""
+def random_state_preserved(seed: int | None = None) -> Iterator[None]:
+    """On exit the global generators of PyTorch, NumPy and Python are as they were.
+
+    Args:
+        seed: of all of them inside; they continue where they are if not given.
+    """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         with torch.random.fork_rng(devices):
+            if seed is not None:
+                torch.manual_seed(seed)
+                np.random.seed(seed % 2**32)
+                random.seed(seed)
             yield
     finally:
         np.random.set_state(numpy_state)

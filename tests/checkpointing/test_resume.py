@@ -31,6 +31,7 @@ from seeking.checkpointing import metrics_log, snapshot, writer
 from seeking.checkpointing.weights import read_metadata, write_tensors
 from seeking.errors import RunWarning
 from seeking.training import Result, RunFolder, evaluation
+from seeking.training.optim import load_optimizer_state
 from seeking.weights_map import tensors
 
 EVERY_STEP = dataclasses.replace(CONFIG, save_every="1")
@@ -695,3 +696,51 @@ def test_a_schedule_of_ones_own(tmp_path: Path) -> None:
 
     outputs = tmp_path / "whole", tmp_path / "parts"
     same(whole_run(own, outputs[0], CONFIG), interrupted_run(own, outputs[1], CONFIG, [2, 7]), outputs)
+
+
+class Smoothed(nn.Module):
+    """A loss with a memory, as an ``nn.Module`` has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, model: nn.Module, batch: Any) -> Tensor:
+        loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+        if model.training:
+            self.mean = 0.9 * self.mean + 0.1 * loss.detach()
+        return loss * (1 + self.mean)
+
+
+def test_a_loss_with_state(tmp_path: Path) -> None:
+    def with_loss(**kwargs: Any) -> Trainer:
+        return make(loss_fn=Smoothed(), **kwargs)
+
+    outputs = tmp_path / "uninterrupted", tmp_path / "interrupted"
+    same(
+        whole_run(with_loss, outputs[0], EVERY_STEP),
+        interrupted_run(with_loss, outputs[1], EVERY_STEP, [5]),
+        outputs,
+    )
+
+
+def test_all_of_an_optimizers_state_is_restored() -> None:
+    """timm's kron keeps a generator beside the state of each parameter."""
+    layer = nn.Linear(2, 2)
+    optimizer, restored = (Drawing(layer.parameters()) for _ in range(2))
+    optimizer.drawn = 7
+    load_optimizer_state(restored, optimizer.state_dict())
+    assert restored.drawn == 7
+
+
+class Drawing(torch.optim.SGD):
+    """Counts its draws."""
+
+    drawn = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "drawn": self.drawn}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.drawn = state_dict.pop("drawn")
+        super().load_state_dict(state_dict)

@@ -168,7 +168,7 @@ def test_matched_count_without_an_epoch_length_says_so() -> None:
         ("every:2.5", "whole number", 0),
         ("random:nan", "not a finite number", 0),
         ("never | nowhere.Condition", "cannot import nowhere.Condition", 8),
-        ("collections.OrderedDict", "not a seeking.Condition", 0),
+        ("collections.OrderedDict", "not a subclass of seeking.Condition", 0),
         ("matched", "needs a condition in parentheses", 0),
         ("", "the name of a condition is expected here", 0),
         ("always ? never", "'&', '|' or the end is expected here", 7),
@@ -201,3 +201,31 @@ def test_a_condition_of_ones_own_by_import_path(tmp_path: Path, monkeypatch: pyt
     condition = parse_condition("own_conditions.Below:0.5,1 & after:1")
     assert run(condition, [1.0, 1.0, 2.0]) == [False, True, False]
     assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.parametrize("name", ["time.sleep:7", "shutil.rmtree:1", "webbrowser.open"])
+def test_what_an_import_path_names_is_not_called_unless_it_is_a_class_of_conditions(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def called(*_: object) -> None:
+        pytest.fail("called")
+
+    monkeypatch.setattr(name.partition(":")[0], called)
+    with pytest.raises(SeekingError, match="not a subclass of seeking"):
+        parse_condition(name)
+
+
+@pytest.mark.parametrize("kept", ["state_dict", "load_state_dict"])
+def test_a_condition_that_saves_and_cannot_restore_is_refused_where_it_is_defined(kept: str) -> None:
+    missing = ({"state_dict", "load_state_dict"} - {kept}).pop()
+    with pytest.raises(TypeError, match=f"Forgetful has no {missing}"):
+        type("Forgetful", (Condition,), {kept: lambda *_: {}})
+
+
+def test_conditions_do_not_compose_by_and_or_not() -> None:
+    for compose in (lambda: Always() and Never(), lambda: Always() or Never(), lambda: not Always()):
+        with pytest.raises(TypeError, match="compose conditions with &"):
+            compose()
+    for compose in (lambda: Always() & (lambda signals: True), lambda: Always() | "every:2"):
+        with pytest.raises(TypeError, match="not a seeking"):
+            compose()

@@ -1,11 +1,13 @@
 import dataclasses
 import json
 import math
+import random
 import signal
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -401,3 +403,45 @@ def test_a_device_that_does_not_exist_is_refused(device: str, message: str) -> N
 def test_a_device_may_be_named() -> None:
     trainer = Trainer(*two_models(), **batches(), config=dataclasses.replace(CONFIG, device="cpu"))
     assert trainer.accelerator.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("condition", ["decrease:2", 3, Always, lambda signals: True])
+def test_what_is_no_condition_is_refused_at_the_start(condition: Any) -> None:
+    with pytest.raises(SeekingError, match="give a seeking"):
+        Trainer(*two_models(), **batches(), config=CONFIG, condition=condition)
+
+
+class Learning(Condition):
+    """Keeps what the steps of both models give."""
+
+    needs_gradients = True
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+
+    def decide(self, signals: seeking.Signals) -> bool:
+        assert signals.gradients
+        return True
+
+    def feedback(self, outcome: seeking.Outcome) -> None:
+        assert outcome.gradients
+        self.norms.append(
+            float(torch.cat([g.flatten() for g in outcome.gradients.values()]).norm()) - outcome.grad_norm
+        )
+
+
+def test_a_condition_that_needs_gradients_gets_those_of_the_motivated_step_too() -> None:
+    condition = Learning()
+    run(condition=condition)
+    assert condition.norms
+    assert all(abs(difference) < 1e-3 for difference in condition.norms)
+
+
+@pytest.mark.parametrize("draw", [torch.rand, np.random.rand, lambda n: [random.random() for _ in range(n)]])
+def test_a_loss_that_draws_random_numbers_is_no_reason_to_refuse_a_map(draw: Any) -> None:
+    def noisy_loss(model: nn.Module, batch: Any) -> Tensor:
+        x, y = batch
+        weight = torch.as_tensor(draw(len(x)), dtype=x.dtype).view(-1, 1, 1, 1)
+        return F.cross_entropy(model(weight * x + (1 - weight) * x.flip(0)), y)
+
+    Trainer(*two_models(), **batches(), config=CONFIG, loss_fn=noisy_loss)

@@ -67,6 +67,9 @@ class Outcome:
     gradients: Mapping[str, Tensor] | None = None
 
 
+STATE_METHODS = ("state_dict", "load_state_dict")
+
+
 class Condition:
     """Decides on each batch whether to take a motivated step.
 
@@ -74,6 +77,16 @@ class Condition:
     remembers anything, ``state_dict`` and ``load_state_dict``. One that learns from what its motivated steps did has
     ``feedback`` as well. Conditions compose with ``&``, ``|`` and ``~``; every part sees every batch.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        saves, restores = (getattr(cls, name) is not getattr(Condition, name) for name in STATE_METHODS)
+        if saves != restores:
+            missing = STATE_METHODS[saves]
+            raise TypeError(f"{cls.__name__} has no {missing}; a condition that remembers something needs both")
+
+    def __bool__(self) -> bool:
+        raise TypeError(f"{self} is neither true nor false; compose conditions with &, | and ~, not with and, or, not")
 
     @property
     def needs_gradients(self) -> bool:
@@ -117,10 +130,10 @@ class Condition:
         """Restore a state from ``state_dict``."""
 
     def __and__(self, other: "Condition") -> "Condition":
-        return And(self, other)
+        return And(self, _condition(other))
 
     def __or__(self, other: "Condition") -> "Condition":
-        return Or(self, other)
+        return Or(self, _condition(other))
 
     def __invert__(self) -> "Condition":
         return Not(self)
@@ -201,6 +214,12 @@ class Not(Wrapper):
 
     def decide(self, signals: Signals) -> bool:
         return not self.inner.update(signals.loss, signals)
+
+
+def _condition(value: Any) -> Condition:
+    if not isinstance(value, Condition):
+        raise TypeError(f"{value!r} is a {type(value).__name__}, not a seeking.Condition")
+    return value
 
 
 def _parenthesized(part: Condition, *bare: type[Condition]) -> str:

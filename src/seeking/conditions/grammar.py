@@ -121,8 +121,6 @@ class _Parser:
             condition = make(*arguments, **({"seed": self.next_seed()} if seeded else {}))
         except (TypeError, ValueError) as error:
             raise self.error(f"{name}: {error}", position) from error
-        if not isinstance(condition, Condition):
-            raise self.error(f"{name} is a {type(condition).__name__}, not a seeking.Condition", position)
         return condition
 
     def import_class(self, name: str, position: int) -> type[Condition]:
@@ -132,12 +130,14 @@ class _Parser:
         folder = str(Path.cwd())
         sys.path.insert(0, folder)
         try:
-            imported: type[Condition] = getattr(importlib.import_module(module), attribute)
-            return imported
+            imported = getattr(importlib.import_module(module), attribute)
         except Exception as error:
             raise self.error(f"cannot import {name}: {error}", position) from error
         finally:
             sys.path.remove(folder)
+        if not (isinstance(imported, type) and issubclass(imported, Condition)):
+            raise self.error(f"{name} is not a subclass of seeking.Condition", position)
+        return imported
 
     def next_seed(self) -> int:
         """A seed derived from the run's; each random condition has its own."""

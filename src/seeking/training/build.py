@@ -103,7 +103,13 @@ def make_condition(condition: Condition | None, config: TrainConfig) -> Conditio
     Raises:
         SeekingError: the condition of the options cannot be parsed.
     """
-    condition = condition or parse(config.condition, config.seed)
+    if condition is None:
+        condition = parse(config.condition, config.seed)
+    if not isinstance(condition, Condition):
+        raise SeekingError(
+            f"condition is {condition!r}, a {type(condition).__name__}; give a seeking.Condition, such as "
+            "seeking.ConsecutiveDecrease(2), or its text as TrainConfig(condition=...)"
+        )
     return Next(condition) if config.on == "next" else condition
 
 

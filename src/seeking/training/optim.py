@@ -121,7 +121,8 @@ def load_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None
             number: {slot: value for slot, value in saved.items() if not _is_sharded(parameters[number], value)}
             for number, saved in state["state"].items()
         }
-        optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        # Some optimizers keep more in it than these two, such as the state of a generator.
+        optimizer.load_state_dict({**state, "state": slots, "param_groups": groups})
         for group, current_flags in zip(optimizer.param_groups, flags, strict=True):
             for key, value in current_flags.items():
                 if group[key] is not value:

@@ -6,14 +6,19 @@ from typing import Any
 from seeking.checkpointing.resume import Stateful
 from seeking.errors import SeekingError
 from seeking.training.evaluation import Scores
+from seeking.training.objective import LossFn
 from seeking.training.rng import RunRandomState
 from seeking.training.run import Algorithm, Run
 from seeking.training.saved_condition import SavedCondition
+
+RESERVED = ("algorithm", "loss_fn", "objective")
+"""Names that custom parts cannot have, besides those of the run's own parts."""
 
 
 def collect_parts(
     run: Run,
     algorithm: Algorithm,
+    loss_fn: LossFn | None,
     scores: Scores,
     random: RunRandomState,
     scaler: Any,
@@ -21,7 +26,8 @@ def collect_parts(
 ) -> dict[str, Stateful]:
     """All parts by name, in the order in which they are restored.
 
-    The algorithm and the objective are parts if they have ``state_dict`` and ``load_state_dict``.
+    The algorithm and the objective are parts if they have ``state_dict`` and ``load_state_dict``; so is a ``loss_fn``
+    if its state is not empty.
 
     Raises:
         SeekingError: a custom part has the name of another part, or has no ``state_dict``.
@@ -37,8 +43,10 @@ def collect_parts(
     if scaler is not None:
         parts["scaler"] = scaler
     optional: list[tuple[str, Any]] = [("algorithm", algorithm), ("objective", run.objective), *custom.items()]
+    if getattr(loss_fn, "state_dict", dict)():
+        optional.insert(0, ("loss_fn", loss_fn))
     for name, part in optional:
-        if name in parts or name == "random" or (name in custom and name in ("algorithm", "objective")):
+        if name in parts or name == "random" or (name in custom and name in RESERVED):
             raise SeekingError(f"part {name!r}: the run already has a part of that name; choose another name")
         if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
             parts[name] = part

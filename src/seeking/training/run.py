@@ -84,9 +84,8 @@ class Run:
             also: other models that the loss runs forward and backward; counted in the cost.
             other_flops: other FLOPs of the loss, per sample; counted in the cost.
         """
-        keep_gradients = learner.name == "base" and self.condition.needs_gradients
         loss_fn = loss_fn or self.objective.loss
-        loss, norm, taken, gradients = self.stepper(learner, batch, loss_fn, keep_gradients)
+        loss, norm, taken, gradients = self.stepper(learner, batch, loss_fn, self.condition.needs_gradients)
         samples = self.batch_samples(batch)
         for trained in (learner, *also):
             self.cost.add_step(trained.name, samples)

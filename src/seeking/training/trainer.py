@@ -109,7 +109,7 @@ class Trainer:
             raise SeekingError("there is no model; give the Trainer a base, a motivated model, or both")
         objective = make_objective(objective, loss_fn, config.label_smoothing)
         self.saver = build.make_saver(output, resume, config, self.accelerator, tuple(models))
-        custom = frozenset({"condition"} if condition else ())
+        custom = frozenset({"condition"} if condition is not None else ())
         saved = self.saver.read_newest(self.config.recorded(), CHANGEABLE_ON_RESUME | custom)
         if saved and weights_map is None and saved["map"]:
             weights_map = WeightsMap.from_dict(saved["map"])
@@ -163,7 +163,7 @@ class Trainer:
             self.run, self.scores, self.record, self.loaders, config, generators, self._requests.stop_now
         )
         self.parts = collect_parts(
-            self.run, self.algorithm, self.scores, self.random, self.accelerator.scaler, parts or {}
+            self.run, self.algorithm, loss_fn, self.scores, self.random, self.accelerator.scaler, parts or {}
         )
         self._begun, self._resumed = False, saved is not None
         self._metrics_bytes: int | None = None

@@ -111,8 +111,7 @@ def _compare(
 
     def output(model: nn.Module) -> Any:
         # A forward may write into its batch, or drop out in evaluation mode: both models get a copy and the same noise.
-        with random_state_preserved():
-            torch.manual_seed(seed)
+        with random_state_preserved(seed):
             return run(model, copied(promoted(batch, dtype)))
 
     layers = _counterparts(weights_map)
