@@ -93,7 +93,7 @@ def test_a_strangers_run_is_shown_and_resumed_and_nothing_in_it_runs(stranger: P
     here = stranger.parent
     done = watched("show", "run", cwd=here)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "whole" in done.stdout
+    assert "intact" in done.stdout
     done = watched("train", "--resume", "--output", "run", "--epochs", "3", cwd=here)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "base.best.safetensors: damaged" in done.stderr
