@@ -81,7 +81,7 @@ def slowdowns(trainer: Trainer, saving: Saving, rounds: int) -> Iterator[float]:
     def steps(save: bool) -> None:
         saving.at_step = early if save else None
         trainer.progress.step_in_epoch = 0
-        trainer.train_epoch()
+        trainer.train_batches()
         trainer.saver.wait()
 
     steps(save=True)

@@ -59,7 +59,7 @@ def row(title: str, arguments: argparse.Namespace) -> str:
 
         def run_epoch() -> None:
             trainer.progress.step_in_epoch = 0
-            trainer.train_epoch()
+            trainer.train_batches()
 
         reference_epoch = bare(
             [learner.model for learner in learners.values()],
@@ -77,7 +77,7 @@ def row(title: str, arguments: argparse.Namespace) -> str:
         output = Path(folder) / "run"
         saving_trainer = Trainer(base, larger, train_loader=data, config=CONFIG, weights_map=pair.map, output=output)
         saving_trainer.begin()
-        saving_trainer.train_epoch()  # Creates the optimizer states.
+        saving_trainer.train_batches()  # Creates the optimizer states.
         stall = seconds(saving_trainer.save)
         saving_trainer.saver.wait()
         newest = max((output / "checkpoints").glob("step-*"))

@@ -116,7 +116,7 @@ def motivated(
 
     def epoch() -> None:
         trainer.progress.step_in_epoch = 0
-        trainer.train_epoch()
+        trainer.train_batches()
 
     return epoch
 

@@ -16,6 +16,17 @@ def test_lists_of_tensors_are_copied_in_one_call() -> None:
     assert all(map(torch.equal, targets, sources))
 
 
+def test_changes_in_place_are_counted() -> None:
+    tensors = [torch.zeros(2), torch.zeros(2)]
+    before = internals.versions(tensors)
+    tensors[1].add_(1)
+    after = internals.versions(tensors)
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+    with torch.inference_mode():
+        assert internals.versions([torch.zeros(2)]) == [0]
+
+
 def test_a_modules_own_tensors_and_children() -> None:
     layer = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
     model = nn.Sequential(nn.BatchNorm1d(2), layer)

@@ -1,4 +1,5 @@
 import copy
+import warnings
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 from seeking import Pair, SeekingError, match, recalibrate, verify
+from seeking.errors import RunWarning
 from seeking.pair import NORM_STATISTICS
 from seeking.weights_map import tensors
 
@@ -279,3 +281,15 @@ def test_after_separation_each_model_learns_by_itself(state: str) -> None:
     assert counts == [optimizers[0].state[parameter]["step"].item() for parameter in base.parameters()]
     with pytest.raises(SeekingError, match="the pair was separated"), pair.motivated():
         pass
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_a_change_of_the_base_that_is_lost_is_told(tie: bool) -> None:
+    models = [nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2)) for width in (4, 6)]
+    pair = Pair(*models, match(*models, batch=torch.ones(2, 3)), tie=tie)
+    with pytest.warns(RunWarning, match="changed inside motivated"), pair.motivated(), torch.no_grad():
+        pair.base[0].weight.add_(1)
+    with warnings.catch_warnings(), pair.motivated(), torch.no_grad():
+        warnings.simplefilter("error")
+        pair.motivated_model[0].weight.add_(1)
+        pair.base(torch.ones(1, 3))

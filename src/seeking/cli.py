@@ -1,4 +1,4 @@
-"""The command line: ``seeking`` and its commands.
+"""The ``seeking`` command.
 
 Exit codes: 0 success (for ``verify``: exact), 1 the run or the verification failed, 2 wrong usage or invalid input, 75
 stopped by SIGTERM and saved, 130 interrupted.
@@ -39,7 +39,7 @@ from seeking.commands import (
 )
 from seeking.data import ImageData, load
 from seeking.distributed.processes import this_process
-from seeking.errors import RunError, RunWarning, SeekingError, unknown
+from seeking.errors import NotContainedError, RunError, RunWarning, SeekingError, unknown
 from seeking.experiments.compare import ARMS, compare, summarize
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
@@ -175,6 +175,11 @@ def map_command(config: Map) -> int:
     derived = weights_map(config, both["base"], both["motivated"])
     print(derived.details() if config.details else derived)
     if config.save:
+        if config.save.exists():
+            try:
+                WeightsMap.load(config.save)
+            except SeekingError as error:
+                raise SeekingError(f"{config.save} exists and is no weights map; name another file") from error
         try:
             derived.save(config.save)
         except OSError as error:
@@ -186,9 +191,13 @@ def map_command(config: Map) -> int:
 def verify_command(config: Verify) -> int:
     """Run ``seeking verify``."""
     both = models(config, config.num_classes, config.in_chans)
-    derived = WeightsMap.load(config.map) if config.map else weights_map(config, both["base"], both["motivated"])
     if config.image_size is not None and config.image_size < 1:
         raise SeekingError(f"image_size is {config.image_size}; it must be 1 or more")
+    try:
+        derived = WeightsMap.load(config.map) if config.map else weights_map(config, both["base"], both["motivated"])
+    except NotContainedError as error:
+        print(f"{config.base} in {config.motivated}: {error}\nthe base is NOT a sub-network of the motivated model")
+        return 1
     shape = input_shape(both["base"], config.image_size, config.in_chans)
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     verdict = verify(both["base"], both["motivated"], derived, images, tolerance=config.tolerance)
@@ -244,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__doc__.splitlines()[0].replace("``", "") + "\n")
         print("Motivated training: one training run, two models.\n\ncommands:")
         for name, (command, _) in COMMANDS.items():
-            print(f"  seeking {name:9}{(command.__doc__ or '').splitlines()[0]}")
+            print(f"  seeking {name:11}{(command.__doc__ or '').splitlines()[0]}")
         print("\nseeking COMMAND --help lists a command's options.")
         return 0 if args else 2
     try:

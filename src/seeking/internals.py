@@ -31,6 +31,11 @@ def own_tensor(module: nn.Module, name: str) -> Tensor:
     return tensor
 
 
+def versions(tensors: Sequence[Tensor]) -> list[int]:
+    """How often autograd has seen each tensor change in place. Without it: lost changes of a base go unnoticed."""
+    return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+
+
 def storage_id(tensor: Tensor) -> int | None:
     """The identity of a tensor's storage, on the meta device as well; None for tensors without one, such as sparse.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from seeking.errors import SeekingError
-from seeking.internals import child_modules, foreach_copy, own_tensor
+from seeking.errors import RunWarning, SeekingError
+from seeking.internals import child_modules, foreach_copy, own_tensor, versions
 from seeking.matching import match
 from seeking.supported import check_models, check_writable
 from seeking.verification.shareable import check_modes, check_parametrizations
@@ -106,6 +107,7 @@ class Pair:
         self._views: tuple[list[Tensor], list[Tensor]] = [], []
         self._indexed: list[tuple[Tensor, Tensor, tuple[Tensor, ...]]] = []
         self._shared: list[Tensor] = []
+        self._sliced: list[Tensor] = []
         self._bind()
 
     @contextlib.contextmanager
@@ -133,10 +135,18 @@ class Pair:
             if optimizers:
                 self._copy_state(*optimizers, into_motivated=True)
         self._depth = 1
+        versions_before = versions(self._sliced)
         try:
             yield self.motivated_model
         finally:
             self._depth = 0
+            if versions(self._sliced) != versions_before:
+                warnings.warn(
+                    "the base was changed inside motivated(), where the motivated model holds the shared weights; what "
+                    "is sliced loses that change. Change the base outside",
+                    RunWarning,
+                    stacklevel=3,
+                )
             if self._sharded:  # What one model has gathered is out of date when the other has taken a step.
                 from seeking.distributed.sharding import reshard
 
@@ -205,6 +215,7 @@ class Pair:
         if addresses == self._bound:
             return
         self._views, self._indexed = ([], []), []
+        self._sliced = [source for source, _, entry in both if not (self.tie and entry.whole)]
         for source, target, entry in both:
             for role, tensor, shape in (("base", source, entry.shape), ("motivated model", target, entry.target_shape)):
                 if tuple(tensor.shape) != shape:

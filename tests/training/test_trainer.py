@@ -25,12 +25,14 @@ from runs import (
 )
 from safetensors.torch import load_model
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import seeking
 from seeking import Always, Condition, Every, Never, RunError, SeekingError, TrainConfig, Trainer
 from seeking.models import create
 from seeking.training import Cost, count_flops
+from seeking.training.objective import CustomLoss
 from seeking.weights_map import tensors
 
 
@@ -445,3 +447,80 @@ def test_a_loss_that_draws_random_numbers_is_no_reason_to_refuse_a_map(draw: Any
         return F.cross_entropy(model(weight * x + (1 - weight) * x.flip(0)), y)
 
     Trainer(*two_models(), **batches(), config=CONFIG, loss_fn=noisy_loss)
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "message"),
+    [
+        (lambda model, batch: (regression_loss(model, batch), 1), "loss_fn returned a tuple"),
+        (lambda model, batch: {"loss": regression_loss(model, batch)}, "loss_fn returned a dict"),
+        (lambda model, batch: float(regression_loss(model, batch)), "loss_fn returned a float"),
+        (lambda model, batch: None, "loss_fn returned a NoneType"),
+        (lambda model, batch: model(batch["x"]), r"loss_fn returned a tensor of shape \[8, 1\]"),
+        (lambda model, batch: regression_loss(model, batch).long(), "torch.int64"),
+    ],
+)
+def test_what_is_no_loss_is_named_and_not_blamed_on_the_model(loss_fn: Any, message: str) -> None:
+    rows = [{"x": row, "y": row.sum()} for row in torch.randn(16, 5)]
+    with pytest.raises(SeekingError, match=message) as raised:
+        Trainer(Plain(6), Plain(9), train_loader=DataLoader(rows, batch_size=8), loss_fn=loss_fn, config=PLAIN)
+    assert "model (" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        (lambda loss: loss, "Regression.evaluate returned a Tensor"),
+        (lambda loss: {"error": loss}, "Regression.evaluate returned error"),
+        (lambda loss: {"loss": loss.mean()}, r"returned loss of shape \[\]"),
+        (lambda loss: {"loss": loss, "error": loss[:1]}, r"returned error of shape \[1\]"),
+        (lambda loss: {"loss": loss, "error": 1.0}, "returned error a float"),
+    ],
+)
+def test_what_are_no_metrics_are_named(metrics: Any, message: str) -> None:
+    class Regression(CustomLoss):
+        def evaluate(self, model: nn.Module, batch: Any) -> Any:
+            return metrics((model(batch["x"])[:, 0] - batch["y"]).square())
+
+    rows = [{"x": row, "y": row.sum()} for row in torch.randn(16, 5)]
+    data = {"train_loader": DataLoader(rows, batch_size=8), "eval_loader": DataLoader(rows, batch_size=8)}
+    objective = Regression(regression_loss)
+    with pytest.raises(SeekingError, match=message):
+        Trainer(Plain(6), Plain(9), **data, objective=objective, config=PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": lambda model: torch.optim.LBFGS(model.parameters())}, "optimizer LBFGS.*closure"),
+        ({"schedule": lambda optimizer, steps: ReduceLROnPlateau(optimizer)}, "schedule ReduceLROnPlateau.*metrics"),
+    ],
+)
+def test_what_needs_more_than_a_step_is_refused_at_the_start(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SeekingError, match=message):
+        Trainer(*two_models(), **batches(), config=CONFIG, **changes)
+
+
+def test_epochs_by_hand_are_the_epochs_of_fit() -> None:
+    fitted, result = run(PLAIN)
+    trainer = Trainer(*two_models(), **batches(padding=1, flip=True), config=PLAIN)
+    trainer.begin()
+    for epoch in range(PLAIN.epochs):
+        assert trainer.progress.epoch == epoch
+        trainer.train_epoch()
+    assert trainer.progress == fitted.progress
+    assert trainer.scores.latest == result.metrics
+
+
+def test_only_models_of_the_run_that_have_been_evaluated_are_saved_as_best() -> None:
+    trainer = Trainer(*two_models(), **batches(), config=CONFIG)
+    with pytest.raises(SeekingError, match="unknown model 'bse'; did you mean base"):
+        trainer.save(last=["bse"])
+    with pytest.raises(SeekingError, match="base model has not been evaluated"):
+        trainer.save(best=["base"])
+
+
+def test_a_part_is_named_by_a_string() -> None:
+    part = nn.Linear(1, 1)
+    with pytest.raises(SeekingError, match="part 3.*int"):
+        Trainer(*two_models(), **batches(), config=CONFIG, parts={3: part})  # type: ignore[dict-item]

@@ -51,6 +51,8 @@ def pack(value: Any) -> tuple[Any, dict[str, Tensor]]:
             return value
         if isinstance(value, float):
             return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
+        if isinstance(value, np.inexact):
+            value = np.asarray(value)  # Comes back as an array without dimensions, of the same dtype.
         if isinstance(value, Tensor) and value.layout is torch.strided:
             return {"$tensor": named(value, path)}
         if isinstance(value, np.ndarray):

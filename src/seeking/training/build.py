@@ -31,6 +31,7 @@ from seeking.training.optim import (
     MakeOptimizer,
     MakeSchedule,
     check_elementwise_state,
+    check_steps_without_arguments,
     make_optimizer,
     make_schedule,
 )
@@ -243,6 +244,7 @@ def make_learner(
     if isinstance(built_optimizer, AcceleratedOptimizer):  # The training loop does the work of this wrapper.
         built_optimizer = built_optimizer.optimizer
     built_schedule = schedule(built_optimizer, steps) if schedule else make_schedule(built_optimizer, config, steps)
+    check_steps_without_arguments(built_optimizer, built_schedule)
     # A sharded model needs no DDP wrapper; in evaluation mode, prepare_model only adds mixed precision.
     model = accelerator.prepare_model(module, evaluation_mode=config.shard)
     if config.compile != "no":

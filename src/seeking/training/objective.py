@@ -121,7 +121,9 @@ class CustomLoss:
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
         """The mean loss, repeated for each sample."""
-        return {"loss": self.loss_fn(model, batch).detach().float().repeat(sample_count(batch))}
+        loss = self.loss_fn(model, batch)
+        check_loss(loss, "loss_fn")
+        return {"loss": loss.detach().float().reshape(()).repeat(sample_count(batch))}
 
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
         """The batch and the ``loss_fn``."""
@@ -135,6 +137,53 @@ class CustomLoss:
 def sample_count(batch: Any) -> int:
     """Length of the first tensor in a batch; 1 if there is none."""
     return next((len(tensor) for tensor in tensors_in(batch) if tensor.ndim), 1)
+
+
+def check_loss(loss: Any, source: str) -> None:
+    """Check what an objective or a ``loss_fn`` returns as the mean loss.
+
+    Args:
+        loss: the returned value.
+        source: what returned it, for the error message.
+
+    Raises:
+        SeekingError: it is not a floating-point tensor of one element.
+    """
+    if not isinstance(loss, Tensor):
+        hint = "; return its loss" if hasattr(loss, "loss") or isinstance(loss, tuple | list | Mapping) else ""
+        raise SeekingError(f"{source} returned a {type(loss).__name__}, not the mean loss as a scalar tensor{hint}")
+    if loss.numel() != 1 or not loss.is_floating_point():
+        raise SeekingError(
+            f"{source} returned a tensor of shape {list(loss.shape)} and {loss.dtype}, not the mean loss as a scalar "
+            "of floating point; reduce it, for example with .mean()"
+        )
+
+
+def check_metrics(metrics: Any, source: str) -> None:
+    """Check what an objective returns as metrics.
+
+    Args:
+        metrics: the returned value.
+        source: what returned it, for the error message.
+
+    Raises:
+        SeekingError: they are not tensors of one dimension and equal length by name, ``loss`` among them.
+    """
+    form = "metrics by name, each a tensor of shape [samples], with loss among them"
+    if not isinstance(metrics, Mapping):
+        raise SeekingError(f"{source} returned a {type(metrics).__name__}, not {form}")
+    if "loss" not in metrics:
+        raise SeekingError(f"{source} returned {', '.join(map(str, metrics)) or 'nothing'}, not {form}")
+    shapes = {name: list(each.shape) if isinstance(each, Tensor) else type(each) for name, each in metrics.items()}
+    for name, shape in shapes.items():
+        if not isinstance(shape, list) or len(shape) != 1 or shape != shapes["loss"]:
+            described = f"of shape {shape}" if isinstance(shape, list) else f"a {shape.__name__}"
+            raise SeekingError(f"{source} returned {name} {described} and a loss of {shapes['loss']}, not {form}")
+
+
+def describe_objective(objective: Objective, method: str) -> str:
+    """A method of an objective as error messages name it; a ``loss_fn`` stands for all of its objective."""
+    return "loss_fn" if isinstance(objective, CustomLoss) else f"{type(objective).__name__}.{method}"
 
 
 def make_objective(objective: Objective | None, loss_fn: LossFn | None, label_smoothing: float) -> Objective:

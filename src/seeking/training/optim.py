@@ -1,6 +1,7 @@
 """Optimizers and schedules by name."""
 
 import contextlib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -75,6 +76,24 @@ def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int) -> LRSc
         return main
     linear = LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup)
     return SequentialLR(optimizer, [linear, main], milestones=[warmup])
+
+
+def check_steps_without_arguments(optimizer: Optimizer, schedule: Any) -> None:
+    """Check that ``optimizer.step()`` and ``schedule.step()`` can be called without arguments, as the run calls them.
+
+    Raises:
+        SeekingError: one of them requires an argument, such as a closure or a metric.
+    """
+    for kind, stepped in (("optimizer", optimizer), ("schedule", schedule)):
+        # ReduceLROnPlateau is no LRScheduler in some releases; of the others, this is a method without arguments.
+        parameters = inspect.signature(stepped.step).parameters.values()
+        variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        required = [p.name for p in parameters if p.default is p.empty and p.kind not in variable]
+        if required:
+            raise SeekingError(
+                f"{kind} {type(stepped).__name__}: its step() requires {', '.join(required)}, which the run does not "
+                f"pass; use another {kind}, or a plain loop with seeking.Pair"
+            )
 
 
 def check_elementwise_state(make: MakeOptimizer, use: str, remedy: str) -> None:

@@ -46,6 +46,8 @@ def collect_parts(
     if getattr(loss_fn, "state_dict", dict)():
         optional.insert(0, ("loss_fn", loss_fn))
     for name, part in optional:
+        if not isinstance(name, str):
+            raise SeekingError(f"part {name!r}: its name is a {type(name).__name__}; name it by a string")
         if name in parts or name == "random" or (name in custom and name in RESERVED):
             raise SeekingError(f"part {name!r}: the run already has a part of that name; choose another name")
         if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from seeking.copies import copied, evaluating, scratch_copy
 from seeking.errors import SeekingError
 from seeking.pair import Pair
 from seeking.training.cost import Cost, count_flops
-from seeking.training.objective import Objective, sample_count
+from seeking.training.objective import Objective, check_loss, check_metrics, describe_objective, sample_count
 from seeking.verification import verify
 
 
@@ -35,20 +35,31 @@ def preflight(
         The cost per sample.
 
     Raises:
-        SeekingError: a model fails on the data, or the base is not a sub-network.
+        SeekingError: a model fails on the data, the objective returns something else than a loss or metrics, or the
+            base is not a sub-network.
     """
     flops: dict[str, tuple[float, float]] = {}
     for name, module in models.items():
         kind = "training"
+        source = describe_objective(objective, "loss")
+
+        def checked_loss(model: nn.Module, batch: Any, source: str = source) -> Tensor:
+            loss = objective.loss(model, batch)
+            check_loss(loss, source)
+            return loss
+
         try:
-            forward, both = count_flops(module, objective.loss, batch)
+            forward, both = count_flops(module, checked_loss, batch)
             flops[name] = forward / sample_count(batch), both / sample_count(batch)
             kind = "evaluation"
             if evaluation_batches:
                 model_copy = scratch_copy(module)
                 with evaluating(model_copy):
                     for evaluation_batch in evaluation_batches:
-                        objective.evaluate(model_copy, copied(evaluation_batch))
+                        metrics = objective.evaluate(model_copy, copied(evaluation_batch))
+                        check_metrics(metrics, describe_objective(objective, "evaluate"))
+        except SeekingError:
+            raise
         except Exception as error:
             raise SeekingError(
                 f"the {name} model ({type(module).__name__}) fails on the {kind} data: {type(error).__name__}: {error}"

@@ -18,7 +18,7 @@ from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import Weights
 from seeking.conditions import Condition, Never
 from seeking.distributed.processes import gather_json
-from seeking.errors import INCOMPATIBLE_STATE_ERRORS, LoadingError, RunError, SeekingError
+from seeking.errors import INCOMPATIBLE_STATE_ERRORS, LoadingError, RunError, SeekingError, unknown
 from seeking.pair import Pair
 from seeking.training import build
 from seeking.training.batches import rest_of_epoch, set_epoch
@@ -117,14 +117,13 @@ class Trainer:
         device = self.accelerator.device
         (batch,) = peek(self.loaders.train, 1, device)
         owners = [*models.values(), *[None] * (2 - len(models))]
-        generators = RandomState(
-            device, *owners, self.loaders.train, self.loaders.evaluation, loss_fn or objective, algorithm
-        )
+        self.condition = build.make_condition(condition, config) if len(models) == 2 else Never()
+        held_by = (self.loaders.train, self.loaders.evaluation, loss_fn or objective, algorithm, self.condition)
+        generators = RandomState(device, *owners, *held_by)
         build.place_models(models, config, device, objective, batch, generators)
         self.pair: Pair | None = None
         if base is not None and motivated is not None:
             self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config)
-        self.condition = build.make_condition(condition, config) if self.pair else Never()
         build.check_optimizer(config, optimizer)
         # Before accelerate patches mixed precision into the models: the proof is one of full precision. A run that is
         # resumed has passed it.
@@ -171,8 +170,8 @@ class Trainer:
             self.saver.restore(self.parts, saved)
             self._metrics_bytes = saved["metrics_bytes"]
 
-    def train_epoch(self) -> None:
-        """One pass over the training data, or the rest of it."""
+    def train_batches(self) -> None:
+        """Train on the remaining batches of this epoch, without evaluating or saving at its end."""
         accumulate = self.config.accumulate
         for batch in rest_of_epoch(self.loaders.train, accumulate, self.progress, self.random, self.record.note):
             self.run.row = {}
@@ -199,7 +198,7 @@ class Trainer:
                 try:
                     self.begin()
                     while self.progress.epoch < self.config.epochs:
-                        self._epoch()
+                        self.train_epoch()
                     if not self.scores.latest and self.loaders.evaluation is not None:
                         # Resumed, to end earlier than planned before.
                         self.save(best=self._evaluate(self.progress.epoch - 1))
@@ -248,12 +247,15 @@ class Trainer:
         self.save()
         self.saver.wait()  # What cannot be saved is found now; and there is always a checkpoint to resume from.
 
-    def _epoch(self) -> None:
-        """An epoch, or the rest of it: train, evaluate, save."""
+    def train_epoch(self) -> None:
+        """Train for one epoch, or the rest of it; evaluate and save as the options say.
+
+        ``fit`` calls this for each epoch, and also handles signals. By hand, call ``begin`` first.
+        """
         progress = self.progress
         set_epoch(progress.epoch, self.loaders.train)
         try:
-            self.train_epoch()
+            self.train_batches()
         except INCOMPATIBLE_STATE_ERRORS as error:
             if not self._resumed or all(learner.stepped for learner in self.learners.values()):
                 raise
@@ -282,7 +284,17 @@ class Trainer:
         self._requests.stop_after_batch()
 
     def save(self, last: Iterable[str] = (), best: Iterable[str] = ()) -> None:
-        """Save the run as it is after this step, and the last or best weights of these models."""
+        """Save the run as it is after this step, and the last or best weights of these models.
+
+        Raises:
+            SeekingError: a name is not that of a model, or there are no best weights yet.
+        """
+        last, best = list(last), list(best)
+        for name in (*last, *best):
+            if name not in self.learners:
+                raise unknown("model", name, self.learners)
+            if name in best and name not in self.scores.best:
+                raise SeekingError(f"the {name} model has not been evaluated; save it as last, or evaluate first")
         if not self.saver.folder:
             return
         sharded = [learner.module for learner in self.learners.values()] if self.config.shard else []
