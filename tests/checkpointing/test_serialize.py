@@ -1,17 +1,12 @@
 import numpy as np
 import pytest
 
-import seeking
 from seeking.checkpointing.serialize import pack, unpack
 
 
-@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble, np.complex64, np.int8, np.bool_])
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.complex64, np.int8, np.bool_])
 def test_numpy_scalars_come_back_with_their_value(kind: type) -> None:
-    try:
-        packed, tensors = pack({"value": kind(1.5)})
-    except seeking.SeekingError as error:
-        assert kind is np.longdouble and "longdouble" in str(error)
-        return
+    packed, tensors = pack({"value": kind(1.5)})
     value = unpack(packed, tensors)["value"]
     assert value == kind(1.5)
     assert np.asarray(value).dtype.kind == np.dtype(kind).kind

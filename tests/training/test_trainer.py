@@ -522,5 +522,5 @@ def test_only_models_of_the_run_that_have_been_evaluated_are_saved_as_best() -> 
 
 def test_a_part_is_named_by_a_string() -> None:
     part = nn.Linear(1, 1)
-    with pytest.raises(SeekingError, match="part 3.*int"):
+    with pytest.raises(SeekingError, match=r"part 3.*int"):
         Trainer(*two_models(), **batches(), config=CONFIG, parts={3: part})  # type: ignore[dict-item]

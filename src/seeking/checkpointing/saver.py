@@ -1,7 +1,7 @@
 """Saves a run in its folder, and reads it back; where there is no folder, nothing is written."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -13,11 +13,39 @@ from seeking.checkpointing.resume import State, Stateful, capture_state, check_o
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.writer import CheckpointWriter
 from seeking.distributed.sharding import gather_full_tensors, reshard
-from seeking.errors import RunError, SeekingError
+from seeking.errors import RunError, SeekingError, unknown
 from seeking.weights_map import WeightsMap
 
 Weights = dict[str, tuple[str, Mapping[str, Any]]]
 """By file name, the learner's part and the file's metadata."""
+
+
+def weights_to_save(
+    last: Mapping[str, Mapping[str, Any]],
+    last_names: Iterable[str],
+    best: Mapping[str, Mapping[str, Any]],
+    best_names: Iterable[str],
+) -> Weights:
+    """The files of last and best weights.
+
+    Args:
+        last: metadata of the last weights, by model.
+        last_names: models whose last weights are saved.
+        best: metadata of the best weights, by model.
+        best_names: models whose best weights are saved.
+
+    Raises:
+        SeekingError: a name is not that of a model, or there are no best weights yet.
+    """
+    weights: Weights = {}
+    for kind, metadata, names in (("last", last, last_names), ("best", best, best_names)):
+        for name in names:
+            if name not in last:
+                raise unknown("model", name, last)
+            if name not in metadata:
+                raise SeekingError(f"the {name} model has not been evaluated; save it as last, or evaluate first")
+            weights[f"{name}.{kind}.safetensors"] = name, metadata[name]
+    return weights
 
 
 class Saver:

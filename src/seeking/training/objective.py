@@ -183,7 +183,7 @@ def check_metrics(metrics: Any, source: str) -> None:
 
 def describe_objective(objective: Objective, method: str) -> str:
     """A method of an objective as error messages name it; a ``loss_fn`` stands for all of its objective."""
-    return "loss_fn" if isinstance(objective, CustomLoss) else f"{type(objective).__name__}.{method}"
+    return "loss_fn" if type(objective) is CustomLoss else f"{type(objective).__name__}.{method}"
 
 
 def make_objective(objective: Objective | None, loss_fn: LossFn | None, label_smoothing: float) -> Objective:

@@ -85,8 +85,8 @@ def check_steps_without_arguments(optimizer: Optimizer, schedule: Any) -> None:
         SeekingError: one of them requires an argument, such as a closure or a metric.
     """
     for kind, stepped in (("optimizer", optimizer), ("schedule", schedule)):
-        # ReduceLROnPlateau is no LRScheduler in some releases; of the others, this is a method without arguments.
-        parameters = inspect.signature(stepped.step).parameters.values()
+        # Of the class: schedules wrap the method of the optimizer.
+        _, *parameters = inspect.signature(type(stepped).step).parameters.values()
         variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         required = [p.name for p in parameters if p.default is p.empty and p.kind not in variable]
         if required:

@@ -15,10 +15,10 @@ from seeking.algorithms.alone import alone
 from seeking.algorithms.motivated import motivated as motivated_algorithm
 from seeking.checkpointing.resume import Stateful
 from seeking.checkpointing.run_dir import RunFolder
-from seeking.checkpointing.saver import Weights
+from seeking.checkpointing.saver import weights_to_save
 from seeking.conditions import Condition, Never
 from seeking.distributed.processes import gather_json
-from seeking.errors import INCOMPATIBLE_STATE_ERRORS, LoadingError, RunError, SeekingError, unknown
+from seeking.errors import INCOMPATIBLE_STATE_ERRORS, LoadingError, RunError, SeekingError
 from seeking.pair import Pair
 from seeking.training import build
 from seeking.training.batches import rest_of_epoch, set_epoch
@@ -116,10 +116,10 @@ class Trainer:
 
         device = self.accelerator.device
         (batch,) = peek(self.loaders.train, 1, device)
-        owners = [*models.values(), *[None] * (2 - len(models))]
+        owners: list[Any] = [*models.values(), *[None] * (2 - len(models))]
         self.condition = build.make_condition(condition, config) if len(models) == 2 else Never()
-        held_by = (self.loaders.train, self.loaders.evaluation, loss_fn or objective, algorithm, self.condition)
-        generators = RandomState(device, *owners, *held_by)
+        owners += [self.loaders.train, self.loaders.evaluation, loss_fn or objective, algorithm, self.condition]
+        generators = RandomState(device, *owners)
         build.place_models(models, config, device, objective, batch, generators)
         self.pair: Pair | None = None
         if base is not None and motivated is not None:
@@ -248,10 +248,7 @@ class Trainer:
         self.saver.wait()  # What cannot be saved is found now; and there is always a checkpoint to resume from.
 
     def train_epoch(self) -> None:
-        """Train for one epoch, or the rest of it; evaluate and save as the options say.
-
-        ``fit`` calls this for each epoch, and also handles signals. By hand, call ``begin`` first.
-        """
+        """Train for one epoch, or the rest of it; evaluate and save as the options say. Call ``begin`` before."""
         progress = self.progress
         set_epoch(progress.epoch, self.loaders.train)
         try:
@@ -289,20 +286,13 @@ class Trainer:
         Raises:
             SeekingError: a name is not that of a model, or there are no best weights yet.
         """
-        last, best = list(last), list(best)
-        for name in (*last, *best):
-            if name not in self.learners:
-                raise unknown("model", name, self.learners)
-            if name in best and name not in self.scores.best:
-                raise SeekingError(f"the {name} model has not been evaluated; save it as last, or evaluate first")
+        position = {"epoch": self.progress.epoch, "step": self.progress.step}
+        weights = weights_to_save(dict.fromkeys(self.learners, position), last, self.scores.best, best)
         if not self.saver.folder:
             return
         sharded = [learner.module for learner in self.learners.values()] if self.config.shard else []
         weights_map = self.pair.map.as_dict() if self.pair else None
         about = {"options": self.config.recorded(), "map": weights_map, "step": self.progress.step}
-        position = {"epoch": self.progress.epoch, "step": self.progress.step}
-        weights: Weights = {f"{name}.last.safetensors": (name, position) for name in last}
-        weights |= {f"{name}.best.safetensors": (name, self.scores.best[name]) for name in best}
         with self.run.synced("motivated"):
             saved = self.saver.save(about, self.parts, weights, sharded)
         if saved:
