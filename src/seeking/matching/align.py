@@ -54,7 +54,7 @@ def align(
         large_stages = stages(large)
         for prefix, blocks in stages(small).items():
             larger = large_stages.get(prefix, {})
-            if larger and (len(blocks) != len(larger)):
+            if larger and len(blocks) != len(larger) and not _named_alike(blocks, larger):
                 if len(blocks) > len(larger):
                     raise NotContainedError(
                         f"{base_name or 'the model'}: the base has {len(blocks)} blocks, the motivated model "
@@ -112,6 +112,29 @@ def stages(module: nn.Module) -> dict[str, dict[str, nn.Module]]:
         if numbered and (not numbered[1] or next(child.children(), None) is not None):
             runs.setdefault(numbered[1], {})[name] = child
     return runs
+
+
+def _named_alike(blocks: Mapping[str, nn.Module], larger: Mapping[str, nn.Module]) -> bool:
+    """Whether numbers are names, as in a ``ModuleDict`` of heads by layer: with gaps, or from another first number."""
+    small, large = ([int(re.sub(r".*?(\d+)$", r"\1", name)) for name in names] for names in (blocks, larger))
+    counted = small == [*range(large[0], large[0] + len(small))] and large == [*range(large[0], large[0] + len(large))]
+    return not counted and blocks.keys() <= larger.keys()
+
+
+def stage_places(
+    base: nn.Module, motivated: nn.Module, counterparts: Mapping[str, str]
+) -> dict[tuple[int, int], list[list[int]]]:
+    """Of each stage that is longer in the motivated model, by both lengths: where the base's blocks lie in it."""
+    places: dict[tuple[int, int], list[list[int]]] = {}
+    for base_name, motivated_name in counterparts.items():
+        large_stages = stages(motivated.get_submodule(motivated_name))
+        for prefix, blocks in stages(base.get_submodule(base_name)).items():
+            order = {name: place for place, name in enumerate(large_stages.get(prefix, {}))}
+            targets = [counterparts.get(f"{base_name}.{name}" if base_name else name, "") for name in blocks]
+            stage = [order.get(target.rpartition(".")[2], -1) for target in targets]
+            if len(blocks) < len(order) and -1 not in stage and stage not in places.get((len(blocks), len(order)), []):
+                places.setdefault((len(blocks), len(order)), []).append(stage)
+    return places
 
 
 def _kind(module: nn.Module) -> object:

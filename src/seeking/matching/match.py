@@ -1,22 +1,23 @@
 """Derive a weights map from two modules: align the blocks, find the channel spaces, choose an index for each."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, get_args
 
 from torch import nn
 
 from seeking.errors import NotContainedError, unknown
 from seeking.forward import Forward
-from seeking.matching.align import DepthPolicy, WidthPolicy, align, differing_types
-from seeking.matching.axes import Space, size_of
+from seeking.matching.align import DepthPolicy, WidthPolicy, align, differing_types, stage_places
+from seeking.matching.axes import Space, is_fixed, size_of
 from seeking.matching.dropout import differing_rates
 from seeking.matching.model_axes import ModelAxes
+from seeking.matching.op_rules.views import TAKEN_APART
 from seeking.matching.overrides import Override, check_names, read_positions
 from seeking.matching.selection import Selection
 from seeking.matching.solve import Dimension, solve, value
 from seeking.supported import check_models
-from seeking.weights_map import Entry, WeightsMap, tensors
+from seeking.weights_map import Entry, Index, WeightsMap, tensors
 
 
 class MatchWarning(UserWarning):
@@ -85,7 +86,8 @@ def match(
         )
     small, large = tensors(base), tensors(motivated)
     indices = {name: read_positions(name, small[name], o.index) for name, o in overrides.items() if o.index is not None}
-    sizes = _sizes(base, motivated, axes, targets, counterparts)
+    by_layer = _by_layer(base, motivated, axes, targets, counterparts)
+    sizes = _sizes(base, motivated, axes, targets, counterparts, by_layer)
     if assumed := _resized(axes, sizes):
         _warn(f"treated as elementwise: {', '.join(assumed)}; seeking.verify tells whether rightly")
 
@@ -100,9 +102,9 @@ def match(
         target_axes = axes.motivated(target)
         own = indices[name] if name in indices and not overrides[name].space else [None] * tensor.ndim
         index = tuple(
-            selection.index(axis, size, target_size) if positions is None else positions
-            for positions, axis, size, target_size in zip(
-                own, target_axes, tensor.shape, large[target].shape, strict=True
+            by_layer.get((name, dim)) or selection.index(axis, size, target_size) if positions is None else positions
+            for dim, (positions, axis, size, target_size) in enumerate(
+                zip(own, target_axes, tensor.shape, large[target].shape, strict=True)
             )
         )
         origin = "user" if name in overrides or selection.is_pinned(target_axes) else axes.origin[target]
@@ -145,12 +147,32 @@ def _targets(
     return targets
 
 
+def _by_layer(
+    base: nn.Module,
+    motivated: nn.Module,
+    axes: ModelAxes,
+    targets: Mapping[str, str],
+    counterparts: Mapping[str, str],
+) -> dict[tuple[str, int], Index]:
+    """Dimensions that are taken apart and as long as a stage: their entries go where the blocks of the stage go."""
+    places = stage_places(base, motivated, counterparts)
+    large = tensors(motivated)
+    positions = {}
+    for name, tensor in tensors(base).items():
+        for dim, axis in enumerate(axes.motivated(targets[name])):
+            fitting = places.get((tensor.shape[dim], large[targets[name]].shape[dim]), [])
+            if len(fitting) == 1 and is_fixed(axis) == TAKEN_APART:
+                positions[name, dim] = Index.of(fitting[0])
+    return positions
+
+
 def _sizes(
     base: nn.Module,
     motivated: nn.Module,
     axes: ModelAxes,
     targets: Mapping[str, str],
     counterparts: Mapping[str, str],
+    by_layer: Container[tuple[str, int]],
 ) -> dict[Space, int]:
     """How much of each space of the motivated model is the base's."""
     small = tensors(base)
@@ -160,6 +182,7 @@ def _sizes(
         for dim, (size, axis, own_axis) in enumerate(
             zip(tensor.shape, axes.motivated(targets[name]), axes.base(name), strict=True)
         )
+        if (name, dim) not in by_layer
     ]
     try:
         return solve([d for d in dimensions if d.size or d.axis])

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from seeking.copies import evaluating, scratch_copy
 from seeking.forward import Forward, call
@@ -150,13 +151,14 @@ class Tracer(TorchDispatchMode):
             return created if is_integer else func(*args, **kwargs)
         if any(tensor.is_meta for tensor in inputs) and kwargs.get("device") is not None:
             kwargs["device"] = "meta"
-        if any(tensor.is_meta for tensor in inputs) and not all(tensor.is_meta for tensor in inputs):
+        operation = _operation(func)
+        kernel = META_KERNELS.get(operation.name) if inputs and inputs[0].is_meta else None
+        if not kernel and any(tensor.is_meta for tensor in inputs) and not all(tensor.is_meta for tensor in inputs):
             args, kwargs = tree_map(self._moved_to_meta, (args, kwargs))
             inputs = _flat(*args, *kwargs.values())
-        operation = _operation(func)
-        output = _fast_output(operation.name, args, inputs) if not kwargs else None
+        output: Any = _fast_output(operation.name, args, inputs) if not kwargs else None
         if output is None:
-            output = func(*args, **kwargs)
+            output = (kernel or func)(*args, **kwargs)
         outputs = _flat(output)
         if inputs and outputs:
             try:
@@ -244,6 +246,17 @@ def _flat(*values: Any) -> list[Tensor]:
         elif isinstance(value, (list, tuple)):
             flat.extend(item for item in value if isinstance(item, Tensor))
     return flat
+
+
+def _pack_on_meta(data: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
+    """A packed sequence without numbers, and the batch sizes with theirs: the recurrent layers read them."""
+    steps = torch.empty(data.shape[:2], device=lengths.device)
+    packed = pack_padded_sequence(steps[..., None], lengths, batch_first)
+    return data.new_empty(packed.data.shape[0], *data.shape[2:]), packed.batch_sizes
+
+
+META_KERNELS = {"aten::_pack_padded_sequence": _pack_on_meta}
+"""Operations that PyTorch cannot run on the meta device."""
 
 
 FAST = {
