@@ -293,3 +293,23 @@ def test_a_change_of_the_base_that_is_lost_is_told(tie: bool) -> None:
         warnings.simplefilter("error")
         pair.motivated_model[0].weight.add_(1)
         pair.base(torch.ones(1, 3))
+
+
+class Unfollowed(nn.Module):
+    """Its forward depends on numbers, so that it cannot be traced."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+
+    def forward(self, numbers: object) -> torch.Tensor:
+        raise NotImplementedError
+
+
+@pytest.mark.filterwarnings("ignore::seeking.matching.MatchWarning")
+def test_a_sliced_map_that_is_only_guessed_is_not_taken_unasked() -> None:
+    narrow, wide = Unfollowed(3, 2), Unfollowed(5, 2)
+    with pytest.raises(SeekingError, match=r"layers\.0\.weight.*names and shapes alone.*weights_map"):
+        Pair(narrow, wide)
+    assert Pair(narrow, wide, match(narrow, wide)).map.entries
+    assert Pair(Unfollowed(3, 2), Unfollowed(3, 4)).map.entries

@@ -38,7 +38,8 @@ class Pair:
     Args:
         base: the smaller model. Its weights are the pair's.
         motivated: the larger model. Its mapped entries take the base's values at once; the others keep theirs.
-        weights_map: where the base lies; derived by ``seeking.match`` if not given.
+        weights_map: where the base lies; derived by ``seeking.match`` if not given, for models whose forward pass it
+            can follow without a batch.
         norm: whose the statistics of batch normalisation are. ``shared``: one set, through the map, as in the paper.
             ``private``: each model keeps its own. ``recalibrated``: as ``private``, and ``seeking.recalibrate`` is
             meant to be called before the motivated model is evaluated (the ``Trainer`` does).
@@ -69,7 +70,7 @@ class Pair:
         check_models(base, motivated)
         if base is motivated:
             raise SeekingError("the base and the motivated model are one module; give two")
-        self.map = weights_map or match(base, motivated)
+        self.map = weights_map or _derive(base, motivated)
         self.norm = norm
         self.tie = tie
         self.optimizers: tuple[Optimizer, Optimizer] | None = None
@@ -313,6 +314,17 @@ class Pair:
                         view.copy_(base_view)
                     else:
                         base_view.copy_(view)
+
+
+def _derive(base: nn.Module, motivated: nn.Module) -> WeightsMap:
+    weights_map = match(base, motivated)
+    guessed = [name for name, entry in weights_map.entries.items() if not entry.whole and entry.origin == "name"]
+    if guessed:
+        raise SeekingError(
+            f"{guessed[0]}: which part of {weights_map.entries[guessed[0]].target} is the base's is known from names and "
+            "shapes alone. Give seeking.match a batch, check the map with seeking.verify, and pass it as weights_map"
+        )
+    return weights_map
 
 
 def _owner(modules: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]:
