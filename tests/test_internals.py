@@ -96,7 +96,9 @@ def test_the_users_own_loader_is_found_in_a_prepared_one() -> None:
     internals.synchronize_generators(prepared)
 
 
-def test_the_handler_of_dead_workers_is_known() -> None:
+def test_the_handler_of_dead_workers_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    # PyTorch installs it once in a process.
+    monkeypatch.setattr("torch.utils.data._utils.signal_handling._SIGCHLD_handler_set", False)
     previous = signal.getsignal(signal.SIGCHLD)
     try:
         iterator = iter(DataLoader(TensorDataset(torch.arange(4)), 2, num_workers=1))

@@ -321,8 +321,8 @@ def _derive(base: nn.Module, motivated: nn.Module) -> WeightsMap:
     guessed = [name for name, entry in weights_map.entries.items() if not entry.whole and entry.origin == "name"]
     if guessed:
         raise SeekingError(
-            f"{guessed[0]}: which part of {weights_map.entries[guessed[0]].target} is the base's is known from names and "
-            "shapes alone. Give seeking.match a batch, check the map with seeking.verify, and pass it as weights_map"
+            f"{guessed[0]}: which part of {weights_map.entries[guessed[0]].target} is the base's is known from names "
+            "and shapes alone. Give seeking.match a batch, check the map with seeking.verify, and pass it as weights_map"
         )
     return weights_map
 
