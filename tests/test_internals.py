@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn

@@ -322,7 +322,7 @@ def _derive(base: nn.Module, motivated: nn.Module) -> WeightsMap:
     if guessed:
         raise SeekingError(
             f"{guessed[0]}: which part of {weights_map.entries[guessed[0]].target} is the base's is known from names "
-            "and shapes alone. Give seeking.match a batch, check the map with seeking.verify, and pass it as weights_map"
+            "and shapes alone. Give seeking.match a batch, check the map with seeking.verify, and pass it on"
         )
     return weights_map
 
