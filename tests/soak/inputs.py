@@ -41,16 +41,17 @@ json_values = st.recursive(values, _containers, max_leaves=12)
 """JSON of any kind."""
 
 
+PIECES = st.sampled_from(BYTES) | st.binary(min_size=1, max_size=8)
+
+
 @st.composite
-def damaged(draw: st.DrawFn, content: Any, pieces: st.SearchStrategy[Any] | None = None) -> Any:
+def damaged(draw: st.DrawFn, content: Any, pieces: st.SearchStrategy[Any] = PIECES) -> Any:
     """Bytes or a text of which parts are cut, repeated, replaced, or differ in a bit."""
     for _ in range(draw(st.integers(0, 3))):
         start = draw(st.integers(0, len(content)))
         end = min(len(content), start + draw(st.sampled_from((0, 1, 3, 8, 64, len(content)))))
         part = content[start:end]
-        replacement = st.sampled_from((part[:0], part * 2)) | (
-            pieces or st.sampled_from(BYTES) | st.binary(min_size=1, max_size=8)
-        )
+        replacement = st.sampled_from((part[:0], part * 2)) | pieces
         if isinstance(content, bytes) and part:
             replacement |= st.integers(0, 7).map(lambda bit, part=part: bytes([part[0] ^ 1 << bit]) + part[1:])
         content = content[:start] + draw(replacement) + content[end:]
