@@ -34,7 +34,7 @@ torture: .venv/installed
 	$(BIN)/python tests/torture.py
 
 fuzz: .venv/installed
-	$(BIN)/python tests/fuzz.py --inputs 100000
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/soak -n auto --hypothesis-profile soak -rP -k refused_in_words
 
 coverage: .venv/installed
 	$(BIN)/python benchmarks/coverage.py --output results/coverage.md

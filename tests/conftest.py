@@ -10,9 +10,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # Before anything reads it: no test goes out
 import forking
 import pytest
 import torch
+from hypothesis import settings
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # As in what a shell has started in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("soak", max_examples=100_000, print_blob=True)  # Of make fuzz.
 
 DATA = Path(os.environ.get("SEEKING_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -153,6 +153,7 @@ def picture(value: int = 0) -> Image.Image:
             "label -1 of training image 0 is out of range",
         ),
         ([{"image": picture(), "label": 0}], None, "cannot hold out a test split"),
+        ([{"image": picture(), "label": 2**48}] * 3, None, "holds 281474976710656; integers are class numbers below"),
     ],
 )
 def test_data_that_cannot_be_trained_on(rows: Any, test: Any, message: str, tmp_path: Path) -> None:

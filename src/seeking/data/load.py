@@ -14,6 +14,8 @@ from seeking.distributed.processes import cores, local_process_count, this_proce
 from seeking.errors import SeekingError, unknown
 
 LABEL_COLUMNS = ("label", "labels", "fine_label")
+MAX_CLASSES = 1_000_000
+"""How many classes integers may number; larger integers are identifiers rather than classes."""
 TEST_SPLITS = ("test", "validation", "valid", "val")
 
 
@@ -266,7 +268,13 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
     if isinstance(feature, datasets.ClassLabel):
         classes = tuple(feature.names)
     elif str(getattr(feature, "dtype", "")).startswith(("int", "uint")) and len(train):
-        classes = tuple(map(str, range(max((n for n in all_train[label_column] if n is not None), default=0) + 1)))
+        largest = max((n for n in all_train[label_column] if n is not None), default=0)
+        if largest >= MAX_CLASSES:
+            raise SeekingError(
+                f"data set {name}: column {label_column} holds {largest}; integers are class numbers below "
+                f"{MAX_CLASSES:,}: number the classes from 0, or name another column with label_column"
+            )
+        classes = tuple(map(str, range(largest + 1)))
     else:
         raise SeekingError(f"data set {name}: column {label_column} holds {feature}, not classes or integers")
     loaded, mode = [], None

@@ -1,0 +1,123 @@
+"""A way into the program, and what must hold of every input: it is refused in words, or it is right."""
+
+import contextlib
+import resource
+import signal
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from seeking import SeekingError
+
+HUNG = 20.0
+"""Seconds after which an input is given up."""
+MEMORY = 512
+"""MiB by which one input may make this program grow."""
+
+
+class TooSlow(BaseException):
+    """An input has taken longer than any may."""
+
+
+class Offence(AssertionError):
+    """An input was neither refused in words nor right."""
+
+
+class Target:
+    """One way into the program.
+
+    Attributes:
+        inputs: strategy of its inputs.
+        known: inputs that have once gone wrong, that no chance would find, or that are right.
+        share: of the examples asked for, one in this many is drawn.
+        allowed: what a refusal may be.
+        seconds: of computing for one input.
+    """
+
+    inputs: st.SearchStrategy[Any]
+    known: Sequence[Any] = ()
+    share = 1
+    allowed: tuple[type[Exception], ...] = (SeekingError,)
+    seconds = 2.0
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def check(self, content: Any) -> None:
+        """Put an input through the program; raises one of ``allowed`` if it is refused."""
+        raise NotImplementedError
+
+
+@contextlib.contextmanager
+def limits(seconds: float) -> Iterator[None]:
+    """Give up on what takes too much time or memory."""
+
+    def stop(number: int, frame: object) -> None:
+        raise TooSlow(f"not done after {HUNG:.0f} s")
+
+    with contextlib.suppress(OSError):  # Linux: the peak is measured from here.
+        Path("/proc/self/clear_refs").write_text("5")
+    before, memory, start = signal.signal(signal.SIGALRM, stop), peak(), time.process_time()
+    signal.setitimer(signal.ITIMER_REAL, HUNG)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    if (taken := time.process_time() - start) > seconds:
+        raise TooSlow(f"{taken:.1f} s of computing")
+    assert peak() - memory < MEMORY, f"{peak() - memory:.0f} MiB of memory"
+
+
+def peak() -> float:
+    """MiB that this program has had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def accepted(target: Target, content: Any) -> bool:
+    """Try one input: whether it is accepted.
+
+    Raises:
+        Offence: it is neither accepted and right nor refused in words, within the limits.
+    """
+    refusal = None
+    try:
+        with limits(target.seconds), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                target.check(content)
+            except target.allowed as error:
+                refusal = error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise Offence(f"{type(error).__name__}: {error}") from error
+    if refusal and not str(refusal):
+        raise Offence("refused without a word") from refusal
+    return not refusal
+
+
+def soak(target: Target, examples: int | None = None, **options: Any) -> Counter[str]:
+    """Try the known inputs and drawn ones, by default as many as the profile of hypothesis says: what came of them.
+
+    Raises:
+        Offence: of the smallest input found for it, which is printed.
+    """
+    outcomes: Counter[str] = Counter()
+
+    def check(content: Any) -> None:
+        outcomes["accepted" if accepted(target, content) else "refused"] += 1
+
+    check.__name__ = type(target).__name__  # So that hypothesis keeps the failures of each by themselves.
+    test = given(target.inputs)(check)
+    for content in target.known:
+        test = example(content)(test)
+    count = max(1, (examples or settings.default.max_examples) // target.share)
+    settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), **options)(test)()
+    return outcomes
