@@ -1,11 +1,11 @@
 """A run folder from a stranger is opened, shown and resumed without executing anything in it."""
 
 import json
-import os
 import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ TRAIN = ["train", "--max-train-samples", "64", "--base-kwargs", "width=4", "--mo
 
 WATCHED = """
 import sys
+sys.path.insert(0, "")
 bad = []
 def hook(event, arguments):
     if event == "pickle.find_class" or (event == "import" and str(arguments[0]).startswith("evil")):
@@ -42,17 +43,20 @@ class Evil:
         return Path.touch, (self.trace,)
 
 
-def watched(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+Watched = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def watched(client: str, tmp_path_factory: pytest.TempPathFactory) -> Watched:
     """The command line in a program that fails as soon as anything is unpickled or started."""
-    environment = {**os.environ, "PYTHONPATH": ""}
-    return subprocess.run(
-        [sys.executable, "-c", WATCHED, *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    program = tmp_path_factory.mktemp("watched") / "watched.py"
+    program.write_text(WATCHED)
+
+    def run(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+        command = [client, str(program), *arguments]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +83,7 @@ def stranger(run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_training_and_resuming_touch_no_pickle(tmp_path: Path) -> None:
+def test_training_and_resuming_touch_no_pickle(watched: Watched, tmp_path: Path) -> None:
     for epochs in ("1", "2"):
         done = watched(*TRAIN, "--epochs", epochs, "--resume", "--output", "out", cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -89,7 +93,7 @@ def test_training_and_resuming_touch_no_pickle(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_strangers_run_is_shown_and_resumed_and_nothing_in_it_runs(stranger: Path) -> None:
+def test_a_strangers_run_is_shown_and_resumed_and_nothing_in_it_runs(watched: Watched, stranger: Path) -> None:
     here = stranger.parent
     done = watched("show", "run", cwd=here)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -10,12 +10,14 @@ result from that of the undisturbed run were found (which must be none).
 import argparse
 import contextlib
 import functools
+import importlib
 import json
 import os
 import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -28,13 +30,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # Programs are forked below, which threads would not survive.
 
 import datasets  # noqa: F401 (all that programs would import, once)
+import psutil
 import sklearn.datasets  # noqa: F401
 import timm.optim  # noqa: F401
 import torch
 from safetensors.torch import load_file
 
+from seeking import cli
 from seeking.checkpointing import snapshot
-from seeking.cli import main as seeking
 from seeking.errors import SeekingError
 from seeking.report import plots
 
@@ -65,7 +68,13 @@ class Tally:
     note: str = ""
 
 
-def program(output: Path, *more: str, epochs: int = 4, inside: Callable[[], None] | None = None) -> int:
+def program(
+    output: Path,
+    *more: str,
+    epochs: int = 4,
+    inside: Callable[[], None] | None = None,
+    environment: dict[str, str] | None = None,
+) -> int:
     """Start ``seeking train --resume`` in a process of its own; its number."""
     arguments = ["train", *OPTIONS, "--epochs", str(epochs), "--resume", "--output", str(output), *more]
     child = os.fork()
@@ -79,7 +88,10 @@ def program(output: Path, *more: str, epochs: int = 4, inside: Callable[[], None
         os.dup2(log, 2)
         if inside:
             inside()
-        code = seeking(arguments)
+        if environment:
+            os.environ.update(environment)
+            importlib.reload(cli)  # It looks at the environment as it is imported.
+        code = cli.main(arguments)
     except SystemExit as stopped:
         code = stopped.code
     except BaseException:
@@ -171,7 +183,7 @@ class Torture:
 
     def kill_at_random(self, count: int) -> Tally:
         """SIGKILL at random moments of a run's life, start and saving included."""
-        tally, epochs = Tally("SIGKILL at a random moment"), min(60, 6 * count)
+        tally, epochs = Tally("SIGKILL at a random moment"), min(60, 3 * count)
         self.reference(epochs)
         inside = 0
         while tally.tried < count:
@@ -355,22 +367,24 @@ class Torture:
         """One of two processes of a job killed: it ends, or starts again by itself; it never hangs."""
         tally = Tally("one of two processes killed")
         reference = self.folder / "undisturbed-two"
-        assert _launch(reference, 0).wait(timeout=300) == 0
+        assert not any(map(ended, two_programs(reference)))
         for number in range(count):
-            output, restarts = self.fresh(), number % 2
-            job = _launch(output, restarts)
-            while job.poll() is None and steps(output) < 5 + self.random.randrange(20):
+            output = self.fresh()
+            job = _torchrun(output) if number % 2 else None
+            workers = [] if job else two_programs(output)
+            while steps(output) < 5 + self.random.randrange(20) and (job is None or job.poll() is None):
                 time.sleep(0.01)
-            workers = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=False)
+            if job:
+                workers = [child.pid for child in psutil.Process(job.pid).children()]
             held = saved(output)
-            if workers.stdout.split():
-                os.kill(int(self.random.choice(workers.stdout.split())), signal.SIGKILL)
-            code = job.wait(timeout=120)
+            if workers:  # Else it has ended before.
+                os.kill(self.random.choice(workers), signal.SIGKILL)
+            codes = [job.wait(timeout=300)] if job else [ended(worker) for worker in workers]
             self.after(tally, output, held)
-            if not restarts:
-                tally.different += code == 0
-                code = _launch(output, 0).wait(timeout=300)
-            tally.different += code != 0 or differs(output, reference)
+            if not job:
+                tally.different += 0 in codes
+                codes = [ended(worker) for worker in two_programs(output)]
+            tally.different += any(codes) or differs(output, reference)
         tally.note = "half of them restarted by torchrun, half by hand"
         return tally
 
@@ -410,10 +424,19 @@ def _small_disk(place: Path, megabytes: int, options: str = "rw") -> Iterator[Pa
             subprocess.run(["umount", str(place)], check=True)
 
 
-def _launch(output: Path, restarts: int) -> "subprocess.Popen[bytes]":
-    """A job of two processes."""
+def two_programs(output: Path) -> list[int]:
+    """A job of two processes, as torchrun starts them; their numbers."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        job = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    job |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    return [program(output, environment={**job, "RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
+
+
+def _torchrun(output: Path) -> "subprocess.Popen[bytes]":
+    """A job of two processes that torchrun starts once more when one of them dies."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["--max-restarts", str(restarts), "--monitor-interval", "0.2", "-m", "seeking.cli", "train", *OPTIONS]
+    command += ["--max-restarts", "1", "--monitor-interval", "0.2", "-m", "seeking.cli", "train", *OPTIONS]
     with output.with_suffix(".log").open("ab") as log:
         # Without it torchrun's restarts fail or hang every now and then, whatever program it runs (PyTorch 2.15).
         environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}

@@ -268,7 +268,7 @@ def test_a_search_chooses_on_held_out_training_images(tmp_path: Path) -> None:
 
 def started_run(folder: Path, name: str) -> subprocess.Popen[bytes]:
     """``seeking reproduce`` with two processes, when it has begun to train."""
-    command = ["reproduce", name, "--seeds", "1", "--set", "epochs=15", "--output", "cut", "--jobs", "2"]
+    command = ["reproduce", name, "--seeds", "1", "--set", "epochs=8", "--output", "cut", "--jobs", "2"]
     program = subprocess.Popen(
         [sys.executable, "-m", "seeking.cli", *command],
         cwd=folder,
@@ -289,7 +289,7 @@ def test_cut_off_it_goes_on_and_gives_what_it_would_have(
 ) -> None:
     """With one arm, one of the two processes has nothing to do."""
     name = tiny(tmp_path, arms={arm: TINY["arms"][arm] for arm in arms}, reference="condition")
-    made = read(name, "quick", {"epochs": 15})
+    made = read(name, "quick", {"epochs": 8})
     reproducing.reproduce(made, tmp_path / "whole", range(1), 1, quietly)
     program = started_run(tmp_path, name)
     program.send_signal(number)

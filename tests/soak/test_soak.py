@@ -95,7 +95,7 @@ def refuse() -> None:
         (lambda: [][0], "IndexError: list index"),
         (compute, "of computing"),
         (lambda: time.sleep(60), "not done"),
-        (lambda: bytearray(b"x") * (32 << 20), "MiB of memory"),
+        (lambda: bytearray(b"x") * (128 << 20), "MiB of memory"),  # So large that no freed memory is used again.
         (refuse, "without a word"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
