@@ -48,7 +48,7 @@ from seeking.files import read_yaml
 from seeking.initialization import embed, extract
 from seeking.matching import MatchWarning
 from seeking.models import input_shape
-from seeking.options import flags, flags_of_run, registry
+from seeking.options import flags, flags_of_run, recipe_file, registry
 from seeking.report.folder import describe
 from seeking.report.progress import ignore_output_errors, many_runs, progress
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, terminal
@@ -266,10 +266,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, run = COMMANDS[name]
         early_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         early_parser.add_argument("--config", type=Path, nargs="?")
+        early_parser.add_argument("--recipe", nargs="?")
         early_parser.add_argument("--output", type=Path, nargs="?")
         early_parser.add_argument("--resume", action="store_true")
         file = early_parser.parse_known_args(args)[0].config
         if file and issubclass(command, RunOptions):
+            args = flags(read_yaml(file), file, command) + args
+        recipe = early_parser.parse_known_args(args)[0].recipe
+        if recipe and issubclass(command, RunOptions):
+            file = recipe_file(recipe)
             args = flags(read_yaml(file), file, command) + args
         options = early_parser.parse_known_args(args)[0]
         if (

@@ -14,8 +14,10 @@ from seeking.conditions import parse
 from seeking.errors import SeekingError, unknown
 from seeking.files import MAX_OPTIONS_BYTES, read_json, read_yaml_text
 
-NOT_RESUMED = frozenset({"output", "config", "overwrite", "resume"})
+NOT_RESUMED = frozenset({"output", "config", "recipe", "overwrite", "resume"})
 """Options that are not taken from the run folder when a run is resumed."""
+
+RECIPES = Path(__file__).parent / "training" / "recipes"
 
 LOADING_WORDS = ("path", "pretrained", "dir", "file", "url")
 """Constructor arguments whose names contain one of these words may load a file."""
@@ -87,6 +89,18 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
     return arguments
 
 
+def recipe_file(name: str) -> Path:
+    """The file of a recipe: one of the library's by its name, or any YAML file.
+
+    Raises:
+        SeekingError: the library has no recipe of this name.
+    """
+    packaged = {path.stem: path for path in RECIPES.glob("*.yaml")}
+    if name not in packaged and not name.endswith((".yaml", ".yml")):
+        raise unknown("recipe", name, packaged)
+    return packaged.get(name, Path(name))
+
+
 def flags_of_run(path: Path, command: type[Any]) -> list[str]:
     """The recorded options of a run as flags, except those that could execute code or load files.
 
@@ -102,7 +116,7 @@ def flags_of_run(path: Path, command: type[Any]) -> list[str]:
 
 
 def _is_safe(option: str, value: Any) -> bool:
-    if option == "condition":
+    if option in ("condition", "base_condition"):
         try:
             parse(str(value), imports=False)
         except SeekingError:

@@ -160,14 +160,31 @@ class Pair:
             # A graph of the base that is older than this step must not be used for a backward pass any more.
             torch.autograd.graph.increment_version(self._shared)
 
+    @property
+    def separated(self) -> bool:
+        """Whether each model has weights of its own."""
+        return self._separated
+
+    def state_dict(self) -> dict[str, bool]:
+        """Whether the pair is separated; the weights are the models'."""
+        return {"separated": self._separated}
+
+    def load_state_dict(self, state: Mapping[str, bool]) -> None:
+        """Separate the pair if it was. Load the models' weights afterwards."""
+        if state["separated"]:
+            self.separate()
+
     def separate(self) -> None:
         """Give each model weights of its own: the motivated model leaves with a copy of what the base has now.
 
-        The pair cannot be entered any more; both models and their optimizers go on independently.
+        The pair cannot be entered any more; both models and their optimizers go on independently. Of a separated pair
+        nothing changes.
 
         Raises:
             SeekingError: the models are sharded, or inside ``motivated()``.
         """
+        if self._separated:
+            return
         if self._depth:
             raise SeekingError("a pair cannot be separated inside motivated(); leave it first")
         with self.motivated():

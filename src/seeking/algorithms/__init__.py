@@ -4,5 +4,6 @@ from seeking.algorithms.alone import alone
 from seeking.algorithms.distillation import distillation
 from seeking.algorithms.motivated import motivated
 from seeking.algorithms.sandwich import sandwich
+from seeking.algorithms.scheduled import Scheduled
 
-__all__ = ["alone", "distillation", "motivated", "sandwich"]
+__all__ = ["Scheduled", "alone", "distillation", "motivated", "sandwich"]

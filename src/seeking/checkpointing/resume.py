@@ -15,8 +15,8 @@ from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
 
 State = dict[str, Any]
 
-VERSION = 2
-"""Of the state. The first one had the trainer's attributes in place of parts."""
+VERSION = 3
+"""Of the state."""
 
 
 class Stateful(Protocol):
@@ -93,7 +93,8 @@ def _read_newest(folder: RunFolder, models: Collection[str]) -> State | None:
 
 
 def _checked(state: Any, models: Collection[str]) -> State:
-    if isinstance(state, dict) and "version" not in state:
+    version = state.get("version", 1) if isinstance(state, dict) else None
+    if type(version) is int and version < VERSION:
         try:
             state = upgrade(state, models)
         except INCOMPATIBLE_STATE_ERRORS as error:

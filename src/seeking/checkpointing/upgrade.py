@@ -1,19 +1,30 @@
-"""States of the first version, which had the trainer's attributes in place of parts."""
+"""States of earlier versions.
+
+Version 1 had the trainer's attributes in place of parts; version 2 had no part for the pair.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
 
 def upgrade(state: Mapping[str, Any], models: Collection[str]) -> dict[str, Any]:
-    """A state of the first version as one of the second.
+    """A state of an earlier version as one of today's.
 
     Args:
-        state: of the first version.
-        models: names of the models that are trained now: a motivated model that was trained alone was stored as a base.
+        state: of an earlier version.
+        models: names of the models that are trained now.
 
     Raises:
         LookupError, TypeError, AttributeError: it is not such a state.
     """
+    if "version" not in state:
+        state = _with_parts(state, models)
+    pair = {"pair": {"separated": False}} if len(models) == 2 else {}
+    return {**state, "version": 3, "parts": {**state["parts"], **pair}}
+
+
+def _with_parts(state: Mapping[str, Any], models: Collection[str]) -> dict[str, Any]:
+    """A state of version 1 as one of version 2; a motivated model that was trained alone was stored as a base."""
     options, place, saved = state["options"], state["place"], state["models"]
     renamed = list(saved) == ["base"] and list(models) == ["motivated"]
     names = {name: "motivated" if renamed else name for name in saved}
@@ -64,7 +75,6 @@ def upgrade(state: Mapping[str, Any], models: Collection[str]) -> dict[str, Any]
         "random": {"processes": state["random"]},
     }
     return {
-        "version": 2,
         "options": options,
         "map": state["map"],
         "step": place["step"],

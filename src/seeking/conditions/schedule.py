@@ -69,18 +69,49 @@ class Every(Counting):
 
 @register("after")
 class After(Counting):
-    """Every batch after the first ``step`` batches ("after:500").
+    """Every batch after the first ``step`` batches ("after:500"), or after this share of the run ("after:0.3").
+
+    Args:
+        step: number of batches; or a share of the run's batches, above 0 and below 1.
 
     Raises:
-        ValueError: ``step`` is negative.
+        ValueError: ``step`` is negative, or neither a whole number nor a share.
     """
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: float) -> None:
         super().__init__()
-        self.step = whole_number("step", step, minimum=0)
+        self.step = step if 0 < step < 1 else whole_number("step", step, minimum=0)
 
     def __str__(self) -> str:
         return f"after:{self.step}"
 
     def decide_at(self, batch: int, signals: Signals) -> bool:
-        return batch >= self.step
+        return batch >= batches_of(self.step, signals)
+
+
+@register("before")
+class Before(After):
+    """The batches that ``After`` leaves out: the first ``step`` batches ("before:500"), or share ("before:0.3").
+
+    Raises:
+        ValueError: ``step`` is negative, or neither a whole number nor a share.
+    """
+
+    def __str__(self) -> str:
+        return f"before:{self.step}"
+
+    def decide_at(self, batch: int, signals: Signals) -> bool:
+        return not super().decide_at(batch, signals)
+
+
+def batches_of(step: float, signals: Signals) -> int:
+    """A number of batches, or a share of the run's as a number of batches.
+
+    Raises:
+        ValueError: it is a share, and the length of the run is unknown.
+    """
+    if not 0 < step < 1:
+        return int(step)
+    if signals.steps is None:
+        raise ValueError(f"{step} is a share of the run, but the signals do not include its number of steps")
+    return round(step * signals.steps)

@@ -13,9 +13,10 @@ from accelerate.utils import DataLoaderConfiguration
 from torch import nn
 from torch.utils.data import DataLoader
 
+from seeking.algorithms import Scheduled, alone, motivated
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import Saver
-from seeking.conditions import Condition, Next, parse
+from seeking.conditions import Condition, Next, WithinBudget, parse
 from seeking.copies import scratch_copy
 from seeking.distributed.processes import this_process
 from seeking.distributed.sharding import reshard, shard
@@ -24,6 +25,7 @@ from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
 from seeking.training.config import TrainConfig
+from seeking.training.cost import Cost
 from seeking.training.learner import Learner
 from seeking.training.modes import evaluating
 from seeking.training.objective import Objective
@@ -38,6 +40,7 @@ from seeking.training.optim import (
 from seeking.training.performance import checkpoint_activations, compile_in_place, to_channels_last
 from seeking.training.precision import resolve_precision
 from seeking.training.rng import RandomState, derive_seed
+from seeking.training.run import Algorithm
 from seeking.weights_map import WeightsMap
 
 
@@ -111,7 +114,49 @@ def make_condition(condition: Condition | None, config: TrainConfig) -> Conditio
             f"condition is {condition!r}, a {type(condition).__name__}; give a seeking.Condition, such as "
             "seeking.ConsecutiveDecrease(2), or its text as TrainConfig(condition=...)"
         )
+    if config.budget is not None:
+        condition = WithinBudget(condition)
     return Next(condition) if config.on == "next" else condition
+
+
+def make_algorithm(config: TrainConfig, pair: bool) -> Algorithm:
+    """How a batch trains the models: the paper's algorithm, unless the options give the base a condition of its own.
+
+    Args:
+        config: options.
+        pair: whether there are two models.
+
+    Raises:
+        SeekingError: the condition of the base cannot be parsed.
+    """
+    if not pair:
+        return alone
+    if config.base_condition == "always" and config.finish == "tied" and not config.teach:
+        return motivated
+    base_condition = parse(config.base_condition, config.seed)
+    separate_at = config.finish_at if config.finish == "private" else None
+    return Scheduled(base_condition, teach=config.teach > 0, separate_at=separate_at)
+
+
+def check_budget(config: TrainConfig, cost: Cost) -> None:
+    """Check that the budget can be met: by the base on its own at least, by both models on every batch at most.
+
+    Raises:
+        SeekingError: it cannot.
+    """
+    if config.budget is None or not (cost.base_flops and cost.motivated_flops):
+        return
+    share = cost.base_flops / cost.motivated_flops
+    if config.base_condition == "always" and config.budget < share:
+        raise SeekingError(
+            f"budget is {config.budget}, but a base that steps on every batch costs {share:.2f} of training the "
+            "motivated model alone; give a greater budget, or a base_condition"
+        )
+    if config.budget > 1 + share:
+        raise SeekingError(
+            f"budget is {config.budget}, but steps of both models on every batch cost {1 + share:.2f} of training the "
+            "motivated model alone; give a smaller budget, or none"
+        )
 
 
 class Loaders(NamedTuple):

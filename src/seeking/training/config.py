@@ -10,7 +10,8 @@ from seeking.pair import NormPolicy
 
 Timing = Literal["same", "next"]
 OptimizerState = Literal["separate", "shared"]
-ScheduleName = Literal["cosine", "onecycle", "step", "constant"]
+ScheduleName = Literal["cosine", "onecycle", "step", "wsd", "constant"]
+Finish = Literal["tied", "private"]
 Precision = Literal["auto", "no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
 NonFinitePolicy = Literal["stop", "skip", "rollback"]
@@ -28,7 +29,7 @@ CHANGEABLE_ON_RESUME = frozenset(
             "workers",
             "shard",
         ),
-        *("output", "config", "overwrite", "resume"),
+        *("output", "config", "recipe", "overwrite", "resume"),
     }
 )
 """Options that may change when a run is resumed. If ``epochs`` changes, the schedule is that of the new length."""
@@ -41,8 +42,21 @@ class TrainConfig:
     epochs: int = 20
     """Passes over the training data."""
     condition: str = "decrease:2"
-    """When to be motivated: decrease:N, random:P, matched(CONDITION), always, never, every:K, after:STEP, the import
-    path of a custom condition (package.module.Class:1,2), or a composition of these with & | ~ and parentheses."""
+    """When to be motivated: decrease:N, random:P, matched(CONDITION), always, never, every:K, after:STEP, before:STEP
+    (a number of batches or, below 1, a share of the run), affordable:SHARE,FINISH, the import path of a custom
+    condition (package.module.Class:1,2), or a composition of these with & | ~ and parentheses."""
+    base_condition: str = "always"
+    """When the base takes a step; on other batches it rests. Always, as in the paper, or a condition on the batch."""
+    budget: float | None = None
+    """FLOPs of the run over those of training the motivated model alone. The condition is then kept within it, and
+    holds more often if it would not be spent."""
+    finish: Finish = "tied"
+    """Whether both models share weights to the end (tied, as in the paper), or each has its own for the last part of
+    the run (private); the base is then no longer contained in the motivated model."""
+    finish_at: float = 0.77
+    """Share of the run after which a private finish begins."""
+    teach: float = 0.0
+    """Weight of the motivated model's outputs in the loss of the base, on batches on which both take a step."""
     on: Timing = "same"
     """Batch of the motivated step: the same one at which the condition held, or the next one."""
     norm: NormPolicy = "private"
@@ -62,7 +76,9 @@ class TrainConfig:
     """Weight decay; not applied to biases and norm scales."""
     schedule: ScheduleName = "cosine"
     """Learning rate schedule, counted in batches for both models: cosine (to zero), onecycle, step (divided by ten at
-    one half and three quarters of the run) or constant."""
+    one half and three quarters of the run), wsd (warm-up, stable, decay: constant, then linear to zero) or constant."""
+    decay: float = 0.23
+    """Share of the run in which the schedule wsd decays."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up before the schedule. For onecycle, the epochs of its rise (0: 30 % of the run)."""
     label_smoothing: float = 0.0
@@ -121,6 +137,16 @@ class TrainConfig:
             raise SeekingError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
         if self.clip_grad is not None and not self.clip_grad > 0:
             raise SeekingError(f"clip_grad is {self.clip_grad}; it must be above 0")
+        for name in ("finish_at", "decay"):
+            if not 0 < getattr(self, name) < 1:
+                raise SeekingError(f"{name} is {getattr(self, name)}; it is a share of the run, between 0 and 1")
+        if not 0 <= self.teach <= 1:
+            raise SeekingError(f"teach is {self.teach}; it must be in [0, 1]")
+        if self.budget is not None and not 0 < self.budget < float("inf"):
+            raise SeekingError(f"budget is {self.budget}; it must be above 0")
+        if self.finish == "private" and (self.shard or self.optimizer_state == "shared"):
+            option = "shard" if self.shard else "optimizer_state shared"
+            raise SeekingError(f"finish private cannot be combined with {option}")
         self.save_interval()
         if self.warmup_epochs >= self.epochs:
             raise SeekingError(

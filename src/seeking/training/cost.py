@@ -45,6 +45,8 @@ class Cost:
     """Forward pass of the motivated model, per sample."""
     batches: int = 0
     """Batches of the run so far."""
+    run_samples: int = 0
+    """Samples in those batches."""
     motivated_batches: int = 0
     """Batches on which the motivated model was trained."""
     samples: int = 0
@@ -70,6 +72,11 @@ class Cost:
         """FLOPs of a training step of ``base`` or ``motivated``, per sample."""
         return self.base_flops if model == "base" else self.motivated_flops
 
+    def add_batch(self, samples: int) -> None:
+        """Count a batch of the run, whichever models step on it."""
+        self.batches += 1
+        self.run_samples += samples
+
     def add_step(self, model: str, samples: int) -> None:
         """Count a training step.
 
@@ -93,7 +100,8 @@ class Cost:
         Raises:
             TypeError, ValueError: these are not counts.
         """
-        counts = asdict(Cost(**state))
+        every_batch = {"run_samples": state["samples"]} if "samples" in state else {}  # Of earlier versions.
+        counts = asdict(Cost(**{**every_batch, **state}))
         if not all(type(value) in (int, float) for value in counts.values()):
             raise ValueError(f"a count of the cost is not a number: {counts}")
         vars(self).update(counts)
@@ -107,8 +115,8 @@ class Cost:
         ``of_both_alone``: FLOPs of the run over those of training both models alone on as many batches.
         """
         report: dict[str, float] = {**asdict(self), "total": self.total}
-        if self.base_flops and self.motivated_flops and self.samples:
+        if self.base_flops and self.motivated_flops and self.run_samples:
             report["motivated_share"] = self.motivated_batches / self.batches
-            report["of_motivated_alone"] = self.total / (self.samples * self.motivated_flops)
-            report["of_both_alone"] = self.total / (self.samples * (self.base_flops + self.motivated_flops))
+            report["of_motivated_alone"] = self.total / (self.run_samples * self.motivated_flops)
+            report["of_both_alone"] = self.total / (self.run_samples * (self.base_flops + self.motivated_flops))
         return report

@@ -186,12 +186,18 @@ def describe_objective(objective: Objective, method: str) -> str:
     return "loss_fn" if type(objective) is CustomLoss else f"{type(objective).__name__}.{method}"
 
 
-def make_objective(objective: Objective | None, loss_fn: LossFn | None, label_smoothing: float) -> Objective:
+def make_objective(
+    objective: Objective | None, loss_fn: LossFn | None, label_smoothing: float, teach: float
+) -> Objective:
     """The objective, or one for the ``loss_fn``, or classification by default.
 
     Raises:
-        SeekingError: both an objective and a ``loss_fn`` are given.
+        SeekingError: both an objective and a ``loss_fn`` are given, or the ``loss_fn`` cannot be taught.
     """
     if objective and loss_fn:
         raise SeekingError("objective and loss_fn contradict each other; give one of them")
+    if loss_fn and teach:
+        raise SeekingError(f"teach is {teach}, but a loss_fn takes no logits of a teacher; give an objective instead")
+    if teach and not objective:
+        return Classification(label_smoothing, teacher_weight=teach, temperature=1.0)
     return objective or (CustomLoss(loss_fn) if loss_fn else Classification(label_smoothing))

@@ -68,6 +68,9 @@ def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int) -> LRSc
     main: LRScheduler
     if config.schedule == "cosine":
         main = CosineAnnealingLR(optimizer, remaining)
+    elif config.schedule == "wsd":
+        decay = max(1, round(config.decay * steps))
+        main = LambdaLR(optimizer, lambda step: max(0.0, min(1.0, (remaining - step) / decay)))
     elif config.schedule == "step":
         main = MultiStepLR(optimizer, [remaining // 2, remaining * 3 // 4])
     else:

@@ -34,6 +34,7 @@ def collect_parts(
     """
     parts: dict[str, Stateful] = {
         "progress": run.progress,
+        **({"pair": run.pair_or_none} if run.pair_or_none else {}),  # Before the models, which may have parted.
         **run.learners,
         "condition": SavedCondition(run.condition),
         "cost": run.cost,

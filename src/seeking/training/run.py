@@ -30,6 +30,7 @@ class Run:
         objective: loss and metrics.
         progress: epochs and steps so far.
         cost: FLOPs so far.
+        budget: FLOPs of the run over those of training the motivated model alone, if they are limited.
     """
 
     learners: dict[str, Learner]
@@ -40,6 +41,7 @@ class Run:
     cost: Cost
     stepper: Stepper
     guard: NonFiniteGuard
+    budget: float | None = None
     row: Row = field(default_factory=dict)
     """Metrics of the steps on this batch."""
 
@@ -110,14 +112,21 @@ class Run:
             epoch_length=self.progress.epoch_length,
             learning_rate=self.base.learning_rate,
             flops_spent=self.cost.total,
+            flops_planned=self._flops_planned(base.flops),
             base_flops=base.flops,
             motivated_flops=samples * self.cost.motivated_flops,
             gradients=base.gradients,
         )
 
+    def _flops_planned(self, base_step: float) -> float | None:
+        if self.budget is None or not self.cost.base_flops:
+            return None
+        steps = self.progress.epochs * self.progress.epoch_length
+        return self.budget * steps * base_step * self.cost.motivated_flops / self.cost.base_flops
+
     def synced(self, name: str) -> contextlib.AbstractContextManager[object]:
-        """Inside, the model is up to date: the motivated model has the latest weights of the base."""
-        shares = self.pair_or_none and name == "motivated"
+        """Inside, the model is up to date: the motivated model has the latest weights of the base, until they part."""
+        shares = self.pair_or_none and not self.pair.separated and name == "motivated"
         return self.pair.motivated() if shares else contextlib.nullcontext()
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:

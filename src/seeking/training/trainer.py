@@ -11,8 +11,6 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader
 
-from seeking.algorithms.alone import alone
-from seeking.algorithms.motivated import motivated as motivated_algorithm
 from seeking.checkpointing.resume import Stateful
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import weights_to_save
@@ -107,7 +105,7 @@ class Trainer:
         models = {name: model for name, model in (("base", base), ("motivated", motivated)) if model is not None}
         if not models:
             raise SeekingError("there is no model; give the Trainer a base, a motivated model, or both")
-        objective = make_objective(objective, loss_fn, config.label_smoothing)
+        objective = make_objective(objective, loss_fn, config.label_smoothing, config.teach)
         self.saver = build.make_saver(output, resume, config, self.accelerator, tuple(models))
         custom = frozenset({"condition"} if condition is not None else ())
         saved = self.saver.read_newest(self.config.recorded(), CHANGEABLE_ON_RESUME | custom)
@@ -131,6 +129,7 @@ class Trainer:
         if not saved:
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
             cost = preflight(models, self.pair, objective, batch, unseen, config.verify)
+            build.check_budget(config, cost)
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
 
@@ -145,7 +144,7 @@ class Trainer:
         self.record = Record(listeners, self.saver.metrics)
         self.scores = Scores(objective)
         self.random = RunRandomState(generators, self.accelerator)
-        self.algorithm = algorithm or (motivated_algorithm if self.pair else alone)
+        self.algorithm = algorithm or build.make_algorithm(config, self.pair is not None)
         self._requests = Requests(self.accelerator, due=lambda: self.saver.due(self.progress.step + 1))
         self._guard = NonFiniteGuard(config.on_nonfinite, self.record, lambda: self.saver.describe(self.progress.epoch))
         self.run = Run(
@@ -157,6 +156,7 @@ class Trainer:
             cost=cost,
             stepper=Stepper(self.accelerator, config.clip_grad, self._requests),
             guard=self._guard,
+            budget=config.budget,
         )
         self._evaluate = Evaluator(
             self.run, self.scores, self.record, self.loaders, config, generators, self._requests.stop_now
@@ -175,6 +175,7 @@ class Trainer:
         accumulate = self.config.accumulate
         for batch in rest_of_epoch(self.loaders.train, accumulate, self.progress, self.random, self.record.note):
             self.run.row = {}
+            self.run.cost.add_batch(self.run.batch_samples(batch))
             self.algorithm(batch, self.run)
             self._advance()
 
@@ -268,7 +269,6 @@ class Trainer:
     def _advance(self) -> None:
         """Close a batch: both schedules go on, whichever models were trained on it."""
         row = {"kind": "step", "epoch": self.progress.epoch, "step": self.progress.step, **self.run.row}
-        self.run.cost.batches += 1
         if self.run.guard.rollback_due:
             roll_back(self.run, self.saver.read_for_rollback(), self.accelerator.scaler)
         for learner in self.learners.values():

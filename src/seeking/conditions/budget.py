@@ -1,0 +1,79 @@
+"""Conditions that spend a budget of FLOPs."""
+
+from seeking.conditions.base import Condition, Signals, State, Wrapper
+from seeking.conditions.registry import register
+from seeking.conditions.schedule import batches_of
+
+
+class WithinBudget(Wrapper):
+    """Another condition, kept within the budget of the run (``Signals.flops_planned``).
+
+    It does not hold if the budget would then no longer pay for the base's steps on the remaining batches. It holds if
+    the budget would otherwise not be spent by the end.
+    """
+
+    def __str__(self) -> str:
+        return f"within_budget({self.inner})"
+
+    def decide(self, signals: Signals) -> bool:
+        decision = self.inner.update(signals.loss, signals)
+        planned, spent, step, steps, base, motivated = _known(signals)
+        remaining, batches = planned - spent, steps - step - 1
+        if remaining < motivated + batches * base:
+            return False
+        return decision or remaining >= motivated + batches * (base + motivated)
+
+
+@register("affordable")
+class Affordable(Condition):
+    """From the batch on from which the budget pays for a motivated step on every further batch.
+
+    ``affordable:0.25,0.77`` plans for a base that steps on this share of the batches (0.25) up to this share of the run
+    (0.77), and on every batch from there.
+
+    Args:
+        base_share: share of batches on which the base steps until ``finish``, in [0, 1].
+        finish: share of the run, in [0, 1].
+
+    Raises:
+        ValueError: a share is not in [0, 1].
+    """
+
+    def __init__(self, base_share: float, finish: float) -> None:
+        for name, share in (("base_share", base_share), ("finish", finish)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share}; a share lies between 0 and 1")
+        self.base_share = base_share
+        self.finish = finish
+        self.reached = False
+
+    def __str__(self) -> str:
+        return f"affordable:{self.base_share},{self.finish}"
+
+    def decide(self, signals: Signals) -> bool:
+        if not self.reached:
+            planned, spent, step, steps, base, motivated = _known(signals)
+            finish = max(step, batches_of(self.finish, signals) if self.finish < 1 else steps)
+            base_steps = self.base_share * (finish - step) + steps - finish
+            self.reached = spent + base_steps * base + (steps - step) * motivated <= planned
+        return self.reached
+
+    def state_dict(self) -> State:
+        return {"reached": self.reached}
+
+    def load_state_dict(self, state: State) -> None:
+        self.reached = state["reached"]
+
+
+def _known(signals: Signals) -> tuple[float, float, int, int, float, float]:
+    values = (
+        signals.flops_planned,
+        signals.flops_spent,
+        signals.step,
+        signals.steps,
+        signals.base_flops,
+        signals.motivated_flops,
+    )
+    if None in values:
+        raise ValueError("a condition that spends a budget needs the run to have one; set budget")
+    return values  # type: ignore[return-value]

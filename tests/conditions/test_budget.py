@@ -1,0 +1,88 @@
+"""A budget of FLOPs is spent, and not more."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seeking import SeekingError, Signals
+from seeking.conditions import Affordable, Condition, Every, Never, WithinBudget, parse
+
+STEPS = 200
+
+shares = st.floats(0.05, 0.95)
+
+
+def spent(
+    condition: Condition, base_condition: Condition, base_flops: float, budget: float
+) -> tuple[float, list[bool]]:
+    """What a run costs, over the motivated model alone, and on which batches the motivated model steps."""
+    total, decisions = 0.0, []
+    for step in range(STEPS):
+        signals = Signals(
+            loss=1.0 / (1 + step % 7),
+            step=step,
+            steps=STEPS,
+            flops_spent=total,
+            flops_planned=budget * STEPS,
+            base_flops=base_flops,
+            motivated_flops=1.0,
+        )
+        if base_condition.update(signals.loss, signals):
+            total += base_flops
+        decisions.append(condition.update(signals.loss, dataclasses.replace(signals, flops_spent=total)))
+        total += decisions[-1]
+    return total / STEPS, decisions
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    inner=st.sampled_from(["never", "always", "every:3", "decrease:2", "random:0.5", "after:0.3", "before:0.4"]),
+    base_flops=shares,
+    part=st.floats(0, 1),
+)
+def test_a_budget_is_met_whatever_the_condition(inner: str, base_flops: float, part: float) -> None:
+    budget = base_flops + part
+    cost, _ = spent(WithinBudget(parse(inner)), parse("always"), base_flops, budget)
+    assert budget - 1.001 / STEPS <= cost <= budget + 1e-9
+
+
+def test_within_its_budget_a_condition_decides() -> None:
+    _, decisions = spent(WithinBudget(Every(2)), parse("always"), 0.5, 1.0)
+    _, expected = spent(Every(2), parse("always"), 0.5, 1.0)
+    assert decisions == expected
+
+
+@settings(deadline=None, max_examples=30)
+@given(base_flops=shares, part=st.floats(0, 1), every=st.integers(2, 6), finish=shares)
+def test_the_motivated_model_joins_when_the_rest_is_affordable(
+    base_flops: float, part: float, every: int, finish: float
+) -> None:
+    joined = f"affordable:{1 / every},{finish}"
+    base_condition = parse(f"~{joined} | every:{every} | after:{finish}")
+    budget = base_flops + part * (1 - base_flops) * 0.9
+    cost, decisions = spent(WithinBudget(parse(joined)), base_condition, base_flops, budget)
+    assert cost == pytest.approx(budget, abs=3 / STEPS)
+    assert decisions[:-2] == sorted(decisions[:-2]), "from one batch on it steps on every batch"
+
+
+def test_without_a_budget_it_says_what_is_missing() -> None:
+    for condition in (WithinBudget(Never()), Affordable(0.25, 0.77)):
+        with pytest.raises(ValueError, match="set budget"):
+            condition.update(1.0)
+
+
+@given(share=st.floats(0.01, 0.99))
+def test_shares_of_a_run(share: float) -> None:
+    for name in ("after", "before"):
+        condition = parse(f"{name}:{share}")
+        assert str(parse(str(condition))) == str(condition)
+        held = [condition.update(1.0, Signals(loss=1.0, steps=STEPS)) for _ in range(STEPS)]
+        assert held == [(step >= round(share * STEPS)) == (name == "after") for step in range(STEPS)]
+
+
+@pytest.mark.parametrize("text", ["after:1.5", "before:-1", "affordable:2,0.5", "affordable:0.5"])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(SeekingError):
+        parse(text)

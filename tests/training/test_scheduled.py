@@ -1,0 +1,157 @@
+"""Each model has a condition: who steps when, shared or separate to the end."""
+
+import dataclasses
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from runs import CONFIG, batches, regression_loss, run, steps, two_models
+
+from seeking import Always, SeekingError, TrainConfig, Trainer, parse_condition
+from seeking.algorithms import Scheduled, motivated
+from seeking.cli import main
+from seeking.weights_map import tensors
+
+BEST: dict[str, Any] = {
+    "base_condition": "before:0.25 | every:3 | after:0.75",
+    "condition": "after:0.25",
+    "schedule": "wsd",
+    "finish": "private",
+    "finish_at": 0.75,
+}
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {
+        f"{name} {key}": tensor
+        for name, each in trainer.learners.items()
+        for key, tensor in tensors(each.module).items()
+    }
+
+
+def interrupted(make: Callable[..., Trainer], output: Path, at: list[int]) -> Trainer:
+    """A run that is stopped after these steps, and each time resumed by a new trainer."""
+    for step in at:
+
+        def stop(row: dict[str, Any], step: int = step) -> None:
+            if row["kind"] == "step" and row["step"] == step:
+                signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            make(output=output, resume=True, listeners=[stop]).fit()
+    trainer = make(output=output, resume=True)
+    trainer.fit()
+    return trainer
+
+
+def assert_equal(one: Trainer, other: Trainer) -> None:
+    assert weights(one).keys() == weights(other).keys()
+    assert all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(one).items())
+
+
+@pytest.mark.parametrize("condition", ["decrease:1", "every:2 | random:0.5"])
+def test_a_base_that_always_steps_is_the_papers_algorithm(condition: str) -> None:
+    config = dataclasses.replace(CONFIG, condition=condition)
+    assert_equal(run(config)[0], run(config, algorithm=Scheduled(Always()))[0])
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@given(base=st.sampled_from(["every:2", "before:0.4", "~every:3", "random:0.5"]))
+def test_each_model_steps_where_its_condition_holds(base: str) -> None:
+    config = dataclasses.replace(CONFIG, base_condition=base, condition=f"~({base})")
+    trainer, result = run(config)
+    expected = parse_condition(base)
+    for row in steps(result):
+        signals = {"step": row["step"], "steps": len(steps(result))}
+        assert ("loss" in row) == expected.update(1.0, **signals) != ("motivated_loss" in row)
+    cost = trainer.run.cost
+    assert cost.run_samples == cost.samples + cost.motivated_samples
+
+
+@pytest.mark.parametrize("at", [[1, 5, 10], [8, 9], [4]])
+def test_a_private_finish_resumes_bit_for_bit(at: list[int], tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, save_every="1", **BEST)
+
+    def make(**more: Any) -> Trainer:
+        return Trainer(*two_models(), **batches(), config=config, **more)
+
+    whole = make()
+    whole.fit()
+    resumed = interrupted(make, tmp_path / "run", at)
+    assert_equal(whole, resumed)
+
+
+def test_a_private_finish_separates_the_models_and_a_tied_one_does_not() -> None:
+    for finish in ("tied", "private"):
+        trainer, _ = run(dataclasses.replace(CONFIG, **{**BEST, "finish": finish}))
+        assert trainer.pair
+        assert trainer.pair.separated == (finish == "private")
+        base, motivated = (learner.module for learner in trainer.learners.values())
+        with trainer.run.synced("motivated"):
+            inside = trainer.pair.map.extract(tensors(motivated))
+            shared = [torch.equal(parameter, inside[name]) for name, parameter in base.named_parameters()]
+        assert all(shared) == (finish == "tied")
+        assert any(shared) == (finish == "tied")
+
+
+def test_a_taught_base_gets_other_gradients_and_a_weight_of_zero_none() -> None:
+    losses = {}
+    for teach in (0.0, 0.5):
+        config = dataclasses.replace(CONFIG, condition="always", base_condition="after:0 & ~never", teach=teach)
+        losses[teach] = [row["loss"] for row in steps(run(config)[1])]
+    assert losses[0.0] != losses[0.5]
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "options"),
+    [
+        (1, {"budget": 0.7, "condition": "decrease:1"}),
+        (2, {"budget": 0.8, **BEST, "condition": "affordable:0.33,0.75"}),
+    ],
+)
+def test_a_budget_is_met_after_a_resume_as_well(accumulate: int, options: dict[str, Any], tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, epochs=12, accumulate=accumulate, **options)
+
+    def make(**more: Any) -> Trainer:
+        return Trainer(*two_models(), **batches(), config=config, **more)
+
+    trainer = interrupted(make, tmp_path / "run", [5, 20])
+    one_step = 1 / trainer.progress.step
+    assert trainer.run.cost.report()["of_motivated_alone"] == pytest.approx(options["budget"], abs=one_step)
+    assert trainer.algorithm is motivated or trainer.pair.separated
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget": 0.01}, "budget is 0.01, but a base that steps on every batch costs 0."),
+        ({"budget": 3.0}, "budget is 3.0, but steps of both models on every batch cost 1."),
+        ({"condition": "affordable:0.25,0.77"}, "set budget"),
+        ({"base_condition": "evry:2"}, "unknown condition 'evry'; did you mean every"),
+        ({"finish": "private", "optimizer_state": "shared"}, "finish private cannot be combined with optimizer_state"),
+        ({"teach": 2.0}, "teach is 2.0"),
+        ({"finish_at": 1.0}, "finish_at is 1.0; it is a share"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((SeekingError, ValueError), match=message):
+        run(dataclasses.replace(CONFIG, **options))
+
+
+def test_a_loss_fn_cannot_be_taught() -> None:
+    with pytest.raises(SeekingError, match="a loss_fn takes no logits"):
+        Trainer(*two_models(), **batches(), config=TrainConfig(teach=0.3), loss_fn=regression_loss)
+
+
+@pytest.mark.slow
+def test_recipes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--epochs", "4", "--max-train-samples", "256", "--base-kwargs", "width=4", "--motivated-kwargs", "width=4"]
+    for recipe in ("paper", "best"):
+        assert main(["train", "--recipe", recipe, *small, "--output", str(tmp_path / recipe)]) == 0
+    assert main(["train", "--recipe", "bset", *small]) == 2
+    assert "unknown recipe 'bset'; did you mean best" in capsys.readouterr().err
