@@ -219,7 +219,15 @@ def test_the_costs_of_a_run_add_up() -> None:
     ratio = cost.motivated_flops / cost.base_flops
     assert report["of_motivated_alone"] == pytest.approx((1 + 0.25 * ratio) / ratio)
     assert report["of_both_alone"] == pytest.approx((1 + 0.25 * ratio) / (1 + ratio))
-    always = Cost(base_flops=1.0, motivated_flops=2.0, batches=5, motivated_batches=5, samples=5, motivated_samples=5)
+    always = Cost(
+        base_flops=1.0,
+        motivated_flops=2.0,
+        batches=5,
+        motivated_batches=5,
+        run_samples=5,
+        samples=5,
+        motivated_samples=5,
+    )
     assert always.report()["of_both_alone"] == 1
 
 
