@@ -1,7 +1,7 @@
 """The ``seeking`` command.
 
-Exit codes: 0 success (for ``verify``: exact), 1 the run or the verification failed, 2 wrong usage or invalid input, 75
-stopped by SIGTERM and saved, 130 interrupted.
+Exit codes: 0 success (for ``verify``: exact, for ``show``: intact), 1 the run or the verification failed, 2 wrong usage
+or invalid input, 75 stopped by SIGTERM and saved, 130 interrupted.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from torch import nn
 
+from seeking.checkpointing.manifest import Kind
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.weights import load_weights, save_weights
 from seeking.commands import (
@@ -88,7 +89,7 @@ def compare_command(config: Compare) -> int:
     if config.seeds < 1:
         raise SeekingError(f"seeds is {config.seeds}; it must be 1 or more")
     title = f"{config.base} in {config.motivated}"
-    output, folder = _folder(config, "compare")
+    output, folder = _folder(config, "compare", "comparison")
     if config.resume and (output / "metrics.jsonl").exists():
         raise SeekingError(f"{output} holds a single run; resume it with seeking train --resume")
     data = load(config)
@@ -97,6 +98,8 @@ def compare_command(config: Compare) -> int:
     for arm in ARMS:  # Validate before anything is written.
         trainer(dry_run, data, arm)
     if MAIN_PROCESS and folder.holds_run:
+        folder.lock()
+        folder.read_manifest()
         folder.write_json("config.json", dataclasses.asdict(config))
     elif MAIN_PROCESS:
         folder.create(dataclasses.asdict(config), None)
@@ -145,18 +148,19 @@ def _command(config: Reproduce, changes: Mapping[str, Any]) -> str:
 
 def show_command(config: Show) -> int:
     """Run ``seeking show``."""
-    print(describe(config.run))
-    return 0
+    text, intact = describe(config.run)
+    print(text)
+    return 0 if intact else 1
 
 
-def _folder(config: RunOptions, name: str) -> tuple[Path, RunFolder]:
+def _folder(config: RunOptions, name: str, kind: Kind = "run") -> tuple[Path, RunFolder]:
     """The output folder; by default, one with this name and the time, the same in every process."""
     if config.resume and not config.output:
         raise SeekingError("resume needs the run folder: --output FOLDER")
     now = int(broadcast(torch.tensor(int(time.time()), device=this_process(config.device).device)))
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
     output = config.output or Path("runs") / f"{name}-{stamp}"
-    return output, RunFolder(output, config.overwrite, config.resume)
+    return output, RunFolder(output, config.overwrite, config.resume, kind)
 
 
 def _announce(config: RunOptions, data: ImageData, output: Path) -> None:

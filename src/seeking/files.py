@@ -4,10 +4,12 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 
@@ -119,7 +121,7 @@ def read_text(path: Path, max_bytes: int) -> str:
     return text
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BufferedReader:
     """Open a regular file to read it; others, such as pipes, could block.
 
     Raises:
@@ -131,30 +133,91 @@ def open_file(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
+def status(path: Path) -> os.stat_result | None:
+    """What is at a path, links not followed; None if nothing is.
+
+    The tests of ``pathlib`` take every error for absence, such as that of a network disk.
+
+    Raises:
+        OSError: this cannot be told.
+    """
+    try:
+        return path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file is at a path, not a link to one.
+
+    Raises:
+        OSError: this cannot be told.
+    """
+    found = status(path)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is at a path, not a link to one.
+
+    Raises:
+        OSError: this cannot be told.
+    """
+    found = status(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def temporary_name(name: str) -> str:
+    """The name of the folder in which a file or folder is written before it is renamed."""
+    return f".{name}.writing"
+
+
+def remove_temporary(path: Path) -> None:
+    """Delete what an interrupted program has left at a path that ``temporary_name`` gives."""
+    if is_folder(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Write a temporary file next to ``path``, flush it to disk and rename it to ``path``.
+def atomic_write(path: Path, ready: Callable[[Path], object] | None = None) -> Iterator[Path]:
+    """Write a temporary file, flush it to disk and rename it to ``path``.
+
+    The file lies in a temporary folder next to ``path``, in which libraries may have temporary files of their own.
+
+    Args:
+        path: of the file.
+        ready: called with the path of the complete temporary file before it is renamed.
 
     Yields:
         The path to write to.
     """
-    temporary = path.with_name(f".{path.name}.writing")
+    folder = path.with_name(temporary_name(path.name))
+    temporary = folder / path.name
+    remove_temporary(folder)
     try:
+        folder.mkdir()
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        temporary.chmod(mode)  # The umask's; safetensors writes files that only their owner can read.
         flush(temporary)
+        if ready:
+            ready(temporary)
         temporary.replace(path)
         flush(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write an indented JSON file atomically.
+def write_json(path: Path, content: Any, ready: Callable[[Path], object] | None = None) -> None:
+    """Write an indented JSON file atomically; ``ready`` is that of ``atomic_write``.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with atomic_write(path) as temporary:
+    with atomic_write(path, ready) as temporary:
         temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 

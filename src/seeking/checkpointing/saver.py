@@ -136,7 +136,7 @@ class Saver:
             return
         folder = self._writer.folder
         folder.lock()
-        checkpoints = snapshot.list_checkpoints(folder.checkpoints)
+        checkpoints = folder.list_checkpoints()
         if not checkpoints or checkpoints[0].name != snapshot.name(step):
             raise SeekingError(
                 f"{folder.path}: this trainer is at step {step}, and the newest checkpoint is "
@@ -144,7 +144,7 @@ class Saver:
             )
 
     def rewind(self, step: int, metrics_bytes: int, options: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Cut the record back to where it was at a checkpoint; the rows that remain.
+        """Cut the record back to where it was at a checkpoint; the last rows that remain.
 
         Raises:
             SeekingError: the metrics are damaged, or the folder cannot be written.
@@ -154,12 +154,16 @@ class Saver:
         self._writer.saved_step = step
         return self._writer.folder.reopen(options, metrics_bytes)
 
-    def best(self) -> dict[str, dict[str, Any]]:
-        """Of each model, the epoch and the metrics of its best weights, by the files that hold them."""
+    def check_weights(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        """Of each model, the epoch and the metrics of its best weights; the models whose last weights are lost.
+
+        Raises:
+            SeekingError: a file cannot be read.
+        """
         if not self._writer:
-            return {}
+            return {}, []
         metrics = {name: self._writer.folder.best(name) for name in self._models}
-        return {name: best for name, best in metrics.items() if best}
+        return {name: best for name, best in metrics.items() if best}, self._writer.folder.lost_weights(self._models)
 
     def due(self, step: int) -> bool:
         """Whether this process would save at this step."""
@@ -229,7 +233,7 @@ class Saver:
             return "nothing was saved"
         with contextlib.suppress(RunError):
             self.wait()
-        checkpoints = snapshot.list_checkpoints(self.folder.checkpoints)
+        checkpoints = self.folder.list_checkpoints()
         text = f"there is no checkpoint in {self.folder.path}"
         if checkpoints:
             text = f"the newest checkpoint is {checkpoints[0]}"

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from seeking import matching
-from seeking.checkpointing import snapshot
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.data import DataConfig, ImageData, loader
 from seeking.errors import SeekingError
@@ -120,7 +119,7 @@ def trainer(
             "give a smaller batch_size"
         )
     resume = output is not None and output.holds_run
-    continues = output is not None and resume and snapshot.list_checkpoints(output.checkpoints)
+    continues = output is not None and resume and output.list_checkpoints()
     derived = None
     if role == "pair" and not continues:  # A checkpoint contains its map.
         derived = weights_map(config, both["base"], both["motivated"], torch.zeros(2, *data.shape))
