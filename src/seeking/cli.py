@@ -276,13 +276,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if file and issubclass(command, RunOptions):
             args = flags(read_yaml(file), file, command) + args
         options = early_parser.parse_known_args(args)[0]
-        if (
-            options.resume
-            and options.output
-            and issubclass(command, RunOptions)
-            and (options.output / "config.json").exists()
-        ):
-            args = flags_of_run(options.output / "config.json", command) + args
+        if options.resume and options.output and issubclass(command, RunOptions):
+            args = flags_of_run(options.output, command) + args
         config = tyro.cli(
             command,
             prog=f"seeking {name}",

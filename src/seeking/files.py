@@ -20,16 +20,18 @@ MAX_OPTIONS_BYTES = 1 << 20
 
 MAX_DEPTH = 50
 MAX_DIGITS = 100
+MAX_NODES = 20_000
 
 
 class Yaml(yaml.SafeLoader):
     """A safe loader whose only booleans are true and false, as in YAML 1.2; ``on`` and ``no`` are strings.
 
-    It rejects aliases, which can expand to more values than fit into memory, and deep nesting and very long numbers,
-    which take quadratic time.
+    It rejects aliases, which can expand to more values than fit into memory, deep nesting and very long numbers, which
+    take quadratic time, and very many values.
     """
 
     depth = 0
+    nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Reject aliases and deep nesting."""
@@ -38,6 +40,9 @@ class Yaml(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, "aliases are not supported", mark)
         if self.depth >= MAX_DEPTH:
             raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} deep", mark)
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise yaml.composer.ComposerError(None, None, f"more than {MAX_NODES:,} values", mark)
         self.depth += 1
         try:
             return super().compose_node(parent, index)

@@ -628,7 +628,7 @@ def test_best_weights_that_are_damaged_are_said_and_found_anew(tmp_path: Path) -
     make(output=tmp_path / "run", config=CONFIG).fit()
     (tmp_path / "run" / "base.best.safetensors").write_bytes(b"nothing")
     longer = dataclasses.replace(CONFIG, epochs=3)
-    with pytest.warns(RunWarning, match=r"base.best.safetensors: damaged .* looked for anew"):
+    with pytest.warns(RunWarning, match=r"base.best.safetensors: damaged.* looked for anew"):
         result = make(output=tmp_path / "run", config=longer, resume=True).fit()
     assert result.best["base"]["epoch"] == 3
 

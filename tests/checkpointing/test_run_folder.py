@@ -298,6 +298,7 @@ def test_damage_to_any_file_of_a_finished_run_is_shown(damage: str, run: Path) -
     assert describe(run)[1]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_flipped_bit_anywhere_is_shown(data: st.DataObject, finished: Path) -> None:
@@ -356,6 +357,7 @@ class Crash(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_wherever_a_program_dies_the_manifest_fits_the_files(tmp_path: Path) -> None:
     """Before each renaming."""
     number = 0

@@ -113,6 +113,7 @@ def trainer(
     """
     both = initial or models(config, len(data.classes), data.shape[0], config.seed)
     train_data, test_data = data.batches(config.seed)
+    train_data.classes = test_data.classes = data.classes
     if len(train_data) < config.batch_size:
         raise SeekingError(
             f"{data.name}: {len(train_data)} training images are fewer than one batch of {config.batch_size}; "

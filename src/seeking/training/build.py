@@ -13,6 +13,7 @@ from accelerate.utils import DataLoaderConfiguration
 from torch import nn
 from torch.utils.data import DataLoader
 
+from seeking.checkpointing.fingerprint import fingerprint
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import Saver
 from seeking.conditions import Condition, Next, parse
@@ -63,8 +64,10 @@ def make_saver(
     config: TrainConfig,
     accelerator: Accelerator,
     models: Sequence[str],
+    train_loader: Any,
+    eval_loader: Any,
 ) -> Saver:
-    """Create the saver of a run, which writes to the run folder if there is one.
+    """Create the saver of a run on the data of these loaders, which writes to the run folder if there is one.
 
     Raises:
         SeekingError: the folder holds something else, or an option needs a folder and none is given.
@@ -75,7 +78,16 @@ def make_saver(
         raise SeekingError("resume needs the output folder of the run to resume")
     folder = output if isinstance(output, RunFolder | None) else RunFolder(output, resume=resume)
     steps, seconds = config.save_interval()
-    return Saver(folder, accelerator, models, every_steps=steps, every_seconds=seconds, keep=config.keep_checkpoints)
+    loaders = {"training data": train_loader, "evaluation data": eval_loader}
+    return Saver(
+        folder,
+        accelerator,
+        models,
+        every_steps=steps,
+        every_seconds=seconds,
+        keep=config.keep_checkpoints,
+        data=fingerprint(loaders) if folder else None,
+    )
 
 
 def make_pair(

@@ -107,7 +107,7 @@ class Trainer:
         if not models:
             raise SeekingError("there is no model; give the Trainer a base, a motivated model, or both")
         objective = make_objective(objective, loss_fn, config.label_smoothing)
-        self.saver = build.make_saver(output, resume, config, self.accelerator, tuple(models))
+        self.saver = build.make_saver(output, resume, config, self.accelerator, [*models], train_loader, eval_loader)
         custom = frozenset({"condition"} if condition is not None else ())
         saved = self.saver.read_newest(self.config.recorded(), CHANGEABLE_ON_RESUME | custom)
         if saved and weights_map is None and saved["map"]:
