@@ -73,7 +73,11 @@ def train_command(config: Train) -> int:
     with progress(console) as start:
         result = trainer(config, data, "pair", folder, [start(title)]).fit()
     if MAIN_PROCESS:
-        draw({"pair": [result]}, output / "curves.png", f"{title}, {data.name}")
+        try:
+            with folder:
+                folder.write_file("curves.png", lambda path: draw({"pair": [result]}, path, f"{title}, {data.name}"))
+        except OSError as error:
+            raise RunError(f"{output / 'curves.png'}: cannot be written ({error.strerror})") from error
     console.print(terminal(run_rows(result), title))
     console.print(
         f"{cost_sentence(result.cost.report())} Training took {result.seconds['total']:.0f} s.", highlight=False
@@ -113,8 +117,8 @@ def compare_command(config: Compare) -> int:
     if MAIN_PROCESS:
         folder.write_json("comparison.json", summary)
         page = "\n".join([*map(markdown, tables), sentence])
-        (output / "comparison.md").write_text(f"{page}\n", encoding="utf-8")
-        draw(results, output / "comparison.png", f"{title}, {data.name}")
+        folder.write_file("comparison.md", lambda path: path.write_text(f"{page}\n", encoding="utf-8"))
+        folder.write_file("comparison.png", lambda path: draw(results, path, f"{title}, {data.name}"))
     console.print(terminal(tables[0], f"{title}, {data.name}"), terminal(tables[1]))
     console.print(sentence, highlight=False)
     console.print(f"Runs and table: {output}\nFigure: {output / 'comparison.png'}", highlight=False)

@@ -216,13 +216,13 @@ def atomic_write(path: Path, ready: Callable[[Path], object] | None = None) -> I
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_json(path: Path, content: Any, ready: Callable[[Path], object] | None = None) -> None:
-    """Write an indented JSON file atomically; ``ready`` is that of ``atomic_write``.
+def write_json(path: Path, content: Any) -> None:
+    """Write an indented JSON file atomically.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with atomic_write(path, ready) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import image_folder
-from test_run_folder import TINY, tiny
+from tiny import TINY, tiny
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset
 
 from seeking import SeekingError

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import functools
 import json
 import os
 import shutil
@@ -17,31 +16,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from tiny import ERRORS, FOREIGN, TINY, Failing, Network, contents, files_of, tiny
 
-from seeking import RunError, SeekingError, TrainConfig, Trainer
+from seeking import RunError, SeekingError
 from seeking.checkpointing import manifest, run_files, snapshot
 from seeking.checkpointing.weights import load_weights
 from seeking.errors import DamagedError, RunWarning
 from seeking.report.folder import describe
 from seeking.training import RunFolder
-
-TINY = TrainConfig(epochs=2, condition="every:2", save_every="1", precision="no", channels_last=False)
-
-
-class Network(nn.Sequential):
-    def __init__(self, width: int) -> None:
-        super().__init__(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2))
-
-
-def tiny(output: Path | RunFolder, config: TrainConfig = TINY, **options: Any) -> Trainer:
-    """A trainer whose steps take a millisecond."""
-    torch.manual_seed(0)
-    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
-    data = TensorDataset(x, (x[:, 0] > 0).long())
-    loaders = {"train_loader": DataLoader(data, 4), "eval_loader": DataLoader(data, 16)}
-    return Trainer(Network(3), Network(5), **{**loaders, **options}, config=config, output=output)
 
 
 def stop_after(step: int, act: Any = None) -> Any:
@@ -66,41 +48,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-def contents(folder: Path) -> dict[str, bytes | str | None]:
-    return {
-        str(path.relative_to(folder)): str(path.readlink())
-        if path.is_symlink()
-        else path.read_bytes()
-        if path.is_file()
-        else None
-        for path in folder.rglob("*")
-        if path.name != run_files.LOCK
-    }
-
-
-def files_of(run: Path) -> list[str]:
-    return sorted(name for name, content in contents(run).items() if content is not None)
-
-
 # Folders of others.
-
-BERT = json.dumps({"architectures": ["BertModel"], "hidden_size": 768, "vocab_size": 30522})
-OPTIONS = json.dumps(TINY.recorded())
-FOREIGN = st.fixed_dictionaries(
-    {"config.json": st.sampled_from((BERT, "{}", "[]", "", OPTIONS, json.dumps({"epochs": 3, "lr": 0.1})))},
-    optional={
-        "thesis.tex": st.just("years of work"),
-        "metrics.jsonl": st.sampled_from(('{"loss": 1}\n', "", '{"kind": "step"}\n')),
-        "manifest.json": st.sampled_from(("{}", '{"manifest_version": 3}', '{"format": "seeking.checkpoint"}', "")),
-        "map.json": st.just("{}"),
-        "base.best.safetensors": st.just("weights"),
-        "checkpoints/step-00000003/model.bin": st.just("weights"),
-        "checkpoints/step-00000003/manifest.json": st.just("{}"),
-        "checkpoint-500/pytorch_model.bin": st.just("weights"),
-        "pair-seed0/notes.txt": st.just("notes"),
-        ".config.json.writing": st.just("half"),
-    },
-).filter(lambda files: files["config.json"] != OPTIONS or "thesis.tex" in files)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -159,47 +107,6 @@ def test_runs_of_older_versions_are_known(run: Path) -> None:
 
 
 # Errors in reading.
-
-ERRORS = [errno.EIO, errno.ESTALE, errno.EACCES]
-
-
-class Failing:
-    """Operations on files under a folder that fail."""
-
-    def __init__(self, folder: Path, number: int, after: int = 0, only: str = "") -> None:
-        self.folder, self.number, self.after, self.only = str(folder), number, after, only
-        self.count = 0
-        self.failed = 0
-
-    def __call__(self, real: Any, path: Any, *rest: Any, **options: Any) -> Any:
-        text = os.fspath(path) if isinstance(path, str | os.PathLike) else ""
-        if text.startswith(self.folder) and self.only in text:
-            self.count += 1
-            if self.count > self.after:
-                self.failed += 1
-                raise OSError(self.number, os.strerror(self.number), text)
-        return real(path, *rest, **options)
-
-    def __enter__(self) -> "Failing":
-        self.patches = [
-            mock.patch(name, functools.partial(self, real))
-            for name, real in (
-                ("io.open", open),
-                ("builtins.open", open),
-                ("os.open", os.open),
-                ("os.stat", os.stat),
-                ("os.lstat", os.lstat),
-                ("os.scandir", os.scandir),
-                ("os.listdir", os.listdir),
-            )
-        ]
-        for patch in self.patches:
-            patch.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for patch in self.patches:
-            patch.stop()
 
 
 @pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)

@@ -9,8 +9,9 @@ summary.json            written at the end
 manifest.json           marks the folder as a run's, and lists the finished files with their checksums
 """
 
+import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from seeking.checkpointing.manifest import Kind, Manifest, check_file
 from seeking.checkpointing.metrics_log import MetricsLog
 from seeking.checkpointing.weights import read_metadata, write_tensors
 from seeking.errors import DamagedError, RunError, RunWarning, SeekingError
-from seeking.files import is_file, status, write_json
+from seeking.files import atomic_write, is_file, status
 from seeking.weights_map import WeightsMap
 
 
@@ -132,15 +133,17 @@ class RunFolder:
             run_files.delete([path for path in own if path.name not in kept])
             self.write_json("config.json", config)
             if weights_map:
-                weights_map.save(self.path / "map.json")
-                self._manifest.announce("map.json", self.path / "map.json")
+                self.write_file("map.json", weights_map.save)
 
-    def reopen(self, config: Mapping[str, Any], size: int) -> list[dict[str, Any]]:
+    def reopen(
+        self, config: Mapping[str, Any], size: int, weights_map: WeightsMap | None = None
+    ) -> list[dict[str, Any]]:
         """Continue the run's record where it was at a checkpoint.
 
         Args:
             config: the options from now on.
             size: length of ``metrics.jsonl`` at the checkpoint, in bytes; it is cut back to it.
+            weights_map: of the run; written if its file is lost.
 
         Returns:
             The last rows of the metrics that remain.
@@ -153,6 +156,8 @@ class RunFolder:
             self.read_manifest()
             self._manifest.forget(["metrics.jsonl", "summary.json"])  # They will be finished anew.
             self.write_json("config.json", config)
+            if weights_map and self._is_lost("map.json"):
+                self.write_file("map.json", weights_map.save)
             return self.metrics.rewind(size)
 
     def read_manifest(self) -> None:
@@ -178,16 +183,27 @@ class RunFolder:
         self._lock.release(force=True)  # However often it was taken.
         self._place = None
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file for people.
+    def write_file(self, name: str, write: Callable[[Path], object]) -> None:
+        """Write a file atomically and list it in the manifest.
+
+        Args:
+            name: of the file.
+            write: writes it to the path that it is given.
 
         Raises:
             OSError: it cannot be written.
             RunError: the folder was moved.
         """
         self.check_place()
-        write_json(self.path / name, content, lambda temporary: self._announce(name, temporary))
+        with atomic_write(self.path / name, lambda temporary: self._announce(name, temporary)) as temporary:
+            write(temporary)
         self._manifest.settle(name)
+        self._manifest.write()
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file for people, as ``write_file`` does."""
+        text = json.dumps(content, indent=2, default=str) + "\n"
+        self.write_file(name, lambda path: path.write_text(text, encoding="utf-8"))
 
     def write_weights(self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         """Write a file of weights, as ``write_tensors`` does.
@@ -237,7 +253,6 @@ class RunFolder:
             if status(self.metrics.path):
                 self._announce(self.metrics.path.name, self.metrics.path)
             self.write_json("summary.json", summary)
-            self._manifest.write()  # Without what the files have replaced.
         except OSError as error:
             raise RunError(f"{self.path / 'summary.json'}: cannot be written ({error.strerror})") from error
 
@@ -302,14 +317,15 @@ class RunFolder:
         Raises:
             SeekingError: a file cannot be read.
         """
-        lost = []
-        for model in models:
-            try:
-                check_file(self.path / f"{model}.last.safetensors")
-            except DamagedError as error:
-                warnings.warn(f"{error}; it is made again from the checkpoint", RunWarning, stacklevel=2)
-                lost.append(model)
-        return lost
+        return [model for model in models if self._is_lost(f"{model}.last.safetensors")]
+
+    def _is_lost(self, name: str) -> bool:
+        try:
+            check_file(self.path / name)
+        except DamagedError as error:
+            warnings.warn(f"{error}; it is made again from the checkpoint", RunWarning, stacklevel=2)
+            return True
+        return False
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

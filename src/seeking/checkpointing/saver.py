@@ -80,6 +80,7 @@ class Saver:
         self.folder = folder
         self._accelerator, self._models, self._data = accelerator, models, data or {}
         self._writer: CheckpointWriter | None = None
+        self._map: WeightsMap | None = None
         self.metrics: MetricsLog | None = None
         if folder and accelerator.is_main_process:
             self._writer = CheckpointWriter(folder, every_steps, every_seconds, keep)
@@ -107,6 +108,7 @@ class Saver:
                 self._check_data(state.get("data"), bool(options.get("accept_changed_data")))
         except SeekingError as error:
             raise SeekingError(f"{self.folder.path} cannot be resumed: {error}") from error
+        self._map = WeightsMap.from_dict(state["map"]) if state and state["map"] else None
         return state
 
     def _check_data(self, saved: Any, accept: bool) -> None:
@@ -165,7 +167,7 @@ class Saver:
         if not self._writer:
             return []
         self._writer.saved_step = step
-        return self._writer.folder.reopen(options, metrics_bytes)
+        return self._writer.folder.reopen(options, metrics_bytes, self._map)
 
     def check_weights(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
         """Of each model, the epoch and the metrics of its best weights; the models whose last weights are lost.
