@@ -56,11 +56,11 @@ class Unreadable(Target):
     allowed = (SeekingError, RunError)
     inputs = st.tuples(
         st.sampled_from(ERRORS),
-        st.integers(0, 250),
+        st.integers(0, 5) | st.integers(0, 250),
         st.sampled_from((1, 2, 5, 1000)),
         st.sampled_from(("", "checkpoints", "state.json", "tensors", "manifest", "best", "last", "metrics", "config")),
     )
-    known = ((5, 100_000, 1, ""),)
+    known = ((5, 100_000, 1, ""), (5, 0, 1000, ""), (5, 0, 3, "tensors.safetensors"))
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -82,6 +82,7 @@ class Unreadable(Target):
             with Failing(output, number, after, only, times):
                 tiny(RunFolder(output, resume=True), resume=True).fit()
         finally:
+            assert not list(output.glob("checkpoints/damaged-*")), "an error in reading was taken for damage"
             tiny(RunFolder(output, resume=True), resume=True).fit()
             for which in ("base.last", "motivated.last"):
                 one, other = (load_file(run / f"{which}.safetensors") for run in (output, self.whole))

@@ -22,6 +22,7 @@ from target import Offence, Target, accepted, soak
 
 from seeking import SeekingError, WeightsMap, conditions, options
 from seeking.checkpointing import manifest, run_dir, run_files, saver, serialize, snapshot
+from seeking.errors import DamagedError
 from seeking.training.rng import RandomState
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,7 @@ SABOTAGE: dict[type[Target], tuple[object, str, Callable[..., Any]]] = {
     states.States: (serialize, "_unpacked", lambda value, tensors: value),
     states.Generators: (RandomState, "load_state_dict", lambda self, given: torch.set_rng_state(given["torch"])),
     live.Foreign: (run_files, "is_run", lambda folder: True),
-    live.Unreadable: (snapshot, "list_checkpoints", lambda folder: []),
+    live.Unreadable: (snapshot, "SeekingError", DamagedError),
     live.Moved: (run_dir.RunFolder, "check_place", lambda self: None),
     live.Damaged: (manifest, "digest", lambda path: None),
     live.Spellings: (options, "_is_harmless", lambda option, value, hint: True),
