@@ -11,6 +11,7 @@ manifest.json           marks the folder as a run's, and lists the finished file
 
 import json
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +62,8 @@ class RunFolder:
         self.overwrite = overwrite
         self.holds_run = taken and resume
         self.checkpoints = self.path / run_files.CHECKPOINTS
-        self.metrics = MetricsLog(self.path / "metrics.jsonl", self.check_place)
+        place = weakref.WeakMethod(self.check_place)  # No cycle: a folder that nobody has any more is unlocked at once.
+        self.metrics = MetricsLog(self.path / "metrics.jsonl", lambda: (check := place()) and check())
         self._lock = FileLock(self.path / run_files.LOCK)
         self._place: list[tuple[int, int]] | None = None
         self._manifest = Manifest(self.path, kind)
