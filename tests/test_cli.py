@@ -51,7 +51,7 @@ def test_train_with_flags_over_a_file(capsys: pytest.CaptureFixture[str]) -> Non
     assert (config["epochs"], config["lr"], config["condition"], config["verify"]) == (1, 0.05, "every:2", False)
     assert config["base_kwargs"] == {"width": 4}
     written = {path.name for path in Path("out").iterdir() if path.name != ".lock"}
-    files = {"config.json", "map.json"}
+    files = {"config.json", "map.json", "manifest.json"}
     weights = {f"{m}.{w}.safetensors" for m in ("base", "motivated") for w in ("last", "best")}
     assert written == {*files, "metrics.jsonl", "summary.json", "curves.png", "checkpoints"} | weights
     assert json.loads(Path("out/summary.json").read_text())["cost"]["motivated_share"] == 0.5

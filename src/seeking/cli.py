@@ -1,7 +1,7 @@
 """The ``seeking`` command.
 
-Exit codes: 0 success (for ``verify``: exact), 1 the run or the verification failed, 2 wrong usage or invalid input, 75
-stopped by SIGTERM and saved, 130 interrupted.
+Exit codes: 0 success (for ``verify``: exact, for ``show``: intact), 1 the run or the verification failed, 2 wrong usage
+or invalid input, 75 stopped by SIGTERM and saved, 130 interrupted.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from torch import nn
 
+from seeking.checkpointing.manifest import Kind
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.weights import load_weights, save_weights
 from seeking.commands import (
@@ -72,7 +73,11 @@ def train_command(config: Train) -> int:
     with progress(console) as start:
         result = trainer(config, data, "pair", folder, [start(title)]).fit()
     if MAIN_PROCESS:
-        draw({"pair": [result]}, output / "curves.png", f"{title}, {data.name}")
+        try:
+            with folder:
+                folder.write_file("curves.png", lambda path: draw({"pair": [result]}, path, f"{title}, {data.name}"))
+        except OSError as error:
+            raise RunError(f"{output / 'curves.png'}: cannot be written ({error.strerror})") from error
     console.print(terminal(run_rows(result), title))
     console.print(
         f"{cost_sentence(result.cost.report())} Training took {result.seconds['total']:.0f} s.", highlight=False
@@ -88,7 +93,7 @@ def compare_command(config: Compare) -> int:
     if config.seeds < 1:
         raise SeekingError(f"seeds is {config.seeds}; it must be 1 or more")
     title = f"{config.base} in {config.motivated}"
-    output, folder = _folder(config, "compare")
+    output, folder = _folder(config, "compare", "comparison")
     if config.resume and (output / "metrics.jsonl").exists():
         raise SeekingError(f"{output} holds a single run; resume it with seeking train --resume")
     data = load(config)
@@ -97,6 +102,8 @@ def compare_command(config: Compare) -> int:
     for arm in ARMS:  # Validate before anything is written.
         trainer(dry_run, data, arm)
     if MAIN_PROCESS and folder.holds_run:
+        folder.lock()
+        folder.read_manifest()
         folder.write_json("config.json", dataclasses.asdict(config))
     elif MAIN_PROCESS:
         folder.create(dataclasses.asdict(config), None)
@@ -110,8 +117,8 @@ def compare_command(config: Compare) -> int:
     if MAIN_PROCESS:
         folder.write_json("comparison.json", summary)
         page = "\n".join([*map(markdown, tables), sentence])
-        (output / "comparison.md").write_text(f"{page}\n", encoding="utf-8")
-        draw(results, output / "comparison.png", f"{title}, {data.name}")
+        folder.write_file("comparison.md", lambda path: path.write_text(f"{page}\n", encoding="utf-8"))
+        folder.write_file("comparison.png", lambda path: draw(results, path, f"{title}, {data.name}"))
     console.print(terminal(tables[0], f"{title}, {data.name}"), terminal(tables[1]))
     console.print(sentence, highlight=False)
     console.print(f"Runs and table: {output}\nFigure: {output / 'comparison.png'}", highlight=False)
@@ -145,18 +152,19 @@ def _command(config: Reproduce, changes: Mapping[str, Any]) -> str:
 
 def show_command(config: Show) -> int:
     """Run ``seeking show``."""
-    print(describe(config.run))
-    return 0
+    text, intact = describe(config.run)
+    print(text)
+    return 0 if intact else 1
 
 
-def _folder(config: RunOptions, name: str) -> tuple[Path, RunFolder]:
+def _folder(config: RunOptions, name: str, kind: Kind = "run") -> tuple[Path, RunFolder]:
     """The output folder; by default, one with this name and the time, the same in every process."""
     if config.resume and not config.output:
         raise SeekingError("resume needs the run folder: --output FOLDER")
     now = int(broadcast(torch.tensor(int(time.time()), device=this_process(config.device).device)))
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
     output = config.output or Path("runs") / f"{name}-{stamp}"
-    return output, RunFolder(output, config.overwrite, config.resume)
+    return output, RunFolder(output, config.overwrite, config.resume, kind)
 
 
 def _announce(config: RunOptions, data: ImageData, output: Path) -> None:
@@ -277,13 +285,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file = recipe_file(recipe)
             args = flags(read_yaml(file), file, command) + args
         options = early_parser.parse_known_args(args)[0]
-        if (
-            options.resume
-            and options.output
-            and issubclass(command, RunOptions)
-            and (options.output / "config.json").exists()
-        ):
-            args = flags_of_run(options.output / "config.json", command) + args
+        if options.resume and options.output and issubclass(command, RunOptions):
+            args = flags_of_run(options.output, command) + args
         config = tyro.cli(
             command,
             prog=f"seeking {name}",

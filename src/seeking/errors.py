@@ -23,6 +23,10 @@ class NotContainedError(SeekingError):
     """The motivated model cannot contain the base model."""
 
 
+class DamagedError(SeekingError):
+    """A file is not as it was written. An error in reading it is not damage."""
+
+
 class RunError(Exception):
     """A run failed after it had started."""
 

@@ -4,10 +4,12 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 
@@ -18,16 +20,18 @@ MAX_OPTIONS_BYTES = 1 << 20
 
 MAX_DEPTH = 50
 MAX_DIGITS = 100
+MAX_NODES = 20_000
 
 
 class Yaml(yaml.SafeLoader):
     """A safe loader whose only booleans are true and false, as in YAML 1.2; ``on`` and ``no`` are strings.
 
-    It rejects aliases, which can expand to more values than fit into memory, and deep nesting and very long numbers,
-    which take quadratic time.
+    It rejects aliases, which can expand to more values than fit into memory, deep nesting and very long numbers, which
+    take quadratic time, and very many values.
     """
 
     depth = 0
+    nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Reject aliases and deep nesting."""
@@ -36,6 +40,9 @@ class Yaml(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, "aliases are not supported", mark)
         if self.depth >= MAX_DEPTH:
             raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} deep", mark)
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise yaml.composer.ComposerError(None, None, f"more than {MAX_NODES:,} values", mark)
         self.depth += 1
         try:
             return super().compose_node(parent, index)
@@ -119,7 +126,7 @@ def read_text(path: Path, max_bytes: int) -> str:
     return text
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BufferedReader:
     """Open a regular file to read it; others, such as pipes, could block.
 
     Raises:
@@ -131,21 +138,82 @@ def open_file(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
+def status(path: Path) -> os.stat_result | None:
+    """What is at a path, links not followed; None if nothing is.
+
+    The tests of ``pathlib`` take every error for absence, such as that of a network disk.
+
+    Raises:
+        OSError: this cannot be told.
+    """
+    try:
+        return path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file is at a path, not a link to one.
+
+    Raises:
+        OSError: this cannot be told.
+    """
+    found = status(path)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is at a path, not a link to one.
+
+    Raises:
+        OSError: this cannot be told.
+    """
+    found = status(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def temporary_name(name: str) -> str:
+    """The name of the folder in which a file or folder is written before it is renamed."""
+    return f".{name}.writing"
+
+
+def remove_temporary(path: Path) -> None:
+    """Delete what an interrupted program has left at a path that ``temporary_name`` gives."""
+    if is_folder(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Write a temporary file next to ``path``, flush it to disk and rename it to ``path``.
+def atomic_write(path: Path, ready: Callable[[Path], object] | None = None) -> Iterator[Path]:
+    """Write a temporary file, flush it to disk and rename it to ``path``.
+
+    The file lies in a temporary folder next to ``path``, in which libraries may have temporary files of their own.
+
+    Args:
+        path: of the file.
+        ready: called with the path of the complete temporary file before it is renamed.
 
     Yields:
         The path to write to.
     """
-    temporary = path.with_name(f".{path.name}.writing")
+    folder = path.with_name(temporary_name(path.name))
+    temporary = folder / path.name
+    remove_temporary(folder)
     try:
+        folder.mkdir()
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        temporary.chmod(mode)  # The umask's; safetensors writes files that only their owner can read.
         flush(temporary)
+        if ready:
+            ready(temporary)
         temporary.replace(path)
         flush(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -3,24 +3,43 @@
 import collections.abc
 import dataclasses
 import json
+import re
 import sys
+import types
+import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union
 
 import tyro
 
+from seeking.checkpointing import run_files
+from seeking.checkpointing.manifest import check_file
 from seeking.conditions import parse
-from seeking.errors import SeekingError, unknown
-from seeking.files import MAX_OPTIONS_BYTES, read_json, read_yaml_text
+from seeking.errors import DamagedError, SeekingError, unknown
+from seeking.files import read_yaml_text
 
-NOT_RESUMED = frozenset({"output", "config", "recipe", "overwrite", "resume"})
+NOT_RESUMED = frozenset({"output", "config", "recipe", "overwrite", "resume", "accept_changed_data"})
 """Options that are not taken from the run folder when a run is resumed."""
 
 RECIPES = Path(__file__).parent / "training" / "recipes"
 
-LOADING_WORDS = ("path", "pretrained", "dir", "file", "url")
-"""Constructor arguments whose names contain one of these words may load a file."""
+TEXTS = frozenset({"condition", "base_condition", "base", "motivated", "optimizer", "save_every", "device"})
+TEXTS |= {"data", "image_column", "label_column", "model_kwargs", "base_kwargs", "motivated_kwargs"}
+"""Options that hold text or mappings and may be taken from a run folder, if ``_is_harmless`` agrees. Those that hold
+numbers or one of a few words may be taken, too; no others."""
+
+TEXT_ARGUMENTS = frozenset(
+    {"act_layer", "attn_type", "global_pool", "norm_layer", "pad_type", "pool_type", "pos_embed", "rel_pos_type"}
+    | {"rope_type", "stem_type", "weight_init"}
+)
+"""Constructor arguments that name a kind of layer, pooling or initialization."""
+
+LOADING_WORDS = re.compile("pretrained|checkpoint|weights|load|path|file|dir|url|hub|cache|cfg")
+"""Constructor arguments with one of these in their names may load a file, whatever their values are."""
+
+MAX_VALUES = 1000
+"""Values of one option in a file."""
 
 
 registry = tyro.constructors.ConstructorRegistry()
@@ -66,8 +85,7 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
     """
     fields = {field.name: field for field in dataclasses.fields(command)}
     arguments = []
-    for key, value in options.items():
-        name = str(key).replace("-", "_")
+    for name, value in normalized(options, path).items():
         if name == "config":  # The recorded options of a run include it.
             continue
         if name not in fields:
@@ -82,6 +100,8 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
             values = [f"{k}={json.dumps(v, default=str)}" for k, v in value.items()]
         else:
             values = [str(item) for item in (value if isinstance(value, list) else [value])]
+        if len(values) > MAX_VALUES:
+            raise SeekingError(f"{path}: {name} has {len(values):,} values; at most {MAX_VALUES:,} are read")
         for text in values:
             if text[:1] == "-" and not text[1:2].isdigit():  # It would be parsed as another option.
                 raise SeekingError(f"{path}: {name} is {value!r}; a value cannot start with a dash")
@@ -101,28 +121,79 @@ def recipe_file(name: str) -> Path:
     return packaged.get(name, Path(name))
 
 
-def flags_of_run(path: Path, command: type[Any]) -> list[str]:
-    """The recorded options of a run as flags, except those that could execute code or load files.
+def flags_of_run(folder: Path, command: type[Any]) -> list[str]:
+    """The recorded options of a run as flags, but for those that could execute code or load files.
 
     The run folder may be untrusted, so such options must be given on the command line again.
     """
+    path = folder / "config.json"
     try:
-        options = read_json(path, MAX_OPTIONS_BYTES)
-        safe = {key: value for key, value in options.items() if key not in NOT_RESUMED and _is_safe(key, value)}
-        return flags(safe, path, command)
+        if not run_files.is_run(folder):
+            return []
+        try:
+            check_file(path)
+        except DamagedError as error:
+            print(f"seeking: {error}; the options are those of the newest checkpoint", file=sys.stderr)
+        options = normalized(run_files.read_options(folder), path)
+        hints = typing.get_type_hints(command)
+        taken = {
+            name: value
+            for name, value in options.items()
+            if name not in NOT_RESUMED and (name not in hints or _is_harmless(name, value, hints[name]))
+        }
+        return flags(taken, path, command)
+    except OSError as error:
+        raise SeekingError(f"{folder}: cannot be read ({error.strerror})") from error
     except SeekingError as error:
         print(f"seeking: {error}; give the options of the run again", file=sys.stderr)
         return []
 
 
-def _is_safe(option: str, value: Any) -> bool:
+def normalized(options: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Options under the names of the dataclass: with ``_`` for ``-``.
+
+    Raises:
+        SeekingError: two of them have one name.
+    """
+    names = collections.Counter(str(key).replace("-", "_") for key in options)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise SeekingError(f"{path}: {twice[0]} is given twice, with - and with _")
+    return {str(key).replace("-", "_"): value for key, value in options.items()}
+
+
+def _is_harmless(option: str, value: Any, hint: Any) -> bool:
+    """Whether an option of a stranger cannot make this program execute or load anything."""
+    if _holds_numbers_or_words(hint):
+        return True
     if option in ("condition", "base_condition"):
         try:
             parse(str(value), imports=False)
         except SeekingError:
             return False
     if option in ("base", "motivated"):
-        return str(value).replace("_", "").replace(".", "").isalnum()
+        return re.fullmatch(r"\w[\w.]*", str(value)) is not None
     if option.endswith("_kwargs"):
-        return isinstance(value, Mapping) and not any(word in key for key in value for word in LOADING_WORDS)
-    return option != "overrides"
+        return isinstance(value, Mapping) and all(_is_harmless_argument(*item) for item in value.items())
+    return option in TEXTS and isinstance(value, str | None)
+
+
+def _holds_numbers_or_words(hint: Any) -> bool:
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return True
+    if inner:
+        return typing.get_origin(hint) in (tuple, types.UnionType, Union) and all(map(_holds_numbers_or_words, inner))
+    return hint in (bool, int, float, types.NoneType, ...)
+
+
+def _is_harmless_argument(name: str, value: Any) -> bool:
+    words = name.lower().replace("drop_path", "")
+    if not (name.isascii() and name.isidentifier()) or LOADING_WORDS.search(words):
+        return False
+    values = value if isinstance(value, list) else [value]
+    return all(
+        isinstance(each, int | float | None)
+        or (isinstance(each, str) and name in TEXT_ARGUMENTS and re.fullmatch(r"\w*", each, re.ASCII) is not None)
+        for each in values
+    )

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import seeking
 from seeking import RunError, SeekingError, TrainConfig, Trainer
-from seeking.checkpointing import metrics_log, snapshot, writer
+from seeking.checkpointing import metrics_log, run_dir, snapshot
 from seeking.checkpointing.weights import read_metadata, write_tensors
 from seeking.errors import RunWarning
 from seeking.training import Result, RunFolder, evaluation
@@ -364,13 +364,13 @@ def test_best_weights_that_cannot_be_written_are_later(tmp_path: Path, monkeypat
     accuracies = iter([0.5, 0.5, 0.9, 0.9, 0.7, 0.7, 0.6, 0.6])
     failed: list[str] = []
 
-    def failing(content: Any, path: Path, about: Any) -> None:
+    def failing(content: Any, path: Path, about: Any, *rest: Any) -> None:
         if path.name == "base.best.safetensors" and about["epoch"] == 2 and not failed:
             failed.append(path.name)
             raise RunError(f"{path}: cannot be written (No space left on device)")
-        write_tensors(content, path, about)
+        write_tensors(content, path, about, *rest)
 
-    monkeypatch.setattr(writer, "write_tensors", failing)
+    monkeypatch.setattr(run_dir, "write_tensors", failing)
     trainer = make(output=tmp_path / "run", config=dataclasses.replace(EVERY_STEP, epochs=4))
     measure = evaluation.measure
     monkeypatch.setattr(evaluation, "measure", lambda *given: {**measure(*given), "accuracy": next(accuracies)})
@@ -628,7 +628,7 @@ def test_best_weights_that_are_damaged_are_said_and_found_anew(tmp_path: Path) -
     make(output=tmp_path / "run", config=CONFIG).fit()
     (tmp_path / "run" / "base.best.safetensors").write_bytes(b"nothing")
     longer = dataclasses.replace(CONFIG, epochs=3)
-    with pytest.warns(RunWarning, match=r"base.best.safetensors: damaged .* looked for anew"):
+    with pytest.warns(RunWarning, match=r"base.best.safetensors: damaged.* looked for anew"):
         result = make(output=tmp_path / "run", config=longer, resume=True).fit()
     assert result.best["base"]["epoch"] == 3
 

@@ -92,7 +92,7 @@ class Runs(Target):
     def check(self, content: Files) -> None:
         put(self.run, content, self.valid)
         try:
-            text = report.describe(self.run)
+            text, _ = report.describe(self.run)
         finally:
             put(self.run, {name: self.valid[name] for name in content}, self.valid)
         # It goes to a terminal.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import folders
+import live
 import pytest
 import states
 import target
@@ -19,8 +20,9 @@ from hypothesis import Phase
 from hypothesis import strategies as st
 from target import Offence, Target, accepted, soak
 
-from seeking import SeekingError, WeightsMap, conditions
-from seeking.checkpointing import saver, serialize, snapshot
+from seeking import SeekingError, WeightsMap, conditions, options
+from seeking.checkpointing import manifest, run_dir, run_files, saver, serialize, snapshot
+from seeking.errors import DamagedError
 from seeking.training.rng import RandomState
 
 pytestmark = pytest.mark.slow
@@ -36,6 +38,11 @@ SABOTAGE: dict[type[Target], tuple[object, str, Callable[..., Any]]] = {
     folders.Parquet: (folders, "load", lambda config: [][0]),
     states.States: (serialize, "_unpacked", lambda value, tensors: value),
     states.Generators: (RandomState, "load_state_dict", lambda self, given: torch.set_rng_state(given["torch"])),
+    live.Foreign: (run_files, "is_run", lambda folder: True),
+    live.Unreadable: (snapshot, "SeekingError", DamagedError),
+    live.Moved: (run_dir.RunFolder, "check_place", lambda self: None),
+    live.Damaged: (manifest, "digest", lambda path: None),
+    live.Spellings: (options, "_is_harmless", lambda option, value, hint: True),
     states.Resumed: (saver, "restore_state", lambda parts, state: state["missing"]),
 }
 """The targets, and for each how to break what it tries."""

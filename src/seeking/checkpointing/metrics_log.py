@@ -1,17 +1,26 @@
 """The record of a run, ``metrics.jsonl``: a row for each batch and each evaluation."""
 
+import collections
+import contextlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from seeking.errors import RunWarning, SeekingError
-from seeking.files import open_file
+from seeking.errors import DamagedError, RunWarning, SeekingError
+from seeking.files import is_file, open_file, status
 
 MAX_ROW_LENGTH = 1 << 20
 """Characters of a row that are read."""
+
+
+TAIL = 1000
+"""Rows that are kept in memory of a record that is in a file."""
+
+MAX_WRITE = 1 << 20
+"""Bytes that are written at once."""
 
 
 class MetricsLog:
@@ -19,13 +28,15 @@ class MetricsLog:
 
     Args:
         path: of the file.
+        check_place: called before the file is opened; may raise.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, check_place: Callable[[], object] | None = None) -> None:
         self.path = path
+        self._check_place = check_place
         self._descriptor: int | None = None
         self._written = 0
-        self._pending = b""
+        self._pending = bytearray()
 
     @property
     def size(self) -> int:
@@ -38,8 +49,13 @@ class MetricsLog:
         self._pending += (json.dumps(row) + "\n").encode()
         try:
             if self._descriptor is None:
+                if self._check_place:
+                    self._check_place()
                 self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            count = os.write(self._descriptor, self._pending)
+            while self._pending:
+                count = os.write(self._descriptor, self._pending[:MAX_WRITE])
+                self._written += count
+                del self._pending[:count]
         except OSError as error:
             if not already_failed:
                 warnings.warn(
@@ -47,9 +63,6 @@ class MetricsLog:
                     RunWarning,
                     stacklevel=2,
                 )
-        else:
-            self._written += count
-            self._pending = self._pending[count:]
 
     def sync(self) -> None:
         """Wait until the rows are on the disk."""
@@ -62,6 +75,24 @@ class MetricsLog:
             os.close(self._descriptor)
             self._descriptor = None
 
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All rows, from the file and those that wait.
+
+        Raises:
+            SeekingError: the file cannot be read, or a line is not a row.
+        """
+        waiting = bytes(self._pending)
+        if not waiting:
+            yield from read_rows(self.path)
+            return
+        with contextlib.suppress(OSError), open_file(self.path) as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield json.loads(line)
+                else:
+                    waiting = line + waiting
+        yield from map(json.loads, waiting.splitlines())
+
     def rewind(self, size: int) -> list[dict[str, Any]]:
         """Cut the file back to the size that it had at a checkpoint.
 
@@ -69,34 +100,38 @@ class MetricsLog:
             size: in bytes.
 
         Returns:
-            The rows that remain.
+            The last of the rows that remain.
 
         Raises:
             OSError: the file cannot be read or written.
             SeekingError: a row is damaged.
         """
-        current = self.path.stat().st_size if self.path.exists() else 0
+        found = status(self.path)
+        current = found.st_size if found else 0
         if current < size:
             warnings.warn(
                 f"{self.path}: rows are missing ({current:,} bytes of {size:,}); the run continues without them",
                 RunWarning,
                 stacklevel=2,
             )
-        if not self.path.exists():
+        if not found:
             return []
+        if not is_file(self.path):
+            raise DamagedError(f"{self.path}: not a file")
         with self.path.open("rb+") as file:
             start = max(0, min(current, size) - MAX_ROW_LENGTH)
             file.seek(start)
             file.truncate(start + file.read(min(current, size) - start).rfind(b"\n") + 1)
             self._written = file.tell() if current >= size else file.seek(0, os.SEEK_END)
-        return list(read_rows(self.path))
+        return [*collections.deque(read_rows(self.path), maxlen=TAIL)]
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``.
 
     Raises:
-        SeekingError: it cannot be read, or a line is not a row.
+        DamagedError: a line is not a row.
+        SeekingError: it cannot be read.
     """
     try:
         with open_file(path) as file:
@@ -108,7 +143,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
                     if not (isinstance(row, dict) and isinstance(row["kind"], str)):
                         raise ValueError("not a row of metrics")
                 except (ValueError, KeyError, RecursionError) as error:
-                    raise SeekingError(
+                    raise DamagedError(
                         f"{path}, line {number}: damaged ({error}); move the file away to continue without these rows"
                     ) from error
                 yield row

@@ -6,11 +6,13 @@ metrics.jsonl           a row for each batch and each evaluation, as they come
 base.last.safetensors   weights; likewise base.best, motivated.last and motivated.best
 checkpoints/            everything that decides the run's future, to resume from
 summary.json            written at the end
+manifest.json           marks the folder as a run's, and lists the finished files with their checksums
 """
 
-import shutil
+import json
 import warnings
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,47 +20,53 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from seeking.checkpointing import snapshot
+from seeking.checkpointing import run_files, snapshot
+from seeking.checkpointing.manifest import Kind, Manifest, check_file
 from seeking.checkpointing.metrics_log import MetricsLog
-from seeking.checkpointing.weights import read_metadata
-from seeking.errors import RunError, RunWarning, SeekingError
-from seeking.files import write_json
+from seeking.checkpointing.weights import read_metadata, write_tensors
+from seeking.errors import DamagedError, RunError, RunWarning, SeekingError
+from seeking.files import atomic_write, is_file, status
 from seeking.weights_map import WeightsMap
-
-LOCK = ".lock"
 
 
 class RunFolder:
     """A folder of one run, used by one program at a time.
 
+    Only files that this program has written are ever deleted.
+
     Args:
         path: must not hold anything yet; made, with its parents, when the run starts.
         overwrite: replace what another run left there.
         resume: continue the run that it holds; an empty folder is a run that has not begun.
+        kind: whether it is the folder of a run, or of a comparison with its runs.
 
     Raises:
         SeekingError: the folder holds something else, or something that no run has put there.
     """
 
-    def __init__(self, path: str | Path, overwrite: bool = False, resume: bool = False) -> None:
+    def __init__(self, path: str | Path, overwrite: bool = False, resume: bool = False, kind: Kind = "run") -> None:
         self.path = Path(path)
         if overwrite and resume:
             raise SeekingError("overwrite and resume contradict each other; give one of them")
         try:
-            contents = self._contents()
+            taken = run_files.is_taken(self.path)
+            known = taken and (overwrite or resume) and run_files.is_run(self.path)
         except OSError as error:
             raise SeekingError(f"{self.path}: cannot be used as an output folder ({error.strerror})") from error
-        if contents and "config.json" not in contents and (overwrite or resume):
+        if taken and not known and (overwrite or resume):
             raise SeekingError(
                 f"{self.path} is not the folder of a run, so it is not {'resumed' if resume else 'overwritten'}"
             )
-        if contents and not overwrite and not resume:
+        if taken and not known:
             raise self._taken()
         self.overwrite = overwrite
-        self.holds_run = bool(contents) and resume
-        self.checkpoints = self.path / "checkpoints"
-        self.metrics = MetricsLog(self.path / "metrics.jsonl")
-        self._lock = FileLock(self.path / LOCK)
+        self.holds_run = taken and resume
+        self.checkpoints = self.path / run_files.CHECKPOINTS
+        place = weakref.WeakMethod(self.check_place)  # No cycle: a folder that nobody has any more is unlocked at once.
+        self.metrics = MetricsLog(self.path / "metrics.jsonl", lambda: (check := place()) and check())
+        self._lock = FileLock(self.path / run_files.LOCK)
+        self._place: list[tuple[int, int]] | None = None
+        self._manifest = Manifest(self.path, kind)
 
     def lock(self) -> None:
         """Take the folder for this program, until ``close`` or the program's end.
@@ -68,13 +76,17 @@ class RunFolder:
         """
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            links = [path for path in self.path.rglob("*") if path.is_symlink()]
-            if links and not self.overwrite:
-                raise SeekingError(f"{links[0]} is a link, which no run has put there; remove it to resume the run")
+            links = run_files.links(self.path)
+            if links:
+                raise SeekingError(f"{links[0]} is a link, which no run has put there; remove it")
             try:
                 self._lock.acquire(timeout=0)
             except Timeout as error:
                 raise SeekingError(f"{self.path}: another program is training in this folder") from error
+            if self._place is None:
+                self._place = self._identities()
+                run_files.delete([path for path in self.path.iterdir() if run_files.is_leftover(path)])
+                snapshot.prune(self.checkpoints)
 
     def __enter__(self) -> "RunFolder":
         self.lock()
@@ -82,6 +94,22 @@ class RunFolder:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def check_place(self) -> None:
+        """Make sure that the folder at the path is the one that was locked.
+
+        Raises:
+            RunError: it was moved, deleted or replaced.
+        """
+        try:
+            moved = self._identities() != self._place
+        except FileNotFoundError:
+            moved = True
+        if moved:
+            raise RunError(
+                f"{self.path}: no longer the folder that this run has locked; it, or its {run_files.LOCK}, was moved, "
+                "deleted or replaced; nothing is written to it"
+            )
 
     def create(self, config: Mapping[str, Any], weights_map: WeightsMap | None) -> None:
         """Begin the run's record.
@@ -91,53 +119,131 @@ class RunFolder:
         """
         self.lock()
         with self._writing():
-            if self._contents() and not self.overwrite and not self.holds_run:
+            if run_files.is_taken(self.path) and not self.overwrite and not self.holds_run:
                 raise self._taken()  # Since it was looked at.
-            folders = [path.name for path in self.path.iterdir() if path.is_dir() and path != self.checkpoints]
-            if folders and not self.overwrite:
+            own, others = run_files.sort(self.path)
+            folders = [path.name for path in own if path.is_dir() and path != self.checkpoints]
+            if others and self.overwrite:
+                raise SeekingError(f"{others[0]} is no file of a run, so {self.path} is not overwritten; move it away")
+            if [name for name in folders if not name.endswith(".writing")] and not self.overwrite:
                 raise SeekingError(
-                    f"{self.path} holds folders that no single run has put there ({', '.join(sorted(folders)[:3])}); "
+                    f"{self.path} holds folders that no single run has put there ({', '.join(folders[:3])}); "
                     "a comparison is resumed by seeking compare"
                 )
-            for path in self.path.iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                elif path.name != LOCK:
-                    path.unlink()
+            self._manifest.write()  # First, so that the folder is known as a run's wherever this is interrupted.
+            kept = (run_files.LOCK, self._manifest.path.name)
+            run_files.delete([path for path in own if path.name not in kept])
             self.write_json("config.json", config)
             if weights_map:
-                weights_map.save(self.path / "map.json")
+                self.write_file("map.json", weights_map.save)
 
-    def reopen(self, config: Mapping[str, Any], size: int) -> list[dict[str, Any]]:
+    def reopen(
+        self, config: Mapping[str, Any], size: int, weights_map: WeightsMap | None = None
+    ) -> list[dict[str, Any]]:
         """Continue the run's record where it was at a checkpoint.
 
         Args:
             config: the options from now on.
             size: length of ``metrics.jsonl`` at the checkpoint, in bytes; it is cut back to it.
+            weights_map: of the run; written if its file is lost.
 
         Returns:
-            The rows of the metrics that remain.
+            The last rows of the metrics that remain.
 
         Raises:
             SeekingError: the metrics are damaged, or the folder cannot be written.
         """
         self.lock()
         with self._writing():
+            self.read_manifest()
+            self._manifest.forget(["metrics.jsonl", "summary.json"])  # They will be finished anew.
             self.write_json("config.json", config)
+            if weights_map and self._is_lost("map.json"):
+                self.write_file("map.json", weights_map.save)
             return self.metrics.rewind(size)
+
+    def read_manifest(self) -> None:
+        """Go on with the manifest of the run; one that is damaged or, in folders of older versions, missing is made
+        anew.
+
+        Raises:
+            OSError: it cannot be read or written.
+        """
+        try:
+            manifest = Manifest.read(self.path)
+        except DamagedError as error:
+            warnings.warn(f"{error}; it is made anew", RunWarning, stacklevel=2)
+            manifest = None
+        if manifest:
+            self._manifest = manifest
+        else:
+            self._manifest.write()
 
     def close(self) -> None:
         """Leave the folder to others."""
         self.metrics.close()
         self._lock.release(force=True)  # However often it was taken.
+        self._place = None
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file for people.
+    def write_file(self, name: str, write: Callable[[Path], object]) -> None:
+        """Write a file atomically and list it in the manifest.
+
+        Args:
+            name: of the file.
+            write: writes it to the path that it is given.
 
         Raises:
             OSError: it cannot be written.
+            RunError: the folder was moved.
         """
-        write_json(self.path / name, content)
+        self.check_place()
+        with atomic_write(self.path / name, lambda temporary: self._announce(name, temporary)) as temporary:
+            write(temporary)
+        self._manifest.settle(name)
+        self._manifest.write()
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file for people, as ``write_file`` does."""
+        text = json.dumps(content, indent=2, default=str) + "\n"
+        self.write_file(name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def write_weights(self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        """Write a file of weights, as ``write_tensors`` does.
+
+        Raises:
+            RunError: it cannot be written, or the folder was moved.
+        """
+        self.check_place()
+        write_tensors(tensors, self.path / name, metadata, lambda temporary: self._announce(name, temporary))
+        self._manifest.settle(name)
+
+    def _announce(self, name: str, temporary: Path) -> None:
+        self.check_place()
+        self._manifest.announce(name, temporary)
+        self.check_place()
+
+    def write_checkpoint(self, step: int, state: Any, tensors: Mapping[str, Tensor], keep: int | None) -> None:
+        """Write the checkpoint of a step, and delete those that are no longer kept.
+
+        Raises:
+            OSError, SafetensorError: it cannot be written.
+            RunError: the state is too large, or the folder was moved.
+        """
+        self.check_place()
+        snapshot.write(self.checkpoints, step, state, tensors, self.check_place)
+        self.check_place()
+        snapshot.prune(self.checkpoints, keep)
+
+    def list_checkpoints(self) -> list[Path]:
+        """The checkpoints, the newest first.
+
+        Raises:
+            SeekingError: their folder cannot be read.
+        """
+        try:
+            return snapshot.list_checkpoints(self.checkpoints)
+        except OSError as error:
+            raise SeekingError(f"{self.checkpoints}: cannot be read ({error.strerror})") from error
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the run's summary.
@@ -146,6 +252,8 @@ class RunFolder:
             RunError: it cannot be written.
         """
         try:
+            if status(self.metrics.path):
+                self._announce(self.metrics.path.name, self.metrics.path)
             self.write_json("summary.json", summary)
         except OSError as error:
             raise RunError(f"{self.path / 'summary.json'}: cannot be written ({error.strerror})") from error
@@ -156,38 +264,70 @@ class RunFolder:
         Damaged ones that are newer are set aside.
 
         Raises:
-            SeekingError: all of them are damaged.
+            SeekingError: all of them are damaged, or one cannot be read; nothing was changed.
         """
-        snapshot.prune(self.checkpoints)
-        checkpoints = snapshot.list_checkpoints(self.checkpoints)
-        leftovers = [*self.path.glob("*.safetensors"), *self.path.glob("summary.json")]
-        if not checkpoints and leftovers:
-            raise SeekingError(
-                f"{leftovers[0].name} is there, but no checkpoint; overwrite the run or name another folder"
-            )
+        checkpoints, damaged = self.list_checkpoints(), []
         for path in checkpoints:
             try:
-                return snapshot.read(path)
-            except SeekingError as error:
-                warnings.warn(f"{error}; it is set aside, and the one before is used", RunWarning, stacklevel=2)
-                path.rename(_unused(path.with_name(f"damaged-{path.name}")))
+                content = snapshot.read(path)
+            except DamagedError as error:
+                damaged.append((path, error))
+                continue
+            for broken, cause in damaged:
+                warnings.warn(f"{cause}; it is set aside, and the one before is used", RunWarning, stacklevel=2)
+                with self._writing():
+                    snapshot.set_aside(broken)
+            return content
+        with self._writing():
+            lost = [*snapshot.list_damaged(self.checkpoints), *self.path.glob("*.safetensors")]
+            lost += self.path.glob("summary.json")
         if checkpoints:
+            causes = "\n".join(f"  {error}" for _, error in damaged)
             raise SeekingError(
                 f"{self.checkpoints}: none of {len(checkpoints)} checkpoints is intact; start anew in another folder, "
-                "or overwrite this one"
+                f"or overwrite this one\n{causes}"
             )
+        if lost:
+            raise SeekingError(f"{lost[0].name} is there, but no checkpoint; overwrite the run or name another folder")
         return None
 
     def best(self, model: str) -> dict[str, Any]:
-        """The epoch and metrics of a model's best weights, from their file; empty if it is missing or damaged."""
+        """The epoch and metrics of a model's best weights, from their file; empty if there are none.
+
+        A file that is damaged is set aside.
+
+        Raises:
+            SeekingError: the file cannot be read.
+        """
         path = self.path / f"{model}.best.safetensors"
         try:
+            check_file(path)
             metadata = read_metadata(path)
-        except SeekingError as error:
+        except DamagedError as error:
             warnings.warn(f"{error}; the best weights are looked for anew", RunWarning, stacklevel=2)
+            with self._writing():
+                if is_file(path):
+                    path.replace(path.with_name(f"damaged-{path.name}"))
+                self._manifest.forget([path.name])
             return {}
         measured = {"epoch", "loss"} <= metadata.keys() and all(isinstance(v, int | float) for v in metadata.values())
         return metadata if measured else {}
+
+    def lost_weights(self, models: Iterable[str]) -> list[str]:
+        """The models whose last weights are listed and are missing or damaged.
+
+        Raises:
+            SeekingError: a file cannot be read.
+        """
+        return [model for model in models if self._is_lost(f"{model}.last.safetensors")]
+
+    def _is_lost(self, name: str) -> bool:
+        try:
+            check_file(self.path / name)
+        except DamagedError as error:
+            warnings.warn(f"{error}; it is made again from the checkpoint", RunWarning, stacklevel=2)
+            return True
+        return False
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -196,20 +336,11 @@ class RunFolder:
         except OSError as error:
             raise SeekingError(f"{self.path}: cannot be written ({error.strerror})") from error
 
-    def _contents(self) -> list[str]:
-        if not self.path.exists():
-            return []
-        return [path.name for path in self.path.iterdir() if path.name != LOCK and not path.name.endswith(".writing")]
+    def _identities(self) -> list[tuple[int, int]]:
+        found = [path.stat() for path in (self.path, self.path / run_files.LOCK)]
+        return [(each.st_dev, each.st_ino) for each in found]
 
     def _taken(self) -> SeekingError:
         return SeekingError(
             f"{self.path} holds another run or files of yours; name another output folder, or resume the run"
         )
-
-
-def _unused(path: Path) -> Path:
-    number = 0
-    while path.exists():
-        number += 1
-        path = path.with_name(f"{path.name.split('.')[0]}.{number}")
-    return path

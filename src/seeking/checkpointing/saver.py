@@ -8,10 +8,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from seeking.checkpointing import snapshot
+from seeking.checkpointing.fingerprint import differences
 from seeking.checkpointing.metrics_log import MetricsLog
 from seeking.checkpointing.resume import State, Stateful, capture_state, check_options, newest_state, restore_state
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.writer import CheckpointWriter
+from seeking.distributed.processes import gather_json
 from seeking.distributed.sharding import gather_full_tensors, reshard
 from seeking.errors import RunError, SeekingError, unknown
 from seeking.weights_map import WeightsMap
@@ -58,6 +60,7 @@ class Saver:
         every_steps: as the ``CheckpointWriter`` has it; so are the others.
         every_seconds: likewise.
         keep: likewise.
+        data: the fingerprint of the run's data.
 
     Attributes:
         metrics: where rows are written, if anywhere.
@@ -72,10 +75,12 @@ class Saver:
         every_steps: int | None,
         every_seconds: float | None,
         keep: int,
+        data: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = folder
-        self._accelerator, self._models = accelerator, models
+        self._accelerator, self._models, self._data = accelerator, models, data or {}
         self._writer: CheckpointWriter | None = None
+        self._map: WeightsMap | None = None
         self.metrics: MetricsLog | None = None
         if folder and accelerator.is_main_process:
             self._writer = CheckpointWriter(folder, every_steps, every_seconds, keep)
@@ -89,7 +94,7 @@ class Saver:
             changeable: names of those that may differ from the run's.
 
         Raises:
-            SeekingError: no checkpoint is intact, or the run has other options.
+            SeekingError: no checkpoint is intact, or the run has other options or data.
         """
         if not self.folder or not self.folder.holds_run:
             return None
@@ -97,10 +102,20 @@ class Saver:
             with self.folder if self._writer else contextlib.nullcontext():
                 state = newest_state(self.folder, self._accelerator, self._models)
             if state:
-                check_options(options, state["options"], changeable)
+                # Data with a fingerprint are told by it, wherever they lie now.
+                moved = frozenset({"data"} if state.get("data") else ())
+                check_options(options, state["options"], changeable | moved)
+                self._check_data(state.get("data"), bool(options.get("accept_changed_data")))
         except SeekingError as error:
             raise SeekingError(f"{self.folder.path} cannot be resumed: {error}") from error
+        self._map = WeightsMap.from_dict(state["map"]) if state and state["map"] else None
         return state
+
+    def _check_data(self, saved: Any, accept: bool) -> None:
+        differing = gather_json(differences(saved, self._data), self._accelerator)[0]
+        if differing and not accept:
+            lines = ["the data are not those that it was trained on:", *differing]
+            raise SeekingError("\n".join([*lines, "Give those, or accept_changed_data to continue with these"]))
 
     def restore(self, parts: Mapping[str, Stateful], state: State) -> None:
         """Put every part where it was.
@@ -136,7 +151,7 @@ class Saver:
             return
         folder = self._writer.folder
         folder.lock()
-        checkpoints = snapshot.list_checkpoints(folder.checkpoints)
+        checkpoints = folder.list_checkpoints()
         if not checkpoints or checkpoints[0].name != snapshot.name(step):
             raise SeekingError(
                 f"{folder.path}: this trainer is at step {step}, and the newest checkpoint is "
@@ -144,7 +159,7 @@ class Saver:
             )
 
     def rewind(self, step: int, metrics_bytes: int, options: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Cut the record back to where it was at a checkpoint; the rows that remain.
+        """Cut the record back to where it was at a checkpoint; the last rows that remain.
 
         Raises:
             SeekingError: the metrics are damaged, or the folder cannot be written.
@@ -152,14 +167,18 @@ class Saver:
         if not self._writer:
             return []
         self._writer.saved_step = step
-        return self._writer.folder.reopen(options, metrics_bytes)
+        return self._writer.folder.reopen(options, metrics_bytes, self._map)
 
-    def best(self) -> dict[str, dict[str, Any]]:
-        """Of each model, the epoch and the metrics of its best weights, by the files that hold them."""
+    def check_weights(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        """Of each model, the epoch and the metrics of its best weights; the models whose last weights are lost.
+
+        Raises:
+            SeekingError: a file cannot be read.
+        """
         if not self._writer:
-            return {}
+            return {}, []
         metrics = {name: self._writer.folder.best(name) for name in self._models}
-        return {name: best for name, best in metrics.items() if best}
+        return {name: best for name, best in metrics.items() if best}, self._writer.folder.lost_weights(self._models)
 
     def due(self, step: int) -> bool:
         """Whether this process would save at this step."""
@@ -192,7 +211,8 @@ class Saver:
             SeekingError: the state holds something that cannot be saved.
         """
         reshard(*sharded)
-        state = capture_state(parts, {**about, "metrics_bytes": self.metrics.size if self.metrics else 0})
+        metrics_bytes = self.metrics.size if self.metrics else 0
+        state = capture_state(parts, {**about, "data": self._data, "metrics_bytes": metrics_bytes})
         if sharded:
             state = gather_full_tensors(state, keep=self._writer is not None)
         if self._writer:
@@ -229,7 +249,7 @@ class Saver:
             return "nothing was saved"
         with contextlib.suppress(RunError):
             self.wait()
-        checkpoints = snapshot.list_checkpoints(self.folder.checkpoints)
+        checkpoints = self.folder.list_checkpoints()
         text = f"there is no checkpoint in {self.folder.path}"
         if checkpoints:
             text = f"the newest checkpoint is {checkpoints[0]}"

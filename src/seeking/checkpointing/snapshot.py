@@ -13,7 +13,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seeking.errors import RunError, SeekingError
-from seeking.files import flush, read_json, read_text
+from seeking.errors import DamagedError, RunError, SeekingError
+from seeking.files import flush, is_file, is_folder, open_file, read_json, remove_temporary, status, temporary_name
 
 FORMAT = "seeking.checkpoint"
 VERSION = 1
@@ -31,6 +32,8 @@ MAX_STATE_BYTES = 1 << 26
 """Bytes of ``state.json`` that are read."""
 
 _NAME = re.compile(r"step-(\d{8,15})")
+_DAMAGED = re.compile(r"damaged-step-\d{8,15}(\.\d+)?")
+_TEMPORARY = re.compile(r"\.step-\d{8,15}\.writing")
 
 
 def name(step: int) -> str:
@@ -38,7 +41,13 @@ def name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def write(folder: Path, step: int, state: Any, tensors: Mapping[str, Tensor]) -> None:
+def write(
+    folder: Path,
+    step: int,
+    state: Any,
+    tensors: Mapping[str, Tensor],
+    ready: Callable[[], object] | None = None,
+) -> None:
     """Write the checkpoint of a step into a folder of checkpoints.
 
     Args:
@@ -46,6 +55,7 @@ def write(folder: Path, step: int, state: Any, tensors: Mapping[str, Tensor]) ->
         step: steps taken so far.
         state: JSON-serialisable.
         tensors: contiguous, on the CPU.
+        ready: called when all is written, before it gets its name.
 
     Raises:
         OSError, SafetensorError: the disk is full, or the like; nothing is left of this checkpoint.
@@ -58,16 +68,19 @@ def write(folder: Path, step: int, state: Any, tensors: Mapping[str, Tensor]) ->
             "that are ever read; the condition, or an extra state of a model, remembers too much"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{name(step)}.writing"
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = folder / temporary_name(name(step))
+    remove_temporary(temporary)
     try:
         temporary.mkdir()
         (temporary / "state.json").write_text(text, encoding="utf-8")
         save_file(dict(tensors), temporary / "tensors.safetensors")
+        (temporary / "tensors.safetensors").chmod(stat.S_IMODE((temporary / "state.json").stat().st_mode))
         (temporary / "manifest.json").write_text(_manifest(step, temporary), encoding="utf-8")
         for file in ("manifest.json", *FILES):
             flush(temporary / file)
         flush(temporary)
+        if ready:
+            ready()
         temporary.rename(folder / name(step))
         flush(folder)
     except BaseException:
@@ -82,11 +95,12 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         What ``write`` was given.
 
     Raises:
-        SeekingError: it is not as it was written.
+        DamagedError: it is not as it was written.
+        SeekingError: it cannot be read, or somebody else has written it.
     """
     check(path)
+    state = read_json(path / "state.json", MAX_STATE_BYTES)
     try:
-        state = read_json(path / "state.json", MAX_STATE_BYTES)
         # Loaded tensors are the file's own pages, and the file will be deleted.
         tensors = {name: tensor.clone() for name, tensor in load_file(path / "tensors.safetensors").items()}
     except OSError as error:
@@ -100,35 +114,102 @@ def check(path: Path) -> None:
     """Make sure that a checkpoint is as it was written.
 
     Raises:
-        SeekingError: it is not.
+        DamagedError: it is not.
+        SeekingError: it cannot be read, which may pass.
     """
     step = _step(path)
-    for name in ("manifest.json", *FILES):
-        if path.is_symlink() or (path / name).is_symlink() or not (path / name).is_file():
-            raise SeekingError(f"{path / name}: missing, or not a file of its own")
     try:
-        if read_text(path / "manifest.json", 4096) != _manifest(step, path):
-            raise SeekingError(f"{path}: damaged; its files are not those that its manifest lists")
+        if not is_folder(path):
+            raise DamagedError(f"{path}: missing, or not a folder of its own")
+        for name in ("manifest.json", *FILES):
+            if not is_file(path / name):
+                raise DamagedError(f"{path / name}: missing, or not a file of its own")
+        with open_file(path / "manifest.json") as file:
+            if file.read(4096) != _manifest(step, path).encode():
+                raise DamagedError(f"{path}: damaged; its files are not those that its manifest lists")
     except OSError as error:
         raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, the newest first."""
-    if not folder.is_dir():
-        return []
-    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_step, reverse=True)
+    """The checkpoints in a folder, the newest first.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return sorted((path for path in _contents(folder) if _NAME.fullmatch(path.name)), key=_step, reverse=True)
+
+
+def list_damaged(folder: Path) -> list[Path]:
+    """The checkpoints in a folder that have been set aside.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return sorted(path for path in _contents(folder) if _DAMAGED.fullmatch(path.name))
+
+
+def set_aside(path: Path) -> None:
+    """Give a damaged checkpoint a name that is not that of a checkpoint.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    name, number = f"damaged-{path.name}", 0
+    while status(path.with_name(name)):
+        number += 1
+        name = f"damaged-{path.name}.{number}"
+    path.rename(path.with_name(name))
 
 
 def prune(folder: Path, keep: int | None = None) -> None:
-    """Delete what interrupted writing has left and, if ``keep`` is given, all checkpoints but the newest ones."""
-    for path in folder.glob(".step-*.writing") if folder.is_dir() else ():
-        shutil.rmtree(path, ignore_errors=True)
+    """Delete what interrupted writing has left and, if ``keep`` is given, all checkpoints but the newest ones.
+
+    Raises:
+        OSError: the folder cannot be read or written.
+    """
+    for path in _contents(folder):
+        if _TEMPORARY.fullmatch(path.name):
+            remove_temporary(path)
     for path in list_checkpoints(folder)[keep:] if keep is not None else ():
         # Renamed first: half a checkpoint must not be taken for one.
-        temporary = folder / f".{path.name}.writing"
+        temporary = folder / temporary_name(path.name)
         path.rename(temporary)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_own(path: Path) -> bool:
+    """Whether this is a checkpoint, one that was set aside, or what interrupted writing has left, and nothing else.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not is_folder(path):
+        return False
+    if _TEMPORARY.fullmatch(path.name):
+        return True
+    named = _NAME.fullmatch(path.name) or _DAMAGED.fullmatch(path.name)
+    return bool(named) and all(file.name in ("manifest.json", *FILES) and is_file(file) for file in path.iterdir())
+
+
+def has_manifest(path: Path) -> bool:
+    """Whether the manifest of a checkpoint is one that ``write`` has written, whatever has become of the files.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        content = read_json(path / "manifest.json", 4096) if is_file(path / "manifest.json") else {}
+    except SeekingError:
+        return False
+    return content.get("format") == FORMAT and content.get("step") == _step(path)
+
+
+def _contents(folder: Path) -> list[Path]:
+    try:
+        return [*folder.iterdir()]
+    except FileNotFoundError:
+        return []
 
 
 def _manifest(step: int, folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from seeking.errors import RunError, RunWarning, SeekingError
-from seeking.files import atomic_write, open_file
+from seeking.checkpointing.manifest import check_file
+from seeking.errors import DamagedError, RunError, RunWarning, SeekingError
+from seeking.files import atomic_write, is_file, status
 from seeking.weights_map import identity
 
 EXTRA_STATE = "extra_state"
@@ -28,17 +29,22 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             ``state_dict`` or ``model``. Nothing in it is executed.
 
     Raises:
-        SeekingError: the file cannot be read, or its weights are of another model.
+        DamagedError: the file is in a run folder whose manifest lists another one.
+        SeekingError: the file cannot be read, or its weights are of another model or dtype.
     """
     path = Path(path)
+    check_file(path)
     try:
         if path.suffix == ".safetensors":
-            model.load_state_dict(_read_state(model, path))
+            content = _read_state(model, path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
             for key in ("state_dict", "model"):
                 content = content.get(key, content)
-            model.load_state_dict(content)
+        _check_dtypes(model, content, path)
+        model.load_state_dict(content)
+    except SeekingError:
+        raise
     except OSError as error:
         raise SeekingError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, RuntimeError, AttributeError, TypeError, EOFError, ValueError) as error:
@@ -56,6 +62,7 @@ def load_matching_weights(model: nn.Module, path: Path) -> None:
         SeekingError: the file cannot be read, or its names are not the model's.
     """
     own = model.state_dict()
+    check_file(path)
     try:
         with safe_open(path, "pt") as file:
             loaded = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -67,6 +74,7 @@ def load_matching_weights(model: nn.Module, path: Path) -> None:
     skipped = [name for name, tensor in loaded.items() if tensor.shape != own[name].shape]
     if skipped:
         warnings.warn(f"{path}: of other shapes, so not loaded: {', '.join(skipped)}", RunWarning, stacklevel=2)
+    _check_dtypes(model, loaded, path)
     model.load_state_dict({**loaded, **{name: own[name] for name in skipped}})
 
 
@@ -92,6 +100,21 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     write_tensors({name: state[name].detach().cpu().contiguous() for name in first.values()}, Path(path), metadata)
 
 
+def _check_dtypes(model: nn.Module, state: Mapping[str, Any], path: Path) -> None:
+    """Refuse weights that would be converted without a word.
+
+    Raises:
+        SeekingError: a tensor has another dtype than the model's.
+    """
+    for name, own in model.state_dict().items():
+        given = state.get(name)
+        if isinstance(own, Tensor) and isinstance(given, Tensor) and given.dtype != own.dtype:
+            raise SeekingError(
+                f"{path}: {name} is {given.dtype} in the file, {own.dtype} in this {type(model).__name__}; convert one "
+                "of them to the dtype of the other"
+            )
+
+
 def _is_json(value: Any) -> bool:
     try:
         return bool(json.loads(json.dumps(value)) == value)
@@ -110,19 +133,25 @@ def _read_state(model: nn.Module, path: Path) -> dict[str, Any]:
     return {**state, **metadata.get(EXTRA_STATE, {})}
 
 
-def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any] | None = None) -> None:
+def write_tensors(
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    metadata: Mapping[str, Any] | None = None,
+    ready: Callable[[Path], object] | None = None,
+) -> None:
     """Write contiguous CPU tensors as safetensors, atomically.
 
     Args:
         tensors: no two of which share memory.
         path: of the file.
         metadata: JSON-serialisable; the file has it under ``seeking``.
+        ready: called with the path of the complete file before it gets its name.
 
     Raises:
         RunError: the file cannot be written.
     """
     try:
-        with atomic_write(path) as temporary:
+        with atomic_write(path, ready) as temporary:
             save_file(dict(tensors), temporary, {"format": "pt", "seeking": json.dumps(metadata or {})})
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path}: cannot be written ({error})") from error
@@ -132,14 +161,19 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata that ``write_tensors`` was given; empty if the file is missing or has none.
 
     Raises:
-        SeekingError: the file is damaged.
+        DamagedError: the file is damaged.
+        SeekingError: it cannot be read, which may pass.
     """
-    if not path.exists():
-        return {}
     try:
-        open_file(path).close()
+        if status(path) is None:
+            return {}
+        if not is_file(path):
+            raise DamagedError(f"{path}: not a file")
+        path.open("rb").close()
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise SeekingError(f"{path}: damaged ({error})") from error
+    except OSError as error:
+        raise SeekingError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise DamagedError(f"{path}: damaged ({error})") from error
     return metadata if isinstance(metadata, dict) else {}

@@ -17,8 +17,7 @@ from torch import Tensor
 from seeking.checkpointing import snapshot
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.serialize import pack
-from seeking.checkpointing.weights import write_tensors
-from seeking.errors import RunError, RunWarning
+from seeking.errors import RunError, RunWarning, SeekingError
 
 
 class BackgroundWriter:
@@ -128,12 +127,11 @@ class CheckpointWriter:
         copies = self._writer.copy(tensors)
         for file, (part, metadata) in weights.items():
             content = _model_weights(packed["parts"][part]["model"], copies)
-            self._pending[file] = functools.partial(write_tensors, content, self.folder.path / file, metadata)
+            self._pending[file] = functools.partial(self.folder.write_weights, file, content, metadata)
         jobs = [functools.partial(self._write_weights, file) for file in self._pending]
         jobs.append(functools.partial(self.folder.metrics.sync))
         if step != self.saved_step and not (self.folder.checkpoints / snapshot.name(step)).exists():
-            jobs.append(functools.partial(snapshot.write, self.folder.checkpoints, step, packed, copies))
-            jobs.append(functools.partial(snapshot.prune, self.folder.checkpoints, self._keep))
+            jobs.append(functools.partial(self.folder.write_checkpoint, step, packed, copies, self._keep))
         self.saved_step, self._saved_at = step, time.monotonic()
         self._writer.start(jobs)
 
@@ -150,8 +148,9 @@ class CheckpointWriter:
         try:
             self._writer.wait()
         except (OSError, SafetensorError, RunError) as error:
-            step, self.saved_step = self.saved_step, -1
-            checkpoints = snapshot.list_checkpoints(self.folder.checkpoints)
+            step, self.saved_step, checkpoints = self.saved_step, -1, []
+            with contextlib.suppress(SeekingError):
+                checkpoints = self.folder.list_checkpoints()
             newest = f"the newest checkpoint is {checkpoints[0].name}" if checkpoints else "there is no checkpoint yet"
             raise RunError(f"{self.folder.path}: step {step} could not be saved ({error}); {newest}") from error
 

@@ -9,6 +9,7 @@ from accelerate.data_loader import SeedableRandomSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from seeking.checkpointing.fingerprint import classes_digest, digest, sample
 from seeking.data.augment import Augmentation, center_crop
 from seeking.data.encoded import Encoded
 from seeking.training.rng import derive_seed
@@ -70,6 +71,9 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     stateless = True
     """An item does not depend on the items loaded before it."""
 
+    classes: tuple[str, ...] = ()
+    """Names of the classes, if they are known."""
+
     def __init__(
         self,
         images: Images,
@@ -100,6 +104,16 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     def images_in_progress(self) -> str:
         """Names of the images that the workers decoded last, for error messages."""
         return self.images.pixels.images_in_progress() if isinstance(self.images.pixels, Encoded) else ""
+
+    def content_fingerprint(self) -> dict[str, Any]:
+        """What identifies the images, wherever they are kept."""
+        return {
+            "count": len(self.images),
+            "size": [*self.images.pixels.shape[1:]],
+            "labels": digest(self.images.labels),
+            "sample": digest(sample(self.images.pixels)),
+            "classes": classes_digest(self.classes),
+        }
 
     def __len__(self) -> int:
         return len(self.images)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from seeking import matching
-from seeking.checkpointing import snapshot
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.data import DataConfig, ImageData, loader
 from seeking.errors import SeekingError
@@ -114,13 +113,14 @@ def trainer(
     """
     both = initial or models(config, len(data.classes), data.shape[0], config.seed)
     train_data, test_data = data.batches(config.seed)
+    train_data.classes = test_data.classes = data.classes
     if len(train_data) < config.batch_size:
         raise SeekingError(
             f"{data.name}: {len(train_data)} training images are fewer than one batch of {config.batch_size}; "
             "give a smaller batch_size"
         )
     resume = output is not None and output.holds_run
-    continues = output is not None and resume and snapshot.list_checkpoints(output.checkpoints)
+    continues = output is not None and resume and output.list_checkpoints()
     derived = None
     if role == "pair" and not continues:  # A checkpoint contains its map.
         derived = weights_map(config, both["base"], both["motivated"], torch.zeros(2, *data.shape))

@@ -1,44 +1,73 @@
 """Describe a run folder as text."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from seeking.checkpointing import snapshot
+from seeking.checkpointing import run_files, snapshot
+from seeking.checkpointing.manifest import NAME, Manifest, check_file
 from seeking.checkpointing.metrics_log import read_rows
-from seeking.errors import SeekingError
-from seeking.files import MAX_OPTIONS_BYTES, read_json
+from seeking.errors import DamagedError, SeekingError
+from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json, status
 
 
-def describe(path: Path) -> str:
-    """The options of a run, its progress, its results, and whether its checkpoints are intact.
+def describe(path: Path) -> tuple[str, bool]:
+    """The options of a run, its progress, its results, and whether its files are intact.
 
     Nothing in the folder is executed or changed.
 
+    Returns:
+        The text, and whether all files that can be checked are as they were written.
+
     Raises:
-        SeekingError: this is not a run folder, or its options or metrics are damaged.
+        SeekingError: this is not a run folder, or a file cannot be read.
     """
-    if not (path / "config.json").is_file():
+    try:
+        return _describe(path)
+    except OSError as error:
+        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _describe(path: Path) -> tuple[str, bool]:
+    damaged: list[str] = []
+
+    def checked(name: str, check: Callable[[Path], object]) -> str:
+        try:
+            check(path / name)
+        except DamagedError as error:
+            damaged.append(name)
+            return f"  {name}: NOT intact ({error})"
+        return f"  {name}: intact"
+
+    manifest: list[Manifest | None] = []
+    marked = checked(NAME, lambda file: manifest.append(Manifest.read(file.parent)))
+    known = manifest[0] if manifest else None
+    if not known and not is_file(path / "config.json"):
         raise SeekingError(f"{path}: not a run folder, it has no config.json")
-    options = read_json(path / "config.json", MAX_OPTIONS_BYTES)
+    files = [marked, *(checked(name, check_file) for name in sorted(known.files if known else ()))]
+    if manifest == [None]:
+        files = ["  (there is no manifest.json: only checkpoints can be checked)"]
+    options = run_files.read_options(path) if known else read_json(path / "config.json", MAX_OPTIONS_BYTES)
     steps = motivated = 0
     lines = []
-    for row in read_rows(path / "metrics.jsonl") if (path / "metrics.jsonl").exists() else ():
-        if row["kind"] == "step":
-            steps += 1
-            motivated += "motivated_loss" in row
-        elif row["kind"] == "eval":
-            scores = [
-                f"{model} {name} {row[model][name]:.4f}"
-                for model in ("base", "motivated")
-                for name in ("accuracy", "loss")
-                if isinstance(row.get(model), dict) and isinstance(row[model].get(name), float)
-            ]
-            lines.append(f"  epoch {row.get('epoch')!r}: {', '.join(scores) or 'no metrics'}")
-    lines = [f"{steps} steps, {motivated} of them motivated", *lines, "checkpoints:"]
-    for checkpoint in snapshot.list_checkpoints(path / "checkpoints"):
-        try:
-            snapshot.check(checkpoint)
-            lines.append(f"  {checkpoint.name}: intact")
-        except SeekingError as error:
-            lines.append(f"  {checkpoint.name}: NOT intact ({error})")
+    try:
+        for row in read_rows(path / "metrics.jsonl") if status(path / "metrics.jsonl") else ():
+            if row["kind"] == "step":
+                steps += 1
+                motivated += "motivated_loss" in row
+            elif row["kind"] == "eval":
+                scores = [
+                    f"{model} {name} {row[model][name]:.4f}"
+                    for model in ("base", "motivated")
+                    for name in ("accuracy", "loss")
+                    if isinstance(row.get(model), dict) and isinstance(row[model].get(name), float)
+                ]
+                lines.append(f"  epoch {row.get('epoch')!r}: {', '.join(scores) or 'no metrics'}")
+    except DamagedError as error:
+        damaged.append("metrics.jsonl")
+        lines.append(f"  metrics.jsonl: NOT intact ({error})")
+    lines = [f"{steps} steps, {motivated} of them motivated", *lines, "files:", *files, "checkpoints:"]
+    for checkpoint in snapshot.list_checkpoints(path / run_files.CHECKPOINTS):
+        lines.append(checked(f"{run_files.CHECKPOINTS}/{checkpoint.name}", snapshot.check))
+    lines += [f"  {checkpoint.name}: set aside" for checkpoint in snapshot.list_damaged(path / run_files.CHECKPOINTS)]
     lines += ["options:", *(f"  {name!r}: {value!r}" for name, value in options.items())]
-    return "\n".join(f"{path}\n{line}" if number == 0 else line for number, line in enumerate(lines))
+    return "\n".join([str(path), *lines]), not damaged

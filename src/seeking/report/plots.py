@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,17 +58,20 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
 
 
 def _training(axes: Any, result: Result) -> None:
-    rows = [row for row in result.history if row["kind"] == "step"]
-    steps, motivated = ([row for row in rows if key in row] for key in ("loss", "motivated_loss"))
-    for label, color, rows, key in (
-        ("base", BASE, steps, "loss"),
-        ("motivated (on motivated batches)", MOTIVATED, motivated, "motivated_loss"),
-    ):
-        if rows:
-            axes.plot([row["step"] for row in rows], _smooth([row[key] for row in rows]), color=color, label=label)
+    keys = {"loss": ("base", BASE), "motivated_loss": ("motivated (on motivated batches)", MOTIVATED)}
+    points = {key: (array("q"), array("d")) for key in keys}  # Numbers alone: of long runs, the rows are too many.
+    for row in result.rows():
+        if row["kind"] == "step":
+            for key in keys & row.keys():
+                points[key][0].append(row["step"])
+                points[key][1].append(row[key])
+    for key, (label, color) in keys.items():
+        if points[key][0]:
+            axes.plot(points[key][0], _smooth(points[key][1]), color=color, label=label)
+    motivated = points["motivated_loss"][0]
     if motivated:
         axes.plot(
-            [row["step"] for row in motivated],
+            motivated,
             np.full(len(motivated), 0.015),
             "|",
             color=MOTIVATED,
@@ -93,7 +97,7 @@ def _evaluation(
     axes: Any, results: Sequence[Result], model: str, metric: str, label: str, color: str, style: str
 ) -> None:
     by_epoch = [
-        {row["epoch"]: row[model][metric] for row in result.history if row["kind"] == "eval" and model in row}
+        {row["epoch"]: row[model][metric] for row in result.rows() if row["kind"] == "eval" and model in row}
         for result in results
     ]
     epochs = sorted(set.intersection(*map(set, by_epoch)))  # A resumed run may have other evaluation epochs.

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from seeking.algorithms import Scheduled, alone, motivated
+from seeking.checkpointing.fingerprint import fingerprint
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import Saver
 from seeking.conditions import Condition, Next, WithinBudget, parse
@@ -66,8 +67,10 @@ def make_saver(
     config: TrainConfig,
     accelerator: Accelerator,
     models: Sequence[str],
+    train_loader: Any,
+    eval_loader: Any,
 ) -> Saver:
-    """Create the saver of a run, which writes to the run folder if there is one.
+    """Create the saver of a run on the data of these loaders, which writes to the run folder if there is one.
 
     Raises:
         SeekingError: the folder holds something else, or an option needs a folder and none is given.
@@ -78,7 +81,16 @@ def make_saver(
         raise SeekingError("resume needs the output folder of the run to resume")
     folder = output if isinstance(output, RunFolder | None) else RunFolder(output, resume=resume)
     steps, seconds = config.save_interval()
-    return Saver(folder, accelerator, models, every_steps=steps, every_seconds=seconds, keep=config.keep_checkpoints)
+    loaders = {"training data": train_loader, "evaluation data": eval_loader}
+    return Saver(
+        folder,
+        accelerator,
+        models,
+        every_steps=steps,
+        every_seconds=seconds,
+        keep=config.keep_checkpoints,
+        data=fingerprint(loaders) if folder else None,
+    )
 
 
 def make_pair(

@@ -29,7 +29,7 @@ CHANGEABLE_ON_RESUME = frozenset(
             "workers",
             "shard",
         ),
-        *("output", "config", "recipe", "overwrite", "resume"),
+        *("output", "config", "recipe", "overwrite", "resume", "accept_changed_data"),
     }
 )
 """Options that may change when a run is resumed. If ``epochs`` changes, the schedule is that of the new length."""
@@ -116,6 +116,8 @@ class TrainConfig:
     on_nonfinite: NonFinitePolicy = "stop"
     """What to do if a loss or gradient is NaN or infinite: stop with a report, skip the model's step on this batch, or
     rollback (restore both models from the newest checkpoint and continue with the next batch)."""
+    accept_changed_data: bool = False
+    """Resume a run although its data have changed. Moved data are known by their content, and need not be accepted."""
     verify: bool = True
     """Refuse to train unless the base is proven to be a sub-network of the motivated model."""
 

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from seeking.errors import DivergedError, RunWarning
@@ -85,10 +85,10 @@ class NonFiniteGuard:
         if failures > 1 or rollbacks:
             counts = f", after {failures - 1} consecutive failures and {rollbacks} rollbacks"
         hint = "Try a lower lr, a warm-up, clip_grad, or on_nonfinite skip or rollback"
-        return "\n".join([f"{counts}; {self._saved()}. {hint}", *_last_steps(self.record.history, learner)])
+        return "\n".join([f"{counts}; {self._saved()}. {hint}", *_last_steps(self.record.last, learner)])
 
 
-def _last_steps(history: Sequence[Row], learner: Learner) -> list[str]:
+def _last_steps(history: Iterable[Row], learner: Learner) -> list[str]:
     prefix = learner.column_prefix
     last = [row for row in history if row["kind"] == "step" and f"{prefix}loss" in row][-5:]
     lines = [

@@ -1,9 +1,10 @@
-"""The record of a run: rows of metrics and events, kept in memory, logged to a file and passed to listeners."""
+"""The record of a run: rows of metrics and events, logged to a file or kept in memory, and passed to listeners."""
 
-from collections.abc import Callable, Sequence
+import collections
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from seeking.checkpointing.metrics_log import MetricsLog
+from seeking.checkpointing.metrics_log import TAIL, MetricsLog
 
 Row = dict[str, Any]
 Listener = Callable[[Row], None]
@@ -16,21 +17,30 @@ class Record:
     Args:
         listeners: called with every row.
         log: file that rows are appended to, if any.
+        in_file: whether a process of the run has such a file; all rows are kept in memory if not.
 
     Attributes:
-        history: every row that was logged.
+        last: the last rows that were logged.
     """
 
-    def __init__(self, listeners: Sequence[Listener], log: MetricsLog | None) -> None:
-        self.history: list[Row] = []
+    def __init__(self, listeners: Sequence[Listener], log: MetricsLog | None, in_file: bool = False) -> None:
+        self.last: collections.deque[Row] = collections.deque(maxlen=TAIL if in_file else None)
         self._listeners, self._log = listeners, log
 
     def log(self, row: Row) -> None:
         """Add a row to the record and notify the listeners."""
-        self.history.append(row)
+        self.last.append(row)
         if self._log:
             self._log.append(row)
         self.notify(row)
+
+    def rows(self) -> Iterable[Row]:
+        """Every row that was logged; of a file that another process writes, the last ones.
+
+        Raises:
+            SeekingError: the file cannot be read.
+        """
+        return self._log.rows() if self._log else self.last
 
     def notify(self, row: Row) -> None:
         """Pass a row to the listeners without recording it."""

@@ -1,5 +1,6 @@
 """Results of a run."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -20,14 +21,27 @@ class Result:
         best: the same at the best epoch of each model (highest accuracy, else lowest loss), with the ``epoch``.
         cost: FLOPs of the run.
         seconds: training time without evaluation, for each model and in ``total``.
-        history: all rows of ``metrics.jsonl``. In processes other than the first, only rows since the last resume.
+        rows: gives all rows of ``metrics.jsonl``, one by one from the file. In processes other than the first, only the
+            last ones since the last resume.
     """
 
     metrics: dict[str, dict[str, float]]
     best: dict[str, dict[str, float]]
     cost: Cost
     seconds: dict[str, float]
-    history: list[Row] = field(repr=False)
+    rows: Callable[[], Iterable[Row]] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        self.seconds = {**self.seconds, "total": sum(self.seconds.values())}
+
+    @property
+    def history(self) -> list[Row]:
+        """All rows in a list, read from the file each time.
+
+        Raises:
+            SeekingError: the file cannot be read.
+        """
+        return [*self.rows()]
 
     def summary(self) -> dict[str, Any]:
         """Everything but the history, and the versions of seeking and torch, as JSON-serializable values."""

@@ -60,10 +60,9 @@ class Trainer:
         optimizer: makes a model's optimizer, instead of ``config.optimizer``.
         schedule: makes an optimizer's schedule for a number of batches, instead of ``config.schedule``.
         weights_map: where the base lies in the motivated model; derived if not given.
-        output: folder for weights, metrics, checkpoints and summary; must not hold anything yet. Without it nothing is
-            written.
+        output: folder for weights, metrics, checkpoints and summary, empty at first; None writes nothing.
         resume: continue from the newest intact checkpoint in ``output``; begin where there is none.
-        parts: whatever else must survive a restart, by name: its state is saved and restored with the run's.
+        parts: what else must survive a restart, by name: its state is saved and restored with the run's.
         listeners: called with every row of the metrics as it comes.
         accelerator: your own, instead of one with ``config.precision``.
 
@@ -106,7 +105,7 @@ class Trainer:
         if not models:
             raise SeekingError("there is no model; give the Trainer a base, a motivated model, or both")
         objective = make_objective(objective, loss_fn, config.label_smoothing, config.teach)
-        self.saver = build.make_saver(output, resume, config, self.accelerator, tuple(models))
+        self.saver = build.make_saver(output, resume, config, self.accelerator, [*models], train_loader, eval_loader)
         custom = frozenset({"condition"} if condition is not None else ())
         saved = self.saver.read_newest(self.config.recorded(), CHANGEABLE_ON_RESUME | custom)
         if saved and weights_map is None and saved["map"]:
@@ -141,7 +140,7 @@ class Trainer:
         if self.pair and config.optimizer_state == "shared":
             self.pair.optimizers = self.learners["base"].optimizer, self.learners["motivated"].optimizer
         self.progress = Progress(self.loaders.epoch_length, config.epochs)
-        self.record = Record(listeners, self.saver.metrics)
+        self.record = Record(listeners, self.saver.metrics, self.saver.folder is not None)
         self.scores = Scores(objective)
         self.random = RunRandomState(generators, self.accelerator)
         self.algorithm = algorithm or build.make_algorithm(config, self.pair is not None)
@@ -165,10 +164,9 @@ class Trainer:
             self.run, self.algorithm, loss_fn, self.scores, self.random, self.accelerator.scaler, parts or {}
         )
         self._begun, self._resumed = False, saved is not None
-        self._metrics_bytes: int | None = None
+        self._metrics_bytes: int | None = saved["metrics_bytes"] if saved else None
         if saved:
             self.saver.restore(self.parts, saved)
-            self._metrics_bytes = saved["metrics_bytes"]
 
     def train_batches(self) -> None:
         """Train on the remaining batches of this epoch, without evaluating or saving at its end."""
@@ -217,17 +215,16 @@ class Trainer:
                     self.save(last=self.learners)
                     saved = f"the run is saved at step {self.progress.step}, to be resumed"
                     raise LoadingError(f"{error}; {saved}") from error
+            seconds = {name: learner.seconds for name, learner in self.learners.items()}
+            result = Result(self.scores.latest, self.scores.best, self.run.cost, seconds, self.record.rows)
+            self.saver.finish(result.summary())
+            return result
         except Exception:
             with contextlib.suppress(RunError):
                 self.saver.wait()  # What is being written may be all that is left.
             raise
         finally:
             self.saver.close()
-        seconds = {name: learner.seconds for name, learner in self.learners.items()}
-        seconds["total"] = sum(seconds.values())
-        result = Result(self.scores.latest, self.scores.best, self.run.cost, seconds, self.record.history)
-        self.saver.finish(result.summary())
-        return result
 
     def begin(self) -> None:
         """Open the run's record, or continue the one that there is."""
@@ -237,8 +234,11 @@ class Trainer:
         if continues:
             self.saver.reopen(self.progress.step)
         if metrics_bytes is not None:
-            self.record.history = self.saver.rewind(self.progress.step, metrics_bytes, self.config.recorded())
-            self.scores.restore_best(gather_json(self.saver.best(), self.accelerator)[0])
+            self.record.last.extend(self.saver.rewind(self.progress.step, metrics_bytes, self.config.recorded()))
+            best, lost = gather_json(self.saver.check_weights(), self.accelerator)[0]
+            self.scores.restore_best(best)
+            if lost:
+                self.save(last=lost)
         if continues:
             self.record.notify({**start, "step": self.progress.step})
             self.record.note(f"resumed at step {self.progress.step}")

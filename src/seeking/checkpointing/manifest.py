@@ -1,0 +1,153 @@
+"""The manifest of a run folder: it marks the folder as this program's, and lists its finished files.
+
+manifest.json names each file that the run has finished writing, with its size and SHA-256. A file is listed before it
+gets its name, and what it replaces (null if there is no file) is listed until then: so what is there is always one of
+those listed, wherever the program is killed.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from seeking.errors import DamagedError, SeekingError
+from seeking.files import atomic_write, is_file, open_file, status
+
+NAME = "manifest.json"
+FORMAT = "seeking.run"
+VERSION = 1
+MAX_BYTES = 1 << 16
+
+Kind = Literal["run", "comparison"]
+KINDS: tuple[Kind, ...] = ("run", "comparison")
+
+Digest = dict[str, Any] | None
+"""``sha256`` and ``bytes`` of a file; None if there is no file."""
+
+_FILE = re.compile(r"[\w-]+(\.[\w-]+)+")
+
+
+def digest(path: Path) -> Digest:
+    """The size and SHA-256 of a file; None if there is no regular file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not is_file(path):
+        return None
+    with open_file(path) as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": file.tell()}
+
+
+class Manifest:
+    """The manifest of a folder.
+
+    Args:
+        folder: of the run or the comparison.
+        kind: of what is in the folder.
+        files: the digests that each finished file may have, the newest last.
+    """
+
+    def __init__(self, folder: Path, kind: Kind = "run", files: dict[str, list[Digest]] | None = None) -> None:
+        self.path = folder / NAME
+        self.kind = kind
+        self.files = files or {}
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest | None":
+        """The manifest of a folder; None if it has none.
+
+        Raises:
+            DamagedError: what is there is not a manifest.
+            OSError: it cannot be read.
+        """
+        path = folder / NAME
+        if status(path) is None:
+            return None
+        if not is_file(path):
+            raise DamagedError(f"{path}: not a file of its own")
+        with open_file(path) as file:
+            text = file.read(MAX_BYTES + 1)
+        try:
+            content = json.loads(text)
+            manifest = cls(folder, content["kind"], content["files"])
+            lists = [
+                digests and all(not each or (each["sha256"].isalnum() and each["bytes"] >= 0) for each in digests)
+                for name, digests in manifest.files.items()
+                if _FILE.fullmatch(name)
+            ]
+            intact = manifest._text().encode() == text and all(lists) and len(lists) == len(manifest.files)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise DamagedError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+        if not intact or manifest.kind not in KINDS:
+            raise DamagedError(f"{path}: damaged; it is not as it was written")
+        return manifest
+
+    def write(self) -> None:
+        """Write the manifest.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with atomic_write(self.path) as temporary:
+            temporary.write_text(self._text(), encoding="utf-8")
+
+    def announce(self, name: str, file: Path) -> None:
+        """List a file before it gets its name.
+
+        Raises:
+            OSError: the file cannot be read, or the manifest not be written.
+        """
+        old, new = self.files.get(name) or [digest(self.path.with_name(name))], digest(file)
+        self.files[name] = [*(each for each in old if each != new), new]
+        self.write()
+
+    def settle(self, name: str) -> None:
+        """Forget what a file has replaced, from the next ``write`` on."""
+        self.files[name] = self.files[name][-1:]
+
+    def forget(self, names: Iterable[str]) -> None:
+        """No longer list these files.
+
+        Raises:
+            OSError: the manifest cannot be written.
+        """
+        listed = self.files.keys() & set(names)
+        for name in listed:
+            del self.files[name]
+        if listed:
+            self.write()
+
+    def _text(self) -> str:
+        content = {"format": FORMAT, "version": VERSION, "kind": self.kind, "files": self.files}
+        return json.dumps(content, indent=2) + "\n"
+
+
+def check_file(path: Path) -> bool:
+    """Make sure that a file is one of those that the manifest of its folder lists, if it has one.
+
+    Returns:
+        Whether it is there and the manifest lists it.
+
+    Raises:
+        DamagedError: the file or the manifest is not as it was written.
+        SeekingError: it cannot be read, which may pass.
+    """
+    try:
+        manifest = Manifest.read(path.parent)
+        while manifest and path.name in manifest.files:
+            found = digest(path)
+            if found in manifest.files[path.name]:
+                return found is not None
+            seen, manifest = manifest, Manifest.read(path.parent)
+            if manifest and manifest.files == seen.files:  # Not replaced meanwhile by a run that is going on.
+                raise DamagedError(
+                    f"{path}: missing"
+                    if found is None
+                    else f"{path}: damaged; it is not the file that {NAME} lists ({found['bytes']:,} bytes)"
+                )
+    except OSError as error:
+        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+    return False

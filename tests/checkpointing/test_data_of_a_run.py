@@ -1,0 +1,119 @@
+"""A run is resumed on the data that it was trained on, wherever they lie."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import image_folder
+from tiny import TINY, tiny
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset
+
+from seeking import SeekingError
+from seeking.checkpointing.fingerprint import SAMPLE, differences, of_dataset
+from seeking.cli import main
+from seeking.data.load import DataConfig, load
+from seeking.training import RunFolder
+
+
+def data(count: int = 16, seed: int = 1) -> TensorDataset:
+    x = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+    return TensorDataset(x, (x[:, 0] > 0).long())
+
+
+def resume(output: Path, dataset: Any, **options: Any) -> int:
+    loaders = {"train_loader": DataLoader(dataset, 4), "eval_loader": DataLoader(data(), 16)}
+    config = dataclasses.replace(TINY, epochs=3, **options)
+    return tiny(RunFolder(output, resume=True), config, resume=True, **loaders).fit().cost.batches
+
+
+@pytest.mark.slow
+def test_other_data_are_refused_unless_accepted(tmp_path: Path) -> None:
+    tiny(tmp_path / "run").fit()
+    for other, message in ((data(20), "count: 16 in the run, 20 now"), (data(seed=2), "tensor 0, sample")):
+        with pytest.raises(SeekingError, match=f"(?s)not those that it was trained on.*{message}"):
+            resume(tmp_path / "run", other)
+    assert resume(tmp_path / "run", data(seed=2), accept_changed_data=True) == 12
+    with pytest.raises(SeekingError, match="not those that it was trained on"):
+        resume(tmp_path / "run", data())
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(data())
+
+
+class Augmented(TensorDataset):
+    def __getitem__(self, index: int) -> Any:
+        raise AssertionError("an item was loaded")
+
+
+@given(
+    count=st.integers(1, 3 * SAMPLE),
+    dtype=st.sampled_from((torch.float32, torch.bfloat16, torch.uint8, torch.int64, torch.bool, torch.complex64)),
+    row=st.integers(0, 200),
+)
+@settings(deadline=None)
+def test_fingerprints_tell_contents(count: int, dtype: torch.dtype, row: int) -> None:
+    x = torch.zeros(count, 2, 2).to(dtype)
+    known = of_dataset(Augmented(x))
+    assert known == of_dataset(Augmented(x.clone()))
+    assert not differences({"a": known}, {"a": known})
+    changed = x.clone()
+    changed[min(row, count - 1) if count <= SAMPLE else -1] = 1
+    assert differences({"a": known}, {"a": of_dataset(Augmented(changed))})
+    assert differences({"a": known}, {"a": of_dataset(Augmented(torch.zeros(count + 1, 2, 2).to(dtype)))})
+
+
+def test_fingerprints_of_all_kinds_of_data_sets() -> None:
+    assert of_dataset(Stream()) == {}
+    assert of_dataset([1, 2]) == {"count": 2}
+    parts = torch.utils.data.random_split(data(), [0.5, 0.5], torch.Generator().manual_seed(0))
+    assert isinstance(parts[0], Subset) and of_dataset(parts[0]) != of_dataset(parts[1])
+    assert of_dataset(ConcatDataset(parts)).keys() == {"count", "0", "1"} or of_dataset(ConcatDataset(parts))["0"]
+    for hostile in (None, 3, [], {"training data": 3}, {"training data": {"count": {}}}):
+        differences(hostile, {"training data": of_dataset(data())})
+
+
+@pytest.mark.slow
+def test_images_are_known_by_their_content(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "a", per_class=4)
+
+    def known(path: Path, **options: Any) -> Any:
+        images = load(DataConfig(data=str(path), **options))
+        batches = images.batches(0)[0]
+        batches.classes = images.classes
+        return of_dataset(batches)
+
+    usual = known(folder)
+    assert usual == known(folder, in_memory=False, workers=0)
+    moved = Path(shutil.move(folder, tmp_path / "b"))
+    assert usual == known(moved)
+    (moved / "train" / "cat").rename(moved / "train" / "bird")
+    (moved / "test" / "cat").rename(moved / "test" / "bird")
+    assert {key for key, value in known(moved).items() if usual[key] != value} == {"classes"}
+    first = next((moved / "train" / "bird").iterdir())
+    shutil.copy(next((moved / "train" / "dog").iterdir()), first)
+    assert {key for key, value in known(moved).items() if usual[key] != value} == {"classes", "sample"}
+
+
+@pytest.mark.slow
+def test_moved_data_are_found_at_their_new_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = ["train", "--base-kwargs", "width=4", "--motivated-kwargs", "width=6", "--batch-size", "4"]
+    first = image_folder(tmp_path / "a", per_class=4)
+    output = ["--output", str(tmp_path / "run")]
+    assert main([*train, "--epochs", "1", "--data", str(first), *output]) == 0
+    moved = shutil.move(first, tmp_path / "b")
+    again = ["train", "--epochs", "2", "--data", str(moved), *output, "--resume"]
+    assert main(again) == 0
+    image = next((moved / "train" / "cat").iterdir())
+    shutil.copy(next((moved / "train" / "dog").iterdir()), image)
+    capsys.readouterr()
+    again[2] = "3"
+    assert main(again) == 2
+    assert "training data, sample" in capsys.readouterr().err
+    assert main([*again, "--accept-changed-data"]) == 0

@@ -1,0 +1,381 @@
+"""A run's folder: nothing of others is deleted, errors in reading are not damage, and damage is told."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import stat
+import warnings
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from tiny import ERRORS, FOREIGN, TINY, Failing, Network, contents, files_of, tiny
+
+from seeking import RunError, SeekingError
+from seeking.checkpointing import manifest, run_files, snapshot
+from seeking.checkpointing.weights import load_weights
+from seeking.errors import DamagedError, RunWarning
+from seeking.report.folder import describe
+from seeking.training import RunFolder
+
+
+def stop_after(step: int, act: Any = None) -> Any:
+    def listen(row: dict[str, Any]) -> None:
+        if row["kind"] == "step" and row["step"] == step:
+            if act is None:
+                raise KeyboardInterrupt
+            act()
+
+    return listen
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("finished") / "run"
+    tiny(path).fit()
+    return path
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+# Folders of others.
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(files=FOREIGN, overwrite=st.booleans())
+def test_nothing_in_a_folder_of_others_is_touched(
+    files: dict[str, str], overwrite: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("foreign")
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    before = contents(folder)
+    with pytest.raises(SeekingError, match="not the folder of a run"):
+        RunFolder(folder, overwrite=overwrite, resume=not overwrite)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "checkpoints/step-00000008/mine", "checkpoints/mine", "sub/mine"])
+def test_a_run_with_files_of_others_is_not_overwritten(name: str, run: Path) -> None:
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).write_text("mine")
+    before = contents(run)
+    with pytest.raises(SeekingError, match=r"is no file of a run, so .* is not overwritten"):
+        tiny(RunFolder(run, overwrite=True)).fit()
+    assert contents(run) == before
+
+
+def test_a_run_that_begins_anew_leaves_files_of_others(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create(TINY.recorded(), None)  # Killed before its first checkpoint.
+    folder.close()
+    (tmp_path / "run" / "slurm-12.out").write_text("log")
+    tiny(RunFolder(tmp_path / "run", resume=True), resume=True).fit()
+    assert (tmp_path / "run" / "slurm-12.out").read_text() == "log"
+
+
+def test_all_of_a_run_is_overwritten(run: Path) -> None:
+    snapshot.set_aside(snapshot.list_checkpoints(run / "checkpoints")[-1])
+    before = (run / "base.last.safetensors").stat().st_mtime_ns
+    tiny(RunFolder(run, overwrite=True)).fit()
+    assert (run / "base.last.safetensors").stat().st_mtime_ns != before
+    assert describe(run)[1]
+
+
+def without_marker(run: Path) -> Path:
+    """As an older version has left it."""
+    (run / "manifest.json").unlink()
+    return run
+
+
+def test_runs_of_older_versions_are_known(run: Path) -> None:
+    assert run_files.is_run(without_marker(run))
+    (run / "config.json").unlink()
+    assert run_files.is_run(run), "the checkpoint has the options"
+    assert "only checkpoints can be checked" not in str(tiny(RunFolder(run, resume=True), resume=True).fit())
+
+
+# Errors in reading.
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
+def test_an_error_in_reading_is_an_error_and_changes_nothing(number: int, run: Path) -> None:
+    """Whichever operation fails, once or from then on."""
+    before, after = contents(run), 0
+    while True:
+        with warnings.catch_warnings(), Failing(run, number, after) as failing:
+            warnings.simplefilter("error", RunWarning)
+            with contextlib.suppress(SeekingError):
+                tiny(RunFolder(run, resume=True), resume=True)
+        assert contents(run) == before
+        if not failing.failed:
+            break
+        after += 1
+    assert after > 20
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
+def test_an_error_in_reading_is_no_damage(number: int, run: Path) -> None:
+    newest = snapshot.list_checkpoints(run / "checkpoints")[0]
+    for only in ("state.json", "tensors.safetensors", "manifest.json", "checkpoints", "base.best", "config.json"):
+        before = contents(run)
+        with Failing(run, number, only=only):
+            for act in (lambda: describe(run), lambda: tiny(RunFolder(run, resume=True), resume=True).fit()):
+                with pytest.raises((SeekingError, RunError)):
+                    act()
+        after = contents(run)
+        assert {
+            name: after[name] for name in before if name not in ("manifest.json", "metrics.jsonl", "summary.json")
+        } == {name: before[name] for name in before if name not in ("manifest.json", "metrics.jsonl", "summary.json")}
+    assert newest.is_dir()
+    assert tiny(RunFolder(run, resume=True), resume=True).fit().cost.batches == 8
+
+
+def test_where_all_checkpoints_are_damaged_nothing_is_changed_or_begun(run: Path) -> None:
+    for path in run.glob("*.safetensors"):
+        path.unlink()
+    (run / "summary.json").unlink()
+    for path in (run / "checkpoints").rglob("state.json"):
+        path.write_bytes(path.read_bytes()[:-9] + b"xxxxxxxxx")
+    before = contents(run)
+    for _ in range(2):
+        with pytest.raises(SeekingError, match="none of 2 checkpoints is intact"):
+            tiny(RunFolder(run, resume=True), resume=True)
+        assert contents(run) == before
+    for path in list((run / "checkpoints").iterdir()):
+        path.rename(path.with_name(f"damaged-{path.name}"))  # As older versions did.
+    with pytest.raises(SeekingError, match=r"damaged-step-.* is there, but no checkpoint"):
+        tiny(RunFolder(run, resume=True), resume=True)
+
+
+def test_files_have_the_rights_that_the_umask_gives(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        tiny(tmp_path / "run").fit()
+    finally:
+        os.umask(before)
+    modes = {name: stat.S_IMODE((tmp_path / "run" / name).stat().st_mode) for name in files_of(tmp_path / "run")}
+    assert set(modes.values()) == {0o640}, modes
+
+
+# Damage.
+
+
+def flip(content: bytes, at: float) -> bytes:
+    place = min(int(at * len(content)), len(content) - 1)
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+DAMAGE = {
+    "flipped bit": lambda content: flip(content, 0.6),
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "zeroed page": lambda content: content[: len(content) // 2] + bytes(len(content) - len(content) // 2),
+    "longer": lambda content: content + b"\n",
+    "gone": None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_to_any_file_of_a_finished_run_is_shown(damage: str, run: Path) -> None:
+    assert describe(run)[1]
+    for name in files_of(run):
+        path, content = run / name, (run / name).read_bytes()
+        if DAMAGE[damage] is None:
+            if name == "manifest.json":
+                continue  # As in a run of an older version, in which only checkpoints can be checked.
+            path.unlink()
+        else:
+            path.write_bytes(DAMAGE[damage](content))
+        text, intact = describe(run)
+        assert not intact, name
+        assert "NOT intact" in text
+        path.write_bytes(content)
+    assert describe(run)[1]
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flipped_bit_anywhere_is_shown(data: st.DataObject, finished: Path) -> None:
+    path = finished / data.draw(st.sampled_from(files_of(finished)))
+    content = path.read_bytes()
+    bit = data.draw(st.integers(0, 8 * len(content) - 1))
+    path.write_bytes(content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :])
+    try:
+        assert not describe(finished)[1]
+    finally:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_weights_are_not_loaded_and_a_resumed_run_makes_the_last_ones_again(damage: str, run: Path) -> None:
+    content, weights = (run / "base.last.safetensors").read_bytes(), load_file(run / "base.last.safetensors")
+    for name in ("base.best.safetensors", "base.last.safetensors"):
+        (run / name).unlink()
+        if DAMAGE[damage]:
+            (run / name).write_bytes(DAMAGE[damage](content))
+        with pytest.raises(DamagedError, match=r"missing|damaged"):
+            load_weights(Network(3), run / name)
+    with pytest.warns(RunWarning) as warned:
+        tiny(RunFolder(run, resume=True), resume=True).fit()
+    assert any("base.last.safetensors" in str(w.message) and "made again" in str(w.message) for w in warned)
+    again = load_file(run / "base.last.safetensors")
+    assert again.keys() == weights.keys() and all(torch.equal(again[name], weights[name]) for name in weights)
+    assert not (run / "base.best.safetensors").exists()
+    assert describe(run)[1]
+    load_weights(Network(3), run / "base.last.safetensors")
+
+
+def test_weights_of_another_dtype_are_refused(tmp_path: Path, finished: Path) -> None:
+    weights = load_file(finished / "base.best.safetensors")
+    save_file({name: value.half() for name, value in weights.items()}, tmp_path / "half.safetensors")
+    torch.save({name: value.double() for name, value in weights.items()}, tmp_path / "double.pt")
+    for name, dtype in (("half.safetensors", "float16"), ("double.pt", "float64")):
+        with pytest.raises(SeekingError, match=rf"torch.{dtype} in the file, torch.float32 in this Network"):
+            load_weights(Network(3), tmp_path / name)
+
+
+def test_weights_are_checked_while_a_run_replaces_them(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def look(row: dict[str, Any]) -> None:
+        if (tmp_path / "run" / "base.last.safetensors").exists():
+            load_weights(Network(3), tmp_path / "run" / "base.last.safetensors")
+            assert describe(tmp_path / "run")[1]
+            seen.append(row.get("step", 0))
+
+    tiny(tmp_path / "run", listeners=[look]).fit()
+    assert seen
+
+
+class Crash(BaseException):
+    pass
+
+
+@pytest.mark.slow
+def test_wherever_a_program_dies_the_manifest_fits_the_files(tmp_path: Path) -> None:
+    """Before each renaming."""
+    number = 0
+    while True:
+        output, count = tmp_path / f"run-{number}", 0
+
+        def replace(self: Path, target: Path, real: Any = Path.replace, number: int = number) -> Any:
+            nonlocal count
+            count += 1
+            if count > number:
+                raise Crash
+            return real(self, target)
+
+        with mock.patch.object(Path, "replace", replace):
+            try:
+                tiny(output).fit()
+                break
+            except (Crash, RunError):
+                pass
+        if (output / "manifest.json").exists():
+            assert describe(output)[1], describe(output)[0]
+        tiny(RunFolder(output, resume=True), resume=True).fit()
+        assert describe(output)[1]
+        number += 1
+    assert number > 20
+
+
+# The folder that was locked.
+
+
+def moved(run: Path) -> None:
+    run.rename(run.with_name("elsewhere"))
+
+
+def deleted(run: Path) -> None:
+    shutil.rmtree(run, ignore_errors=True)
+
+
+def replaced(run: Path) -> None:
+    """By another run, which takes the path."""
+    moved(run)
+    tiny(run).fit()
+
+
+def unlocked(run: Path) -> None:
+    (run / run_files.LOCK).unlink()
+
+
+@pytest.mark.parametrize("act", [moved, deleted, replaced, unlocked])
+def test_a_folder_that_is_no_longer_the_one_that_was_locked_is_not_written_to(act: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    states: list[Any] = []
+
+    def change() -> None:
+        trainer.saver.wait()
+        act(run)
+        states.append(contents(run) if run.exists() else None)
+
+    trainer = tiny(run, listeners=[stop_after(5, change)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RunWarning)
+        with pytest.raises(RunError, match="no longer the folder that this run has locked"):
+            trainer.fit()
+    after = contents(run) if run.exists() else None
+    if act is unlocked:
+        after, states[0] = ({k: v for k, v in each.items() if k != "metrics.jsonl"} for each in (after, states[0]))
+    assert after == states[0]
+
+
+# Leftovers and lost files.
+
+
+def test_what_killed_saves_have_left_goes_with_the_next_lock(run: Path) -> None:
+    (run / ".base.last.safetensors.writing").mkdir()
+    (run / ".base.last.safetensors.writing" / ".tmpAbC123").write_bytes(bytes(99))
+    (run / ".config.json.writing").write_text("half")
+    (run / "checkpoints" / ".step-00000009.writing").mkdir()
+    (run / "checkpoints" / ".step-00000009.writing" / ".tmpAbC123").write_bytes(bytes(99))
+    (run / ".mine.writing").write_text("mine")
+    tiny(RunFolder(run, resume=True), resume=True).fit()
+    assert [path.name for path in run.rglob(".*") if path.name != run_files.LOCK] == [".mine.writing"]
+
+
+def test_lost_options_are_those_of_the_checkpoint(run: Path) -> None:
+    options = json.loads((run / "config.json").read_text())
+    for content in (None, b"{", b"[]"):
+        (run / "config.json").unlink(missing_ok=True)
+        if content:
+            (run / "config.json").write_bytes(content)
+        assert run_files.read_options(run) == options
+    tiny(RunFolder(run, resume=True), resume=True).fit()
+    assert json.loads((run / "config.json").read_text()) == options
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "a.b").write_text("x")
+    written = manifest.Manifest(tmp_path, "comparison")
+    written.announce("a.b", tmp_path / "a.b")
+    read = manifest.Manifest.read(tmp_path)
+    assert read and (read.kind, read.files) == ("comparison", written.files)
+    assert manifest.check_file(tmp_path / "a.b") and not manifest.check_file(tmp_path / "c.d")
+
+
+# A long run.
+
+
+def test_rows_are_read_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seeking.training import record
+
+    monkeypatch.setattr(record, "TAIL", 3)
+    trainer = tiny(tmp_path / "run")
+    result = trainer.fit()
+    assert len(trainer.record.last) == 3 < len(result.history)
+    assert result.history == [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]

@@ -1,0 +1,63 @@
+"""Options from a stranger's run folder, in every spelling."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from strangers import USUAL, hostile, offends, stranger
+
+from seeking import SeekingError, TrainConfig
+from seeking.commands import Train
+from seeking.files import read_yaml
+from seeking.options import flags, flags_of_run, registry
+
+
+def parsed(folder: Path) -> Train | None:
+    arguments = flags_of_run(folder, Train)
+    try:
+        return tyro.cli(Train, args=arguments, registry=registry, config=(tyro.conf.PositionalMetavarFromFieldName,))
+    except (SystemExit, SeekingError):
+        return None
+
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(hostile, min_size=1, max_size=3))
+def test_nothing_of_a_strangers_options_loads_anything(
+    changes: list[tuple[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = parsed(stranger(tmp_path, changes))
+    capsys.readouterr()
+    assert not config or not offends(config)
+
+
+def test_harmless_options_are_taken(tmp_path: Path) -> None:
+    kwargs = {"img_size": 32, "depths": [2, 2], "drop_path_rate": 0.1, "act_layer": "gelu", "init_values": None}
+    changes = {"model_kwargs": kwargs, "lr": 0.5, "mean": [0.1, 0.2], "condition": "every:3", "verify": False}
+    config = parsed(stranger(tmp_path, changes.items()))
+    assert config
+    assert dataclasses.replace(config, resume=False) == dataclasses.replace(
+        Train(), model_kwargs=kwargs, lr=0.5, mean=(0.1, 0.2), condition="every:3", verify=False
+    )
+
+
+def test_one_option_in_two_spellings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SeekingError, match="save_every is given twice"):
+        flags({"save-every": 3, "save_every": 4}, tmp_path, Train)
+
+
+@pytest.mark.slow
+def test_many_values_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(SeekingError, match="mean has 400,000 values"):
+        flags({"mean": [1] * 400_000}, tmp_path, Train)
+    (tmp_path / "run.yaml").write_text(f"mean: [{','.join(['1'] * 400_000)}]")
+    with pytest.raises(SeekingError, match="more than 20,000 values"):
+        read_yaml(tmp_path / "run.yaml")
+
+
+def test_all_options_of_training_are_recorded() -> None:
+    assert TrainConfig().recorded().keys() <= USUAL.keys()
