@@ -169,10 +169,11 @@ def _rows(root: str, classes: dict[str, list[str]]) -> Any:
     import pyarrow as pa
 
     names = sorted(classes)
-    labels = np.repeat(np.arange(len(names)), [len(classes[name]) for name in names])
-    images = pa.array([f"{root}/{path}" for name in names for path in classes[name]], pa.string())
+    paths = pa.array([f"{root}/{path}" for name in names for path in classes[name]], pa.string())
+    images = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), paths], names=["bytes", "path"])
+    labels = pa.array(np.repeat(np.arange(len(names)), [len(classes[name]) for name in names]))
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
-    return datasets.Dataset(pa.table({"image": images, "label": labels})).cast(features)
+    return datasets.Dataset(pa.table([images, labels], schema=features.arrow_schema))
 
 
 def _join(folder: str, name: str) -> str:
