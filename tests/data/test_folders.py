@@ -22,6 +22,8 @@ from seeking.data import DataConfig, ImageData, load
 from seeking.data.folders import IMAGE_EXTENSIONS, Splits, files, image_folder, standard_split, walk
 from seeking.errors import RunWarning
 
+pytestmark = pytest.mark.filterwarnings("ignore::seeking.errors.RunWarning")
+
 TRICKY = ("train", "test", "val", "test-tube", "pen test", "__background__", ".net", "[v2]", "*", "a-b", "a", "data")
 NAMES = st.sampled_from(TRICKY) | st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=6

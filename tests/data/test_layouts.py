@@ -12,6 +12,9 @@ from PIL import Image
 from seeking import SeekingError
 from seeking.data import DataConfig, load
 
+TRICKY = "a [v2] *?"
+"""A name that is a pattern of names, too."""
+
 pytestmark = pytest.mark.filterwarnings("ignore::seeking.errors.RunWarning")
 
 PAGE = Path(__file__).parents[2] / "docs" / "training.md"
@@ -56,9 +59,9 @@ def check(root: Path, training: str, test: str, classes: str | None = None) -> N
 )
 def test_folders_of_images(row: Row, tmp_path: Path) -> None:
     for path in re.findall("`(.*?)`", row[0]):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        picture(int(Path(path).stem)).save(tmp_path / path, "PNG")  # Whatever the extension; it is lossless.
-    check(tmp_path, *row[1:])
+        (tmp_path / TRICKY / path).parent.mkdir(parents=True, exist_ok=True)
+        picture(int(Path(path).stem)).save(tmp_path / TRICKY / path, "PNG")  # Whatever the extension; it is lossless.
+    check(tmp_path / TRICKY, *row[1:])
 
 
 def parquet(path: Path, images: list[int], labels: list[Any], feature: Any) -> None:
@@ -73,8 +76,8 @@ def parquet(path: Path, images: list[int], labels: list[Any], feature: Any) -> N
 )
 def test_folders_of_parquet_files(row: Row, tmp_path: Path) -> None:
     for number, path in enumerate(re.findall("`(.*?)`", row[0]), start=1):
-        parquet(tmp_path / path, [number], [0], datasets.Value("int64"))
-    check(tmp_path, *row[1:])
+        parquet(tmp_path / TRICKY / path, [number], [0], datasets.Value("int64"))
+    check(tmp_path / TRICKY, *row[1:])
 
 
 @pytest.mark.parametrize(
@@ -102,3 +105,45 @@ def test_labels(row: Row, tmp_path: Path) -> None:
     assert " ".join(data.classes) == row[2]
     for split, images in (("train", data.train), ("test", data.test)):
         assert [data.classes[label] for label in images.labels] == written[split]
+
+
+def test_files_with_classes_in_other_orders(tmp_path: Path) -> None:
+    truth = []
+    for number, names in enumerate((["cat", "dog"], ["dog", "cat"], ["fox", "dog"])):
+        parquet(
+            tmp_path / f"train-{number}.parquet", [2 * number, 2 * number + 1], names, datasets.ClassLabel(names=names)
+        )
+        truth += names
+    parquet(tmp_path / "test.parquet", [0, 1], [0, 1], datasets.ClassLabel(names=["fox", "cat"]))
+    data = load(DataConfig(data=str(tmp_path)))
+    assert data.classes == ("cat", "dog", "fox")
+    assert [data.classes[label] for label in data.train.labels] == truth
+    assert data.train.pixels[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert [data.classes[label] for label in data.test.labels] == ["fox", "cat"]
+
+
+def test_a_single_parquet_file(tmp_path: Path) -> None:
+    parquet(tmp_path / "some.parquet", [*range(10)], [0, 1] * 5, datasets.Value("int64"))
+    parquet(tmp_path / "other.parquet", [0], [7], datasets.Value("int64"))
+    data = load(DataConfig(data=str(tmp_path / "some.parquet")))
+    assert (len(data.train), len(data.test), data.classes) == (9, 1, ("0", "1"))
+    (tmp_path / "some.txt").touch()
+    with pytest.raises(SeekingError, match="not a folder or a parquet file"):
+        load(DataConfig(data=str(tmp_path / "some.txt")))
+
+
+def test_a_test_split_without_labels_is_not_used(tmp_path: Path) -> None:
+    feature = datasets.ClassLabel(names=["cat", "dog"])
+    for split, labels in {"train": [0, 1] * 5, "test": [-1, None], "validation": [0, 1]}.items():
+        parquet(tmp_path / f"{split}.parquet", [*range(len(labels))], labels, feature)
+    uses = [(split.use, split.source) for split in load(DataConfig(data=str(tmp_path))).splits]
+    assert uses == [("training", "train.parquet"), ("test", "validation.parquet"), ("not used", "test.parquet")]
+    (tmp_path / "validation.parquet").unlink()
+    assert load(DataConfig(data=str(tmp_path))).splits[1].source == "0.1 of train.parquet, held out"
+
+
+def test_other_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.heic").touch()
+    with pytest.raises(SeekingError, match=r"no parquet files and no images are in it, but 1 \.heic \(cat/1\.heic\)"):
+        load(DataConfig(data=str(tmp_path)))

@@ -89,6 +89,11 @@ def unite(train: Split, test: Split | None, column: str, data: str) -> tuple[Any
     return united[0], united[1] if test else None, tuple(classes)
 
 
+def is_labelled(split: Split, column: str, data: str) -> bool:
+    """Whether any row has a label, or there are no rows; labels of test splits are often not published."""
+    return not len(split) or any(_read(rows, column, split.source, data).used for rows in split.rows)
+
+
 def _read(rows: Any, column: str, source: str, data: str) -> _Labels:
     import datasets
     import pyarrow as pa
@@ -145,7 +150,10 @@ def _classes(labels: list[list[_Labels]], used: list[list[str]], column: str, da
 
 
 def _warn(classes: list[str], used: list[list[str]], splits: list[Split], data: str) -> None:
-    """Tell of classes that a split has no images of."""
+    """Tell of classes that a split has no images of, and of a class that is the only one."""
+    if len(classes) == 1:
+        text = f"data set {data}: all images are of one class, {shown(classes, 1)}"
+        warnings.warn(text, RunWarning, stacklevel=2)
     for split, names in zip(splits, map(set, used), strict=True):
         missing = [name for name in classes if name not in names]
         if missing and len(missing) < len(classes):

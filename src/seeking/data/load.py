@@ -8,7 +8,7 @@ import torch
 from seeking.data.augment import Augmentation
 from seeking.data.encoded import Encoded
 from seeking.data.images import Batches, Images
-from seeking.data.labels import unite
+from seeking.data.labels import is_labelled, unite
 from seeking.data.sources import read
 from seeking.distributed.processes import cores, local_process_count, this_process
 from seeking.errors import SeekingError, unknown
@@ -23,7 +23,7 @@ class DataConfig:
 
     data: str = "digits"
     """digits (scikit-learn's handwritten digits, nothing to download), a name on the Hugging Face hub such as
-    uoft-cs/cifar10, a folder of parquet files, or a folder of images (train/CLASS/*.png and test/CLASS/*.png)."""
+    uoft-cs/cifar10, a folder of parquet files or one such file, or a folder of images (train/CLASS/*.png)."""
     image_size: int | None = None
     """Side in pixels that images are resized and cropped to; their own size if not given."""
     image_column: str | None = None
@@ -262,7 +262,8 @@ def _from_hub_or_folder(
     labelled = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     labels = next(([column] for column in LABEL_COLUMNS if column in features), labelled)
     label_column = _column("label", config.label_column, list(features), labels, name)
-    test_split = next((split for split in TEST_SPLITS if split in splits), None)
+    candidates = (split for split in TEST_SPLITS if split in splits)
+    test_split = next((split for split in candidates if is_labelled(splits[split], label_column, name)), None)
     train, held_out, classes = unite(splits["train"], splits[test_split] if test_split else None, label_column, name)
     train_source = splits["train"].source
     test_source = splits[test_split].source if test_split else ""

@@ -29,27 +29,32 @@ def read(name: str) -> Splits:
     if not path.exists() and name.startswith((".", "/", "~")):
         raise SeekingError(f"data set {name}: no such folder")
     try:
-        splits = _local(path.absolute()) if path.exists() else None
-        if splits is None:
-            loaded = datasets.load_dataset(str(path) if path.exists() else name)
-            splits = {}
-            for split, rows in loaded.items():
-                splits.setdefault(standard_split(split) or split, Split(split, [rows]))
+        splits = _local(path.absolute()) if path.exists() else _any_format(name)
     except SeekingError:
         raise
-    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
+    except Exception as error:
+        not_found = isinstance(error, datasets.exceptions.DatasetNotFoundError | FileNotFoundError | ConnectionError)
+        if path.exists() or not not_found:
+            raise SeekingError(f"data set {name} cannot be read: {type(error).__name__}: {error}") from error
         if "/" in name:
             raise SeekingError(f"data set {name}: neither a local folder nor found on the hub ({error})") from error
         raise unknown("data set", name, ["digits", "cifar10", "cifar100", "mnist", "fashion_mnist"]) from error
-    except Exception as error:
-        raise SeekingError(f"data set {name} cannot be read: {type(error).__name__}: {error}") from error
     if "train" not in splits:
         held = ", ".join(split.source for split in splits.values())
         raise SeekingError(f"data set {name}: no train split; it has {held or 'none'}")
     return splits
 
 
-def _local(path: Path) -> Splits | None:
+def _any_format(name: str) -> Splits:
+    import datasets
+
+    splits: Splits = {}
+    for split, rows in datasets.load_dataset(name).items():
+        splits.setdefault(standard_split(split) or split, Split(split, [rows]))
+    return splits
+
+
+def _local(path: Path) -> Splits:
     if path.is_file():
         if path.suffix.lower() != ".parquet":
             raise SeekingError(f"data set {path}: not a folder or a parquet file")
@@ -64,7 +69,13 @@ def _local(path: Path) -> Splits | None:
     elif any(map(is_image, held)):
         splits, unused = image_folder(root, tree)
     elif held:
-        return None
+        try:
+            return _any_format(root)
+        except Exception as error:
+            raise SeekingError(
+                f"data set {root}: no parquet files and no images are in it, but {describe(held)}, which cannot be "
+                f"read ({error})"
+            ) from error
     else:
         raise SeekingError(f"data set {root}: the folder is empty")
     if unused:
