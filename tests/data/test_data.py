@@ -23,9 +23,6 @@ from seeking.training import RunFolder
 from seeking.training.batches import draw
 
 
-pytestmark = pytest.mark.filterwarnings("ignore::seeking.errors.RunWarning")
-
-
 def random_images(count: int = 20, channels: int = 3, size: int = 8) -> Images:
     return Images(torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8), torch.arange(count) % 3)
 
