@@ -161,8 +161,9 @@ def test_classes_without_images_are_told_of(tmp_path: Path) -> None:
     assert data.classes == ("a", "b", "empty", "c")
     assert data.test.labels.tolist() == [0, 3]
     assert [message.split(": ", 1)[1] for message in messages] == [
-        "train has no images of 2 of 4 classes: empty, c",
-        "test has no images of 2 of 4 classes: b, empty",
+        "1 of 4 classes have no images: empty",
+        "1 of 4 classes have images in train alone: b",
+        "1 of 4 classes have images in test alone: c",
     ]
 
 

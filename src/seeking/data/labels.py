@@ -151,18 +151,21 @@ def _classes(labels: list[list[_Labels]], used: list[list[str]], column: str, da
 
 def _warn(classes: list[str], used: list[list[str]], splits: list[Split], data: str) -> None:
     """Tell of classes that a split has no images of, and of a class that is the only one."""
+    train, test = set(used[0]), set(used[-1])
+    rare = {
+        "have no images": [name for name in classes if name not in train | test],
+        f"have images in {splits[0].source} alone": [name for name in classes if name in train - test],
+        f"have images in {splits[-1].source} alone": [name for name in classes if name in test - train],
+    }
+    texts = [
+        f"{len(names):,} of {len(classes):,} classes {where}: {shown(names, NAMED_CLASSES)}"
+        for where, names in rare.items()
+        if 0 < len(names) < len(classes)
+    ]
     if len(classes) == 1:
-        text = f"data set {data}: all images are of one class, {shown(classes, 1)}"
-        warnings.warn(text, RunWarning, stacklevel=2)
-    for split, names in zip(splits, map(set, used), strict=True):
-        missing = [name for name in classes if name not in names]
-        if missing and len(missing) < len(classes):
-            warnings.warn(
-                f"data set {data}: {split.source} has no images of {len(missing):,} of {len(classes):,} classes: "
-                f"{shown(missing, NAMED_CLASSES)}",
-                RunWarning,
-                stacklevel=2,
-            )
+        texts.append(f"all images are of one class, {shown(classes, 1)}")
+    for text in texts:
+        warnings.warn(f"data set {data}: {text}", RunWarning, stacklevel=2)
 
 
 def _renumber(rows: Any, labels: _Labels, column: str, numbers: dict[str, int], feature: Any) -> Any:

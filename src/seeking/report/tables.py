@@ -18,7 +18,7 @@ def split_rows(splits: Sequence[SplitUse]) -> Rows:
         (split.use, split.source, "-" if split.classes is None else f"{split.classes:,}", f"{split.images:,}")
         for split in splits
     ]
-    return ("images", "from", "classes", "number"), rows
+    return ("split", "from", "classes", "images"), rows
 
 
 def run_rows(result: Result) -> Rows:
