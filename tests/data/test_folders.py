@@ -180,6 +180,15 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     assert message.endswith("2 .txt (train/n1/n1_boxes.txt, wnids.txt); 1 .jpeg (test/images/0.JPEG)")
 
 
+def test_classes_that_look_like_splits_are_told_of(tmp_path: Path) -> None:
+    root = pictures(tmp_path, *(f"{top}/{name}/0.png" for top in ("seg_train", "seg_test") for name in "ab"))
+    _, (message,) = told(root, validation=0.5)
+    assert message.endswith(
+        "seg_test, seg_train are classes, and all of them hold the folders a, b; if they are splits, call them train "
+        "and test"
+    )
+
+
 def test_where_test_images_come_from(tmp_path: Path) -> None:
     root = pictures(tmp_path / "all", *(f"{name}/{n}.png" for name in "ab" for n in range(20)))
     assert load(DataConfig(data=root)).splits[1].source == f"0.1 of {root}, held out"

@@ -1,16 +1,21 @@
 """The tables of the documentation that say what folders and files may look like."""
 
+import io
 import re
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from seeking import SeekingError
 from seeking.data import DataConfig, load
+from seeking.data.labels import unite
+from seeking.data.sources import read
 
 TRICKY = "a [v2] *?"
 """A name that is a pattern of names, too."""
@@ -34,6 +39,13 @@ def picture(number: int) -> Image.Image:
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     pixels[0, 0] = number
     return Image.fromarray(pixels)
+
+
+def file(number: int) -> dict[str, Any]:
+    """The same image as it is stored."""
+    stream = io.BytesIO()
+    picture(number).save(stream, "PNG")
+    return {"bytes": stream.getvalue(), "path": None}
 
 
 def numbers(text: str) -> list[int]:
@@ -147,3 +159,30 @@ def test_other_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "cat" / "1.heic").touch()
     with pytest.raises(SeekingError, match=r"no parquet files and no images are in it, but 1 \.heic \(cat/1\.heic\)"):
         load(DataConfig(data=str(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", ["categories", "string_view", "large_string"])
+def test_names_as_pandas_and_polars_store_them(kind: str, tmp_path: Path) -> None:
+    truth = {"train": ["dog", "cat", "dog"], "test": ["cat", "dog"]}
+    for split, names in truth.items():
+        column = pa.array(names) if kind == "categories" else pa.array(names, getattr(pa, kind)())
+        images = [file(number) for number in range(len(names))]
+        table = pa.table({"image": images, "label": column.dictionary_encode() if kind == "categories" else column})
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+        metadata = features.arrow_schema.metadata if kind == "categories" else None
+        pq.write_table(table.replace_schema_metadata(metadata), tmp_path / f"{split}.parquet")
+    splits = read(str(tmp_path))
+    train, test, classes = unite(splits["train"], splits["test"], "label", "data")
+    assert classes == ("cat", "dog")
+    assert [[classes[label] for label in rows["label"]] for rows in (train, test)] == [*truth.values()]
+
+
+def test_splits_of_the_hub_in_their_usual_spellings(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    held = {
+        name: datasets.Dataset.from_dict({"image": [picture(number)], "label": ["cat"]}, features=features)
+        for number, name in enumerate(("training", "dev", "test", "extra"))
+    }
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(held))
+    uses = [(split.use, split.source) for split in load(DataConfig(data="someone/something")).splits]
+    assert uses == [("training", "training"), ("test", "test"), ("not used", "dev"), ("not used", "extra")]

@@ -5,6 +5,7 @@ all images below it belong to the class. Without a folder for a split, the class
 """
 
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from seeking.errors import SeekingError
+from seeking.errors import RunWarning, SeekingError
 
 IMAGE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),  # Those of ImageFolder.
@@ -151,6 +152,8 @@ def image_folder(root: str, tree: Tree) -> tuple[Splits, list[str]]:
         images = classes[held_by].setdefault(inside[0], []) if held_by and inside else None
         for name in tree[folder]:
             (unused if images is None or not is_image(name) else images).append(_join(folder, name))
+    if not sources and len(classes["train"]) > 1:
+        _warn_of_splits(root, tree)
     if not classes["train"]:
         raise SeekingError(
             f"data set {root}: {sources.get('train', 'it')} has no folders of classes; put the images of each class "
@@ -162,6 +165,24 @@ def image_folder(root: str, tree: Tree) -> tuple[Splits, list[str]]:
     return {
         split: Split(sources.get(split, root), [_rows(root, held)]) for split, held in classes.items() if held
     }, sorted(unused)
+
+
+def _warn_of_splits(root: str, tree: Tree) -> None:
+    """Tell of classes that look like splits, because all of them hold the same folders."""
+    inner: dict[str, set[str]] = defaultdict(set)
+    for folder in tree:
+        if folder.count("/") == 1:
+            top, below = folder.split("/")
+            inner[top].add(below)
+    tops = sorted(folder for folder in tree if folder and "/" not in folder)
+    same = set.intersection(*(inner[top] for top in tops))
+    if len(same) > 1:
+        warnings.warn(
+            f"data set {root}: {shown(tops, NAMED_FILES)} are classes, and all of them hold the folders "
+            f"{shown(sorted(same), NAMED_FILES)}; if they are splits, call them train and test",
+            RunWarning,
+            stacklevel=2,
+        )
 
 
 def _rows(root: str, classes: dict[str, list[str]]) -> Any:

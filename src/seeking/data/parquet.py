@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import PurePosixPath
 from typing import Any
 
-from seeking.data.folders import Split, Splits, standard_split
+from seeking.data.folders import NAMED_FILES, Split, Splits, shown, standard_split
 from seeking.errors import SeekingError
 
 
@@ -38,6 +38,11 @@ def parquet_files(root: str, files: list[str]) -> tuple[Splits, list[str]]:
             named[split].append(file)
             parents.add(parent)
     if not named:
+        if len(unused) > 1 and any("train" in file.lower() for file in unused):
+            raise SeekingError(
+                f"data set {root}: the splits of {shown(unused, NAMED_FILES)} are not known; rename the files, such as "
+                "train.parquet and test.parquet"
+            )
         named["train"], unused = unused, []
     if "train" not in named:
         raise SeekingError(
@@ -60,7 +65,7 @@ def _split_of(root: str, file: str) -> tuple[str | None, str]:
     """The split of a file, and the folder that all splits are in."""
     parts = PurePosixPath(file).with_suffix("").parts
     for depth in reversed(range(len(parts))):
-        splits = {split for word in re.split(r"[-_. ]", parts[depth]) if (split := standard_split(word))}
+        splits = {split for word in re.split(r"[\W\d_]+", parts[depth]) if (split := standard_split(word))}
         if len(splits) > 1:
             raise SeekingError(
                 f"data set {root}: {file} has the names of several splits ({', '.join(sorted(splits))}); rename it"
