@@ -60,6 +60,8 @@ def test_the_order_of_classes() -> None:
     strings = [rows(["b"], "string"), rows(["a"], "string")]
     assert unite(Split("train", strings), None, "label", "data")[2] == ("a", "b")
     assert unite(Split("train", classes), Split("test", [rows(["c", "a"], "string")]), "label", "data")[2][3:] == ("c",)
+    labels_alone = rows(["b", "a"], "string").remove_columns("truth")
+    assert unite(Split("train", [labels_alone]), None, "label", "data")[0]["label"][:] == [1, 0]
     digits = [rows(["1", "0"], "class", ["0", "1"])]
     test = rows([1, 0], "int64")
     assert unite(Split("train", digits), Split("test", [test]), "label", "data")[1]["label"][:] == [1, 0]

@@ -145,11 +145,10 @@ def image_folder(root: str, tree: Tree) -> tuple[Splits, list[str]]:
     classes: dict[str, dict[str, list[str]]] = defaultdict(dict)
     unused: list[str] = []
     for folder in sorted(tree):
-        top, *inside = folder.split("/")
-        if not sources:
-            inside = folder.split("/") if folder else []
-        held_by = standard_split(top) if sources else "train"
-        images = classes[held_by].setdefault(inside[0], []) if held_by and inside else None
+        parts = folder.split("/") if folder else []
+        holder = "train" if not sources else standard_split(parts[0]) if parts else None
+        inside = parts[1:] if sources else parts
+        images = classes[holder].setdefault(inside[0], []) if holder and inside else None
         for name in tree[folder]:
             (unused if images is None or not is_image(name) else images).append(_join(folder, name))
     if not sources and len(classes["train"]) > 1:

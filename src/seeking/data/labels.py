@@ -69,7 +69,7 @@ def unite(train: Split, test: Split | None, column: str, data: str) -> tuple[Any
     else:
         largest = max(int(part.numbers.max(initial=-1)) for part in labels[0])
         classes, feature = [str(number) for number in range(largest + 1)], datasets.Value("int64")
-        strange = [name for name in used[-1] if int(name) <= largest and name not in set(used[0])]
+        strange = [name for name in _without(used[-1], used[0]) if int(name) <= largest]
         if strange:
             raise SeekingError(
                 f"data set {data}: labels {shown(strange, NAMED_CLASSES)} are in {splits[-1].source} and not in "
@@ -140,7 +140,7 @@ def _classes(labels: list[list[_Labels]], used: list[list[str]], column: str, da
     classes = list(dict.fromkeys(name for part in labels[0] for name in part.names or part.used))
     if not any(part.ordered for part in labels[0]):
         classes.sort()
-    extra = [name for name in used[-1] if name not in set(classes)]
+    extra = _without(used[-1], classes)
     if extra and len(extra) == len(used[-1]):
         raise SeekingError(
             f"data set {data}: the training and the test split have no class in common: "
@@ -149,13 +149,18 @@ def _classes(labels: list[list[_Labels]], used: list[list[str]], column: str, da
     return classes + extra
 
 
+def _without(names: list[str], others: list[str]) -> list[str]:
+    excluded = set(others)
+    return [name for name in names if name not in excluded]
+
+
 def _warn(classes: list[str], used: list[list[str]], splits: list[Split], data: str) -> None:
     """Tell of classes that a split has no images of, and of a class that is the only one."""
-    train, test = set(used[0]), set(used[-1])
+    train, test = used[0], used[-1]
     rare = {
-        "have no images": [name for name in classes if name not in train | test],
-        f"have images in {splits[0].source} alone": [name for name in classes if name in train - test],
-        f"have images in {splits[-1].source} alone": [name for name in classes if name in test - train],
+        "have no images": _without(classes, train + test),
+        f"have images in {splits[0].source} alone": _without(train, test),
+        f"have images in {splits[-1].source} alone": _without(test, train),
     }
     texts = [
         f"{len(names):,} of {len(classes):,} classes {where}: {shown(names, NAMED_CLASSES)}"
@@ -177,4 +182,5 @@ def _renumber(rows: Any, labels: _Labels, column: str, numbers: dict[str, int], 
     known = labels.numbers >= 0
     renumbered = labels.numbers.copy()
     renumbered[known] = lookup[labels.numbers[known]]
-    return rows.remove_columns([column]).add_column(column, renumbered, feature=feature)
+    old = f"{column} as stored"  # Without any column, rows would lose their number.
+    return rows.rename_column(column, old).add_column(column, renumbered, feature=feature).remove_columns([old])
