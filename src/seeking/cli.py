@@ -52,7 +52,7 @@ from seeking.models import input_shape
 from seeking.options import flags, flags_of_run, recipe_file, registry
 from seeking.report.folder import describe
 from seeking.report.progress import ignore_output_errors, many_runs, progress
-from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, terminal
+from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, split_rows, terminal
 from seeking.verification import verify
 from seeking.weights_map import WeightsMap
 
@@ -169,6 +169,7 @@ def _folder(config: RunOptions, name: str, kind: Kind = "run") -> tuple[Path, Ru
 
 def _announce(config: RunOptions, data: ImageData, output: Path) -> None:
     channels, height, width = data.shape
+    console.print(terminal(split_rows(data.splits)))
     console.print(
         f"{config.base} in {config.motivated} on {data.name}: {len(data.train):,} training and {len(data.test):,} test "
         f"images of {channels}×{height}×{width}, {len(data.classes)} classes, {data.location}\n"

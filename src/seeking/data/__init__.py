@@ -2,6 +2,6 @@
 
 from seeking.data.augment import Augmentation
 from seeking.data.images import Batches, Images, loader
-from seeking.data.load import DataConfig, ImageData, load
+from seeking.data.load import DataConfig, ImageData, SplitUse, load
 
-__all__ = ["Augmentation", "Batches", "DataConfig", "ImageData", "Images", "load", "loader"]
+__all__ = ["Augmentation", "Batches", "DataConfig", "ImageData", "Images", "SplitUse", "load", "loader"]

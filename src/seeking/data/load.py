@@ -1,8 +1,6 @@
 """Data sets by name or path."""
 
-import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
@@ -10,13 +8,13 @@ import torch
 from seeking.data.augment import Augmentation
 from seeking.data.encoded import Encoded
 from seeking.data.images import Batches, Images
+from seeking.data.labels import is_labelled, unite
+from seeking.data.sources import read
 from seeking.distributed.processes import cores, local_process_count, this_process
 from seeking.errors import SeekingError, unknown
 
 LABEL_COLUMNS = ("label", "labels", "fine_label")
-MAX_CLASSES = 1_000_000
-"""How many classes integers may number; larger integers are identifiers rather than classes."""
-TEST_SPLITS = ("test", "validation", "valid", "val")
+TEST_SPLITS = ("test", "validation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +23,7 @@ class DataConfig:
 
     data: str = "digits"
     """digits (scikit-learn's handwritten digits, nothing to download), a name on the Hugging Face hub such as
-    uoft-cs/cifar10, a folder of parquet files, or a folder of images (train/CLASS/*.png)."""
+    uoft-cs/cifar10, a folder of parquet files or one such file, or a folder of images (train/CLASS/*.png)."""
     image_size: int | None = None
     """Side in pixels that images are resized and cropped to; their own size if not given."""
     image_column: str | None = None
@@ -81,10 +79,28 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class SplitUse:
+    """What a split of a data set is used for.
+
+    Attributes:
+        use: training, test or not used.
+        source: where the images come from.
+        classes: how many classes have images; None if the split is not used.
+        images: how many there are.
+    """
+
+    use: str
+    source: str
+    classes: int | None
+    images: int
+
+
+@dataclass(frozen=True)
 class ImageData:
     """A data set ready for training.
 
     Attributes:
+        splits: what each split of the data is used for.
         size: height and width of the images in a batch.
         location: where the images are kept, for messages.
         workers: worker processes that decode images on demand.
@@ -94,6 +110,7 @@ class ImageData:
     train: Images
     test: Images
     classes: tuple[str, ...]
+    splits: tuple[SplitUse, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: tuple[int, int]
@@ -125,15 +142,18 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
     """
     if config.data == "digits":
         train, test, classes = _digits(config.stored_size)
+        sources = "the other images", "every fifth image"
         if config.validation:
+            sources = sources[0], _held_out(config.validation, sources[0])
             order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))
             held_out = round(len(train) * config.validation)
             train, test = (
                 Images(train.pixels[rows], train.labels[rows]) for rows in (order[held_out:], order[:held_out])
             )
         train, test = _subset(train, config.max_train_samples), _subset(test, config.max_eval_samples)
+        unused: list[SplitUse] = []
     else:
-        train, test, classes = _from_hub_or_folder(config)
+        train, test, classes, sources, unused = _from_hub_or_folder(config)
     for split, images in (("training", train), ("test", test)):
         if not len(images):
             raise SeekingError(f"{config.data}: the {split} split is empty")
@@ -167,6 +187,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         train=train,
         test=test,
         classes=classes,
+        splits=(_use("training", sources[0], train), _use("test", sources[1], test), *unused),
         mean=tuple(mean),
         std=tuple(std),
         size=(height, width),
@@ -221,35 +242,45 @@ def _subset(images: Images, count: int | None) -> Images:
     return Images(images.pixels[kept], images.labels[kept])
 
 
-def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, ...]]:
+def _held_out(share: float, source: str) -> str:
+    return f"{share:.3g} of {source}, held out"
+
+
+def _use(use: str, source: str, images: Images) -> SplitUse:
+    return SplitUse(use, source, len(images.labels.unique()), len(images))
+
+
+def _from_hub_or_folder(
+    config: DataConfig,
+) -> tuple[Images, Images, tuple[str, ...], tuple[str, str], list[SplitUse]]:
+    """Both splits, the classes, where the splits come from, and the splits that are not used."""
     import datasets
 
     name = config.data
-    if Path(name).is_file() or (name.startswith((".", "/", "~")) and not Path(name).expanduser().exists()):
-        raise SeekingError(f"data set {name}: no such folder")
-    datasets.disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # Errors are reported below.
-    try:
-        splits = datasets.load_dataset(str(Path(name).expanduser()) if Path(name).expanduser().exists() else name)
-    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
-        if "/" in name:
-            raise SeekingError(f"data set {name}: neither a local folder nor found on the hub ({error})") from error
-        raise unknown("data set", name, ["digits", "cifar10", "cifar100", "mnist", "fashion_mnist"]) from error
-    except Exception as error:
-        raise SeekingError(f"data set {name} cannot be read: {type(error).__name__}: {error}") from error
-
-    if "train" not in splits:
-        raise SeekingError(f"data set {name}: no train split; it has {', '.join(splits) or 'none'}")
-    train = all_train = splits["train"]
-    held_out = next((splits[split] for split in TEST_SPLITS if split in splits), None)
+    splits = read(name)
+    features = splits["train"].rows[0].features
+    labelled = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    labels = next(([column] for column in LABEL_COLUMNS if column in features), labelled)
+    label_column = _column("label", config.label_column, list(features), labels, name)
+    candidates = (split for split in TEST_SPLITS if split in splits)
+    test_split = next((split for split in candidates if is_labelled(splits[split], label_column, name)), None)
+    train, held_out, classes = unite(splits["train"], splits[test_split] if test_split else None, label_column, name)
+    train_source = splits["train"].source
+    test_source = splits[test_split].source if test_split else ""
+    unused = [
+        SplitUse("not used", rows.source, None, len(rows))
+        for split, rows in splits.items()
+        if split not in ("train", test_split)
+    ]
     for held_out_share, seed in ((0.1 if held_out is None else None, 0), (config.validation, 1)):
         if held_out_share is None:
             continue
         if len(train) < 2:
             raise SeekingError(f"data set {name}: {len(train)} images and no test split; cannot hold out a test split")
         parts = train.train_test_split(test_size=held_out_share, seed=seed)
+        unused += [SplitUse("not used", test_source, None, len(held_out))] if held_out is not None else []
         train, held_out = parts["train"], parts["test"]
-    assert held_out is not None
+        test_source = _held_out(held_out_share, train_source)
     train, held_out = (
         split if count is None or count >= len(split) else split.shuffle(seed=0).select(range(count))
         for split, count in ((train, config.max_train_samples), (held_out, config.max_eval_samples))
@@ -260,23 +291,6 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
     image_column = _column("image", config.image_column, list(features), images, name)
     if image_column not in images:
         raise SeekingError(f"data set {name}: column {image_column} holds {features[image_column]}, not images")
-    labelled = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    labels = next(([column] for column in LABEL_COLUMNS if column in features), labelled)
-    label_column = _column("label", config.label_column, list(features), labels, name)
-
-    feature = features[label_column]
-    if isinstance(feature, datasets.ClassLabel):
-        classes = tuple(feature.names)
-    elif str(getattr(feature, "dtype", "")).startswith(("int", "uint")) and len(train):
-        largest = max((n for n in all_train[label_column] if n is not None), default=0)
-        if largest >= MAX_CLASSES:
-            raise SeekingError(
-                f"data set {name}: column {label_column} holds {largest}; integers are class numbers below "
-                f"{MAX_CLASSES:,}: number the classes from 0, or name another column with label_column"
-            )
-        classes = tuple(map(str, range(largest + 1)))
-    else:
-        raise SeekingError(f"data set {name}: column {label_column} holds {feature}, not classes or integers")
     loaded, mode = [], None
     for part in (train, held_out):
         rows = part.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
@@ -284,7 +298,7 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
         mode = encoded.mode
         numbers = [-1 if label is None else int(label) for label in part[label_column]]
         loaded.append(Images(encoded, torch.tensor(numbers, dtype=torch.long)))
-    return loaded[0], loaded[1], classes
+    return loaded[0], loaded[1], classes, (train_source, test_source), unused
 
 
 def _column(kind: str, requested: str | None, columns: list[str], candidates: list[str], name: str) -> str:

@@ -5,10 +5,20 @@ from typing import Any
 
 from rich.table import Table
 
+from seeking.data import SplitUse
 from seeking.training import Result
 
 Rows = tuple[Sequence[str], list[Sequence[str]]]
 """A header and the rows below it."""
+
+
+def split_rows(splits: Sequence[SplitUse]) -> Rows:
+    """What each split of a data set is used for."""
+    rows: list[Sequence[str]] = [
+        (split.use, split.source, "-" if split.classes is None else f"{split.classes:,}", f"{split.images:,}")
+        for split in splits
+    ]
+    return ("split", "from", "classes", "images"), rows
 
 
 def run_rows(result: Result) -> Rows:

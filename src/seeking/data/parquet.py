@@ -1,0 +1,88 @@
+"""Folders of parquet files, and single files."""
+
+import glob
+import itertools
+import re
+from collections import defaultdict
+from pathlib import PurePosixPath
+from typing import Any
+
+from seeking.data.folders import NAMED_FILES, Split, Splits, shown, standard_split
+from seeking.errors import SeekingError
+
+
+def parquet_files(root: str, files: list[str]) -> tuple[Splits, list[str]]:
+    """Read parquet files.
+
+    The split is a word of the file's name, or of the name of the nearest folder that has such a word. If no file has a
+    split, all are training data.
+
+    Args:
+        root: the folder.
+        files: paths of the files in it.
+
+    Returns:
+        The splits, and the files that are not used.
+
+    Raises:
+        SeekingError: a name has words of several splits, there is no training split, or the folder holds several data
+            sets.
+    """
+    named: dict[str, list[str]] = defaultdict(list)
+    parents, unused = set(), []
+    for file in files:
+        split, parent = _split_of(root, file)
+        if split is None:
+            unused.append(file)
+        else:
+            named[split].append(file)
+            parents.add(parent)
+    if not named:
+        if len(unused) > 1 and any("train" in file.lower() for file in unused):
+            raise SeekingError(
+                f"data set {root}: the splits of {shown(unused, NAMED_FILES)} are not known; rename the files, such as "
+                "train.parquet and test.parquet"
+            )
+        named["train"], unused = unused, []
+    if "train" not in named:
+        raise SeekingError(
+            f"data set {root}: no train split; it has {', '.join(named)}. Rename the files of the training split, "
+            "such as train.parquet"
+        )
+    if len(parents) > 1:
+        raise SeekingError(
+            f"data set {root}: there are several data sets, in {', '.join(sorted(p or '.' for p in parents))}; give "
+            "the folder of one"
+        )
+    splits = {}
+    for split, group in named.items():
+        more = f" and {len(group) - 1:,} more" if len(group) > 1 else ""
+        splits[split] = Split(f"{group[0]}{more}", _read(root, group))
+    return splits, unused
+
+
+def _split_of(root: str, file: str) -> tuple[str | None, str]:
+    """The split of a file, and the folder that all splits are in."""
+    parts = PurePosixPath(file).with_suffix("").parts
+    for depth in reversed(range(len(parts))):
+        splits = {split for word in re.split(r"[\W\d_]+", parts[depth]) if (split := standard_split(word))}
+        if len(splits) > 1:
+            raise SeekingError(
+                f"data set {root}: {file} has the names of several splits ({', '.join(sorted(splits))}); rename it"
+            )
+        if splits:
+            return splits.pop(), "/".join(parts[:depth])
+    return None, ""
+
+
+def _read(root: str, files: list[str]) -> list[Any]:
+    """One data set for each sequence of files with the same columns, including the names of their classes."""
+    import datasets
+    import pyarrow.parquet as pq
+
+    paths = [f"{root}/{file}" for file in files]
+    groups = itertools.groupby(paths, lambda path: datasets.Features.from_arrow_schema(pq.read_schema(path)))
+    return [
+        datasets.load_dataset("parquet", data_files={"train": [glob.escape(path) for path in group]}, split="train")
+        for _, group in groups
+    ]

@@ -1,0 +1,272 @@
+"""Which split and class the files of a folder get."""
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from seeking import SeekingError
+from seeking.cli import main
+from seeking.data import DataConfig, ImageData, load
+from seeking.data.folders import IMAGE_EXTENSIONS, Splits, files, image_folder, standard_split, walk
+from seeking.errors import RunWarning
+
+pytestmark = pytest.mark.filterwarnings("ignore::seeking.errors.RunWarning")
+
+TRICKY = ("train", "test", "val", "test-tube", "pen test", "__background__", ".net", "[v2]", "*", "a-b", "a", "data")
+NAMES = st.sampled_from(TRICKY) | st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=6
+)
+SAFE_NAMES = NAMES.filter(lambda name: name not in (".", ".."))
+FILES = st.builds("".join, st.tuples(SAFE_NAMES, st.sampled_from((".png", ".JPEG", ".tiff", ".txt", ""))))
+CLASS = st.dictionaries(st.sampled_from(("", "images", "deeper/still", ".hidden")), st.lists(FILES, max_size=3))
+CLASSES = st.dictionaries(SAFE_NAMES, CLASS, min_size=1, max_size=4)
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name) / "data"
+
+
+def picture(path: Path, number: int = 0) -> None:
+    """An image that can be told from others by its first pixel."""
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    pixels[0, 0] = number
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, "PNG")
+
+
+def pictures(root: Path, *paths: str) -> str:
+    for number, path in enumerate(paths):
+        picture(root / path, number)
+    return str(root)
+
+
+def write(root: Path, classes: dict[str, dict[str, list[str]]], linked: bool = False) -> None:
+    """Empty files; ImageFolder does not look into them when it lists a folder."""
+    root.mkdir(parents=True, exist_ok=True)
+    for name, inner in classes.items():
+        place = root
+        if linked:
+            place = root.parent.parent / "kept" / root.name
+            place.mkdir(parents=True, exist_ok=True)
+            (root / name).symlink_to(place / name)
+        (place / name).mkdir()
+        for below, held in inner.items():
+            (place / name / below).mkdir(parents=True, exist_ok=True)
+            for file in held:
+                if not (place / name / below / file).exists():
+                    (place / name / below / file).touch()
+
+
+def samples(splits: Splits, split: str) -> tuple[list[str], list[tuple[str, int]]]:
+    rows = splits[split].rows[0].with_format("arrow")[:]
+    paths = [image["path"] for image in rows["image"].to_pylist()]
+    return splits[split].rows[0].features["label"].names, list(zip(paths, rows["label"].to_pylist(), strict=True))
+
+
+def by_image_folder(root: Path) -> tuple[list[str], list[tuple[str, int]]]:
+    listed = ImageFolder(root, allow_empty=True)
+    return listed.classes, listed.samples
+
+
+@given(
+    train=CLASSES, test=CLASSES, names=st.sampled_from((("train", "test"), ("Training", "val"))), linked=st.booleans()
+)
+@settings(max_examples=60, deadline=None)
+def test_split_and_class_are_those_of_image_folder(train: Any, test: Any, names: tuple[str, str], linked: bool) -> None:
+    with folder() as root:
+        for name, classes in zip(names, (train, test), strict=True):
+            write(root / name, classes, linked)
+        tree = walk(str(root))
+        splits, unused = image_folder(str(root), tree)
+        used = []
+        for name in names:
+            split = standard_split(name)
+            assert split
+            assert samples(splits, split) == by_image_folder(root / name)
+            used += [str(Path(path).relative_to(root)) for path, _ in samples(splits, split)[1]]
+        assert sorted(used + unused) == sorted(files(tree)), "every file is used or told of, once"
+        assert not any(path.lower().endswith(IMAGE_EXTENSIONS) for path in unused)
+
+
+@pytest.mark.slow
+@given(CLASSES)
+@settings(max_examples=30, deadline=None)
+def test_without_folders_of_splits_the_classes_are_at_the_top(classes: Any) -> None:
+    classes = {name: held for name, held in classes.items() if not standard_split(name)}
+    with folder() as root:
+        write(root, classes)
+        if classes:
+            assert samples(image_folder(str(root), walk(str(root)))[0], "train") == by_image_folder(root)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("train", "test"), ("Training", "testing"), ("TRAIN", "valid"), ("train", "val"), ("train", "validation")],
+)
+def test_splits_in_their_usual_spellings(train: str, test: str, tmp_path: Path) -> None:
+    root = pictures(tmp_path, f"{train}/cat/a.png", f"{train}/dog/b.png", f"{test}/cat/c.png", f"{test}/dog/d.png")
+    data = load(DataConfig(data=root))
+    assert [(split.use, split.source, split.classes, split.images) for split in data.splits] == [
+        ("training", train, 2, 2),
+        ("test", test, 2, 2),
+    ]
+    assert data.train.pixels[:, 0, 0, 0].tolist() == [0, 1]
+    assert data.test.pixels[:, 0, 0, 0].tolist() == [2, 3]
+
+
+def told(root: str, **options: Any) -> tuple[ImageData, list[str]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RunWarning)
+        data = load(DataConfig(data=root, **options))
+    return data, [str(warning.message) for warning in caught if issubclass(warning.category, RunWarning)]
+
+
+def test_what_is_not_used_is_counted_and_named(tmp_path: Path) -> None:
+    root = pictures(
+        tmp_path, *(f"{split}/{name}/{n}.png" for split in ("train", "test") for name in "ab" for n in (1, 2))
+    )
+    pictures(tmp_path, "train/a/001", "train/b/002", "val/a/3.png", "extra/a/4.png", "test/5.png")
+    for number in range(5):
+        (tmp_path / "train" / "a" / f"{number}.txt").touch()
+    data, (message,) = told(root)
+    assert message.endswith(
+        "not used are 5 .txt (train/a/0.txt, train/a/1.txt, train/a/2.txt, …); 2 .png (extra/a/4.png, test/5.png); "
+        "2 without extension (train/a/001, train/b/002)"
+    )
+    assert [(split.use, split.source, split.images) for split in data.splits] == [
+        ("training", "train", 4),
+        ("test", "test", 4),
+        ("not used", "val", 1),
+    ]
+
+
+def test_classes_without_images_are_told_of(tmp_path: Path) -> None:
+    root = pictures(tmp_path, *(f"train/{name}/0.png" for name in "ab"), *(f"test/{name}/0.png" for name in "ac"))
+    (tmp_path / "train" / "empty").mkdir()
+    data, messages = told(root)
+    assert data.classes == ("a", "b", "empty", "c")
+    assert data.test.labels.tolist() == [0, 3]
+    assert [message.split(": ", 1)[1] for message in messages] == [
+        "1 of 4 classes have no images: empty",
+        "1 of 4 classes have images in train alone: b",
+        "1 of 4 classes have images in test alone: c",
+    ]
+
+
+def test_tiny_imagenet(tmp_path: Path) -> None:
+    """The labels of its test images are not published, and those of its validation images are in a file."""
+    root = pictures(
+        tmp_path, *(f"{split}/n{n}/images/{n}.JPEG" for split in ("train", "val") for n in (1, 2)), "test/images/0.JPEG"
+    )
+    for name in ("wnids.txt", "train/n1/n1_boxes.txt"):
+        (tmp_path / name).touch()
+    data, (message,) = told(root)
+    assert data.classes == ("n1", "n2")
+    assert [split.source for split in data.splits] == ["train", "val"]
+    assert message.endswith("2 .txt (train/n1/n1_boxes.txt, wnids.txt); 1 .jpeg (test/images/0.JPEG)")
+
+
+def test_classes_that_look_like_splits_are_told_of(tmp_path: Path) -> None:
+    root = pictures(tmp_path, *(f"{top}/{name}/0.png" for top in ("seg_train", "seg_test") for name in "ab"))
+    _, (message,) = told(root, validation=0.5)
+    assert message.endswith(
+        "seg_test, seg_train are classes, and all of them hold the folders a, b; if they are splits, call them train "
+        "and test"
+    )
+
+
+def test_where_test_images_come_from(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "all", *(f"{name}/{n}.png" for name in "ab" for n in range(20)))
+    assert load(DataConfig(data=root)).splits[1].source == f"0.1 of {root}, held out"
+    root = pictures(
+        tmp_path / "data",
+        *(f"{split}/{name}/{n}.png" for split in ("train", "test") for name in "ab" for n in range(5)),
+    )
+    data = load(DataConfig(data=root, validation=0.2, max_train_samples=6))
+    assert [(split.use, split.source, split.images) for split in data.splits] == [
+        ("training", "train", 6),
+        ("test", "0.2 of train, held out", 2),
+        ("not used", "test", 10),
+    ]
+    assert [split.source for split in load(DataConfig()).splits] == ["the other images", "every fifth image"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["test/a/0.png"], "no train split; it has test"),
+        (["a/0.png", "pen/0.png", "test/0.png"], "no train split; it has test.*move them into a folder train"),
+        (["train/0.png", "train/1.png"], "train has no folders of classes"),
+        (["train/0.png", "car/1.png", "plane/1.png"], "train has no folders of classes"),
+        (["0.png", "1.png"], "it has no folders of classes"),
+        (["train/a/0.png", "Training/a/0.png"], "Training and train are both the train split"),
+        (["train/cat/0.png", "test/Cat/0.png"], "no class in common: cat and Cat"),
+        (["notes.parquet/a/0.png"], "split; cannot hold out"),
+        ([], "the folder is empty"),
+    ],
+)
+def test_folders_that_are_refused(paths: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SeekingError, match=message):
+        load(DataConfig(data=pictures(tmp_path, *paths)))
+
+
+def test_links_are_followed_but_not_in_circles_or_to_nothing(tmp_path: Path) -> None:
+    root = Path(pictures(tmp_path / "data", "train/a/0.png", "train/b/0.png", "test/a/0.png"))
+    pictures(tmp_path / "kept", "a/0.png", "b/0.png")
+    shutil.rmtree(root / "test")
+    (root / "test").symlink_to(tmp_path / "kept")
+    assert load(DataConfig(data=str(root))).splits[1].images == 2
+    for target, message in (
+        (tmp_path / "none", "leads nowhere"),
+        (root, "folder that it lies in"),
+        (root / "train", "that it lies in"),
+    ):
+        (root / "train" / "link").symlink_to(target)
+        with pytest.raises(SeekingError, match=rf"train/link.* is a link .*{message}"):
+            load(DataConfig(data=str(root)))
+        (root / "train" / "link").unlink()
+
+
+def test_what_is_no_file_and_what_cannot_be_read_or_shown(tmp_path: Path) -> None:
+    root = Path(pictures(tmp_path, "train/a/0.png", "train/b/0.png", "test/a/0.png"))
+    os.mkfifo(root / "train" / "a" / "pipe.png")
+    with pytest.raises(SeekingError, match=r"train/a/pipe.png is neither a file nor a folder"):
+        load(DataConfig(data=str(root)))
+    (root / "train" / "a" / "pipe.png").unlink()
+    strange = root / "train" / os.fsdecode(b"\xff")
+    strange.mkdir()
+    with pytest.raises(SeekingError, match="not UTF-8") as caught:
+        load(DataConfig(data=str(root)))
+    assert str(caught.value).isprintable()
+    strange.rmdir()
+    (root / "train" / "\x1b[2J").touch()
+    _, messages = told(str(root))
+    assert all(message.isprintable() for message in messages)
+
+
+def test_the_table_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = pictures(
+        tmp_path / "[v2]",
+        *(f"{split}/{name}/{n}.png" for split in ("train", "test") for name in ("test", "train") for n in range(4)),
+    )
+    (tmp_path / "[v2]" / "labels.csv").touch()
+    options = ["--base", "resnet8", "--motivated", "resnet14", "--epochs", "1", "--batch-size", "4", "--device", "cpu"]
+    assert main(["train", "--data", root, *options, "--output", str(tmp_path / "run"), "--no-verify"]) == 0
+    out, err = capsys.readouterr()
+    assert "not used are 1 .csv (labels.csv)" in err
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
+    assert rows[:2] == [["training", "train", "2", "8"], ["test", "test", "2", "8"]]
