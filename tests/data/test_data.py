@@ -16,7 +16,7 @@ from runs import image_folder
 
 from seeking import SeekingError
 from seeking.data import Augmentation, Batches, DataConfig, Images, load, loader
-from seeking.data.encoded import Encoded
+from seeking.data.encoded import Files
 from seeking.errors import LoadingError
 from seeking.experiments.run import RunConfig, trainer
 from seeking.training import RunFolder
@@ -285,9 +285,9 @@ def test_a_file_that_breaks_during_training_is_named_and_the_run_resumes_when_it
 @pytest.mark.slow
 def test_a_worker_that_dies_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = image_folder(tmp_path / "data", sizes=[8], per_class=12)
-    decode = Encoded._open
+    decode = Files._open
 
-    def deadly(self: Encoded, row: int, file: Any) -> Any:
+    def deadly(self: Files, row: int, file: Any) -> Any:
         if row == 7 and torch.utils.data.get_worker_info() and dying:
             os.kill(os.getpid(), signal.SIGKILL)
         return decode(self, row, file)
@@ -300,7 +300,7 @@ def test_a_worker_that_dies_says_where(tmp_path: Path, monkeypatch: pytest.Monke
 
     handlers: set[Any] = set()
     dying: list[bool] = []
-    monkeypatch.setattr(Encoded, "_open", deadly)
+    monkeypatch.setattr(Files, "_open", deadly)
     run = run_of(folder, tmp_path / "run", listeners=[listen])
     with pytest.raises(LoadingError, match=r"exited unexpectedly.* at .*image 7 \(.*\).*saved at step"):
         run.fit()

@@ -3,12 +3,13 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 
 from seeking.data.augment import Augmentation
-from seeking.data.encoded import Encoded
+from seeking.data.encoded import Encoded, Files, common_format
 from seeking.data.images import Batches, Images
 from seeking.distributed.processes import cores, local_process_count, this_process
 from seeking.errors import SeekingError, unknown
@@ -32,6 +33,8 @@ class DataConfig:
     """Name of the image column, if there are several."""
     label_column: str | None = None
     """Name of the label column, if it is not label, labels or fine_label."""
+    channels: int | None = None
+    """1 to read images in grey, 3 to read them in colour; if not given, 1 if all of them are grey."""
     crop_padding: int | None = None
     """Padding of the random crop in pixels; an eighth of the image's side if not given, 0 for no crop."""
     crop_scale: float | None = None
@@ -67,6 +70,8 @@ class DataConfig:
             value = getattr(self, name)
             if value is not None and value < minimum:
                 raise SeekingError(f"{name} is {value}; it must be {minimum} or more")
+        if self.channels not in (None, 1, 3):
+            raise SeekingError(f"channels is {self.channels}; it must be 1 (grey) or 3 (colour)")
         if self.validation is not None and not 0 < self.validation < 1:
             raise SeekingError(f"validation is {self.validation}; it is a share of the images, between 0 and 1")
         # Validates the other options.
@@ -257,9 +262,8 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
 
     features = train.features
     images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
+    images = images or [column for column, feature in features.items() if _holds_bytes(feature)]
     image_column = _column("image", config.image_column, list(features), images, name)
-    if image_column not in images:
-        raise SeekingError(f"data set {name}: column {image_column} holds {features[image_column]}, not images")
     labelled = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     labels = next(([column] for column in LABEL_COLUMNS if column in features), labelled)
     label_column = _column("label", config.label_column, list(features), labels, name)
@@ -277,14 +281,42 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
         classes = tuple(map(str, range(largest + 1)))
     else:
         raise SeekingError(f"data set {name}: column {label_column} holds {feature}, not classes or integers")
-    loaded, mode = [], None
-    for part in (train, held_out):
-        rows = part.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
-        encoded = Encoded(rows, image_column, name, mode=mode, size=config.stored_size)
-        mode = encoded.mode
+    files = [Files(_encoded(part, image_column, name), image_column, name) for part in (train, held_out)]
+    pixel_format = common_format(files, config.channels)
+    loaded = []
+    for part, part_files in zip((train, held_out), files, strict=True):
         numbers = [-1 if label is None else int(label) for label in part[label_column]]
+        encoded = Encoded(part_files, pixel_format, config.stored_size)
         loaded.append(Images(encoded, torch.tensor(numbers, dtype=torch.long)))
     return loaded[0], loaded[1], classes
+
+
+def _holds_bytes(feature: Any) -> bool:
+    """Whether a column may hold encoded images as plain bytes, alone or with the path of their file."""
+    feature = feature.get("bytes") if isinstance(feature, dict) else feature
+    return "binary" in str(getattr(feature, "dtype", ""))
+
+
+def _encoded(rows: Any, column: str, name: str) -> Any:
+    """The image column alone, as encoded images: from images, their bytes, or the paths of their files."""
+    import datasets
+
+    rows = rows.select_columns([column])
+    feature = rows.features[column]
+    if not isinstance(feature, datasets.Image | dict):
+        if getattr(feature, "dtype", "") not in ("string", "large_string") and not _holds_bytes(feature):
+            raise SeekingError(
+                f"data set {name}: column {column} holds {feature}, not images; store them encoded (PNG, JPEG), or "
+                "name another column with image_column"
+            )
+        if _holds_bytes(feature):
+            rows = rows.cast_column(column, datasets.Value("large_binary"))  # Not every kind of bytes is an Image yet.
+    try:
+        return rows.cast_column(column, datasets.Image(decode=False))
+    except Exception as error:
+        raise SeekingError(
+            f"data set {name}: column {column} holds {feature}, which cannot be read as images ({error})"
+        ) from error
 
 
 def _column(kind: str, requested: str | None, columns: list[str], candidates: list[str], name: str) -> str:
