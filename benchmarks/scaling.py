@@ -63,7 +63,7 @@ def row(title: str, arguments: argparse.Namespace) -> str:
 
         reference_epoch = bare(
             [learner.model for learner in learners.values()],
-            trainer.loaders.train,
+            data,
             [learner.optimizer for learner in learners.values()],
         )
         ratios = sorted(rounds(run_epoch, reference_epoch, arguments.rounds))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,6 +20,7 @@ from seeking.errors import LoadingError
 from seeking.experiments.run import RunConfig, trainer
 from seeking.training import RunFolder
 from seeking.training.batches import draw
+from seeking.training.loaders import prepare
 
 
 def random_images(count: int = 20, channels: int = 3, size: int = 8) -> Images:
@@ -396,6 +396,6 @@ class Counted(torch.utils.data.Dataset[torch.Tensor]):
 def test_what_is_passed_over_is_not_loaded(workers: int) -> None:
     data = Counted()
     plain = torch.utils.data.DataLoader(data, 2, num_workers=workers)
-    drawn = [*draw(Accelerator(cpu=True).prepare(plain), torch.device("cpu"), skip=7)]
-    assert torch.cat(drawn).tolist() == [14, 15, 16, 17, 18, 19]
+    drawn = [*draw(prepare(plain, "train_loader", 0, 1, 0), torch.device("cpu"), skip=7)]
+    assert torch.cat([part.batch for part in drawn]).tolist() == [14, 15, 16, 17, 18, 19]
     assert data.loaded.tolist() == [0.0] * 14 + [1.0] * 6

@@ -1,0 +1,355 @@
+"""A user's loader, iterated as it is. With several processes, each of its batches is split between them."""
+
+import collections
+import copy
+import itertools
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, SeedableRandomSampler, SkipBatchSampler
+from accelerate.utils import send_to_device
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+
+from seeking.distributed.processes import from_first_process, scatter
+from seeking.errors import RunWarning, SeekingError
+from seeking.internals import copied_loader, is_split_by_node, iterates_by_torch, own_iterators, skip_indices
+from seeking.training.objective import sample_count
+
+
+@dataclass(frozen=True)
+class Part:
+    """A batch of the loader, or this process's part of it.
+
+    Attributes:
+        batch: the samples of this process.
+        samples: number of samples of the whole batch.
+        share: share of the whole batch that this process stands for.
+        copies: number of processes that have these samples; all of them if there are fewer samples than processes.
+    """
+
+    batch: Any
+    samples: int
+    share: float = 1.0
+    copies: int = 1
+
+
+class MicroBatches(list[Any]):
+    """The micro-batches of one step.
+
+    Attributes:
+        samples: their number of samples, over all processes.
+        weights: weight of each micro-batch's mean loss, such that the mean over all processes of the weighted sum is
+            the mean over all samples.
+    """
+
+    def __init__(self, parts: Sequence[Part], processes: int) -> None:
+        super().__init__(part.batch for part in parts)
+        self.samples = sum(part.samples for part in parts)
+        self.weights = [processes * part.share * part.samples / max(1, self.samples) for part in parts]
+
+    @classmethod
+    def of(cls, batch: Sequence[Any], processes: int) -> "MicroBatches":
+        """These batches; of the same number of samples in every process, if they do not come from a loader."""
+        if isinstance(batch, cls):
+            return batch
+        return cls([Part(each, sample_count(each) * processes, 1 / processes) for each in batch], processes)
+
+
+class Loader:
+    """A loader whose batches are taken as they are: in a single process, or split between processes by the user.
+
+    Args:
+        loader: the loader.
+        processes: number of processes.
+    """
+
+    def __init__(self, loader: Any, processes: int = 1) -> None:
+        self.base_dataloader = loader  # Checkpoints know the generators of the data by this name.
+        self.processes = processes
+        self._kept: Iterator[Any] | None = None
+        self._warned = False
+
+    def __len__(self) -> int:
+        return len(self.base_dataloader)
+
+    @property
+    def dataset(self) -> Any:
+        """The data set of the loader, if it has one."""
+        return getattr(self.base_dataloader, "dataset", None)
+
+    def start(self, skip: int = 0, *, first: int | None = None, whole_length: bool = True) -> Iterator[Part]:
+        """Start a pass over the data; all processes must do this, and take the same number of batches.
+
+        Args:
+            skip: number of batches to skip. If the data are indexed in this process, or the data set has a true
+                attribute ``stateless``, only the indices are drawn. Otherwise the batches are loaded and discarded,
+                since the random state of the workers depends on what they have loaded.
+            first: take so many batches only, and leave the loader as if none had been taken.
+            whole_length: take all batches, even if there are more than the length of the loader says.
+        """
+        batches = self.batches(skip, first, whole_length)
+        return (Part(batch, sample_count(batch) * self.processes, 1 / self.processes) for batch in batches)
+
+    def batches(self, skip: int, first: int | None, whole_length: bool) -> Iterator[Any]:
+        """The batches of the loader in this process; see ``start``. Skips at once, and loads when asked for a batch."""
+        if self._kept is not None:
+            iterator, self._kept = self._kept, None
+            next(itertools.islice(iterator, skip, skip), None)
+        elif first is not None and not iterates_by_torch(self.base_dataloader):
+            iterator = iter(_untouched(self.base_dataloader))
+        else:
+            iterator = _iterate(self.base_dataloader, skip)
+        if first is not None:
+            return self._first(iterator, first)
+        return iterator if whole_length else self._limited(iterator, len(self.base_dataloader) - skip)
+
+    def _first(self, iterator: Iterator[Any], count: int) -> Iterator[Any]:
+        if iterates_by_torch(self.base_dataloader):
+            return itertools.islice(iterator, count)
+        batches = [*itertools.islice(iterator, count)]
+        if own_iterators(self.base_dataloader):  # It continues where it was left.
+            self._kept = itertools.chain(batches, iterator)
+        return iter(batches)
+
+    def _limited(self, iterator: Iterator[Any], count: int) -> Iterator[Any]:
+        yield from itertools.islice(iterator, count)
+        for batch in iterator:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"the loader gives more batches than its length of {len(self.base_dataloader)}; schedules count on "
+                    "that length, so each epoch ends there. Correct its __len__",
+                    RunWarning,
+                    stacklevel=2,
+                )
+            if own_iterators(self.base_dataloader):
+                self._kept = itertools.chain([batch], iterator)
+            return
+
+
+class SplitByIndex(Loader):
+    """A plain ``DataLoader``, of which each process loads its part of each batch."""
+
+    def __init__(self, loader: Any, processes: int, index: int) -> None:
+        self._indices = _Indices(loader.batch_sampler, processes, index)
+        super().__init__(copied_loader(loader, batch_sampler=self._indices), processes)
+
+    def start(self, skip: int = 0, *, first: int | None = None, whole_length: bool = True) -> Iterator[Part]:
+        """See ``Loader``."""
+        return self._parts(self.batches(skip, first, whole_length), skip)
+
+    def _parts(self, batches: Iterator[Any], skipped: int) -> Iterator[Part]:
+        for batch in batches:
+            while skipped:
+                self._indices.sizes.popleft()
+                skipped -= 1
+            yield Part(batch, *self._indices.sizes.popleft())
+
+
+class Dispatched(Loader):
+    """Any other loader: the first process iterates over it, and sends each other process its part of each batch."""
+
+    def __init__(self, loader: Any, processes: int, index: int) -> None:
+        super().__init__(loader, processes)
+        self._index = index
+
+    def start(self, skip: int = 0, *, first: int | None = None, whole_length: bool = True) -> Iterator[Part]:
+        """See ``Loader``."""
+        batches: Iterator[Any] = iter(())
+        failure: Exception | None = None
+        if self._index == 0:
+            try:
+                batches = self.batches(skip, first, whole_length)
+            except Exception as error:  # For all processes to know.
+                failure = error
+
+        def parts() -> Sequence[Part | None]:
+            if failure:
+                raise failure
+            for batch in batches:
+                return split(batch, self.processes)
+            return [None] * self.processes
+
+        return iter(lambda: scatter(parts), None)
+
+
+class _Indices:
+    """This process's part of each batch of indices of a batch sampler."""
+
+    def __init__(self, batch_sampler: Any, processes: int, index: int) -> None:
+        self.batch_sampler = batch_sampler
+        self.sizes: collections.deque[tuple[int, float, int]] = collections.deque()
+        """Samples, share and copies of the batches that were drawn but have not arrived yet."""
+        self._processes, self._index = processes, index
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        self.sizes.clear()
+        sampler = getattr(self.batch_sampler, "sampler", None)
+        batches: Iterable[Any] = self.batch_sampler
+        if type(batches) is not BatchSampler or type(sampler) not in (SeedableRandomSampler, SequentialSampler):
+            # Others may draw differently in each process.
+            batches = from_first_process(lambda: [*itertools.islice(self.batch_sampler, len(self) + 1)])
+        for batch in batches:
+            indices, processes = list(batch), self._processes
+            samples = len(indices)
+            if samples < processes:
+                self.sizes.append((samples, 1 / processes, processes))
+                yield indices
+                continue
+            own = slice(samples * self._index // processes, samples * (self._index + 1) // processes)
+            self.sizes.append((samples, len(indices[own]) / samples, 1))
+            yield indices[own]
+
+
+def prepare(loader: Any, name: str, seed: int, processes: int, index: int) -> Loader:
+    """Prepare a loader for one of the processes.
+
+    Args:
+        loader: any iterable that starts anew each time, such as a ``DataLoader``; left as it is.
+        name: name of the argument, for error messages.
+        seed: seed of the order of a ``DataLoader`` that shuffles without a generator of its own.
+        processes: number of processes.
+        index: index of this process.
+
+    Raises:
+        SeekingError: it can be gone through once only, or its sampler splits the data between other processes.
+    """
+    if type(loader) is DataLoaderShard and processes == 1:
+        loader = loader.base_dataloader  # Loads no batch ahead.
+    _check_restarts(loader, name)
+    if processes > 1 and _split_by_user(loader, name, processes, index):
+        return Loader(loader, processes)
+    if iterates_by_torch(loader):
+        loader = _seeded(loader, seed)
+        if processes > 1 and loader.batch_sampler is not None and not isinstance(loader.dataset, IterableDataset):
+            return SplitByIndex(loader, processes, index)
+    return Loader(loader) if processes == 1 else Dispatched(loader, processes, index)
+
+
+def components(loader: Any) -> list[Any]:
+    """A loader, the loaders in it, and their data sets and samplers."""
+    seen = {id(loader): loader}
+    for part in (queue := [loader]):
+        for name in ("base_dataloader", "loader", "dataset", "sampler", "batch_sampler"):
+            component = getattr(part, name, None)
+            if component is not None and id(component) not in seen:
+                seen[id(component)] = component
+                if name != "dataset":
+                    queue.append(component)
+    return [*seen.values()]
+
+
+def split(batch: Any, processes: int) -> list[Part]:
+    """Split a batch between the processes.
+
+    Raises:
+        SeekingError: it holds something else than tensors of one length, and lists.
+    """
+    samples = sample_count(batch)
+    if samples < processes:
+        return [Part(send_to_device(batch, "cpu"), samples, 1 / processes, processes)] * processes
+    bounds = [samples * number // processes for number in range(processes + 1)]
+    return [
+        Part(_slice(batch, samples, slice(start, end)), samples, (end - start) / samples)
+        for start, end in itertools.pairwise(bounds)
+    ]
+
+
+def _slice(value: Any, samples: int, part: slice) -> Any:
+    if isinstance(value, Tensor):
+        if not value.ndim:
+            return value.cpu()
+        if len(value) == samples:
+            return value[part].cpu().clone()  # Otherwise the whole storage would be sent.
+    elif isinstance(value, Mapping):
+        return type(value)({key: _slice(item, samples, part) for key, item in value.items()})  # type: ignore[call-arg]
+    elif isinstance(value, list | tuple):
+        if len(value) == samples and not any(isinstance(item, Tensor | Mapping | list | tuple) for item in value):
+            return value[part]
+        items = [_slice(item, samples, part) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    elif value is None or isinstance(value, str | bytes | int | float):
+        return value
+    kind = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    raise SeekingError(
+        f"a batch of {samples} samples holds {kind}, which cannot be split between processes; give a plain DataLoader, "
+        "or one with a DistributedSampler"
+    )
+
+
+def _seeded(loader: Any, seed: int) -> Any:
+    """A copy of a plain loader, whose order depends only on the seed and the epoch if it has no generator."""
+    sampler = loader.sampler
+    if (
+        type(loader.batch_sampler) is not BatchSampler
+        or type(sampler) is not RandomSampler
+        or sampler.generator is not None
+    ):
+        return copied_loader(loader)
+    seeded = SeedableRandomSampler(
+        sampler.data_source, replacement=sampler.replacement, num_samples=sampler.num_samples, data_seed=seed
+    )
+    batch_sampler = BatchSampler(seeded, loader.batch_size, loader.drop_last)
+    return copied_loader(loader, sampler=seeded, batch_sampler=batch_sampler)
+
+
+def _iterate(loader: Any, skip: int) -> Iterator[Any]:
+    by_torch = iterates_by_torch(loader)
+    by_index = by_torch and not isinstance(loader.dataset, IterableDataset)
+    if skip and by_index and loader.num_workers and getattr(loader.dataset, "stateless", False):
+        loader, skip = copied_loader(loader, batch_sampler=SkipBatchSampler(loader.batch_sampler, skip)), 0
+    iterator: Iterator[Any] = iter(loader)
+    if not (by_index and not loader.num_workers and skip_indices(iterator, skip)):
+        next(itertools.islice(iterator, skip, skip), None)
+    return iterator
+
+
+def _untouched(loader: Any) -> Any:
+    """A shallow copy of a loader and of the loaders in it, unless they have an iterator already."""
+    if own_iterators(loader):
+        return loader
+    try:
+        twin = copy.copy(loader)
+        for name, value in vars(twin).items():
+            if name == "loader" or isinstance(value, DataLoader):
+                vars(twin)[name] = _untouched(value)
+    except Exception:  # Then it is iterated itself.
+        return loader
+    return twin
+
+
+def _check_restarts(loader: Any, name: str) -> None:
+    if isinstance(loader, DataLoader | Sequence) and not own_iterators(loader):
+        return
+    iterator = iter(loader)
+    if iterator is not loader and not any(iterator is own for own in own_iterators(loader)):
+        return
+    state = getattr(loader, "__dict__", {})
+    next(iterator, None)
+    before = dict(state)
+    if iter(loader) is iterator and all(before.get(key) is value for key, value in state.items()):
+        raise SeekingError(
+            f"{name} is a {type(loader).__name__} that can be gone through once only; give a loader that starts anew "
+            "for each epoch, such as a DataLoader, or an object whose __iter__ is a generator function"
+        )
+
+
+def _split_by_user(loader: Any, name: str, processes: int, index: int) -> bool:
+    """Whether each process has been given a loader of its own part of the data."""
+    for part in components(loader):
+        replicas, rank = getattr(part, "num_replicas", None), getattr(part, "rank", index)
+        if isinstance(replicas, int) and replicas > 1:
+            if (replicas, rank) != (processes, index):
+                raise SeekingError(
+                    f"{name}: its {type(part).__name__} is for process {rank} of {replicas}, but this is process "
+                    f"{index} of {processes}"
+                )
+            return True
+    dataset = getattr(loader, "dataset", None)
+    return type(loader) in (DataLoaderShard, DataLoaderDispatcher) or is_split_by_node(dataset)
