@@ -12,7 +12,8 @@ from accelerate.utils import send_to_device
 
 from seeking.errors import LoadingError, SeekingError
 from seeking.internals import is_worker_handler
-from seeking.training.loaders import Loader, MicroBatches, Part, components
+from seeking.training.loaders import Loader, components
+from seeking.training.micro_batches import MicroBatches, Part
 from seeking.training.progress import Progress
 from seeking.training.rng import RunRandomState
 

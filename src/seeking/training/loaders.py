@@ -4,58 +4,20 @@ import collections
 import copy
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, SeedableRandomSampler, SkipBatchSampler
-from accelerate.utils import send_to_device
-from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from seeking.distributed.processes import from_first_process, scatter
 from seeking.errors import RunWarning, SeekingError
 from seeking.internals import copied_loader, is_split_by_node, iterates_by_torch, own_iterators, skip_indices
+from seeking.training.micro_batches import Part, split
 from seeking.training.objective import sample_count
-
-
-@dataclass(frozen=True)
-class Part:
-    """A batch of the loader, or this process's part of it.
-
-    Attributes:
-        batch: the samples of this process.
-        samples: number of samples of the whole batch.
-        share: share of the whole batch that this process stands for.
-        copies: number of processes that have these samples; all of them if there are fewer samples than processes.
-    """
-
-    batch: Any
-    samples: int
-    share: float = 1.0
-    copies: int = 1
-
-
-class MicroBatches(list[Any]):
-    """The micro-batches of one step.
-
-    Attributes:
-        samples: their number of samples, over all processes.
-        weights: weight of each micro-batch's mean loss, such that the mean over all processes of the weighted sum is
-            the mean over all samples.
-    """
-
-    def __init__(self, parts: Sequence[Part], processes: int) -> None:
-        super().__init__(part.batch for part in parts)
-        self.samples = sum(part.samples for part in parts)
-        self.weights = [processes * part.share * part.samples / max(1, self.samples) for part in parts]
-
-    @classmethod
-    def of(cls, batch: Sequence[Any], processes: int) -> "MicroBatches":
-        """These batches; of the same number of samples in every process, if they do not come from a loader."""
-        if isinstance(batch, cls):
-            return batch
-        return cls([Part(each, sample_count(each) * processes, 1 / processes) for each in batch], processes)
+from seeking.training.rng import RandomState
 
 
 class Loader:
@@ -69,7 +31,7 @@ class Loader:
     def __init__(self, loader: Any, processes: int = 1) -> None:
         self.base_dataloader = loader  # Checkpoints know the generators of the data by this name.
         self.processes = processes
-        self._kept: Iterator[Any] | None = None
+        self._kept: _Kept | None = None
         self._warned = False
 
     def __len__(self) -> int:
@@ -95,23 +57,26 @@ class Loader:
 
     def batches(self, skip: int, first: int | None, whole_length: bool) -> Iterator[Any]:
         """The batches of the loader in this process; see ``start``. Skips at once, and loads when asked for a batch."""
-        if self._kept is not None:
-            iterator, self._kept = self._kept, None
+        if iterates_by_torch(self.base_dataloader):
+            iterator = _iterate(self.base_dataloader, skip)
+            if first is not None:
+                return itertools.islice(iterator, first)
+        elif first is not None:
+            return self._look_at(first)
+        elif self._kept is not None:
+            iterator, self._kept = self._kept.take(), None
             next(itertools.islice(iterator, skip, skip), None)
-        elif first is not None and not iterates_by_torch(self.base_dataloader):
-            iterator = iter(_untouched(self.base_dataloader))
         else:
             iterator = _iterate(self.base_dataloader, skip)
-        if first is not None:
-            return self._first(iterator, first)
         return iterator if whole_length else self._limited(iterator, len(self.base_dataloader) - skip)
 
-    def _first(self, iterator: Iterator[Any], count: int) -> Iterator[Any]:
-        if iterates_by_torch(self.base_dataloader):
-            return itertools.islice(iterator, count)
+    def _look_at(self, count: int) -> Iterator[Any]:
+        random = RandomState(torch.device("cpu"), self.base_dataloader)
+        before = random.state_dict()
+        iterator = self._kept.take() if self._kept else _nexts(iter(_untouched(self.base_dataloader)))
         batches = [*itertools.islice(iterator, count)]
-        if own_iterators(self.base_dataloader):  # It continues where it was left.
-            self._kept = itertools.chain(batches, iterator)
+        if own_iterators(self.base_dataloader):  # It continues where it is left.
+            self._kept = _Kept(itertools.chain(batches, iterator), random, before, random.state_dict())
         return iter(batches)
 
     def _limited(self, iterator: Iterator[Any], count: int) -> Iterator[Any]:
@@ -126,8 +91,28 @@ class Loader:
                     stacklevel=2,
                 )
             if own_iterators(self.base_dataloader):
-                self._kept = itertools.chain([batch], iterator)
+                random = RandomState(torch.device("cpu"))
+                state = random.state_dict()
+                self._kept = _Kept(itertools.chain([batch], iterator), random, state, state)
             return
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A pass over a loader whose first batches have been looked at.
+
+    Looking leaves the random state as it was; what it has drawn counts as drawn when the batches are taken.
+    """
+
+    iterator: Iterator[Any]
+    random: RandomState
+    before: Any
+    after: Any
+
+    def take(self) -> Iterator[Any]:
+        if self.random.state_dict() == self.before:
+            self.random.load_state_dict(self.after)
+        return self.iterator
 
 
 class SplitByIndex(Loader):
@@ -245,44 +230,6 @@ def components(loader: Any) -> list[Any]:
     return [*seen.values()]
 
 
-def split(batch: Any, processes: int) -> list[Part]:
-    """Split a batch between the processes.
-
-    Raises:
-        SeekingError: it holds something else than tensors of one length, and lists.
-    """
-    samples = sample_count(batch)
-    if samples < processes:
-        return [Part(send_to_device(batch, "cpu"), samples, 1 / processes, processes)] * processes
-    bounds = [samples * number // processes for number in range(processes + 1)]
-    return [
-        Part(_slice(batch, samples, slice(start, end)), samples, (end - start) / samples)
-        for start, end in itertools.pairwise(bounds)
-    ]
-
-
-def _slice(value: Any, samples: int, part: slice) -> Any:
-    if isinstance(value, Tensor):
-        if not value.ndim:
-            return value.cpu()
-        if len(value) == samples:
-            return value[part].cpu().clone()  # Otherwise the whole storage would be sent.
-    elif isinstance(value, Mapping):
-        return type(value)({key: _slice(item, samples, part) for key, item in value.items()})  # type: ignore[call-arg]
-    elif isinstance(value, list | tuple):
-        if len(value) == samples and not any(isinstance(item, Tensor | Mapping | list | tuple) for item in value):
-            return value[part]
-        items = [_slice(item, samples, part) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    elif value is None or isinstance(value, str | bytes | int | float):
-        return value
-    kind = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-    raise SeekingError(
-        f"a batch of {samples} samples holds {kind}, which cannot be split between processes; give a plain DataLoader, "
-        "or one with a DistributedSampler"
-    )
-
-
 def _seeded(loader: Any, seed: int) -> Any:
     """A copy of a plain loader, whose order depends only on the seed and the epoch if it has no generator."""
     sampler = loader.sampler
@@ -300,14 +247,27 @@ def _seeded(loader: Any, seed: int) -> Any:
 
 
 def _iterate(loader: Any, skip: int) -> Iterator[Any]:
-    by_torch = iterates_by_torch(loader)
-    by_index = by_torch and not isinstance(loader.dataset, IterableDataset)
-    if skip and by_index and loader.num_workers and getattr(loader.dataset, "stateless", False):
-        loader, skip = copied_loader(loader, batch_sampler=SkipBatchSampler(loader.batch_sampler, skip)), 0
-    iterator: Iterator[Any] = iter(loader)
+    by_index = False
+    if iterates_by_torch(loader):
+        by_index = not isinstance(loader.dataset, IterableDataset)
+        if skip and by_index and loader.num_workers and getattr(loader.dataset, "stateless", False):
+            loader, skip = copied_loader(loader, batch_sampler=SkipBatchSampler(loader.batch_sampler, skip)), 0
+        iterator: Iterator[Any] = iter(loader)
+    else:
+        iterator = _nexts(iter(loader))
     if not (by_index and not loader.num_workers and skip_indices(iterator, skip)):
         next(itertools.islice(iterator, skip, skip), None)
     return iterator
+
+
+def _nexts(iterator: Iterator[Any]) -> Iterator[Any]:
+    """The rest of an iterator, which ``for`` might start anew."""
+    while True:
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        yield batch
 
 
 def _untouched(loader: Any) -> Any:

@@ -10,7 +10,7 @@ from seeking.errors import SeekingError
 from seeking.pair import Pair
 from seeking.training.cost import Cost
 from seeking.training.learner import Learner
-from seeking.training.loaders import MicroBatches
+from seeking.training.micro_batches import MicroBatches
 from seeking.training.nonfinite import NonFiniteGuard
 from seeking.training.objective import Objective
 from seeking.training.progress import Progress

@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from seeking.distributed.mean_loss import mean_over_processes
 from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
-from seeking.training.loaders import MicroBatches
+from seeking.training.micro_batches import MicroBatches
 
 Loss = Callable[[nn.Module, Any], Tensor]
 """From a model and a batch to the mean loss, a tensor of one element."""
