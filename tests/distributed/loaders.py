@@ -4,7 +4,6 @@ python tests/distributed/loaders.py FOLDER
 torchrun --nproc-per-node 2 tests/distributed/loaders.py FOLDER
 """
 
-import itertools
 import json
 import os
 import sys
@@ -130,14 +129,13 @@ def main(folder: Path) -> None:
     if PROCESSES > 1:
         torch.distributed.init_process_group("gloo")
     for name, make in LOADERS.items():
-        for accumulate in (1, 2):
-            torch.manual_seed(0)
-            trainer = train(make(), make(), accumulate)
-            if RANK == 0:
-                weights = [learner.module.state_dict() for learner in trainer.learners.values()]
-                numbers = [tensor.flatten().tolist() for state in weights for tensor in state.values()]
-                found = {"weights": [*itertools.chain(*numbers)], "history": trainer.record.history}
-                (folder / f"{name}-{accumulate}.json").write_text(json.dumps(found))
+        torch.manual_seed(0)
+        trainer = train(make(), make(), accumulate=2)
+        if RANK == 0:
+            weights = [learner.module.state_dict() for learner in trainer.learners.values()]
+            numbers = [number for state in weights for tensor in state.values() for number in tensor.flatten().tolist()]
+            found = {"weights": numbers, "history": trainer.record.history}
+            (folder / f"{name}.json").write_text(json.dumps(found))
     torch.manual_seed(0)
     # Each process may bring its own part of the data.
     own = DistributedSampler(DATA, PROCESSES, RANK, shuffle=False)
@@ -148,7 +146,7 @@ def main(folder: Path) -> None:
             train(DataLoader(DATA, sampler=DistributedSampler(DATA, 3, 0)), None)
         with pytest.raises(LoadingError, match="RuntimeError: the disk is gone"):
             train(Broken(DATA, 8), None)
-        with pytest.raises(seeking.SeekingError, match=r"a batch of 4 samples holds a tensor of shape \[2\]"):
+        with pytest.raises(LoadingError, match=r"a batch of 4 samples holds a tensor of shape \[2\]"):
             train([(torch.zeros(4, 6), torch.zeros(2))], None)
 
 

@@ -1,8 +1,11 @@
 """The user's loader is the one that runs, and every sample of a step weighs the same."""
 
 import itertools
+import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,6 +185,27 @@ def test_a_loader_is_left_as_it_is_by_being_looked_at(name: str) -> None:
     before = dict(getattr(loader, "__dict__", {}))
     Trainer(*models(), train_loader=loader, eval_loader=loader, loss_fn=Seen(nn.Identity()), config=config())
     assert getattr(loader, "__dict__", {}) == before
+
+
+@pytest.mark.parametrize("stop", [3, 6, 8])
+@pytest.mark.parametrize(
+    "name", ["scaled", "scaled, by workers", "sampler", "generator", "repeated", "repeated for many epochs", "stream"]
+)
+@pytest.mark.slow
+def test_a_run_goes_on_where_it_was_stopped_whatever_the_loader_is(name: str, stop: int, tmp_path: Path) -> None:
+    def stopping(row: dict[str, Any]) -> None:
+        if row["kind"] == "step" and row["step"] == stop - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def trainer(folder: str, **options: Any) -> Trainer:
+        made = models()
+        torch.manual_seed(1)
+        return Trainer(*made, train_loader=LOADERS[name](), config=config(), output=tmp_path / folder, **options)
+
+    whole = trainer("whole").fit()
+    with pytest.raises(SystemExit):
+        trainer("stopped", listeners=[stopping]).fit()
+    assert trainer("stopped", resume=True).fit().history == whole.history
 
 
 class Once:

@@ -91,26 +91,24 @@ class Loader:
                     stacklevel=2,
                 )
             if own_iterators(self.base_dataloader):
-                random = RandomState(torch.device("cpu"))
-                state = random.state_dict()
-                self._kept = _Kept(itertools.chain([batch], iterator), random, state, state)
+                self._kept = _Kept(itertools.chain([batch], iterator))
             return
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A pass over a loader whose first batches have been looked at.
+    """The rest of a pass over a loader, with the first batches, which have been looked at.
 
-    Looking leaves the random state as it was; what it has drawn counts as drawn when the batches are taken.
+    Looking left the random state as it was; what it had drawn counts as drawn when the batches are taken.
     """
 
     iterator: Iterator[Any]
-    random: RandomState
-    before: Any
-    after: Any
+    random: RandomState | None = None
+    before: Any = None
+    after: Any = None
 
     def take(self) -> Iterator[Any]:
-        if self.random.state_dict() == self.before:
+        if self.random and self.random.state_dict() == self.before:
             self.random.load_state_dict(self.after)
         return self.iterator
 
