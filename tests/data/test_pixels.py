@@ -208,6 +208,13 @@ def test_a_constant_channel_is_divided_by_one(value: int, size: int) -> None:
     assert x.isfinite().all()
 
 
+def test_the_digits_are_grey_unless_said_otherwise() -> None:
+    grey, colour = (load(DataConfig(channels=channels)) for channels in (None, 3))
+    assert (grey.shape[0], colour.shape[0]) == (1, 3)
+    assert isinstance(grey.train.pixels, torch.Tensor)
+    assert torch.equal(grey.train.pixels.expand(-1, 3, -1, -1), colour.train.pixels)
+
+
 def test_a_set_of_one_constant_loads(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for name in ("a", "b"):

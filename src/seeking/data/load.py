@@ -129,7 +129,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
             images of several sizes.
     """
     if config.data == "digits":
-        train, test, classes = _digits(config.stored_size)
+        train, test, classes = _digits(config.stored_size, config.channels or 1)
         if config.validation:
             order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))
             held_out = round(len(train) * config.validation)
@@ -204,12 +204,12 @@ def _place(train: Images, test: Images, in_memory: bool | None, sharing: int) ->
     return train, test, f"decoded in the memory of {'this machine' if device.type == 'cpu' else device}"
 
 
-def _digits(size: int | None) -> tuple[Images, Images, tuple[str, ...]]:
+def _digits(size: int | None, channels: int) -> tuple[Images, Images, tuple[str, ...]]:
     """1,797 grayscale images of 8×8 pixels; every fifth is a test image."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    pixels = (torch.from_numpy(bunch.images) * (255 / 16)).round().to(torch.uint8)[:, None]
+    pixels = (torch.from_numpy(bunch.images) * (255 / 16)).round().to(torch.uint8)[:, None].repeat(1, channels, 1, 1)
     if size:
         from torchvision.transforms.v2.functional import resize
 

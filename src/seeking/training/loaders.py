@@ -118,7 +118,8 @@ class SplitByIndex(Loader):
 
     def __init__(self, loader: Any, processes: int, index: int) -> None:
         self._indices = _Indices(loader.batch_sampler, processes, index)
-        super().__init__(copied_loader(loader, batch_sampler=self._indices), processes)
+        # In order, so that all processes have their parts of one batch at the same time.
+        super().__init__(copied_loader(loader, batch_sampler=self._indices, in_order=True), processes)
 
     def start(self, skip: int = 0, *, first: int | None = None, whole_length: bool = True) -> Iterator[Part]:
         """See ``Loader``."""
