@@ -236,6 +236,12 @@ def test_what_can_be_gone_through_once_is_refused(loader: Callable[[], Any], kin
         Trainer(*models(), **loaders, loss_fn=Seen(nn.Identity()), config=config())
 
 
+@pytest.mark.parametrize("loader", [None, 3, object()])
+def test_what_is_no_loader_is_refused(loader: Any) -> None:
+    with pytest.raises(SeekingError, match=rf"train_loader is a {type(loader).__name__}; give a DataLoader"):
+        Trainer(*models(), train_loader=loader, config=config())
+
+
 class Short(DataLoader[Any]):
     def __len__(self) -> int:
         return 2

@@ -202,7 +202,7 @@ def prepare(loader: Any, name: str, seed: int, processes: int, index: int) -> Lo
         index: index of this process.
 
     Raises:
-        SeekingError: it can be gone through once only, or its sampler splits the data between other processes.
+        SeekingError: it cannot be iterated over, can be gone through once only, or its sampler splits the data between other processes.
     """
     if type(loader) is DataLoaderShard and processes == 1:
         loader = loader.base_dataloader  # Loads no batch ahead.
@@ -286,7 +286,10 @@ def _untouched(loader: Any) -> Any:
 def _check_restarts(loader: Any, name: str) -> None:
     if isinstance(loader, DataLoader | Sequence) and not own_iterators(loader):
         return
-    iterator = iter(loader)
+    try:
+        iterator = iter(loader)
+    except TypeError as error:
+        raise SeekingError(f"{name} is a {type(loader).__name__}; give a DataLoader, or a list of batches") from error
     if iterator is not loader and not any(iterator is own for own in own_iterators(loader)):
         return
     state = getattr(loader, "__dict__", {})
