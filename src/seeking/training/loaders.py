@@ -202,7 +202,8 @@ def prepare(loader: Any, name: str, seed: int, processes: int, index: int) -> Lo
         index: index of this process.
 
     Raises:
-        SeekingError: it cannot be iterated over, can be gone through once only, or its sampler splits the data between other processes.
+        SeekingError: it cannot be iterated over, can be gone through once only, or its sampler splits the data between
+            other processes.
     """
     if type(loader) is DataLoaderShard and processes == 1:
         loader = loader.base_dataloader  # Loads no batch ahead.
