@@ -50,7 +50,7 @@ def row(title: str, arguments: argparse.Namespace) -> str:
     images = TensorDataset(
         torch.randn(count * arguments.batch_size, 3, 32, 32), torch.arange(count * arguments.batch_size) % 10
     )
-    data = DataLoader(images, arguments.batch_size)
+    data: DataLoader[Any] = DataLoader(images, arguments.batch_size)
     match_time = min(seconds(lambda: match(base, larger)) for _ in range(3))
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(base, larger, train_loader=data, config=CONFIG)
@@ -63,7 +63,7 @@ def row(title: str, arguments: argparse.Namespace) -> str:
 
         reference_epoch = bare(
             [learner.model for learner in learners.values()],
-            trainer.loaders.train,
+            data,
             [learner.optimizer for learner in learners.values()],
         )
         ratios = sorted(rounds(run_epoch, reference_epoch, arguments.rounds))

@@ -1,6 +1,9 @@
 """Every private corner of PyTorch and accelerate is still where this library looks for it."""
 
+import io
 import signal
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -88,13 +91,49 @@ def test_accelerates_state_is_known_and_forgotten() -> None:
     assert internals.accelerator_started()
 
 
-def test_the_users_own_loader_is_found_in_a_prepared_one() -> None:
-    loader = DataLoader(TensorDataset(torch.arange(4)), 2)
-    prepared = Accelerator(cpu=True).prepare(loader)
-    raw = internals.raw_loader(prepared)
-    assert prepared is not raw and raw.dataset is loader.dataset
-    assert internals.raw_loader(loader) is loader
-    internals.synchronize_generators(prepared)
+class Own(DataLoader[Any]):
+    def __iter__(self) -> Any:
+        yield from super().__iter__()
+
+
+class Later(DataLoader[Any]):
+    iterator: Any = None
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_how_a_loader_is_iterated_over_is_known() -> None:
+    data = TensorDataset(torch.arange(4))
+    assert internals.iterates_by_torch(DataLoader(data)) and internals.iterates_by_torch(Later(data))
+    assert not any(map(internals.iterates_by_torch, (Own(data), [1, 2], iter(DataLoader(data)))))
+
+
+def test_a_copied_loader_is_of_its_class_and_has_workers_of_its_own() -> None:
+    loader = Later(TensorDataset(torch.arange(4)), 2, num_workers=1, persistent_workers=True)
+    assert len([*loader]) == 2
+    twin = internals.copied_loader(loader, batch_sampler=[[3], [1]])
+    assert type(twin) is Later and twin._iterator is None and loader._iterator is not None
+    assert [x.tolist() for (x,) in twin] == [[3], [1]]
+    assert [x.tolist() for (x,) in loader] == [[0, 1], [2, 3]]
+
+
+def test_iterators_that_a_loader_keeps_are_found() -> None:
+    loader = Later(TensorDataset(torch.arange(4)), 2, num_workers=1, persistent_workers=True)
+    next(iter(loader))
+    assert internals.own_iterators(loader) == []
+    loader.iterator = iter([1])
+    around = SimpleNamespace(loader=loader, file=io.StringIO())
+    assert internals.own_iterators(around) == [loader.iterator]
+
+
+def test_iterable_data_split_by_node_are_known() -> None:
+    from datasets import Dataset
+    from datasets.distributed import split_dataset_by_node
+
+    data = Dataset.from_dict({"x": [0, 1]}).to_iterable_dataset()
+    assert not internals.is_split_by_node(data)
+    assert internals.is_split_by_node(split_dataset_by_node(data, 0, 2))
 
 
 def test_the_handler_of_dead_workers_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

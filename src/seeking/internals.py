@@ -3,7 +3,9 @@
 Each has a test in ``tests/test_internals.py``.
 """
 
-from collections.abc import Callable, Sequence
+import copy
+import io
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_map as tree_map
 from torch.utils._pytree import tree_map_only as tree_map_only
+from torch.utils.data import DataLoader
 
 Owner = tuple[nn.Module, str]
 """A module and the name of one of its own parameters or buffers."""
@@ -174,17 +177,38 @@ def is_worker_handler(handler: Any) -> bool:
     return getattr(handler, "__module__", "").startswith("torch.utils.data")
 
 
-def raw_loader(loader: Any) -> Any:
-    """The user's loader inside one prepared by accelerate. Without it: batches are loaded one ahead."""
-    return getattr(loader, "base_dataloader", loader)
+def iterates_by_torch(loader: Any) -> bool:
+    """Whether a loader is a ``DataLoader`` that does not change how it is iterated over.
+
+    Without it: a copy of every loader is iterated over, and resuming loads the skipped batches.
+    """
+    kind = type(loader)
+    return issubclass(kind, DataLoader) and all(
+        getattr(kind, name) is getattr(DataLoader, name) for name in ("__iter__", "_get_iterator")
+    )
 
 
-def synchronize_generators(loader: Any) -> None:
-    """Have a prepared loader draw alike in all processes, as its own iterator would first."""
-    from accelerate.utils import synchronize_rng_states
+def copied_loader(loader: Any, **changes: Any) -> Any:
+    """A copy of a ``DataLoader``, without its workers, with changes to attributes that PyTorch lets nobody set.
 
-    if getattr(loader, "rng_types", None) is not None:
-        synchronize_rng_states(loader.rng_types, loader.synchronized_generator)
+    Without it: loaders are made anew, and lose what a class of the user's own has added.
+    """
+    twin = copy.copy(loader)
+    vars(twin).update(changes, _iterator=None)
+    return twin
+
+
+def own_iterators(loader: Any) -> list[Any]:
+    """The iterators that a loader, or one in it, keeps as attributes; without those of persistent workers."""
+    values = {name: value for name, value in getattr(loader, "__dict__", {}).items() if name != "_iterator"}
+    nested = [value for name, value in values.items() if name == "loader" or isinstance(value, DataLoader)]
+    kept = [value for value in values.values() if isinstance(value, Iterator) and not isinstance(value, io.IOBase)]
+    return kept + [iterator for value in nested if value is not loader for iterator in own_iterators(value)]
+
+
+def is_split_by_node(dataset: Any) -> bool:
+    """Whether ``datasets.distributed.split_dataset_by_node`` made this iterable data set. Without it: split twice."""
+    return getattr(dataset, "_distributed", None) is not None
 
 
 # TorchDispatchMode: without it, no derivation of maps from what models compute. tree_map: without it, no batches and

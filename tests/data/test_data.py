@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,11 +15,12 @@ from runs import image_folder
 
 from seeking import SeekingError
 from seeking.data import Augmentation, Batches, DataConfig, Images, load, loader
-from seeking.data.encoded import Encoded
+from seeking.data.encoded import Files
 from seeking.errors import LoadingError
 from seeking.experiments.run import RunConfig, trainer
 from seeking.training import RunFolder
 from seeking.training.batches import draw
+from seeking.training.loaders import prepare
 
 
 def random_images(count: int = 20, channels: int = 3, size: int = 8) -> Images:
@@ -285,9 +285,9 @@ def test_a_file_that_breaks_during_training_is_named_and_the_run_resumes_when_it
 @pytest.mark.slow
 def test_a_worker_that_dies_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = image_folder(tmp_path / "data", sizes=[8], per_class=12)
-    decode = Encoded._open
+    decode = Files._open
 
-    def deadly(self: Encoded, row: int, file: Any) -> Any:
+    def deadly(self: Files, row: int, file: Any) -> Any:
         if row == 7 and torch.utils.data.get_worker_info() and dying:
             os.kill(os.getpid(), signal.SIGKILL)
         return decode(self, row, file)
@@ -300,7 +300,7 @@ def test_a_worker_that_dies_says_where(tmp_path: Path, monkeypatch: pytest.Monke
 
     handlers: set[Any] = set()
     dying: list[bool] = []
-    monkeypatch.setattr(Encoded, "_open", deadly)
+    monkeypatch.setattr(Files, "_open", deadly)
     run = run_of(folder, tmp_path / "run", listeners=[listen])
     with pytest.raises(LoadingError, match=r"exited unexpectedly.* at .*image 7 \(.*\).*saved at step"):
         run.fit()
@@ -396,6 +396,6 @@ class Counted(torch.utils.data.Dataset[torch.Tensor]):
 def test_what_is_passed_over_is_not_loaded(workers: int) -> None:
     data = Counted()
     plain = torch.utils.data.DataLoader(data, 2, num_workers=workers)
-    drawn = [*draw(Accelerator(cpu=True).prepare(plain), torch.device("cpu"), skip=7)]
-    assert torch.cat(drawn).tolist() == [14, 15, 16, 17, 18, 19]
+    drawn = [*draw(prepare(plain, "train_loader", 0, 1, 0), torch.device("cpu"), skip=7)]
+    assert torch.cat([part.batch for part in drawn]).tolist() == [14, 15, 16, 17, 18, 19]
     assert data.loaded.tolist() == [0.0] * 14 + [1.0] * 6

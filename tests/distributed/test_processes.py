@@ -78,6 +78,19 @@ def test_two_processes_give_the_weights_of_one(client: str, tmp_path: Path) -> N
             torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-6, msg=lambda m: f"{case} {name}: {m}")  # noqa: B023
 
 
+def test_two_processes_give_the_weights_of_one_whatever_the_loader_is(client: str, tmp_path: Path) -> None:
+    """With batches and micro-batches of unequal sizes, some of them smaller than the number of processes."""
+    by_one_and_by_two("loaders.py", client, tmp_path)
+    files = sorted((tmp_path / "one").glob("*.json"))
+    assert len(files) == 15
+    for path in files:
+        one, two = (json.loads((tmp_path / name / path.name).read_text()) for name in ("one", "two"))
+        assert one["weights"] == pytest.approx(two["weights"], rel=0, abs=1e-6), path.stem
+        assert [row.keys() for row in one["history"]] == [row.keys() for row in two["history"]]
+        evaluations = [[row["base"]["loss"] for row in run["history"] if row["kind"] == "eval"] for run in (one, two)]
+        assert evaluations[0] == pytest.approx(evaluations[1], rel=1e-6), path.stem
+
+
 def test_a_sharded_pair_gives_the_weights_of_one_process(client: str, tmp_path: Path) -> None:
     """Under FSDP2, with the shared part stored once in each process; in a loop of one's own and by the trainer."""
     by_one_and_by_two("sharded.py", client, tmp_path)

@@ -40,7 +40,10 @@ class Images:
         return Images(pixels.to(device), self.labels.to(device))
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel, for pixels in [0, 1]; large data sets are subsampled."""
+        """Mean and standard deviation of each channel, for pixels in [0, 1]; large data sets are subsampled.
+
+        The deviation of a constant channel is given as 1, so that it can be divided by.
+        """
         indices = torch.arange(0, len(self), max(1, len(self) // MAX_STATISTICS_IMAGES))
         means, deviations = [], []
         values = torch.arange(256, dtype=torch.float64) / 255
@@ -48,7 +51,8 @@ class Images:
             counts = torch.bincount(channel.flatten(), minlength=256).double()
             mean = (counts * values).sum() / counts.sum()
             means.append(float(mean))
-            deviations.append(float(((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()))
+            deviation = float(((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt())
+            deviations.append(deviation if counts.count_nonzero() > 1 else 1.0)
         return tuple(means), tuple(deviations)
 
 

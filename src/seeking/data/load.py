@@ -1,12 +1,13 @@
 """Data sets by name or path."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
 
 from seeking.data.augment import Augmentation
-from seeking.data.encoded import Encoded
+from seeking.data.encoded import Encoded, Files, common_format
 from seeking.data.images import Batches, Images
 from seeking.data.labels import is_labelled, unite
 from seeking.data.sources import read
@@ -30,6 +31,8 @@ class DataConfig:
     """Name of the image column, if there are several."""
     label_column: str | None = None
     """Name of the label column, if it is not label, labels or fine_label."""
+    channels: int | None = None
+    """1 to read images in grey, 3 to read them in colour; if not given, 1 if all of them are grey."""
     crop_padding: int | None = None
     """Padding of the random crop in pixels; an eighth of the image's side if not given, 0 for no crop."""
     crop_scale: float | None = None
@@ -65,6 +68,8 @@ class DataConfig:
             value = getattr(self, name)
             if value is not None and value < minimum:
                 raise SeekingError(f"{name} is {value}; it must be {minimum} or more")
+        if self.channels not in (None, 1, 3):
+            raise SeekingError(f"channels is {self.channels}; it must be 1 (grey) or 3 (colour)")
         if self.validation is not None and not 0 < self.validation < 1:
             raise SeekingError(f"validation is {self.validation}; it is a share of the images, between 0 and 1")
         # Validates the other options.
@@ -141,7 +146,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
             images of several sizes.
     """
     if config.data == "digits":
-        train, test, classes = _digits(config.stored_size)
+        train, test, classes = _digits(config.stored_size, config.channels or 1)
         sources = "the other images", "every fifth image"
         if config.validation:
             sources = sources[0], _held_out(config.validation, sources[0])
@@ -220,12 +225,12 @@ def _place(train: Images, test: Images, in_memory: bool | None, sharing: int) ->
     return train, test, f"decoded in the memory of {'this machine' if device.type == 'cpu' else device}"
 
 
-def _digits(size: int | None) -> tuple[Images, Images, tuple[str, ...]]:
+def _digits(size: int | None, channels: int) -> tuple[Images, Images, tuple[str, ...]]:
     """1,797 grayscale images of 8×8 pixels; every fifth is a test image."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    pixels = (torch.from_numpy(bunch.images) * (255 / 16)).round().to(torch.uint8)[:, None]
+    pixels = (torch.from_numpy(bunch.images) * (255 / 16)).round().to(torch.uint8)[:, None].repeat(1, channels, 1, 1)
     if size:
         from torchvision.transforms.v2.functional import resize
 
@@ -288,17 +293,44 @@ def _from_hub_or_folder(
 
     features = train.features
     images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
+    images = images or [column for column, feature in features.items() if _holds_bytes(feature)]
     image_column = _column("image", config.image_column, list(features), images, name)
-    if image_column not in images:
-        raise SeekingError(f"data set {name}: column {image_column} holds {features[image_column]}, not images")
-    loaded, mode = [], None
-    for part in (train, held_out):
-        rows = part.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
-        encoded = Encoded(rows, image_column, name, mode=mode, size=config.stored_size)
-        mode = encoded.mode
+    files = [Files(_encoded(part, image_column, name), image_column, name) for part in (train, held_out)]
+    pixel_format = common_format(files, config.channels)
+    loaded = []
+    for part, part_files in zip((train, held_out), files, strict=True):
         numbers = [-1 if label is None else int(label) for label in part[label_column]]
+        encoded = Encoded(part_files, pixel_format, config.stored_size)
         loaded.append(Images(encoded, torch.tensor(numbers, dtype=torch.long)))
     return loaded[0], loaded[1], classes, (train_source, test_source), unused
+
+
+def _holds_bytes(feature: Any) -> bool:
+    """Whether a column may hold encoded images as plain bytes, alone or with the path of their file."""
+    feature = feature.get("bytes") if isinstance(feature, dict) else feature
+    return "binary" in str(getattr(feature, "dtype", ""))
+
+
+def _encoded(rows: Any, column: str, name: str) -> Any:
+    """The image column alone, as encoded images: from images, their bytes, or the paths of their files."""
+    import datasets
+
+    rows = rows.select_columns([column])
+    feature = rows.features[column]
+    if not isinstance(feature, datasets.Image | dict):
+        if getattr(feature, "dtype", "") not in ("string", "large_string") and not _holds_bytes(feature):
+            raise SeekingError(
+                f"data set {name}: column {column} holds {feature}, not images; store them encoded (PNG, JPEG), or "
+                "name another column with image_column"
+            )
+        if _holds_bytes(feature):
+            rows = rows.cast_column(column, datasets.Value("large_binary"))  # Not every kind of bytes is an Image yet.
+    try:
+        return rows.cast_column(column, datasets.Image(decode=False))
+    except Exception as error:
+        raise SeekingError(
+            f"data set {name}: column {column} holds {feature}, which cannot be read as images ({error})"
+        ) from error
 
 
 def _column(kind: str, requested: str | None, columns: list[str], candidates: list[str], name: str) -> str:

@@ -2,15 +2,19 @@
 
 import json
 import os
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed
 from accelerate import Accelerator
 from accelerate.state import PartialState
 from accelerate.utils import pad_across_processes
 
 from seeking.errors import SeekingError
 from seeking.internals import accelerator_started, reset_accelerator
+
+T = TypeVar("T")
 
 
 def cores() -> int:
@@ -69,6 +73,46 @@ def gather_json(value: Any, accelerator: Accelerator) -> list[Any]:
     text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(accelerator.device)
     padded = pad_across_processes(text[None], dim=1, pad_index=ord(" "))
     return [json.loads(bytes(row.tolist())) for row in accelerator.gather(padded)]
+
+
+def from_first_process(compute: Callable[[], T]) -> T:
+    """What the first process computes; all processes must call this.
+
+    Raises:
+        SeekingError: computing it raises an error; in the first process, that error.
+    """
+    return scatter(lambda: [compute()] * PartialState().num_processes)
+
+
+def scatter(compute: Callable[[], Sequence[T]]) -> T:
+    """What the first process computes for this one; all processes must call this.
+
+    Args:
+        compute: called in the first process only; an item for each process, which can be pickled.
+
+    Raises:
+        SeekingError: computing them raises an error; in the first process, that error.
+    """
+    process = PartialState()
+    if process.num_processes == 1:
+        return compute()[0]
+    failure: Exception | None = None
+    outgoing: list[tuple[Any, str]] | None = None
+    if process.is_main_process:
+        try:
+            outgoing = [(item, "") for item in compute()]
+        except Exception as error:
+            failure = error
+            outgoing = [(None, f"{type(error).__name__}: {error}")] * process.num_processes
+    received: list[Any] = [None]
+    torch.distributed.scatter_object_list(received, outgoing)
+    if failure:
+        raise failure
+    ((value, reason),) = received
+    if reason:
+        raise SeekingError(f"the first process fails: {reason}")
+    item: T = value
+    return item
 
 
 def _device(name: str) -> torch.device:

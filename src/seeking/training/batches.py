@@ -1,24 +1,26 @@
-"""Training batches from a user's loader."""
+"""Batches from a loader, moved to the device."""
 
 import contextlib
+import dataclasses
 import itertools
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.data_loader import DataLoaderShard, skip_first_batches
 from accelerate.utils import send_to_device
-from torch.utils.data import IterableDataset
 
 from seeking.errors import LoadingError, SeekingError
-from seeking.internals import is_worker_handler, raw_loader, skip_indices, synchronize_generators
+from seeking.internals import is_worker_handler
+from seeking.training.loaders import Loader, components
+from seeking.training.micro_batches import MicroBatches, Part
 from seeking.training.progress import Progress
 from seeking.training.rng import RunRandomState
 
 
-def draw(loader: Any, device: torch.device, skip: int = 0) -> Iterator[Any]:
+def draw(
+    loader: Loader, device: torch.device, skip: int = 0, *, first: int | None = None, whole_length: bool = True
+) -> Iterator[Part]:
     """Iterate once over a loader; each batch is loaded when it is requested, and moved to the device.
 
     This works with any loader. ``torchdata``'s ``StatefulDataLoader`` also keeps the position in the data, but it would
@@ -28,43 +30,32 @@ def draw(loader: Any, device: torch.device, skip: int = 0) -> Iterator[Any]:
     training steps in a resumed run as in an uninterrupted one.
 
     Args:
-        loader: a loader prepared by ``Accelerator.prepare``.
+        loader: a prepared loader.
         device: the device to move batches to.
-        skip: number of batches to skip. If the data are indexed in this process, or the data set has a true attribute
-            ``stateless``, only the indices are drawn. Otherwise the batches are loaded and discarded, since the random
-            state of the workers depends on what they have loaded.
+        skip: number of batches to skip.
+        first: take so many batches only, and leave the loader as if none had been taken.
+        whole_length: take all batches, even if there are more than the length of the loader says.
 
     Raises:
-        LoadingError: during iteration: the data raise an error, or a worker has died.
+        LoadingError: the data raise an error, or a worker has died.
     """
-    # accelerate's loaders load one batch ahead; this is only needed if one process loads for several.
-    if isinstance(loader, DataLoaderShard) or PartialState().num_processes == 1:
-        synchronize_generators(loader)
-        loader = raw_loader(loader)
-        if skip and getattr(getattr(loader, "dataset", None), "stateless", False) and loader.num_workers:
-            loader, skip = skip_first_batches(loader, skip), 0
-    iterator = iter(loader)
-    if is_worker_handler(signal.getsignal(signal.SIGCHLD)):
-        # The handler would raise in the middle of a step when a worker dies. The iterator notices it between steps.
-        with contextlib.suppress(ValueError):  # Outside the main thread.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    by_index = not isinstance(getattr(loader, "dataset", None), IterableDataset)
-    if not (by_index and getattr(loader, "num_workers", None) == 0 and skip_indices(iterator, skip)):
-        next(itertools.islice(iterator, skip, skip), None)
-    return _move_to_device(iterator, device, getattr(loader, "dataset", None))
+    with _loading_errors(loader.dataset):
+        parts = loader.start(skip, first=first, whole_length=whole_length)
+    _reset_worker_handler()
+    return _move_to_device(parts, device, loader.dataset)
 
 
 def rest_of_epoch(
-    loader: Any,
+    loader: Loader,
     accumulate: int,
     progress: Progress,
     random: RunRandomState,
     notify: Callable[[str], None],
-) -> Iterator[list[Any]]:
+) -> Iterator[MicroBatches]:
     """The remaining batches of this epoch, in groups that make one step.
 
     Args:
-        loader: a loader prepared by ``Accelerator.prepare``.
+        loader: a prepared loader.
         accumulate: batches in a group.
         progress: progress of the run; read again before each group.
         random: random states of the run, with that of the start of the epoch. Skipping batches does not change them.
@@ -78,20 +69,40 @@ def rest_of_epoch(
         return
     if not skip:
         random.epoch_start = random.generators.state_dict()
-        batches = draw(loader, device)
+        parts = draw(loader, device, whole_length=False)
     else:
         notify(f"skipping to batch {skip} of epoch {progress.epoch + 1}")
         with random.generators.preserved():
             random.generators.load_state_dict(random.epoch_start)
-            batches = draw(loader, device, skip)
-    while progress.step_in_epoch < progress.epoch_length and (group := list(itertools.islice(batches, accumulate))):
-        yield group
+            parts = draw(loader, device, skip, whole_length=False)
+    while progress.step_in_epoch < progress.epoch_length and (group := list(itertools.islice(parts, accumulate))):
+        yield MicroBatches(group, loader.processes)
+    with random.generators.preserved():
+        next(parts, None)  # Lets the loader come to its end, as a plain loop does.
 
 
-def _move_to_device(iterator: Iterator[Any], device: torch.device, dataset: Any) -> Iterator[Any]:
+def _move_to_device(parts: Iterator[Part], device: torch.device, dataset: Any) -> Iterator[Part]:
+    with _loading_errors(dataset):
+        for number, part in enumerate(parts):
+            if not number:
+                _reset_worker_handler()
+            yield dataclasses.replace(part, batch=send_to_device(part.batch, device))
+
+
+def _reset_worker_handler() -> None:
+    """Remove PyTorch's signal handler, which would raise in the middle of a step when a worker dies.
+
+    The iterator notices it between steps.
+    """
+    if is_worker_handler(signal.getsignal(signal.SIGCHLD)):
+        with contextlib.suppress(ValueError):  # Outside the main thread.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _loading_errors(dataset: Any) -> Iterator[None]:
     try:
-        for batch in iterator:
-            yield send_to_device(batch, device)
+        yield
     except Exception as error:
         # An error from a worker contains its traceback as text.
         text = str(error).strip()
@@ -107,11 +118,9 @@ def _move_to_device(iterator: Iterator[Any], device: torch.device, dataset: Any)
         raise LoadingError(f"cannot load the next batch: {text}") from error
 
 
-def set_epoch(epoch: int, *loaders: Any) -> None:
-    """Set the epoch of loaders and their data sets."""
+def set_epoch(epoch: int, *loaders: Loader | None) -> None:
+    """Set the epoch of loaders, their samplers and their data sets."""
     for loader in loaders:
-        # With several processes, accelerate sets the epoch of the sampler only; augmentation needs it, too.
-        receivers: list[Any] = [loader, getattr(loader, "dataset", None)]
-        for receiver in receivers:
+        for receiver in components(loader):
             if hasattr(receiver, "set_epoch"):
                 receiver.set_epoch(epoch)

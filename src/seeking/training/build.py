@@ -1,7 +1,8 @@
 """Build the parts of a run from its options: accelerator, loaders, prepared models, learners."""
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,9 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState, is_initialized
-from accelerate.utils import DataLoaderConfiguration
 from torch import nn
-from torch.utils.data import DataLoader
 
 from seeking.algorithms import Scheduled, alone, motivated
 from seeking.checkpointing.fingerprint import fingerprint
@@ -28,6 +27,7 @@ from seeking.pair import Pair
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost
 from seeking.training.learner import Learner
+from seeking.training.loaders import Loader, prepare
 from seeking.training.modes import evaluating
 from seeking.training.objective import Objective
 from seeking.training.optim import (
@@ -51,14 +51,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     mixed = resolve_precision(config.precision, process.device)
     if is_initialized() and AcceleratorState().mixed_precision != mixed:
         reset_accelerator()  # An earlier trainer in this process has set another precision.
-    # With several processes, each batch of the loader is split between them. A single process also takes loaders
-    # without a batch size. Shuffling depends only on the seed and the epoch, not on the number of processes.
-    loading = DataLoaderConfiguration(
-        split_batches=process.num_processes > 1,
-        use_seedable_sampler=True,
-        data_seed=derive_seed(config.seed),
-    )
-    return Accelerator(mixed_precision=mixed, cpu=process.device.type == "cpu", dataloader_config=loading)
+    return Accelerator(mixed_precision=mixed, cpu=process.device.type == "cpu")
 
 
 def make_saver(
@@ -172,37 +165,36 @@ def check_budget(config: TrainConfig, cost: Cost) -> None:
 
 
 class Loaders(NamedTuple):
-    """The loaders prepared by accelerate, and the number of steps in an epoch."""
+    """The prepared loaders, and the number of steps in an epoch."""
 
-    train: Any
-    evaluation: Any | None
+    train: Loader
+    evaluation: Loader | None
     epoch_length: int
 
 
 def prepare_loaders(
-    accelerator: Accelerator, train: DataLoader[Any], evaluation: DataLoader[Any] | None, accumulate: int
+    accelerator: Accelerator, train: Iterable[Any], evaluation: Iterable[Any] | None, config: TrainConfig
 ) -> Loaders:
-    """Prepare the loaders with accelerate, which splits the batches between the processes.
+    """Prepare the loaders for this process, between which each batch is split.
 
     Raises:
-        SeekingError: a loader is empty, has no length, or cannot be prepared.
+        SeekingError: a loader is empty, has no length, or can be gone through once only.
     """
+    where = derive_seed(config.seed), accelerator.num_processes, accelerator.process_index
+    prepared = prepare(train, "train_loader", *where)
+    prepared_evaluation = prepare(evaluation, "eval_loader", *where) if evaluation is not None else None
     try:
-        batches = len(train)
+        batches = len(prepared)
     except TypeError as error:
         raise SeekingError(
             "train_loader has no length, which schedules need to count the run's batches; give it a __len__"
         ) from error
     if not batches:
         raise SeekingError("the training data yield no batch: fewer samples than the batch size, or none")
-    if evaluation is not None and not len(evaluation):
-        raise SeekingError("the evaluation data yield no batch")
-    try:
-        prepared = accelerator.prepare(train)
-        prepared_evaluation = accelerator.prepare(evaluation) if evaluation is not None else None
-    except ValueError as error:  # For example, a batch size that the number of processes does not divide.
-        raise SeekingError(f"the loaders cannot be prepared: {error}") from error
-    return Loaders(prepared, prepared_evaluation, math.ceil(len(prepared) / accumulate))
+    with contextlib.suppress(TypeError):  # An evaluation needs no length.
+        if prepared_evaluation is not None and not len(prepared_evaluation):
+            raise SeekingError("the evaluation data yield no batch")
+    return Loaders(prepared, prepared_evaluation, math.ceil(batches / config.accumulate))
 
 
 def place_models(

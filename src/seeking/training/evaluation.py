@@ -1,6 +1,5 @@
 """Both models measured on the evaluation data."""
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -8,10 +7,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from seeking.errors import SeekingError
 from seeking.training.batches import draw, set_epoch
 from seeking.training.build import Loaders
 from seeking.training.config import TrainConfig
 from seeking.training.learner import Learner
+from seeking.training.loaders import Loader
 from seeking.training.modes import evaluating
 from seeking.training.objective import Metrics, Objective, sample_count
 from seeking.training.recalibration import recalibrate
@@ -22,28 +23,35 @@ from seeking.training.run import Run
 
 @torch.no_grad()
 def measure(
-    learner: Learner, loader: Any, objective: Objective, accelerator: Accelerator, check_stop: Callable[[], None]
+    learner: Learner, loader: Loader, objective: Objective, accelerator: Accelerator, check_stop: Callable[[], None]
 ) -> Metrics:
     """The mean of each metric over all samples of the evaluation data.
 
     Args:
         learner: the model.
-        loader: as ``Accelerator.prepare`` gives it.
+        loader: the prepared loader.
         objective: that says what is measured.
-        accelerator: to gather over all processes.
+        accelerator: to sum over all processes.
         check_stop: called before each batch; may unwind.
     """
     values: dict[str, list[Tensor]] = {}
+    counts: dict[str, float] = {}
     with evaluating(learner.model) as model:
-        for batch in loader:
+        for part in draw(loader, accelerator.device):
             check_stop()
-            for name, each in objective.evaluate(model, batch).items():
-                values.setdefault(name, []).append(accelerator.gather_for_metrics(each))
-    return {name: float(torch.cat(parts).double().mean()) for name, parts in values.items()}
+            for name, each in objective.evaluate(model, part.batch).items():
+                values.setdefault(name, []).append(each.double() / part.copies)
+                counts[name] = counts.get(name, 0.0) + len(each) / part.copies
+    if not values:
+        raise SeekingError("the evaluation data yield no batch")
+    sums = torch.stack([torch.cat(parts).sum() for parts in values.values()])
+    totals = torch.stack([sums, sums.new_tensor([*counts.values()])])
+    means: Tensor = torch.div(*accelerator.reduce(totals))
+    return dict(zip(values, means.tolist(), strict=True))
 
 
 def recalibrated_samples(
-    learner: Learner, loader: Any, batches: int, objective: Objective, accelerator: Accelerator
+    learner: Learner, loader: Loader, batches: int, objective: Objective, accelerator: Accelerator
 ) -> int:
     """Re-estimate a model's norm statistics on so many training batches; the samples that it took."""
     samples = 0
@@ -58,10 +66,10 @@ def recalibrated_samples(
     return samples
 
 
-def peek(loader: Any, count: int, device: torch.device) -> Iterator[Any]:
+def peek(loader: Loader, count: int, device: torch.device) -> Iterator[Any]:
     """The first few batches, without any effect on the random state once they have been taken."""
     with RandomState(device, loader).preserved():
-        yield from itertools.islice(draw(loader, device), count)
+        yield from (part.batch for part in draw(loader, device, first=count))
 
 
 class Scores:

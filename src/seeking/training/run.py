@@ -10,8 +10,9 @@ from seeking.errors import SeekingError
 from seeking.pair import Pair
 from seeking.training.cost import Cost
 from seeking.training.learner import Learner
+from seeking.training.micro_batches import MicroBatches
 from seeking.training.nonfinite import NonFiniteGuard
-from seeking.training.objective import Objective, sample_count
+from seeking.training.objective import Objective
 from seeking.training.progress import Progress
 from seeking.training.record import Row
 from seeking.training.step import Loss, Stepper
@@ -87,8 +88,9 @@ class Run:
             other_flops: other FLOPs of the loss, per sample; counted in the cost.
         """
         loss_fn = loss_fn or self.objective.loss
+        batch = self._micro_batches(batch)
         loss, norm, taken, gradients = self.stepper(learner, batch, loss_fn, self.condition.needs_gradients)
-        samples = self.batch_samples(batch)
+        samples = batch.samples
         for trained in (learner, *also):
             self.cost.add_step(trained.name, samples)
         self.cost.other_flops += samples * other_flops
@@ -136,7 +138,10 @@ class Run:
 
     def batch_samples(self, batch: Batch) -> int:
         """Number of samples in a batch, over all processes."""
-        return sum(map(sample_count, batch)) * int(self.stepper.accelerator.num_processes)
+        return self._micro_batches(batch).samples
+
+    def _micro_batches(self, batch: Batch) -> MicroBatches:
+        return MicroBatches.of(batch, self.stepper.accelerator.num_processes)
 
 
 Algorithm = Callable[[Batch, Run], None]

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from seeking.distributed.mean_loss import mean_over_processes
 from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
+from seeking.training.micro_batches import MicroBatches
 
 Loss = Callable[[nn.Module, Any], Tensor]
 """From a model and a batch to the mean loss, a tensor of one element."""
@@ -36,9 +37,9 @@ class Stepper:
     requests: Requests
 
     def __call__(
-        self, learner: Learner, batch: Sequence[Any], loss_fn: Loss, keep_gradients: bool
+        self, learner: Learner, batch: MicroBatches, loss_fn: Loss, keep_gradients: bool
     ) -> tuple[float, float, bool, dict[str, Tensor] | None]:
-        """Take one step on the mean loss of the micro-batches, unless the loss or the gradient is NaN or infinite.
+        """Take one step on the mean loss over all samples, unless the loss or the gradient is NaN or infinite.
 
         Gradients that overflow under fp16 are the scaler's matter, which skips the step by itself.
 
@@ -56,10 +57,10 @@ class Stepper:
         learner.train_mode()
         learner.keep_buffers()
         total = torch.zeros((), device=self.accelerator.device)
-        for number, micro_batch in enumerate(batch, start=1):
+        for number, (micro_batch, weight) in enumerate(zip(batch, batch.weights, strict=True), start=1):
             synced = number == len(batch)
             with contextlib.nullcontext() if synced else self.accelerator.no_sync(learner.model):
-                loss = loss_fn(learner.model, micro_batch) / len(batch)
+                loss = loss_fn(learner.model, micro_batch) * weight
                 total += loss.detach()
                 # Not accelerate's own backward: like its optimizers, it looks for a package on the disk each time.
                 (loss if scaler is None else scaler.scale(loss)).backward()

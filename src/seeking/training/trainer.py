@@ -9,7 +9,6 @@ from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
-from torch.utils.data import DataLoader
 
 from seeking.checkpointing.resume import Stateful
 from seeking.checkpointing.run_dir import RunFolder
@@ -50,7 +49,7 @@ class Trainer:
     Args:
         base: the smaller model; None trains the motivated model alone in the ordinary way.
         motivated: the larger model; None trains the base alone in the ordinary way.
-        train_loader: training batches.
+        train_loader: training batches; a ``DataLoader``, or anything with a length that starts anew for each epoch.
         eval_loader: evaluation batches; without it nothing is evaluated.
         config: options.
         condition: a condition made already, instead of ``config.condition``.
@@ -82,8 +81,8 @@ class Trainer:
         base: nn.Module | None = None,
         motivated: nn.Module | None = None,
         *,
-        train_loader: DataLoader[Any],
-        eval_loader: DataLoader[Any] | None = None,
+        train_loader: Iterable[Any],
+        eval_loader: Iterable[Any] | None = None,
         config: TrainConfig | None = None,
         condition: Condition | None = None,
         algorithm: Algorithm | None = None,
@@ -100,7 +99,7 @@ class Trainer:
     ) -> None:
         self.config = config = config or TrainConfig()
         self.accelerator = accelerator or build.make_accelerator(config)
-        self.loaders = build.prepare_loaders(self.accelerator, train_loader, eval_loader, config.accumulate)
+        self.loaders = build.prepare_loaders(self.accelerator, train_loader, eval_loader, config)
         models = {name: model for name, model in (("base", base), ("motivated", motivated)) if model is not None}
         if not models:
             raise SeekingError("there is no model; give the Trainer a base, a motivated model, or both")

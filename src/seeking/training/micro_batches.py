@@ -1,0 +1,89 @@
+"""Batches split between processes, and the batches that make one step."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate.utils import send_to_device
+from torch import Tensor
+
+from seeking.errors import SeekingError
+from seeking.training.objective import sample_count
+
+
+@dataclass(frozen=True)
+class Part:
+    """A batch of the loader, or this process's part of it.
+
+    Attributes:
+        batch: the samples of this process.
+        samples: number of samples of the whole batch.
+        share: share of the whole batch that this process stands for.
+        copies: number of processes that have these samples; all of them if there are fewer samples than processes.
+    """
+
+    batch: Any
+    samples: int
+    share: float = 1.0
+    copies: int = 1
+
+
+class MicroBatches(list[Any]):
+    """The micro-batches of one step.
+
+    Attributes:
+        samples: their number of samples, over all processes.
+        weights: weight of each micro-batch's mean loss, such that the mean over all processes of the weighted sum is
+            the mean over all samples.
+    """
+
+    def __init__(self, parts: Sequence[Part], processes: int) -> None:
+        super().__init__(part.batch for part in parts)
+        self.samples = sum(part.samples for part in parts)
+        self.weights = [processes * part.share * part.samples / max(1, self.samples) for part in parts]
+
+    @classmethod
+    def of(cls, batch: Sequence[Any], processes: int) -> "MicroBatches":
+        """These batches; of the same number of samples in every process, if they do not come from a loader."""
+        if isinstance(batch, cls):
+            return batch
+        return cls([Part(each, sample_count(each) * processes, 1 / processes) for each in batch], processes)
+
+
+def split(batch: Any, processes: int) -> list[Part]:
+    """Split a batch between the processes.
+
+    Raises:
+        SeekingError: it holds something else than tensors of one length, and lists.
+    """
+    samples = sample_count(batch)
+    if samples < processes:
+        return [Part(send_to_device(batch, "cpu"), samples, 1 / processes, processes)] * processes
+    bounds = [samples * number // processes for number in range(processes + 1)]
+    return [
+        Part(_slice(batch, samples, slice(start, end)), samples, (end - start) / samples)
+        for start, end in itertools.pairwise(bounds)
+    ]
+
+
+def _slice(value: Any, samples: int, part: slice) -> Any:
+    if isinstance(value, Tensor):
+        if not value.ndim:
+            return value.cpu()
+        if len(value) == samples:
+            return value[part].cpu().clone()  # Otherwise the whole storage would be sent.
+    elif isinstance(value, Mapping):
+        return type(value)({key: _slice(item, samples, part) for key, item in value.items()})  # type: ignore[call-arg]
+    elif isinstance(value, list | tuple):
+        if len(value) == samples and not any(isinstance(item, Tensor | Mapping | list | tuple) for item in value):
+            return value[part]
+        items = [_slice(item, samples, part) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    elif value is None or isinstance(value, str | bytes | int | float):
+        return value
+    kind = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    raise SeekingError(
+        f"a batch of {samples} samples holds {kind}, which cannot be split between processes; give a plain DataLoader, "
+        "or one with a DistributedSampler"
+    )
