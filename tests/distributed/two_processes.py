@@ -69,7 +69,7 @@ def main(folder: Path) -> None:
     for number, case in enumerate(cases):
         trainer = train(*case)
         if os.environ.get("RANK", "0") == "0":
-            steps = [row for row in trainer.record.history if row["kind"] == "step"]
+            steps = [row for row in trainer.record.last if row["kind"] == "step"]
             (folder / f"{number}.json").write_text(json.dumps([case, steps]))
             found = {
                 f"{name} {key}": tensor.detach().clone().contiguous()

@@ -47,14 +47,19 @@ def is_run(folder: Path) -> bool:
 
 
 def read_options(folder: Path) -> dict[str, Any]:
-    """The recorded options of a run, of its newest intact checkpoint if ``config.json`` is lost; empty if there are
-    none.
+    """The recorded options of a run, of its newest intact checkpoint if ``config.json`` is lost or damaged; empty if
+    there are none.
 
     Raises:
         OSError, SeekingError: a file cannot be read.
     """
     path = folder / "config.json"
-    if is_file(path):
+    try:
+        manifest.check_file(path)
+        intact = is_file(path)
+    except DamagedError:
+        intact = False
+    if intact:
         with open_file(path) as file:
             text = file.read(MAX_OPTIONS_BYTES + 1)
         try:
@@ -63,13 +68,26 @@ def read_options(folder: Path) -> dict[str, Any]:
             content = None
         if isinstance(content, dict) and len(text) <= MAX_OPTIONS_BYTES:
             return content
+    options = _newest_state(folder).get("options")
+    return options if isinstance(options, dict) else {}
+
+
+def lacks_manifest(folder: Path) -> bool:
+    """Whether the newest intact checkpoint is of a version that writes manifests.
+
+    Raises:
+        OSError, SeekingError: a file cannot be read.
+    """
+    return "data" in _newest_state(folder)
+
+
+def _newest_state(folder: Path) -> dict[str, Any]:
     for checkpoint in snapshot.list_checkpoints(folder / CHECKPOINTS):
         try:
             snapshot.check(checkpoint)
         except DamagedError:
             continue
-        options = read_json(checkpoint / "state.json", snapshot.MAX_STATE_BYTES).get("options")
-        return options if isinstance(options, dict) else {}
+        return read_json(checkpoint / "state.json", snapshot.MAX_STATE_BYTES)
     return {}
 
 

@@ -44,7 +44,10 @@ def _describe(path: Path) -> tuple[str, bool]:
     if not known and not is_file(path / "config.json"):
         raise SeekingError(f"{path}: not a run folder, it has no config.json")
     files = [marked, *(checked(name, check_file) for name in sorted(known.files if known else ()))]
-    if manifest == [None]:
+    if manifest == [None] and run_files.lacks_manifest(path):
+        damaged.append(NAME)
+        files = [f"  {NAME}: NOT intact (missing)"]
+    elif manifest == [None]:
         files = ["  (there is no manifest.json: only checkpoints can be checked)"]
     options = run_files.read_options(path) if known else read_json(path / "config.json", MAX_OPTIONS_BYTES)
     steps = motivated = 0
