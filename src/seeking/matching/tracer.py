@@ -1,6 +1,5 @@
 """Find the channel spaces of a model: run it without data and follow the axes of its tensors through each operation."""
 
-import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +9,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from seeking.copies import evaluating, scratch_copy
+from seeking.chance import WithoutChance
+from seeking.copies import evaluating, scratch_copy, train_own_code
 from seeking.forward import Forward, call
 from seeking.internals import TorchDispatchMode, operation_arguments, tree_map
-from seeking.matching.axes import INPUT, Axis, Space, UnalignedError, constant, fix, free
+from seeking.matching.axes import (
+    INPUT,
+    Axis,
+    Space,
+    UnalignedError,
+    constant,
+    fix,
+    free,
+    is_fixed,
+    size_of,
+    terminal,
+)
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
+from seeking.matching.op_rules.base import unify_or_fix
+from seeking.matching.statistics import Reduction, Statistics
 from seeking.weights_map import tensors, tensors_in
 
 
@@ -29,18 +42,31 @@ class Trace:
     Attributes:
         axes: for each parameter and buffer that the pass touches, an axis for each dimension.
         assumed: operations that were only assumed to be elementwise, by name, with the axes of their inputs.
+        outputs: the axes of each tensor that the model puts out.
+        reductions: what was reduced, in the order of the pass.
+        operations: names of all operations on real numbers, in their order; batch norms are alike in both modes.
     """
 
     axes: dict[str, list[Axis]]
     assumed: dict[str, list[Axis]]
+    outputs: list[list[Axis]]
+    reductions: list[Reduction]
+    operations: list[str]
 
 
 def trace(
-    model: nn.Module, batch: Any, forward: Forward = call, known: Mapping[str, list[Axis]] | None = None
+    model: nn.Module,
+    batch: Any,
+    forward: Forward = call,
+    known: Mapping[str, list[Axis]] | None = None,
+    *,
+    before: Trace | None = None,
+    training: bool = False,
+    numbers: bool = False,
 ) -> Trace:
     """Find what the dimensions of a model's parameters and buffers are made of.
 
-    The model runs once in evaluation mode on the meta device: shapes flow through it, and no numbers. Integers keep
+    A copy of the model runs once on the meta device: shapes flow through it, and no numbers. Integers keep
     their values, so that a forward may depend on indices and sizes, but not on activations.
 
     Args:
@@ -49,25 +75,42 @@ def trace(
         forward: runs a model on the batch.
         known: the axes of some tensors, by name, where they are known beforehand. An operation that takes one of
             these tensors counts as known, too.
+        before: an earlier trace of the model, whose axes this one goes on with.
+        training: whether the model's own code runs in training mode; the layers of PyTorch are in evaluation mode.
+        numbers: run the model with its numbers where it cannot be run without.
 
     Raises:
         UntraceableError: the forward pass fails without numbers.
     """
-    try:
-        return _trace(model, batch, forward, known or {}, on_meta=True)
-    except UntraceableError as error:
-        # The forward may need the batch's numbers before they meet the first weight.
-        with contextlib.suppress(UntraceableError):
-            return _trace(model, batch, forward, known or {}, on_meta=False)
-        raise error
+    failure: UntraceableError | None = None
+    # The forward may need the batch's numbers before they meet the first weight.
+    for real_model, real_batch in [(False, False), (False, True), *([(True, True)] if numbers else [])]:
+        try:
+            return _trace(model, batch, forward, known or {}, before, training, real_model, real_batch)
+        except UntraceableError as error:
+            failure = failure or error
+    assert failure
+    raise failure
 
 
 # In a caller's inference mode, composite operations are not decomposed into those that have rules.
 @torch.inference_mode(False)
-def _trace(model: nn.Module, batch: Any, forward: Forward, known: Mapping[str, list[Axis]], on_meta: bool) -> Trace:
-    twin = scratch_copy(model, lambda tensor: _on_meta(tensor) if _real(tensor) else tensor.clone())
+def _trace(
+    model: nn.Module,
+    batch: Any,
+    forward: Forward,
+    known: Mapping[str, list[Axis]],
+    before: Trace | None,
+    training: bool,
+    real_model: bool,
+    real_batch: bool,
+) -> Trace:
+    on_meta = not real_batch
+    twin = scratch_copy(model, lambda tensor: _on_meta(tensor) if _real(tensor) and not real_model else tensor.clone())
     twins = tensors(twin)
     tracer = Tracer()
+    for name, axes in (before.axes if before else {}).items():
+        tracer.write(twins[name], axes)
     for name, axes in known.items():
         tracer.write(twins[name], axes)
         tracer.explained.add(id(twins[name]))
@@ -81,19 +124,31 @@ def _trace(model: nn.Module, batch: Any, forward: Forward, known: Mapping[str, l
     for tensor in tensors_in(batch):
         tracer.write(tensor, [constant(size, INPUT) for size in tensor.shape])
     try:
-        with evaluating(), tracer:
-            twin.eval()
-            output = forward(twin, batch)
+        with evaluating(twin):
+            if training:
+                train_own_code(twin)
+            with WithoutChance(), tracer:
+                output = forward(twin, batch)
     except Exception as error:
         if tracer.rule_error is not None:
             raise tracer.rule_error from None
         raise UntraceableError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
-    for tensor in tensors_in(output):
-        for axis in tracer.read(tensor):
+    outputs = [tracer.read(tensor) for tensor in tensors_in(output)]
+    tracer.used.update(map(id, tensors_in(output)))
+    vocabularies = {
+        tensor.shape[0]: tracer.read(tensor)[0]
+        for tensor in twins.values()
+        if id(tensor) in tracer.used and tensor.ndim == 2 and is_vocabulary(tracer.read(tensor)[0])
+    }
+    for axes in outputs:
+        for axis in axes:
+            if (rows := vocabularies.get(size_of(axis))) and not is_fixed(axis) and len(terminal(axis)) == 1:
+                # A head over the words that an embedding has; where they are tied, they are one space anyway.
+                unify_or_fix(rows, axis)
             for space in axis:
                 _fix_unread(space)
-    touched = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.axes}
-    return Trace(touched, tracer.assumed)
+    touched = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.used}
+    return Trace(touched, tracer.assumed, outputs, tracer.statistics.reductions, tracer.operations)
 
 
 def _real(tensor: Tensor) -> bool:
@@ -102,6 +157,12 @@ def _real(tensor: Tensor) -> bool:
 
 def _on_meta(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, device="meta")
+
+
+def is_vocabulary(axis: Axis) -> bool:
+    """Whether the positions of an axis are looked up, as the rows of an embedding are."""
+    spaces = terminal(axis)
+    return len(spaces) == 1 and spaces[0].ordered and spaces[0].read and not spaces[0].fixed
 
 
 def _fix_unread(space: Space) -> None:
@@ -121,6 +182,11 @@ class Tracer(TorchDispatchMode):
         assumed: operations without a rule that are not known to be elementwise, by name, with their inputs' axes.
         explained: ids of tensors whose operations need no rule.
         rule_error: what a rule has raised.
+        used: ids of the tensors that operations take.
+        scaled: ids of the tensors that come from one that was multiplied by a scalar.
+        producers: by the id of a tensor, the operation that it comes from, without namespace.
+        statistics: what is reduced.
+        operations: names of the operations on real numbers.
     """
 
     def __init__(self) -> None:
@@ -130,6 +196,11 @@ class Tracer(TorchDispatchMode):
         self.assumed: dict[str, list[Axis]] = {}
         self.explained: set[int] = set()
         self.rule_error: Exception | None = None
+        self.used: set[int] = set()
+        self.scaled: set[int] = set()
+        self.producers: dict[int, str] = {}
+        self.statistics = Statistics()
+        self.operations: list[str] = []
 
     def read(self, tensor: Tensor) -> list[Axis]:
         """The axes of a tensor; those of an unknown one, such as a constant, are free."""
@@ -152,6 +223,7 @@ class Tracer(TorchDispatchMode):
         if any(tensor.is_meta for tensor in inputs) and kwargs.get("device") is not None:
             kwargs["device"] = "meta"
         operation = _operation(func)
+        self.used.update(map(id, inputs))
         kernel = META_KERNELS.get(operation.name) if inputs and inputs[0].is_meta else None
         if not kernel and any(tensor.is_meta for tensor in inputs) and not all(tensor.is_meta for tensor in inputs):
             args, kwargs = tree_map(self._moved_to_meta, (args, kwargs))
@@ -179,7 +251,13 @@ class Tracer(TorchDispatchMode):
     ) -> None:
         """Write the axes of an operation's results."""
         scores = [axis for tensor in inputs for axis in self.scores.get(id(tensor), ())]
-        call = OpCall(operation.parameters, args, kwargs, inputs, outputs, self.read, scores)
+        name = operation.name.removeprefix("aten::")
+        if _real(outputs[0]):
+            self.operations.append("batch_norm" if "batch_norm" in name else name)
+        scaled = name not in PRODUCTS and (
+            _scales(name, args, kwargs, inputs) or any(id(tensor) in self.scaled for tensor in inputs)
+        )
+        call = OpCall(operation.parameters, args, kwargs, inputs, outputs, self.read, scores, scaled, self.producers)
         rule = OP_RULES.get(operation.name) or OP_RULES.get(operation.name.removesuffix("_"))
         try:
             axes = rule(call) if rule else broadcast(call)
@@ -196,6 +274,11 @@ class Tracer(TorchDispatchMode):
                 self.write(tensor, tensor_axes)
             if call.scores:
                 self.scores[id(tensor)] = call.scores
+            if scaled:
+                self.scaled.add(id(tensor))
+            if not in_place or name.endswith("_"):
+                self.producers[id(tensor)] = name
+        self.statistics.follow(name, call, self.producers)
 
     def _moved_to_meta(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.is_meta:
@@ -204,7 +287,21 @@ class Tracer(TorchDispatchMode):
         self.write(twin, self.read(value))
         if id(value) in self.scores:
             self.scores[id(twin)] = self.scores[id(value)]
+        if id(value) in self.scaled:
+            self.scaled.add(id(twin))
         return twin
+
+
+PRODUCTS = {"mm", "addmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
+"""Products with weights; what was scaled before is scaled anew."""
+
+
+def _scales(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], inputs: Sequence[Tensor]) -> bool:
+    """Whether an operation multiplies by a scalar."""
+    if name == "baddbmm":
+        return bool(kwargs.get("alpha", 1) != 1)
+    is_scaling = name.removesuffix("_") in ("mul", "div")
+    return is_scaling and (len(inputs) < 2 or any(tensor.ndim == 0 for tensor in inputs))
 
 
 RESHAPING = {"aten::squeeze_", "aten::unsqueeze_", "aten::transpose_", "aten::t_"}
