@@ -1,5 +1,6 @@
 """The axes of both models' tensors: from custom rules, from a trace of each model, else from built-in rules."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from seeking.forward import Forward, call
 from seeking.matching.axes import Axis, Space
 from seeking.matching.example_inputs import example_inputs
 from seeking.matching.module_rules import BUILT_IN, RULES, Dimension, Rule, default_dimensions, factors_of
-from seeking.matching.tracer import UntraceableError, trace
+from seeking.matching.tracer import Trace, UntraceableError, trace
 from seeking.weights_map import tensors
 
 
@@ -50,10 +51,9 @@ class ModelAxes:
 
     def _apply(self, rules: Sequence[Rule]) -> None:
         for side, model in enumerate(self._models):
-            for name in self._tensors[side].keys() - self._axes[side].keys():
-                rule, dimensions = factors_of(model, name, rules)
-                if rule:
-                    self._axes[side][name] = [_axis(dimension) for dimension in dimensions]
+            for name, (rule, axes) in axes_by_rule(model, rules).items():
+                if name not in self._axes[side]:
+                    self._axes[side][name] = axes
                     if side:
                         self.origin[name] = f"rule: {rule}"
 
@@ -71,8 +71,21 @@ class ModelAxes:
             for axes, model_trace in zip(self._axes, traces, strict=True):
                 axes.update(model_trace.axes)
             self.assumed = traces[1].assumed
+            self._trace_training(example, forward, traces)
             return ""
         return reason
+
+    def _trace_training(self, batch: Any, forward: Forward | None, traces: Sequence[Trace]) -> None:
+        """Trace in training mode, too, if evaluation leaves tensors out, such as those of a head for training alone."""
+        if all(own.keys() <= axes.keys() for own, axes in zip(self._tensors, self._axes, strict=True)):
+            return
+        with contextlib.suppress(UntraceableError):
+            again = [
+                trace(model, batch, forward or call, before=before, training=True)
+                for model, before in zip(self._models, traces, strict=True)
+            ]
+            for axes, model_trace in zip(self._axes, again, strict=True):
+                axes.update(model_trace.axes)
 
     def _read(self, side: int, name: str) -> list[Axis]:
         if name not in self._axes[side]:
@@ -80,6 +93,16 @@ class ModelAxes:
             if side:
                 self.origin[name] = "name"
         return self._axes[side][name]
+
+
+def axes_by_rule(model: nn.Module, rules: Sequence[Rule]) -> dict[str, tuple[str, list[Axis]]]:
+    """For each tensor that a rule knows, the rule's name and an axis for each dimension."""
+    known = {}
+    for name in tensors(model):
+        rule, dimensions = factors_of(model, name, rules)
+        if rule:
+            known[name] = rule, [_axis(dimension) for dimension in dimensions]
+    return known
 
 
 def _axis(dimension: Dimension) -> Axis:

@@ -1,5 +1,6 @@
 """Find the channel spaces of a model: run it without data and follow the axes of its tensors through each operation."""
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Trace:
     Attributes:
         axes: for each parameter and buffer that the pass touches, an axis for each dimension.
         assumed: operations that were only assumed to be elementwise, by name, with the axes of their inputs.
-        outputs: the axes of each tensor that the model puts out.
+        outputs: the axes of each tensor that the model puts out, whatever ``forward`` makes of it.
         reductions: what was reduced, in the order of the pass.
         operations: names of all operations on real numbers, in their order; batch norms are alike in both modes.
     """
@@ -77,20 +78,18 @@ def trace(
             these tensors counts as known, too.
         before: an earlier trace of the model, whose axes this one goes on with.
         training: whether the model's own code runs in training mode; the layers of PyTorch are in evaluation mode.
-        numbers: run the model with its numbers where it cannot be run without.
+        numbers: run the model with its numbers, on its device.
 
     Raises:
         UntraceableError: the forward pass fails without numbers.
     """
-    failure: UntraceableError | None = None
-    # The forward may need the batch's numbers before they meet the first weight.
-    for real_model, real_batch in [(False, False), (False, True), *([(True, True)] if numbers else [])]:
-        try:
-            return _trace(model, batch, forward, known or {}, before, training, real_model, real_batch)
-        except UntraceableError as error:
-            failure = failure or error
-    assert failure
-    raise failure
+    try:
+        return _trace(model, batch, forward, known or {}, before, training, numbers, numbers)
+    except UntraceableError as error:
+        # The forward may need the batch's numbers before they meet the first weight.
+        with contextlib.suppress(UntraceableError):
+            return _trace(model, batch, forward, known or {}, before, training, numbers, True)
+        raise error
 
 
 # In a caller's inference mode, composite operations are not decomposed into those that have rules.
@@ -127,26 +126,29 @@ def _trace(
         with evaluating(twin):
             if training:
                 train_own_code(twin)
+            whole: list[Any] = []
+            twin.register_forward_hook(lambda module, inputs, output: whole.append(output))
             with WithoutChance(), tracer:
                 output = forward(twin, batch)
     except Exception as error:
         if tracer.rule_error is not None:
             raise tracer.rule_error from None
         raise UntraceableError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
-    outputs = [tracer.read(tensor) for tensor in tensors_in(output)]
+    returned = [tracer.read(tensor) for tensor in tensors_in(output)]
     tracer.used.update(map(id, tensors_in(output)))
     vocabularies = {
         tensor.shape[0]: tracer.read(tensor)[0]
         for tensor in twins.values()
         if id(tensor) in tracer.used and tensor.ndim == 2 and is_vocabulary(tracer.read(tensor)[0])
     }
-    for axes in outputs:
+    for axes in returned:
         for axis in axes:
             if (rows := vocabularies.get(size_of(axis))) and not is_fixed(axis) and len(terminal(axis)) == 1:
                 # A head over the words that an embedding has; where they are tied, they are one space anyway.
                 unify_or_fix(rows, axis)
             for space in axis:
                 _fix_unread(space)
+    outputs = [tracer.read(tensor) for tensor in tensors_in(whole[0] if whole else output)]
     touched = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.used}
     return Trace(touched, tracer.assumed, outputs, tracer.statistics.reductions, tracer.operations)
 

@@ -27,6 +27,9 @@ def obstacle(motivated: nn.Module, records: Iterable[tuple[str, Any]], tolerance
 
 def differing_setting(base: nn.Module, motivated: nn.Module, name: str, counterpart: str) -> str:
     """A sentence on a setting, or a module without tensors, in which two layers or their parents differ."""
+    types = [type(model.get_submodule(at)) for model, at in ((base, name), (motivated, counterpart))]
+    if types[0] is not types[1]:
+        return f"{name} is {types[0].__name__} in the base and {types[1].__name__} in the motivated model"
     while True:
         small, large = base.get_submodule(name), motivated.get_submodule(counterpart)
         for setting, value in vars(small).items():
