@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from seeking.chance import WithoutChance
 from seeking.copies import evaluating, scratch_copy, train_own_code
@@ -26,6 +25,7 @@ from seeking.matching.axes import (
     size_of,
     terminal,
 )
+from seeking.matching.meta_kernels import META_KERNELS, fast_output
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
 from seeking.matching.op_rules.base import unify_or_fix
 from seeking.matching.statistics import Reduction, Statistics
@@ -230,7 +230,7 @@ class Tracer(TorchDispatchMode):
         if not kernel and any(tensor.is_meta for tensor in inputs) and not all(tensor.is_meta for tensor in inputs):
             args, kwargs = tree_map(self._moved_to_meta, (args, kwargs))
             inputs = _flat(*args, *kwargs.values())
-        output: Any = _fast_output(operation.name, args, inputs) if not kwargs else None
+        output: Any = fast_output(operation.name, args, inputs) if not kwargs else None
         if output is None:
             output = (kernel or func)(*args, **kwargs)
         outputs = _flat(output)
@@ -345,34 +345,3 @@ def _flat(*values: Any) -> list[Tensor]:
         elif isinstance(value, (list, tuple)):
             flat.extend(item for item in value if isinstance(item, Tensor))
     return flat
-
-
-def _pack_on_meta(data: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
-    """A packed sequence without numbers, and the batch sizes with theirs: the recurrent layers read them."""
-    steps = torch.empty(data.shape[:2], device=lengths.device)
-    packed = pack_padded_sequence(steps[..., None], lengths, batch_first)
-    return data.new_empty(packed.data.shape[0], *data.shape[2:]), packed.batch_sizes
-
-
-META_KERNELS = {"aten::_pack_padded_sequence": _pack_on_meta}
-"""Operations that PyTorch cannot run on the meta device."""
-
-
-FAST = {
-    f"aten::{name}"
-    for name in ("mul", "add", "sub", "div", "neg", "rsqrt", "silu", "gelu", "relu", "sigmoid", "tanh", "exp", "cos")
-} | {"aten::sin"}
-"""Common operations whose result needs no meta kernel, which would be slow."""
-
-
-def _fast_output(name: str, args: Sequence[Any], inputs: Sequence[Tensor]) -> Tensor | None:
-    """The result of a common operation on floats of one dtype, without its meta kernel; None for other operations."""
-    if name not in FAST or not inputs:
-        return None
-    first = inputs[0]
-    if not all(tensor.is_meta and tensor.dtype == first.dtype for tensor in inputs):
-        return None
-    if not first.is_floating_point() or any(isinstance(value, complex) for value in args):
-        return None
-    shape = first.shape if len(inputs) == 1 else torch.broadcast_shapes(*(tensor.shape for tensor in inputs))
-    return torch.empty(shape, dtype=first.dtype, device="meta")
