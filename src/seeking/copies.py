@@ -159,10 +159,10 @@ def random_state_preserved(seed: int | None = None) -> Iterator[None]:
 
 
 def train_own_code(model: nn.Module) -> None:
-    """Put a copy into training mode, but for the layers of PyTorch: these are known to compute the same."""
+    """Put a copy into training mode, but for the layers of PyTorch and stochastic depth: these only add noise."""
     model.train()
     for module in model.modules():
-        if type(module).__module__.startswith("torch.nn."):
+        if type(module).__module__.startswith("torch.nn.") or hasattr(module, "drop_prob"):
             module.training = False
 
 

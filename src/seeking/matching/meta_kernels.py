@@ -15,7 +15,16 @@ def _pack_on_meta(data: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Ten
     return data.new_empty(packed.data.shape[0], *data.shape[2:]), packed.batch_sizes
 
 
-META_KERNELS = {"aten::_pack_padded_sequence": _pack_on_meta}
+def _grouped_on_meta(left: Tensor, right: Tensor, offs: Any = None, bias: Any = None, out_dtype: Any = None) -> Tensor:
+    """Products of runs of rows, each with a matrix of its own."""
+    groups = [] if left.ndim + right.ndim == 5 else [len(right) if right.ndim == 3 else len(offs)]
+    return left.new_empty(*groups, left.shape[-2], right.shape[-1])
+
+
+META_KERNELS: dict[str, Callable[..., Any]] = {
+    "aten::_pack_padded_sequence": _pack_on_meta,
+    "aten::_grouped_mm": _grouped_on_meta,
+}
 """Operations that PyTorch cannot run on the meta device."""
 
 

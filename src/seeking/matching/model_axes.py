@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from seeking.forward import Forward, call
-from seeking.matching.axes import Axis, Space
+from seeking.matching.axes import Axis, Space, free
 from seeking.matching.example_inputs import example_inputs
 from seeking.matching.module_rules import BUILT_IN, RULES, Dimension, Rule, default_dimensions, factors_of
 from seeking.matching.tracer import Trace, UntraceableError, trace
@@ -22,6 +22,7 @@ class ModelAxes:
         motivated: the larger model.
         batch: one input, as ``forward`` takes it; if None, example inputs are tried.
         forward: runs a model on the batch.
+        numbers: run the models with their numbers.
 
     Attributes:
         origin: what the axes of each tensor of the motivated model are known from.
@@ -30,7 +31,10 @@ class ModelAxes:
             in the motivated model; none where the base alone has them.
     """
 
-    def __init__(self, base: nn.Module, motivated: nn.Module, batch: Any, forward: Forward | None) -> None:
+    def __init__(
+        self, base: nn.Module, motivated: nn.Module, batch: Any, forward: Forward | None, *, numbers: bool = False
+    ) -> None:
+        self._numbers = numbers
         self._models = base, motivated
         self._tensors = tensors(base), tensors(motivated)
         self._axes: tuple[dict[str, list[Axis]], dict[str, list[Axis]]] = {}, {}
@@ -62,7 +66,7 @@ class ModelAxes:
         for example in [batch] if batch is not None else example_inputs(self._models[0]):
             try:
                 traces = [
-                    trace(model, example, forward or call, axes)
+                    trace(model, example, forward or call, axes, numbers=self._numbers)
                     for model, axes in zip(self._models, self._axes, strict=True)
                 ]
             except UntraceableError as error:
@@ -81,7 +85,7 @@ class ModelAxes:
             return
         with contextlib.suppress(UntraceableError):
             again = [
-                trace(model, batch, forward or call, before=before, training=True)
+                trace(model, batch, forward or call, before=before, training=True, numbers=self._numbers)
                 for model, before in zip(self._models, traces, strict=True)
             ]
             for axes, model_trace in zip(self._axes, again, strict=True):
@@ -89,7 +93,12 @@ class ModelAxes:
 
     def _read(self, side: int, name: str) -> list[Axis]:
         if name not in self._axes[side]:
-            self._axes[side][name] = [_axis(dimension) for dimension in default_dimensions(self._tensors[side][name])]
+            tensor = self._tensors[side][name]
+            if self.untraceable:
+                axes = [_axis(dimension) for dimension in default_dimensions(tensor)]
+            else:  # No forward pass reaches it, so that any part of it does.
+                axes = [free(size) for size in tensor.shape]
+            self._axes[side][name] = axes
             if side:
                 self.origin[name] = "name"
         return self._axes[side][name]

@@ -16,7 +16,19 @@ SUMS = {"sum", "nansum", "linalg_vector_norm", "norm"}
 
 REDUCTIONS = NORMS | SUMS | {"mean", "var", "std", "var_mean", "std_mean", "amax", "max"}
 
-PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
+PRODUCTS = {
+    "mm",
+    "_grouped_mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+    "mv",
+    "dot",
+    "vdot",
+    "linear",
+    "convolution",
+    "_convolution",
+}
 INVERSES = {"rsqrt", "reciprocal"}
 
 

@@ -143,7 +143,7 @@ def _trace(
     }
     for axes in returned:
         for axis in axes:
-            if (rows := vocabularies.get(size_of(axis))) and not is_fixed(axis) and len(terminal(axis)) == 1:
+            if (rows := vocabularies.get(size_of(axis))) and _is_unread(axis):
                 # A head over the words that an embedding has; where they are tied, they are one space anyway.
                 unify_or_fix(rows, axis)
             for space in axis:
@@ -165,6 +165,11 @@ def is_vocabulary(axis: Axis) -> bool:
     """Whether the positions of an axis are looked up, as the rows of an embedding are."""
     spaces = terminal(axis)
     return len(spaces) == 1 and spaces[0].ordered and spaces[0].read and not spaces[0].fixed
+
+
+def _is_unread(axis: Axis) -> bool:
+    spaces = terminal(axis)
+    return len(spaces) == 1 and not spaces[0].read and not spaces[0].fixed
 
 
 def _fix_unread(space: Space) -> None:
@@ -294,7 +299,7 @@ class Tracer(TorchDispatchMode):
         return twin
 
 
-PRODUCTS = {"mm", "addmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
+PRODUCTS = {"mm", "_grouped_mm", "addmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
 """Products with weights; what was scaled before is scaled anew."""
 
 

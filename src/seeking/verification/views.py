@@ -67,19 +67,17 @@ def competition(weights_map: WeightsMap, view: Trace) -> str:
 
 
 def unreached(weights_map: WeightsMap, views: Iterable[Trace | None]) -> tuple[str, ...]:
-    """The base's tensors that no forward pass of the motivated model reaches."""
+    """The base's tensors that no forward pass of the motivated model reaches; constants that are whole go without."""
     reached: set[str] = set()
     for view in views:
         if view is None:
             return ()
         reached.update(view.axes)
     return tuple(
-        name for name, entry in weights_map.entries.items() if entry.target not in reached and not _counts(name)
+        name
+        for name, entry in weights_map.entries.items()
+        if entry.target not in reached and not (entry.whole and entry.target in weights_map.buffers)
     )
-
-
-def _counts(name: str) -> bool:
-    return name.endswith("num_batches_tracked")
 
 
 def in_mode(reason: str, training: bool) -> str:
