@@ -21,7 +21,6 @@ from seeking.matching.axes import (
     constant,
     fix,
     free,
-    is_fixed,
     size_of,
     terminal,
 )
