@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seeking import MatchWarning, NotContainedError, match, verify
+from seeking import MatchWarning, NotContainedError, SeekingError, match, verify
 
 VECTORS = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
 
@@ -254,3 +254,77 @@ test_no_contained_pair_is_refused = EVERYDAY(given(contained())(check_contained)
 test_no_other_pair_is_called_exact = EVERYDAY(given(not_contained())(check_not_contained))
 test_no_contained_pair_is_refused_of_many = pytest.mark.slow(SOAK(given(contained())(check_contained)))
 test_no_other_pair_is_called_exact_of_many = pytest.mark.slow(SOAK(given(not_contained())(check_not_contained)))
+
+
+class Twice(nn.Module):
+    """One block that is applied several times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.block, self.leave, self.times = nn.Linear(5, 5), nn.Linear(5, 2), times
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(self.times):
+            x = self.block(x).tanh()
+        y: Tensor = self.leave(x)
+        return y
+
+
+def test_a_layer_that_runs_more_often_is_named() -> None:
+    verdict = verify(Twice(2), Twice(3), match(Twice(2), Twice(3), batch=VECTORS), VECTORS)
+    assert not verdict.contained
+    assert "block runs 2 times in the base and 3 times in the motivated model" in verdict.reason
+
+
+def test_what_no_forward_reaches_is_said_and_heads_for_training_are_mapped_like_others() -> None:
+    base, motivated = (
+        Made(Parts(width=width, hidden=3, depth=1, head_in_training=head)) for width, head in ((4, "relu"), (6, "relu"))
+    )
+    weights_map = match(base, motivated, batch=VECTORS)
+    assert str(weights_map.entries["aux.weight"].index[1]) == "0:4, 6:10"
+    verdict = verify(base, motivated, weights_map, VECTORS)
+    assert verdict, verdict.reason
+    assert verdict.not_judged == ("scored.weight", "scored.bias")
+    assert "not judged, since no forward pass reaches them: scored.weight, scored.bias" in verdict.reason
+
+
+def test_a_reduction_over_channels_that_grow_is_named() -> None:
+    class Averaged(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(5, width), nn.Linear(1, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.leave(self.enter(x).mean(-1, keepdim=True))
+            return y
+
+    verdict = verify(Averaged(4), Averaged(6), match(Averaged(4), Averaged(6), batch=VECTORS), VECTORS)
+    assert not verdict.contained
+    assert "mean over channels of which the base has only a part" in verdict.reason
+
+
+def test_of_several_outputs_those_are_judged_that_are_used() -> None:
+    class Several(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(5, width), nn.Linear(width, 2)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            x = self.enter(x)
+            return {"logits": self.leave(x), "mean": x.mean(-1)}
+
+    base, motivated = Several(4), Several(6)
+    for forward, exact in (
+        (lambda model, x: model(x)["logits"], True),
+        (lambda model, x: model(x)["logits"][:, :1].square().sum(), True),
+        (lambda model, x: model(x)["mean"], False),
+        (lambda model, x: model(x), False),
+    ):
+        weights_map = match(base, motivated, batch=VECTORS, forward=forward)
+        assert verify(base, motivated, weights_map, VECTORS, forward=forward).exact == exact
+
+
+def test_nan_in_the_batch_is_said() -> None:
+    base, motivated = (Made(Parts(width=width, hidden=3, depth=1)) for width in (4, 6))
+    with pytest.raises(SeekingError, match="there is NaN in the batch"):
+        verify(base, motivated, match(base, motivated, batch=VECTORS), VECTORS * float("nan"))

@@ -16,7 +16,7 @@ from seeking.forward import Forward, call
 from seeking.matching.tracer import Trace
 from seeking.supported import check_models
 from seeking.verification.compare import at_base_channels, compare_outputs, is_real, relative_difference
-from seeking.verification.diagnose import constant_factor, differing_setting, obstacle
+from seeking.verification.diagnose import constant_factor, differing_count, differing_setting, obstacle
 from seeking.verification.extra import extra_modules
 from seeking.verification.narrowing import DivergedError, Narrowed, Plan, narrowings
 from seeking.verification.positions import Positions
@@ -257,6 +257,9 @@ def _judge(
             if record[0] in extra and (place > last_place or (block != "." and record[0].startswith(block)))
         ]
         cause = obstacle(motivated, suspects, tolerance) or cause
+        # What another part of the model computes may have come in by another way.
+        cause = cause or obstacle(motivated, [record for record in large[:end] if record[0] in extra], tolerance)
+        cause = cause or differing_count(layers, [name for name, _ in small], [name for name, _ in large])
         reason = f"{problem}: {cause}" if cause else problem
         return Verification(False, difference, layer, reason, contained=not cause)
 
