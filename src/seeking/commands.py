@@ -106,7 +106,7 @@ class Verify(TwoModelsOptions):
     """File of a saved map; derived from the models if not given."""
     image_size: int | None = None
     """Side of the random input images in pixels; the input size of the base if not given."""
-    tolerance: float = 1e-5
+    tolerance: float = 1e-9
     """Largest relative difference of the outputs that counts as exact."""
 
 

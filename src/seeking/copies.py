@@ -158,6 +158,14 @@ def random_state_preserved(seed: int | None = None) -> Iterator[None]:
         random.setstate(python_state)
 
 
+def train_own_code(model: nn.Module) -> None:
+    """Put a copy into training mode, but for the layers of PyTorch and stochastic depth: these only add noise."""
+    model.train()
+    for module in model.modules():
+        if type(module).__module__.startswith("torch.nn.") or hasattr(module, "drop_prob"):
+            module.training = False
+
+
 @contextlib.contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
     """Put copies into evaluation mode, with neither gradients nor an effect on the random state.

@@ -147,7 +147,13 @@ def _kind(module: nn.Module) -> object:
         for name, child in module.named_modules()
         if isinstance(child, Convolution)
     ]
-    switches = sorted((key, value) for key, value in vars(module).items() if type(value) is bool and key != "training")
+    # Inner modules may have the flags, such as those of attention over a window.
+    switches = sorted(
+        (name, key, value)
+        for name, child in module.named_modules()
+        for key, value in vars(child).items()
+        if type(value) is bool and key != "training"
+    )
     return sorted((name, tensor.ndim) for name, tensor in own.items()), convolutions, switches
 
 

@@ -87,7 +87,23 @@ def match(
     small, large = tensors(base), tensors(motivated)
     indices = {name: read_positions(name, small[name], o.index) for name, o in overrides.items() if o.index is not None}
     by_layer = _by_layer(base, motivated, axes, targets, counterparts)
-    sizes = _sizes(base, motivated, axes, targets, counterparts, by_layer)
+    chosen_alone = {
+        (name, dim)
+        for name, chosen in indices.items()
+        for dim, positions in enumerate(chosen)
+        if positions is not None and not overrides[name].space
+    }
+    try:
+        sizes = _sizes(base, motivated, axes, targets, counterparts, {*by_layer, *chosen_alone})
+    except NotContainedError:
+        if not axes.untraceable or any(tensor.is_meta for tensor in (*small.values(), *large.values())):
+            raise
+        # Names and shapes do not do, but what the models do with this batch may.
+        axes = ModelAxes(base, motivated, batch, forward, numbers=True)
+        if axes.untraceable:
+            raise
+        by_layer = _by_layer(base, motivated, axes, targets, counterparts)
+        sizes = _sizes(base, motivated, axes, targets, counterparts, {*by_layer, *chosen_alone})
     if assumed := _resized(axes, sizes):
         _warn(f"treated as elementwise: {', '.join(assumed)}; seeking.verify tells whether rightly")
 

@@ -1,15 +1,16 @@
 """The axes of both models' tensors: from custom rules, from a trace of each model, else from built-in rules."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from seeking.forward import Forward, call
-from seeking.matching.axes import Axis, Space
+from seeking.matching.axes import Axis, Space, free
 from seeking.matching.example_inputs import example_inputs
 from seeking.matching.module_rules import BUILT_IN, RULES, Dimension, Rule, default_dimensions, factors_of
-from seeking.matching.tracer import UntraceableError, trace
+from seeking.matching.tracer import Trace, UntraceableError, trace
 from seeking.weights_map import tensors
 
 
@@ -21,6 +22,7 @@ class ModelAxes:
         motivated: the larger model.
         batch: one input, as ``forward`` takes it; if None, example inputs are tried.
         forward: runs a model on the batch.
+        numbers: run the models with their numbers.
 
     Attributes:
         origin: what the axes of each tensor of the motivated model are known from.
@@ -29,7 +31,10 @@ class ModelAxes:
             in the motivated model; none where the base alone has them.
     """
 
-    def __init__(self, base: nn.Module, motivated: nn.Module, batch: Any, forward: Forward | None) -> None:
+    def __init__(
+        self, base: nn.Module, motivated: nn.Module, batch: Any, forward: Forward | None, *, numbers: bool = False
+    ) -> None:
+        self._numbers = numbers
         self._models = base, motivated
         self._tensors = tensors(base), tensors(motivated)
         self._axes: tuple[dict[str, list[Axis]], dict[str, list[Axis]]] = {}, {}
@@ -50,10 +55,9 @@ class ModelAxes:
 
     def _apply(self, rules: Sequence[Rule]) -> None:
         for side, model in enumerate(self._models):
-            for name in self._tensors[side].keys() - self._axes[side].keys():
-                rule, dimensions = factors_of(model, name, rules)
-                if rule:
-                    self._axes[side][name] = [_axis(dimension) for dimension in dimensions]
+            for name, (rule, axes) in axes_by_rule(model, rules).items():
+                if name not in self._axes[side]:
+                    self._axes[side][name] = axes
                     if side:
                         self.origin[name] = f"rule: {rule}"
 
@@ -62,7 +66,7 @@ class ModelAxes:
         for example in [batch] if batch is not None else example_inputs(self._models[0]):
             try:
                 traces = [
-                    trace(model, example, forward or call, axes)
+                    trace(model, example, forward or call, axes, numbers=self._numbers)
                     for model, axes in zip(self._models, self._axes, strict=True)
                 ]
             except UntraceableError as error:
@@ -71,15 +75,43 @@ class ModelAxes:
             for axes, model_trace in zip(self._axes, traces, strict=True):
                 axes.update(model_trace.axes)
             self.assumed = traces[1].assumed
+            self._trace_training(example, forward, traces)
             return ""
         return reason
 
+    def _trace_training(self, batch: Any, forward: Forward | None, traces: Sequence[Trace]) -> None:
+        """Trace in training mode, too, if evaluation leaves tensors out, such as those of a head for training alone."""
+        if all(own.keys() <= axes.keys() for own, axes in zip(self._tensors, self._axes, strict=True)):
+            return
+        with contextlib.suppress(UntraceableError):
+            again = [
+                trace(model, batch, forward or call, before=before, training=True, numbers=self._numbers)
+                for model, before in zip(self._models, traces, strict=True)
+            ]
+            for axes, model_trace in zip(self._axes, again, strict=True):
+                axes.update(model_trace.axes)
+
     def _read(self, side: int, name: str) -> list[Axis]:
         if name not in self._axes[side]:
-            self._axes[side][name] = [_axis(dimension) for dimension in default_dimensions(self._tensors[side][name])]
+            tensor = self._tensors[side][name]
+            if self.untraceable:
+                axes = [_axis(dimension) for dimension in default_dimensions(tensor)]
+            else:  # No forward pass reaches it, so that any part of it does.
+                axes = [free(size) for size in tensor.shape]
+            self._axes[side][name] = axes
             if side:
                 self.origin[name] = "name"
         return self._axes[side][name]
+
+
+def axes_by_rule(model: nn.Module, rules: Sequence[Rule]) -> dict[str, tuple[str, list[Axis]]]:
+    """For each tensor that a rule knows, the rule's name and an axis for each dimension."""
+    known = {}
+    for name in tensors(model):
+        rule, dimensions = factors_of(model, name, rules)
+        if rule:
+            known[name] = rule, [_axis(dimension) for dimension in dimensions]
+    return known
 
 
 def _axis(dimension: Dimension) -> Axis:

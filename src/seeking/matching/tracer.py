@@ -8,13 +8,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
-from seeking.copies import evaluating, scratch_copy
+from seeking.chance import WithoutChance
+from seeking.copies import evaluating, scratch_copy, train_own_code
 from seeking.forward import Forward, call
 from seeking.internals import TorchDispatchMode, operation_arguments, tree_map
-from seeking.matching.axes import INPUT, Axis, Space, UnalignedError, constant, fix, free
+from seeking.matching.axes import (
+    INPUT,
+    Axis,
+    Space,
+    UnalignedError,
+    constant,
+    fix,
+    free,
+    size_of,
+    terminal,
+)
+from seeking.matching.meta_kernels import META_KERNELS, fast_output
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
+from seeking.matching.op_rules.base import unify_or_fix
+from seeking.matching.statistics import Reduction, Statistics
 from seeking.weights_map import tensors, tensors_in
 
 
@@ -29,18 +42,31 @@ class Trace:
     Attributes:
         axes: for each parameter and buffer that the pass touches, an axis for each dimension.
         assumed: operations that were only assumed to be elementwise, by name, with the axes of their inputs.
+        outputs: the axes of each tensor that the model puts out, whatever ``forward`` makes of it.
+        reductions: what was reduced, in the order of the pass.
+        operations: names of all operations on real numbers, in their order; batch norms are alike in both modes.
     """
 
     axes: dict[str, list[Axis]]
     assumed: dict[str, list[Axis]]
+    outputs: list[list[Axis]]
+    reductions: list[Reduction]
+    operations: list[str]
 
 
 def trace(
-    model: nn.Module, batch: Any, forward: Forward = call, known: Mapping[str, list[Axis]] | None = None
+    model: nn.Module,
+    batch: Any,
+    forward: Forward = call,
+    known: Mapping[str, list[Axis]] | None = None,
+    *,
+    before: Trace | None = None,
+    training: bool = False,
+    numbers: bool = False,
 ) -> Trace:
     """Find what the dimensions of a model's parameters and buffers are made of.
 
-    The model runs once in evaluation mode on the meta device: shapes flow through it, and no numbers. Integers keep
+    A copy of the model runs once on the meta device: shapes flow through it, and no numbers. Integers keep
     their values, so that a forward may depend on indices and sizes, but not on activations.
 
     Args:
@@ -49,25 +75,40 @@ def trace(
         forward: runs a model on the batch.
         known: the axes of some tensors, by name, where they are known beforehand. An operation that takes one of
             these tensors counts as known, too.
+        before: an earlier trace of the model, whose axes this one goes on with.
+        training: whether the model's own code runs in training mode; the layers of PyTorch are in evaluation mode.
+        numbers: run the model with its numbers, on its device.
 
     Raises:
         UntraceableError: the forward pass fails without numbers.
     """
     try:
-        return _trace(model, batch, forward, known or {}, on_meta=True)
+        return _trace(model, batch, forward, known or {}, before, training, numbers, numbers)
     except UntraceableError as error:
         # The forward may need the batch's numbers before they meet the first weight.
         with contextlib.suppress(UntraceableError):
-            return _trace(model, batch, forward, known or {}, on_meta=False)
+            return _trace(model, batch, forward, known or {}, before, training, numbers, True)
         raise error
 
 
 # In a caller's inference mode, composite operations are not decomposed into those that have rules.
 @torch.inference_mode(False)
-def _trace(model: nn.Module, batch: Any, forward: Forward, known: Mapping[str, list[Axis]], on_meta: bool) -> Trace:
-    twin = scratch_copy(model, lambda tensor: _on_meta(tensor) if _real(tensor) else tensor.clone())
+def _trace(
+    model: nn.Module,
+    batch: Any,
+    forward: Forward,
+    known: Mapping[str, list[Axis]],
+    before: Trace | None,
+    training: bool,
+    real_model: bool,
+    real_batch: bool,
+) -> Trace:
+    on_meta = not real_batch
+    twin = scratch_copy(model, lambda tensor: _on_meta(tensor) if _real(tensor) and not real_model else tensor.clone())
     twins = tensors(twin)
     tracer = Tracer()
+    for name, axes in (before.axes if before else {}).items():
+        tracer.write(twins[name], axes)
     for name, axes in known.items():
         tracer.write(twins[name], axes)
         tracer.explained.add(id(twins[name]))
@@ -81,19 +122,34 @@ def _trace(model: nn.Module, batch: Any, forward: Forward, known: Mapping[str, l
     for tensor in tensors_in(batch):
         tracer.write(tensor, [constant(size, INPUT) for size in tensor.shape])
     try:
-        with evaluating(), tracer:
-            twin.eval()
-            output = forward(twin, batch)
+        with evaluating(twin):
+            if training:
+                train_own_code(twin)
+            whole: list[Any] = []
+            twin.register_forward_hook(lambda module, inputs, output: whole.append(output))
+            with WithoutChance(), tracer:
+                output = forward(twin, batch)
     except Exception as error:
         if tracer.rule_error is not None:
             raise tracer.rule_error from None
         raise UntraceableError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
-    for tensor in tensors_in(output):
-        for axis in tracer.read(tensor):
+    returned = [tracer.read(tensor) for tensor in tensors_in(output)]
+    tracer.used.update(map(id, tensors_in(output)))
+    vocabularies = {
+        tensor.shape[0]: tracer.read(tensor)[0]
+        for tensor in twins.values()
+        if id(tensor) in tracer.used and tensor.ndim == 2 and is_vocabulary(tracer.read(tensor)[0])
+    }
+    for axes in returned:
+        for axis in axes:
+            if (rows := vocabularies.get(size_of(axis))) and _is_unread(axis):
+                # A head over the words that an embedding has; where they are tied, they are one space anyway.
+                unify_or_fix(rows, axis)
             for space in axis:
                 _fix_unread(space)
-    touched = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.axes}
-    return Trace(touched, tracer.assumed)
+    outputs = [tracer.read(tensor) for tensor in tensors_in(whole[0] if whole else output)]
+    touched = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.used}
+    return Trace(touched, tracer.assumed, outputs, tracer.statistics.reductions, tracer.operations)
 
 
 def _real(tensor: Tensor) -> bool:
@@ -102,6 +158,17 @@ def _real(tensor: Tensor) -> bool:
 
 def _on_meta(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, device="meta")
+
+
+def is_vocabulary(axis: Axis) -> bool:
+    """Whether the positions of an axis are looked up, as the rows of an embedding are."""
+    spaces = terminal(axis)
+    return len(spaces) == 1 and spaces[0].ordered and spaces[0].read and not spaces[0].fixed
+
+
+def _is_unread(axis: Axis) -> bool:
+    spaces = terminal(axis)
+    return len(spaces) == 1 and not spaces[0].read and not spaces[0].fixed
 
 
 def _fix_unread(space: Space) -> None:
@@ -121,6 +188,11 @@ class Tracer(TorchDispatchMode):
         assumed: operations without a rule that are not known to be elementwise, by name, with their inputs' axes.
         explained: ids of tensors whose operations need no rule.
         rule_error: what a rule has raised.
+        used: ids of the tensors that operations take.
+        scaled: ids of the tensors that come from one that was multiplied by a scalar.
+        producers: by the id of a tensor, the operation that it comes from, without namespace.
+        statistics: what is reduced.
+        operations: names of the operations on real numbers.
     """
 
     def __init__(self) -> None:
@@ -130,6 +202,11 @@ class Tracer(TorchDispatchMode):
         self.assumed: dict[str, list[Axis]] = {}
         self.explained: set[int] = set()
         self.rule_error: Exception | None = None
+        self.used: set[int] = set()
+        self.scaled: set[int] = set()
+        self.producers: dict[int, str] = {}
+        self.statistics = Statistics()
+        self.operations: list[str] = []
 
     def read(self, tensor: Tensor) -> list[Axis]:
         """The axes of a tensor; those of an unknown one, such as a constant, are free."""
@@ -152,11 +229,12 @@ class Tracer(TorchDispatchMode):
         if any(tensor.is_meta for tensor in inputs) and kwargs.get("device") is not None:
             kwargs["device"] = "meta"
         operation = _operation(func)
+        self.used.update(map(id, inputs))
         kernel = META_KERNELS.get(operation.name) if inputs and inputs[0].is_meta else None
         if not kernel and any(tensor.is_meta for tensor in inputs) and not all(tensor.is_meta for tensor in inputs):
             args, kwargs = tree_map(self._moved_to_meta, (args, kwargs))
             inputs = _flat(*args, *kwargs.values())
-        output: Any = _fast_output(operation.name, args, inputs) if not kwargs else None
+        output: Any = fast_output(operation.name, args, inputs) if not kwargs else None
         if output is None:
             output = (kernel or func)(*args, **kwargs)
         outputs = _flat(output)
@@ -179,7 +257,13 @@ class Tracer(TorchDispatchMode):
     ) -> None:
         """Write the axes of an operation's results."""
         scores = [axis for tensor in inputs for axis in self.scores.get(id(tensor), ())]
-        call = OpCall(operation.parameters, args, kwargs, inputs, outputs, self.read, scores)
+        name = operation.name.removeprefix("aten::")
+        if _real(outputs[0]):
+            self.operations.append("batch_norm" if "batch_norm" in name else name)
+        scaled = name not in PRODUCTS and (
+            _scales(name, args, kwargs, inputs) or any(id(tensor) in self.scaled for tensor in inputs)
+        )
+        call = OpCall(operation.parameters, args, kwargs, inputs, outputs, self.read, scores, scaled, self.producers)
         rule = OP_RULES.get(operation.name) or OP_RULES.get(operation.name.removesuffix("_"))
         try:
             axes = rule(call) if rule else broadcast(call)
@@ -196,6 +280,11 @@ class Tracer(TorchDispatchMode):
                 self.write(tensor, tensor_axes)
             if call.scores:
                 self.scores[id(tensor)] = call.scores
+            if scaled:
+                self.scaled.add(id(tensor))
+            if not in_place or name.endswith("_"):
+                self.producers[id(tensor)] = name
+        self.statistics.follow(name, call, self.producers)
 
     def _moved_to_meta(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.is_meta:
@@ -204,7 +293,21 @@ class Tracer(TorchDispatchMode):
         self.write(twin, self.read(value))
         if id(value) in self.scores:
             self.scores[id(twin)] = self.scores[id(value)]
+        if id(value) in self.scaled:
+            self.scaled.add(id(twin))
         return twin
+
+
+PRODUCTS = {"mm", "_grouped_mm", "addmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
+"""Products with weights; what was scaled before is scaled anew."""
+
+
+def _scales(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], inputs: Sequence[Tensor]) -> bool:
+    """Whether an operation multiplies by a scalar."""
+    if name == "baddbmm":
+        return bool(kwargs.get("alpha", 1) != 1)
+    is_scaling = name.removesuffix("_") in ("mul", "div")
+    return is_scaling and (len(inputs) < 2 or any(tensor.ndim == 0 for tensor in inputs))
 
 
 RESHAPING = {"aten::squeeze_", "aten::unsqueeze_", "aten::transpose_", "aten::t_"}
@@ -246,34 +349,3 @@ def _flat(*values: Any) -> list[Tensor]:
         elif isinstance(value, (list, tuple)):
             flat.extend(item for item in value if isinstance(item, Tensor))
     return flat
-
-
-def _pack_on_meta(data: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
-    """A packed sequence without numbers, and the batch sizes with theirs: the recurrent layers read them."""
-    steps = torch.empty(data.shape[:2], device=lengths.device)
-    packed = pack_padded_sequence(steps[..., None], lengths, batch_first)
-    return data.new_empty(packed.data.shape[0], *data.shape[2:]), packed.batch_sizes
-
-
-META_KERNELS = {"aten::_pack_padded_sequence": _pack_on_meta}
-"""Operations that PyTorch cannot run on the meta device."""
-
-
-FAST = {
-    f"aten::{name}"
-    for name in ("mul", "add", "sub", "div", "neg", "rsqrt", "silu", "gelu", "relu", "sigmoid", "tanh", "exp", "cos")
-} | {"aten::sin"}
-"""Common operations whose result needs no meta kernel, which would be slow."""
-
-
-def _fast_output(name: str, args: Sequence[Any], inputs: Sequence[Tensor]) -> Tensor | None:
-    """The result of a common operation on floats of one dtype, without its meta kernel; None for other operations."""
-    if name not in FAST or not inputs:
-        return None
-    first = inputs[0]
-    if not all(tensor.is_meta and tensor.dtype == first.dtype for tensor in inputs):
-        return None
-    if not first.is_floating_point() or any(isinstance(value, complex) for value in args):
-        return None
-    shape = first.shape if len(inputs) == 1 else torch.broadcast_shapes(*(tensor.shape for tensor in inputs))
-    return torch.empty(shape, dtype=first.dtype, device="meta")

@@ -1,16 +1,20 @@
 """Checks on one batch before anything is trained or written."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from seeking.copies import copied, evaluating, scratch_copy
-from seeking.errors import SeekingError
+from seeking.errors import RunWarning, SeekingError
 from seeking.pair import Pair
 from seeking.training.cost import Cost, count_flops
 from seeking.training.objective import Objective, check_loss, check_metrics, describe_objective, sample_count
 from seeking.verification import verify
+
+PROOF_SAMPLES = 8
+"""A map is verified on as many samples of a batch, in double precision."""
 
 
 def preflight(
@@ -66,12 +70,16 @@ def preflight(
             ) from error
     if pair and prove:
         inputs, forward_fn = objective.model_inputs(batch)
+        if isinstance(inputs, Tensor):
+            inputs = inputs[:PROOF_SAMPLES]
         verdict = verify(pair.base, pair.motivated_model, pair.map, inputs, forward=forward_fn)
         if not verdict:
             raise SeekingError(
                 f"the base is not a sub-network of the motivated model under this weights map: {verdict.reason}. "
                 "Correct the map, or set verify to false to train anyway"
             )
+        if verdict.not_judged:
+            warnings.warn(f"the weights map: {verdict.reason}", RunWarning, stacklevel=3)
     none = (0.0, 0.0)
     motivated_forward, motivated_both = flops.get("motivated", none)
     return Cost(

@@ -1,6 +1,7 @@
 """How far apart two tensors, or the outputs of two models, are."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,18 +37,28 @@ def relative_difference(base: Tensor, motivated: Tensor) -> float:
     return difference if math.isfinite(difference) else float("inf")
 
 
-def compare_outputs(base: Any, motivated: Any) -> tuple[float, str]:
+def compare_outputs(
+    base: Any, motivated: Any, channels: Sequence[Sequence[list[int] | None]] = ()
+) -> tuple[float, str]:
     """Greatest relative difference of two models' outputs, and a sentence about it.
 
     Args:
         base: the output of the base: a tensor, or a mapping, dataclass, tuple or list of them.
         motivated: the output of the motivated model. Where it is wider, as hidden states are, its extra entries are
-            expected to be zero.
+            expected to be zero, unless it is known which ones are the base's.
+        channels: for each tensor of the motivated model's output and each of its dimensions, the base's positions;
+            None where they are not known.
 
     Raises:
         SeekingError: the base's output holds no tensor of real or complex numbers.
     """
-    small, large = ([t for t in tensors_in(o) if t.is_floating_point() or t.is_complex()] for o in (base, motivated))
+    narrowed = tensors_in(motivated)
+    if len(narrowed) == len(channels) == len(tensors_in(base)):
+        narrowed = [
+            _at_channels(tensor, other.shape, own)
+            for tensor, other, own in zip(narrowed, tensors_in(base), channels, strict=True)
+        ]
+    small, large = ([t for t in side if is_real(t)] for side in (tensors_in(base), narrowed))
     if not small:
         raise SeekingError(
             f"the base model's output, a {type(base).__name__}, holds no tensor of real or complex numbers to compare"
@@ -61,6 +72,20 @@ def compare_outputs(base: Any, motivated: Any) -> tuple[float, str]:
         )
     difference = max(map(relative_difference, small, large))
     return difference, f"the outputs differ by {difference:.1e}"
+
+
+def _at_channels(tensor: Tensor, shape: Sequence[int], channels: Sequence[list[int] | None]) -> Tensor:
+    """A tensor at the base's channels wherever it is wider than the base's and these are known."""
+    if tensor.ndim == len(shape) == len(channels):
+        for dim, own in enumerate(channels):
+            if own is not None and len(own) == shape[dim] < tensor.shape[dim]:
+                tensor = tensor.index_select(dim, torch.tensor(own, device=tensor.device))
+    return tensor
+
+
+def is_real(tensor: Tensor) -> bool:
+    """Whether a tensor holds real or complex numbers."""
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _comparable(base: Tensor, motivated: Tensor) -> tuple[Tensor, Tensor]:

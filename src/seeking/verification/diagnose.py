@@ -1,6 +1,6 @@
 """Why two layers differ, where no map could make them agree."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ def obstacle(motivated: nn.Module, records: Iterable[tuple[str, Any]], tolerance
 
 def differing_setting(base: nn.Module, motivated: nn.Module, name: str, counterpart: str) -> str:
     """A sentence on a setting, or a module without tensors, in which two layers or their parents differ."""
+    types = [type(model.get_submodule(at)) for model, at in ((base, name), (motivated, counterpart))]
+    if types[0] is not types[1]:
+        return f"{name} is {types[0].__name__} in the base and {types[1].__name__} in the motivated model"
     while True:
         small, large = base.get_submodule(name), motivated.get_submodule(counterpart)
         for setting, value in vars(small).items():
@@ -45,6 +48,21 @@ def differing_setting(base: nn.Module, motivated: nn.Module, name: str, counterp
         if not name or not counterpart:
             return ""
         name, counterpart = name.rpartition(".")[0], counterpart.rpartition(".")[0]
+
+
+def differing_count(layers: Mapping[str, str], base: Sequence[str], motivated: Sequence[str]) -> str:
+    """A sentence on the first layer that runs more often in one model; empty if there is none.
+
+    Args:
+        layers: the motivated model's layer for each of the base's.
+        base: names of the layers that ran in the base, each time.
+        motivated: names of those that ran in the motivated model.
+    """
+    for name, counterpart in layers.items():
+        counts = base.count(name), motivated.count(counterpart)
+        if counts[0] != counts[1]:
+            return f"{name} runs {counts[0]} times in the base and {counts[1]} times in the motivated model"
+    return ""
 
 
 def constant_factor(base: Tensor, motivated: Tensor, tolerance: float) -> str:

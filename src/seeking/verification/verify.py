@@ -1,24 +1,31 @@
 """Prove that the base model is a sub-network of the motivated model."""
 
-import contextlib
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from seeking.copies import copied, evaluating, random_state_preserved, scratch_copy
+from seeking.copies import copied, evaluating, scratch_copy, train_own_code
 from seeking.errors import SeekingError
 from seeking.forward import Forward, call
+from seeking.matching.tracer import Trace
 from seeking.supported import check_models
-from seeking.verification.compare import at_base_channels, compare_outputs, relative_difference
-from seeking.verification.diagnose import constant_factor, differing_setting, obstacle
+from seeking.verification.compare import at_base_channels, compare_outputs, is_real, relative_difference
+from seeking.verification.diagnose import constant_factor, differing_count, differing_setting, obstacle
 from seeking.verification.extra import extra_modules
-from seeking.verification.norms import narrowed_norms
+from seeking.verification.narrowing import DivergedError, Narrowed, Plan, narrowings
+from seeking.verification.positions import Positions
 from seeking.verification.recording import Records, hooks, recording
+from seeking.verification.running import output_of
 from seeking.verification.shareable import check_parametrizations
+from seeking.verification.views import competition, follow, in_mode, traced, unreached
 from seeking.verification.weights import hold, neutral_weights, promoted, random_weights
-from seeking.weights_map import WeightsMap, tensors
+from seeking.weights_map import WeightsMap, tensors, tensors_in
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class Verification:
         reason: one sentence.
         contained: False where no map between these two models can be exact: what differs is not which weights are
             shared, but something that the motivated model does besides.
+        not_judged: tensors of the base that no forward pass reaches, in evaluation or in training mode.
     """
 
     exact: bool
@@ -40,9 +48,20 @@ class Verification:
     layer: str | None
     reason: str
     contained: bool = True
+    not_judged: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self.exact
+
+
+SINGLE_TOLERANCE = 1e-5
+"""Least tolerance where models compute in float32."""
+
+REFUSES = "the motivated model refuses the input"
+
+
+class _RefusedError(Exception):
+    """The base does not run."""
 
 
 def verify(
@@ -52,19 +71,20 @@ def verify(
     batch: Any,
     *,
     forward: Forward | None = None,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-9,
     seed: int = 0,
 ) -> Verification:
     """Compare the base with the motivated model that holds the base's weights and no other.
 
     The outputs are compared and, layer by layer, what lies before them: a deep network of random weights may put out
     nearly the same whatever its input. Both models get the same random weights, so that no fresh initialization
-    (scales of one, biases of zero) hides an error; the extra capacity is set to zero, which makes extra input
-    channels contribute nothing and extra residual blocks the identity. Norms over the channels of one position
-    (LayerNorm, RMSNorm, GroupNorm) that are wider in the motivated model take their statistics over the base's
-    channels alone. The models run in evaluation mode, in float32 at least and, where that shows a difference, in
-    float64, and are left as they were. What the batch does not reach, such as rows of an embedding that it does not
-    name, is not compared.
+    (scales of one, biases of zero) hides an error; the extra parameters are set to zero, which makes extra input
+    channels contribute nothing and extra residual blocks the identity. Where the motivated model divides channels by
+    a statistic of them, or centers them, as norms do, it takes the statistic over the base's channels alone, and
+    computes on by itself. The models run in evaluation mode and, where their own code does something else there, in
+    training mode, without dropout. They run in float64, so that constants such as a norm's ``eps`` show, in float32 if
+    they insist on it, and are left as they were. What the batch does not reach, such as rows of an embedding that it
+    does not name, is not compared.
 
     Args:
         base: the smaller model.
@@ -72,12 +92,12 @@ def verify(
         weights_map: the map to be proven.
         batch: one input, as ``forward`` takes it.
         forward: runs a model on the batch. The default calls ``model(batch)``, ``model(*batch)`` for a tuple or
-            list, ``model(**batch)`` for a mapping.
-        tolerance: greatest relative difference that counts as exact.
+            list, ``model(**batch)`` for a mapping. Of several outputs, those are judged that it uses.
+        tolerance: greatest relative difference that counts as exact; in float32, 1e-5 at least.
         seed: of the random weights.
 
     Raises:
-        SeekingError: the map is not one of these models, or the base refuses the input.
+        SeekingError: the map is not one of these models, the base refuses the input, or there is NaN in it.
     """
     check_models(base, motivated)
     missing = tensors(base).keys() - weights_map.entries.keys()
@@ -88,64 +108,136 @@ def verify(
     check_parametrizations(base, motivated, weights_map, extra=True)
     if any(tensor.is_meta for model in (base, motivated) for tensor in tensors(model).values()):
         raise SeekingError("a model is on the meta device; verify computes, so make both models with real weights")
+    if any(is_real(tensor) and bool(tensor.isnan().any()) for tensor in tensors_in(batch)):
+        raise SeekingError("there is NaN in the batch, on which nothing can be compared; give another batch")
     run = forward or call
-    verdict = _compare(base, motivated, weights_map, batch, run, tolerance, seed, torch.float32)
-    if not verdict:
-        # Rounding may be all that differs. Some models insist on float32.
-        with contextlib.suppress(Exception):
-            return _compare(base, motivated, weights_map, batch, run, tolerance, seed, torch.float64)
+    views = follow(base, motivated, batch, run)
+    for training, view in views.items():
+        if view and (problem := competition(weights_map, view)):
+            return Verification(False, float("inf"), None, in_mode(problem, training), contained=False)
+    verdict = Verification(False, float("inf"), None, "")
+    for training, view in views.items():
+        proof = _Proof(base, motivated, weights_map, batch, run, seed, training, view)
+        try:
+            mode_verdict = proof.verdict(tolerance)
+        except _RefusedError as error:
+            if not training:
+                raise SeekingError(f"the base model refuses the input: {error}") from error
+            continue  # Such as one that asks for labels in training mode.
+        if not mode_verdict:
+            return dataclasses.replace(mode_verdict, reason=in_mode(mode_verdict.reason, training))
+        verdict = mode_verdict if not training else max(verdict, mode_verdict, key=lambda v: v.difference)
+    if not_judged := unreached(weights_map, views.values()):
+        listed = ", ".join(not_judged[:3]) + (", …" if len(not_judged) > 3 else "")
+        reason = f"{verdict.reason}; not judged, since no forward pass reaches them: {listed}"
+        verdict = dataclasses.replace(verdict, reason=reason, not_judged=not_judged)
     return verdict
 
 
-def _compare(
-    base: nn.Module,
-    motivated: nn.Module,
-    weights_map: WeightsMap,
-    batch: Any,
-    run: Forward,
-    tolerance: float,
-    seed: int,
-    dtype: torch.dtype,
-) -> Verification:
-    weights = promoted(random_weights(base, seed), dtype)
+@dataclass(frozen=True)
+class _Proof:
+    """The comparison in one mode."""
 
-    def output(model: nn.Module) -> Any:
-        # A forward may write into its batch, or drop out in evaluation mode: both models get a copy and the same noise.
-        with random_state_preserved(seed):
-            return run(model, copied(promoted(batch, dtype)))
+    base: nn.Module
+    motivated: nn.Module
+    weights_map: WeightsMap
+    batch: Any
+    run: Forward
+    seed: int
+    training: bool
+    view: Trace | None
 
-    layers = _counterparts(weights_map)
-    extra = extra_modules(motivated, weights_map)
-    small: Records = []
-    base, motivated = scratch_copy(base), scratch_copy(motivated)
-    with evaluating(base, motivated):
-        hold(base, copied(weights))
-        with hooks(base, recording(small, ["", *layers])):
-            try:
-                small.append(("", output(base)))
-            except Exception as error:
-                raise SeekingError(f"the base model refuses the input: {error}") from error
-        norms = narrowed_norms(base, weights_map, small)
-        verdicts = []
-        for scale in (0.0, 1.0):
+    def verdict(self, tolerance: float) -> Verification:
+        """The verdict in float64 or, if models insist on less, in float32."""
+        try:
+            verdict = self._compare(torch.float64, tolerance)
+        except _RefusedError:
+            verdict = None
+        if verdict is None or verdict.reason.startswith(REFUSES):
+            verdict = self._compare(torch.float32, max(tolerance, SINGLE_TOLERANCE))
+        return verdict
+
+    def _compare(self, dtype: torch.dtype, tolerance: float) -> Verification:
+        weights = promoted(random_weights(self.base, self.seed), dtype)
+        layers = _counterparts(self.weights_map)
+        extra = extra_modules(self.motivated, self.weights_map)
+        small: Records = []
+        base, motivated = scratch_copy(self.base), scratch_copy(self.motivated)
+
+        def output(model: nn.Module, picked: list[int] | None, *modes: Any) -> tuple[Any, list[int] | None]:
+            return output_of(model, self.batch, self.run, dtype, self.seed, *modes, picked=picked)
+
+        def record(plan: Plan, scale: float, as_means: bool) -> Records:
             large: Records = []
-            held = weights_map.embed(weights, promoted(neutral_weights(motivated, extra, scale), dtype))
-            recorders = recording(large, ["", *layers.values()]), recording(large, extra, with_input=True)
-            hold(motivated, held)
-            with hooks(motivated, norms, *recorders):
+            recorders = recording(large, layers.values()), recording(large, extra, with_input=True)
+            neutral = promoted(neutral_weights(motivated, extra, scale), dtype)
+            hold(motivated, self.weights_map.embed(weights, neutral))
+            narrowed = Narrowed(self.view.reductions, plan, as_means=as_means) if self.view else nullcontext()
+            with hooks(motivated, *recorders):
+                large.append(("", output(motivated, picked, narrowed)[0]))
+            return large
+
+        with evaluating(base, motivated):
+            if self.training:
+                train_own_code(base)
+                train_own_code(motivated)
+            try:
+                hold(base, copied(weights))
+                with hooks(base, recording(small, layers)):
+                    result, picked = output(base, None)
+                small.append(("", result))
+            except Exception as error:
+                raise _RefusedError(error) from error
+            norms, others = self._plans()
+            verdicts = []
+            tries = itertools.product((0.0, 1.0), (False, True) if norms else (False,))
+            for scale, as_means in tries:
                 try:
-                    large.append(("", output(motivated)))
+                    large = record(norms, scale, as_means)
+                except DivergedError:
+                    return self._again_with_numbers(dtype, tolerance)
                 except Exception as error:
-                    reason = f"the motivated model refuses the input: {error}"
-                    return Verification(False, float("inf"), None, reason, contained=False)
-            verdicts.append(_judge(base, motivated, weights_map, small, large, tolerance))
-            if verdicts[-1].exact or verdicts[-1].contained:
-                return verdicts[-1]
-    return verdicts[0]
+                    return Verification(False, float("inf"), None, f"{REFUSES}: {error}", contained=False)
+                verdicts.append(self._judged(small, large, tolerance, picked))
+                if verdicts[-1].exact:
+                    return verdicts[-1]
+            verdict = next((v for v in verdicts if v.contained), verdicts[0])
+            if others and verdict.contained and self.view:
+                # With these over the base's channels alone, too, would they agree?
+                large = record({**norms, **others}, 0.0, False)
+                if self._judged(small, large, tolerance, picked).exact:
+                    names = sorted({self.view.reductions[place].name for place in others})
+                    cause = f"{', '.join(names)} over channels of which the base has only a part sees all of them"
+                    verdict = dataclasses.replace(verdict, reason=f"{verdict.reason}: {cause}", contained=False)
+            return verdict
+
+    def _again_with_numbers(self, dtype: torch.dtype, tolerance: float) -> Verification:
+        view = traced(self.motivated, self.batch, self.run, training=self.training, numbers=True)
+        return dataclasses.replace(self, view=view)._compare(dtype, tolerance)
+
+    def _plans(self) -> tuple[Plan, Plan]:
+        if not self.view:
+            return {}, {}
+        return narrowings(self.view.reductions, Positions(self.weights_map, self.view.axes))
+
+    def _judged(self, small: Records, large: Records, tolerance: float, picked: list[int] | None) -> Verification:
+        channels: list[list[list[int] | None]] = []
+        if self.view:
+            positions = Positions(self.weights_map, self.view.axes)
+            channels = [[positions.left_out(axis) for axis in axes] for axes in self.view.outputs]
+            if picked and picked[-1] < len(channels):
+                channels = [channels[place] for place in picked]
+        return _judge(self.base, self.motivated, self.weights_map, small, large, tolerance, channels)
 
 
 def _judge(
-    base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, small: Records, large: Records, tolerance: float
+    base: nn.Module,
+    motivated: nn.Module,
+    weights_map: WeightsMap,
+    small: Records,
+    large: Records,
+    tolerance: float,
+    channels: Sequence[Sequence[list[int] | None]],
 ) -> Verification:
     """Compare what was recorded, layer by layer and at the end."""
     layers = _counterparts(weights_map)
@@ -165,12 +257,13 @@ def _judge(
             if record[0] in extra and (place > last_place or (block != "." and record[0].startswith(block)))
         ]
         cause = obstacle(motivated, suspects, tolerance) or cause
+        # What another part of the model computes may have come in by another way.
+        cause = cause or obstacle(motivated, [record for record in large[:end] if record[0] in extra], tolerance)
+        cause = cause or differing_count(layers, [name for name, _ in small], [name for name, _ in large])
         reason = f"{problem}: {cause}" if cause else problem
         return Verification(False, difference, layer, reason, contained=not cause)
 
-    # A custom forward may return less than the model puts out, such as a loss: the first record of the root is judged.
-    outputs = (next(output for name, output in records if not name) for records in (small, large))
-    difference, problem = compare_outputs(*outputs)
+    difference, problem = compare_outputs(small[-1][1], large[-1][1], channels)
     for name, small_output in small:
         if not name or not isinstance(small_output, Tensor):
             continue

@@ -46,9 +46,10 @@ def random_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
 
 
 def neutral_weights(motivated: nn.Module, extra: Iterable[str], scale: float) -> dict[str, Tensor]:
-    """Weights that contribute nothing: zeros, with this value for the scales of extra modules.
+    """Parameters that contribute nothing: zeros, with this value for the scales of extra modules; buffers stay.
 
     With scales of zero, most blocks are the identity; with scales of one, those that scale their input (MetaFormers).
+    Buffers are constants, such as masks, or statistics: no training makes them neutral.
 
     Args:
         motivated: left as it is.
@@ -56,13 +57,14 @@ def neutral_weights(motivated: nn.Module, extra: Iterable[str], scale: float) ->
         scale: zero or one.
     """
     scaling = {identity(parameter) for name in extra if scale for parameter in scales(motivated.get_submodule(name))}
+    parameters = {identity(parameter) for parameter in motivated.parameters()}
     filled: dict[Hashable, Tensor] = {}
-    for name, tensor in tensors(motivated).items():
-        if identity(tensor) not in filled:
-            # Batch norms divide by the square root of the variance.
-            stays = name.endswith("running_var") or not (tensor.is_floating_point() or tensor.is_complex())
-            value = scale if identity(tensor) in scaling else 0.0
-            filled[identity(tensor)] = tensor.clone() if stays else torch.full_like(tensor, value)
+    for tensor in tensors(motivated).values():
+        key = identity(tensor)
+        if key not in filled:
+            stays = key not in parameters or not (tensor.is_floating_point() or tensor.is_complex())
+            value = scale if key in scaling else 0.0
+            filled[key] = tensor.clone() if stays else torch.full_like(tensor, value)
     return {name: filled[identity(tensor)] for name, tensor in tensors(motivated).items()}
 
 

@@ -149,12 +149,12 @@ class WeightsMap:
                 alone.
         """
         small, large = tensors(base), tensors(motivated)
-        for name in small.keys() ^ self.entries.keys():
+        for name in sorted(small.keys() ^ self.entries.keys()):
             problem = "the map has no entry for it" if name in small else "the base model has no such tensor"
             raise SeekingError(f"{name}: {problem}; the map belongs to other models")
         for name, tensor in small.items():
             _expect(f"{name} (base)", tensor, self.entries[name].shape)
-        for name in large.keys() ^ self.motivated.keys():
+        for name in sorted(large.keys() ^ self.motivated.keys()):
             problem = "unknown to the map" if name in large else "missing in the motivated model"
             raise SeekingError(f"{name}: {problem}; the map belongs to other models")
         for name, tensor in large.items():

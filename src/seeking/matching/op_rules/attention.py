@@ -9,8 +9,9 @@ def _softmax(call: OpCall) -> Axes:
     axes = call.axes(call["self"])
     if axes:
         fix(axes[call["dim"]], "number of shares in a softmax")
-    for axis in call.scores:
-        fix(axis, HEAD)
+    if call.scaled:
+        for axis in call.scores:
+            fix(axis, HEAD)
     return [axes]
 
 
@@ -24,8 +25,9 @@ def _softmax(call: OpCall) -> Axes:
 def _scaled_dot_product_attention(call: OpCall) -> Axes:
     query, key, value = (call.axes(call[name]) for name in ("query", "key", "value"))
     unify_or_fix(query[-1], key[-1])
-    for axis in (query[-1], key[-1]):
-        fix(axis, HEAD)
+    if call.get("scale") != 1:
+        for axis in (query[-1], key[-1]):
+            fix(axis, HEAD)
     for shared in (key, value):
         # In grouped-query attention, several heads of queries share one of keys and values.
         group = size_of(query[1]) // size_of(shared[1])

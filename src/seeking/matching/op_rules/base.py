@@ -32,6 +32,8 @@ class OpCall:
         axes: the axes of a tensor.
         scores: the axes that were summed over by the product which the inputs come from, and the outputs will. A
             softmax of such scores makes the product attention.
+        scaled: whether an input comes from a tensor that was multiplied by a scalar.
+        producers: by the id of a tensor, the operation that it comes from, without namespace.
     """
 
     parameters: Mapping[str, tuple[int, Any]]
@@ -41,6 +43,12 @@ class OpCall:
     outputs: list[Tensor]
     axes: Callable[[Tensor], list[Axis]]
     scores: list[Axis]
+    scaled: bool
+    producers: Mapping[int, str]
+
+    def producer(self, tensor: Tensor) -> str:
+        """The operation that a tensor comes from, without namespace; empty for weights and inputs."""
+        return self.producers.get(id(tensor), "")
 
     def __contains__(self, parameter: str) -> bool:
         return parameter in self.parameters

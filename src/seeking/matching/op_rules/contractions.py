@@ -50,6 +50,16 @@ def _baddbmm(call: OpCall) -> Axes:
     return _add(call, _batched_product(call, call.axes(call["batch1"]), call.axes(call["batch2"])))
 
 
+@op_rule("_grouped_mm")
+def _grouped_mm(call: OpCall) -> Axes | None:
+    call.scores = []
+    left, right = call.axes(call["self"]), call.axes(call["mat2"])
+    if len(left) != 2 or len(right) != 3:
+        return None
+    _contract(left[1], right[1])
+    return [[left[0], right[2]]]
+
+
 @op_rule("mv")
 def _mv(call: OpCall) -> Axes:
     call.scores = []

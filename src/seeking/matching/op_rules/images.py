@@ -10,12 +10,8 @@ from seeking.matching.op_rules.base import Axes, OpCall, op_rule, same_where_siz
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
-    "max_pool2d_with_indices",
-    "max_pool3d_with_indices",
     "_adaptive_avg_pool2d",
     "_adaptive_avg_pool3d",
-    "adaptive_max_pool2d",
-    "adaptive_max_pool3d",
     "upsample_linear1d",
     "upsample_bilinear2d",
     "upsample_trilinear3d",
@@ -31,7 +27,8 @@ from seeking.matching.op_rules.base import Axes, OpCall, op_rule, same_where_siz
     "grid_sampler_2d",
     "grid_sampler_3d",
 )
-def _resize(call: OpCall) -> Axes:
+def resize(call: OpCall) -> Axes:
+    """Axes of results whose positions are other ones."""
     return [same_where_size_stays(call, output) for output in call.outputs]
 
 

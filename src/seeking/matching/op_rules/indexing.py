@@ -1,7 +1,11 @@
 """Operations that read or write entries by position."""
 
-from seeking.matching.axes import INPUT, UnalignedError, constant, free, mark, size_of
+from torch import Tensor
+
+from seeking.matching.axes import INPUT, UnalignedError, constant, fix, free, mark, size_of
 from seeking.matching.op_rules.base import Axes, OpCall, op_rule
+
+PICKED = "number of entries that are picked by position"
 
 
 @op_rule("embedding")
@@ -40,14 +44,15 @@ def _index(call: OpCall) -> Axes:
     return [result_axes]
 
 
-@op_rule("index_select", "gather", "sort", "topk")
-def _pick(call: OpCall) -> Axes:
+@op_rule("index_select", "gather")
+def pick(call: OpCall) -> Axes:
+    """Axes of results that hold entries from positions along a dimension."""
     source, result = call["self"], call.outputs[0]
     axes = list(call.axes(source))
     if axes:
         dim = call["dim"] % source.ndim
         mark(axes[dim], ordered=True, read=True)
-        axes[dim] = constant(result.shape[dim], INPUT)
+        axes[dim] = constant(result.shape[dim], PICKED)
     if [size_of(axis) for axis in axes] != list(result.shape):
         raise UnalignedError
     return [axes for _ in call.outputs]
@@ -67,3 +72,11 @@ def _pick(call: OpCall) -> Axes:
 )
 def _write_into(call: OpCall) -> Axes:
     return [call.axes(call["self"])]
+
+
+@op_rule("bucketize", "searchsorted")
+def _search(call: OpCall) -> Axes:
+    values, sequence = call["self"], call["boundaries" if "boundaries" in call else "sorted_sequence"]
+    if isinstance(sequence, Tensor) and sequence.ndim:
+        fix(call.axes(sequence)[-1], PICKED)
+    return [call.axes(values) if isinstance(values, Tensor) else []]

@@ -1,38 +1,27 @@
 """Operations that reduce or accumulate along dimensions."""
 
-from torch import Tensor
-
-from seeking.matching.axes import Axis, UnalignedError, is_fixed, size_of
-from seeking.matching.op_rules.base import Axes, OpCall, broadcast, op_rule
+from seeking.matching.axes import MIXED, Axis, UnalignedError, fix, mark, size_of, terminal
+from seeking.matching.op_rules.base import Axes, OpCall, op_rule
 
 
 @op_rule(
     "sum",
     "mean",
-    "amax",
-    "amin",
-    "aminmax",
-    "max",
-    "min",
     "var",
     "std",
     "logsumexp",
     "prod",
-    "argmax",
-    "argmin",
     "any",
     "all",
     "var_mean",
     "std_mean",
     "nansum",
-    "median",
     "count_nonzero",
     "linalg_vector_norm",
     "norm",
 )
-def _reduce(call: OpCall) -> Axes:
-    if isinstance(call.get("other"), Tensor):
-        return broadcast(call)
+def reduce(call: OpCall) -> Axes:
+    """Axes of results without the dimensions that are reduced."""
     source, result = call["self"], call.outputs[0]
     axes = call.axes(source)
     dim = call.get("dim")
@@ -47,9 +36,13 @@ def _reduce(call: OpCall) -> Axes:
     return [kept for _ in call.outputs]
 
 
-@op_rule("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin")
-def _accumulate(call: OpCall) -> Axes | None:
+@op_rule("cumsum", "cumprod", "logcumsumexp")
+def _accumulate(call: OpCall) -> Axes:
     axes = call.axes(call["self"])
-    if axes and not is_fixed(axes[call["dim"]]):
-        return None
+    if axes:
+        axis = axes[call["dim"]]
+        # What comes before an entry must be the base's.
+        if any(space.segments for space in terminal(axis)) or len(terminal(axis)) > 1:
+            fix(axis, MIXED)
+        mark(axis, ordered=True)
     return [axes for _ in call.outputs]

@@ -13,8 +13,9 @@ from seeking.matching.axes import (
     regroup,
     size_of,
 )
-from seeking.matching.op_rules.base import Axes, OpCall, op_rule, same_where_size_stays
+from seeking.matching.op_rules.base import Axes, OpCall, op_rule
 
+COMPLEX = "number of parts of a complex number"
 TAKEN_APART = "number of parts that are taken one by one"
 
 
@@ -48,7 +49,12 @@ def _reshape(call: OpCall) -> Axes:
 
 @op_rule("view_as_complex", "view_as_real")
 def _view_as_complex(call: OpCall) -> Axes:
-    return [same_where_size_stays(call, call.outputs[0])]
+    # A pair of real numbers is one complex number.
+    axes = call.axes(call["self"])
+    if call["self"].is_complex():
+        return [[*axes, constant(2, COMPLEX)]]
+    fix(axes[-1], COMPLEX)
+    return [axes[:-1]]
 
 
 @op_rule("t")

@@ -1,0 +1,39 @@
+"""Forward passes without chance: dropout is the identity, and noise is the same number everywhere."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+DROPOUT = {
+    f"{name}{suffix}"
+    for name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout")
+    for suffix in ("", "_")
+} | {"feature_alpha_dropout", "feature_alpha_dropout_"}
+
+NOISE = {"rand": 0.5, "rand_like": 0.5, "randn": 0.7, "randn_like": 0.7, "normal": 0.7}
+NOISE_IN_PLACE = {"uniform_": 0.5, "normal_": 0.7, "exponential_": 0.7}
+
+
+class WithoutChance(TorchFunctionMode):
+    """Inside, two models of different shapes meet the same noise, in training mode as well."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name in DROPOUT:
+            return args[0] if args else kwargs["input"]
+        if name == "scaled_dot_product_attention" and len(args) < 5:
+            kwargs["dropout_p"] = 0.0
+        if name == "bernoulli_":
+            # A mask that keeps with some probability is often divided by it.
+            kept = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+            return args[0].copy_(kept) if isinstance(kept, Tensor) else args[0].fill_(kept)
+        if name in NOISE_IN_PLACE:
+            return args[0].fill_(NOISE_IN_PLACE[name])
+        output = func(*args, **kwargs)
+        if name in NOISE and isinstance(output, Tensor):
+            with torch.no_grad():
+                output.fill_(NOISE[name])
+        return output

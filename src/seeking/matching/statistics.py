@@ -1,0 +1,136 @@
+"""Statistics over channels, as of norms: which operations reduce channels, and what is divided by the result."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from seeking.matching.axes import Axis, Space, segments_of, terminal
+from seeking.matching.op_rules import OpCall
+
+NORMS = {"native_layer_norm", "native_group_norm", "_fused_rms_norm"}
+"""Operations that reduce and divide in one."""
+
+SUMS = {"sum", "nansum", "linalg_vector_norm", "norm"}
+"""Reductions that grow with the number of channels: what is divided by that number, or its root, is a mean."""
+
+REDUCTIONS = NORMS | SUMS | {"mean", "var", "std", "var_mean", "std_mean", "amax", "max"}
+
+PRODUCTS = {
+    "mm",
+    "_grouped_mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+    "mv",
+    "dot",
+    "vdot",
+    "linear",
+    "convolution",
+    "_convolution",
+}
+INVERSES = {"rsqrt", "reciprocal"}
+
+
+@dataclass
+class Reduction:
+    """A reduction over dimensions of one tensor.
+
+    Attributes:
+        name: of the operation, without namespace and overload.
+        shape: of the tensor.
+        axes: of the dimensions that are reduced, by dimension.
+        scaled: axes of the tensors that were divided by the result, or from which it was subtracted.
+        is_share: whether exponentials are summed, of which each is then a share, as in a softmax.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    axes: dict[int, Axis]
+    scaled: list[list[Axis]] = field(default_factory=list)
+    is_share: bool = False
+
+    def normalizes(self) -> bool:
+        """Whether the reduced channels themselves are divided by the result, or centered."""
+        if self.name in NORMS:
+            return True
+        reduced = {space for axis in self.axes.values() for space in _spaces(axis) if not space.fixed}
+        return not self.is_share and any(
+            reduced <= {space for axis in axes for space in _spaces(axis)} for axes in self.scaled
+        )
+
+
+def _spaces(axis: Axis) -> set[Space]:
+    spaces: set[Space] = set()
+    for space in terminal(axis):
+        segments = [] if space.fixed else segments_of(space)
+        spaces.update(*map(_spaces, segments)) if segments else spaces.add(space)
+    return spaces
+
+
+class Statistics:
+    """Follows reductions through the operations after them.
+
+    Attributes:
+        reductions: in the order of the forward pass.
+    """
+
+    def __init__(self) -> None:
+        self.reductions: list[Reduction] = []
+        self._sources: dict[int, frozenset[int]] = {}
+        self._inverse: set[int] = set()
+
+    def follow(self, name: str, call: OpCall, producers: Mapping[int, str]) -> None:
+        """Take note of an operation.
+
+        Args:
+            name: of the operation, without namespace and overload.
+            call: its arguments and results.
+            producers: by the id of a tensor, the operation that it comes from.
+        """
+        if name in PRODUCTS:
+            return
+        base_name = name.removesuffix("_")
+        inputs = call.inputs
+        sources = frozenset().union(*(self._sources.get(id(tensor), frozenset()) for tensor in inputs))
+        if base_name in ("div", "sub") and len(inputs) == 2:
+            self._scale(inputs[1], call.axes(inputs[0]))
+        elif base_name == "mul" and len(inputs) == 2:
+            for first, second in (inputs, inputs[::-1]):
+                if id(second) in self._inverse:
+                    self._scale(second, call.axes(first))
+        if name in REDUCTIONS and not (name == "max" and "other" in call):
+            sources |= {len(self.reductions)}
+            is_share = producers.get(id(inputs[0]), "").removesuffix("_") == "exp"
+            reduced = _reduced(name, call)
+            self.reductions.append(Reduction(name, tuple(inputs[0].shape), reduced, is_share=is_share))
+        if not sources:
+            return
+        inverse = base_name in INVERSES or (base_name == "pow" and _is_negative(call))
+        inverse = inverse or any(id(tensor) in self._inverse for tensor in inputs)
+        for tensor in call.outputs:
+            self._sources[id(tensor)] = sources
+            if inverse:
+                self._inverse.add(id(tensor))
+
+    def _scale(self, by: Tensor, axes: list[Axis]) -> None:
+        for source in self._sources.get(id(by), ()):
+            self.reductions[source].scaled.append(axes)
+
+
+def _reduced(name: str, call: OpCall) -> dict[int, Axis]:
+    tensor = call.inputs[0]
+    axes = call.axes(tensor)
+    if name == "native_group_norm":
+        return {1: axes[1]}
+    if name in NORMS:
+        rank = len(call["normalized_shape"])
+        return {dim: axes[dim] for dim in range(tensor.ndim - rank, tensor.ndim)}
+    dim = call.get("dim")
+    dims = [dim] if type(dim) is int else list(dim or range(tensor.ndim))
+    return {d % tensor.ndim: axes[d] for d in dims} if tensor.ndim else {}
+
+
+def _is_negative(call: OpCall) -> bool:
+    exponent = call.get("exponent")
+    return isinstance(exponent, (int, float)) and exponent < 0

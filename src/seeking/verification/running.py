@@ -1,0 +1,104 @@
+"""Run a copy of a model in one precision, and tell which of its outputs are used."""
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from seeking.chance import WithoutChance
+from seeking.copies import copied, random_state_preserved
+from seeking.forward import Forward
+from seeking.internals import TorchDispatchMode, storage_id
+from seeking.verification.compare import is_real
+from seeking.verification.weights import promoted
+from seeking.weights_map import tensors_in
+
+COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
+
+
+class InPrecision(TorchDispatchMode):
+    """Real and complex numbers that a forward makes or casts are of this dtype at least.
+
+    Attributes:
+        watched: for storages whose use is of interest, a name.
+        used: names of the storages that were used.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._dtype = dtype
+        self.watched: dict[int | None, int] = {}
+        self.used: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        asked = kwargs.get("dtype")
+        if isinstance(asked, torch.dtype):
+            least = COMPLEX[self._dtype] if asked.is_complex else self._dtype
+            if (asked.is_floating_point or asked.is_complex) and asked.itemsize < least.itemsize:
+                kwargs["dtype"] = least
+        if self.watched:
+            for tensor in tensors_in((args, kwargs)):
+                if (place := self.watched.get(storage_id(tensor))) is not None:
+                    self.used.add(place)
+        return func(*args, **kwargs)
+
+
+def output_of(
+    model: nn.Module,
+    batch: Any,
+    run: Forward,
+    dtype: torch.dtype,
+    seed: int,
+    *modes: contextlib.AbstractContextManager[Any],
+    picked: list[int] | None = None,
+) -> tuple[Any, list[int] | None]:
+    """What a model puts out that is used.
+
+    Args:
+        model: a copy.
+        batch: one input, as ``run`` takes it; it is not changed.
+        run: may put out less than the model, such as one output of several, or a loss of one.
+        dtype: least precision.
+        seed: of the random numbers in the forward pass.
+        modes: entered for the pass.
+        picked: which of the tensors that the model puts out are judged, if that is known.
+
+    Returns:
+        The output, and which of the model's tensors it consists of; None if it is what ``run`` puts out.
+    """
+    precision = InPrecision(dtype)
+    whole: list[Any] = []
+
+    def watch(module: nn.Module, inputs: Any, output: Any) -> None:
+        if not whole:
+            whole.append(output)
+            precision.watched = {storage_id(tensor): place for place, tensor in enumerate(tensors_in(output))}
+
+    handle = model.register_forward_hook(watch)
+    default = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        with random_state_preserved(seed), WithoutChance(), precision, contextlib.ExitStack() as stack:
+            for mode in modes:
+                stack.enter_context(mode)
+            returned = run(model, copied(promoted(batch, dtype)))
+    finally:
+        torch.set_default_dtype(default)
+        handle.remove()
+    if not whole:
+        return copied(returned), None
+    parts = tensors_in(whole[0])
+    if picked is None:
+        storages = {storage_id(tensor) for tensor in tensors_in(returned)}
+        picked = sorted(
+            precision.used | {place for place, tensor in enumerate(parts) if storage_id(tensor) in storages}
+        )
+        real = [place for place in picked if is_real(parts[place])]
+        # A loss that the model puts out itself tells too little.
+        if all(parts[place].numel() == 1 for place in real) or len(picked) == len(parts):
+            return copied(whole[0]), [*range(len(parts))]
+    if len(picked) == len(parts) or picked[-1] >= len(parts):
+        return copied(whole[0]), picked
+    return copied([parts[place] for place in picked]), picked

@@ -1,0 +1,85 @@
+"""What is seen of the models before they are compared: their forward passes, traced in both modes."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from seeking.forward import Forward
+from seeking.matching.axes import terminal
+from seeking.matching.model_axes import axes_by_rule
+from seeking.matching.module_rules import RULES
+from seeking.matching.op_rules.choices import COMPETING
+from seeking.matching.tracer import Trace, UntraceableError, trace
+from seeking.verification.positions import Positions
+from seeking.weights_map import WeightsMap
+
+
+def follow(base: nn.Module, motivated: nn.Module, batch: Any, run: Forward) -> dict[bool, Trace | None]:
+    """The motivated model's traces by whether it trains; that in training mode only where something is different there.
+
+    Args:
+        base: the smaller model.
+        motivated: the larger model.
+        batch: one input, as ``run`` takes it.
+        run: runs a model on the batch.
+
+    Returns:
+        None in place of a trace where the model cannot be traced.
+    """
+    views = {training: traced(motivated, batch, run, training=training) for training in (False, True)}
+    if _alike(views[False], views[True]) and _alike(
+        *(traced(base, batch, run, training=training) for training in (False, True))
+    ):
+        del views[True]
+    return views
+
+
+def traced(
+    model: nn.Module, batch: Any, run: Forward, *, training: bool = False, numbers: bool = False
+) -> Trace | None:
+    """A trace, with numbers if it takes them; None if the forward pass fails."""
+    known = {name: axes for name, (_, axes) in axes_by_rule(model, RULES).items()}
+    for with_numbers in (numbers, True):
+        try:
+            return trace(model, batch, run, known, training=training, numbers=with_numbers)
+        except UntraceableError:
+            continue
+    return None
+
+
+def _alike(evaluation: Trace | None, training: Trace | None) -> bool:
+    return evaluation is not None and training is not None and evaluation.operations == training.operations
+
+
+def competition(weights_map: WeightsMap, view: Trace) -> str:
+    """A sentence on an operation in which extra entries compete with the base's; empty if there is none."""
+    positions = Positions(weights_map, view.axes)
+    for name, entry in weights_map.entries.items():
+        for dim, axis in enumerate(view.axes.get(entry.target, ())):
+            for space in terminal(axis):
+                if space.fixed.startswith(COMPETING) and (part := positions.left_out((space,))) is not None:
+                    return (
+                        f"{name}, dimension {dim}: {len(part)} in the base, {space.size} in the motivated model; the "
+                        f"{space.fixed} must be the same in both, since extra ones compete, though they are zero"
+                    )
+    return ""
+
+
+def unreached(weights_map: WeightsMap, views: Iterable[Trace | None]) -> tuple[str, ...]:
+    """The base's tensors that no forward pass of the motivated model reaches; constants that are whole go without."""
+    reached: set[str] = set()
+    for view in views:
+        if view is None:
+            return ()
+        reached.update(view.axes)
+    return tuple(
+        name
+        for name, entry in weights_map.entries.items()
+        if entry.target not in reached and not (entry.whole and entry.target in weights_map.buffers)
+    )
+
+
+def in_mode(reason: str, training: bool) -> str:
+    """A reason, with the mode if it is not evaluation."""
+    return f"in training mode, {reason}" if training else reason
