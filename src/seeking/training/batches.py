@@ -1,9 +1,8 @@
 """Training batches from a user's loader."""
 
-import contextlib
+import inspect
 import itertools
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -13,9 +12,11 @@ from accelerate.utils import send_to_device
 from torch.utils.data import IterableDataset
 
 from seeking.errors import LoadingError, SeekingError
-from seeking.internals import is_worker_handler, raw_loader, skip_indices, synchronize_generators
+from seeking.internals import raw_loader, skip_indices, synchronize_generators
+from seeking.training.interrupts import Stopped
 from seeking.training.progress import Progress
 from seeking.training.rng import RunRandomState
+from seeking.training.workers import starting_workers
 
 
 def draw(loader: Any, device: torch.device, skip: int = 0) -> Iterator[Any]:
@@ -43,15 +44,12 @@ def draw(loader: Any, device: torch.device, skip: int = 0) -> Iterator[Any]:
         loader = raw_loader(loader)
         if skip and getattr(getattr(loader, "dataset", None), "stateless", False) and loader.num_workers:
             loader, skip = skip_first_batches(loader, skip), 0
-    iterator = iter(loader)
-    if is_worker_handler(signal.getsignal(signal.SIGCHLD)):
-        # The handler would raise in the middle of a step when a worker dies. The iterator notices it between steps.
-        with contextlib.suppress(ValueError):  # Outside the main thread.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with starting_workers():
+        iterator = iter(loader)
     by_index = not isinstance(getattr(loader, "dataset", None), IterableDataset)
     if not (by_index and getattr(loader, "num_workers", None) == 0 and skip_indices(iterator, skip)):
         next(itertools.islice(iterator, skip, skip), None)
-    return _move_to_device(iterator, device, getattr(loader, "dataset", None))
+    return loaded(iterator, device, getattr(loader, "dataset", None))
 
 
 def rest_of_epoch(
@@ -84,12 +82,32 @@ def rest_of_epoch(
         with random.generators.preserved():
             random.generators.load_state_dict(random.epoch_start)
             batches = draw(loader, device, skip)
-    while progress.step_in_epoch < progress.epoch_length and (group := list(itertools.islice(batches, accumulate))):
-        yield group
-
-
-def _move_to_device(iterator: Iterator[Any], device: torch.device, dataset: Any) -> Iterator[Any]:
     try:
+        while progress.step_in_epoch < progress.epoch_length and (group := list(itertools.islice(batches, accumulate))):
+            yield group
+    except (Exception, Stopped):
+        if not progress.step_in_epoch:  # What the loader has drawn is drawn again.
+            random.generators.load_state_dict(random.epoch_start)
+        raise
+
+
+def loaded(batches: Iterable[Any], device: torch.device, dataset: Any) -> Iterator[Any]:
+    """Move batches to the device.
+
+    Args:
+        batches: as they come from a loader.
+        device: the device to move them to.
+        dataset: of the loader, to name what it was reading.
+
+    Raises:
+        LoadingError: during iteration: the data raise an error, or a worker has died.
+    """
+    try:
+        iterator = iter(batches)
+        if inspect.isgenerator(iterator):  # It starts the workers when its first batch is requested.
+            with starting_workers(sheltered=PartialState().num_processes > 1):
+                first = list(itertools.islice(iterator, 1))
+            iterator = itertools.chain(first, iterator)
         for batch in iterator:
             yield send_to_device(batch, device)
     except Exception as error:

@@ -1,16 +1,18 @@
 """Both models measured on the evaluation data."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from seeking.training.batches import draw, set_epoch
+from seeking.errors import ProcessError, add_detail
+from seeking.training.batches import draw, loaded, set_epoch
 from seeking.training.build import Loaders
 from seeking.training.config import TrainConfig
+from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
 from seeking.training.modes import evaluating
 from seeking.training.objective import Metrics, Objective, sample_count
@@ -22,7 +24,7 @@ from seeking.training.run import Run
 
 @torch.no_grad()
 def measure(
-    learner: Learner, loader: Any, objective: Objective, accelerator: Accelerator, check_stop: Callable[[], None]
+    learner: Learner, loader: Any, objective: Objective, accelerator: Accelerator, requests: Requests
 ) -> Metrics:
     """The mean of each metric over all samples of the evaluation data.
 
@@ -31,26 +33,38 @@ def measure(
         loader: as ``Accelerator.prepare`` gives it.
         objective: that says what is measured.
         accelerator: to gather over all processes.
-        check_stop: called before each batch; may unwind.
+        requests: to stop. All processes stop at the same batch; so they do if one of them fails.
+
+    Raises:
+        LoadingError: a batch cannot be loaded.
+        ProcessError: another process has failed.
     """
     values: dict[str, list[Tensor]] = {}
     with evaluating(learner.model) as model:
-        for batch in loader:
-            check_stop()
-            for name, each in objective.evaluate(model, batch).items():
-                values.setdefault(name, []).append(accelerator.gather_for_metrics(each))
+        try:
+            for batch in requests.waits(loaded(loader, accelerator.device, getattr(loader, "dataset", None))):
+                metrics = objective.evaluate(model, batch)
+                requests.stop_now()
+                for name, each in metrics.items():
+                    values.setdefault(name, []).append(accelerator.gather_for_metrics(each))
+        except ProcessError:
+            raise
+        except Exception as error:
+            add_detail(error, f"in the evaluation of the {learner.name} model")
+            requests.stop_now(failed=True)
+            raise
     return {name: float(torch.cat(parts).double().mean()) for name, parts in values.items()}
 
 
 def recalibrated_samples(
-    learner: Learner, loader: Any, batches: int, objective: Objective, accelerator: Accelerator
+    learner: Learner, loader: Any, batches: int, objective: Objective, accelerator: Accelerator, requests: Requests
 ) -> int:
     """Re-estimate a model's norm statistics on so many training batches; the samples that it took."""
     samples = 0
 
     def counted() -> Iterator[Any]:
         nonlocal samples
-        for batch in peek(loader, batches, accelerator.device):
+        for batch in requests.waits(peek(loader, batches, accelerator.device)):
             samples += sample_count(batch) * accelerator.num_processes
             yield batch
 
@@ -124,7 +138,7 @@ class Evaluator:
         loaders: of the run.
         config: options.
         generators: whose states are left as they are.
-        check_stop: called before each batch; may unwind.
+        requests: to stop.
     """
 
     def __init__(
@@ -135,11 +149,11 @@ class Evaluator:
         loaders: Loaders,
         config: TrainConfig,
         generators: RandomState,
-        check_stop: Callable[[], None],
+        requests: Requests,
     ) -> None:
         self._run, self._scores, self._record = run, scores, record
         self._loaders, self._config = loaders, config
-        self._generators, self._check_stop = generators, check_stop
+        self._generators, self._requests = generators, requests
 
     def __call__(self, epoch: int) -> list[str]:
         """Measure the models as they are at the end of an epoch; the names of those that have never been better."""
@@ -152,11 +166,16 @@ class Evaluator:
                 with run.synced(name):
                     if name == "motivated" and self._config.norm == "recalibrated":
                         samples = recalibrated_samples(
-                            learner, self._loaders.train, self._config.recalibration_batches, run.objective, accelerator
+                            learner,
+                            self._loaders.train,
+                            self._config.recalibration_batches,
+                            run.objective,
+                            accelerator,
+                            self._requests,
                         )
                     if self._loaders.evaluation is not None:
                         self._scores.latest[name] = measure(
-                            learner, self._loaders.evaluation, run.objective, accelerator, self._check_stop
+                            learner, self._loaders.evaluation, run.objective, accelerator, self._requests
                         )
         better = self._scores.update(epoch + 1)
         run.cost.recalibration_samples += samples
