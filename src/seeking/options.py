@@ -13,6 +13,7 @@ import tyro
 from seeking.conditions import parse
 from seeking.errors import SeekingError, unknown
 from seeking.files import MAX_OPTIONS_BYTES, read_json, read_yaml_text
+from seeking.report.output import printable
 
 NOT_RESUMED = frozenset({"output", "config", "overwrite", "resume"})
 """Options that are not taken from the run folder when a run is resumed."""
@@ -37,6 +38,9 @@ def _keyword_arguments(
         for (key, equals, _), argument in zip(pairs, arguments, strict=True):
             if not (key.isidentifier() and equals):
                 raise ValueError(f"{argument!r} is not KEY=VALUE")
+        keys = [key for key, _, _ in pairs]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise ValueError(f"given twice: {', '.join(sorted(twice))}")
         try:
             return {key: read_yaml_text(value) for key, _, value in pairs}
         except ValueError as error:
@@ -64,8 +68,12 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
     """
     fields = {field.name: field for field in dataclasses.fields(command)}
     arguments = []
+    given: set[str] = set()
     for key, value in options.items():
         name = str(key).replace("-", "_")
+        if name in given:
+            raise SeekingError(f"{path}: {name} is given twice")
+        given.add(name)
         if name == "config":  # The recorded options of a run include it.
             continue
         if name not in fields:
@@ -97,7 +105,7 @@ def flags_of_run(path: Path, command: type[Any]) -> list[str]:
         safe = {key: value for key, value in options.items() if key not in NOT_RESUMED and _is_safe(key, value)}
         return flags(safe, path, command)
     except SeekingError as error:
-        print(f"seeking: {error}; give the options of the run again", file=sys.stderr)
+        print(printable(f"seeking: {error}; give the options of the run again"), file=sys.stderr)
         return []
 
 

@@ -231,12 +231,20 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # Errors are reported below.
     try:
         splits = datasets.load_dataset(str(Path(name).expanduser()) if Path(name).expanduser().exists() else name)
-    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
+    except ConnectionError as error:
+        raise SeekingError(
+            f"data set {name}: no such folder, and the hub cannot be reached ({error}); check the network and "
+            "HF_HUB_OFFLINE, or give a folder"
+        ) from error
+    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:
         if "/" in name:
             raise SeekingError(f"data set {name}: neither a local folder nor found on the hub ({error})") from error
         raise unknown("data set", name, ["digits", "cifar10", "cifar100", "mnist", "fashion_mnist"]) from error
     except Exception as error:
-        raise SeekingError(f"data set {name} cannot be read: {type(error).__name__}: {error}") from error
+        hint = ""
+        if isinstance(error, OSError) and str(error.filename).startswith(datasets.config.HF_CACHE_HOME):
+            hint = "; its cache cannot be written: set HF_HOME to a folder that can be"
+        raise SeekingError(f"data set {name} cannot be read: {type(error).__name__}: {error}{hint}") from error
 
     if "train" not in splits:
         raise SeekingError(f"data set {name}: no train split; it has {', '.join(splits) or 'none'}")

@@ -9,7 +9,7 @@ import torch
 from accelerate import PartialState
 from accelerate.data_loader import DataLoaderShard, skip_first_batches
 from accelerate.utils import send_to_device
-from torch.utils.data import IterableDataset
+from torch.utils.data import BatchSampler, IterableDataset
 
 from seeking.errors import LoadingError, SeekingError
 from seeking.internals import raw_loader, skip_indices, synchronize_generators
@@ -123,6 +123,17 @@ def loaded(batches: Iterable[Any], device: torch.device, dataset: Any) -> Iterat
         if in_progress and "DataLoader worker" in text:
             text += f"; the workers were at {in_progress}"
         raise LoadingError(f"cannot load the next batch: {text}") from error
+
+
+def last_size(loader: Any) -> int | None:
+    """Samples in the last batch of an epoch, if batches are made in the usual way."""
+    sampler = getattr(loader, "batch_sampler", None)
+    if type(sampler) is not BatchSampler or sampler.drop_last:
+        return None
+    try:
+        return (len(sampler.sampler) - 1) % sampler.batch_size + 1  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def set_epoch(epoch: int, *loaders: Any) -> None:

@@ -20,7 +20,7 @@ from seeking.distributed.processes import gather_json
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunError, SeekingError
 from seeking.pair import Pair
 from seeking.training import build
-from seeking.training.batches import rest_of_epoch, set_epoch
+from seeking.training.batches import last_size, rest_of_epoch, set_epoch
 from seeking.training.config import CHANGEABLE_ON_RESUME, TrainConfig
 from seeking.training.cost import Cost
 from seeking.training.evaluation import Evaluator, Scores, peek
@@ -130,7 +130,7 @@ class Trainer:
         cost = Cost()
         if not saved:
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
-            cost = preflight(models, self.pair, objective, batch, unseen, config.verify)
+            cost = preflight(models, self.pair, objective, batch, unseen, config.verify, last_size(train_loader))
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
 
