@@ -1,5 +1,6 @@
 """Data sets by name or path."""
 
+import difflib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,6 +233,8 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
     try:
         splits = datasets.load_dataset(str(Path(name).expanduser()) if Path(name).expanduser().exists() else name)
     except ConnectionError as error:
+        if difflib.get_close_matches(name, ["digits"]):
+            raise unknown("data set", name, ["digits"]) from error
         raise SeekingError(
             f"data set {name}: no such folder, and the hub cannot be reached ({error}); check the network and "
             "HF_HUB_OFFLINE, or give a folder"
@@ -242,7 +245,8 @@ def _from_hub_or_folder(config: DataConfig) -> tuple[Images, Images, tuple[str, 
         raise unknown("data set", name, ["digits", "cifar10", "cifar100", "mnist", "fashion_mnist"]) from error
     except Exception as error:
         hint = ""
-        if isinstance(error, OSError) and str(error.filename).startswith(datasets.config.HF_CACHE_HOME):
+        file, cache = str(getattr(error, "filename", None)), str(datasets.config.HF_CACHE_HOME)
+        if file.startswith(cache) or cache.startswith(file):
             hint = "; its cache cannot be written: set HF_HOME to a folder that can be"
         raise SeekingError(f"data set {name} cannot be read: {type(error).__name__}: {error}{hint}") from error
 
