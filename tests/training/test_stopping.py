@@ -218,7 +218,7 @@ def test_a_last_batch_of_one_sample_is_refused_where_a_model_cannot_train_on_it(
     Trainer(nn.Linear(8, 3), train_loader=DataLoader(data, 4), config=PLAIN)
     Trainer(model, train_loader=DataLoader(data, 4, drop_last=True), config=PLAIN)
     if refused:
-        with pytest.raises(SeekingError, match="last batch has a single sample.*drop_last"):
+        with pytest.raises(SeekingError, match=r"last batch has a single sample.*drop_last"):
             Trainer(model, train_loader=DataLoader(data, 4), config=PLAIN)
     else:
         Trainer(model, train_loader=DataLoader(data, 4), config=PLAIN)
