@@ -37,7 +37,7 @@ from seeking.weights_map import tensors
 EVERY_STEP = dataclasses.replace(CONFIG, save_every="1")
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """Stands for whatever ends a program at once."""
 
 
