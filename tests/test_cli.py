@@ -1,15 +1,22 @@
 import contextlib
+import io
 import json
+import math
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from runs import image_folder
 
 from seeking import WeightsMap
 from seeking.cli import COMMANDS, main
+from seeking.files import read_yaml_text
+from seeking.report.output import PrintableConsole, ignore_output_errors, printable
 
 QUICK = ["--epochs", "1", "--max-train-samples", "64", "--base-kwargs", "width=4", "--motivated-kwargs", "width=6"]
 
@@ -229,3 +236,120 @@ def test_help_is_there(command: str, capsys: pytest.CaptureFixture[str]) -> None
     if command in ("train", "compare"):
         for flag in ("--base", "--motivated", "--data", "--condition", "--epochs", "--batch-size", "--lr", "--seed"):
             assert flag in shown
+
+
+SCALARS = {
+    "1e-1": 0.1,
+    "-1E+3": -1000.0,
+    "1.": 1.0,
+    ".5": 0.5,
+    "1_000": 1000,
+    "0o10": 8,
+    "0x1F": 31,
+    "8:12": "8:12",
+    "2020-01-01": "2020-01-01",
+    "on": "on",
+    "true": True,
+    "~": None,
+    "-.inf": -math.inf,
+}
+
+
+@pytest.mark.parametrize("text", SCALARS)
+def test_scalars_are_those_of_yaml_1_2(text: str) -> None:
+    value = read_yaml_text(f"[{text}]")[0]
+    assert value == SCALARS[text] and type(value) is type(SCALARS[text])
+
+
+@given(st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st.none()))
+def test_numbers_are_read_as_they_are_written(value: object) -> None:
+    text = json.dumps(value).replace("Infinity", ".inf")
+    assert read_yaml_text(text) == value
+
+
+@pytest.mark.parametrize("text", ["010", "-08", "0_1", "{a: 1, a: 2}", "[{b: {c: 1, c: 1}}]", "{1: a, 1: b}"])
+def test_what_is_ambiguous_in_yaml_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"given twice|octal or a decimal"):
+        read_yaml_text(text)
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "message"),
+    [
+        ("lr: 0.1\nlr: 0.01", [], "run.yaml: not YAML: 'lr' is given twice in .*line 2"),
+        ("batch-size: 4\nbatch_size: 8", [], "run.yaml: batch_size is given twice"),
+        ("epochs: 010", [], "run.yaml: not YAML: 010 can be read as an octal or a decimal number"),
+        ("lr: 0.1", ["--model-kwargs", "width=4", "width=6"], "given twice: width"),
+        ('lr: "\\e[31mred"', [], r"\\x1b\[31mred|red"),
+    ],
+)
+def test_ambiguous_options_are_refused(
+    file: str, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("run.yaml").write_text(file)
+    refused(["train", "--config", "run.yaml", *flags], message, capsys)
+
+
+@given(st.text(st.characters(max_codepoint=0x2100)))
+def test_printed_text_holds_no_control_characters(text: str) -> None:
+    shown = printable(text)
+    assert all(c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") for c in shown)
+    console = PrintableConsole(file=io.StringIO(), width=10_000, markup=False)
+    console.print(text, highlight=False, emoji=False)
+    assert "\x1b" not in console.file.getvalue()
+    assert printable(shown) == shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp437", "latin-1", "utf-8"])
+def test_output_goes_through_any_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(content, encoding=encoding))
+    with ignore_output_errors():
+        print("1×8×8, 0.5 ± 0.1 … ünï\udcff", flush=True)
+    assert content.getvalue().decode(encoding)
+    assert b"\\udcff" in content.getvalue()
+
+
+def test_names_from_files_do_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b]0;owned\x07\x9b31m"
+    folder = Path(f"run{evil}")
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({evil: evil, "lr": evil}))
+    assert main(["map", "resnet8", "resnet14", "--save", "map.json"]) == 0
+    content = json.loads(Path("map.json").read_text())
+    content["entries"][evil] = content["entries"].pop(next(iter(content["entries"])))
+    Path(f"{evil}.json").write_text(json.dumps(content))
+    for arguments in (
+        ["show", str(folder)],
+        ["train", "--resume", "--output", str(folder)],
+        ["train", "--data", f"./{evil}"],
+        ["train", "--lr", evil],
+        ["train", f"--{evil}", "1"],
+        [evil],
+        ["verify", "resnet8", "resnet14", "--map", f"{evil}.json"],
+        ["extract", "resnet8", "resnet14", "--weights", f"{evil}.json", "--output", "base.safetensors"],
+    ):
+        with contextlib.suppress(SystemExit):
+            main(arguments)
+        out, err = capsys.readouterr()
+        assert out + err
+        assert not set("\x1b\x07\x9b") & set(out + err), arguments
+
+
+@pytest.mark.parametrize("content", [b'{"a": 1}', b"", b"<html>", b"\x80\x04K\x01.", b"PK\x03\x04"])
+@pytest.mark.parametrize("name", ["x.json", "x.pt", "x.safetensors"])
+def test_files_that_are_no_weights_are_refused_in_one_line(
+    name: str, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(name).write_bytes(content)
+    refused(
+        ["extract", "resnet8", "resnet14", "--weights", name, "--output", "out.safetensors"], f"{name}: not ", capsys
+    )
+    main(["extract", "resnet8", "resnet14", "--weights", name, "--output", "out.safetensors"])
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "weights_only" not in err and len(err) < 500
+
+
+@pytest.mark.parametrize("name", ["never-cached-images", "nobody/never-cached-images"])
+def test_a_hub_that_cannot_be_reached_is_not_an_unknown_data_set(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(["train", "--data", name], f"data set {name}: no such folder, and the hub cannot be reached", capsys)

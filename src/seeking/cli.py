@@ -5,21 +5,22 @@ or invalid input, 75 stopped by SIGTERM and saved, 130 interrupted.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import shlex
+import signal
 import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 import tyro
 from accelerate.utils import broadcast
-from rich.console import Console
 from rich.markdown import Markdown
 from torch import nn
 
@@ -51,15 +52,21 @@ from seeking.matching import MatchWarning
 from seeking.models import input_shape
 from seeking.options import flags, flags_of_run, recipe_file, registry
 from seeking.report.folder import describe
-from seeking.report.progress import ignore_output_errors, many_runs, progress
+from seeking.report.output import PrintableConsole, ignore_output_errors, plain_errors, printable
+from seeking.report.progress import many_runs, progress
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, split_rows, terminal
+from seeking.training.interrupts import EXIT_SAVED
 from seeking.verification import verify
 from seeking.weights_map import WeightsMap
 
 MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
 """Whether this process prints and writes files; torchrun and accelerate start several processes."""
 
-console = Console(quiet=not MAIN_PROCESS, markup=False)
+console = PrintableConsole(quiet=not MAIN_PROCESS, markup=False)
+
+
+def _print(text: object, file: TextIO | None = None) -> None:
+    print(printable(text), file=file)
 
 
 def train_command(config: Train) -> int:
@@ -153,7 +160,7 @@ def _command(config: Reproduce, changes: Mapping[str, Any]) -> str:
 def show_command(config: Show) -> int:
     """Run ``seeking show``."""
     text, intact = describe(config.run)
-    print(text)
+    _print(text)
     return 0 if intact else 1
 
 
@@ -182,7 +189,7 @@ def map_command(config: Map) -> int:
     """Run ``seeking map``."""
     both = models(config, config.num_classes, config.in_chans)
     derived = weights_map(config, both["base"], both["motivated"])
-    print(derived.details() if config.details else derived)
+    _print(derived.details() if config.details else derived)
     if config.save:
         if config.save.exists():
             try:
@@ -193,7 +200,7 @@ def map_command(config: Map) -> int:
             derived.save(config.save)
         except OSError as error:
             raise SeekingError(f"{config.save}: cannot be written ({error.strerror})") from error
-        print(f"saved to {config.save}")
+        _print(f"saved to {config.save}")
     return 0
 
 
@@ -205,14 +212,14 @@ def verify_command(config: Verify) -> int:
     try:
         derived = WeightsMap.load(config.map) if config.map else weights_map(config, both["base"], both["motivated"])
     except NotContainedError as error:
-        print(f"{config.base} in {config.motivated}: {error}\nthe base is NOT a sub-network of the motivated model")
+        _print(f"{config.base} in {config.motivated}: {error}\nthe base is NOT a sub-network of the motivated model")
         return 1
     shape = input_shape(both["base"], config.image_size, config.in_chans)
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     verdict = verify(both["base"], both["motivated"], derived, images, tolerance=config.tolerance)
-    print(f"{config.base} in {config.motivated}, input {list(images.shape)}: {verdict.reason}")
+    _print(f"{config.base} in {config.motivated}, input {list(images.shape)}: {verdict.reason}")
     if not verdict:
-        print("the base is NOT a sub-network of the motivated model under this map")
+        _print("the base is NOT a sub-network of the motivated model under this map")
     return 0 if verdict else 1
 
 
@@ -221,7 +228,7 @@ def extract_command(config: Extract) -> int:
     both, derived = _load_for_transfer(config, "motivated")
     extract(both["motivated"], both["base"], derived)
     save_weights(both["base"], config.output)
-    print(f"{config.base} extracted from {config.motivated}: {config.output}")
+    _print(f"{config.base} extracted from {config.motivated}: {config.output}")
     return 0
 
 
@@ -230,7 +237,7 @@ def embed_command(config: Embed) -> int:
     both, derived = _load_for_transfer(config, "base")
     embed(both["base"], both["motivated"], derived, extra=config.extra)
     save_weights(both["motivated"], config.output)
-    print(f"{config.motivated} initialized from {config.base}, extra capacity {config.extra}: {config.output}")
+    _print(f"{config.motivated} initialized from {config.base}, extra capacity {config.extra}: {config.output}")
     return 0
 
 
@@ -288,30 +295,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = early_parser.parse_known_args(args)[0]
         if options.resume and options.output and issubclass(command, RunOptions):
             args = flags_of_run(options.output, command) + args
-        config = tyro.cli(
-            command,
-            prog=f"seeking {name}",
-            args=args,
-            registry=registry,
-            config=(tyro.conf.PositionalMetavarFromFieldName,),
-        )
+        with plain_errors():  # They quote values.
+            config = tyro.cli(
+                command,
+                prog=f"seeking {name}",
+                args=args,
+                registry=registry,
+                config=(tyro.conf.PositionalMetavarFromFieldName,),
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("always", MatchWarning)
             warnings.simplefilter("always", RunWarning)
             default_showwarning = warnings.showwarning
             warnings.showwarning = lambda message, category, *where, **kwargs: (
-                print(f"seeking: {message}", file=sys.stderr)
+                _print(f"seeking: {message}", file=sys.stderr)
                 if issubclass(category, MatchWarning | RunWarning)
                 else default_showwarning(message, category, *where, **kwargs)
             )
             code: int = run(config)
         return code
     except (SeekingError, argparse.ArgumentError) as error:
-        print(f"seeking: {error}", file=sys.stderr)
+        _print(f"seeking: {error}", file=sys.stderr)
         return 2
     except RunError as error:
-        print(f"seeking: {error}", file=sys.stderr)
+        _print(f"seeking: {error}", file=sys.stderr)
         return 1
+    except SystemExit as stopped:
+        if stopped.code == EXIT_SAVED:  # Schedulers may send SIGTERM again while the program ends.
+            with contextlib.suppress(ValueError):  # Outside the main thread.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
     except KeyboardInterrupt:
         print("seeking: interrupted", file=sys.stderr)
         return 130

@@ -36,11 +36,23 @@ class DivergedError(RunError):
 
 
 class LoadingError(RunError):
-    """The next training batch cannot be loaded."""
+    """The next batch cannot be loaded."""
+
+
+class ProcessError(RunError):
+    """Another process of the run has failed."""
 
 
 class RunWarning(UserWarning):
     """A problem that does not end the run."""
+
+
+def add_detail(error: Exception, text: str) -> None:
+    """Add to what an error says: to the message of this library's errors, as a note to others."""
+    if isinstance(error, SeekingError | RunError):
+        error.args = (f"{error}; {text}", *error.args[1:])
+    else:
+        error.add_note(text)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> SeekingError:

@@ -24,7 +24,9 @@ MAX_NODES = 20_000
 
 
 class Yaml(yaml.SafeLoader):
-    """A safe loader whose only booleans are true and false, as in YAML 1.2; ``on`` and ``no`` are strings.
+    """A safe loader of YAML 1.2: ``on`` and ``8:12`` are text, and ``1e-1`` is a number.
+
+    It rejects keys that are given twice, and numbers such as ``010``, which is 8 in YAML 1.1 and 10 in YAML 1.2.
 
     It rejects aliases, which can expand to more values than fit into memory, deep nesting and very long numbers, which
     take quadratic time, and very many values.
@@ -49,19 +51,44 @@ class Yaml(yaml.SafeLoader):
         finally:
             self.depth -= 1
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Reject keys that are given twice."""
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            seen = set()
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
+                seen.add(key)
+        return mapping
+
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """Reject very long numbers."""
-        if len(node.value) > MAX_DIGITS:
+        """Reject very long and ambiguous numbers."""
+        text = node.value
+        if len(text) > MAX_DIGITS:
             raise yaml.constructor.ConstructorError(None, None, "number too long", node.start_mark)
-        return super().construct_yaml_int(node)
+        if re.match(r"[-+]?0[0-9_]", text):
+            reason = f"{text} can be read as an octal or a decimal number; give it without leading zeros, or in quotes"
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark)
+        return int(text, 0)
 
 
-Yaml.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+# The tags of YAML 1.2, and underscores within numbers.
+Yaml.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", "true|True|false|False", list("tTfF")),
+    ("int", "[-+]?[0-9](_?[0-9])*|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?([0-9](_?[0-9])*(\.([0-9](_?[0-9])*)?)?|\.[0-9](_?[0-9])*)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|"
+        r"\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 Yaml.add_constructor("tag:yaml.org,2002:int", Yaml.construct_yaml_int)
-Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|True|false|False)$"), list("tTfF"))
 
 
 def read_yaml_text(text: str) -> Any:
@@ -86,7 +113,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = read_yaml_text(read_text(path, MAX_OPTIONS_BYTES))
     except ValueError as error:
-        raise SeekingError(f"{path}: not YAML: {error}") from error
+        raise SeekingError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise SeekingError(f"{path}: expected a mapping, found {type(content).__name__}")
     return content

@@ -18,6 +18,7 @@ from seeking.checkpointing.manifest import check_file
 from seeking.conditions import parse
 from seeking.errors import DamagedError, SeekingError, unknown
 from seeking.files import read_yaml_text
+from seeking.report.output import printable
 
 NOT_RESUMED = frozenset({"output", "config", "recipe", "overwrite", "resume", "accept_changed_data"})
 """Options that are not taken from the run folder when a run is resumed."""
@@ -58,6 +59,9 @@ def _keyword_arguments(
         for (key, equals, _), argument in zip(pairs, arguments, strict=True):
             if not (key.isidentifier() and equals):
                 raise ValueError(f"{argument!r} is not KEY=VALUE")
+        keys = [key for key, _, _ in pairs]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise ValueError(f"given twice: {', '.join(sorted(twice))}")
         try:
             return {key: read_yaml_text(value) for key, _, value in pairs}
         except ValueError as error:
@@ -145,7 +149,7 @@ def flags_of_run(folder: Path, command: type[Any]) -> list[str]:
     except OSError as error:
         raise SeekingError(f"{folder}: cannot be read ({error.strerror})") from error
     except SeekingError as error:
-        print(f"seeking: {error}; give the options of the run again", file=sys.stderr)
+        print(printable(f"seeking: {error}; give the options of the run again"), file=sys.stderr)
         return []
 
 

@@ -1,6 +1,8 @@
 """Weights of one model in one file."""
 
 import json
+import re
+import textwrap
 import warnings
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
@@ -38,7 +40,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         if path.suffix == ".safetensors":
             content = _read_state(model, path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # Of formats.
+                content = torch.load(path, map_location="cpu", weights_only=True)
             for key in ("state_dict", "model"):
                 content = content.get(key, content)
         _check_dtypes(model, content, path)
@@ -47,10 +50,18 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         raise
     except OSError as error:
         raise SeekingError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (SafetensorError, RuntimeError, AttributeError, TypeError, EOFError, ValueError) as error:
-        raise SeekingError(f"{path}: not weights of this {type(model).__name__}: {error}") from error
-    except Exception as error:  # Unpickling raises all kinds of exceptions.
-        raise SeekingError(f"{path}: not a file of weights ({type(error).__name__}: {error})") from error
+    except (SafetensorError, RuntimeError, AttributeError, TypeError, ValueError) as error:
+        raise SeekingError(f"{path}: not weights of this {type(model).__name__}: {_in_short(error)}") from error
+    except Exception as error:  # Unpickling raises all kinds of exceptions, and torch's advice is to execute the file.
+        unknown = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it holds a {unknown[1]}, and nothing in it is executed" if unknown else "it is of another format"
+        raise SeekingError(
+            f"{path}: not a file of weights: {reason}; give a .safetensors file, or a state_dict saved with torch.save"
+        ) from error
+
+
+def _in_short(error: Exception) -> str:
+    return textwrap.shorten(str(error), 300, placeholder=" …")
 
 
 def load_matching_weights(model: nn.Module, path: Path) -> None:

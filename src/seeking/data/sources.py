@@ -1,5 +1,6 @@
 """The splits of a data set, from the Hugging Face hub or a folder."""
 
+import difflib
 import logging
 import warnings
 from pathlib import Path
@@ -33,9 +34,19 @@ def read(name: str) -> Splits:
     except SeekingError:
         raise
     except Exception as error:
-        not_found = isinstance(error, datasets.exceptions.DatasetNotFoundError | FileNotFoundError | ConnectionError)
-        if path.exists() or not not_found:
-            raise SeekingError(f"data set {name} cannot be read: {type(error).__name__}: {error}") from error
+        if isinstance(error, ConnectionError) and not path.exists():
+            if difflib.get_close_matches(name, ["digits"]):
+                raise unknown("data set", name, ["digits"]) from error
+            raise SeekingError(
+                f"data set {name}: no such folder, and the hub cannot be reached ({error}); check the network and "
+                "HF_HUB_OFFLINE, or give a folder"
+            ) from error
+        if path.exists() or not isinstance(error, datasets.exceptions.DatasetNotFoundError | FileNotFoundError):
+            hint = ""
+            file, cache = str(getattr(error, "filename", None)), str(datasets.config.HF_CACHE_HOME)
+            if file.startswith(cache) or cache.startswith(file):
+                hint = "; its cache cannot be written: set HF_HOME to a folder that can be"
+            raise SeekingError(f"data set {name} cannot be read: {type(error).__name__}: {error}{hint}") from error
         if "/" in name:
             raise SeekingError(f"data set {name}: neither a local folder nor found on the hub ({error})") from error
         raise unknown("data set", name, ["digits", "cifar10", "cifar100", "mnist", "fashion_mnist"]) from error

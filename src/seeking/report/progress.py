@@ -1,9 +1,7 @@
 """Progress bars on the terminal."""
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -11,35 +9,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from seeking.training.record import Listener, Row
 
 SMOOTHING = 0.95
-
-
-class _ErrorIgnoringStream:
-    """A stream whose write errors are ignored."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-@contextlib.contextmanager
-def ignore_output_errors() -> Iterator[None]:
-    """Inside, failing to print (say, to a file on a full disk) does not end a run."""
-    with (
-        contextlib.redirect_stdout(_ErrorIgnoringStream(sys.stdout)),
-        contextlib.redirect_stderr(_ErrorIgnoringStream(sys.stderr)),
-    ):
-        yield
 
 
 @contextlib.contextmanager

@@ -3,19 +3,20 @@
 import contextlib
 import dataclasses
 import itertools
-import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
+from torch.utils.data import BatchSampler
 
 from seeking.errors import LoadingError, SeekingError
-from seeking.internals import is_worker_handler
+from seeking.training.interrupts import Stopped
 from seeking.training.loaders import Loader, components
 from seeking.training.micro_batches import MicroBatches, Part
 from seeking.training.progress import Progress
 from seeking.training.rng import RunRandomState
+from seeking.training.workers import starting_workers
 
 
 def draw(
@@ -39,10 +40,9 @@ def draw(
     Raises:
         LoadingError: the data raise an error, or a worker has died.
     """
-    with _loading_errors(loader.dataset):
+    with _loading_errors(loader.dataset), starting_workers():
         parts = loader.start(skip, first=first, whole_length=whole_length)
-    _reset_worker_handler()
-    return _move_to_device(parts, device, loader.dataset)
+    return _move_to_device(parts, device, loader)
 
 
 def rest_of_epoch(
@@ -75,28 +75,23 @@ def rest_of_epoch(
         with random.generators.preserved():
             random.generators.load_state_dict(random.epoch_start)
             parts = draw(loader, device, skip, whole_length=False)
-    while progress.step_in_epoch < progress.epoch_length and (group := list(itertools.islice(parts, accumulate))):
-        yield MicroBatches(group, loader.processes)
+    try:
+        while progress.step_in_epoch < progress.epoch_length and (group := list(itertools.islice(parts, accumulate))):
+            yield MicroBatches(group, loader.processes)
+    except (Exception, Stopped):
+        if not progress.step_in_epoch:  # What the loader has drawn is drawn again.
+            random.generators.load_state_dict(random.epoch_start)
+        raise
     with random.generators.preserved():
         next(parts, None)  # Lets the loader come to its end, as a plain loop does.
 
 
-def _move_to_device(parts: Iterator[Part], device: torch.device, dataset: Any) -> Iterator[Part]:
-    with _loading_errors(dataset):
-        for number, part in enumerate(parts):
-            if not number:
-                _reset_worker_handler()
+def _move_to_device(parts: Iterator[Part], device: torch.device, loader: Loader) -> Iterator[Part]:
+    with _loading_errors(loader.dataset):
+        with starting_workers(sheltered=loader.processes > 1):  # Some loaders start them at their first batch.
+            first = list(itertools.islice(parts, 1))
+        for part in itertools.chain(first, parts):
             yield dataclasses.replace(part, batch=send_to_device(part.batch, device))
-
-
-def _reset_worker_handler() -> None:
-    """Remove PyTorch's signal handler, which would raise in the middle of a step when a worker dies.
-
-    The iterator notices it between steps.
-    """
-    if is_worker_handler(signal.getsignal(signal.SIGCHLD)):
-        with contextlib.suppress(ValueError):  # Outside the main thread.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
@@ -116,6 +111,17 @@ def _loading_errors(dataset: Any) -> Iterator[None]:
         if in_progress and "DataLoader worker" in text:
             text += f"; the workers were at {in_progress}"
         raise LoadingError(f"cannot load the next batch: {text}") from error
+
+
+def last_size(loader: Any) -> int | None:
+    """Samples in the last batch of an epoch, if batches are made in the usual way."""
+    sampler = getattr(loader, "batch_sampler", None)
+    if type(sampler) is not BatchSampler or sampler.drop_last:
+        return None
+    try:
+        return (len(sampler.sampler) - 1) % sampler.batch_size + 1  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def set_epoch(epoch: int, *loaders: Loader | None) -> None:

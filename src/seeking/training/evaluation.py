@@ -1,16 +1,17 @@
 """Both models measured on the evaluation data."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from seeking.errors import SeekingError
+from seeking.errors import ProcessError, SeekingError, add_detail
 from seeking.training.batches import draw, set_epoch
 from seeking.training.build import Loaders
 from seeking.training.config import TrainConfig
+from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
 from seeking.training.loaders import Loader
 from seeking.training.modes import evaluating
@@ -23,7 +24,7 @@ from seeking.training.run import Run
 
 @torch.no_grad()
 def measure(
-    learner: Learner, loader: Loader, objective: Objective, accelerator: Accelerator, check_stop: Callable[[], None]
+    learner: Learner, loader: Loader, objective: Objective, accelerator: Accelerator, requests: Requests
 ) -> Metrics:
     """The mean of each metric over all samples of the evaluation data.
 
@@ -32,18 +33,30 @@ def measure(
         loader: the prepared loader.
         objective: that says what is measured.
         accelerator: to sum over all processes.
-        check_stop: called before each batch; may unwind.
+        requests: to stop. All processes stop at the same batch; so they do if one of them fails.
+
+    Raises:
+        LoadingError: a batch cannot be loaded.
+        ProcessError: another process has failed.
     """
     values: dict[str, list[Tensor]] = {}
     counts: dict[str, float] = {}
     with evaluating(learner.model) as model:
-        for part in draw(loader, accelerator.device):
-            check_stop()
-            for name, each in objective.evaluate(model, part.batch).items():
-                values.setdefault(name, []).append(each.double() / part.copies)
-                counts[name] = counts.get(name, 0.0) + len(each) / part.copies
-    if not values:
-        raise SeekingError("the evaluation data yield no batch")
+        try:
+            for part in requests.waits(draw(loader, accelerator.device)):
+                metrics = objective.evaluate(model, part.batch)
+                requests.stop_now()
+                for name, each in metrics.items():
+                    values.setdefault(name, []).append(each.double() / part.copies)
+                    counts[name] = counts.get(name, 0.0) + len(each) / part.copies
+            if not values:
+                raise SeekingError("the evaluation data yield no batch")
+        except ProcessError:
+            raise
+        except Exception as error:
+            add_detail(error, f"in the evaluation of the {learner.name} model")
+            requests.stop_now(failed=True)
+            raise
     sums = torch.stack([torch.cat(parts).sum() for parts in values.values()])
     totals = torch.stack([sums, sums.new_tensor([*counts.values()])])
     means: Tensor = torch.div(*accelerator.reduce(totals))
@@ -51,14 +64,14 @@ def measure(
 
 
 def recalibrated_samples(
-    learner: Learner, loader: Loader, batches: int, objective: Objective, accelerator: Accelerator
+    learner: Learner, loader: Loader, batches: int, objective: Objective, accelerator: Accelerator, requests: Requests
 ) -> int:
     """Re-estimate a model's norm statistics on so many training batches; the samples that it took."""
     samples = 0
 
     def counted() -> Iterator[Any]:
         nonlocal samples
-        for batch in peek(loader, batches, accelerator.device):
+        for batch in requests.waits(peek(loader, batches, accelerator.device)):
             samples += sample_count(batch) * accelerator.num_processes
             yield batch
 
@@ -132,7 +145,7 @@ class Evaluator:
         loaders: of the run.
         config: options.
         generators: whose states are left as they are.
-        check_stop: called before each batch; may unwind.
+        requests: to stop.
     """
 
     def __init__(
@@ -143,11 +156,11 @@ class Evaluator:
         loaders: Loaders,
         config: TrainConfig,
         generators: RandomState,
-        check_stop: Callable[[], None],
+        requests: Requests,
     ) -> None:
         self._run, self._scores, self._record = run, scores, record
         self._loaders, self._config = loaders, config
-        self._generators, self._check_stop = generators, check_stop
+        self._generators, self._requests = generators, requests
 
     def __call__(self, epoch: int) -> list[str]:
         """Measure the models as they are at the end of an epoch; the names of those that have never been better."""
@@ -160,11 +173,16 @@ class Evaluator:
                 with run.synced(name):
                     if name == "motivated" and self._config.norm == "recalibrated":
                         samples = recalibrated_samples(
-                            learner, self._loaders.train, self._config.recalibration_batches, run.objective, accelerator
+                            learner,
+                            self._loaders.train,
+                            self._config.recalibration_batches,
+                            run.objective,
+                            accelerator,
+                            self._requests,
                         )
                     if self._loaders.evaluation is not None:
                         self._scores.latest[name] = measure(
-                            learner, self._loaders.evaluation, run.objective, accelerator, self._check_stop
+                            learner, self._loaders.evaluation, run.objective, accelerator, self._requests
                         )
         better = self._scores.update(epoch + 1)
         run.cost.recalibration_samples += samples

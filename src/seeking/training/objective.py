@@ -8,12 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seeking.errors import SeekingError
+from seeking.internals import tree_map_only
 from seeking.weights_map import tensors_in
 
 LossFn = Callable[[nn.Module, Any], Tensor]
 """Maps a model and a batch to the mean loss, a scalar tensor."""
 
 Metrics = dict[str, float]
+
+IGNORED_LABEL = -100
+"""The label that ``cross_entropy`` leaves out."""
 
 
 class Objective(Protocol):
@@ -66,7 +70,7 @@ class Classification:
 
     def loss_of_logits(self, logits: Tensor, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
         """The mean loss."""
-        hard = F.cross_entropy(logits, batch[1], label_smoothing=self.label_smoothing)
+        hard = _cross_entropy(logits, _labelled(batch)[1], label_smoothing=self.label_smoothing)
         if teacher_logits is None:
             return hard
         student = F.log_softmax(logits / self.temperature, dim=-1)
@@ -76,23 +80,65 @@ class Classification:
 
     def logits(self, model: nn.Module, batch: Any) -> Tensor:
         """The model's output, shape ``[samples, classes]``."""
-        logits: Tensor = model(batch[0])
+        logits: Tensor = model(_labelled(batch)[0])
         return logits
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
         """Loss and accuracy for each sample."""
-        inputs, labels = batch
+        inputs, labels = _labelled(batch)
         logits = model(inputs)
-        losses = F.cross_entropy(logits.float(), labels, reduction="none")
+        losses = _cross_entropy(logits.float(), labels, reduction="none")
         return {"loss": losses, "accuracy": logits.argmax(-1) == labels}
 
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
         """The inputs without the labels."""
-        return batch[0], None
+        return _labelled(batch)[0], None
 
     def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
         """Compare by accuracy."""
         return metrics["accuracy"] > best["accuracy"]
+
+
+def _labelled(batch: Any) -> tuple[Any, Tensor]:
+    """The inputs and the labels of a batch.
+
+    Raises:
+        SeekingError: it has another form.
+    """
+    if isinstance(batch, tuple | list) and len(batch) > 1 and isinstance(batch[1], Tensor):
+        return batch[0], batch[1]
+    form, example = f"of type {type(batch).__name__}", "loss_fn(model, batch)"
+    if isinstance(batch, Mapping):
+        form = f"a {type(batch).__name__} with {', '.join(map(str, batch))}"
+        example = "lambda model, batch: F.cross_entropy(model(batch['image']), batch['label'])"
+    elif isinstance(batch, tuple | list):
+        form = f"a {type(batch).__name__} of {', '.join(type(item).__name__ for item in batch) or 'nothing'}"
+    raise SeekingError(
+        f"a batch of the loader is {form}, not inputs and a tensor of labels; give the Trainer a loss_fn, such as "
+        f"{example}, or an objective"
+    )
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
+    """The cross-entropy.
+
+    Raises:
+        SeekingError: a label is out of range.
+    """
+    try:
+        return F.cross_entropy(logits, labels, **options)
+    except (IndexError, RuntimeError) as error:
+        classes = logits.shape[1] if logits.ndim > 1 else 0
+        if labels.device.type != "cpu" or labels.is_floating_point() or not classes:
+            raise
+        wrong = ((labels < 0) & (labels != IGNORED_LABEL) | (labels >= classes)).nonzero()
+        if not len(wrong):
+            raise
+        position = wrong[0].tolist()
+        raise SeekingError(
+            f"label {int(labels[tuple(position)])} of sample {position[0]} of the batch is out of range; the model has "
+            f"{classes} outputs, so labels are 0 to {classes - 1}"
+        ) from error
 
 
 @dataclass
@@ -137,6 +183,12 @@ class CustomLoss:
 def sample_count(batch: Any) -> int:
     """Length of the first tensor in a batch; 1 if there is none."""
     return next((len(tensor) for tensor in tensors_in(batch) if tensor.ndim), 1)
+
+
+def first_sample(batch: Any) -> Any:
+    """A batch with only the first sample: of each tensor that has one entry for each sample."""
+    count = sample_count(batch)
+    return tree_map_only(Tensor, lambda tensor: tensor[:1] if tensor.shape[:1] == (count,) else tensor, batch)
 
 
 def check_loss(loss: Any, source: str) -> None:

@@ -10,7 +10,14 @@ from seeking.copies import copied, evaluating, scratch_copy
 from seeking.errors import RunWarning, SeekingError
 from seeking.pair import Pair
 from seeking.training.cost import Cost, count_flops
-from seeking.training.objective import Objective, check_loss, check_metrics, describe_objective, sample_count
+from seeking.training.objective import (
+    Objective,
+    check_loss,
+    check_metrics,
+    describe_objective,
+    first_sample,
+    sample_count,
+)
 from seeking.verification import verify
 
 PROOF_SAMPLES = 8
@@ -24,6 +31,7 @@ def preflight(
     batch: Any,
     evaluation_batches: Iterable[Any],
     prove: bool,
+    last_size: int | None = None,
 ) -> Cost:
     """Run each model on training and evaluation data, and verify that the base is a sub-network.
 
@@ -34,17 +42,18 @@ def preflight(
         batch: a training batch.
         evaluation_batches: evaluation batches.
         prove: whether to verify the pair.
+        last_size: samples in the last training batch of an epoch, if that is known.
 
     Returns:
         The cost per sample.
 
     Raises:
         SeekingError: a model fails on the data, the objective returns something else than a loss or metrics, or the
-            base is not a sub-network.
+            base is not a sub-network, or a model does not train on a last batch of one sample.
     """
     flops: dict[str, tuple[float, float]] = {}
     for name, module in models.items():
-        kind = "training"
+        kind, hint = "training data", ""
         source = describe_objective(objective, "loss")
 
         def checked_loss(model: nn.Module, batch: Any, source: str = source) -> Tensor:
@@ -55,7 +64,11 @@ def preflight(
         try:
             forward, both = count_flops(module, checked_loss, batch)
             flops[name] = forward / sample_count(batch), both / sample_count(batch)
-            kind = "evaluation"
+            if last_size == 1 < sample_count(batch):
+                kind = "training data, whose last batch has a single sample"
+                hint = "; give the loader drop_last=True, or another batch size"
+                count_flops(module, checked_loss, first_sample(batch))
+            kind, hint = "evaluation data", ""
             if evaluation_batches:
                 model_copy = scratch_copy(module)
                 with evaluating(model_copy):
@@ -66,7 +79,7 @@ def preflight(
             raise
         except Exception as error:
             raise SeekingError(
-                f"the {name} model ({type(module).__name__}) fails on the {kind} data: {type(error).__name__}: {error}"
+                f"the {name} model ({type(module).__name__}) fails on the {kind}: {type(error).__name__}: {error}{hint}"
             ) from error
     if pair and prove:
         inputs, forward_fn = objective.model_inputs(batch)

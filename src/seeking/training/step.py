@@ -30,11 +30,13 @@ class Stepper:
         accelerator: for mixed precision and the other processes.
         clip_grad: greatest norm of a model's gradient, if it is to be clipped.
         requests: to stop or to save, on which the processes agree with every step.
+        updating: whether an optimizer is changing the weights, or has failed in doing so.
     """
 
     accelerator: Accelerator
     clip_grad: float | None
     requests: Requests
+    updating: bool = False
 
     def __call__(
         self, learner: Learner, batch: MicroBatches, loss_fn: Loss, keep_gradients: bool
@@ -57,13 +59,19 @@ class Stepper:
         learner.train_mode()
         learner.keep_buffers()
         total = torch.zeros((), device=self.accelerator.device)
-        for number, (micro_batch, weight) in enumerate(zip(batch, batch.weights, strict=True), start=1):
-            synced = number == len(batch)
-            with contextlib.nullcontext() if synced else self.accelerator.no_sync(learner.model):
-                loss = loss_fn(learner.model, micro_batch) * weight
-                total += loss.detach()
-                # Not accelerate's own backward: like its optimizers, it looks for a package on the disk each time.
-                (loss if scaler is None else scaler.scale(loss)).backward()
+        try:
+            for number, (micro_batch, weight) in enumerate(zip(batch, batch.weights, strict=True), start=1):
+                synced = number == len(batch)
+                with contextlib.nullcontext() if synced else self.accelerator.no_sync(learner.model):
+                    loss = loss_fn(learner.model, micro_batch) * weight
+                    total += loss.detach()
+                    # Not accelerate's own backward: like its optimizers, it looks for a package on the disk each time.
+                    (loss if scaler is None else scaler.scale(loss)).backward()
+        except Exception:
+            with contextlib.suppress(Exception):  # If the device is lost.
+                learner.restore_buffers()
+                learner.optimizer.zero_grad()
+            raise
         norm = float(self._gradient_norm(learner))
         mean = self._mean_loss(total)
         finite = math.isfinite(mean) and (math.isfinite(norm) or scaler is not None)
@@ -71,11 +79,14 @@ class Stepper:
             learner.restore_buffers()
             if scaler is not None:  # It has unscaled the gradients, and waits for a step.
                 scaler.update(scaler.get_scale())
-        elif scaler is not None:
-            scaler.step(learner.optimizer)
-            scaler.update()
         else:
-            learner.optimizer.step()
+            self.updating = True
+            if scaler is not None:
+                scaler.step(learner.optimizer)
+                scaler.update()
+            else:
+                learner.optimizer.step()
+            self.updating = False
         gradients = None
         if keep_gradients:
             gradients = {name: p.grad for name, p in learner.module.named_parameters() if p.grad is not None}

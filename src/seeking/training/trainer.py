@@ -1,7 +1,7 @@
 """The trainer: an algorithm, batch by batch, and all that a run needs around it."""
 
 import contextlib
-import signal
+import functools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,14 +15,15 @@ from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import weights_to_save
 from seeking.conditions import Condition, Never
 from seeking.distributed.processes import gather_json
-from seeking.errors import INCOMPATIBLE_STATE_ERRORS, LoadingError, RunError, SeekingError
+from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunError, SeekingError
 from seeking.pair import Pair
 from seeking.training import build
-from seeking.training.batches import rest_of_epoch, set_epoch
+from seeking.training.batches import last_size, rest_of_epoch, set_epoch
 from seeking.training.config import CHANGEABLE_ON_RESUME, TrainConfig
 from seeking.training.cost import Cost
 from seeking.training.evaluation import Evaluator, Scores, peek
-from seeking.training.interrupts import EXIT_SAVED, Requests, Stopped, listening
+from seeking.training.failures import in_batch, saved_on_error
+from seeking.training.interrupts import Requests, Stopped, listening
 from seeking.training.nonfinite import NonFiniteGuard
 from seeking.training.objective import LossFn, Objective, make_objective
 from seeking.training.optim import MakeOptimizer, MakeSchedule
@@ -126,7 +127,7 @@ class Trainer:
         cost = Cost()
         if not saved:
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
-            cost = preflight(models, self.pair, objective, batch, unseen, config.verify)
+            cost = preflight(models, self.pair, objective, batch, unseen, config.verify, last_size(train_loader))
             build.check_budget(config, cost)
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
@@ -156,9 +157,7 @@ class Trainer:
             guard=self._guard,
             budget=config.budget,
         )
-        self._evaluate = Evaluator(
-            self.run, self.scores, self.record, self.loaders, config, generators, self._requests.stop_now
-        )
+        self._evaluate = Evaluator(self.run, self.scores, self.record, self.loaders, config, generators, self._requests)
         self.parts = collect_parts(
             self.run, self.algorithm, loss_fn, self.scores, self.random, self.accelerator.scaler, parts or {}
         )
@@ -170,11 +169,13 @@ class Trainer:
     def train_batches(self) -> None:
         """Train on the remaining batches of this epoch, without evaluating or saving at its end."""
         accumulate = self.config.accumulate
-        for batch in rest_of_epoch(self.loaders.train, accumulate, self.progress, self.random, self.record.note):
+        batches = rest_of_epoch(self.loaders.train, accumulate, self.progress, self.random, self.record.note)
+        for batch in self._requests.waits(batches):
             self.run.row = {}
-            self.run.cost.add_batch(self.run.batch_samples(batch))
-            self.algorithm(batch, self.run)
-            self._advance()
+            end_batch = functools.partial(self._end_batch, self.run.batch_samples(batch))
+            with in_batch(self.run, end_batch):
+                self.algorithm(batch, self.run)
+            end_batch()
 
     def fit(self) -> Result:
         """Train to the end.
@@ -186,34 +187,26 @@ class Trainer:
             SeekingError: the output folder cannot be written, or another program trains in it or has since this
                 trainer was made.
             DivergedError: a loss or a gradient is NaN or infinite.
-            RunError: the disk refuses what must be saved.
-            LoadingError: the next batch cannot be loaded; the run has been saved.
+            RunError: a batch cannot be loaded, or the disk refuses what must be saved.
+            Exception: what models, losses and listeners raise. The run is saved before.
         """
         try:
-            with listening(self._requests, self.accelerator.num_processes), warnings.catch_warnings():
+            with listening(self._requests), warnings.catch_warnings():
                 # Schedules count batches: the motivated model's may rightly go on before its optimizer has stepped.
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
                 try:
                     self.begin()
-                    while self.progress.epoch < self.config.epochs:
-                        self.train_epoch()
-                    if not self.scores.latest and self.loaders.evaluation is not None:
-                        # Resumed, to end earlier than planned before.
-                        self.save(best=self._evaluate(self.progress.epoch - 1))
+                    with saved_on_error(self.run, self._save_now):
+                        while self.progress.epoch < self.config.epochs:
+                            self.train_epoch()
+                        if not self.scores.latest and self.loaders.evaluation is not None:
+                            # Resumed, to end earlier than planned before.
+                            self.save(best=self._evaluate(self.progress.epoch - 1))
                     self.saver.wait()
-                except Stopped:
-                    self.save(last=self.learners)
-                    self.saver.wait()
+                except Stopped as stopped:
+                    self._save_now()
                     self.record.notify({"kind": "stopped", "step": self.progress.step, "path": self.saver.path})
-                    if self._requests.signal == signal.SIGTERM:
-                        raise SystemExit(EXIT_SAVED) from None
-                    raise KeyboardInterrupt from None
-                except LoadingError as error:
-                    if not self.saver.metrics or self.accelerator.num_processes > 1:
-                        raise  # The others do not know, and saving needs all of them.
-                    self.save(last=self.learners)
-                    saved = f"the run is saved at step {self.progress.step}, to be resumed"
-                    raise LoadingError(f"{error}; {saved}") from error
+                    raise stopped.exit() from None
             seconds = {name: learner.seconds for name, learner in self.learners.items()}
             result = Result(self.scores.latest, self.scores.best, self.run.cost, seconds, self.record.rows)
             self.saver.finish(result.summary())
@@ -265,8 +258,9 @@ class Trainer:
         progress.end_epoch()
         self.save(last=self.learners, best=better)
 
-    def _advance(self) -> None:
+    def _end_batch(self, samples: int) -> None:
         """Close a batch: both schedules go on, whichever models were trained on it."""
+        self.run.cost.add_batch(samples)
         row = {"kind": "step", "epoch": self.progress.epoch, "step": self.progress.step, **self.run.row}
         if self.run.guard.rollback_due:
             roll_back(self.run, self.saver.read_for_rollback(), self.accelerator.scaler)
@@ -278,6 +272,12 @@ class Trainer:
             self._requests.save = False
             self.save()
         self._requests.stop_after_batch()
+
+    def _save_now(self) -> bool:
+        """Save the run and its last weights, and wait for it; returns whether it has a folder."""
+        self.save(last=self.learners)
+        self.saver.wait()
+        return self.saver.folder is not None
 
     def save(self, last: Iterable[str] = (), best: Iterable[str] = ()) -> None:
         """Save the run as it is after this step, and the last or best weights of these models.

@@ -1,0 +1,75 @@
+"""Text on the terminal, whatever its encoding and whatever names the text holds."""
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tabs and line ends, marks that reverse the direction of text, and bytes that are no text."""
+
+_COLORS = re.compile("\x1b\\[[0-9;]*m")
+
+_SUBSTITUTES = str.maketrans({"×": "x", "±": "+/-", "…": "...", "–": "-"})
+"""For terminals that lack these."""
+
+
+def printable(text: object) -> str:
+    """Text with control characters as escapes, so that names from files cannot control the terminal."""
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), str(text))
+
+
+class PrintableConsole(Console):
+    """A console that escapes the control characters of what is printed."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does it, and escape."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+class _Stream:
+    """A stream that is never an error to write to: what its encoding lacks is replaced, what fails is ignored."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:
+                encoding = self._stream.encoding
+                plain = text.translate(_SUBSTITUTES).encode(encoding, "backslashreplace")
+                self._stream.write(plain.decode(encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _PlainStream(_Stream):
+    """A stream without colors, which escapes all other control characters."""
+
+    def write(self, text: str) -> int:
+        return super().write(printable(_COLORS.sub("", text)))
+
+
+@contextlib.contextmanager
+def ignore_output_errors() -> Iterator[None]:
+    """Inside, failing to print (say, to a file on a full disk) does not end a run."""
+    with contextlib.redirect_stdout(_Stream(sys.stdout)), contextlib.redirect_stderr(_Stream(sys.stderr)):
+        yield
+
+
+def plain_errors() -> contextlib.AbstractContextManager[object]:
+    """Inside, what is printed as an error is escaped."""
+    return contextlib.redirect_stderr(_PlainStream(sys.stderr))
