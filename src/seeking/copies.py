@@ -35,6 +35,15 @@ def scratch_copy(model: nn.Module, convert: Callable[[Tensor], Tensor] = torch.c
     return _deep_copy(model, _copied_tensors(model, convert))
 
 
+def copied_function(function: Any) -> Any:
+    """A function over a copy of the state that it holds, which running it may change; of what cannot be copied, itself.
+
+    Args:
+        function: a function, a method of an object, a module, or anything else that is called.
+    """
+    return _rebound(function, {}, {}) if isinstance(function, FunctionType) else _copy_or_share(function, {})
+
+
 def _copied_tensors(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> dict[int, Any]:
     """What ``deepcopy`` is to take for the tensors of a model, by the id of the original."""
     parts: dict[int, Any] = {}

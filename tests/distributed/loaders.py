@@ -134,7 +134,7 @@ def main(folder: Path) -> None:
         if RANK == 0:
             weights = [learner.module.state_dict() for learner in trainer.learners.values()]
             numbers = [number for state in weights for tensor in state.values() for number in tensor.flatten().tolist()]
-            found = {"weights": numbers, "history": trainer.record.history}
+            found = {"weights": numbers, "history": [*trainer.record.rows()]}
             (folder / f"{name}.json").write_text(json.dumps(found))
     torch.manual_seed(0)
     # Each process may bring its own part of the data.

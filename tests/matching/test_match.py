@@ -1,6 +1,8 @@
 """Maps of models of libraries, found and proven, and what cannot be contained."""
 
+import functools
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -175,3 +177,44 @@ def test_unknown_policies_are_refused() -> None:
         match(base, motivated, depth="leadin")
     with pytest.raises(SeekingError, match="unknown width policy"):
         match(base, motivated, width="odd")
+
+
+class Remembering(nn.Module):
+    """A loss that keeps the mean of its values, in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, model: nn.Module, batch: Any) -> Tensor:
+        loss = model(batch).square().mean()
+        if model.training:
+            self.mean = 0.9 * self.mean + 0.1 * loss.detach()
+        return loss + self.mean
+
+
+@pytest.mark.parametrize("kind", ["module", "method", "closure", "partial"])
+def test_a_forward_with_state_is_left_as_it_is(kind: str) -> None:
+    """Of models with a head that only training uses, which are traced and compared in training mode, too."""
+
+    class Net(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.first, self.out, self.aux = nn.Linear(3, width), nn.Linear(width, 2), nn.Linear(width, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.first(x).relu()
+            return self.out(hidden) + self.aux(hidden) if self.training else self.out(hidden)
+
+    loss = Remembering()
+    forward: Any = {
+        "module": loss,
+        "method": loss.forward,
+        "closure": lambda model, batch: loss(model, batch),
+        "partial": functools.partial(lambda loss, model, batch: loss(model, batch), loss),
+    }[kind]
+    models = Net(4), Net(6)
+    weights_map = match(*models, batch=torch.randn(2, 3), forward=forward)
+    assert verify(*models, weights_map, torch.randn(2, 3), forward=forward)
+    assert loss.mean.device.type == "cpu"
+    assert loss.mean == 0

@@ -89,7 +89,7 @@ def test_a_stop_does_not_wait_for_a_batch_that_hangs(
     with pytest.raises(SystemExit) as stopped:
         run.fit()
     assert stopped.value.code == interrupts.EXIT_SAVED
-    steps = sum(row["kind"] == "step" for row in run.record.history)
+    steps = sum(row["kind"] == "step" for row in run.record.rows())
     assert saved(tmp_path / "run") == f"step-{steps:08}"
     assert steps == 8 if evaluating else steps == 5 or (workers and 0 < steps < 5), "workers read ahead"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -105,7 +105,7 @@ def test_workers_that_a_stop_has_ended_are_no_error(tmp_path: Path) -> None:
     run = trainer(tmp_path / "run", DataLoader(Samples(20, end_workers), 4, num_workers=1))
     with pytest.raises(SystemExit):
         run.fit()
-    assert saved(tmp_path / "run") == f"step-{sum(row['kind'] == 'step' for row in run.record.history):08}"
+    assert saved(tmp_path / "run") == f"step-{sum(row['kind'] == 'step' for row in run.record.rows()):08}"
 
 
 class Failing:
@@ -143,7 +143,7 @@ def test_an_error_after_the_step_of_one_model_ends_the_batch(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="no loss"):
         run.fit()
     assert saved(tmp_path / "run") == "step-00000006"
-    rows = [row for row in run.record.history if row["kind"] == "step"]
+    rows = [row for row in run.record.rows() if row["kind"] == "step"]
     assert "motivated_loss" in rows[4] and "motivated_loss" not in rows[5]
 
 

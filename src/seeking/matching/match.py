@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from torch import nn
 
+from seeking.copies import copied_function
 from seeking.errors import NotContainedError, unknown
 from seeking.forward import Forward
 from seeking.matching.align import DepthPolicy, WidthPolicy, align, differing_types, stage_places
@@ -77,6 +78,7 @@ def match(
             + "): what the models share is trained at two rates. Give both models the same rates if that is not meant."
         )
     targets = _targets(base, motivated, counterparts, overrides)
+    forward = copied_function(forward)
     axes = ModelAxes(base, motivated, batch, forward)
     if axes.untraceable:
         _warn(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seeking.copies import copied, evaluating, scratch_copy, train_own_code
+from seeking.copies import copied, copied_function, evaluating, scratch_copy, train_own_code
 from seeking.errors import SeekingError
 from seeking.forward import Forward, call
 from seeking.matching.tracer import Trace
@@ -110,7 +110,7 @@ def verify(
         raise SeekingError("a model is on the meta device; verify computes, so make both models with real weights")
     if any(is_real(tensor) and bool(tensor.isnan().any()) for tensor in tensors_in(batch)):
         raise SeekingError("there is NaN in the batch, on which nothing can be compared; give another batch")
-    run = forward or call
+    run = copied_function(forward) or call
     views = follow(base, motivated, batch, run)
     for training, view in views.items():
         if view and (problem := competition(weights_map, view)):
