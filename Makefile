@@ -35,6 +35,7 @@ torture: .venv/installed
 
 fuzz: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/soak -n auto --hypothesis-profile soak -rP -k refused_in_words
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/verification/test_contained.py --hypothesis-profile soak
 
 coverage: .venv/installed
 	$(BIN)/python benchmarks/coverage.py --output results/coverage.md

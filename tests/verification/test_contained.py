@@ -232,28 +232,28 @@ def judged(base: Parts, motivated: Parts) -> tuple[bool, str]:
     return verdict.exact, verdict.reason
 
 
-EVERYDAY = settings(
-    max_examples=12, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
+drawn = settings(
+    max_examples=250 if settings.default.max_examples > 1000 else 12,  # Under the profile soak.
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
 )
-SOAK = settings(EVERYDAY, max_examples=250)
 
 
-def check_contained(pair: tuple[Parts, Parts]) -> None:
+@drawn
+@given(contained())
+def test_no_contained_pair_is_refused(pair: tuple[Parts, Parts]) -> None:
     exact, reason = judged(*pair)
     assert exact, reason
 
 
-def check_not_contained(pair: tuple[Parts, Parts, str]) -> None:
+@drawn
+@given(not_contained())
+def test_no_other_pair_is_called_exact(pair: tuple[Parts, Parts, str]) -> None:
     base, motivated, what = pair
     exact, reason = judged(base, motivated)
     note(f"{what}: {reason}")
     assert not exact
-
-
-test_no_contained_pair_is_refused = EVERYDAY(given(contained())(check_contained))
-test_no_other_pair_is_called_exact = EVERYDAY(given(not_contained())(check_not_contained))
-test_no_contained_pair_is_refused_of_many = pytest.mark.slow(SOAK(given(contained())(check_contained)))
-test_no_other_pair_is_called_exact_of_many = pytest.mark.slow(SOAK(given(not_contained())(check_not_contained)))
 
 
 class Twice(nn.Module):
