@@ -15,6 +15,9 @@ from seeking.errors import SeekingError
 from seeking.internals import tree_map
 from seeking.weights_map.tensors import identity, tensors
 
+GLOBAL_GENERATORS = [getattr(np.random.rand, "__self__", None), getattr(random.random, "__self__", None)]
+"""Random functions are methods of these, which are seeded from outside."""
+
 
 def copied(values: Any) -> Any:
     """New tensors in place of all; tied ones stay tied."""
@@ -41,7 +44,8 @@ def copied_function(function: Any) -> Any:
     Args:
         function: a function, a method of an object, a module, or anything else that is called.
     """
-    return _rebound(function, {}, {}) if isinstance(function, FunctionType) else _copy_or_share(function, {})
+    memo = {id(shared): shared for shared in GLOBAL_GENERATORS}
+    return _rebound(function, memo, {}) if isinstance(function, FunctionType) else _copy_or_share(function, memo)
 
 
 def _copied_tensors(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> dict[int, Any]:

@@ -90,7 +90,7 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
     fields = {field.name: field for field in dataclasses.fields(command)}
     arguments = []
     for name, value in normalized(options, path).items():
-        if name == "config":  # The recorded options of a run include it.
+        if name == "config" or (name == "recipe" and value is None):  # The recorded options of a run include them.
             continue
         if name not in fields:
             raise unknown(f"option in {path}", name, fields)
