@@ -291,7 +291,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = early_parser.parse_known_args(args)[0].recipe
         if recipe and issubclass(command, RunOptions):
             file = recipe_file(recipe)
-            args = flags(read_yaml(file), file, command) + args
+            options_of_recipe = read_yaml(file)
+            if "recipe" in options_of_recipe:
+                raise SeekingError(f"{file}: a recipe cannot start from another recipe; give its options instead")
+            args = flags(options_of_recipe, file, command) + args
         options = early_parser.parse_known_args(args)[0]
         if options.resume and options.output and issubclass(command, RunOptions):
             args = flags_of_run(options.output, command) + args

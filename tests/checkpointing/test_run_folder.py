@@ -378,3 +378,12 @@ def test_rows_are_read_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     result = trainer.fit()
     assert len(trainer.record.last) == 3 < len(result.history)
     assert result.history == [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+
+
+def test_a_checkpoint_that_holds_a_file_of_others_is_not_pruned(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        snapshot.write(tmp_path, step, {}, {})
+    (tmp_path / snapshot.name(1) / "mine.txt").write_text("mine")
+    snapshot.prune(tmp_path, keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [snapshot.name(1), snapshot.name(3)]
+    assert (tmp_path / snapshot.name(1) / "mine.txt").read_text() == "mine"

@@ -45,7 +45,7 @@ def spent(
 def test_a_budget_is_met_whatever_the_condition(inner: str, base_flops: float, part: float) -> None:
     budget = base_flops + part
     cost, _ = spent(WithinBudget(parse(inner)), parse("always"), base_flops, budget)
-    assert budget - 1.001 / STEPS <= cost <= budget + 1e-9
+    assert budget - 1.001 / STEPS <= cost <= budget + 1e-6
 
 
 def test_within_its_budget_a_condition_decides() -> None:
@@ -69,7 +69,7 @@ def test_the_motivated_model_joins_when_the_rest_is_affordable(
 
 def test_without_a_budget_it_says_what_is_missing() -> None:
     for condition in (WithinBudget(Never()), Affordable(0.25, 0.77)):
-        with pytest.raises(ValueError, match="set budget"):
+        with pytest.raises(SeekingError, match="set budget"):
             condition.update(1.0)
 
 

@@ -1,5 +1,6 @@
 """Each model has a condition: who steps when, shared or separate to the end."""
 
+import contextlib
 import dataclasses
 import signal
 from collections.abc import Callable
@@ -11,10 +12,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from runs import CONFIG, batches, regression_loss, run, steps, two_models
+from torch import nn
 
-from seeking import Always, SeekingError, TrainConfig, Trainer, parse_condition
+from seeking import Always, Condition, RunError, SeekingError, Signals, TrainConfig, Trainer, parse_condition
 from seeking.algorithms import Scheduled, motivated
 from seeking.cli import main
+from seeking.errors import RunWarning
 from seeking.weights_map import tensors
 
 BEST: dict[str, Any] = {
@@ -61,7 +64,7 @@ def test_a_base_that_always_steps_is_the_papers_algorithm(condition: str) -> Non
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
-@given(base=st.sampled_from(["every:2", "before:0.4", "~every:3", "random:0.5"]))
+@given(base=st.sampled_from(["every:2", "before:0.4", "~every:3", "after:5"]))
 def test_each_model_steps_where_its_condition_holds(base: str) -> None:
     config = dataclasses.replace(CONFIG, base_condition=base, condition=f"~({base})")
     trainer, result = run(config)
@@ -141,6 +144,76 @@ def test_a_budget_is_met_after_a_resume_as_well(accumulate: int, options: dict[s
 def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises((SeekingError, ValueError), match=message):
         run(dataclasses.replace(CONFIG, **options))
+
+
+@pytest.mark.parametrize("batch_size", [20, 31])
+def test_a_budget_counts_samples(batch_size: int) -> None:
+    """The last batch of 48 images is smaller: of 8 and of 17."""
+    config = dataclasses.replace(CONFIG, epochs=40, budget=0.8, condition="random:0.3")
+    trainer = Trainer(*two_models(), **batches(batch_size=batch_size), config=config)
+    trainer.fit()
+    assert trainer.run.cost.report()["of_motivated_alone"] == pytest.approx(0.8, abs=1 / trainer.progress.step)
+
+
+def test_a_budget_that_is_missed_and_a_base_that_never_steps_are_told_of() -> None:
+    config = dataclasses.replace(CONFIG, budget=0.2, base_condition="before:0.99 | always")
+    with pytest.warns(RunWarning, match="and its budget was 0.2"):
+        run(config)
+    with pytest.warns(RunWarning, match="the base has not taken a step"):
+        run(dataclasses.replace(CONFIG, base_condition="decrease:1"))
+
+
+def test_random_conditions_of_both_models_draw_independently() -> None:
+    _, result = run(dataclasses.replace(CONFIG, epochs=5, base_condition="random:0.5", condition="random:0.5"))
+    both = [("loss" in row, "motivated_loss" in row) for row in steps(result)]
+    assert len({*both}) > 2
+
+
+def test_options_that_a_custom_algorithm_decides_are_refused() -> None:
+    for options in ({"finish": "private"}, {"base_condition": "never"}):
+        with pytest.raises(SeekingError, match="which the algorithm that was given decides itself"):
+            run(dataclasses.replace(CONFIG, **options), algorithm=motivated)
+
+
+class Gradients(Condition):
+    """Remembers whether it has got gradients."""
+
+    needs_gradients = True  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.got: list[bool] = []
+
+    def decide(self, signals: Signals) -> bool:
+        self.got.append(signals.gradients is not None)
+        return False
+
+
+def test_conditions_get_the_gradients_of_a_base_that_steps() -> None:
+    condition = Gradients()
+    run(dataclasses.replace(CONFIG, base_condition="every:2"), condition=condition)
+    assert condition.got == [number % 2 == 1 for number in range(len(condition.got))]
+
+
+def test_a_loss_that_is_not_finite_motivates_nobody() -> None:
+    poisoned = False
+
+    def loss_fn(model: nn.Module, batch: Any) -> torch.Tensor:
+        loss = torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+        return loss * float("nan") if poisoned else loss
+
+    config = dataclasses.replace(CONFIG, condition="~never", on_nonfinite="skip", finish="private")
+    trainer = Trainer(*two_models(), **batches(), config=config, loss_fn=loss_fn)
+    poisoned = True
+    trainer.begin()
+    with pytest.warns(RunWarning), contextlib.suppress(RunError):
+        trainer.train_batches()
+    assert not trainer.run.cost.motivated_samples
+
+
+@pytest.mark.parametrize("options", [{"finish": "x"}, {"schedule": "wdd"}, {"norm": "private "}])
+def test_words_that_an_option_does_not_know_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(SeekingError, match="unknown value of"):
+        TrainConfig(**options)
 
 
 def test_a_loss_fn_cannot_be_taught() -> None:

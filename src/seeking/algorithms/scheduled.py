@@ -37,8 +37,7 @@ class Scheduled:
             run.pair.separate()
         resting = Outcome(loss=self.loss, grad_norm=0.0, flops=run.batch_samples(batch) * run.cost.base_flops)
         base_steps = self.base_condition.update(self.loss, run.signals(resting))
-        if base_steps and not self.teach:
-            self._step_base(batch, run)
+        seen = self._step_base(batch, run) if base_steps and not self.teach else resting
         logits: list[Tensor] = []
 
         def loss_fn(model: nn.Module, micro_batch: Any) -> Tensor:
@@ -46,20 +45,21 @@ class Scheduled:
             logits.append(output.detach())
             return run.objective.loss_of_logits(output, micro_batch)
 
-        if run.condition.update(self.loss, run.signals(resting)):
+        if run.condition.update(seen.loss, run.signals(seen)):
             with run.synced("motivated"):
                 run.condition.feedback(run.step(run.motivated, batch, loss_fn if self.teach and base_steps else None))
         if base_steps and self.teach:
             self._step_base(batch, run, logits)
 
-    def _step_base(self, batch: Batch, run: Run, logits: list[Tensor] | None = None) -> None:
+    def _step_base(self, batch: Batch, run: Run, logits: list[Tensor] | None = None) -> Outcome:
         taught = iter(logits or ())
-        loss = run.step(
+        outcome = run.step(
             run.base,
             batch,
             lambda model, micro_batch: run.objective.loss(model, micro_batch, next(taught, None)),
-        ).loss
-        self.loss = loss if math.isfinite(loss) else self.loss
+        )
+        self.loss = outcome.loss if math.isfinite(outcome.loss) else self.loss
+        return outcome
 
     def state_dict(self) -> dict[str, Any]:
         """The loss and the state of the base's condition."""

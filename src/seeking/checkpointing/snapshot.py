@@ -165,6 +165,8 @@ def set_aside(path: Path) -> None:
 def prune(folder: Path, keep: int | None = None) -> None:
     """Delete what interrupted writing has left and, if ``keep`` is given, all checkpoints but the newest ones.
 
+    Checkpoints that hold other files, too, are left alone.
+
     Raises:
         OSError: the folder cannot be read or written.
     """
@@ -172,6 +174,8 @@ def prune(folder: Path, keep: int | None = None) -> None:
         if _TEMPORARY.fullmatch(path.name):
             remove_temporary(path)
     for path in list_checkpoints(folder)[keep:] if keep is not None else ():
+        if not is_own(path):  # Somebody has put a file there.
+            continue
         # Renamed first: half a checkpoint must not be taken for one.
         temporary = folder / temporary_name(path.name)
         path.rename(temporary)

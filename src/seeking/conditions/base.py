@@ -25,6 +25,7 @@ class Signals:
         flops_planned: training FLOPs of the run, if it has a budget.
         base_flops: FLOPs of a training step of the base on this batch.
         motivated_flops: FLOPs of a training step of the motivated model on this batch.
+        batch_share: samples of this batch over the mean of the run's batches so far.
         gradients: the base's gradients of this batch by parameter name, as its optimizer saw them; only for conditions
             with ``needs_gradients``.
         extra: custom signals by name.
@@ -39,6 +40,7 @@ class Signals:
     flops_planned: float | None = None
     base_flops: float | None = None
     motivated_flops: float | None = None
+    batch_share: float | None = None
     gradients: Mapping[str, Tensor] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 

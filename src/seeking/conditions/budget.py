@@ -3,6 +3,10 @@
 from seeking.conditions.base import Condition, Signals, State, Wrapper
 from seeking.conditions.registry import register
 from seeking.conditions.schedule import batches_of
+from seeking.errors import SeekingError
+
+ROUNDING = 1e-9
+"""Sums of FLOPs that differ by less, relatively, are the same."""
 
 
 class WithinBudget(Wrapper):
@@ -18,7 +22,7 @@ class WithinBudget(Wrapper):
     def decide(self, signals: Signals) -> bool:
         decision = self.inner.update(signals.loss, signals)
         planned, spent, step, steps, base, motivated = _known(signals)
-        remaining, batches = planned - spent, steps - step - 1
+        remaining, batches = planned * (1 + ROUNDING) - spent, steps - step - 1
         if remaining < motivated + batches * base:
             return False
         return decision or remaining >= motivated + batches * (base + motivated)
@@ -55,7 +59,7 @@ class Affordable(Condition):
             planned, spent, step, steps, base, motivated = _known(signals)
             finish = max(step, batches_of(self.finish, signals) if self.finish < 1 else steps)
             base_steps = self.base_share * (finish - step) + steps - finish
-            self.reached = spent + base_steps * base + (steps - step) * motivated <= planned
+            self.reached = spent + base_steps * base + (steps - step) * motivated <= planned * (1 + ROUNDING)
         return self.reached
 
     def state_dict(self) -> State:
@@ -66,14 +70,9 @@ class Affordable(Condition):
 
 
 def _known(signals: Signals) -> tuple[float, float, int, int, float, float]:
-    values = (
-        signals.flops_planned,
-        signals.flops_spent,
-        signals.step,
-        signals.steps,
-        signals.base_flops,
-        signals.motivated_flops,
-    )
-    if None in values:
-        raise ValueError("a condition that spends a budget needs the run to have one; set budget")
-    return values  # type: ignore[return-value]
+    """The signals that are needed, with the FLOPs of steps on a batch of the mean size."""
+    planned, spent, step, steps = signals.flops_planned, signals.flops_spent, signals.step, signals.steps
+    base, motivated, share = signals.base_flops, signals.motivated_flops, signals.batch_share or 1.0
+    if planned is None or spent is None or step is None or steps is None or base is None or motivated is None:
+        raise SeekingError("a condition that spends a budget needs the run to have one; set budget")
+    return planned, spent, step, steps, base / share, motivated / share

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from seeking.conditions import Condition, Next, WithinBudget, parse
 from seeking.copies import scratch_copy
 from seeking.distributed.processes import this_process
 from seeking.distributed.sharding import reshard, shard
-from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
+from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunWarning, SeekingError
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
@@ -124,21 +125,30 @@ def make_condition(condition: Condition | None, config: TrainConfig) -> Conditio
     return Next(condition) if config.on == "next" else condition
 
 
-def make_algorithm(config: TrainConfig, pair: bool) -> Algorithm:
+def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool) -> Algorithm:
     """How a batch trains the models: the paper's algorithm, unless the options give the base a condition of its own.
 
     Args:
+        algorithm: a custom algorithm, if any.
         config: options.
         pair: whether there are two models.
 
     Raises:
-        SeekingError: the condition of the base cannot be parsed.
+        SeekingError: the condition of the base cannot be parsed, or options contradict a custom algorithm.
     """
+    if algorithm:
+        for name, default in (("base_condition", "always"), ("finish", "tied")):
+            if getattr(config, name) != default:
+                raise SeekingError(
+                    f"{name} is {getattr(config, name)!r}, which the algorithm that was given decides itself; leave "
+                    f"{name} at {default!r}"
+                )
+        return algorithm
     if not pair:
         return alone
     if config.base_condition == "always" and config.finish == "tied" and not config.teach:
         return motivated
-    base_condition = parse(config.base_condition, config.seed)
+    base_condition = parse(config.base_condition, -1 - config.seed)  # Other draws than the condition's.
     separate_at = config.finish_at if config.finish == "private" else None
     return Scheduled(base_condition, teach=config.teach > 0, separate_at=separate_at)
 
@@ -161,6 +171,26 @@ def check_budget(config: TrainConfig, cost: Cost) -> None:
         raise SeekingError(
             f"budget is {config.budget}, but steps of both models on every batch cost {1 + share:.2f} of training the "
             "motivated model alone; give a smaller budget, or none"
+        )
+
+
+def check_steps_taken(config: TrainConfig, cost: Cost) -> None:
+    """Warn at the end of a run if its budget was not met by 2 %, or its base has not taken a step."""
+    report = cost.report()
+    spent = report.get("of_motivated_alone")
+    if config.budget is not None and spent is not None and abs(spent / config.budget - 1) > 0.02:
+        warnings.warn(
+            f"the run took {spent:.2f} of training the motivated model alone, and its budget was {config.budget}: the "
+            "conditions, few batches, another number of epochs or recalibration kept it from being met",
+            RunWarning,
+            stacklevel=3,
+        )
+    if config.base_condition != "always" and cost.base_flops and cost.run_samples and not cost.samples:
+        warnings.warn(
+            f"the base has not taken a step: base_condition {config.base_condition} held on no batch; a condition on "
+            "the loss never holds before the first step",
+            RunWarning,
+            stacklevel=3,
         )
 
 

@@ -3,9 +3,9 @@
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from seeking.errors import SeekingError
+from seeking.errors import SeekingError, unknown
 from seeking.pair import NormPolicy
 
 Timing = Literal["same", "next"]
@@ -122,6 +122,9 @@ class TrainConfig:
     """Refuse to train unless the base is proven to be a sub-network of the motivated model."""
 
     def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            if get_origin(hint) is Literal and getattr(self, name, None) not in get_args(hint):
+                raise unknown(f"value of {name}", str(getattr(self, name, None)), get_args(hint))
         for name, minimum in (
             ("epochs", 1),
             ("accumulate", 1),

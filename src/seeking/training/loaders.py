@@ -250,7 +250,8 @@ def _iterate(loader: Any, skip: int) -> Iterator[Any]:
     by_index = False
     if iterates_by_torch(loader):
         by_index = not isinstance(loader.dataset, IterableDataset)
-        if skip and by_index and loader.num_workers and getattr(loader.dataset, "stateless", False):
+        stateless = getattr(loader.dataset, "stateless", False)
+        if skip and by_index and loader.num_workers and stateless and loader.batch_sampler is not None:
             loader, skip = copied_loader(loader, batch_sampler=SkipBatchSampler(loader.batch_sampler, skip)), 0
         iterator: Iterator[Any] = iter(loader)
     else:

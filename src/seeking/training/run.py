@@ -107,6 +107,7 @@ class Run:
     def signals(self, base: Outcome) -> Signals:
         """The signals for the condition after the base's step on this batch."""
         samples = base.flops / self.cost.base_flops if self.cost.base_flops else 0.0
+        mean = (self.cost.run_samples + samples) / (self.cost.batches + 1)
         return Signals(
             loss=base.loss,
             step=self.progress.step,
@@ -114,17 +115,18 @@ class Run:
             epoch_length=self.progress.epoch_length,
             learning_rate=self.base.learning_rate,
             flops_spent=self.cost.total,
-            flops_planned=self._flops_planned(base.flops),
+            flops_planned=self._flops_planned(mean),
+            batch_share=samples / mean if mean else None,
             base_flops=base.flops,
             motivated_flops=samples * self.cost.motivated_flops,
             gradients=base.gradients,
         )
 
-    def _flops_planned(self, base_step: float) -> float | None:
-        if self.budget is None or not self.cost.base_flops:
+    def _flops_planned(self, mean_samples: float) -> float | None:
+        if self.budget is None:
             return None
         steps = self.progress.epochs * self.progress.epoch_length
-        return self.budget * steps * base_step * self.cost.motivated_flops / self.cost.base_flops
+        return self.budget * steps * mean_samples * self.cost.motivated_flops
 
     def synced(self, name: str) -> contextlib.AbstractContextManager[object]:
         """Inside, the model is up to date: the motivated model has the latest weights of the base, until they part."""

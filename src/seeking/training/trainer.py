@@ -143,7 +143,7 @@ class Trainer:
         self.record = Record(listeners, self.saver.metrics, self.saver.folder is not None)
         self.scores = Scores(objective)
         self.random = RunRandomState(generators, self.accelerator)
-        self.algorithm = algorithm or build.make_algorithm(config, self.pair is not None)
+        self.algorithm = build.make_algorithm(algorithm, config, self.pair is not None)
         self._requests = Requests(self.accelerator, due=lambda: self.saver.due(self.progress.step + 1))
         self._guard = NonFiniteGuard(config.on_nonfinite, self.record, lambda: self.saver.describe(self.progress.epoch))
         self.run = Run(
@@ -210,6 +210,7 @@ class Trainer:
             seconds = {name: learner.seconds for name, learner in self.learners.items()}
             result = Result(self.scores.latest, self.scores.best, self.run.cost, seconds, self.record.rows)
             self.saver.finish(result.summary())
+            build.check_steps_taken(self.config, self.run.cost)
             return result
         except Exception:
             with contextlib.suppress(RunError):
