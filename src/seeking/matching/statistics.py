@@ -1,6 +1,6 @@
 """Statistics over channels, as of norms: which operations reduce channels, and what is divided by the result."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -31,6 +31,12 @@ PRODUCTS = {
 }
 INVERSES = {"rsqrt", "reciprocal"}
 
+POSITIVE_AT_ZERO = {"exp", "exp2", "sigmoid", "hardsigmoid", "softplus", "cos", "cosh"}
+"""Functions of which entries that are zero have a share, too."""
+
+GATES = POSITIVE_AT_ZERO | {"tanh", "sin", "sinh", "log", "log1p", "expm1", "relu", "silu", "gelu", "erf"}
+"""Functions that no norm applies to its statistics."""
+
 
 @dataclass
 class Reduction:
@@ -41,7 +47,8 @@ class Reduction:
         shape: of the tensor.
         axes: of the dimensions that are reduced, by dimension.
         scaled: axes of the tensors that were divided by the result, or from which it was subtracted.
-        is_share: whether exponentials are summed, of which each is then a share, as in a softmax.
+        is_share: whether values are summed to which zeros would contribute, as in a softmax.
+        is_reused: whether the result meets channels in another way than a norm's.
     """
 
     name: str
@@ -49,13 +56,14 @@ class Reduction:
     axes: dict[int, Axis]
     scaled: list[list[Axis]] = field(default_factory=list)
     is_share: bool = False
+    is_reused: bool = False
 
     def normalizes(self) -> bool:
         """Whether the reduced channels themselves are divided by the result, or centered."""
         if self.name in NORMS:
             return True
         reduced = {space for axis in self.axes.values() for space in _spaces(axis) if not space.fixed}
-        return not self.is_share and any(
+        return not (self.is_share or self.is_reused) and any(
             reduced <= {space for axis in axes for space in _spaces(axis)} for axes in self.scaled
         )
 
@@ -79,6 +87,8 @@ class Statistics:
         self.reductions: list[Reduction] = []
         self._sources: dict[int, frozenset[int]] = {}
         self._inverse: set[int] = set()
+        self._pure: set[int] = set()
+        """Ids of tensors made of statistics and numbers alone."""
 
     def follow(self, name: str, call: OpCall, producers: Mapping[int, str]) -> None:
         """Take note of an operation.
@@ -88,10 +98,11 @@ class Statistics:
             call: its arguments and results.
             producers: by the id of a tensor, the operation that it comes from.
         """
-        if name in PRODUCTS:
-            return
         base_name = name.removesuffix("_")
         inputs = call.inputs
+        self._follow_uses(base_name, inputs, call.outputs)
+        if name in PRODUCTS:
+            return
         sources = frozenset().union(*(self._sources.get(id(tensor), frozenset()) for tensor in inputs))
         if base_name in ("div", "sub") and len(inputs) == 2:
             self._scale(inputs[1], call.axes(inputs[0]))
@@ -101,9 +112,11 @@ class Statistics:
                     self._scale(second, call.axes(first))
         if name in REDUCTIONS and not (name == "max" and "other" in call):
             sources |= {len(self.reductions)}
-            is_share = producers.get(id(inputs[0]), "").removesuffix("_") == "exp"
+            is_share = producers.get(id(inputs[0]), "").removesuffix("_") in POSITIVE_AT_ZERO
             reduced = _reduced(name, call)
             self.reductions.append(Reduction(name, tuple(inputs[0].shape), reduced, is_share=is_share))
+            if name not in NORMS and any(not space.fixed for axis in reduced.values() for space in _spaces(axis)):
+                self._pure.update(map(id, call.outputs))
         if not sources:
             return
         inverse = base_name in INVERSES or (base_name == "pow" and _is_negative(call))
@@ -112,6 +125,22 @@ class Statistics:
             self._sources[id(tensor)] = sources
             if inverse:
                 self._inverse.add(id(tensor))
+
+    def _follow_uses(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        """Note statistics that meet channels in another way than a norm's."""
+        pure = [tensor for tensor in inputs if id(tensor) in self._pure]
+        if not pure:
+            return
+        others = [tensor for tensor in inputs if id(tensor) not in self._pure and tensor.numel() != 1]
+        if not others and name not in GATES:
+            self._pure.update(map(id, outputs))
+            return
+        divides = name == "div" and inputs[0] is others[0]
+        if divides or name == "sub" or (name == "mul" and all(id(tensor) in self._inverse for tensor in pure)):
+            return
+        for tensor in pure:
+            for source in self._sources.get(id(tensor), ()):
+                self.reductions[source].is_reused = True
 
     def _scale(self, by: Tensor, axes: list[Axis]) -> None:
         for source in self._sources.get(id(by), ()):
