@@ -275,7 +275,7 @@ def started_run(folder: Path, name: str) -> subprocess.Popen[bytes]:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    while not [*(folder / "cut").rglob("metrics.jsonl")] and program.poll() is None:
+    while not [*(folder / "cut").glob("arms/*/*/seed0/metrics.jsonl")] and program.poll() is None:
         time.sleep(0.05)
     return program
 
