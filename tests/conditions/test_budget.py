@@ -86,3 +86,9 @@ def test_shares_of_a_run(share: float) -> None:
 def test_what_is_no_share_is_refused(text: str) -> None:
     with pytest.raises(SeekingError):
         parse(text)
+
+
+def test_a_share_of_a_run_of_unknown_length_is_refused_in_words() -> None:
+    for text in ("after:0.5", "before:0.5"):
+        with pytest.raises(SeekingError, match="do not include its number of steps"):
+            parse(text).update(1.0)

@@ -2,6 +2,7 @@
 
 from seeking.conditions.base import Condition, Signals, State, whole_number
 from seeking.conditions.registry import register
+from seeking.errors import SeekingError
 
 
 class Counting(Condition):
@@ -108,10 +109,10 @@ def batches_of(step: float, signals: Signals) -> int:
     """A number of batches, or a share of the run's as a number of batches.
 
     Raises:
-        ValueError: it is a share, and the length of the run is unknown.
+        SeekingError: it is a share, and the length of the run is unknown.
     """
     if not 0 < step < 1:
         return int(step)
     if signals.steps is None:
-        raise ValueError(f"{step} is a share of the run, but the signals do not include its number of steps")
+        raise SeekingError(f"{step} is a share of the run, but the signals do not include its number of steps")
     return round(step * signals.steps)
