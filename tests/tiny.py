@@ -4,6 +4,7 @@ import errno
 import functools
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -44,6 +45,20 @@ def contents(folder: Path) -> dict[str, bytes | str | None]:
         for path in folder.rglob("*")
         if path.name != run_files.LOCK
     }
+
+
+def moved(run: Path) -> None:
+    run.rename(run.with_name("elsewhere"))
+
+
+def deleted(run: Path) -> None:
+    shutil.rmtree(run, ignore_errors=True)
+
+
+def replaced(run: Path) -> None:
+    """By another run, which takes the path."""
+    moved(run)
+    tiny(run).fit()
 
 
 def files_of(run: Path) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny import ERRORS, FOREIGN, TINY, Failing, Network, contents, files_of, tiny
+from tiny import ERRORS, FOREIGN, TINY, Failing, Network, contents, deleted, files_of, moved, replaced, tiny
 
 from seeking import RunError, SeekingError
 from seeking.checkpointing import manifest, run_files, snapshot
@@ -292,20 +292,6 @@ def test_wherever_a_program_dies_the_manifest_fits_the_files(tmp_path: Path) -> 
 
 
 # The folder that was locked.
-
-
-def moved(run: Path) -> None:
-    run.rename(run.with_name("elsewhere"))
-
-
-def deleted(run: Path) -> None:
-    shutil.rmtree(run, ignore_errors=True)
-
-
-def replaced(run: Path) -> None:
-    """By another run, which takes the path."""
-    moved(run)
-    tiny(run).fit()
 
 
 def unlocked(run: Path) -> None:

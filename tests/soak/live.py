@@ -14,7 +14,7 @@ from inputs import damaged
 from safetensors.torch import load_file
 from strangers import hostile, offends, stranger
 from target import Target
-from tiny import ERRORS, FOREIGN, Failing, contents, files_of, tiny
+from tiny import ERRORS, FOREIGN, Failing, contents, deleted, files_of, moved, replaced, tiny
 
 from seeking import RunError, SeekingError
 from seeking.checkpointing import snapshot
@@ -91,20 +91,6 @@ class Unreadable(Target):
             shutil.rmtree(output.parent)
 
 
-def moved(run: Path) -> None:
-    run.rename(run.with_name("elsewhere"))
-
-
-def deleted(run: Path) -> None:
-    shutil.rmtree(run, ignore_errors=True)
-
-
-def replaced(run: Path) -> None:
-    """By another run, which takes the path."""
-    moved(run)
-    tiny(run).fit()
-
-
 def emptied(run: Path) -> None:
     moved(run)
     run.mkdir()
@@ -123,6 +109,7 @@ class Moved(Target):
     allowed = (RunError,)
     acts: tuple[Callable[[Path], None], ...] = (moved, deleted, replaced, emptied, moved_and_back)
     inputs = st.tuples(st.sampled_from(acts), st.integers(0, 7), st.booleans())
+    known = ((moved_and_back, 3, False), (moved, 3, True))
 
     def check(self, content: tuple[Callable[[Path], None], int, bool]) -> None:
         act, step, wait = content
