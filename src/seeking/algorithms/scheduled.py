@@ -32,8 +32,7 @@ class Scheduled:
 
     def __call__(self, batch: Batch, run: Run) -> None:
         """Train on one batch."""
-        steps = run.progress.epochs * run.progress.epoch_length
-        if self.separate_at is not None and run.progress.step >= round(self.separate_at * steps):
+        if self.separate_at is not None and run.progress.step >= round(self.separate_at * run.progress.steps):
             run.pair.separate()
         resting = Outcome(loss=self.loss, grad_norm=0.0, flops=run.batch_samples(batch) * run.cost.base_flops)
         base_steps = self.base_condition.update(self.loss, run.signals(resting))

@@ -9,7 +9,6 @@ A checkpoint is written to a temporary folder, flushed to the disk and renamed, 
 complete. One that has been damaged since then does not match its manifest and is never loaded.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from seeking.checkpointing.manifest import digest
 from seeking.errors import DamagedError, RunError, SeekingError
 from seeking.files import flush, is_file, is_folder, open_file, read_json, remove_temporary, status, temporary_name
 
@@ -217,10 +217,7 @@ def _contents(folder: Path) -> list[Path]:
 
 
 def _manifest(step: int, folder: Path) -> str:
-    files = {}
-    for name in FILES:
-        with (folder / name).open("rb") as file:
-            files[name] = {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": file.tell()}
+    files = {name: digest(folder / name) for name in FILES}
     return json.dumps({"format": FORMAT, "version": VERSION, "step": step, "files": files}, indent=2) + "\n"
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +20,11 @@ from seeking.conditions import Condition, Next, WithinBudget, parse
 from seeking.copies import scratch_copy
 from seeking.distributed.processes import this_process
 from seeking.distributed.sharding import reshard, shard
-from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunWarning, SeekingError
+from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
 from seeking.training.config import TrainConfig
-from seeking.training.cost import Cost
 from seeking.training.learner import Learner
 from seeking.training.loaders import Loader, prepare
 from seeking.training.modes import evaluating
@@ -151,47 +149,6 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool)
     base_condition = parse(config.base_condition, -1 - config.seed)  # Other draws than the condition's.
     separate_at = config.finish_at if config.finish == "private" else None
     return Scheduled(base_condition, teach=config.teach > 0, separate_at=separate_at)
-
-
-def check_budget(config: TrainConfig, cost: Cost) -> None:
-    """Check that the budget can be met: by the base on its own at least, by both models on every batch at most.
-
-    Raises:
-        SeekingError: it cannot.
-    """
-    if config.budget is None or not (cost.base_flops and cost.motivated_flops):
-        return
-    share = cost.base_flops / cost.motivated_flops
-    if config.base_condition == "always" and config.budget < share:
-        raise SeekingError(
-            f"budget is {config.budget}, but a base that steps on every batch costs {share:.2f} of training the "
-            "motivated model alone; give a greater budget, or a base_condition"
-        )
-    if config.budget > 1 + share:
-        raise SeekingError(
-            f"budget is {config.budget}, but steps of both models on every batch cost {1 + share:.2f} of training the "
-            "motivated model alone; give a smaller budget, or none"
-        )
-
-
-def check_steps_taken(config: TrainConfig, cost: Cost) -> None:
-    """Warn at the end of a run if its budget was not met by 2 %, or its base has not taken a step."""
-    report = cost.report()
-    spent = report.get("of_motivated_alone")
-    if config.budget is not None and spent is not None and abs(spent / config.budget - 1) > 0.02:
-        warnings.warn(
-            f"the run took {spent:.2f} of training the motivated model alone, and its budget was {config.budget}: the "
-            "conditions, few batches, another number of epochs or recalibration kept it from being met",
-            RunWarning,
-            stacklevel=3,
-        )
-    if config.base_condition != "always" and cost.base_flops and cost.run_samples and not cost.samples:
-        warnings.warn(
-            f"the base has not taken a step: base_condition {config.base_condition} held on no batch; a condition on "
-            "the loss never holds before the first step",
-            RunWarning,
-            stacklevel=3,
-        )
 
 
 class Loaders(NamedTuple):

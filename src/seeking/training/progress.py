@@ -26,6 +26,11 @@ class Progress:
     step: int = 0
     step_in_epoch: int = 0
 
+    @property
+    def steps(self) -> int:
+        """Batches of the whole run."""
+        return self.epochs * self.epoch_length
+
     def end_batch(self) -> None:
         """Count a batch."""
         self.step += 1

@@ -111,7 +111,7 @@ class Run:
         return Signals(
             loss=base.loss,
             step=self.progress.step,
-            steps=self.progress.epochs * self.progress.epoch_length,
+            steps=self.progress.steps,
             epoch_length=self.progress.epoch_length,
             learning_rate=self.base.learning_rate,
             flops_spent=self.cost.total,
@@ -125,8 +125,7 @@ class Run:
     def _flops_planned(self, mean_samples: float) -> float | None:
         if self.budget is None:
             return None
-        steps = self.progress.epochs * self.progress.epoch_length
-        return self.budget * steps * mean_samples * self.cost.motivated_flops
+        return self.budget * self.progress.steps * mean_samples * self.cost.motivated_flops
 
     def synced(self, name: str) -> contextlib.AbstractContextManager[object]:
         """Inside, the model is up to date: the motivated model has the latest weights of the base, until they part."""

@@ -17,7 +17,7 @@ from seeking.conditions import Condition, Never
 from seeking.distributed.processes import gather_json
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunError, SeekingError
 from seeking.pair import Pair
-from seeking.training import build
+from seeking.training import budget, build
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
 from seeking.training.config import CHANGEABLE_ON_RESUME, TrainConfig
 from seeking.training.cost import Cost
@@ -128,7 +128,7 @@ class Trainer:
         if not saved:
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
             cost = preflight(models, self.pair, objective, batch, unseen, config.verify, last_size(train_loader))
-            build.check_budget(config, cost)
+            budget.check_budget(config, cost)
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
 
@@ -210,7 +210,7 @@ class Trainer:
             seconds = {name: learner.seconds for name, learner in self.learners.items()}
             result = Result(self.scores.latest, self.scores.best, self.run.cost, seconds, self.record.rows)
             self.saver.finish(result.summary())
-            build.check_steps_taken(self.config, self.run.cost)
+            budget.check_steps_taken(self.config, self.run.cost)
             return result
         except Exception:
             with contextlib.suppress(RunError):

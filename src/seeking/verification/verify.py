@@ -1,6 +1,7 @@
 """Prove that the base model is a sub-network of the motivated model."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -215,16 +216,17 @@ class _Proof:
         view = traced(self.motivated, self.batch, self.run, training=self.training, numbers=True)
         return dataclasses.replace(self, view=view)._compare(dtype, tolerance)
 
+    @functools.cached_property
+    def _positions(self) -> Positions:
+        return Positions(self.weights_map, self.view.axes if self.view else {})
+
     def _plans(self) -> tuple[Plan, Plan]:
-        if not self.view:
-            return {}, {}
-        return narrowings(self.view.reductions, Positions(self.weights_map, self.view.axes))
+        return narrowings(self.view.reductions, self._positions) if self.view else ({}, {})
 
     def _judged(self, small: Records, large: Records, tolerance: float, picked: list[int] | None) -> Verification:
         channels: list[list[list[int] | None]] = []
         if self.view:
-            positions = Positions(self.weights_map, self.view.axes)
-            channels = [[positions.left_out(axis) for axis in axes] for axes in self.view.outputs]
+            channels = [[self._positions.left_out(axis) for axis in axes] for axes in self.view.outputs]
             if picked and picked[-1] < len(channels):
                 channels = [channels[place] for place in picked]
         return _judge(self.base, self.motivated, self.weights_map, small, large, tolerance, channels)
