@@ -122,7 +122,8 @@ class Moved(Target):
                     with contextlib.suppress(RunError):
                         trainer.saver.wait()
                 act(output)
-                before.update(contents(output) if output.exists() else {})
+                if act is not moved_and_back:  # Which goes on being written.
+                    before.update(contents(output) if output.exists() else {})
 
         trainer = tiny(output, listeners=[listen])
         try:

@@ -83,3 +83,19 @@ def test_norms_are_contained(name: str) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_uses_of_statistics_are_not(name: str) -> None:
     assert not is_exact(OTHERS[name])
+
+
+CHOICES: dict[str, Function] = {
+    "amax": lambda y: y + (2 * y.square()).amax(-1, keepdim=True),
+    "max": lambda y: y + (2 * y.square()).max(-1, keepdim=True).values,
+    "topk": lambda y: y + (2 * y.square()).topk(1, dim=-1).values,
+    "sort": lambda y: y + (2 * y.square()).sort(dim=-1, descending=True).values[..., :1],
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_choices_among_entries_that_grow_are_refused_by_name_whatever_the_batch_shows(name: str) -> None:
+    """Extra zeros never win here, so that no batch can show a difference."""
+    models, batch = (Net(4, CHOICES[name]), Net(8, CHOICES[name])), torch.randn(5, 6)
+    with pytest.raises(NotContainedError, match=rf"compete in {name}\b"):
+        match(*models, batch=batch)
