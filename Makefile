@@ -31,7 +31,7 @@ benchmark: .venv/installed
 	$(BIN)/python benchmarks/checkpoint.py
 
 torture: .venv/installed
-	$(BIN)/python tests/torture.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/soak/test_torture.py --hypothesis-profile soak -rP
 
 fuzz: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/soak -n auto --hypothesis-profile soak -rP -k refused_in_words

@@ -15,7 +15,7 @@ from hypothesis import settings
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # As in what a shell has started in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("soak", max_examples=100_000, print_blob=True)  # Of make fuzz.
+settings.register_profile("soak", max_examples=100_000, print_blob=True)  # Of make fuzz and make torture.
 
 DATA = Path(os.environ.get("SEEKING_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -50,5 +50,5 @@ def _seeded() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What starts programs of its own comes first, so that no long test is left to one process at the end."""
-    programs = {f"test_{name}.py" for name in ("torture", "processes", "experiments", "safety", "docs")}
+    programs = {f"test_{name}.py" for name in ("torture", "processes", "experiments", "docs")}
     items.sort(key=lambda item: item.path.name not in programs)

@@ -397,15 +397,6 @@ def test_a_state_too_large_to_be_read_is_not_written(tmp_path: Path, monkeypatch
     assert not snapshot.list_checkpoints(tmp_path / "run" / "checkpoints")
 
 
-def test_a_system_that_knows_no_priorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: int) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr("os.setpriority", refuse)
-    make(output=tmp_path / "run", config=CONFIG).fit()
-    assert snapshot.list_checkpoints(tmp_path / "run" / "checkpoints")
-
-
 def test_keys_that_hooks_add_to_a_models_state(tmp_path: Path) -> None:
     def make_hooked(**kwargs: Any) -> Trainer:
         trainer = make(**kwargs)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given, seed, settings
 from hypothesis import strategies as st
 
 from seeking import SeekingError
@@ -103,7 +103,7 @@ def accepted(target: Target, content: Any) -> bool:
     return not refusal
 
 
-def soak(target: Target, examples: int | None = None, **options: Any) -> Counter[str]:
+def soak(target: Target, examples: int | None = None, fixed: int | None = None, **options: Any) -> Counter[str]:
     """Try the known inputs and drawn ones, by default as many as the profile of hypothesis says: what came of them.
 
     Raises:
@@ -118,6 +118,8 @@ def soak(target: Target, examples: int | None = None, **options: Any) -> Counter
     test = given(target.inputs)(check)
     for content in target.known:
         test = example(content)(test)
+    if fixed is not None:
+        test = seed(fixed)(test)
     count = max(1, (examples or settings.default.max_examples) // target.share)
     settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), **options)(test)()
     return outcomes

@@ -2,8 +2,6 @@
 
 import contextlib
 import functools
-import os
-import sys
 import threading
 import time
 import warnings
@@ -21,7 +19,11 @@ from seeking.errors import RunError, RunWarning, SeekingError
 
 
 class BackgroundWriter:
-    """Copies tensors to memory of its own and does one group of jobs at a time in a thread."""
+    """Copies tensors to memory of its own and does one group of jobs at a time in a thread.
+
+    The thread has the priority of training. With a lower one it would wait for a core while it holds the interpreter's
+    lock, for which training then waits as well.
+    """
 
     def __init__(self) -> None:
         self._copies: dict[str, Tensor] = {}
@@ -64,9 +66,6 @@ class BackgroundWriter:
         """Do these jobs in turn, in the background."""
 
         def work() -> None:
-            if sys.platform == "linux":  # There, threads have priorities of their own: training goes first.
-                with contextlib.suppress(OSError):
-                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
             try:
                 for job in jobs:
                     job()
