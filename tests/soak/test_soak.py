@@ -117,7 +117,7 @@ def refuse() -> None:
 def test_what_goes_wrong_is_noticed(
     wrong: Callable[[], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(target, "HUNG", 5.0)
+    monkeypatch.setattr(target, "HUNG", 2.0)
     monkeypatch.setattr(target, "MEMORY", 16)
     broken = Broken(tmp_path)
     monkeypatch.setattr(broken, "wrong", wrong)

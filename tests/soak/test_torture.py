@@ -169,7 +169,8 @@ def test_a_run_that_is_disturbed_and_resumed_ends_as_if_it_had_not_been(
             continue
         by_itself = fault is killed_before_an_operation
         started = job(output, processes, operation=more * 4 + 1 if by_itself else 0)
-        until = 1_000 if by_itself else steps(output) + more
+        trains = fault is not killed  # The others are for programs that have begun to train.
+        until = 1_000 if by_itself else steps(output) + more + trains
         while all(process.is_alive() for process in started) and steps(output) < until:
             time.sleep(0.005)
         time.sleep(seconds)
