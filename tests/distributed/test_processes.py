@@ -1,13 +1,16 @@
 """Several processes are one run: steps, decisions, order of the data and augmentation in every epoch."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -144,15 +147,33 @@ def test_a_comparison_by_two_processes_replaces_another(client: str, tmp_path: P
     in_two(client, "seeking", *command)
 
 
-def test_a_job_that_is_asked_to_stop_saves_in_all_processes(tmp_path: Path) -> None:
+def test_a_job_whose_process_dies_is_restarted_and_saves_when_it_is_asked_to_stop(tmp_path: Path) -> None:
     output = tmp_path / "run"
-    command = [sys.executable, *TWO, "-m", "seeking.cli", "train", *OPTIONS, "--epochs", "50", "--output", str(output)]
-    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    metrics = output / "metrics.jsonl"
-    while job.poll() is None and not (metrics.exists() and metrics.read_text().count('"kind": "step"') > 10):
-        time.sleep(0.05)
+    restarting = ["--max-restarts", "1", "--monitor-interval", "0.2"]
+    command = [sys.executable, *TWO, *restarting, "-m", "seeking.cli", "train", *OPTIONS]
+    job = subprocess.Popen(
+        [*command, "--epochs", "50", "--resume", "--output", str(output)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},  # See docs/safety.md.
+    )
+
+    def taken() -> int:
+        metrics = output / "metrics.jsonl"
+        return metrics.read_text().count('"kind": "step"') if metrics.exists() else 0
+
+    def wait_for(condition: Callable[[], bool]) -> None:
+        while job.poll() is None and not condition():
+            time.sleep(0.05)
+
+    wait_for(lambda: taken() > 10)
+    workers = psutil.Process(job.pid).children()
+    workers[-1].kill()
+    psutil.wait_procs(workers, timeout=60)
+    before = taken()
+    wait_for(lambda: bool(psutil.Process(job.pid).children()) and taken() > before + 10)
     job.terminate()
     assert job.wait(timeout=60) != 0
-    steps = metrics.read_text().count('"kind": "step"')
-    assert snapshot.list_checkpoints(output / "checkpoints")[0].name == f"step-{steps:08d}"
+    assert taken() > before + 10, "it was not restarted"
+    assert snapshot.list_checkpoints(output / "checkpoints")[0].name == f"step-{taken():08d}"
     assert alone(output, "--resume", "--epochs", "6")[-1]["epoch"] == 6
