@@ -99,10 +99,10 @@ def make_pair(
         NotContainedError: the motivated model cannot contain the base.
         SeekingError: the map does not fit the models.
     """
+    inputs, forward = objective.model_inputs(batch)
     if weights_map is None:
-        inputs, forward = objective.model_inputs(batch)
         weights_map = match(base, motivated, batch=inputs, forward=forward)
-    return Pair(base, motivated, weights_map, norm=config.norm)
+    return Pair(base, motivated, weights_map, norm=config.norm, batch=inputs, forward=forward)
 
 
 def make_condition(condition: Condition | None, config: TrainConfig) -> Condition:
