@@ -304,10 +304,10 @@ class Split(nn.Module):
 
 
 class GroupNormed(nn.Sequential):
-    """Normalised in two groups, of two channels at least: of one, the map takes both from the first larger group."""
+    """Normalised in two groups, which may be of one channel each."""
 
     def __init__(self, sizes: Sizes) -> None:
-        inner = 4 * sizes.hidden
+        inner = 2 * sizes.hidden
         super().__init__(
             nn.Conv2d(sizes.width, inner, 1), nn.GroupNorm(2, inner), nn.ReLU(), nn.Conv2d(inner, sizes.width, 1)
         )
