@@ -24,6 +24,7 @@ from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
+from seeking.renewed import renewed
 from seeking.training.config import TrainConfig
 from seeking.training.learner import Learner
 from seeking.training.loaders import Loader, prepare
@@ -135,7 +136,7 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool)
         SeekingError: the condition of the base cannot be parsed, or options contradict a custom algorithm.
     """
     if algorithm:
-        for name, default in (("base_condition", "always"), ("finish", "tied")):
+        for name, default in (("base_condition", "always"), ("finish", "tied"), ("teach", 0.0)):
             if getattr(config, name) != default:
                 raise SeekingError(
                     f"{name} is {getattr(config, name)!r}, which the algorithm that was given decides itself; leave "
@@ -199,7 +200,10 @@ def place_models(
             checkpoint_activations(module, name)
     if config.channels_last and not config.shard:  # FSDP2 takes contiguous parameters only.
         with torch.no_grad(), generators.preserved():
-            to_channels_last(tuple(models.values()), lambda module: objective.loss(scratch_copy(module).eval(), batch))
+            to_channels_last(
+                tuple(models.values()),
+                lambda module: objective.loss(scratch_copy(module).eval(), renewed(batch, torch.clone)),
+            )
 
 
 def shard_models(
@@ -226,7 +230,7 @@ def shard_models(
             try:
                 shard(model, accelerator.device, dtype)
                 with evaluating(model):
-                    objective.loss(model, batch)
+                    objective.loss(model, renewed(batch, torch.clone))
             except INCOMPATIBLE_STATE_ERRORS as error:
                 raise SeekingError(
                     f"the {name} model ({type(model).__name__}) cannot be sharded ({type(error).__name__}: {error}); "

@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from seeking.distributed.mean_loss import mean_over_processes
 from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
+from seeking.training.lending import Lending
 from seeking.training.micro_batches import MicroBatches
 
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -37,6 +38,7 @@ class Stepper:
     clip_grad: float | None
     requests: Requests
     updating: bool = False
+    lending: Lending = field(default_factory=Lending)
 
     def __call__(
         self, learner: Learner, batch: MicroBatches, loss_fn: Loss, keep_gradients: bool
@@ -62,8 +64,11 @@ class Stepper:
         try:
             for number, (micro_batch, weight) in enumerate(zip(batch, batch.weights, strict=True), start=1):
                 synced = number == len(batch)
-                with contextlib.nullcontext() if synced else self.accelerator.no_sync(learner.model):
-                    loss = loss_fn(learner.model, micro_batch) * weight
+                with (
+                    contextlib.nullcontext() if synced else self.accelerator.no_sync(learner.model),
+                    self.lending.lent(micro_batch, f"{learner.name} model") as lent,
+                ):
+                    loss = loss_fn(learner.model, lent) * weight
                     total += loss.detach()
                     # Not accelerate's own backward: like its optimizers, it looks for a package on the disk each time.
                     (loss if scaler is None else scaler.scale(loss)).backward()
