@@ -127,7 +127,7 @@ class Trainer:
         cost = Cost()
         if not saved:
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
-            cost = preflight(models, self.pair, objective, batch, unseen, config.verify, last_size(train_loader))
+            cost = preflight(models, self.pair, objective, batch, unseen, config, last_size(train_loader))
             budget.check_budget(config, cost)
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
