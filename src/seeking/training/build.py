@@ -14,6 +14,7 @@ from torch import nn
 
 from seeking.algorithms import Scheduled, alone, motivated
 from seeking.checkpointing.fingerprint import fingerprint
+from seeking.checkpointing.functions import qualified_name
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import Saver
 from seeking.conditions import Condition, Next, WithinBudget, parse
@@ -62,8 +63,11 @@ def make_saver(
     models: Sequence[str],
     train_loader: Any,
     eval_loader: Any,
+    functions: Mapping[str, Any],
 ) -> Saver:
     """Create the saver of a run on the data of these loaders, which writes to the run folder if there is one.
+
+    A run that is resumed with another of these functions is told so; None stands for what the options choose.
 
     Raises:
         SeekingError: the folder holds something else, or an option needs a folder and none is given.
@@ -83,23 +87,28 @@ def make_saver(
         every_seconds=seconds,
         keep=config.keep_checkpoints,
         data=fingerprint(loaders) if folder else None,
+        functions={
+            role: "that of the options" if each is None else qualified_name(each) for role, each in functions.items()
+        },
     )
 
 
 def make_pair(
-    base: nn.Module,
-    motivated: nn.Module,
+    base: nn.Module | None,
+    motivated: nn.Module | None,
     weights_map: WeightsMap | None,
     objective: Objective,
     batch: Any,
     config: TrainConfig,
-) -> Pair:
-    """Create the pair; the map is derived on this batch if it is None.
+) -> Pair | None:
+    """Create the pair, if there are two models; the map is derived on this batch if it is None.
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
         SeekingError: the map does not fit the models.
     """
+    if base is None or motivated is None:
+        return None
     inputs, forward = objective.model_inputs(batch)
     if weights_map is None:
         weights_map = match(base, motivated, batch=inputs, forward=forward)

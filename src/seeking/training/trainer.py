@@ -16,7 +16,6 @@ from seeking.checkpointing.saver import weights_to_save
 from seeking.conditions import Condition, Never
 from seeking.distributed.processes import gather_json
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunError, SeekingError
-from seeking.pair import Pair
 from seeking.training import budget, build
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
 from seeking.training.config import CHANGEABLE_ON_RESUME, TrainConfig
@@ -104,8 +103,11 @@ class Trainer:
         models = {name: model for name, model in (("base", base), ("motivated", motivated)) if model is not None}
         if not models:
             raise SeekingError("there is no model; give the Trainer a base, a motivated model, or both")
+        functions = {"algorithm": algorithm, "loss": loss_fn or objective}
         objective = make_objective(objective, loss_fn, config.label_smoothing, config.teach)
-        self.saver = build.make_saver(output, resume, config, self.accelerator, [*models], train_loader, eval_loader)
+        self.saver = build.make_saver(
+            output, resume, config, self.accelerator, [*models], train_loader, eval_loader, functions
+        )
         custom = frozenset({"condition"} if condition is not None else ())
         saved = self.saver.read_newest(self.config.recorded(), CHANGEABLE_ON_RESUME | custom)
         if saved and weights_map is None and saved["map"]:
@@ -118,9 +120,7 @@ class Trainer:
         owners += [self.loaders.train, self.loaders.evaluation, loss_fn or objective, algorithm, self.condition]
         generators = RandomState(device, *owners)
         build.place_models(models, config, device, objective, batch, generators)
-        self.pair: Pair | None = None
-        if base is not None and motivated is not None:
-            self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config)
+        self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config)
         build.check_optimizer(config, optimizer)
         # Before accelerate patches mixed precision into the models: the proof is one of full precision. A run that is
         # resumed has passed it.
