@@ -27,6 +27,7 @@ from seeking.matching import match
 from seeking.pair import Pair
 from seeking.renewed import renewed
 from seeking.training.config import TrainConfig
+from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
 from seeking.training.loaders import Loader, prepare
 from seeking.training.modes import evaluating
@@ -43,6 +44,8 @@ from seeking.training.performance import checkpoint_activations, compile_in_plac
 from seeking.training.precision import resolve_precision
 from seeking.training.rng import RandomState, derive_seed
 from seeking.training.run import Algorithm
+from seeking.training.standing_in import StandIn
+from seeking.training.step import Stepper
 from seeking.weights_map import WeightsMap
 
 
@@ -249,6 +252,15 @@ def shard_models(
     if pair:
         with pair.motivated():  # Fails now if the pair cannot be sharded.
             pass
+
+
+def make_stepper(accelerator: Accelerator, config: TrainConfig, requests: Requests) -> Stepper:
+    """What takes optimizer steps. A process can stand in for its failed loss if the others wait in its backward pass.
+
+    Sharded models wait for each other in the forward pass, too; compiled ones take no hooks.
+    """
+    several = accelerator.num_processes > 1 and not config.shard and config.compile == "no"
+    return Stepper(accelerator, config.clip_grad, requests, StandIn(accelerator) if several else None)
 
 
 def check_optimizer(config: TrainConfig, optimizer: MakeOptimizer | None) -> None:

@@ -33,7 +33,6 @@ from seeking.training.record import Listener, Record, Row
 from seeking.training.result import Result
 from seeking.training.rng import RandomState, RunRandomState
 from seeking.training.run import Algorithm, Run, roll_back
-from seeking.training.step import Stepper
 from seeking.weights_map import WeightsMap
 
 
@@ -153,7 +152,7 @@ class Trainer:
             objective=objective,
             progress=self.progress,
             cost=cost,
-            stepper=Stepper(self.accelerator, config.clip_grad, self._requests),
+            stepper=build.make_stepper(self.accelerator, config, self._requests),
             guard=self._guard,
             budget=config.budget,
         )
