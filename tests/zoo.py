@@ -256,8 +256,7 @@ class Dense(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.layers = nn.ModuleDict()
-        # An extra layer that adds a single channel cannot be told from one that is not extra.
-        width, growth = sizes.width, sizes.per_group + 1
+        width, growth = sizes.width, sizes.per_group
         for number in range(sizes.depth + 1):
             self.layers[f"layer{number + 1}"] = nn.Sequential(
                 nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, growth, 3, padding=1)
