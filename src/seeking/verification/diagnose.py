@@ -76,9 +76,11 @@ def constant_factor(base: Tensor, motivated: Tensor, tolerance: float) -> str:
     return f"a constant factor, {factor:.4g}, that the forward pass takes from the size of the model"
 
 
-def own_constant(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, name: str) -> str:
-    """A sentence on a constant of the base that has other values in the motivated model."""
-    small = tensors(base)[name]
+def own_constant(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, names: Iterable[str]) -> str:
+    """A sentence on one of the constants of which the models have other values; on none that counts, if possible."""
+    buffers = tensors(base)
+    name = min(names, key=lambda name: (not buffers[name].is_floating_point(), name))
+    small = buffers[name]
     target = weights_map.entries[name].target
     large = weights_map.extract({target: tensors(motivated)[target]})[name].to(small.device)
     place = int((small != large).flatten().nonzero()[0])

@@ -164,7 +164,7 @@ class _Proof:
             # Would they agree if the motivated model had the base's?
             shared = dataclasses.replace(self, constants=frozenset())
             if shared.verdict(tolerance):
-                cause = own_constant(self.base, self.motivated, self.weights_map, min(self.constants))
+                cause = own_constant(self.base, self.motivated, self.weights_map, self.constants)
                 return dataclasses.replace(verdict, reason=cause, contained=False)
         return verdict
 
