@@ -256,8 +256,7 @@ class Dense(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.layers = nn.ModuleDict()
-        # An extra layer that adds a single channel cannot be told from one that is not extra.
-        width, growth = sizes.width, sizes.per_group + 1
+        width, growth = sizes.width, sizes.per_group
         for number in range(sizes.depth + 1):
             self.layers[f"layer{number + 1}"] = nn.Sequential(
                 nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, growth, 3, padding=1)
@@ -304,10 +303,10 @@ class Split(nn.Module):
 
 
 class GroupNormed(nn.Sequential):
-    """Normalised in two groups, of two channels at least: of one, the map takes both from the first larger group."""
+    """Normalised in two groups, which may be of one channel each."""
 
     def __init__(self, sizes: Sizes) -> None:
-        inner = 4 * sizes.hidden
+        inner = 2 * sizes.hidden
         super().__init__(
             nn.Conv2d(sizes.width, inner, 1), nn.GroupNorm(2, inner), nn.ReLU(), nn.Conv2d(inner, sizes.width, 1)
         )

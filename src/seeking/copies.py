@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from seeking.errors import SeekingError
 from seeking.internals import tree_map
+from seeking.renewed import renewed
 from seeking.weights_map.tensors import identity, tensors
 
 GLOBAL_GENERATORS = [getattr(np.random.rand, "__self__", None), getattr(random.random, "__self__", None)]
@@ -20,9 +21,9 @@ GLOBAL_GENERATORS = [getattr(np.random.rand, "__self__", None), getattr(random.r
 
 
 def copied(values: Any) -> Any:
-    """New tensors in place of all; tied ones stay tied."""
+    """New tensors in place of all, in new containers; tied ones stay tied."""
     copies: dict[Any, Tensor] = {}
-    return tree_map(lambda t: copies.setdefault(identity(t), t.clone()) if isinstance(t, Tensor) else t, values)
+    return tree_map(lambda leaf: renewed(leaf, lambda t: copies.setdefault(identity(t), t.clone())), values)
 
 
 def scratch_copy(model: nn.Module, convert: Callable[[Tensor], Tensor] = torch.clone) -> nn.Module:

@@ -17,6 +17,7 @@ from seeking.matching import MatchWarning, match
 from seeking.matching.example_inputs import example_inputs
 from seeking.supported import check_models, check_writable
 from seeking.verification.compare import compare_outputs
+from seeking.verification.constants import own_constants
 from seeking.verification.extra import extra_modules, scales
 from seeking.verification.shareable import check_parametrizations
 from seeking.weights_map import Entry, WeightsMap, tensors, tensors_in
@@ -35,7 +36,7 @@ def extract(motivated: nn.Module, base: nn.Module, weights_map: WeightsMap | Non
 
     Args:
         motivated: the larger model; left as it is.
-        base: the smaller model; its parameters and buffers are overwritten.
+        base: the smaller model; its parameters and buffers are overwritten, but for constants of its own.
         weights_map: where the base lies; derived by ``seeking.match`` if not given.
 
     Returns:
@@ -51,8 +52,10 @@ def extract(motivated: nn.Module, base: nn.Module, weights_map: WeightsMap | Non
     weights_map.check(base, motivated)
     if any(tensor.is_meta for tensor in tensors(motivated).values()):
         raise SeekingError("the motivated model is on the meta device and holds nothing to extract")
+    constants = own_constants(base, motivated, weights_map)
     with torch.no_grad():
-        _load(base, weights_map.extract(tensors(motivated)))
+        values = weights_map.extract(tensors(motivated))
+        _load(base, {name: tensor for name, tensor in values.items() if name not in constants})
     return weights_map
 
 
@@ -76,7 +79,7 @@ def embed(
 
     Args:
         base: the smaller model; left as it is.
-        motivated: the larger model; its mapped entries take the base's values.
+        motivated: the larger model; its mapped entries take the base's values, but for constants of its own.
         weights_map: where the base lies; derived by ``seeking.match`` if not given.
         extra: how the extra capacity is initialized: ``neutral``, or as it is, with its ``own`` initialization.
         batch: one input, as ``forward`` takes it, on which the function is compared; if not given, one is made where
@@ -106,7 +109,9 @@ def embed(
         values = copied(tensors(motivated))
         if extra == "neutral":
             values = _without_reading_extra(motivated, weights_map, values)
-        values = weights_map.embed(tensors(base), values)
+        constants = own_constants(base, motivated, weights_map, batch if example is None else example, forward)
+        shared = {name: tensor for name, tensor in tensors(base).items() if name not in constants}
+        values = weights_map.embed(shared, values)
         if example is not None:
             small, large = scratch_copy(base), scratch_copy(motivated)
             _load(large, values)
@@ -157,7 +162,8 @@ def _run(run: Forward, model: nn.Module, batch: Any) -> Any:
 
 def _load(model: nn.Module, values: dict[str, Tensor]) -> None:
     for name, tensor in tensors(model).items():
-        tensor.copy_(values[name])
+        if name in values:
+            tensor.copy_(values[name])
 
 
 def _without_reading_extra(

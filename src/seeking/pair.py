@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from seeking.errors import RunWarning, SeekingError
+from seeking.forward import Forward
 from seeking.internals import child_modules, foreach_copy, own_tensor, versions
 from seeking.matching import match
 from seeking.supported import check_models, check_writable
+from seeking.verification.constants import own_constants
 from seeking.verification.shareable import check_modes, check_parametrizations
 from seeking.weights_map import Entry, WeightsMap, identity, tensors, tensors_in
 
@@ -35,17 +37,24 @@ class Pair:
     are sharded by FSDP2 after they have been paired, they must differ in depth only; each process then holds one shard
     of what they share.
 
+    A buffer that training does not change, and of which the two models have other values, is a constant of each model:
+    it is neither tied nor copied.
+
     Args:
         base: the smaller model. Its weights are the pair's.
         motivated: the larger model. Its mapped entries take the base's values at once; the others keep theirs.
         weights_map: where the base lies; derived by ``seeking.match`` if not given, for models whose forward pass it
-            can follow without a batch.
+            can follow.
         norm: whose the statistics of batch normalisation are. ``shared``: one set, through the map, as in the paper.
             ``private``: each model keeps its own. ``recalibrated``: as ``private``, and ``seeking.recalibrate`` is
             meant to be called before the motivated model is evaluated (the ``Trainer`` does).
         tie: False copies every tensor, which gives the same numbers.
+        batch: one input, as ``forward`` takes it, on which is seen which buffers training changes; if not given, one is
+            made where the base tells what it takes.
+        forward: runs a model on the batch; as in ``seeking.match``.
 
     Attributes:
+        constants: names of the base's buffers that are constants of each model.
         optimizers: the base's and the motivated model's, if their states (momentum, second moments, step counts) are to
             be shared through the map as well; None: each keeps its own, as in the paper.
 
@@ -64,13 +73,15 @@ class Pair:
         *,
         norm: NormPolicy = "private",
         tie: bool = True,
+        batch: Any = None,
+        forward: Forward | None = None,
     ) -> None:
         self.base = base
         self.motivated_model = motivated
         check_models(base, motivated)
         if base is motivated:
             raise SeekingError("the base and the motivated model are one module; give two")
-        self.map = weights_map or _derive(base, motivated)
+        self.map = weights_map or _derive(base, motivated, batch, forward)
         self.norm = norm
         self.tie = tie
         self.optimizers: tuple[Optimizer, Optimizer] | None = None
@@ -79,10 +90,11 @@ class Pair:
         for role, model in (("base", base), ("motivated model", motivated)):
             check_writable(model, role)
             check_modes(model, role)
+        self.constants = own_constants(base, motivated, self.map, batch, forward)
         self._moving = {
             name: entry
             for name, entry in self.map.entries.items()
-            if norm == "shared" or not name.endswith(NORM_STATISTICS)
+            if name not in self.constants and (norm == "shared" or not name.endswith(NORM_STATISTICS))
         }
         for name, parameter in base.named_parameters():
             target = self.map.entries[name].target
@@ -92,7 +104,8 @@ class Pair:
                     "set requires_grad alike in both models"
                 )
         with torch.no_grad():
-            mapped = self.map.embed(tensors(base), tensors(motivated))
+            shared = {name: tensor for name, tensor in tensors(base).items() if name not in self.constants}
+            mapped = self.map.embed(shared, tensors(motivated))
             for name, tensor in tensors(motivated).items():
                 tensor.copy_(mapped[name])
         self._depth, self._sharded, self._separated = 0, False, False
@@ -333,8 +346,8 @@ class Pair:
                         base_view.copy_(view)
 
 
-def _derive(base: nn.Module, motivated: nn.Module) -> WeightsMap:
-    weights_map = match(base, motivated)
+def _derive(base: nn.Module, motivated: nn.Module, batch: Any, forward: Forward | None) -> WeightsMap:
+    weights_map = match(base, motivated, batch=batch, forward=forward)
     guessed = [name for name, entry in weights_map.entries.items() if not entry.whole and entry.origin == "name"]
     if guessed:
         raise SeekingError(

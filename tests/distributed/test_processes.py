@@ -177,3 +177,24 @@ def test_a_job_whose_process_dies_is_restarted_and_saves_when_it_is_asked_to_sto
     assert taken() > before + 10, "it was not restarted"
     assert snapshot.list_checkpoints(output / "checkpoints")[0].name == f"step-{taken():08d}"
     assert alone(output, "--resume", "--epochs", "6")[-1]["epoch"] == 6
+
+
+def test_a_loss_that_fails_in_one_process_ends_the_run_at_the_same_step_in_all_and_it_is_saved(
+    client: str, tmp_path: Path
+) -> None:
+    in_two(client, str(Path(__file__).with_name("failing.py")), str(tmp_path))
+    by_process = [json.loads((tmp_path / f"{process}.json").read_text()) for process in (0, 1)]
+    assert len(by_process[0]) == 6
+    for rows_of_case in zip(*by_process, strict=True):
+        for process, row in enumerate(rows_of_case):
+            steps = (row["at"] - 1) // row["accumulate"]
+            # The step of the base on the batch is not taken again.
+            assert row["step"] == row["resumed"] == steps + (row["model"] == "motivated"), row
+            failed = process == row["process"]
+            kind = ("RuntimeError: mat1" if row["where"] == "within" else "ValueError") if failed else "ProcessError"
+            assert row["error"].startswith(kind)
+            assert f"the run is saved at step {row['step']}" in row["error"]
+            assert row["same"]
+            assert row["end"] == 16 // row["accumulate"]
+            assert row["as_whole"] == (row["model"] == "base")
+        assert rows_of_case[0]["weights"] == rows_of_case[1]["weights"]

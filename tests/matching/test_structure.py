@@ -31,6 +31,23 @@ def test_every_kind_of_image_layer_is_exact(branch: str, flat: bool, policies: d
     assert_exact(*(Images(sizes, [branch], flat) for sizes in (SMALL, LARGE)), PICTURES, **policies)
 
 
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 3), st.integers(0, 3), st.sampled_from(["leading", "even"]))
+def test_groups_of_a_norm_are_kept_whatever_their_size(
+    groups: int, channels: int, more_groups: int, more_channels: int, width: str
+) -> None:
+    """Also where a group has one channel, so that nothing in the base tells groups from channels."""
+
+    def network(groups: int, channels: int) -> nn.Module:
+        inner = groups * channels
+        return nn.Sequential(nn.Conv2d(3, inner, 1), nn.GroupNorm(groups, inner), nn.Tanh(), nn.Conv2d(inner, 2, 1))
+
+    more_groups *= groups > 1  # A norm over all channels is not one over several groups of more.
+    large = network(groups + more_groups, channels + more_channels)
+    assert_exact(network(groups, channels), large, PICTURES, width=width)
+
+
 both_policies = st.fixed_dictionaries(
     {"depth": st.sampled_from(["leading", "spread"]), "width": st.sampled_from(["leading", "even"])}
 )

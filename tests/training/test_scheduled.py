@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import signal
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from runs import CONFIG, batches, regression_loss, run, steps, two_models
 from torch import nn
 
 from seeking import Always, Condition, RunError, SeekingError, Signals, TrainConfig, Trainer, parse_condition
-from seeking.algorithms import Scheduled, motivated
+from seeking.algorithms import Scheduled, distillation, motivated
 from seeking.cli import main
 from seeking.errors import RunWarning
+from seeking.training.objective import Classification
 from seeking.weights_map import tensors
 
 BEST: dict[str, Any] = {
@@ -219,6 +221,49 @@ def test_words_that_an_option_does_not_know_are_refused(options: dict[str, Any])
 def test_a_loss_fn_cannot_be_taught() -> None:
     with pytest.raises(SeekingError, match="a loss_fn takes no logits"):
         Trainer(*two_models(), **batches(), config=TrainConfig(teach=0.3), loss_fn=regression_loss)
+
+
+class Deaf(Classification):
+    """As an objective that was written before there were teachers."""
+
+    def loss_of_logits(self, logits: torch.Tensor, batch: Any, teacher_logits: Any = None) -> torch.Tensor:
+        return super().loss_of_logits(logits, batch)
+
+
+class HardLabels(Deaf):
+    """Learns what the teacher would say, and counts in a state of its own."""
+
+    calls = 0
+
+    def loss(self, model: nn.Module, batch: Any, teacher_logits: Any = None) -> torch.Tensor:
+        self.calls += 1
+        labels = batch[1] if teacher_logits is None else teacher_logits.argmax(-1)
+        return super().loss(model, (batch[0], labels))
+
+
+def test_an_objective_that_ignores_its_teacher_is_refused() -> None:
+    config = dataclasses.replace(CONFIG, teach=0.3)
+    with pytest.raises(SeekingError, match=r"teach is 0\.3, but Deaf\.loss puts out the same whatever teacher_logits"):
+        Trainer(*two_models(), **batches(), config=config, objective=Deaf())
+    Trainer(*two_models(), **batches(), config=dataclasses.replace(CONFIG, verify=False), objective=Deaf())
+    for objective in (HardLabels(), Classification(teacher_weight=0.3)):
+        Trainer(*two_models(), **batches(), config=config, objective=objective)
+
+
+def test_an_objective_that_ignores_the_teacher_of_a_distillation_is_told() -> None:
+    base, motivated = two_models()
+    for objective in (Deaf(), HardLabels()):
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            algorithm = distillation(motivated)
+            Trainer(base, **batches(), config=CONFIG, objective=objective, algorithm=algorithm).fit()
+        told = [str(warning.message) for warning in heard if "does not learn from the teacher" in str(warning.message)]
+        assert len(told) == (type(objective) is Deaf)
+
+
+def test_an_algorithm_that_was_given_decides_itself_whether_to_teach() -> None:
+    with pytest.raises(SeekingError, match=r"teach is 0\.3, which the algorithm that was given decides"):
+        Trainer(*two_models(), **batches(), config=dataclasses.replace(CONFIG, teach=0.3), algorithm=motivated)
 
 
 @pytest.mark.slow

@@ -146,7 +146,7 @@ def contained(draw: st.DrawFn) -> tuple[Parts, Parts]:
     """The parts of a base, and of a motivated model that is larger in some direction and else the same."""
     groups = draw(st.sampled_from([0, 0, 0, 1, 2, 3]))
     step = groups or 1
-    width = step * draw(st.integers(2, 4))
+    width = step * draw(st.integers(1 if groups > 1 else 2, 4))
     base = Parts(
         width=width,
         hidden=draw(st.integers(1, 6)),

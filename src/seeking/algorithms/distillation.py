@@ -1,13 +1,17 @@
 """Distillation from a trained teacher."""
 
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from seeking.errors import RunWarning
+from seeking.renewed import renewed
 from seeking.training.cost import count_flops
 from seeking.training.objective import sample_count
 from seeking.training.run import Algorithm, Batch, Run
+from seeking.training.teaching import ignores_teacher
 
 
 def distillation(teacher: nn.Module) -> Algorithm:
@@ -26,10 +30,17 @@ def distillation(teacher: nn.Module) -> Algorithm:
         teacher.to(run.stepper.accelerator.device)
         if not flops:
             flops.append(_forward_flops(teacher, run, batch[0]))
+            if ignores_teacher(run.objective, teacher, batch[0]):
+                warnings.warn(
+                    f"{type(run.objective).__name__}.loss puts out the same whatever teacher_logits it gets: the "
+                    f"{student.name} model does not learn from the teacher",
+                    RunWarning,
+                    stacklevel=2,
+                )
 
         def loss_fn(model: nn.Module, micro_batch: Any) -> Tensor:
             with torch.no_grad(), run.autocast():
-                teacher_logits = run.objective.logits(teacher, micro_batch)
+                teacher_logits = run.objective.logits(teacher, renewed(micro_batch, torch.clone))
             return run.objective.loss(model, micro_batch, teacher_logits)
 
         run.step(student, batch, loss_fn, other_flops=flops[0])

@@ -1,6 +1,7 @@
 """Saves a run in its folder, and reads it back; where there is no folder, nothing is written."""
 
 import contextlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,13 +10,14 @@ from torch import nn
 
 from seeking.checkpointing import snapshot
 from seeking.checkpointing.fingerprint import differences
+from seeking.checkpointing.functions import changed_names
 from seeking.checkpointing.metrics_log import MetricsLog
 from seeking.checkpointing.resume import State, Stateful, capture_state, check_options, newest_state, restore_state
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.writer import CheckpointWriter
 from seeking.distributed.processes import gather_json
 from seeking.distributed.sharding import gather_full_tensors, reshard
-from seeking.errors import RunError, SeekingError, unknown
+from seeking.errors import RunError, RunWarning, SeekingError, unknown
 from seeking.weights_map import WeightsMap
 
 Weights = dict[str, tuple[str, Mapping[str, Any]]]
@@ -61,6 +63,7 @@ class Saver:
         every_seconds: likewise.
         keep: likewise.
         data: the fingerprint of the run's data.
+        functions: names of the user's functions in the run, by role.
 
     Attributes:
         metrics: where rows are written, if anywhere.
@@ -76,9 +79,11 @@ class Saver:
         every_seconds: float | None,
         keep: int,
         data: Mapping[str, Any] | None = None,
+        functions: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self._accelerator, self._models, self._data = accelerator, models, data or {}
+        self._functions = dict(functions or {})
         self._writer: CheckpointWriter | None = None
         self._map: WeightsMap | None = None
         self.metrics: MetricsLog | None = None
@@ -106,6 +111,9 @@ class Saver:
                 moved = frozenset({"data"} if state.get("data") else ())
                 check_options(options, state["options"], changeable | moved)
                 self._check_data(state.get("data"), bool(options.get("accept_changed_data")))
+                changed = changed_names(state.get("functions"), self._functions) if self._writer else []
+                if changed:
+                    warnings.warn(f"{self.folder.path}: {'; '.join(changed)}", RunWarning, stacklevel=4)
         except SeekingError as error:
             raise SeekingError(f"{self.folder.path} cannot be resumed: {error}") from error
         self._map = WeightsMap.from_dict(state["map"]) if state and state["map"] else None
@@ -212,7 +220,8 @@ class Saver:
         """
         reshard(*sharded)
         metrics_bytes = self.metrics.size if self.metrics else 0
-        state = capture_state(parts, {**about, "data": self._data, "metrics_bytes": metrics_bytes})
+        own = {"data": self._data, "functions": self._functions, "metrics_bytes": metrics_bytes}
+        state = capture_state(parts, {**about, **own})
         if sharded:
             state = gather_full_tensors(state, keep=self._writer is not None)
         if self._writer:

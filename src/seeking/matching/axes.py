@@ -37,17 +37,19 @@ class Space:
         fixed: why the size must be the same in both models; empty where it may grow.
         ordered: whether position i means i, as in the rows of an embedding: only the leading ones can be the base's.
         read: whether the model computes with it, so that it is more than an output.
+        single: whether it counts groups of one channel each, of which a larger model may have more.
         parts: the product that this space has turned out to be.
         segments: the axes that it concatenates.
     """
 
-    __slots__ = ("fixed", "ordered", "parts", "read", "segments", "size")
+    __slots__ = ("fixed", "ordered", "parts", "read", "segments", "single", "size")
 
     def __init__(self, size: int, fixed: str = "", segments: tuple[Axis, ...] | None = None) -> None:
         self.size = size
         self.fixed = fixed
         self.ordered = False
         self.read = False
+        self.single = False
         self.parts: Axis | None = None
         self.segments = segments
 
@@ -153,6 +155,7 @@ def _identify(a: Space, b: Space) -> None:
         a, b = b, a
     a.read |= b.read
     a.ordered |= b.ordered
+    a.single |= b.single
     if b.parts is None:
         b.parts = (a,)
     if a.segments:

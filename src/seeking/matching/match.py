@@ -1,5 +1,6 @@
 """Derive a weights map from two modules: align the blocks, find the channel spaces, choose an index for each."""
 
+import contextlib
 import warnings
 from collections.abc import Container, Mapping
 from typing import Any, get_args
@@ -12,6 +13,7 @@ from seeking.forward import Forward
 from seeking.matching.align import DepthPolicy, WidthPolicy, align, differing_types, stage_places
 from seeking.matching.axes import Space, is_fixed, size_of
 from seeking.matching.dropout import differing_rates
+from seeking.matching.joined import leave_out_extra_parts
 from seeking.matching.model_axes import ModelAxes
 from seeking.matching.op_rules.views import TAKEN_APART
 from seeking.matching.overrides import Override, check_names, read_positions
@@ -202,9 +204,13 @@ def _sizes(
         )
         if (name, dim) not in by_layer
     ]
+    dimensions = [d for d in dimensions if d.size or d.axis]
     try:
-        return solve([d for d in dimensions if d.size or d.axis])
+        return solve(dimensions)
     except NotContainedError as error:
+        if leave_out_extra_parts(dimensions, stage_places(base, motivated, counterparts)):
+            with contextlib.suppress(NotContainedError):
+                return solve(dimensions)
         name = str(error).partition(",")[0]
         module = name.rpartition(".")[0]
         remark = differing_types(base, motivated, module, counterparts.get(module, "")) if name in small else ""

@@ -1,6 +1,7 @@
 """The axes of both models' tensors: from custom rules, from a trace of each model, else from built-in rules."""
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,27 +66,41 @@ class ModelAxes:
         reason = "no example input could be made for it; give match a batch"
         for example in [batch] if batch is not None else example_inputs(self._models[0]):
             try:
-                traces = [
-                    trace(model, example, forward or call, axes, numbers=self._numbers)
-                    for model, axes in zip(self._models, self._axes, strict=True)
-                ]
+                traces = self._traces(example, forward)
+                free_heads = _scaled_alike(*traces)
+                if free_heads:
+                    traces = self._traces(example, forward, free_heads=True)
             except UntraceableError as error:
                 reason = str(error)
                 continue
             for axes, model_trace in zip(self._axes, traces, strict=True):
                 axes.update(model_trace.axes)
             self.assumed = traces[1].assumed
-            self._trace_training(example, forward, traces)
+            self._trace_training(example, forward, traces, free_heads)
             return ""
         return reason
 
-    def _trace_training(self, batch: Any, forward: Forward | None, traces: Sequence[Trace]) -> None:
+    def _traces(self, batch: Any, forward: Forward | None, *, free_heads: bool = False) -> list[Trace]:
+        return [
+            trace(model, batch, forward or call, axes, numbers=self._numbers, free_heads=free_heads)
+            for model, axes in zip(self._models, self._axes, strict=True)
+        ]
+
+    def _trace_training(self, batch: Any, forward: Forward | None, traces: Sequence[Trace], free_heads: bool) -> None:
         """Trace in training mode, too, if evaluation leaves tensors out, such as those of a head for training alone."""
         if all(own.keys() <= axes.keys() for own, axes in zip(self._tensors, self._axes, strict=True)):
             return
         with contextlib.suppress(UntraceableError):
             again = [
-                trace(model, batch, forward or call, before=before, training=True, numbers=self._numbers)
+                trace(
+                    model,
+                    batch,
+                    forward or call,
+                    before=before,
+                    training=True,
+                    numbers=self._numbers,
+                    free_heads=free_heads,
+                )
                 for model, before in zip(self._models, traces, strict=True)
             ]
             for axes, model_trace in zip(self._axes, again, strict=True):
@@ -102,6 +117,12 @@ class ModelAxes:
             if side:
                 self.origin[name] = "name"
         return self._axes[side][name]
+
+
+def _scaled_alike(base: Trace, motivated: Trace) -> bool:
+    """Whether attention scales by the same constants in both models, though their heads are of different sizes."""
+    unknown = any(map(math.isnan, base.scales | motivated.scales))
+    return base.heads != motivated.heads and base.scales == motivated.scales and not unknown
 
 
 def axes_by_rule(model: nn.Module, rules: Sequence[Rule]) -> dict[str, tuple[str, list[Axis]]]:

@@ -76,6 +76,10 @@ def _unknown(axis: Axis, sizes: dict[Space, int]) -> Iterator[Space]:
 def _common(small: Axis, large: Axis) -> Iterator[tuple[Space, int]]:
     """The spaces of the motivated model's axis with their sizes in the base, where both are made of the same parts."""
     small_spaces, large_spaces = terminal(small), terminal(large)
+    if len(small_spaces) == 1 and small_spaces[0].single and len(large_spaces) == 2:
+        yield large_spaces[0], small_spaces[0].size
+        yield large_spaces[1], 1
+        return
     if len(small_spaces) != len(large_spaces):
         return
     for small_space, large_space in zip(small_spaces, large_spaces, strict=True):

@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from seeking.copies import evaluating, scratch_copy, train_own_code
 from seeking.forward import Forward, call
 from seeking.internals import TorchDispatchMode, operation_arguments, tree_map
 from seeking.matching.axes import (
+    HEAD,
     INPUT,
     Axis,
     Space,
@@ -45,6 +47,8 @@ class Trace:
         outputs: the axes of each tensor that the model puts out, whatever ``forward`` makes of it.
         reductions: what was reduced, in the order of the pass.
         operations: names of all operations on real numbers, in their order; batch norms are alike in both modes.
+        scales: constants by which attention scales products of queries and keys; NaN for an unknown one.
+        heads: sizes of the heads whose products it scales.
     """
 
     axes: dict[str, list[Axis]]
@@ -52,6 +56,8 @@ class Trace:
     outputs: list[list[Axis]]
     reductions: list[Reduction]
     operations: list[str]
+    scales: set[float]
+    heads: set[int]
 
 
 def trace(
@@ -63,6 +69,7 @@ def trace(
     before: Trace | None = None,
     training: bool = False,
     numbers: bool = False,
+    free_heads: bool = False,
 ) -> Trace:
     """Find what the dimensions of a model's parameters and buffers are made of.
 
@@ -78,16 +85,17 @@ def trace(
         before: an earlier trace of the model, whose axes this one goes on with.
         training: whether the model's own code runs in training mode; the layers of PyTorch are in evaluation mode.
         numbers: run the model with its numbers, on its device.
+        free_heads: whether heads may be of another size in the other model, though attention scales their products.
 
     Raises:
         UntraceableError: the forward pass fails without numbers.
     """
     try:
-        return _trace(model, batch, forward, known or {}, before, training, numbers, numbers)
+        return _trace(model, batch, forward, known or {}, before, training, numbers, numbers, free_heads)
     except UntraceableError as error:
         # The forward may need the batch's numbers before they meet the first weight.
         with contextlib.suppress(UntraceableError):
-            return _trace(model, batch, forward, known or {}, before, training, numbers, True)
+            return _trace(model, batch, forward, known or {}, before, training, numbers, True, free_heads)
         raise error
 
 
@@ -102,11 +110,13 @@ def _trace(
     training: bool,
     real_model: bool,
     real_batch: bool,
+    free_heads: bool,
 ) -> Trace:
     on_meta = not real_batch
     twin = scratch_copy(model, lambda tensor: _on_meta(tensor) if _real(tensor) and not real_model else tensor.clone())
     twins = tensors(twin)
-    tracer = Tracer()
+    tracer = Tracer(free_heads)
+    tracer.computed.update(map(id, twin.parameters()))
     for name, axes in (before.axes if before else {}).items():
         tracer.write(twins[name], axes)
     for name, axes in known.items():
@@ -149,7 +159,9 @@ def _trace(
                 _fix_unread(space)
     outputs = [tracer.read(tensor) for tensor in tensors_in(whole[0] if whole else output)]
     touched = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.used}
-    return Trace(touched, tracer.assumed, outputs, tracer.statistics.reductions, tracer.operations)
+    return Trace(
+        touched, tracer.assumed, outputs, tracer.statistics.reductions, tracer.operations, tracer.scales, tracer.heads
+    )
 
 
 def _real(tensor: Tensor) -> bool:
@@ -189,21 +201,28 @@ class Tracer(TorchDispatchMode):
         explained: ids of tensors whose operations need no rule.
         rule_error: what a rule has raised.
         used: ids of the tensors that operations take.
-        scaled: ids of the tensors that come from one that was multiplied by a scalar.
+        scaled: by the id of a tensor, the constants by which it, or one that it comes from, was multiplied.
+        scales: constants by which attention scales products of queries and keys.
+        heads: sizes of the heads that it scales.
+        computed: ids of the parameters, and of the tensors that come from them.
         producers: by the id of a tensor, the operation that it comes from, without namespace.
         statistics: what is reduced.
         operations: names of the operations on real numbers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, free_heads: bool = False) -> None:
         super().__init__()
+        self._free_heads = free_heads
+        self.scales: set[float] = set()
+        self.heads: set[int] = set()
         self.axes: dict[int, tuple[Tensor, list[Axis]]] = {}
         self.scores: dict[int, list[Axis]] = {}
         self.assumed: dict[str, list[Axis]] = {}
         self.explained: set[int] = set()
         self.rule_error: Exception | None = None
         self.used: set[int] = set()
-        self.scaled: set[int] = set()
+        self.scaled: dict[int, frozenset[float]] = {}
+        self.computed: set[int] = set()
         self.producers: dict[int, str] = {}
         self.statistics = Statistics()
         self.operations: list[str] = []
@@ -260,10 +279,23 @@ class Tracer(TorchDispatchMode):
         name = operation.name.removeprefix("aten::")
         if _real(outputs[0]):
             self.operations.append("batch_norm" if "batch_norm" in name else name)
-        scaled = name not in PRODUCTS and (
-            _scales(name, args, kwargs, inputs) or any(id(tensor) in self.scaled for tensor in inputs)
+        scaled: frozenset[float] = frozenset()
+        if name not in PRODUCTS:
+            scaled = scaled.union(*(self.scaled.get(id(tensor), ()) for tensor in inputs))
+            scaled |= self._scale(name, args, kwargs, inputs)
+        computed = any(id(tensor) in self.computed for tensor in inputs)
+        call = OpCall(
+            operation.parameters,
+            args,
+            kwargs,
+            inputs,
+            outputs,
+            self.read,
+            scores,
+            scaled,
+            self.fix_head,
+            self.producers,
         )
-        call = OpCall(operation.parameters, args, kwargs, inputs, outputs, self.read, scores, scaled, self.producers)
         rule = OP_RULES.get(operation.name) or OP_RULES.get(operation.name.removesuffix("_"))
         try:
             axes = rule(call) if rule else broadcast(call)
@@ -281,10 +313,30 @@ class Tracer(TorchDispatchMode):
             if call.scores:
                 self.scores[id(tensor)] = call.scores
             if scaled:
-                self.scaled.add(id(tensor))
+                self.scaled[id(tensor)] = scaled
+            if computed:
+                self.computed.add(id(tensor))
             if not in_place or name.endswith("_"):
                 self.producers[id(tensor)] = name
         self.statistics.follow(name, call, self.producers)
+
+    def fix_head(self, axis: Axis, scales: Iterable[float]) -> None:
+        """Fix the size of a head, by which attention scales."""
+        self.scales.update(scales)
+        self.heads.add(size_of(axis))
+        if not self._free_heads:
+            fix(axis, HEAD)
+
+    def _scale(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], inputs: Sequence[Tensor]) -> set[float]:
+        """The constant other than one by which an operation multiplies or divides; what is learned is none."""
+        numbers: list[Any] = []
+        if name == "baddbmm":
+            numbers = [kwargs.get("alpha", 1)]
+        elif name.removesuffix("_") in ("mul", "div"):
+            numbers = [value for value in args if isinstance(value, int | float)]
+            if any(tensor.ndim == 0 and id(tensor) not in self.computed for tensor in inputs[len(inputs) < 2 :]):
+                numbers.append(math.nan)
+        return {float(number) for number in numbers if number != 1}
 
     def _moved_to_meta(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.is_meta:
@@ -294,20 +346,12 @@ class Tracer(TorchDispatchMode):
         if id(value) in self.scores:
             self.scores[id(twin)] = self.scores[id(value)]
         if id(value) in self.scaled:
-            self.scaled.add(id(twin))
+            self.scaled[id(twin)] = self.scaled[id(value)]
         return twin
 
 
 PRODUCTS = {"mm", "_grouped_mm", "addmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
 """Products with weights; what was scaled before is scaled anew."""
-
-
-def _scales(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], inputs: Sequence[Tensor]) -> bool:
-    """Whether an operation multiplies by a scalar."""
-    if name == "baddbmm":
-        return bool(kwargs.get("alpha", 1) != 1)
-    is_scaling = name.removesuffix("_") in ("mul", "div")
-    return is_scaling and (len(inputs) < 2 or any(tensor.ndim == 0 for tensor in inputs))
 
 
 RESHAPING = {"aten::squeeze_", "aten::unsqueeze_", "aten::transpose_", "aten::t_"}

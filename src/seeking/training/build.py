@@ -14,6 +14,7 @@ from torch import nn
 
 from seeking.algorithms import Scheduled, alone, motivated
 from seeking.checkpointing.fingerprint import fingerprint
+from seeking.checkpointing.functions import qualified_name
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import Saver
 from seeking.conditions import Condition, Next, WithinBudget, parse
@@ -24,7 +25,9 @@ from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
+from seeking.renewed import renewed
 from seeking.training.config import TrainConfig
+from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
 from seeking.training.loaders import Loader, prepare
 from seeking.training.modes import evaluating
@@ -41,6 +44,8 @@ from seeking.training.performance import checkpoint_activations, compile_in_plac
 from seeking.training.precision import resolve_precision
 from seeking.training.rng import RandomState, derive_seed
 from seeking.training.run import Algorithm
+from seeking.training.standing_in import StandIn
+from seeking.training.step import Stepper
 from seeking.weights_map import WeightsMap
 
 
@@ -61,8 +66,11 @@ def make_saver(
     models: Sequence[str],
     train_loader: Any,
     eval_loader: Any,
+    functions: Mapping[str, Any],
 ) -> Saver:
     """Create the saver of a run on the data of these loaders, which writes to the run folder if there is one.
+
+    A run that is resumed with another of these functions is told so; None stands for what the options choose.
 
     Raises:
         SeekingError: the folder holds something else, or an option needs a folder and none is given.
@@ -82,27 +90,32 @@ def make_saver(
         every_seconds=seconds,
         keep=config.keep_checkpoints,
         data=fingerprint(loaders) if folder else None,
+        functions={
+            role: "that of the options" if each is None else qualified_name(each) for role, each in functions.items()
+        },
     )
 
 
 def make_pair(
-    base: nn.Module,
-    motivated: nn.Module,
+    base: nn.Module | None,
+    motivated: nn.Module | None,
     weights_map: WeightsMap | None,
     objective: Objective,
     batch: Any,
     config: TrainConfig,
-) -> Pair:
-    """Create the pair; the map is derived on this batch if it is None.
+) -> Pair | None:
+    """Create the pair, if there are two models; the map is derived on this batch if it is None.
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
         SeekingError: the map does not fit the models.
     """
+    if base is None or motivated is None:
+        return None
+    inputs, forward = objective.model_inputs(batch)
     if weights_map is None:
-        inputs, forward = objective.model_inputs(batch)
         weights_map = match(base, motivated, batch=inputs, forward=forward)
-    return Pair(base, motivated, weights_map, norm=config.norm)
+    return Pair(base, motivated, weights_map, norm=config.norm, batch=inputs, forward=forward)
 
 
 def make_condition(condition: Condition | None, config: TrainConfig) -> Condition:
@@ -135,7 +148,7 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool)
         SeekingError: the condition of the base cannot be parsed, or options contradict a custom algorithm.
     """
     if algorithm:
-        for name, default in (("base_condition", "always"), ("finish", "tied")):
+        for name, default in (("base_condition", "always"), ("finish", "tied"), ("teach", 0.0)):
             if getattr(config, name) != default:
                 raise SeekingError(
                     f"{name} is {getattr(config, name)!r}, which the algorithm that was given decides itself; leave "
@@ -199,7 +212,10 @@ def place_models(
             checkpoint_activations(module, name)
     if config.channels_last and not config.shard:  # FSDP2 takes contiguous parameters only.
         with torch.no_grad(), generators.preserved():
-            to_channels_last(tuple(models.values()), lambda module: objective.loss(scratch_copy(module).eval(), batch))
+            to_channels_last(
+                tuple(models.values()),
+                lambda module: objective.loss(scratch_copy(module).eval(), renewed(batch, torch.clone)),
+            )
 
 
 def shard_models(
@@ -226,7 +242,7 @@ def shard_models(
             try:
                 shard(model, accelerator.device, dtype)
                 with evaluating(model):
-                    objective.loss(model, batch)
+                    objective.loss(model, renewed(batch, torch.clone))
             except INCOMPATIBLE_STATE_ERRORS as error:
                 raise SeekingError(
                     f"the {name} model ({type(model).__name__}) cannot be sharded ({type(error).__name__}: {error}); "
@@ -236,6 +252,15 @@ def shard_models(
     if pair:
         with pair.motivated():  # Fails now if the pair cannot be sharded.
             pass
+
+
+def make_stepper(accelerator: Accelerator, config: TrainConfig, requests: Requests) -> Stepper:
+    """What takes optimizer steps. A process can stand in for its failed loss if the others wait in its backward pass.
+
+    Sharded models wait for each other in the forward pass, too; compiled ones take no hooks.
+    """
+    several = accelerator.num_processes > 1 and not config.shard and config.compile == "no"
+    return Stepper(accelerator, config.clip_grad, requests, StandIn(accelerator) if several else None)
 
 
 def check_optimizer(config: TrainConfig, optimizer: MakeOptimizer | None) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from seeking.copies import copied, random_state_preserved, scratch_copy
+from seeking.copies import random_state_preserved, scratch_copy
+from seeking.renewed import renewed
 from seeking.training.modes import set_modes, training_modes
 
 
@@ -24,7 +25,7 @@ def count_flops(model: nn.Module, loss_fn: Callable[[nn.Module, Any], Tensor], b
     set_modes(training_modes(model_copy))
     counter = FlopCounterMode(display=False)
     with random_state_preserved(), counter:
-        loss = loss_fn(model_copy, copied(batch))
+        loss = loss_fn(model_copy, renewed(batch, Tensor.clone))
         forward = counter.get_total_flops()
         loss.backward()
     return forward, counter.get_total_flops()

@@ -8,11 +8,13 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from seeking.errors import ProcessError, SeekingError, add_detail
+from seeking.renewed import renewed
 from seeking.training.batches import draw, set_epoch
 from seeking.training.build import Loaders
 from seeking.training.config import TrainConfig
 from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
+from seeking.training.lending import Lending
 from seeking.training.loaders import Loader
 from seeking.training.modes import evaluating
 from seeking.training.objective import Metrics, Objective, sample_count
@@ -41,10 +43,12 @@ def measure(
     """
     values: dict[str, list[Tensor]] = {}
     counts: dict[str, float] = {}
+    lending = Lending()
     with evaluating(learner.model) as model:
         try:
             for part in requests.waits(draw(loader, accelerator.device)):
-                metrics = objective.evaluate(model, part.batch)
+                with lending.lent(part.batch, f"{learner.name} model") as batch:
+                    metrics = objective.evaluate(model, batch)
                 requests.stop_now()
                 for name, each in metrics.items():
                     values.setdefault(name, []).append(each.double() / part.copies)
@@ -73,7 +77,7 @@ def recalibrated_samples(
         nonlocal samples
         for batch in requests.waits(peek(loader, batches, accelerator.device)):
             samples += sample_count(batch) * accelerator.num_processes
-            yield batch
+            yield renewed(batch, Tensor.clone)
 
     recalibrate(learner.model, counted(), objective.loss)
     return samples

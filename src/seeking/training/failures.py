@@ -15,7 +15,8 @@ def in_batch(run: Run, end_batch: Callable[[], None]) -> Iterator[None]:
 
     Args:
         run: the run, with an empty row.
-        end_batch: called then; with several processes it is not, since the others may be within their step.
+        end_batch: called then; with several processes only if all of them know of the error, since the others may be
+            within their step.
     """
     try:
         yield
@@ -23,7 +24,8 @@ def in_batch(run: Run, end_batch: Callable[[], None]) -> Iterator[None]:
         raise
     except Exception as error:
         add_detail(error, f"in batch {run.progress.step_in_epoch + 1} of epoch {run.progress.epoch + 1}")
-        if run.row and not run.stepper.requests.several:
+        requests = run.stepper.requests
+        if run.row and (requests.failed or not requests.several):
             end_batch()
         raise
 

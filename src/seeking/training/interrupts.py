@@ -70,15 +70,15 @@ class Requests:
         """Whether the run has several processes, which must agree on when to stop."""
         return bool(self._accelerator.num_processes > 1)
 
-    def own(self) -> list[float]:
-        """The requests to this process, as numbers. ``agree`` takes their means over all processes."""
-        self._agreed, self.save = self.signal, self._due()
-        return [*self._asked(), float(self.save)]
+    def own(self, failed: bool = False) -> list[float]:
+        """The requests to this process, and whether it has failed, as numbers; ``agree`` takes their means."""
+        self._agreed, self.save, self.failed = self.signal, self._due(), False
+        return [*self._asked(), float(self.save), float(failed)]
 
     def agree(self, means: list[float]) -> None:
         """Adopt the requests to any process, given the means of ``own`` over all processes."""
-        *stops, save = means
-        self._agreed, self.save = _first_asked(stops), save > 0
+        *stops, save, failed = means
+        self._agreed, self.save, self.failed = _first_asked(stops), save > 0, failed > 0
 
     def stop_after_batch(self) -> None:
         """Stop if requested; with several processes, only if they have agreed on it.

@@ -167,9 +167,10 @@ class CustomLoss:
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
         """The mean loss, repeated for each sample."""
+        samples = sample_count(batch)  # The loss_fn may take something out of the batch.
         loss = self.loss_fn(model, batch)
         check_loss(loss, "loss_fn")
-        return {"loss": loss.detach().float().reshape(()).repeat(sample_count(batch))}
+        return {"loss": loss.detach().float().reshape(()).repeat(samples)}
 
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
         """The batch and the ``loss_fn``."""

@@ -6,9 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from seeking.copies import copied, evaluating, scratch_copy
+from seeking.copies import evaluating, scratch_copy
 from seeking.errors import RunWarning, SeekingError
 from seeking.pair import Pair
+from seeking.renewed import renewed
+from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost, count_flops
 from seeking.training.objective import (
     Objective,
@@ -18,6 +20,7 @@ from seeking.training.objective import (
     first_sample,
     sample_count,
 )
+from seeking.training.teaching import ignores_teacher
 from seeking.verification import verify
 
 PROOF_SAMPLES = 8
@@ -30,7 +33,7 @@ def preflight(
     objective: Objective,
     batch: Any,
     evaluation_batches: Iterable[Any],
-    prove: bool,
+    config: TrainConfig,
     last_size: int | None = None,
 ) -> Cost:
     """Run each model on training and evaluation data, and verify that the base is a sub-network.
@@ -41,7 +44,7 @@ def preflight(
         objective: loss and metrics.
         batch: a training batch.
         evaluation_batches: evaluation batches.
-        prove: whether to verify the pair.
+        config: options: whether to verify the pair, and whether the base is taught.
         last_size: samples in the last training batch of an epoch, if that is known.
 
     Returns:
@@ -49,7 +52,8 @@ def preflight(
 
     Raises:
         SeekingError: a model fails on the data, the objective returns something else than a loss or metrics, or the
-            base is not a sub-network, or a model does not train on a last batch of one sample.
+            base is not a sub-network, or a model does not train on a last batch of one sample, or the objective cannot
+            be taught.
     """
     flops: dict[str, tuple[float, float]] = {}
     for name, module in models.items():
@@ -73,7 +77,7 @@ def preflight(
                 model_copy = scratch_copy(module)
                 with evaluating(model_copy):
                     for evaluation_batch in evaluation_batches:
-                        metrics = objective.evaluate(model_copy, copied(evaluation_batch))
+                        metrics = objective.evaluate(model_copy, renewed(evaluation_batch, Tensor.clone))
                         check_metrics(metrics, describe_objective(objective, "evaluate"))
         except SeekingError:
             raise
@@ -81,7 +85,12 @@ def preflight(
             raise SeekingError(
                 f"the {name} model ({type(module).__name__}) fails on the {kind}: {type(error).__name__}: {error}{hint}"
             ) from error
-    if pair and prove:
+    if pair and config.teach and ignores_teacher(objective, pair.base, batch):
+        raise SeekingError(
+            f"teach is {config.teach}, but {describe_objective(objective, 'loss')} puts out the same whatever "
+            "teacher_logits it gets; let it use them, or set teach to 0"
+        )
+    if pair and config.verify:
         inputs, forward_fn = objective.model_inputs(batch)
         if isinstance(inputs, Tensor):
             inputs = inputs[:PROOF_SAMPLES]

@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,9 +14,12 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from seeking.distributed.mean_loss import mean_over_processes
+from seeking.errors import ProcessError
 from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
+from seeking.training.lending import Lending
 from seeking.training.micro_batches import MicroBatches
+from seeking.training.standing_in import StandIn
 
 Loss = Callable[[nn.Module, Any], Tensor]
 """From a model and a batch to the mean loss, a tensor of one element."""
@@ -30,13 +33,16 @@ class Stepper:
         accelerator: for mixed precision and the other processes.
         clip_grad: greatest norm of a model's gradient, if it is to be clipped.
         requests: to stop or to save, on which the processes agree with every step.
+        stand_in: for a process whose loss fails while others wait for it; None where that is not possible.
         updating: whether an optimizer is changing the weights, or has failed in doing so.
     """
 
     accelerator: Accelerator
     clip_grad: float | None
     requests: Requests
+    stand_in: StandIn | None = None
     updating: bool = False
+    lending: Lending = field(default_factory=Lending)
 
     def __call__(
         self, learner: Learner, batch: MicroBatches, loss_fn: Loss, keep_gradients: bool
@@ -51,6 +57,9 @@ class Stepper:
             loss_fn: the loss.
             keep_gradients: whether to return them.
 
+        Raises:
+            ProcessError: the loss has failed in another process, and no process takes the step.
+
         Returns:
             The mean loss over all processes; the norm of the gradient before it is clipped; whether the step was taken;
             the gradients by parameter name.
@@ -59,21 +68,41 @@ class Stepper:
         learner.train_mode()
         learner.keep_buffers()
         total = torch.zeros((), device=self.accelerator.device)
+        in_loss, number = False, 0
         try:
             for number, (micro_batch, weight) in enumerate(zip(batch, batch.weights, strict=True), start=1):
                 synced = number == len(batch)
-                with contextlib.nullcontext() if synced else self.accelerator.no_sync(learner.model):
-                    loss = loss_fn(learner.model, micro_batch) * weight
+                with (
+                    contextlib.nullcontext() if synced else self.accelerator.no_sync(learner.model),
+                    self.lending.lent(micro_batch, f"{learner.name} model") as lent,
+                ):
+                    in_loss = True
+                    if self.stand_in:
+                        self.stand_in.before(learner)
+                    loss = loss_fn(learner.model, lent) * weight
+                    in_loss = False
+                    if self.stand_in:
+                        self.stand_in.after(learner, micro_batch)
                     total += loss.detach()
                     # Not accelerate's own backward: like its optimizers, it looks for a package on the disk each time.
                     (loss if scaler is None else scaler.scale(loss)).backward()
         except Exception:
+            remaining = len(batch) + 1 - number
+            told = in_loss and self.stand_in is not None and self.stand_in.finish(learner, loss_fn, remaining)
             with contextlib.suppress(Exception):  # If the device is lost.
                 learner.restore_buffers()
                 learner.optimizer.zero_grad()
+            if told:
+                self._mean_loss(torch.zeros_like(total), failed=True)
             raise
         norm = float(self._gradient_norm(learner))
         mean = self._mean_loss(total)
+        if self.requests.failed:
+            learner.restore_buffers()
+            learner.optimizer.zero_grad()
+            if scaler is not None:
+                scaler.update(scaler.get_scale())
+            raise ProcessError("another process of this run has failed; see its message")
         finite = math.isfinite(mean) and (math.isfinite(norm) or scaler is not None)
         if not finite:
             learner.restore_buffers()
@@ -105,9 +134,9 @@ class Stepper:
             clip_grads_with_norm_(learner.parameters, self.clip_grad, norm)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
-    def _mean_loss(self, loss: Tensor) -> float:
+    def _mean_loss(self, loss: Tensor, failed: bool = False) -> float:
         """The mean over all processes, which agree here on whether to stop or to save after this batch."""
-        own = self.requests.own()
+        own = self.requests.own(failed)
         if self.accelerator.num_processes == 1:
             return float(loss)
         mean, *asked = mean_over_processes(torch.cat([loss.reshape(1), loss.new_tensor(own)]))

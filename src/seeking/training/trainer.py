@@ -16,7 +16,6 @@ from seeking.checkpointing.saver import weights_to_save
 from seeking.conditions import Condition, Never
 from seeking.distributed.processes import gather_json
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunError, SeekingError
-from seeking.pair import Pair
 from seeking.training import budget, build
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
 from seeking.training.config import CHANGEABLE_ON_RESUME, TrainConfig
@@ -34,7 +33,6 @@ from seeking.training.record import Listener, Record, Row
 from seeking.training.result import Result
 from seeking.training.rng import RandomState, RunRandomState
 from seeking.training.run import Algorithm, Run, roll_back
-from seeking.training.step import Stepper
 from seeking.weights_map import WeightsMap
 
 
@@ -104,8 +102,11 @@ class Trainer:
         models = {name: model for name, model in (("base", base), ("motivated", motivated)) if model is not None}
         if not models:
             raise SeekingError("there is no model; give the Trainer a base, a motivated model, or both")
+        functions = {"algorithm": algorithm, "loss": loss_fn or objective}
         objective = make_objective(objective, loss_fn, config.label_smoothing, config.teach)
-        self.saver = build.make_saver(output, resume, config, self.accelerator, [*models], train_loader, eval_loader)
+        self.saver = build.make_saver(
+            output, resume, config, self.accelerator, [*models], train_loader, eval_loader, functions
+        )
         custom = frozenset({"condition"} if condition is not None else ())
         saved = self.saver.read_newest(self.config.recorded(), CHANGEABLE_ON_RESUME | custom)
         if saved and weights_map is None and saved["map"]:
@@ -118,16 +119,14 @@ class Trainer:
         owners += [self.loaders.train, self.loaders.evaluation, loss_fn or objective, algorithm, self.condition]
         generators = RandomState(device, *owners)
         build.place_models(models, config, device, objective, batch, generators)
-        self.pair: Pair | None = None
-        if base is not None and motivated is not None:
-            self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config)
+        self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config)
         build.check_optimizer(config, optimizer)
         # Before accelerate patches mixed precision into the models: the proof is one of full precision. A run that is
         # resumed has passed it.
         cost = Cost()
         if not saved:
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
-            cost = preflight(models, self.pair, objective, batch, unseen, config.verify, last_size(train_loader))
+            cost = preflight(models, self.pair, objective, batch, unseen, config, last_size(train_loader))
             budget.check_budget(config, cost)
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
@@ -153,7 +152,7 @@ class Trainer:
             objective=objective,
             progress=self.progress,
             cost=cost,
-            stepper=Stepper(self.accelerator, config.clip_grad, self._requests),
+            stepper=build.make_stepper(self.accelerator, config, self._requests),
             guard=self._guard,
             budget=config.budget,
         )

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from seeking.verification.compare import relative_difference
-from seeking.weights_map import tensors, tensors_in
+from seeking.weights_map import WeightsMap, tensors, tensors_in
 
 
 def obstacle(motivated: nn.Module, records: Iterable[tuple[str, Any]], tolerance: float) -> str:
@@ -74,3 +74,18 @@ def constant_factor(base: Tensor, motivated: Tensor, tolerance: float) -> str:
     if factor <= 0 or relative_difference(base, factor * motivated) > tolerance:
         return ""
     return f"a constant factor, {factor:.4g}, that the forward pass takes from the size of the model"
+
+
+def own_constant(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, names: Iterable[str]) -> str:
+    """A sentence on one of the constants of which the models have other values; on none that counts, if possible."""
+    buffers = tensors(base)
+    name = min(names, key=lambda name: (not buffers[name].is_floating_point(), name))
+    small = buffers[name]
+    target = weights_map.entries[name].target
+    large = weights_map.extract({target: tensors(motivated)[target]})[name].to(small.device)
+    place = int((small != large).flatten().nonzero()[0])
+    values = [f"{tensor.flatten()[place].item():.4g}" for tensor in (small, large)]
+    return (
+        f"the buffer {name}, which training does not change, is {values[0]} in the base and {values[1]} in {target} of "
+        "the motivated model; give both models the same values first, if they may have the same"
+    )

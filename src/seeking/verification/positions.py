@@ -22,15 +22,21 @@ class Positions:
 
     def __init__(self, weights_map: WeightsMap, axes: Mapping[str, Sequence[Axis]]) -> None:
         self._votes: dict[Space, collections.Counter[tuple[int, ...]]] = {}
+        self._joins: dict[Axis, collections.Counter[tuple[int, ...]]] = {}
+        """Of axes that join parts of one space, of which the base may have fewer."""
         ballots: collections.Counter[tuple[Axis, Index]] = collections.Counter()
         for entry in weights_map.entries.values():
             for axis, index in zip(axes.get(entry.target, ()), entry.index, strict=False):
                 ballots[tuple(terminal(axis)), index] += 1
         for (axis, index), count in ballots.items():
             self._vote(axis, list(index), count)
+            if any(len({*map(tuple, parts)}) < len(parts) for parts in map(segments_of, axis)):
+                self._joins.setdefault(axis, collections.Counter())[tuple(index)] += count
 
     def of(self, axis: Axis) -> list[int] | None:
         """The base's positions in an axis, in their order; None where the map does not tell."""
+        if join := self._joins.get(tuple(terminal(axis))):
+            return list(join.most_common(1)[0][0])
         positions = [0]
         for space in terminal(axis):
             inner = self._in_space(space)
@@ -51,7 +57,8 @@ class Positions:
         if not segments:
             votes = self._votes.get(space)
             if votes:
-                return list(votes.most_common(1)[0][0])
+                # A part of a join that is left out says nothing of other parts of the same channels.
+                return list(max(votes.items(), key=lambda vote: (bool(vote[0]), vote[1]))[0])
             return list(range(space.size)) if space.fixed else None
         positions, start = [], 0
         for segment in segments:

@@ -17,7 +17,8 @@ from seeking.forward import Forward, call
 from seeking.matching.tracer import Trace
 from seeking.supported import check_models
 from seeking.verification.compare import at_base_channels, compare_outputs, is_real, relative_difference
-from seeking.verification.diagnose import constant_factor, differing_count, differing_setting, obstacle
+from seeking.verification.constants import own_constants
+from seeking.verification.diagnose import constant_factor, differing_count, differing_setting, obstacle, own_constant
 from seeking.verification.extra import extra_modules
 from seeking.verification.narrowing import DivergedError, Narrowed, Plan, narrowings
 from seeking.verification.positions import Positions
@@ -85,7 +86,8 @@ def verify(
     computes on by itself. The models run in evaluation mode and, where their own code does something else there, in
     training mode, without dropout. They run in float64, so that constants such as a norm's ``eps`` show, in float32 if
     they insist on it, and are left as they were. What the batch does not reach, such as rows of an embedding that it
-    does not name, is not compared.
+    does not name, is not compared. Buffers that training does not change, and of which the two models have other values
+    (``1 / width``), are not shared: each model computes with its own, as in training.
 
     Args:
         base: the smaller model.
@@ -112,13 +114,14 @@ def verify(
     if any(is_real(tensor) and bool(tensor.isnan().any()) for tensor in tensors_in(batch)):
         raise SeekingError("there is NaN in the batch, on which nothing can be compared; give another batch")
     run = copied_function(forward) or call
+    constants = own_constants(base, motivated, weights_map, batch, run)
     views = follow(base, motivated, batch, run)
     for training, view in views.items():
         if view and (problem := competition(weights_map, view)):
             return Verification(False, float("inf"), None, in_mode(problem, training), contained=False)
     verdict = Verification(False, float("inf"), None, "")
     for training, view in views.items():
-        proof = _Proof(base, motivated, weights_map, batch, run, seed, training, view)
+        proof = _Proof(base, motivated, weights_map, batch, run, seed, training, view, constants)
         try:
             mode_verdict = proof.verdict(tolerance)
         except _RefusedError as error:
@@ -128,10 +131,10 @@ def verify(
         if not mode_verdict:
             return dataclasses.replace(mode_verdict, reason=in_mode(mode_verdict.reason, training))
         verdict = mode_verdict if not training else max(verdict, mode_verdict, key=lambda v: v.difference)
-    if not_judged := unreached(weights_map, views.values()):
+    if not_judged := [name for name in unreached(weights_map, views.values()) if name not in constants]:
         listed = ", ".join(not_judged[:3]) + (", …" if len(not_judged) > 3 else "")
         reason = f"{verdict.reason}; not judged, since no forward pass reaches them: {listed}"
-        verdict = dataclasses.replace(verdict, reason=reason, not_judged=not_judged)
+        verdict = dataclasses.replace(verdict, reason=reason, not_judged=tuple(not_judged))
     return verdict
 
 
@@ -147,6 +150,7 @@ class _Proof:
     seed: int
     training: bool
     view: Trace | None
+    constants: frozenset[str]
 
     def verdict(self, tolerance: float) -> Verification:
         """The verdict in float64 or, if models insist on less, in float32."""
@@ -156,10 +160,18 @@ class _Proof:
             verdict = None
         if verdict is None or verdict.reason.startswith(REFUSES):
             verdict = self._compare(torch.float32, max(tolerance, SINGLE_TOLERANCE))
+        if self.constants and not verdict:
+            # Would they agree if the motivated model had the base's?
+            shared = dataclasses.replace(self, constants=frozenset())
+            if shared.verdict(tolerance):
+                cause = own_constant(self.base, self.motivated, self.weights_map, self.constants)
+                return dataclasses.replace(verdict, reason=cause, contained=False)
         return verdict
 
     def _compare(self, dtype: torch.dtype, tolerance: float) -> Verification:
-        weights = promoted(random_weights(self.base, self.seed), dtype)
+        own = {name: tensor for name, tensor in tensors(self.base).items() if name in self.constants}
+        weights = promoted({**random_weights(self.base, self.seed), **copied(own)}, dtype)
+        shared = {name: tensor for name, tensor in weights.items() if name not in own}
         layers = _counterparts(self.weights_map)
         extra = extra_modules(self.motivated, self.weights_map)
         small: Records = []
@@ -172,7 +184,7 @@ class _Proof:
             large: Records = []
             recorders = recording(large, layers.values()), recording(large, extra, with_input=True)
             neutral = promoted(neutral_weights(motivated, extra, scale), dtype)
-            hold(motivated, self.weights_map.embed(weights, neutral))
+            hold(motivated, self.weights_map.embed(shared, neutral))
             narrowed = Narrowed(self.view.reductions, plan, as_means=as_means) if self.view else nullcontext()
             with hooks(motivated, *recorders):
                 large.append(("", output(motivated, picked, narrowed)[0]))

@@ -1,6 +1,6 @@
 """Softmax and attention."""
 
-from seeking.matching.axes import HEAD, fix, free, size_of
+from seeking.matching.axes import fix, free, size_of
 from seeking.matching.op_rules.base import Axes, OpCall, op_rule, unify_or_fix
 
 
@@ -11,7 +11,7 @@ def _softmax(call: OpCall) -> Axes:
         fix(axes[call["dim"]], "number of shares in a softmax")
     if call.scaled:
         for axis in call.scores:
-            fix(axis, HEAD)
+            call.fix_head(axis, call.scaled)
     return [axes]
 
 
@@ -25,9 +25,10 @@ def _softmax(call: OpCall) -> Axes:
 def _scaled_dot_product_attention(call: OpCall) -> Axes:
     query, key, value = (call.axes(call[name]) for name in ("query", "key", "value"))
     unify_or_fix(query[-1], key[-1])
-    if call.get("scale") != 1:
+    scale = call.get("scale") or size_of(query[-1]) ** -0.5
+    if scale != 1 or call.scaled:
         for axis in (query[-1], key[-1]):
-            fix(axis, HEAD)
+            call.fix_head(axis, {scale, *call.scaled})
     for shared in (key, value):
         # In grouped-query attention, several heads of queries share one of keys and values.
         group = size_of(query[1]) // size_of(shared[1])

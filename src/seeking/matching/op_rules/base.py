@@ -7,7 +7,7 @@ A rule is a function from a call to the axes of each result, registered for oper
         return [call.axes(call["self"])[::-1]]
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,8 @@ class OpCall:
         axes: the axes of a tensor.
         scores: the axes that were summed over by the product which the inputs come from, and the outputs will. A
             softmax of such scores makes the product attention.
-        scaled: whether an input comes from a tensor that was multiplied by a scalar.
+        scaled: the constants by which tensors that the inputs come from were multiplied; NaN for an unknown one.
+        fix_head: declares that an axis is that of a head, whose products attention scales by these constants.
         producers: by the id of a tensor, the operation that it comes from, without namespace.
     """
 
@@ -43,7 +44,8 @@ class OpCall:
     outputs: list[Tensor]
     axes: Callable[[Tensor], list[Axis]]
     scores: list[Axis]
-    scaled: bool
+    scaled: frozenset[float]
+    fix_head: Callable[[Axis, Iterable[float]], None]
     producers: Mapping[int, str]
 
     def producer(self, tensor: Tensor) -> str:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from seeking.matching.axes import free
+from seeking.matching.axes import free, terminal
 from seeking.matching.op_rules.base import Axes, OpCall, broadcast, op_rule, unify_or_fix
 
 
@@ -28,6 +28,8 @@ def _group_norm(call: OpCall) -> Axes:
     groups = call["group"]
     if groups > 1:
         unify_or_fix(axes[1], (*free(groups), *free(call["C"] // groups)))
+        if groups == call["C"] and len(spaces := terminal(axes[1])) == 1:
+            spaces[0].single = True
     for tensor in (call["weight"], call["bias"]):
         if isinstance(tensor, Tensor):
             unify_or_fix(axes[1], call.axes(tensor)[0])

@@ -1,0 +1,61 @@
+"""A process whose loss has failed takes part in what remains of the step, so that all processes learn of it there."""
+
+import contextlib
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from seeking.renewed import renewed
+from seeking.training.learner import Learner
+
+
+class StandIn:
+    """Computes on an earlier batch in place of one on which the loss has failed; the gradients are zero.
+
+    The other processes wait for this one in their backward pass. When it has taken part, they are told, no process
+    takes the step, and all of them hold the models of the step before.
+
+    Args:
+        accelerator: for the other processes.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._batches: dict[str, Any] = {}
+        self._entered: dict[str, bool] = {}
+
+    def before(self, learner: Learner) -> None:
+        """Take note that the loss of a micro-batch begins."""
+        if learner.name not in self._entered:
+            learner.model.register_forward_pre_hook(lambda *_: self._enter(learner.name))
+        self._entered[learner.name] = False
+
+    def after(self, learner: Learner, micro_batch: Any) -> None:
+        """Keep a micro-batch whose loss has not failed."""
+        self._batches[learner.name] = micro_batch
+
+    def finish(self, learner: Learner, loss_fn: Any, remaining: int) -> bool:
+        """Take part in the remaining micro-batches of a step; returns whether that was possible.
+
+        Args:
+            learner: whose loss has failed.
+            loss_fn: the loss.
+            remaining: micro-batches, with the one that has failed.
+        """
+        if learner.name not in self._batches:
+            return False
+        if self._entered[learner.name] and isinstance(learner.model, nn.parallel.DistributedDataParallel):
+            learner.model.require_forward_param_sync = False  # The buffers have been sent before the failure.
+        try:
+            for number in reversed(range(remaining)):
+                with self._accelerator.no_sync(learner.model) if number else contextlib.nullcontext():
+                    loss = loss_fn(learner.model, renewed(self._batches[learner.name], torch.clone))
+                    (loss * 0).backward()
+        except Exception:  # The first error is the one to tell.
+            return False
+        return True
+
+    def _enter(self, name: str) -> None:
+        self._entered[name] = True

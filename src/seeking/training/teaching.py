@@ -1,0 +1,33 @@
+"""Whether an objective lets a model learn from the logits of another."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seeking.copies import copied_function, evaluating, random_state_preserved, scratch_copy
+from seeking.renewed import renewed
+from seeking.training.objective import Objective
+
+
+def ignores_teacher(objective: Objective, model: nn.Module, batch: Any) -> bool:
+    """Whether the loss is the same whatever logits of a teacher it is given.
+
+    Args:
+        objective: left as it is.
+        model: that would be taught; left as it is.
+        batch: of the training data.
+    """
+
+    def run(method: Any, *teacher_logits: Tensor) -> Any:
+        twin = scratch_copy(model)
+        with evaluating(twin), random_state_preserved(0):
+            return copied_function(method)(twin, renewed(batch, torch.clone), *teacher_logits)
+
+    logits = run(objective.logits)
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        return False
+    with random_state_preserved(0):
+        teacher = torch.randn_like(logits)
+    # Of these two, the classes with the highest logits differ, too.
+    return torch.equal(run(objective.loss, teacher), run(objective.loss, -teacher))

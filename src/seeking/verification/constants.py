@@ -1,0 +1,83 @@
+"""Constants of each model: buffers that training leaves as they are, of which the two models have other values."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seeking.copies import copied, copied_function, random_state_preserved, scratch_copy
+from seeking.forward import Forward, call
+from seeking.internals import StatisticsNorm, tree_map_only
+from seeking.matching.example_inputs import example_inputs
+from seeking.verification.compare import relative_difference
+from seeking.weights_map import WeightsMap, tensors
+
+ROUNDING = 1e-5
+"""Constants may differ by so much, relative to the greatest entry, if they were computed in another order."""
+
+
+def own_constants(
+    base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, batch: Any = None, forward: Forward | None = None
+) -> frozenset[str]:
+    """The buffers of the base that are not shared: constants that have other values in the motivated model.
+
+    A buffer such as ``1 / width`` belongs to the model that computed it. A buffer that training changes, such as a
+    running mean, is state, and is shared as the weights are. Which is which is seen in a forward pass of a copy of the
+    base in training mode; there is none where all buffers agree.
+
+    Args:
+        base: the smaller model; left as it is.
+        motivated: the larger model; left as it is.
+        weights_map: of the base in the motivated model.
+        batch: one input, as ``forward`` takes it; if not given, one is made where the base tells what it takes. If
+            there is none, or the base refuses it in training mode, all buffers are constants but for the statistics of
+            PyTorch's norms.
+        forward: runs a model on the batch; as in ``seeking.verify``.
+
+    Returns:
+        Names in the base.
+    """
+    mapped = weights_map.extract(dict(motivated.named_buffers(remove_duplicate=False)))
+    differing = {
+        name
+        for name, buffer in base.named_buffers(remove_duplicate=False)
+        if name in mapped and not buffer.is_meta and not mapped[name].is_meta and _differ(buffer, mapped[name])
+    }
+    return frozenset(differing - _changed_by_training(base, batch, forward)) if differing else frozenset()
+
+
+def _differ(buffer: Tensor, other: Tensor) -> bool:
+    if buffer.is_floating_point() or buffer.is_complex():
+        return relative_difference(buffer, other.to(buffer.device)) > ROUNDING
+    return not torch.equal(buffer, other.to(buffer))
+
+
+def _changed_by_training(model: nn.Module, batch: Any, forward: Forward | None) -> set[str]:
+    changed: set[str] = set()
+    for path, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, StatisticsNorm) and (module.training or not model.training):
+            changed.update(f"{path}.{leaf}".removeprefix(".") for leaf, _ in module.named_buffers(recurse=False))
+    run = copied_function(forward) or call
+    for example in _examples(model) if batch is None else [batch]:
+        twin = scratch_copy(model)
+        if not twin.training:  # As training does; modules that alone are in evaluation mode are frozen.
+            twin.train()
+        before = copied(tensors(twin))
+        with contextlib.suppress(Exception), random_state_preserved(), torch.no_grad():
+            run(twin, copied(example))
+            break
+    else:
+        return changed
+    after = tensors(twin)
+    return changed | {
+        name for name, tensor in before.items() if name not in after or not torch.equal(after[name], tensor)
+    }
+
+
+def _examples(model: nn.Module) -> Iterator[Any]:
+    device = next((tensor.device for tensor in tensors(model).values()), torch.device("cpu"))
+    with contextlib.suppress(Exception):
+        for example in example_inputs(model):
+            yield tree_map_only(Tensor, lambda tensor: tensor.to(device), example)
