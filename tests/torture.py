@@ -10,7 +10,6 @@ result from that of the undisturbed run were found (which must be none).
 import argparse
 import contextlib
 import functools
-import importlib
 import json
 import os
 import random
@@ -90,7 +89,6 @@ def program(
             inside()
         if environment:
             os.environ.update(environment)
-            importlib.reload(cli)  # It looks at the environment as it is imported.
         code = cli.main(arguments)
     except SystemExit as stopped:
         code = stopped.code

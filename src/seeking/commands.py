@@ -8,8 +8,8 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from seeking.experiments.run import ModelConfig, RunConfig
-from seeking.initialization import Extra
+from seeking.choices import Extra
+from seeking.experiments.config import ModelConfig, RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from seeking.data import ImageData
-from seeking.experiments.run import Role, RunConfig, trainer
+from seeking.experiments.config import Role, RunConfig
+from seeking.experiments.run import trainer
 from seeking.training import Result, RunFolder
 from seeking.training.record import Listener
 

@@ -5,8 +5,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from seeking.choices import NormPolicy
 from seeking.errors import SeekingError, unknown
-from seeking.pair import NormPolicy
 
 Timing = Literal["same", "next"]
 OptimizerState = Literal["separate", "shared"]

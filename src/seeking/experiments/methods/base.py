@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from seeking.checkpointing.weights import load_matching_weights
-from seeking.experiments.run import Role, RunConfig
+from seeking.experiments.config import Role, RunConfig
 
 
 @dataclass(frozen=True)

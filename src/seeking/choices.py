@@ -1,0 +1,8 @@
+"""The words that options of models and maps may hold, apart from the code that acts on them: help needs no PyTorch."""
+
+from typing import Literal
+
+NormPolicy = Literal["shared", "private", "recalibrated"]
+DepthPolicy = Literal["leading", "spread"]
+WidthPolicy = Literal["leading", "even"]
+Extra = Literal["neutral", "own"]
