@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from seeking import Trainer
+
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # As in what a shell has started in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -33,6 +35,14 @@ def _no_flushes() -> Iterator[None]:
     """Nothing here has to outlive a power cut, and a flush waits for all that the tests write meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_figures() -> Iterator[None]:
+    """The hundreds of runs of the tests show and draw nothing, unless one asks for it: a figure takes half a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(Trainer.__init__.__kwdefaults__, "progress", False)
         yield
 
 

@@ -6,3 +6,6 @@ NormPolicy = Literal["shared", "private", "recalibrated"]
 DepthPolicy = Literal["leading", "spread"]
 WidthPolicy = Literal["leading", "even"]
 Extra = Literal["neutral", "own"]
+
+Role = Literal["pair", "base", "motivated"]
+"""What is trained: the pair, or one of its models alone."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast
-from rich.console import Console
 from rich.markdown import Markdown
 
 from seeking.checkpointing.manifest import Kind
@@ -17,14 +16,14 @@ from seeking.checkpointing.run_dir import RunFolder
 from seeking.commands import Compare, Reproduce, RunOptions, Show, Train
 from seeking.data import ImageData, load
 from seeking.distributed.processes import this_process
-from seeking.errors import RunError, SeekingError
+from seeking.errors import SeekingError
 from seeking.experiments.compare import ARMS, compare, summarize
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
 from seeking.experiments.run import trainer
 from seeking.report.folder import describe
-from seeking.report.output import is_main_process, make_console, print_text
-from seeking.report.progress import many_runs, progress
+from seeking.report.output import PrintableConsole, is_main_process, make_console, print_text
+from seeking.report.progress import RunProgress, many_runs
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, split_rows, terminal
 
 
@@ -34,21 +33,11 @@ def train_command(config: Train) -> int:
     output, folder = _folder(config, f"{config.base}-{config.motivated}")
     data = load(config)
     _announce(console, config, data, output)
-    with progress(console) as start:
-        result = trainer(config, data, "pair", folder, [start(title)]).fit()
-    if is_main_process():
-        from seeking.report.plots import draw  # matplotlib is slow to import.
-
-        try:
-            with folder:
-                folder.write_file("curves.png", lambda path: draw({"pair": [result]}, path, f"{title}, {data.name}"))
-        except OSError as error:
-            raise RunError(f"{output / 'curves.png'}: cannot be written ({error.strerror})") from error
+    with RunProgress(console, f"{title}, {data.name}", "images") as progress:
+        result = trainer(config, data, "pair", folder, progress=progress).fit()
     console.print(terminal(run_rows(result), title))
-    console.print(
-        f"{cost_sentence(result.cost.report())} Training took {result.seconds['total']:.0f} s.", highlight=False
-    )
-    console.print(f"Weights, map, metrics and summary: {output}\nFigure: {output / 'curves.png'}", highlight=False)
+    console.tell(f"{cost_sentence(result.cost.report())} Training took {result.seconds['total']:.0f} s.")
+    console.tell(f"Weights, map, metrics and summary: {output}\nFigure: {output / 'curves.png'}")
     return 0
 
 
@@ -74,9 +63,8 @@ def compare_command(config: Compare) -> int:
     elif is_main_process():
         folder.create(dataclasses.asdict(config), None)
     this_process(config.device).wait_for_everyone()  # The other processes read the folder next.
-    with progress(console) as start:
-        seeds = range(config.seed, config.seed + config.seeds)
-        results = compare(config, data, seeds, output, config.resume, start)
+    seeds = range(config.seed, config.seed + config.seeds)
+    results = compare(config, data, seeds, output, config.resume, lambda run: RunProgress(console, run, "images"))
     summary = summarize(results)
     tables = comparison_rows(summary), cost_rows(summary)
     sentence = cost_sentence(summary["pair"])
@@ -86,8 +74,8 @@ def compare_command(config: Compare) -> int:
         folder.write_file("comparison.md", lambda path: path.write_text(f"{page}\n", encoding="utf-8"))
         folder.write_file("comparison.png", lambda path: draw(results, path, f"{title}, {data.name}"))
     console.print(terminal(tables[0], f"{title}, {data.name}"), terminal(tables[1]))
-    console.print(sentence, highlight=False)
-    console.print(f"Runs and table: {output}\nFigure: {output / 'comparison.png'}", highlight=False)
+    console.tell(sentence)
+    console.tell(f"Runs and table: {output}\nFigure: {output / 'comparison.png'}")
     return 0
 
 
@@ -104,7 +92,7 @@ def reproduce_command(config: Reproduce) -> int:
     with many_runs(console) as listener:
         page = reproduce(recipe, output, range(seeds), config.jobs, listener, _command(config, changes))
     console.print(Markdown(page))
-    console.print(f"Runs, tables and figures: {output}", highlight=False)
+    console.tell(f"Runs, tables and figures: {output}")
     return 0
 
 
@@ -134,12 +122,11 @@ def _folder(config: RunOptions, name: str, kind: Kind = "run") -> tuple[Path, Ru
     return output, RunFolder(output, config.overwrite, config.resume, kind)
 
 
-def _announce(console: Console, config: RunOptions, data: ImageData, output: Path) -> None:
+def _announce(console: PrintableConsole, config: RunOptions, data: ImageData, output: Path) -> None:
     channels, height, width = data.shape
     console.print(terminal(split_rows(data.splits)))
-    console.print(
+    console.tell(
         f"{config.base} in {config.motivated} on {data.name}: {len(data.train):,} training and {len(data.test):,} test "
         f"images of {channels}×{height}×{width}, {len(data.classes)} classes, {data.location}\n"
-        f"condition {config.condition}, {config.epochs} epochs, batch size {config.batch_size}, writing to {output}",
-        highlight=False,
+        f"condition {config.condition}, {config.epochs} epochs, batch size {config.batch_size}, writing to {output}"
     )

@@ -3,15 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from seeking.choices import DepthPolicy, Extra, WidthPolicy
 from seeking.data.config import DataConfig
 from seeking.errors import SeekingError
 from seeking.training.config import TrainConfig
-
-Role = Literal["pair", "base", "motivated"]
-"""What is trained: the pair, or one of its models alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from seeking import matching
 from seeking.checkpointing.run_dir import RunFolder
+from seeking.choices import Role
 from seeking.data import ImageData, loader
 from seeking.errors import SeekingError
-from seeking.experiments.config import ModelConfig, Role, RunConfig
+from seeking.experiments.config import ModelConfig, RunConfig
 from seeking.files import read_yaml
 from seeking.initialization import embed
 from seeking.matching import Override
 from seeking.models import create
+from seeking.report.showing import Display
 from seeking.training.record import Listener
 from seeking.training.trainer import Trainer
 from seeking.weights_map import WeightsMap
@@ -47,6 +49,7 @@ def trainer(
     output: RunFolder | None = None,
     listeners: Sequence[Listener] = (),
     *,
+    progress: Display = False,
     initial: Mapping[str, nn.Module] | None = None,
     **extra_arguments: Any,
 ) -> Trainer:
@@ -58,6 +61,7 @@ def trainer(
         role: what is trained.
         output: run folder; a run that it holds is resumed.
         listeners: called with every row of the run.
+        progress: how the run is shown, as for the ``Trainer``.
         initial: models with their initial weights; created from the seed by default.
         extra_arguments: further arguments of the ``Trainer``, such as an algorithm.
 
@@ -90,6 +94,7 @@ def trainer(
         output=output,
         resume=resume,
         listeners=listeners,
+        progress=progress,
         **extra_arguments,
     )
 

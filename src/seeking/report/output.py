@@ -32,15 +32,19 @@ class PrintableConsole(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
+    def tell(self, text: str) -> None:
+        """Print a text as it is: neither wrapped, which only a terminal does, nor highlighted."""
+        self.print(text, highlight=False, soft_wrap=True)
+
 
 def is_main_process() -> bool:
     """Whether this process prints and writes files; torchrun and accelerate start several processes."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def make_console() -> PrintableConsole:
-    """A console on standard output; silent in all processes but the main one."""
-    return PrintableConsole(quiet=not is_main_process(), markup=False)
+def make_console(stderr: bool = False) -> PrintableConsole:
+    """A console on standard output, or error; silent in all processes but the main one."""
+    return PrintableConsole(stderr=stderr, quiet=not is_main_process(), markup=False)
 
 
 def print_text(text: object, file: TextIO | None = None) -> None:

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from seeking.experiments.config import Role
+from seeking.choices import Role
 from seeking.training import Result
 
 BASE, MOTIVATED = "#2563a8", "#d1642b"
