@@ -9,3 +9,5 @@ Extra = Literal["neutral", "own"]
 
 Role = Literal["pair", "base", "motivated"]
 """What is trained: the pair, or one of its models alone."""
+
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]

@@ -16,6 +16,9 @@ _DOCUMENTED: dict[type[Any], type[Any]] = {}
 
 registry = tyro.constructors.ConstructorRegistry()
 
+REPEATED = frozenset({"tracker"})
+"""Options that take several values by being given several times."""
+
 
 def parse_options(command: type[Options], args: Sequence[str], prog: str) -> Options:
     """The options that flags give.
@@ -51,7 +54,8 @@ def _documented(command: type[Any]) -> type[Any]:
         text, empty = " ".join(texts[field.name].split()), field.default in (None, dataclasses.MISSING)
         shown = tyro.conf.arg(help=text, help_behavior_hint="" if empty else None)
         copied = dataclasses.field(default=field.default, default_factory=field.default_factory)
-        fields.append((field.name, Annotated[hints[field.name], shown], copied))
+        markers = (shown, tyro.conf.UseAppendAction) if field.name in REPEATED else (shown,)
+        fields.append((field.name, Annotated[(hints[field.name], *markers)], copied))
     namespace = {"__doc__": command.__doc__}
     _DOCUMENTED[command] = dataclasses.make_dataclass(
         command.__name__, fields, bases=(command,), namespace=namespace, frozen=True, kw_only=True

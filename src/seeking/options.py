@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 from seeking.errors import DamagedError, SeekingError, unknown
+from seeking.option_parsing import REPEATED
 from seeking.report.output import printable
 
 NOT_RESUMED = frozenset({"output", "config", "recipe", "overwrite", "resume", "accept_changed_data"})
@@ -73,7 +74,7 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
         for text in values:
             if text[:1] == "-" and not text[1:2].isdigit():  # It would be parsed as another option.
                 raise SeekingError(f"{path}: {name} is {value!r}; a value cannot start with a dash")
-        arguments += [flag, *values]
+        arguments += [word for value in values for word in (flag, value)] if name in REPEATED else [flag, *values]
     return arguments
 
 

@@ -25,12 +25,14 @@ from seeking.report.folder import describe
 from seeking.report.output import PrintableConsole, is_main_process, make_console, print_text
 from seeking.report.progress import RunProgress, many_runs
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, split_rows, terminal
+from seeking.report.trackers import check_trackers
 
 
 def train_command(config: Train) -> int:
     """Run ``seeking train``."""
     console, title = make_console(), f"{config.base} in {config.motivated}"
     output, folder = _folder(config, f"{config.base}-{config.motivated}")
+    check_trackers(config.tracker)
     data = load(config)
     _announce(console, config, data, output)
     with RunProgress(console, f"{title}, {data.name}", "images") as progress:
@@ -51,6 +53,7 @@ def compare_command(config: Compare) -> int:
     output, folder = _folder(config, "compare", "comparison")
     if config.resume and (output / "metrics.jsonl").exists():
         raise SeekingError(f"{output} holds a single run; resume it with seeking train --resume")
+    check_trackers(config.tracker)
     data = load(config)
     _announce(console, config, data, output)
     dry_run = dataclasses.replace(config, on_nonfinite="stop")  # Rollback needs a folder.

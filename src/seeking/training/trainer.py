@@ -17,7 +17,7 @@ from seeking.conditions import Condition, Never
 from seeking.distributed.processes import gather_json
 from seeking.errors import RunError, SeekingError
 from seeking.pair import Pair
-from seeking.report.showing import Display, shown
+from seeking.report.showing import Display, make_showing
 from seeking.training import budget, build
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
 from seeking.training.config import CHANGEABLE_ON_RESUME, TrainConfig
@@ -164,7 +164,7 @@ class Trainer:
             self.run, self.algorithm, loss_fn, self.scores, self.random, self.accelerator.scaler, parts or {}
         )
         self._begun, self._resumed = False, saved is not None
-        self._shown = functools.partial(shown, progress, models, self.record, self.saver)
+        self._shown = make_showing(progress, config, models, self.record, self.saver, self.accelerator)
         self._metrics_bytes: int | None = saved["metrics_bytes"] if saved else None
         if saved:
             self.saver.restore(self.parts, saved)
