@@ -6,11 +6,12 @@ or invalid input, 75 stopped by SIGTERM and saved, 130 interrupted.
 
 import argparse
 import contextlib
+import functools
 import pkgutil
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from seeking.commands import (
 )
 from seeking.errors import EXIT_SAVED, MatchWarning, RunError, RunWarning, SeekingError, unknown
 from seeking.files import read_yaml
+from seeking.flag_names import check_flags, with_flags
 from seeking.option_parsing import parse_options
 from seeking.options import flags, flags_of_run, normalized, recipe_file
 from seeking.report.output import ignore_output_errors, plain_errors, print_text
@@ -45,6 +47,32 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
 """The options of each command, and the function that runs it, imported only then: help needs no PyTorch."""
 
 
+def _with_files(args: list[str], command: type[Any]) -> list[str]:
+    """Flags with those of the files that they name before them: the resumed run, the recipe, the options file."""
+    early_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    early_parser.add_argument("--config", type=Path, nargs="?")
+    early_parser.add_argument("--recipe", nargs="?")
+    early_parser.add_argument("--output", type=Path, nargs="?")
+    early_parser.add_argument("--resume", action="store_true")
+    of_file: dict[str, Any] = {}
+    file = early_parser.parse_known_args(args)[0].config
+    if file:
+        of_file = normalized(read_yaml(file), file)
+        args = flags(of_file, file, command) + args
+    recipe = early_parser.parse_known_args(args)[0].recipe
+    if recipe:
+        file = recipe_file(recipe)
+        of_recipe = normalized(read_yaml(file), file)
+        if "recipe" in of_recipe:
+            raise SeekingError(f"{file}: a recipe cannot start from another recipe; give its options instead")
+        of_recipe = {key: value for key, value in of_recipe.items() if key not in of_file}
+        args = flags(of_recipe, file, command) + args
+    options = early_parser.parse_known_args(args)[0]
+    if options.resume and options.output:
+        args = flags_of_run(options.output, command) + args
+    return args
+
+
 @ignore_output_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
@@ -56,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  seeking {name:11}{(command.__doc__ or '').splitlines()[0]}")
         print("\nseeking COMMAND --help lists a command's options.")
         return 0 if args else 2
+    told: Callable[[object], str] = str
     try:
         if args[0] == "--version":
             print(version("seeking"))
@@ -64,27 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown("command", args[0], COMMANDS)
         name, *args = args
         command, function = COMMANDS[name]
-        early_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-        early_parser.add_argument("--config", type=Path, nargs="?")
-        early_parser.add_argument("--recipe", nargs="?")
-        early_parser.add_argument("--output", type=Path, nargs="?")
-        early_parser.add_argument("--resume", action="store_true")
-        of_file: dict[str, Any] = {}
-        file = early_parser.parse_known_args(args)[0].config
-        if file and issubclass(command, RunOptions):
-            of_file = normalized(read_yaml(file), file)
-            args = flags(of_file, file, command) + args
-        recipe = early_parser.parse_known_args(args)[0].recipe
-        if recipe and issubclass(command, RunOptions):
-            file = recipe_file(recipe)
-            of_recipe = normalized(read_yaml(file), file)
-            if "recipe" in of_recipe:
-                raise SeekingError(f"{file}: a recipe cannot start from another recipe; give its options instead")
-            of_recipe = {key: value for key, value in of_recipe.items() if key not in of_file}
-            args = flags(of_recipe, file, command) + args
-        options = early_parser.parse_known_args(args)[0]
-        if options.resume and options.output and issubclass(command, RunOptions):
-            args = flags_of_run(options.output, command) + args
+        check_flags(args, command)
+        if issubclass(command, RunOptions):
+            args = _with_files(args, command)
+        told = functools.partial(with_flags, command=command)
         with plain_errors():  # They quote values.
             config = parse_options(command, args, f"seeking {name}")
         with warnings.catch_warnings():
@@ -92,17 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.simplefilter("always", RunWarning)
             default_showwarning = warnings.showwarning
             warnings.showwarning = lambda message, category, *where, **kwargs: (
-                print_text(f"seeking: {message}", file=sys.stderr)
+                print_text(f"seeking: {told(message)}", file=sys.stderr)
                 if issubclass(category, MatchWarning | RunWarning)
                 else default_showwarning(message, category, *where, **kwargs)
             )
             code: int = pkgutil.resolve_name(function)(config)
         return code
     except (SeekingError, argparse.ArgumentError) as error:
-        print_text(f"seeking: {error}", file=sys.stderr)
+        print_text(f"seeking: {told(error)}", file=sys.stderr)
         return 2
     except RunError as error:
-        print_text(f"seeking: {error}", file=sys.stderr)
+        print_text(f"seeking: {told(error)}", file=sys.stderr)
         return 1
     except SystemExit as stopped:
         if stopped.code == EXIT_SAVED:  # Schedulers may send SIGTERM again while the program ends.

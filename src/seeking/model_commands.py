@@ -1,5 +1,8 @@
 """The commands about two models: their map, its proof, and one initialized from the other."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
@@ -33,21 +36,34 @@ def map_command(config: Map) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _refusal() -> Iterator[None]:
+    """A map that is not one of these models is an answer, as a verification that fails is."""
+    try:
+        yield
+    except SeekingError as error:
+        raise NotContainedError(str(error)) from error
+
+
 def verify_command(config: Verify) -> int:
     """Run ``seeking verify``."""
     both = models(config, config.num_classes, config.in_chans)
     if config.image_size is not None and config.image_size < 1:
         raise SeekingError(f"image_size is {config.image_size}; it must be 1 or more")
-    try:
-        derived = WeightsMap.load(config.map) if config.map else weights_map(config, both["base"], both["motivated"])
-    except NotContainedError as error:
-        print_text(
-            f"{config.base} in {config.motivated}: {error}\nthe base is NOT a sub-network of the motivated model"
-        )
-        return 1
     shape = input_shape(both["base"], config.image_size, config.in_chans)
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-    verdict = verify(both["base"], both["motivated"], derived, images, tolerance=config.tolerance)
+    try:
+        if config.map:
+            derived = WeightsMap.load(config.map)
+            with _refusal():
+                derived.check(both["base"], both["motivated"])
+        else:
+            derived = weights_map(config, both["base"], both["motivated"])
+        verdict = verify(both["base"], both["motivated"], derived, images, tolerance=config.tolerance)
+    except NotContainedError as error:
+        print_text(f"{config.base} in {config.motivated}: {error}")
+        print_text("the base is NOT a sub-network of the motivated model")
+        return 1
     print_text(f"{config.base} in {config.motivated}, input {list(images.shape)}: {verdict.reason}")
     if not verdict:
         print_text("the base is NOT a sub-network of the motivated model under this map")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 from seeking.errors import DamagedError, SeekingError, unknown
+from seeking.flag_names import name_of_other_tool
 from seeking.option_parsing import REPEATED
 from seeking.report.output import printable
 
@@ -56,6 +57,8 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
         if name == "config" or (name == "recipe" and value is None):  # The recorded options of a run include them.
             continue
         if name not in fields:
+            if here := name_of_other_tool(name, command):
+                raise SeekingError(f"unknown option in {path} {name!r}; did you mean {here.replace('-', '_')}?")
             raise unknown(f"option in {path}", name, fields)
         flag = "--" + name.replace("_", "-")
         if hints[name] in (bool, bool | None):

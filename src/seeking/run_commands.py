@@ -21,9 +21,10 @@ from seeking.experiments.compare import ARMS, compare, summarize
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
 from seeking.experiments.run import trainer
-from seeking.report.folder import describe
+from seeking.report.folder import describe, is_run_folder
 from seeking.report.output import PrintableConsole, is_main_process, make_console, print_text
 from seeking.report.progress import RunProgress, many_runs
+from seeking.report.runs import runs_table
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, split_rows, terminal
 from seeking.report.trackers import check_trackers
 
@@ -110,6 +111,9 @@ def _command(config: Reproduce, changes: Mapping[str, Any]) -> str:
 
 def show_command(config: Show) -> int:
     """Run ``seeking show``."""
+    if not is_run_folder(config.run):
+        make_console().print(terminal(runs_table(config.run)))
+        return 0
     text, intact = describe(config.run)
     print_text(text)
     return 0 if intact else 1
