@@ -69,12 +69,12 @@ def check_flags(args: Sequence[str], command: type[Any]) -> None:
 def with_flags(message: object, command: type[Any]) -> str:
     """A message that names arguments, as the command line has them: ``label_column`` becomes ``--label-column``.
 
-    A name of one word is taken for an argument only where the message begins with it and says what it is, since it may
-    as well be an ordinary word.
+    A name of one word may as well be an ordinary word. It is taken for an argument only where a line begins with it and
+    says what it is, or lists it with its value.
     """
     fields = _fields(command)
     long = "|".join(sorted((name for name in fields if "_" in name), key=len, reverse=True))
-    text = re.sub(rf"^({'|'.join(fields)})(?= is )", _flag, str(message), flags=re.MULTILINE)
+    text = re.sub(rf"(?m)(^|(?<=^  ))({'|'.join(fields)})(?= is |: .* in the run)", _flag, str(message))
     return re.sub(rf"(?<![\w./\\'\"=-])({long})(?![\w./\\'\"=(-])", _flag, text) if long else text
 
 
