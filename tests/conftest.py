@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from seeking import Trainer
+
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # As in what a shell has started in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -41,6 +43,14 @@ def _short_waits() -> Iterator[None]:
     """PyTorch waits for this long for workers that do not end, and in workers for a parent that is gone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.5)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_figures() -> Iterator[None]:
+    """The hundreds of runs of the tests show and draw nothing, unless one asks for it: a figure takes half a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(Trainer.__init__.__kwdefaults__, "progress", False)
         yield
 
 

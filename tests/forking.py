@@ -21,6 +21,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+MODULES = ("datasets", "sklearn.datasets", "timm.optim", "torch._dynamo", "torchvision")
+MODULES += ("seeking.cli", "seeking.run_commands", "seeking.model_commands", "seeking.report.plots")
+"""What programs import."""
+
 CLIENT = """#!{python} -SE
 import json, os, socket, sys
 
@@ -63,7 +67,7 @@ def client(folder: Path) -> Iterator[str]:
 
 def serve(address: Path) -> None:
     """Fork for every request."""
-    for module in ("datasets", "matplotlib.pyplot", "timm.optim", "torchvision", "seeking.cli", "seeking.report.plots"):
+    for module in MODULES:
         importlib.import_module(module)
     listener = socket.socket(socket.AF_UNIX)
     unready = address.with_name("unready")
@@ -110,7 +114,6 @@ def run(program: str, *arguments: str) -> None:
         if program == "seeking":
             import seeking.cli
 
-            importlib.reload(seeking.cli)  # It looks at the environment as it is imported.
             code = seeking.cli.main(arguments)
         else:
             sys.argv = [program, *arguments]

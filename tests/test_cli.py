@@ -120,6 +120,9 @@ def test_map_and_verify(capsys: pytest.CaptureFixture[str]) -> None:
     WeightsMap.load("map.json")
     assert main(["verify", "resnet8", "resnet14", "--map", "map.json"]) == 1
     assert "bn1 in the base" in capsys.readouterr().out
+    assert main(["verify", "resnet8", "resnet20", "--map", "map.json"]) == 1
+    assert "the map belongs to other models" in capsys.readouterr().out
+    assert main(["verify", "resnet14", "resnet8"]) == 1
 
 
 def test_keyword_arguments_of_models(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,6 +149,8 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["trian"], "unknown command 'trian'; did you mean train"),
         (["train", "--epocs", "3"], "--epocs"),
         (["train", "--epochs", "three"], "--epochs"),
+        (["train", "--learning-rate", "0.1"], "unknown option --learning-rate; did you mean --lr?"),
+        (["train", "--num_train_epochs=3"], "unknown option --num_train_epochs; did you mean --epochs?"),
         (["train", "--base", "resnet9"], "unknown model 'resnet9'; did you mean"),
         (["train", "--data", "digit"], "unknown data set 'digit'; did you mean digits"),
         (["train", "--data", "./nowhere"], "no such folder"),
@@ -154,20 +159,20 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--base", "resnet14", "--motivated", "resnet8"], "the base has 2 blocks, the motivated model 1"),
         (["train", "--motivated-kwargs", "num_classes=7"], "different numbers of classes: the base has 10, .* 7"),
         (["train", "--batch-size", "5000"], "1438 training images are fewer than one batch of 5000"),
-        (["train", "--batch-size", "0"], "batch_size is 0"),
+        (["train", "--batch-size", "0"], "--batch-size is 0"),
         (["train", "--config", "nothing.yaml"], "nothing.yaml: cannot be read"),
         (["train", "--base", "vit_tiny_patch16_224", "--motivated", "vit_small_patch16_224"], "fails on the .* data"),
         (["map", "resnet34", "resnet50"], "BasicBlock.*Bottleneck"),
         (["verify", "resnet8"], "MOTIVATED Name of the larger model"),
-        (["compare", "--seeds", "0"], "seeds is 0"),
+        (["compare", "--seeds", "0"], "--seeds is 0"),
         (["compare", "--base", "resnet9"], "unknown model 'resnet9'"),
         (["compare", "--batch-size", "5000"], "are fewer than one batch of 5000"),
         (["train", "--resume=true", "--output", "out"], "argument --resume: ignored explicit argument 'true'"),
-        (["train", "--crop-padding", "-1"], "crop_padding is -1"),
-        (["train", "--image-size", "-3"], "image_size is -3"),
-        (["verify", "resnet8", "resnet14", "--image-size", "0"], "image_size is 0"),
+        (["train", "--crop-padding", "-1"], "--crop-padding is -1"),
+        (["train", "--image-size", "-3"], "--image-size is -3"),
+        (["verify", "resnet8", "resnet14", "--image-size", "0"], "--image-size is 0"),
         (["train", "--output", "long" * 100], "cannot be used as an output folder"),
-        (["train", "--optimizer", "adafactor", "--optimizer-state", "shared"], "set optimizer_state to separate"),
+        (["train", "--optimizer", "adafactor", "--optimizer-state", "shared"], "set --optimizer-state to separate"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,6 +185,7 @@ def test_bad_input_is_refused(arguments: list[str], message: str, capsys: pytest
         ("epochs: [", "not YAML"),
         ("- 3", "expected a mapping, found list"),
         ("epoch: 3", "unknown option in run.yaml 'epoch'; did you mean epochs"),
+        ("weight-decay: 0\nper_device_train_batch_size: 3", "run.yaml 'per_device_.*'; did you mean batch_size"),
         ("verify: 3", "verify must be true or false, not 3"),
         ("epochs: many", "--epochs"),
     ],

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tyro
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strangers import USUAL, hostile, offends, stranger
@@ -13,13 +12,14 @@ from strangers import USUAL, hostile, offends, stranger
 from seeking import SeekingError, TrainConfig
 from seeking.commands import Train
 from seeking.files import read_yaml
-from seeking.options import flags, flags_of_run, registry
+from seeking.option_parsing import parse_options
+from seeking.options import flags, flags_of_run
 
 
 def parsed(folder: Path) -> Train | None:
     arguments = flags_of_run(folder, Train)
     try:
-        return tyro.cli(Train, args=arguments, registry=registry, config=(tyro.conf.PositionalMetavarFromFieldName,))
+        return parse_options(Train, arguments, "seeking train")
     except (SystemExit, SeekingError):
         return None
 

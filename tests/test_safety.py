@@ -142,7 +142,7 @@ def test_what_could_load_something_is_taken_from_the_command_line_only(
     if "--condition" in str(value) and not isinstance(value, dict):
         assert "a value cannot start with a dash" in err
     else:
-        assert f"  {option}: {value!r} in the run" in err
+        assert f"  --{option.replace('_', '-')}: {value!r} in the run" in err
     assert "cannot be resumed: it was made with other options" in err
     assert not (stranger.parent / "trace").exists()
     assert "evil" not in sys.modules

@@ -12,29 +12,30 @@ for x, y in loader:
 
 from typing import TYPE_CHECKING
 
-from seeking.conditions import (
-    After,
-    Always,
-    Condition,
-    ConsecutiveDecrease,
-    Every,
-    MatchedCount,
-    Never,
-    Outcome,
-    RandomTimes,
-    Signals,
-)
-from seeking.conditions import parse as parse_condition
-from seeking.distributed.mean_loss import mean_loss
-from seeking.errors import NotContainedError, RunError, SeekingError
-from seeking.initialization import embed, extract
-from seeking.matching import MatchWarning, Override, match
-from seeking.pair import Pair
-from seeking.verification import Verification, verify
-from seeking.weights_map import Entry, Index, WeightsMap
+from seeking.lazy import lazy
 
 if TYPE_CHECKING:
+    from seeking.conditions import (
+        After,
+        Always,
+        Condition,
+        ConsecutiveDecrease,
+        Every,
+        MatchedCount,
+        Never,
+        Outcome,
+        RandomTimes,
+        Signals,
+    )
+    from seeking.conditions import parse as parse_condition
+    from seeking.distributed.mean_loss import mean_loss
+    from seeking.errors import MatchWarning, NotContainedError, RunError, SeekingError
+    from seeking.initialization import embed, extract
+    from seeking.matching import Override, match
+    from seeking.pair import Pair
     from seeking.training import Result, TrainConfig, Trainer, recalibrate
+    from seeking.verification import Verification, verify
+    from seeking.weights_map import Entry, Index, WeightsMap
 
 __all__ = [
     "After",
@@ -69,11 +70,38 @@ __all__ = [
     "verify",
 ]
 
-
-def __getattr__(name: str) -> object:
-    # The trainer brings accelerate and more with it: only for those who ask for it.
-    if name in ("Result", "TrainConfig", "Trainer", "recalibrate"):
-        import seeking.training
-
-        return getattr(seeking.training, name)
-    raise AttributeError(f"module 'seeking' has no attribute {name!r}")
+__getattr__ = lazy(
+    __name__,
+    {
+        "After": "seeking.conditions:After",
+        "Always": "seeking.conditions:Always",
+        "Condition": "seeking.conditions:Condition",
+        "ConsecutiveDecrease": "seeking.conditions:ConsecutiveDecrease",
+        "Entry": "seeking.weights_map:Entry",
+        "Every": "seeking.conditions:Every",
+        "Index": "seeking.weights_map:Index",
+        "MatchWarning": "seeking.errors:MatchWarning",
+        "MatchedCount": "seeking.conditions:MatchedCount",
+        "Never": "seeking.conditions:Never",
+        "NotContainedError": "seeking.errors:NotContainedError",
+        "Outcome": "seeking.conditions:Outcome",
+        "Override": "seeking.matching:Override",
+        "Pair": "seeking.pair:Pair",
+        "RandomTimes": "seeking.conditions:RandomTimes",
+        "Result": "seeking.training:Result",
+        "RunError": "seeking.errors:RunError",
+        "SeekingError": "seeking.errors:SeekingError",
+        "Signals": "seeking.conditions:Signals",
+        "TrainConfig": "seeking.training:TrainConfig",
+        "Trainer": "seeking.training:Trainer",
+        "Verification": "seeking.verification:Verification",
+        "WeightsMap": "seeking.weights_map:WeightsMap",
+        "embed": "seeking.initialization:embed",
+        "extract": "seeking.initialization:extract",
+        "match": "seeking.matching:match",
+        "mean_loss": "seeking.distributed.mean_loss:mean_loss",
+        "parse_condition": "seeking.conditions:parse",
+        "recalibrate": "seeking.training:recalibrate",
+        "verify": "seeking.verification:verify",
+    },
+)

@@ -8,8 +8,8 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from seeking.experiments.run import ModelConfig, RunConfig
-from seeking.initialization import Extra
+from seeking.choices import Extra
+from seeking.experiments.config import ModelConfig, RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +68,11 @@ class Reproduce:
 
 @dataclass(frozen=True, kw_only=True)
 class Show:
-    """Show a run folder: its options, progress and results, and whether its checkpoints are intact."""
+    """Show a run folder: its options, progress and results, and whether its files are intact; or list the runs in a
+    folder."""
 
     run: Positional[Path]
-    """The run folder. Nothing in it is executed or changed."""
+    """The run folder, or a folder of run folders. Nothing in it is executed or changed."""
 
 
 @dataclass(frozen=True, kw_only=True)

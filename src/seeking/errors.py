@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+EXIT_SAVED = 75
+"""Exit code of a run that was saved and stopped by SIGTERM: EX_TEMPFAIL of sysexits.h, "try again later"."""
+
 INCOMPATIBLE_STATE_ERRORS = (
     LookupError,
     TypeError,
@@ -41,6 +44,10 @@ class LoadingError(RunError):
 
 class ProcessError(RunError):
     """Another process of the run has failed."""
+
+
+class MatchWarning(UserWarning):
+    """What a user should know of two models before training them."""
 
 
 class RunWarning(UserWarning):

@@ -4,16 +4,17 @@ import contextlib
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from seeking.choices import Extra
 from seeking.copies import copied, evaluating, scratch_copy
-from seeking.errors import SeekingError, unknown
+from seeking.errors import MatchWarning, SeekingError, unknown
 from seeking.forward import Forward, call
 from seeking.internals import Convolution
-from seeking.matching import MatchWarning, match
+from seeking.matching import match
 from seeking.matching.example_inputs import example_inputs
 from seeking.supported import check_models, check_writable
 from seeking.verification.compare import compare_outputs
@@ -21,8 +22,6 @@ from seeking.verification.constants import own_constants
 from seeking.verification.extra import extra_modules, scales
 from seeking.verification.shareable import check_parametrizations
 from seeking.weights_map import Entry, WeightsMap, tensors, tensors_in
-
-Extra = Literal["neutral", "own"]
 
 TOLERANCE = 1e-4
 """Relative difference up to which two models' outputs count as those of one function, in float32."""

@@ -11,13 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Union
 
-import tyro
-
-from seeking.checkpointing import run_files
-from seeking.checkpointing.manifest import check_file
-from seeking.conditions import parse
 from seeking.errors import DamagedError, SeekingError, unknown
-from seeking.files import read_yaml_text
+from seeking.flag_names import name_of_other_tool
+from seeking.option_parsing import REPEATED
 from seeking.report.output import printable
 
 NOT_RESUMED = frozenset({"output", "config", "recipe", "overwrite", "resume", "accept_changed_data"})
@@ -43,39 +39,6 @@ MAX_VALUES = 1000
 """Values of one option in a file."""
 
 
-registry = tyro.constructors.ConstructorRegistry()
-
-
-@registry.primitive_rule
-def _keyword_arguments(
-    info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """Parse mappings as ``KEY=VALUE`` arguments with YAML values."""
-    if info.type_origin is not collections.abc.Mapping:
-        return None
-
-    def read(arguments: list[str]) -> dict[str, Any]:
-        pairs = [argument.partition("=") for argument in arguments]
-        for (key, equals, _), argument in zip(pairs, arguments, strict=True):
-            if not (key.isidentifier() and equals):
-                raise ValueError(f"{argument!r} is not KEY=VALUE")
-        keys = [key for key, _, _ in pairs]
-        if twice := {key for key in keys if keys.count(key) > 1}:
-            raise ValueError(f"given twice: {', '.join(sorted(twice))}")
-        try:
-            return {key: read_yaml_text(value) for key, _, value in pairs}
-        except ValueError as error:
-            raise ValueError(f"not a YAML value: {error}") from error
-
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="KEY=VALUE …",
-        instance_from_str=read,
-        is_instance=lambda value: isinstance(value, Mapping),
-        str_from_instance=lambda value: [f"{key}={item}" for key, item in value.items()],
-    )
-
-
 def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[str]:
     """Convert options to command-line flags.
 
@@ -88,14 +51,19 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
         SeekingError: an option does not exist, or its value is not valid.
     """
     fields = {field.name: field for field in dataclasses.fields(command)}
+    hints = typing.get_type_hints(command)
     arguments = []
     for name, value in normalized(options, path).items():
         if name == "config" or (name == "recipe" and value is None):  # The recorded options of a run include them.
             continue
         if name not in fields:
+            if here := name_of_other_tool(name, command):
+                raise SeekingError(f"unknown option in {path} {name!r}; did you mean {here.replace('-', '_')}?")
             raise unknown(f"option in {path}", name, fields)
         flag = "--" + name.replace("_", "-")
-        if isinstance(fields[name].default, bool):
+        if hints[name] in (bool, bool | None):
+            if value is None and hints[name] is not bool:
+                continue
             if not isinstance(value, bool):
                 raise SeekingError(f"{path}: {name} must be true or false, not {value!r}")
             arguments.append(flag if value else "--no-" + flag[2:])
@@ -109,7 +77,7 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
         for text in values:
             if text[:1] == "-" and not text[1:2].isdigit():  # It would be parsed as another option.
                 raise SeekingError(f"{path}: {name} is {value!r}; a value cannot start with a dash")
-        arguments += [flag, *values]
+        arguments += [word for value in values for word in (flag, value)] if name in REPEATED else [flag, *values]
     return arguments
 
 
@@ -130,6 +98,9 @@ def flags_of_run(folder: Path, command: type[Any]) -> list[str]:
 
     The run folder may be untrusted, so such options must be given on the command line again.
     """
+    from seeking.checkpointing import run_files  # These import PyTorch, which help does without.
+    from seeking.checkpointing.manifest import check_file
+
     path = folder / "config.json"
     try:
         if not run_files.is_run(folder):
@@ -171,6 +142,8 @@ def _is_harmless(option: str, value: Any, hint: Any) -> bool:
     if _holds_numbers_or_words(hint):
         return True
     if option in ("condition", "base_condition"):
+        from seeking.conditions import parse
+
         try:
             parse(str(value), imports=False)
         except SeekingError:

@@ -4,12 +4,13 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from seeking.choices import NormPolicy
 from seeking.errors import RunWarning, SeekingError
 from seeking.forward import Forward
 from seeking.internals import child_modules, foreach_copy, own_tensor, versions
@@ -18,8 +19,6 @@ from seeking.supported import check_models, check_writable
 from seeking.verification.constants import own_constants
 from seeking.verification.shareable import check_modes, check_parametrizations
 from seeking.weights_map import Entry, WeightsMap, identity, tensors, tensors_in
-
-NormPolicy = Literal["shared", "private", "recalibrated"]
 
 NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Last part of the names of the buffers that batch normalisation estimates from the data."""

@@ -16,7 +16,7 @@ from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset,
 from seeking import SeekingError
 from seeking.checkpointing.fingerprint import SAMPLE, differences, of_dataset
 from seeking.cli import main
-from seeking.data.load import DataConfig, load
+from seeking.data import DataConfig, load
 from seeking.training import RunFolder
 
 

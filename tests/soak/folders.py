@@ -21,7 +21,7 @@ from target import Target
 from texts import ROWS, lines
 
 from seeking.checkpointing import serialize, snapshot
-from seeking.data.load import DataConfig, load
+from seeking.data import DataConfig, load
 from seeking.report import folder as report
 
 STATE: Json = {"step": 3, "lr": 0.1, "names": ["é", None, {"$tensor": "a"}], "place": {"held": True}}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from hypothesis import strategies as st
 from inputs import damaged
 from safetensors.torch import load_file
@@ -19,7 +18,8 @@ from tiny import ERRORS, FOREIGN, Failing, contents, deleted, files_of, moved, r
 from seeking import RunError, SeekingError
 from seeking.checkpointing import snapshot
 from seeking.commands import Train
-from seeking.options import flags_of_run, registry
+from seeking.option_parsing import parse_options
+from seeking.options import flags_of_run
 from seeking.report.folder import describe
 from seeking.training import RunFolder
 
@@ -188,9 +188,7 @@ class Spellings(Target):
         if not arguments:
             raise SeekingError("not taken")
         try:
-            config = tyro.cli(
-                Train, args=arguments, registry=registry, config=(tyro.conf.PositionalMetavarFromFieldName,)
-            )
+            config = parse_options(Train, arguments, "seeking train")
         except SystemExit as error:
             raise SeekingError("refused by the parser") from error
         assert not offends(config), config

@@ -122,7 +122,8 @@ class RunFolder:
             if run_files.is_taken(self.path) and not self.overwrite and not self.holds_run:
                 raise self._taken()  # Since it was looked at.
             own, others = run_files.sort(self.path)
-            folders = [path.name for path in own if path.is_dir() and path != self.checkpoints]
+            own_folders = (run_files.CHECKPOINTS, run_files.TENSORBOARD)
+            folders = [path.name for path in own if path.is_dir() and path.name not in own_folders]
             if others and self.overwrite:
                 raise SeekingError(f"{others[0]} is no file of a run, so {self.path} is not overwritten; move it away")
             if [name for name in folders if not name.endswith(".writing")] and not self.overwrite:

@@ -24,9 +24,11 @@ OPTIONS = frozenset(
 
 _WEIGHTS = r"(base|motivated)\.(last|best)\.safetensors"
 _FILE = re.compile(
-    rf"config\.json|map\.json|metrics\.jsonl|manifest\.json|summary\.json|curves\.png|comparison\.(json|md|png)"
+    rf"config\.json|map\.json|metrics\.jsonl|manifest\.json|summary\.json|curves\.png|trackers\.json|comparison\.(json|md|png)"
     rf"|{_WEIGHTS}|damaged-{_WEIGHTS}"
 )
+TENSORBOARD = "tensorboard"
+_EVENTS = re.compile(r"events\.out\.tfevents\.[\w.-]+|hparams\.yml")
 _TEMPORARY = re.compile(rf"\.({_FILE.pattern})\.writing")
 _RUN_OF_COMPARISON = re.compile(r"(pair|base|motivated)-seed\d+")
 
@@ -114,6 +116,11 @@ def is_leftover(path: Path) -> bool:
     return bool(_TEMPORARY.fullmatch(path.name))
 
 
+def _is_event_file(path: Path) -> bool:
+    """Whether TensorBoard's writer has made this file, by its name."""
+    return is_file(path) and bool(_EVENTS.fullmatch(path.name))
+
+
 def sort(folder: Path) -> tuple[list[Path], list[Path]]:
     """The files and folders in a run folder that are the program's own, and the first few of all others.
 
@@ -125,6 +132,8 @@ def sort(folder: Path) -> tuple[list[Path], list[Path]]:
     for path in sorted(folder.iterdir()):
         if path.name == CHECKPOINTS and is_folder(path):
             foreign = [each for each in path.iterdir() if not snapshot.is_own(each)]
+        elif path.name == TENSORBOARD and is_folder(path):
+            foreign = [each for each in path.rglob("*") if not (is_folder(each) or _is_event_file(each))]
         elif _RUN_OF_COMPARISON.fullmatch(path.name) and is_folder(path) and is_run(path):
             foreign = sort(path)[1]
         else:

@@ -1,14 +1,15 @@
-"""Pairs whose parameters are sharded over processes by FSDP2 (``torch.distributed.fsdp.fully_shard``)."""
+"""Pairs whose parameters are sharded over processes by FSDP2 (``torch.distributed.fsdp.fully_shard``).
 
+Its modules take a second to import, so only ``shard`` does that: nothing is sharded before.
+"""
+
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from seeking.errors import SeekingError
 from seeking.internals import (
@@ -23,6 +24,21 @@ from seeking.internals import (
 from seeking.matching.align import stages
 from seeking.weights_map import Entry, tensors
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+
+def is_sharded(tensor: object) -> "TypeGuard[DTensor]":
+    """Whether this is a tensor of which each process holds a shard."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
+def _is_sharded_module(module: Any) -> bool:
+    """Whether FSDP2 has sharded this module."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
+
 
 def shard(model: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> None:
     """Shard a model over all processes, block by block, with the values of the first process.
@@ -35,6 +51,9 @@ def shard(model: nn.Module, device: torch.device, dtype: torch.dtype | None = No
     Raises:
         SeekingError: the model has running statistics, which would differ between processes.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     for name, module in model.named_modules():
         if getattr(module, "running_mean", None) is not None:
             raise SeekingError(
@@ -56,9 +75,10 @@ def shard(model: nn.Module, device: torch.device, dtype: torch.dtype | None = No
 
 def reshard(*models: nn.Module) -> None:
     """Free gathered parameters, before the other model changes them."""
+    module: Any
     for model in models:
         for module in model.modules():
-            if isinstance(module, FSDPModule):
+            if _is_sharded_module(module):
                 module.reshard()
 
 
@@ -75,20 +95,22 @@ def gather_full_tensors(state: Any, keep: bool) -> Any:
     """
     gathered: dict[int, Tensor] = {}
 
-    def gather(tensor: DTensor) -> Tensor:
+    def gather(tensor: "DTensor") -> Tensor:
         key = local_tensor_id(tensor)  # By object, since all processes must agree and empty shards have no address.
         if key not in gathered:
             full = tensor.full_tensor()
             gathered[key] = full.cpu() if keep else torch.empty(0)
         return gathered[key]
 
-    return tree_map_only(DTensor, gather, state)
+    return tree_map_only(is_sharded, gather, state)
 
 
 @torch.no_grad()
 def copy_into(tensor: Tensor, values: Tensor) -> None:
     """Copy full values into a tensor, which may be sharded."""
-    if isinstance(tensor, DTensor):
+    if is_sharded(tensor):
+        from torch.distributed.tensor import distribute_tensor
+
         values = values.to(tensor.device)
         values = distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
     tensor.copy_(values)
@@ -96,7 +118,7 @@ def copy_into(tensor: Tensor, values: Tensor) -> None:
 
 def sharded_parameters(model: nn.Module) -> dict[Owner, Any]:
     """FSDP2's record of each sharded parameter; empty unless the model itself is sharded."""
-    return fsdp_parameters(model) if isinstance(model, FSDPModule) else {}
+    return fsdp_parameters(model) if _is_sharded_module(model) else {}
 
 
 def tie_shards(

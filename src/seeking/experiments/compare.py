@@ -1,13 +1,16 @@
 """Compare the pair with each of its models trained alone."""
 
+import contextlib
 import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from seeking.choices import Role
 from seeking.data import ImageData
-from seeking.experiments.run import Role, RunConfig, trainer
+from seeking.experiments.config import RunConfig
+from seeking.experiments.run import trainer
 from seeking.training import Result, RunFolder
 from seeking.training.record import Listener
 
@@ -22,7 +25,7 @@ def compare(
     seeds: Sequence[int],
     output: Path | None = None,
     resume: bool = False,
-    listener: Callable[[str], Listener] | None = None,
+    show: Callable[[str], contextlib.AbstractContextManager[Listener]] | None = None,
 ) -> Results:
     """Train the pair and each model alone, with the same seeds, data order and initial weights.
 
@@ -34,7 +37,7 @@ def compare(
         seeds: seeds of the runs of each arm.
         output: folder for the run folders.
         resume: resume the runs in ``output``.
-        listener: maps the title of a run to its listener.
+        show: shows the run of a title: gives its listener while it trains.
 
     Returns:
         The results of each arm, in the order of the seeds.
@@ -43,15 +46,11 @@ def compare(
     runs = [(seed, arm) for seed in seeds for arm in ARMS]
     for number, (seed, arm) in enumerate(runs, start=1):
         title = f"{number}/{len(runs)} {arm if arm == 'pair' else arm + ' alone'}, seed {seed}"
-        results[arm].append(
-            trainer(
-                dataclasses.replace(config, seed=seed),
-                data,
-                arm,
-                output=RunFolder(output / f"{arm}-seed{seed}", resume=resume) if output else None,
-                listeners=[listener(title)] if listener else [],
-            ).fit()
-        )
+        folder = RunFolder(output / f"{arm}-seed{seed}", resume=resume) if output else None
+        of_seed = dataclasses.replace(config, seed=seed)
+        with show(title) if show else contextlib.nullcontext() as listener:
+            listeners = [listener] if listener else []
+            results[arm].append(trainer(of_seed, data, arm, folder, listeners).fit())
     return results
 
 

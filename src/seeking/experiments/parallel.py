@@ -20,11 +20,12 @@ import torch
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.data import DataConfig, ImageData, load
 from seeking.distributed.processes import this_process
-from seeking.errors import RunError, SeekingError
+from seeking.errors import EXIT_SAVED, RunError, SeekingError
+from seeking.experiments.config import RunConfig
 from seeking.experiments.methods import Start, methods
 from seeking.experiments.recipe import Run, Trial
-from seeking.experiments.run import RunConfig, models, trainer
-from seeking.training.interrupts import EXIT_SAVED, handling
+from seeking.experiments.run import models, trainer
+from seeking.training.interrupts import handling
 from seeking.training.record import Row
 
 RunListener = Callable[[str, Row], None]

@@ -9,13 +9,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from seeking.errors import SeekingError, unknown
+from seeking.experiments.config import RunConfig
 from seeking.experiments.methods import Method, Stage, methods
-from seeking.experiments.run import RunConfig
 from seeking.files import read_yaml
-from seeking.options import flags, registry
+from seeking.option_parsing import parse_options
+from seeking.options import flags
 
 DEFAULT_METHOD = "motivated"
 PRETRAINING = "pretraining/"
@@ -110,7 +109,7 @@ class Recipe:
         pair_options = self.of_pairs.get("-".join(pair), {})
         merged = {**self.options, **pair_options, "base": pair[0], "motivated": pair[1], **options}
         arguments = flags(merged, Path(f"recipe {self.name}"), RunConfig)
-        return tyro.cli(RunConfig, args=arguments, prog="seeking reproduce", registry=registry)
+        return parse_options(RunConfig, arguments, "seeking reproduce")
 
     def candidates(self, arm: str) -> list[dict[str, Any]]:
         """All combinations in an arm's search grid."""

@@ -1,71 +1,26 @@
 """Build the models, the map and the trainer of a run from its options."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from seeking import matching
 from seeking.checkpointing.run_dir import RunFolder
-from seeking.data import DataConfig, ImageData, loader
+from seeking.choices import Role
+from seeking.data import ImageData, loader
 from seeking.errors import SeekingError
+from seeking.experiments.config import ModelConfig, RunConfig
 from seeking.files import read_yaml
-from seeking.initialization import Extra, embed
+from seeking.initialization import embed
 from seeking.matching import Override
-from seeking.matching.align import DepthPolicy, WidthPolicy
 from seeking.models import create
-from seeking.training.config import TrainConfig
+from seeking.report.showing import Display
 from seeking.training.record import Listener
 from seeking.training.trainer import Trainer
 from seeking.weights_map import WeightsMap
-
-Role = Literal["pair", "base", "motivated"]
-"""What is trained: the pair, or one of its models alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The two models, and how the map is derived."""
-
-    base: str = "resnet8"
-    """The smaller model: resnet8, 14, 20, 32, 44, 56 or 110 (for small images), or a model of timm."""
-    motivated: str = "resnet14"
-    """The larger model, of the same family."""
-    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of both models' constructors, such as img_size=32 patch_size=4."""
-    base_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the base's constructor alone."""
-    motivated_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the motivated model's constructor alone."""
-    depth: DepthPolicy = "leading"
-    """Which blocks of a longer stage belong to the base: the leading ones, or evenly spread."""
-    width: WidthPolicy = "leading"
-    """Which channels and heads belong to the base: the leading ones, or evenly spaced."""
-    overrides: Path | None = None
-    """YAML file with corrections of the derived map, by tensor or module of the base: {target: NAME, index: [...],
-    space: true}."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig(TrainConfig, DataConfig, ModelConfig):
-    """Train a base and a motivated model together."""
-
-    batch_size: int = 32
-    """Batch size, summed over all processes."""
-    extra: Extra = "own"
-    """Initialization of the extra capacity: the model's own (as in the paper), or neutral (function-preserving: the
-    motivated model starts with the base's function, as closely as possible)."""
-    output: Path | None = None
-    """Folder for weights, metrics, summary and figure; runs/NAMES-TIME if not given."""
-
-    def __post_init__(self) -> None:
-        TrainConfig.__post_init__(self)
-        DataConfig.__post_init__(self)
-        if self.batch_size < 1:
-            raise SeekingError(f"batch_size is {self.batch_size}; it must be 1 or more")
 
 
 def models(config: ModelConfig, num_classes: int, in_chans: int = 3, seed: int = 0) -> dict[str, nn.Module]:
@@ -94,6 +49,7 @@ def trainer(
     output: RunFolder | None = None,
     listeners: Sequence[Listener] = (),
     *,
+    progress: Display = False,
     initial: Mapping[str, nn.Module] | None = None,
     **extra_arguments: Any,
 ) -> Trainer:
@@ -105,6 +61,7 @@ def trainer(
         role: what is trained.
         output: run folder; a run that it holds is resumed.
         listeners: called with every row of the run.
+        progress: how the run is shown, as for the ``Trainer``.
         initial: models with their initial weights; created from the seed by default.
         extra_arguments: further arguments of the ``Trainer``, such as an algorithm.
 
@@ -137,6 +94,7 @@ def trainer(
         output=output,
         resume=resume,
         listeners=listeners,
+        progress=progress,
         **extra_arguments,
     )
 

@@ -3,16 +3,13 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from torch import nn
 
+from seeking.choices import DepthPolicy, WidthPolicy
 from seeking.errors import NotContainedError
 from seeking.internals import Convolution, registered_children
 from seeking.weights_map import tensors
-
-DepthPolicy = Literal["leading", "spread"]
-WidthPolicy = Literal["leading", "even"]
 
 
 def choose(small: int, large: int, policy: DepthPolicy | WidthPolicy) -> range | list[int]:

@@ -7,10 +7,11 @@ from typing import Any, get_args
 
 from torch import nn
 
+from seeking.choices import DepthPolicy, WidthPolicy
 from seeking.copies import copied_function
-from seeking.errors import NotContainedError, unknown
+from seeking.errors import MatchWarning, NotContainedError, unknown
 from seeking.forward import Forward
-from seeking.matching.align import DepthPolicy, WidthPolicy, align, differing_types, stage_places
+from seeking.matching.align import align, differing_types, stage_places
 from seeking.matching.axes import Space, is_fixed, size_of
 from seeking.matching.dropout import differing_rates
 from seeking.matching.joined import leave_out_extra_parts
@@ -21,10 +22,6 @@ from seeking.matching.selection import Selection
 from seeking.matching.solve import Dimension, solve, value
 from seeking.supported import check_models
 from seeking.weights_map import Entry, Index, WeightsMap, tensors
-
-
-class MatchWarning(UserWarning):
-    """What a user should know of two models before training them."""
 
 
 def match(

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from seeking.choices import WidthPolicy
 from seeking.errors import SeekingError
-from seeking.matching.align import WidthPolicy, choose
+from seeking.matching.align import choose
 from seeking.matching.axes import Axis, Space, size_of, terminal
 from seeking.matching.solve import value
 from seeking.weights_map import Index

@@ -24,14 +24,14 @@ def create(name: str, *, num_classes: int, in_chans: int = 3, **kwargs: Any) -> 
     Raises:
         SeekingError: the model does not exist or rejects the arguments.
     """
-    import timm
-
-    if name not in RESNETS and not timm.is_model(name):
-        raise unknown("model", name, [*RESNETS, *timm.list_models()])
     arguments = {"num_classes": num_classes, "in_chans": in_chans, **kwargs}
     try:
         if name in RESNETS:
             return ResNet(RESNETS[name], **arguments)
+        import timm  # Slow to import.
+
+        if not timm.is_model(name):
+            raise unknown("model", name, [*RESNETS, *timm.list_models()])
         model: nn.Module = timm.create_model(name, **arguments)
         return model
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:

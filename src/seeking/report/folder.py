@@ -1,13 +1,29 @@
 """Describe a run folder as text."""
 
-from collections.abc import Callable
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from seeking.checkpointing import run_files, snapshot
 from seeking.checkpointing.manifest import NAME, Manifest, check_file
 from seeking.checkpointing.metrics_log import read_rows
+from seeking.commands import Train
 from seeking.errors import DamagedError, SeekingError
 from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json, status
+
+
+def is_run_folder(path: Path) -> bool:
+    """Whether a folder is to be described as a run, damaged or not.
+
+    Raises:
+        SeekingError: this cannot be told.
+    """
+    try:
+        return any(status(path / name) is not None for name in (NAME, "config.json", run_files.CHECKPOINTS))
+    except OSError as error:
+        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def describe(path: Path) -> tuple[str, bool]:
@@ -72,5 +88,17 @@ def _describe(path: Path) -> tuple[str, bool]:
     for checkpoint in snapshot.list_checkpoints(path / run_files.CHECKPOINTS):
         lines.append(checked(f"{run_files.CHECKPOINTS}/{checkpoint.name}", snapshot.check))
     lines += [f"  {checkpoint.name}: set aside" for checkpoint in snapshot.list_damaged(path / run_files.CHECKPOINTS)]
-    lines += ["options:", *(f"  {name!r}: {value!r}" for name, value in options.items())]
-    return "\n".join([str(path), *lines]), not damaged
+    changed = changed_options(options)
+    usual = {name: value for name, value in options.items() if name not in changed}
+    lines += ["options as they are by default:", *_listed(usual)] if usual else []
+    return "\n".join([str(path), "options that were changed:", *_listed(changed), *lines]), not damaged
+
+
+def changed_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded options that are not as they are by default."""
+    defaults = json.loads(json.dumps(dataclasses.asdict(Train()), default=str))
+    return {name: value for name, value in options.items() if name not in defaults or value != defaults[name]}
+
+
+def _listed(options: Mapping[str, Any]) -> list[str]:
+    return [f"  {name!r}: {value!r}" for name, value in options.items()] or ["  none"]

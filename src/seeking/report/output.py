@@ -1,10 +1,11 @@
 """Text on the terminal, whatever its encoding and whatever names the text holds."""
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -30,6 +31,25 @@ class PrintableConsole(Console):
         """As rich does it, and escape."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+    def tell(self, text: str) -> None:
+        """Print a text as it is: neither wrapped, which only a terminal does, nor highlighted."""
+        self.print(text, highlight=False, soft_wrap=True)
+
+
+def is_main_process() -> bool:
+    """Whether this process prints and writes files; torchrun and accelerate start several processes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def make_console(stderr: bool = False) -> PrintableConsole:
+    """A console on standard output, or error; silent in all processes but the main one."""
+    return PrintableConsole(stderr=stderr, quiet=not is_main_process(), markup=False)
+
+
+def print_text(text: object, file: TextIO | None = None) -> None:
+    """Print text with control characters escaped."""
+    print(printable(text), file=file)
 
 
 class _Stream:

@@ -1,37 +1,27 @@
 """Figures of results."""
 
-import contextlib
 import itertools
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from seeking.experiments.run import Role
+from seeking.choices import Role
+from seeking.report.figures import plain, two_panels, widen
 from seeking.training import Result
 
 BASE, MOTIVATED = "#2563a8", "#d1642b"
 SMOOTHING = 0.9
 
+LEAST_SPAN = 2.0
+"""Points of accuracy that an axis spans at least."""
 
-@contextlib.contextmanager
-def _two_panels(path: Path, title: str, height: float, **options: Any) -> Iterator[tuple[Any, Any]]:
-    """A figure with two panels, saved on exit."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, height), layout="constrained", **options)
-    figure.suptitle(title)
-    yield left, right
-    for panel in (left, right):
-        panel.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+NEIGHBORS = 51
+"""Batches around a motivated one that its loss is compared with."""
 
 
 def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> None:
@@ -42,23 +32,29 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
         path: file to write; its suffix sets the format.
         title: title of the figure.
     """
-    metric = "accuracy" if "accuracy" in results["pair"][0].metrics.get("base", {}) else "loss"
+    metrics = results["pair"][0].metrics
+    metric = "accuracy" if metrics and all("accuracy" in of_model for of_model in metrics.values()) else "loss"
+    compared = len(results) > 1
     colors: dict[Role, str] = {"base": BASE, "motivated": MOTIVATED}
-    with _two_panels(path, title, 4.2) as (left, right):
+    with two_panels(path, title, 4.2) as (left, right):
         _training(left, results["pair"][0])
         for model, color in colors.items():
-            _evaluation(right, results["pair"], model, metric, f"{model}, in the pair", color, "-")
+            label = f"{model}, in the pair" if compared else model
+            _evaluation(right, results["pair"], model, metric, label, color, "-")
             if model in results:
                 _evaluation(right, results[model], model, metric, f"{model}, alone", color, ":")
         right.set(xlabel="epoch", ylabel=f"{metric} (%)" if metric == "accuracy" else metric, title="Evaluation")
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(results["pair"]) > 1:
+            right.fill_between([], [], [], color="grey", alpha=0.25, label=f"range of {len(results['pair'])} seeds")
+        _from_zero(right)
         right.legend(frameon=False)
         for axes in (left, right):
             axes.grid(alpha=0.25)
 
 
 def _training(axes: Any, result: Result) -> None:
-    keys = {"loss": ("base", BASE), "motivated_loss": ("motivated (on motivated batches)", MOTIVATED)}
+    keys = {"loss": ("base", BASE), "motivated_loss": ("motivated, on motivated batches alone", MOTIVATED)}
     points = {key: (array("q"), array("d")) for key in keys}  # Numbers alone: of long runs, the rows are too many.
     for row in result.rows():
         if row["kind"] == "step":
@@ -69,7 +65,8 @@ def _training(axes: Any, result: Result) -> None:
         if points[key][0]:
             axes.plot(points[key][0], _smooth(points[key][1]), color=color, label=label)
     motivated = points["motivated_loss"][0]
-    if motivated:
+    if motivated and points["loss"][0]:
+        steps, losses = (np.asarray(values) for values in points["loss"])
         axes.plot(
             motivated,
             np.full(len(motivated), 0.015),
@@ -77,10 +74,31 @@ def _training(axes: Any, result: Result) -> None:
             color=MOTIVATED,
             alpha=0.5,
             transform=axes.get_xaxis_transform(),
-            label="motivated batches",
+            label="motivated batches" + _how_easy(steps, losses, np.asarray(motivated)),
         )
-    axes.set(xlabel="batch", ylabel="training loss, smoothed", title="Training, in the pair")
+    axes.set(xlabel="batch", ylabel="training loss, smoothed", title="Training")
+    _from_zero(axes)
     axes.legend(frameon=False)
+
+
+def _how_easy(steps: Any, losses: Any, motivated: Any) -> str:
+    """How much lower the base's loss is on motivated batches than on those around them, in words."""
+    known = np.isfinite(losses)
+    if len(motivated) < 20 or len(motivated) == len(steps) or not known.all():
+        return ""
+    kernel = np.ones(min(NEIGHBORS, len(losses)))
+    around = np.convolve(losses, kernel, "same") / np.convolve(np.ones(len(losses)), kernel, "same")
+    chosen = np.isin(steps, motivated)
+    difference = float((losses[chosen] / around[chosen]).mean() - 1)
+    if abs(difference) < 0.005:
+        return ":\nthe base's loss on them is as on those around them"
+    return f":\nthe base's loss on them is {abs(difference):.0%} {'lower' if difference < 0 else 'higher'} than around"
+
+
+def _from_zero(axes: Any) -> None:
+    """Let an axis of losses or shares begin at zero, where differences look as large as they are."""
+    if axes.get_ylim()[0] >= 0 or axes.dataLim.y0 >= 0:
+        axes.set_ylim(bottom=0)
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
@@ -113,20 +131,25 @@ def _evaluation(
 
 def draw_arms(rows: Sequence[Mapping[str, Any]], reference: str, path: Path, title: str) -> None:
     """Save the accuracies of an experiment's arms: each seed, the mean and its 95 % confidence interval."""
-    names = [row["arm"] for row in rows]
-    with _two_panels(path, title, 1.2 + 0.32 * len(rows), sharey=True) as panels:
+    names = [plain(row["arm"]) for row in rows]
+    with two_panels(path, title, 1.5 + 0.32 * len(rows), sharey=True) as panels:
         for panel, (model, color) in zip(panels, {"base": BASE, "motivated": MOTIVATED}.items(), strict=True):
             for position, row in enumerate(rows):
                 mean, half_width = 100 * row[model]["mean"], 100 * (row[model]["interval"] or 0)
                 values = [100 * value for value in row[model]["values"]]
-                panel.plot(values, [position] * len(values), ".", color=color, alpha=0.45)
-                panel.errorbar(mean, position, xerr=half_width, fmt="D", color=color, capsize=3, markersize=5)
+                seed, interval = (None, None) if position else ("one seed", "mean, 95 % confidence interval")
+                panel.plot(values, [position] * len(values), ".", color=color, alpha=0.45, label=seed)
+                panel.errorbar(
+                    mean, position, xerr=half_width, fmt="D", color=color, capsize=3, markersize=5, label=interval
+                )
                 if row["arm"] == reference:
-                    panel.axvline(mean, color="grey", linestyle=":", linewidth=1)
+                    panel.axvline(mean, color="grey", linestyle=":", linewidth=1, label=f"mean of {plain(reference)}")
+            widen(panel.xaxis, LEAST_SPAN)
             panel.set(title=f"{model} model", xlabel="accuracy (%)")
             panel.set_yticks(range(len(names)), names)
             panel.grid(axis="x", alpha=0.25)
         panels[0].set_ylim(len(rows) - 0.5, -0.5)
+        panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
@@ -136,8 +159,8 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
     run, at the FLOPs of that run.
     """
     arms = list(dict.fromkeys(row["arm"] for row in rows))
-    colors = plt.get_cmap("tab10" if len(arms) <= 10 else "tab20").colors  # type: ignore[attr-defined]
-    with _two_panels(path, title, 4.4) as panels:
+    colors = matplotlib.colormaps["tab10" if len(arms) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+    with two_panels(path, title, 4.4) as panels:
         for panel, model in zip(panels, ("base", "motivated"), strict=True):
             for arm, color in zip(arms, itertools.cycle(colors)):
                 arm_rows = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["flops"])
@@ -152,22 +175,24 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
                     color=color,
                     linewidth=1.2,
                     elinewidth=0.6,
-                    label=arm,
+                    label=plain(arm),
                 )
             panel.set(title=f"{model} model", xlabel="training TFLOPs", xscale="log")
             panel.xaxis.set_major_formatter(LogFormatter())
             panel.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
             panel.grid(alpha=0.25)
-        panels[0].set_ylabel("accuracy (%), ± standard deviation")
+            widen(panel.yaxis, LEAST_SPAN)
+        seeds = max(row["seeds"] for row in rows)
+        panels[0].set_ylabel(f"accuracy (%), ± standard deviation of {seeds} seed{'s' if seeds > 1 else ''}")
         panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     """Save how often the condition held in each third of the runs, and on the same losses in random order."""
     conditional = [row for row in rows if row["evidence"]]
-    names = [row["arm"] + (f", {row['budget']:g} epochs' FLOPs" if row["budget"] else "") for row in conditional]
+    names = [plain(row["arm"]) + (f", {row['budget']:g} epochs' FLOPs" if row["budget"] else "") for row in conditional]
     stages = list(dict.fromkeys(stage for row in conditional for stage in row["evidence"]))
-    with _two_panels(path, title, max(2.6, 1.2 + 0.32 * len(conditional)), sharey=True) as (left, right):
+    with two_panels(path, title, max(2.6, 1.2 + 0.32 * len(conditional)), sharey=True) as (left, right):
         for number, stage in enumerate(stages):
             for position, row in enumerate(conditional):
                 evidence = row["evidence"].get(stage)
@@ -181,7 +206,13 @@ def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
                 if "loss" in evidence:
                     right.plot(evidence["loss"], height, "o", color=f"C{number}", markersize=4, label=label)
         left.set(title="motivated batches (grey: losses shuffled, ± 2 SD)", xlabel="share of the batches")
-        right.set(title="base's loss on motivated batches", xlabel="over its mean loss")
+        right.set(
+            title="base's loss on motivated batches",
+            xlabel="over its mean loss\n(below 1 by construction, where the loss has to fall)",
+        )
+        right.axvline(1, color="grey", linestyle=":", linewidth=1)
+        widen(right.xaxis, 0.1)
+        left.set_xlim(left=0)
         left.set_yticks(range(len(conditional)), names)
         left.invert_yaxis()
         right.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -1,82 +1,135 @@
-"""Progress bars on the terminal."""
+"""How far runs are: bars on a terminal, else a line every few seconds."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
-from seeking.training.record import Listener, Row
+from seeking.report.status import Speed, cut, one_line, short_number
+from seeking.training.record import Row
 
 SMOOTHING = 0.95
 
+INTERVAL = 10.0
+"""Seconds between two lines of a run that is not shown on a terminal."""
 
-@contextlib.contextmanager
-def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
-    """Show one progress bar for each run; yields a function from the title of a run to its listener.
+BAR_COLUMNS = 11 + 5 + 9
+"""Columns of the bar, the per cent and the time left, with the blanks between them."""
 
-    The bar shows both training losses (smoothed), the share of motivated batches and the time left. Each evaluation
-    prints a line above it.
+
+class RunProgress:
+    """Shows how far a run is, its losses and its evaluations: a listener, to be closed at the run's end.
+
+    On a terminal that is a bar, in one line of any width; elsewhere, a line every ten seconds.
+
+    Args:
+        console: where to show it.
+        title: name of the run.
+        unit: what the batches consist of.
+        clock: gives the time in seconds.
     """
-    columns = (
-        TextColumn("{task.description}", style="bold", markup=False),
-        BarColumn(bar_width=10),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[status]}"),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left"),
-    )
-    with Progress(*columns, console=console, refresh_per_second=2, transient=True) as bars:
 
-        def start(title: str) -> Listener:
-            for finished in list(bars.task_ids):
-                bars.remove_task(finished)
-            task = bars.add_task(title, total=None, status="checking models and data")
-            epochs = motivated = steps = 0
-            saved_text = ""
-            losses: dict[str, float] = {}
+    def __init__(
+        self, console: Console, title: str, unit: str = "samples", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._console, self._unit, self._clock = console, unit, clock
+        self.title = title
+        self._losses: dict[str, float] = {}
+        self._epochs = self._total = self._step = self._steps = self._motivated = 0
+        self._saved = ""
+        self._speed = Speed(clock)
+        self._next_line = clock() + INTERVAL
+        self._begun = (clock(), 0)
+        self._bar: Progress | None = None
 
-            def update_smoothed(name: str, loss: float) -> None:
-                losses[name] = SMOOTHING * losses.get(name, loss) + (1 - SMOOTHING) * loss
+    def open(self) -> None:
+        """Show the bar, before the run has begun."""
+        if not self._bar and (self._console.is_terminal or self._console.is_jupyter):
+            self._bar = _bar(self._console, "{task.fields[title]}", "{task.fields[status]}")
+            title, status = cut(self.title, 30), "checking models and data"
+            self._task = self._bar.add_task("", total=None, title=title, status=status)
+            self._bar.start()
 
-            def listen(row: Row) -> None:
-                nonlocal epochs, motivated, steps, saved_text
-                if row["kind"] == "start":
-                    epochs = row["epochs"]
-                    bars.update(task, total=epochs * row["epoch_length"], completed=row.get("step", 0))
-                elif row["kind"] == "note":
-                    console.print(f"{title}: {row['text']}", highlight=False)
-                elif row["kind"] == "saving":
-                    saved_text = f", saved at step {row['step']}"
-                elif row["kind"] == "stopped":
-                    where = (
-                        f" and saved in {row['path']}; add --resume to the command to continue" if row["path"] else ""
-                    )
-                    console.print(f"{title}: stopped after step {row['step']}{where}", highlight=False)
-                elif row["kind"] == "step":
-                    steps += 1
-                    if "loss" in row:
-                        update_smoothed("base", row["loss"])
-                    if "motivated_loss" in row:
-                        motivated += 1
-                        update_smoothed("motivated", row["motivated_loss"])
-                    status = "loss " + " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
-                    if motivated:
-                        status += f" ({motivated / steps:.1%} of batches)"
-                    bars.update(task, advance=1, status=status + saved_text)
-                elif row["kind"] == "eval":
-                    parts = []
-                    for name in ("base", "motivated"):
-                        if metrics := row.get(name):
-                            label = f"{name} " if "motivated" in row else ""
-                            metric, scale = ("accuracy", "{:.2%}") if "accuracy" in metrics else ("loss", "{:.4f}")
-                            parts.append(f"{label}{metric} {scale.format(metrics[metric])}")
-                    share = f", motivated batches {motivated / steps:.1%}" if motivated else ""
-                    console.print(f"{title}: epoch {row['epoch']}/{epochs}: {', '.join(parts)}{share}", highlight=False)
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
 
-            return listen
+    def __enter__(self) -> "RunProgress":
+        self.open()
+        return self
 
-        yield start
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __call__(self, row: Row) -> None:
+        """Show what a row says."""
+        kind = row["kind"]
+        if kind == "step":
+            self._add_step(row)
+            return
+        self._speed.pause()
+        if kind == "start":
+            self._epochs, self._total = row["epochs"], row["epochs"] * row["epoch_length"]
+            self._step = row.get("step", 0)
+            self._begun = self._clock(), self._step
+            self.open()
+            if self._bar:
+                self._bar.update(self._task, total=self._total, completed=self._step)
+        elif kind == "note":
+            self._print(row["text"])
+        elif kind == "saving":
+            self._saved = f"saved at step {row['step']}"
+        elif kind == "stopped":
+            where = f" and saved in {row['path']}; add --resume to the command to continue" if row["path"] else ""
+            self._print(f"stopped after step {row['step']}{where}")
+        elif kind == "eval":
+            text = f"epoch {row['epoch']}/{self._epochs}: {', '.join(_scores(row))}"
+            for fact in self._share():
+                text += f", {fact}" if not self._bar or len(text) + len(fact) < self._console.width - 1 else ""
+            self._print(text)
+
+    def _add_step(self, row: Row) -> None:
+        self._step, self._steps = row["step"] + 1, self._steps + 1
+        self._motivated += "motivated_loss" in row
+        for name, key in (("base", "loss"), ("motivated", "motivated_loss")):
+            if key in row:
+                loss: float = row[key]
+                self._losses[name] = SMOOTHING * self._losses.get(name, loss) + (1 - SMOOTHING) * loss
+        self._speed.add(row.get("samples", 0))
+        speed = self._speed.per_second
+        speeds = [f"{speed:,.0f} {self._unit}/s"] if speed else []
+        if self._bar:
+            notes = [*self._share(), *speeds, *([self._saved] if self._saved else [])]
+            title, status = one_line(self._console.width - BAR_COLUMNS, self.title, self._losses, notes)
+            self._bar.update(self._task, completed=self._step, title=title, status=status)
+        elif self._clock() >= self._next_line:
+            self._next_line = self._clock() + INTERVAL
+            losses = " ".join(f"{name} {short_number(loss)}" for name, loss in self._losses.items())
+            facts = [f"step {self._step}/{self._total}", f"loss {losses}", f"lr {row.get('lr', 0):.3g}"]
+            self._print(", ".join([*facts, *speeds, *self._share(), *self._left()]))
+
+    def _share(self) -> list[str]:
+        return [f"{self._motivated / self._steps:.1%} of batches motivated"] if self._motivated else []
+
+    def _left(self) -> list[str]:
+        since, first = self._begun
+        seconds = (self._clock() - since) / (self._step - first) * (self._total - self._step)
+        return [f"{seconds // 60:.0f}:{seconds % 60:02.0f} left"]
+
+    def _print(self, text: str) -> None:
+        """A line of its own; on a terminal, the title gives way to the text."""
+        title = f"{self.title}: "
+        if self._bar and cell_len(title + text) > self._console.width:
+            room = self._console.width - cell_len(text) - 2
+            title = f"{cut(self.title, room)}: " if room > 4 else ""
+        self._console.print(f"{title}{text}", highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -85,8 +138,7 @@ def many_runs(console: Console) -> Iterator[Callable[[str, Row], None]]:
 
     A row of kind ``plan`` holds the number of epochs that all runs together have left.
     """
-    columns = (BarColumn(bar_width=20), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, TimeRemainingColumn(compact=True), TextColumn("left"), console=console) as bars:
+    with _bar(console, "{task.description}") as bars:
         task = bars.add_task("checking models and data", total=None)
         lengths: dict[str, int] = {}
         reached: dict[str, int] = {}
@@ -103,9 +155,23 @@ def many_runs(console: Console) -> Iterator[Callable[[str, Row], None]]:
                 )
                 reached[name] = row["epoch"]
                 if row["epoch"] == lengths.get(name):
-                    scores = [
-                        f"{model} {row[model]['accuracy']:.2%}" for model in ("base", "motivated") if model in row
-                    ]
-                    console.print(f"{name}: {', '.join(scores)}", highlight=False)
+                    console.print(f"{name}: {', '.join(_scores(row))}", highlight=False, soft_wrap=True)
 
         yield listen
+
+
+def _bar(console: Console, *texts: str) -> Progress:
+    """A bar, the per cent, the time left, and texts that are cut instead of wrapped."""
+    columns: list[Any] = [BarColumn(bar_width=10), TaskProgressColumn(), TimeRemainingColumn(compact=True)]
+    for text in texts:
+        columns.append(TextColumn(text, markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")))
+    return Progress(*columns, console=console, refresh_per_second=2, transient=True)
+
+
+def _scores(row: Row) -> list[str]:
+    """The metric that an evaluation is told by: accuracy, or else the loss, of each model."""
+    models = {name: row[name] for name in ("base", "motivated") if row.get(name)}
+    metric = "accuracy" if all("accuracy" in metrics for metrics in models.values()) else "loss"
+    values = {name: metrics[metric] for name, metrics in models.items()}
+    texts = {name: f"{value:.2%}" if metric == "accuracy" else f"{value:.4f}" for name, value in values.items()}
+    return [f"{metric} {' '.join(f'{name} {text}' for name, text in texts.items())}"] if texts else []

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from seeking.lazy import lazy
+
 if TYPE_CHECKING:
     from seeking.checkpointing.run_dir import RunFolder
     from seeking.training.config import TrainConfig
@@ -12,23 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Cost", "Result", "RunFolder", "TrainConfig", "Trainer", "count_flops", "recalibrate"]
 
-_MODULES = {
-    "Cost": "seeking.training.cost",
-    "Result": "seeking.training.result",
-    "RunFolder": "seeking.checkpointing.run_dir",
-    "TrainConfig": "seeking.training.config",
-    "Trainer": "seeking.training.trainer",
-    "count_flops": "seeking.training.cost",
-    "recalibrate": "seeking.training.recalibration",
-}
-
-
-def __getattr__(name: str) -> object:
-    # Imported on first use: the trainer imports the algorithms, which import parts of this package.
-    if name in _MODULES:
-        import importlib
-
-        value: object = getattr(importlib.import_module(_MODULES[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'seeking.training' has no attribute {name!r}")
+__getattr__ = lazy(
+    __name__,
+    {
+        "Cost": "seeking.training.cost:Cost",
+        "Result": "seeking.training.result:Result",
+        "RunFolder": "seeking.checkpointing.run_dir:RunFolder",
+        "TrainConfig": "seeking.training.config:TrainConfig",
+        "Trainer": "seeking.training.trainer:Trainer",
+        "count_flops": "seeking.training.cost:count_flops",
+        "recalibrate": "seeking.training.recalibration:recalibrate",
+    },
+)

@@ -5,8 +5,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from seeking.choices import NormPolicy, Tracker
 from seeking.errors import SeekingError, unknown
-from seeking.pair import NormPolicy
 
 Timing = Literal["same", "next"]
 OptimizerState = Literal["separate", "shared"]
@@ -24,6 +24,7 @@ CHANGEABLE_ON_RESUME = frozenset(
             "save_every",
             "keep_checkpoints",
             "on_nonfinite",
+            "tracker",
             "verify",
             "in_memory",
             "workers",
@@ -118,6 +119,8 @@ class TrainConfig:
     rollback (restore both models from the newest checkpoint and continue with the next batch)."""
     accept_changed_data: bool = False
     """Resume a run although its data have changed. Moved data are known by their content, and need not be accepted."""
+    tracker: tuple[Tracker, ...] = ()
+    """Experiment trackers that get the metrics: tensorboard, wandb, mlflow, trackio."""
     verify: bool = True
     """Refuse to train unless the base is proven to be a sub-network of the motivated model."""
 
@@ -125,6 +128,11 @@ class TrainConfig:
         for name, hint in get_type_hints(type(self)).items():
             if get_origin(hint) is Literal and getattr(self, name, None) not in get_args(hint):
                 raise unknown(f"value of {name}", str(getattr(self, name, None)), get_args(hint))
+        trackers = (self.tracker,) if isinstance(self.tracker, str) else tuple(self.tracker)
+        object.__setattr__(self, "tracker", tuple(dict.fromkeys(trackers)))
+        for each in trackers:
+            if each not in get_args(Tracker):
+                raise unknown("tracker", str(each), get_args(Tracker))
         for name, minimum in (
             ("epochs", 1),
             ("accumulate", 1),

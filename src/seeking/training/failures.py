@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from seeking.errors import DivergedError, add_detail
+from seeking.errors import INCOMPATIBLE_STATE_ERRORS, DivergedError, SeekingError, add_detail
 from seeking.training.run import Run
 
 
@@ -52,3 +52,20 @@ def saved_on_error(run: Run, save: Callable[[], bool]) -> Iterator[None]:
                 if save():
                     add_detail(error, f"the run is saved at step {run.progress.step}, to be resumed")
         raise
+
+
+@contextlib.contextmanager
+def first_steps(run: Run, resumed: str | None) -> Iterator[None]:
+    """Say of an error in the first step of a model that the run was resumed: its state may be that of another model.
+
+    Args:
+        run: the run.
+        resumed: the folder that it was resumed from, if it was.
+    """
+    try:
+        yield
+    except INCOMPATIBLE_STATE_ERRORS as error:
+        if resumed is None or all(learner.stepped for learner in run.learners.values()):
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise SeekingError(f"{resumed}: the first step after resuming fails ({reason})") from error

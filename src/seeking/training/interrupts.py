@@ -12,12 +12,9 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 
-from seeking.errors import ProcessError
+from seeking.errors import EXIT_SAVED, ProcessError
 
 Batch = TypeVar("Batch")
-
-EXIT_SAVED = 75
-"""Exit code of a run that was saved and stopped by SIGTERM: EX_TEMPFAIL of sysexits.h, "try again later"."""
 
 SAME_INTERRUPT_SECONDS = 2.0
 """A launcher forwards Ctrl-C to processes that have received it themselves; within this time it is the same one."""

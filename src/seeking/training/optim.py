@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
@@ -19,7 +18,7 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from seeking.distributed.sharding import copy_into
+from seeking.distributed.sharding import copy_into, is_sharded
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError, unknown
 from seeking.training.config import TrainConfig
 
@@ -164,4 +163,4 @@ def load_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None
 
 def _is_sharded(parameter: Tensor, value: Any) -> bool:
     """Whether this process holds only a shard of a value; torch would first copy the full tensor to the device."""
-    return isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape
+    return is_sharded(parameter) and isinstance(value, Tensor) and value.shape == parameter.shape

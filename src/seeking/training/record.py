@@ -1,7 +1,8 @@
 """The record of a run: rows of metrics and events, logged to a file or kept in memory, and passed to listeners."""
 
 import collections
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from seeking.checkpointing.metrics_log import TAIL, MetricsLog
@@ -25,7 +26,7 @@ class Record:
 
     def __init__(self, listeners: Sequence[Listener], log: MetricsLog | None, in_file: bool = False) -> None:
         self.last: collections.deque[Row] = collections.deque(maxlen=TAIL if in_file else None)
-        self._listeners, self._log = listeners, log
+        self._listeners, self._log = [*listeners], log
 
     def log(self, row: Row) -> None:
         """Add a row to the record and notify the listeners."""
@@ -46,6 +47,16 @@ class Record:
         """Pass a row to the listeners without recording it."""
         for listener in self._listeners:
             listener(row)
+
+    @contextlib.contextmanager
+    def also(self, *listeners: Listener) -> Iterator[None]:
+        """Inside, these listeners get the rows, too."""
+        self._listeners += listeners
+        try:
+            yield
+        finally:
+            for listener in listeners:
+                self._listeners.remove(listener)
 
     def note(self, text: str) -> None:
         """Pass a message to the listeners."""

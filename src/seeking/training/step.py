@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from seeking.distributed.mean_loss import mean_over_processes
+from seeking.distributed.sharding import is_sharded
 from seeking.errors import ProcessError
 from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
@@ -132,7 +132,7 @@ class Stepper:
         norm = get_total_norm([grad.coalesce().values() if grad.is_sparse else grad for grad in gradients])
         if self.clip_grad is not None:
             clip_grads_with_norm_(learner.parameters, self.clip_grad, norm)
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+        return norm.full_tensor() if is_sharded(norm) else norm
 
     def _mean_loss(self, loss: Tensor, failed: bool = False) -> float:
         """The mean over all processes, which agree here on whether to stop or to save after this batch."""

@@ -15,13 +15,14 @@ from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import weights_to_save
 from seeking.conditions import Condition, Never
 from seeking.distributed.processes import gather_json
-from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunError, SeekingError
+from seeking.errors import RunError, SeekingError
+from seeking.report.showing import Display, make_showing
 from seeking.training import budget, build
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
 from seeking.training.config import CHANGEABLE_ON_RESUME, TrainConfig
 from seeking.training.cost import Cost
 from seeking.training.evaluation import Evaluator, Scores, peek
-from seeking.training.failures import in_batch, saved_on_error
+from seeking.training.failures import first_steps, in_batch, saved_on_error
 from seeking.training.interrupts import Requests, Stopped, listening
 from seeking.training.nonfinite import NonFiniteGuard
 from seeking.training.objective import LossFn, Objective, make_objective
@@ -63,6 +64,7 @@ class Trainer:
         parts: what else must survive a restart, by name: its state is saved and restored with the run's.
         listeners: called with every row of the metrics as it comes.
         accelerator: your own, instead of one with ``config.precision``.
+        progress: whether ``fit`` shows how far it is, on standard error, and draws the learning curves in ``output``.
 
     Attributes:
         learners: the models with their optimizers and schedules, by name.
@@ -95,6 +97,7 @@ class Trainer:
         parts: Mapping[str, Stateful] | None = None,
         listeners: Sequence[Listener] = (),
         accelerator: Accelerator | None = None,
+        progress: Display = True,
     ) -> None:
         self.config = config = config or TrainConfig()
         self.accelerator = accelerator or build.make_accelerator(config)
@@ -144,7 +147,6 @@ class Trainer:
         self.random = RunRandomState(generators, self.accelerator)
         self.algorithm = build.make_algorithm(algorithm, config, self.pair is not None)
         self._requests = Requests(self.accelerator, due=lambda: self.saver.due(self.progress.step + 1))
-        self._guard = NonFiniteGuard(config.on_nonfinite, self.record, lambda: self.saver.describe(self.progress.epoch))
         self.run = Run(
             learners=self.learners,
             pair_or_none=self.pair,
@@ -153,7 +155,7 @@ class Trainer:
             progress=self.progress,
             cost=cost,
             stepper=build.make_stepper(self.accelerator, config, self._requests),
-            guard=self._guard,
+            guard=NonFiniteGuard(config.on_nonfinite, self.record, lambda: self.saver.describe(self.progress.epoch)),
             budget=config.budget,
         )
         self._evaluate = Evaluator(self.run, self.scores, self.record, self.loaders, config, generators, self._requests)
@@ -161,6 +163,7 @@ class Trainer:
             self.run, self.algorithm, loss_fn, self.scores, self.random, self.accelerator.scaler, parts or {}
         )
         self._begun, self._resumed = False, saved is not None
+        self._shown = make_showing(progress, config, models, self.record, self.saver, self.accelerator)
         self._metrics_bytes: int | None = saved["metrics_bytes"] if saved else None
         if saved:
             self.saver.restore(self.parts, saved)
@@ -190,7 +193,7 @@ class Trainer:
             Exception: what models, losses and listeners raise. The run is saved before.
         """
         try:
-            with listening(self._requests), warnings.catch_warnings():
+            with listening(self._requests), self._shown() as draw, warnings.catch_warnings():
                 # Schedules count batches: the motivated model's may rightly go on before its optimizer has stepped.
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
                 try:
@@ -208,6 +211,7 @@ class Trainer:
                     raise stopped.exit() from None
             seconds = {name: learner.seconds for name, learner in self.learners.items()}
             result = Result(self.scores.latest, self.scores.best, self.run.cost, seconds, self.record.rows)
+            draw(result)
             self.saver.finish(result.summary())
             budget.check_steps_taken(self.config, self.run.cost)
             return result
@@ -244,13 +248,8 @@ class Trainer:
         """Train for one epoch, or the rest of it; evaluate and save as the options say. Call ``begin`` before."""
         progress = self.progress
         set_epoch(progress.epoch, self.loaders.train)
-        try:
+        with first_steps(self.run, self.saver.path if self._resumed else None):
             self.train_batches()
-        except INCOMPATIBLE_STATE_ERRORS as error:
-            if not self._resumed or all(learner.stepped for learner in self.learners.values()):
-                raise
-            reason = f"{type(error).__name__}: {error}"
-            raise SeekingError(f"{self.saver.path}: the first step after resuming fails ({reason})") from error
         ended = progress.epoch + 1
         self.scores.latest = {}
         due = ended % self.config.eval_every == 0 or ended == self.config.epochs
@@ -261,7 +260,8 @@ class Trainer:
     def _end_batch(self, samples: int) -> None:
         """Close a batch: both schedules go on, whichever models were trained on it."""
         self.run.cost.add_batch(samples)
-        row = {"kind": "step", "epoch": self.progress.epoch, "step": self.progress.step, **self.run.row}
+        position = {"epoch": self.progress.epoch, "step": self.progress.step, "samples": samples}
+        row = {"kind": "step", **position, **self.run.row}
         if self.run.guard.rollback_due:
             roll_back(self.run, self.saver.read_for_rollback(), self.accelerator.scaler)
         for learner in self.learners.values():

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from seeking.checkpointing.weights import load_matching_weights
-from seeking.experiments.run import Role, RunConfig
+from seeking.choices import Role
+from seeking.experiments.config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,13 @@
+"""The words that options of models and maps may hold, apart from the code that acts on them: help needs no PyTorch."""
+
+from typing import Literal
+
+NormPolicy = Literal["shared", "private", "recalibrated"]
+DepthPolicy = Literal["leading", "spread"]
+WidthPolicy = Literal["leading", "even"]
+Extra = Literal["neutral", "own"]
+
+Role = Literal["pair", "base", "motivated"]
+"""What is trained: the pair, or one of its models alone."""
+
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]

@@ -1,0 +1,53 @@
+"""Options of a run: the models, the data and the training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from seeking.choices import DepthPolicy, Extra, WidthPolicy
+from seeking.data.config import DataConfig
+from seeking.errors import SeekingError
+from seeking.training.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The two models, and how the map is derived."""
+
+    base: str = "resnet8"
+    """The smaller model: resnet8, 14, 20, 32, 44, 56 or 110 (for small images), or a model of timm."""
+    motivated: str = "resnet14"
+    """The larger model, of the same family."""
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of both models' constructors, such as img_size=32 patch_size=4."""
+    base_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the base's constructor alone."""
+    motivated_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the motivated model's constructor alone."""
+    depth: DepthPolicy = "leading"
+    """Which blocks of a longer stage belong to the base: the leading ones, or evenly spread."""
+    width: WidthPolicy = "leading"
+    """Which channels and heads belong to the base: the leading ones, or evenly spaced."""
+    overrides: Path | None = None
+    """YAML file with corrections of the derived map, by tensor or module of the base: {target: NAME, index: [...],
+    space: true}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(TrainConfig, DataConfig, ModelConfig):
+    """Train a base and a motivated model together."""
+
+    batch_size: int = 32
+    """Batch size, summed over all processes."""
+    extra: Extra = "own"
+    """Initialization of the extra capacity: the model's own (as in the paper), or neutral (function-preserving: the
+    motivated model starts with the base's function, as closely as possible)."""
+    output: Path | None = None
+    """Folder for weights, metrics, summary and figure; runs/NAMES-TIME if not given."""
+
+    def __post_init__(self) -> None:
+        TrainConfig.__post_init__(self)
+        DataConfig.__post_init__(self)
+        if self.batch_size < 1:
+            raise SeekingError(f"batch_size is {self.batch_size}; it must be 1 or more")

@@ -1,0 +1,86 @@
+"""Names of options as flags: in messages on the command line, and for the names that other tools use."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from seeking.errors import SeekingError
+
+OTHER_TOOLS = {
+    "lr": "learning-rate learningrate lr0 base-lr max-lr",
+    "epochs": "n-epochs num-epochs max-epochs nb-epochs num-train-epochs epoch",
+    "batch-size": "batch bs b train-batch-size per-device-train-batch-size batch-size-per-gpu",
+    "weight-decay": "wd decay-rate l2",
+    "optimizer": "opt optim",
+    "schedule": "sched scheduler lr-scheduler lr-scheduler-type lr-schedule",
+    "warmup-epochs": "warmup warmup-steps warmup-ratio",
+    "label-smoothing": "smoothing label-smoothing-factor",
+    "clip-grad": "clip-grad-norm max-grad-norm gradient-clip-val grad-clip clip",
+    "accumulate": "gradient-accumulation-steps grad-accum-steps grad-accum accumulate-grad-batches update-freq",
+    "precision": "amp amp-dtype fp16 bf16 mixed-precision dtype",
+    "checkpoint-activations": "grad-checkpointing gradient-checkpointing activation-checkpointing",
+    "compile": "torchcompile torch-compile",
+    "shard": "fsdp",
+    "seed": "random-seed seed-everything",
+    "eval-every": "eval-interval eval-steps check-val-every-n-epoch val-interval",
+    "save-every": "save-steps save-interval checkpoint-interval every-n-train-steps",
+    "keep-checkpoints": "save-total-limit checkpoint-hist save-top-k",
+    "resume": "resume-from-checkpoint ckpt-path resume-from auto-resume",
+    "output": "output-dir out-dir outdir save-dir default-root-dir logdir log-dir experiment",
+    "data": "dataset data-dir data-path dataset-name root",
+    "image-size": "img-size input-size imgsz size resolution",
+    "workers": "num-workers dataloader-num-workers j nw",
+    "flip": "hflip horizontal-flip",
+    "random-erasing": "reprob re-prob",
+    "crop-scale": "rrc-scale scale",
+    "max-train-samples": "limit-train-batches num-samples",
+    "max-eval-samples": "limit-val-batches",
+    "validation": "val-split validation-split val-size",
+    "device": "accelerator gpu gpus",
+    "tracker": "report-to logger log-wandb wandb log-with tensorboard",
+    "base": "model arch model-name",
+    "overwrite": "overwrite-output-dir force exist-ok",
+}
+"""Names of options in timm, Hugging Face's and Lightning's trainers, and other common ones, by the name here."""
+
+_HERE = {name: here for here, names in OTHER_TOOLS.items() for name in names.split()}
+
+
+def name_of_other_tool(name: str, command: type[Any]) -> str | None:
+    """The name that an option of other tools has here, if a command has it."""
+    here = _HERE.get(name.lower().replace("_", "-"))
+    return here if here and here.replace("-", "_") in _fields(command) else None
+
+
+def check_flags(args: Sequence[str], command: type[Any]) -> None:
+    """Make sure that no flag is one of another tool.
+
+    Raises:
+        SeekingError: one is; the message names the flag that this command has.
+    """
+    for arg in args:
+        name = re.sub("^--?(no-)?", "", arg.partition("=")[0])
+        known = not arg.startswith("-") or name.replace("-", "_") in _fields(command)
+        if not known and (here := name_of_other_tool(name, command)):
+            raise SeekingError(f"unknown option {arg.partition('=')[0]}; did you mean --{here}?")
+
+
+def with_flags(message: object, command: type[Any]) -> str:
+    """A message that names arguments, as the command line has them: ``label_column`` becomes ``--label-column``.
+
+    A name of one word may as well be an ordinary word. It is taken for an argument only where a line begins with it and
+    says what it is, or lists it with its value.
+    """
+    fields = _fields(command)
+    long = "|".join(sorted((name for name in fields if "_" in name), key=len, reverse=True))
+    text = re.sub(rf"(?m)(^|(?<=^  ))({'|'.join(fields)})(?= is |: .* in the run)", _flag, str(message))
+    return re.sub(rf"(?<![\w./\\'\"=-])({long})(?![\w./\\'\"=(-])", _flag, text) if long else text
+
+
+def _flag(match: re.Match[str]) -> str:
+    return "--" + match[0].replace("_", "-")
+
+
+def _fields(command: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(command)]

@@ -1,0 +1,33 @@
+"""Packages whose names are imported when they are first used, so that help and small programs need no PyTorch."""
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
+
+
+def lazy(package: str, names: Mapping[str, str]) -> Callable[[str], object]:
+    """The ``__getattr__`` of a package: imports a name, or a module of the package, when it is first asked for.
+
+    Args:
+        package: name of the package.
+        names: where each name of the package is defined, as ``module:name``.
+    """
+
+    def load(name: str) -> object:
+        if name in names:
+            value: object = pkgutil.resolve_name(names[name])
+        else:
+            missing = AttributeError(f"module {package!r} has no attribute {name!r}")
+            if name.startswith("_"):
+                raise missing
+            try:
+                value = importlib.import_module(f"{package}.{name}")
+            except ModuleNotFoundError as error:
+                if error.name != f"{package}.{name}":
+                    raise
+                raise missing from None
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return load

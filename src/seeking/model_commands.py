@@ -1,0 +1,96 @@
+"""The commands about two models: their map, its proof, and one initialized from the other."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from seeking.checkpointing.weights import load_weights, save_weights
+from seeking.commands import Embed, Extract, Map, TransferOptions, Verify
+from seeking.errors import NotContainedError, SeekingError
+from seeking.experiments.run import models, weights_map
+from seeking.initialization import embed, extract
+from seeking.models import input_shape
+from seeking.report.output import print_text
+from seeking.verification import verify
+from seeking.weights_map import WeightsMap
+
+
+def map_command(config: Map) -> int:
+    """Run ``seeking map``."""
+    both = models(config, config.num_classes, config.in_chans)
+    derived = weights_map(config, both["base"], both["motivated"])
+    print_text(derived.details() if config.details else derived)
+    if config.save:
+        if config.save.exists():
+            try:
+                WeightsMap.load(config.save)
+            except SeekingError as error:
+                raise SeekingError(f"{config.save} exists and is no weights map; name another file") from error
+        try:
+            derived.save(config.save)
+        except OSError as error:
+            raise SeekingError(f"{config.save}: cannot be written ({error.strerror})") from error
+        print_text(f"saved to {config.save}")
+    return 0
+
+
+@contextlib.contextmanager
+def _refusal() -> Iterator[None]:
+    """A map that is not one of these models is an answer, as a verification that fails is."""
+    try:
+        yield
+    except SeekingError as error:
+        raise NotContainedError(str(error)) from error
+
+
+def verify_command(config: Verify) -> int:
+    """Run ``seeking verify``."""
+    both = models(config, config.num_classes, config.in_chans)
+    if config.image_size is not None and config.image_size < 1:
+        raise SeekingError(f"image_size is {config.image_size}; it must be 1 or more")
+    shape = input_shape(both["base"], config.image_size, config.in_chans)
+    images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        if config.map:
+            derived = WeightsMap.load(config.map)
+            with _refusal():
+                derived.check(both["base"], both["motivated"])
+        else:
+            derived = weights_map(config, both["base"], both["motivated"])
+        verdict = verify(both["base"], both["motivated"], derived, images, tolerance=config.tolerance)
+    except NotContainedError as error:
+        print_text(f"{config.base} in {config.motivated}: {error}")
+        print_text("the base is NOT a sub-network of the motivated model")
+        return 1
+    print_text(f"{config.base} in {config.motivated}, input {list(images.shape)}: {verdict.reason}")
+    if not verdict:
+        print_text("the base is NOT a sub-network of the motivated model under this map")
+    return 0 if verdict else 1
+
+
+def extract_command(config: Extract) -> int:
+    """Run ``seeking extract``."""
+    both, derived = _load_for_transfer(config, "motivated")
+    extract(both["motivated"], both["base"], derived)
+    save_weights(both["base"], config.output)
+    print_text(f"{config.base} extracted from {config.motivated}: {config.output}")
+    return 0
+
+
+def embed_command(config: Embed) -> int:
+    """Run ``seeking embed``."""
+    both, derived = _load_for_transfer(config, "base")
+    embed(both["base"], both["motivated"], derived, extra=config.extra)
+    save_weights(both["motivated"], config.output)
+    print_text(f"{config.motivated} initialized from {config.base}, extra capacity {config.extra}: {config.output}")
+    return 0
+
+
+def _load_for_transfer(config: TransferOptions, source: str) -> tuple[dict[str, nn.Module], WeightsMap]:
+    if config.output.exists() and not config.overwrite:
+        raise SeekingError(f"{config.output} exists; name another file, or give --overwrite")
+    both = models(config, config.num_classes, config.in_chans, config.seed)
+    load_weights(both[source], config.weights)
+    return both, WeightsMap.load(config.map) if config.map else weights_map(config, both["base"], both["motivated"])

@@ -1,0 +1,112 @@
+"""Parse the options of a command from flags."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar, Union
+
+import docstring_parser
+import tyro
+
+from seeking.files import read_yaml_text
+
+Options = TypeVar("Options")
+_DOCUMENTED: dict[type[Any], type[Any]] = {}
+
+registry = tyro.constructors.ConstructorRegistry()
+
+REPEATED = frozenset({"tracker"})
+"""Options that take several values by being given several times."""
+
+
+def parse_options(command: type[Options], args: Sequence[str], prog: str) -> Options:
+    """The options that flags give.
+
+    Args:
+        command: dataclass of the options.
+        args: the flags and their values.
+        prog: name of the program, for help and error messages.
+
+    Raises:
+        SeekingError: a value is out of range.
+        SystemExit: a flag does not exist, or its value cannot be read; or help was asked for. It has been printed.
+    """
+    # DisallowNone gives each switch a --no-…, also those that are neither on nor off by default.
+    markers = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
+    parsed = tyro.cli(_documented(command), prog=prog, args=args, registry=registry, config=markers)
+    return command(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)})
+
+
+def _documented(command: type[Any]) -> type[Any]:
+    """The same options with their help in one paragraph, which tyro breaks where the source does, and without a default
+    where there is none."""
+    if command in _DOCUMENTED:
+        return _DOCUMENTED[command]
+    hints = typing.get_type_hints(command, include_extras=True)
+    texts = {
+        parameter.arg_name: parameter.description or ""
+        for each in reversed(command.__mro__[:-1])
+        for parameter in docstring_parser.parse_from_object(each).params
+    }
+    fields = []
+    for field in dataclasses.fields(command):
+        text, empty = " ".join(texts[field.name].split()), field.default in (None, dataclasses.MISSING)
+        shown = tyro.conf.arg(help=text, help_behavior_hint="" if empty else None)
+        copied = dataclasses.field(default=field.default, default_factory=field.default_factory)
+        markers = (shown, tyro.conf.UseAppendAction) if field.name in REPEATED else (shown,)
+        fields.append((field.name, Annotated[(hints[field.name], *markers)], copied))
+    namespace = {"__doc__": command.__doc__}
+    _DOCUMENTED[command] = dataclasses.make_dataclass(
+        command.__name__, fields, bases=(command,), namespace=namespace, frozen=True, kw_only=True
+    )
+    return _DOCUMENTED[command]
+
+
+@registry.primitive_rule
+def _optional(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Parse an option that may be None as one that may not; the word None sets it back, over a file or a recipe."""
+    inner = [each for each in typing.get_args(info.type) if each is not types.NoneType]
+    if info.type_origin not in (Union, types.UnionType) or len(inner) != 1 or len(typing.get_args(info.type)) != 2:
+        return None
+    given = tyro.constructors.PrimitiveTypeInfo.make(inner[0], info.markers)
+    spec = tyro.constructors.ConstructorRegistry.get_primitive_spec(given)
+    if not isinstance(spec, tyro.constructors.PrimitiveConstructorSpec):
+        return None
+    return dataclasses.replace(
+        spec,
+        instance_from_str=lambda texts: None if texts == ["None"] else spec.instance_from_str(texts),
+        is_instance=lambda value: value is None or spec.is_instance(value),
+        str_from_instance=lambda value: ["None"] if value is None else spec.str_from_instance(value),
+        choices=spec.choices and (*spec.choices, "None"),
+    )
+
+
+@registry.primitive_rule
+def _keyword_arguments(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Parse mappings as ``KEY=VALUE`` arguments with YAML values."""
+    if info.type_origin is not Mapping:
+        return None
+
+    def read(arguments: list[str]) -> dict[str, Any]:
+        pairs = [argument.partition("=") for argument in arguments]
+        for (key, equals, _), argument in zip(pairs, arguments, strict=True):
+            if not (key.isidentifier() and equals):
+                raise ValueError(f"{argument!r} is not KEY=VALUE")
+        keys = [key for key, _, _ in pairs]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise ValueError(f"given twice: {', '.join(sorted(twice))}")
+        try:
+            return {key: read_yaml_text(value) for key, _, value in pairs}
+        except ValueError as error:
+            raise ValueError(f"not a YAML value: {error}") from error
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="KEY=VALUE …",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, Mapping),
+        str_from_instance=lambda value: [f"{key}={item}" for key, item in value.items()],
+    )

@@ -1,0 +1,151 @@
+"""Experiment trackers, through accelerate: TensorBoard, Weights & Biases, MLflow, trackio."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import uuid
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
+
+from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, TrackioTracker, WandBTracker
+
+from seeking.checkpointing.run_dir import RunFolder
+from seeking.choices import Tracker
+from seeking.errors import RunWarning, SeekingError, unknown
+from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json
+from seeking.training.record import Row
+
+IDS = "trackers.json"
+"""File of the run folder that holds the trackers' ids of the run."""
+
+PROJECT = "seeking"
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Make sure that the packages of these trackers are installed.
+
+    Raises:
+        SeekingError: one is not, or there is no such tracker.
+    """
+    for name in names:
+        if name not in get_args(Tracker):
+            raise unknown("tracker", name, get_args(Tracker))
+        if importlib.util.find_spec(name) is None:
+            raise SeekingError(
+                f"the tracker {name} needs the package {name}; install it with: pip install {name} (or all trackers, "
+                "with: pip install 'seeking[trackers]')"
+            )
+
+
+class Tracking:
+    """Passes the rows of a run to trackers, under the names of ``metrics.jsonl``; a listener, to be closed at the end.
+
+    A run that is resumed goes on in the same run of each tracker. A tracker that fails while the run goes on is left
+    out from then on, with a warning.
+
+    Args:
+        names: of the trackers.
+        title: name of the run where it has no folder.
+        folder: of the run, if any.
+        options: recorded when the run begins.
+
+    Raises:
+        SeekingError: the package of a tracker is not installed.
+    """
+
+    def __init__(self, names: Sequence[str], title: str, folder: RunFolder | None, options: Mapping[str, Any]) -> None:
+        check_trackers(names)
+        self._names, self._folder, self._options = names, folder, options
+        self._title = folder.path.resolve().name if folder else f"{title}-{_short_id()}"
+        self._ids: dict[str, str] = {}
+        self._open: dict[str, GeneralTracker] = {}
+
+    def __call__(self, row: Row) -> None:
+        """Pass a row on."""
+        if row["kind"] == "start":
+            self._start(row.get("step"))
+        elif row["kind"] in ("step", "eval"):
+            values = numbers(row)
+            self._each(lambda tracker: tracker.log(values, step=row["step"]))
+
+    def close(self) -> None:
+        """Finish the run of each tracker."""
+        self._each(lambda tracker: tracker.finish())
+        self._open.clear()
+
+    def _start(self, step: int | None) -> None:
+        """Open the trackers, at the beginning or at the step at which the run is resumed."""
+        if step is not None and self._folder:
+            self._ids |= _read_ids(self._folder)
+        for name in self._names:
+            known = self._ids.get(name)
+            tracker = self._make(name, known, step)
+            try:
+                tracker.start()
+                if known is None:
+                    tracker.store_init_configuration(_flat(self._options))
+            except Exception as error:
+                raise SeekingError(f"the tracker {name} cannot be started ({type(error).__name__}: {error})") from error
+            self._open[name] = tracker
+            if name == "mlflow":
+                self._ids[name] = tracker.tracker.info.run_id
+        if self._folder and self._names:
+            self._folder.write_json(IDS, self._ids)
+
+    def _make(self, name: str, known: str | None, step: int | None) -> GeneralTracker:
+        if name == "tensorboard":
+            self._ids[name] = "tensorboard"
+            place = (self._folder.path, name) if self._folder else ("runs", self._title)
+            # Rows that come again after a resume replace those that were there.
+            return TensorBoardTracker(place[1], place[0], purge_step=step or 0)
+        if name == "mlflow":
+            return MLflowTracker(PROJECT, run_id=known, run_name=self._title)
+        known = self._ids[name] = known or (uuid.uuid4().hex if name == "wandb" else f"{self._title}-{_short_id()}")
+        if name == "wandb":
+            project = os.environ.get("WANDB_PROJECT", PROJECT)
+            return WandBTracker(project, name=self._title, id=known, resume="allow")
+        return TrackioTracker(PROJECT, name=known, resume="allow")
+
+    def _each(self, do: Callable[[GeneralTracker], object]) -> None:
+        for name, tracker in [*self._open.items()]:
+            try:
+                do(tracker)
+            except Exception as error:
+                warnings.warn(
+                    f"the tracker {name} fails and is left out from now on ({type(error).__name__}: {error})",
+                    RunWarning,
+                    stacklevel=2,
+                )
+                del self._open[name]
+
+
+def numbers(row: Row) -> dict[str, float]:
+    """The numbers of a row by name; those of a model as ``base/accuracy``."""
+    values: dict[str, float] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            values |= {f"{name}/{key}": number for key, number in value.items()}
+        elif isinstance(value, int | float) and name != "step":
+            values[name] = value
+    return values
+
+
+def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
+    plain = bool | int | float | str | None
+    return {name: value if isinstance(value, plain) else json.dumps(value) for name, value in options.items()}
+
+
+def _read_ids(folder: RunFolder) -> dict[str, str]:
+    path = folder.path / IDS
+    with contextlib.suppress(SeekingError):
+        if is_file(path):
+            content = read_json(path, MAX_OPTIONS_BYTES)
+            return {name: value for name, value in content.items() if re.fullmatch(r"[\w. -]{1,128}", str(value))}
+    return {}
+
+
+def _short_id() -> str:
+    return uuid.uuid4().hex[:6]

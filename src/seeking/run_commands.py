@@ -1,0 +1,139 @@
+"""The commands that train, and what shows their results."""
+
+import dataclasses
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast
+from rich.markdown import Markdown
+
+from seeking.checkpointing.manifest import Kind
+from seeking.checkpointing.run_dir import RunFolder
+from seeking.commands import Compare, Reproduce, RunOptions, Show, Train
+from seeking.data import ImageData, load
+from seeking.distributed.processes import this_process
+from seeking.errors import SeekingError
+from seeking.experiments.compare import ARMS, compare, summarize
+from seeking.experiments.recipe import read
+from seeking.experiments.reproduce import reproduce
+from seeking.experiments.run import trainer
+from seeking.report.folder import describe, is_run_folder
+from seeking.report.output import PrintableConsole, is_main_process, make_console, print_text
+from seeking.report.progress import RunProgress, many_runs
+from seeking.report.runs import runs_table
+from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, split_rows, terminal
+from seeking.report.trackers import check_trackers
+
+
+def train_command(config: Train) -> int:
+    """Run ``seeking train``."""
+    console, title = make_console(), f"{config.base} in {config.motivated}"
+    output, folder = _folder(config, f"{config.base}-{config.motivated}")
+    check_trackers(config.tracker)
+    data = load(config)
+    _announce(console, config, data, output)
+    with RunProgress(console, f"{title}, {data.name}", "images") as progress:
+        result = trainer(config, data, "pair", folder, progress=progress).fit()
+    console.print(terminal(run_rows(result), title))
+    console.tell(f"{cost_sentence(result.cost.report())} Training took {result.seconds['total']:.0f} s.")
+    console.tell(f"Weights, map, metrics and summary: {output}\nFigure: {output / 'curves.png'}")
+    return 0
+
+
+def compare_command(config: Compare) -> int:
+    """Run ``seeking compare``."""
+    from seeking.report.plots import draw
+
+    if config.seeds < 1:
+        raise SeekingError(f"seeds is {config.seeds}; it must be 1 or more")
+    console, title = make_console(), f"{config.base} in {config.motivated}"
+    output, folder = _folder(config, "compare", "comparison")
+    if config.resume and (output / "metrics.jsonl").exists():
+        raise SeekingError(f"{output} holds a single run; resume it with seeking train --resume")
+    check_trackers(config.tracker)
+    data = load(config)
+    _announce(console, config, data, output)
+    dry_run = dataclasses.replace(config, on_nonfinite="stop")  # Rollback needs a folder.
+    for arm in ARMS:  # Validate before anything is written.
+        trainer(dry_run, data, arm)
+    if is_main_process() and folder.holds_run:
+        folder.lock()
+        folder.read_manifest()
+        folder.write_json("config.json", dataclasses.asdict(config))
+    elif is_main_process():
+        folder.create(dataclasses.asdict(config), None)
+    this_process(config.device).wait_for_everyone()  # The other processes read the folder next.
+    seeds = range(config.seed, config.seed + config.seeds)
+    results = compare(config, data, seeds, output, config.resume, lambda run: RunProgress(console, run, "images"))
+    summary = summarize(results)
+    tables = comparison_rows(summary), cost_rows(summary)
+    sentence = cost_sentence(summary["pair"])
+    if is_main_process():
+        folder.write_json("comparison.json", summary)
+        page = "\n".join([*map(markdown, tables), sentence])
+        folder.write_file("comparison.md", lambda path: path.write_text(f"{page}\n", encoding="utf-8"))
+        folder.write_file("comparison.png", lambda path: draw(results, path, f"{title}, {data.name}"))
+    console.print(terminal(tables[0], f"{title}, {data.name}"), terminal(tables[1]))
+    console.tell(sentence)
+    console.tell(f"Runs and table: {output}\nFigure: {output / 'comparison.png'}")
+    return 0
+
+
+def reproduce_command(config: Reproduce) -> int:
+    """Run ``seeking reproduce``."""
+    changes = dict(config.set)
+    changes |= {key: value for key in ("data", "device") if (value := getattr(config, key)) is not None}
+    recipe = read(config.recipe, config.scale, changes, config.source)
+    seeds = recipe.seeds if config.seeds is None else config.seeds
+    if seeds < 1:
+        raise SeekingError(f"seeds is {seeds}; it must be 1 or more")
+    output = config.output or Path("runs") / f"{recipe.name}-{recipe.scale}"
+    console = make_console()
+    with many_runs(console) as listener:
+        page = reproduce(recipe, output, range(seeds), config.jobs, listener, _command(config, changes))
+    console.print(Markdown(page))
+    console.tell(f"Runs, tables and figures: {output}")
+    return 0
+
+
+def _command(config: Reproduce, changes: Mapping[str, Any]) -> str:
+    """The command line that reproduces the results, without the output folder."""
+    words = ["seeking", "reproduce", config.recipe, "--scale", config.scale]
+    words += ["--seeds", str(config.seeds)] if config.seeds is not None else []
+    words += ["--source", config.source] if config.source else []
+    words += ["--set", *(f"{key}={value}" for key, value in changes.items())] if changes else []
+    return shlex.join(words)
+
+
+def show_command(config: Show) -> int:
+    """Run ``seeking show``."""
+    if not is_run_folder(config.run):
+        make_console().print(terminal(runs_table(config.run)))
+        return 0
+    text, intact = describe(config.run)
+    print_text(text)
+    return 0 if intact else 1
+
+
+def _folder(config: RunOptions, name: str, kind: Kind = "run") -> tuple[Path, RunFolder]:
+    """The output folder; by default, one with this name and the time, the same in every process."""
+    if config.resume and not config.output:
+        raise SeekingError("resume needs the run folder: --output FOLDER")
+    now = int(broadcast(torch.tensor(int(time.time()), device=this_process(config.device).device)))
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+    output = config.output or Path("runs") / f"{name}-{stamp}"
+    return output, RunFolder(output, config.overwrite, config.resume, kind)
+
+
+def _announce(console: PrintableConsole, config: RunOptions, data: ImageData, output: Path) -> None:
+    channels, height, width = data.shape
+    console.print(terminal(split_rows(data.splits)))
+    console.tell(
+        f"{config.base} in {config.motivated} on {data.name}: {len(data.train):,} training and {len(data.test):,} test "
+        f"images of {channels}×{height}×{width}, {len(data.classes)} classes, {data.location}\n"
+        f"condition {config.condition}, {config.epochs} epochs, batch size {config.batch_size}, writing to {output}"
+    )
