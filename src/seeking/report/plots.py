@@ -174,9 +174,10 @@ def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
                 if evidence is None:
                     continue
                 height, label = position + (number - 1) * 0.22, None if position else stage
-                left.errorbar(
-                    evidence["shuffled"], height, xerr=2 * evidence["deviation"], fmt="|", color="grey", linewidth=1
-                )
+                if "shuffled" in evidence:
+                    left.errorbar(
+                        evidence["shuffled"], height, xerr=2 * evidence["deviation"], fmt="|", color="grey", linewidth=1
+                    )
                 left.plot(evidence["rate"], height, "o", color=f"C{number}", markersize=4)
                 if "loss" in evidence:
                     right.plot(evidence["loss"], height, "o", color=f"C{number}", markersize=4, label=label)

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from seeking.errors import DivergedError, add_detail
+from seeking.errors import INCOMPATIBLE_STATE_ERRORS, DivergedError, SeekingError, add_detail
 from seeking.training.run import Run
 
 
@@ -50,3 +50,23 @@ def saved_on_error(run: Run, save: Callable[[], bool]) -> Iterator[None]:
                 if save():
                     add_detail(error, f"the run is saved at step {run.progress.step}, to be resumed")
         raise
+
+
+@contextlib.contextmanager
+def first_step(run: Run, resumed: str | None) -> Iterator[None]:
+    """Inside, a run is trained; if it was resumed and a model's first step fails, the error says so.
+
+    Args:
+        run: the run.
+        resumed: path of the run folder that it was resumed from, if it was.
+
+    Raises:
+        SeekingError: the state does not fit the models.
+    """
+    try:
+        yield
+    except INCOMPATIBLE_STATE_ERRORS as error:
+        if resumed is None or all(learner.stepped for learner in run.learners.values()):
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise SeekingError(f"{resumed}: the first step after resuming fails ({reason})") from error

@@ -15,14 +15,14 @@ from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import weights_to_save
 from seeking.conditions import Condition, Never
 from seeking.distributed.processes import gather_json
-from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunError, SeekingError
+from seeking.errors import RunError, SeekingError
 from seeking.pair import Pair
 from seeking.training import budget, build
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
 from seeking.training.config import CHANGEABLE_ON_RESUME, TrainConfig
 from seeking.training.cost import Cost
 from seeking.training.evaluation import Evaluator, Scores, peek
-from seeking.training.failures import in_batch, saved_on_error
+from seeking.training.failures import first_step, in_batch, saved_on_error
 from seeking.training.interrupts import Requests, Stopped, listening
 from seeking.training.nonfinite import NonFiniteGuard
 from seeking.training.objective import LossFn, Objective, make_objective
@@ -52,6 +52,7 @@ class Trainer:
         motivated: the larger model; None trains the base alone in the ordinary way.
         train_loader: training batches; a ``DataLoader``, or anything with a length that starts anew for each epoch.
         eval_loader: evaluation batches; without it nothing is evaluated.
+        held_out: training batches that no step trains on, for conditions on the held-out loss; loaded once.
         config: options.
         condition: a condition made already, instead of ``config.condition``.
         algorithm: how a batch trains the models; motivated training for two models, ordinary training for one.
@@ -84,6 +85,7 @@ class Trainer:
         *,
         train_loader: Iterable[Any],
         eval_loader: Iterable[Any] | None = None,
+        held_out: Iterable[Any] | None = None,
         config: TrainConfig | None = None,
         condition: Condition | None = None,
         algorithm: Algorithm | None = None,
@@ -156,6 +158,7 @@ class Trainer:
             stepper=Stepper(self.accelerator, config.clip_grad, self._requests),
             guard=self._guard,
             budget=config.budget,
+            held_out=build.make_held_out(held_out, self.condition, self.accelerator, config, generators),
         )
         self._evaluate = Evaluator(self.run, self.scores, self.record, self.loaders, config, generators, self._requests)
         self.parts = collect_parts(
@@ -245,13 +248,8 @@ class Trainer:
         """Train for one epoch, or the rest of it; evaluate and save as the options say. Call ``begin`` before."""
         progress = self.progress
         set_epoch(progress.epoch, self.loaders.train)
-        try:
+        with first_step(self.run, resumed=self.saver.path if self._resumed else None):
             self.train_batches()
-        except INCOMPATIBLE_STATE_ERRORS as error:
-            if not self._resumed or all(learner.stepped for learner in self.learners.values()):
-                raise
-            reason = f"{type(error).__name__}: {error}"
-            raise SeekingError(f"{self.saver.path}: the first step after resuming fails ({reason})") from error
         ended = progress.epoch + 1
         self.scores.latest = {}
         due = ended % self.config.eval_every == 0 or ended == self.config.epochs
