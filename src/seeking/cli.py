@@ -28,6 +28,7 @@ from seeking.checkpointing.manifest import Kind
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.weights import load_weights, save_weights
 from seeking.commands import (
+    Analyze,
     Compare,
     Embed,
     Extract,
@@ -42,15 +43,17 @@ from seeking.commands import (
 from seeking.data import ImageData, load
 from seeking.distributed.processes import this_process
 from seeking.errors import NotContainedError, RunError, RunWarning, SeekingError, unknown
+from seeking.experiments.analyze import analyze
 from seeking.experiments.compare import ARMS, compare, summarize
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
 from seeking.experiments.run import models, trainer, weights_map
-from seeking.files import read_yaml
+from seeking.files import atomic_write, read_yaml, write_json
 from seeking.initialization import embed, extract
 from seeking.matching import MatchWarning
 from seeking.models import input_shape
-from seeking.options import flags, flags_of_run, recipe_file, registry
+from seeking.options import flags, flags_of_run, options_of_run, recipe_file, registry
+from seeking.report.analysis import checkpoint_rows, end_rows, line_rows
 from seeking.report.folder import describe
 from seeking.report.output import PrintableConsole, ignore_output_errors, plain_errors, printable
 from seeking.report.progress import many_runs, progress
@@ -157,6 +160,34 @@ def _command(config: Reproduce, changes: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
+def analyze_command(config: Analyze) -> int:
+    """Run ``seeking analyze``."""
+    from seeking.report.plots import draw_analysis
+
+    names = {"analysis.json", "analysis.png"}
+    output = config.output
+    if output and output.exists() and (not output.is_dir() or {path.name for path in output.iterdir()} - names):
+        raise SeekingError(f"{output} holds something else than an analysis; name another folder")
+    changed = [f"--{name}={value}" for name in ("data", "device") if (value := getattr(config, name)) is not None]
+    run_options = options_of_run(config.run, Compare, changed)
+    counts = {name: getattr(config, name) for name in ("samples", "steps", "iterations")}
+    with console.status("analyzing") as status:
+        result = analyze(config.run, run_options, against=config.against, notify=status.update, **counts)
+    console.print(terminal(checkpoint_rows(result), str(config.run)), terminal(end_rows(result)))
+    if config.against:
+        console.print(terminal(line_rows(result), f"from the base of {config.run} to that of {config.against}"))
+    if output:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            write_json(output / "analysis.json", result)
+            with atomic_write(output / "analysis.png") as temporary:
+                draw_analysis(result, temporary, str(config.run))
+        except OSError as error:
+            raise RunError(f"{output}: cannot be written ({error.strerror})") from error
+        console.print(f"Analysis and figure: {output}", highlight=False)
+    return 0
+
+
 def show_command(config: Show) -> int:
     """Run ``seeking show``."""
     text, intact = describe(config.run)
@@ -254,6 +285,7 @@ COMMANDS: dict[str, tuple[type[Any], Any]] = {
     "compare": (Compare, compare_command),
     "reproduce": (Reproduce, reproduce_command),
     "show": (Show, show_command),
+    "analyze": (Analyze, analyze_command),
     "map": (Map, map_command),
     "verify": (Verify, verify_command),
     "extract": (Extract, extract_command),
