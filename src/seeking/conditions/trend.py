@@ -41,6 +41,8 @@ class BelowTrend(Condition):
         if not signals.base_stepped or not math.isfinite(signals.loss):
             return False
         value = self.value(signals)
+        if not math.isfinite(value):  # A gradient may overflow under fp16.
+            return False
         if not self.count:
             self.level = value
         error = value - (self.level + self.slope)
