@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from seeking.commands import (
+    Analyze,
     Compare,
     Embed,
     Extract,
@@ -39,6 +40,7 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "compare": (Compare, "seeking.run_commands:compare_command"),
     "reproduce": (Reproduce, "seeking.run_commands:reproduce_command"),
     "show": (Show, "seeking.run_commands:show_command"),
+    "analyze": (Analyze, "seeking.run_commands:analyze_command"),
     "map": (Map, "seeking.model_commands:map_command"),
     "verify": (Verify, "seeking.model_commands:verify_command"),
     "extract": (Extract, "seeking.model_commands:extract_command"),

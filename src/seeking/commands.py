@@ -46,8 +46,8 @@ class Reproduce:
     """Run an experiment from a recipe: the paper's, ablations or baselines. Resumes an unfinished experiment."""
 
     recipe: Positional[str]
-    """ablation, front, pareto, cifar10-resnet, cifar100-efficientnet, cifar100-vit, imagenet, transfer, or a YAML
-    file."""
+    """ablation, conditions, front, pareto, cifar10-resnet, cifar100-efficientnet, cifar100-vit, imagenet, transfer, or
+    a YAML file."""
     scale: str = "quick"
     """quick (minutes on 2 cores), small (hours) or full (the size of the paper, on a GPU), if the recipe has it."""
     seeds: int | None = None
@@ -64,6 +64,28 @@ class Reproduce:
     """A torch device, as for seeking train."""
     set: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Options that override the recipe's in every run, such as epochs=5."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analyze:
+    """Analyze a run of a pair from its checkpoints: agreement of the gradients, effect of a step, sharpness."""
+
+    run: Positional[Path]
+    """The run folder. Nothing in it is changed. Train with --keep-checkpoints 100 to analyze the whole run."""
+    against: Path | None = None
+    """Run folder with the same base trained alone, to measure the loss between the two."""
+    samples: int = 512
+    """Training images for gradients, and evaluation images for losses."""
+    steps: int = 8
+    """Batches from which a step of each model is taken, at each checkpoint."""
+    iterations: int = 20
+    """Greatest number of power iterations for the sharpness."""
+    data: str | None = None
+    """Where the data of the run are now, if they have moved."""
+    device: str | None = None
+    """A torch device, as for seeking train."""
+    output: Path | None = None
+    """Folder for analysis.json and analysis.png; the tables are only printed if not given."""
 
 
 @dataclass(frozen=True, kw_only=True)

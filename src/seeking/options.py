@@ -7,9 +7,9 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal, TypeVar, Union
 
 from seeking.errors import DamagedError, SeekingError, unknown
 from seeking.flag_names import name_of_other_tool
@@ -34,6 +34,8 @@ TEXT_ARGUMENTS = frozenset(
 
 LOADING_WORDS = re.compile("pretrained|checkpoint|weights|load|path|file|dir|url|hub|cache|cfg")
 """Constructor arguments with one of these in their names may load a file, whatever their values are."""
+
+Options = TypeVar("Options")
 
 MAX_VALUES = 1000
 """Values of one option in a file."""
@@ -122,6 +124,25 @@ def flags_of_run(folder: Path, command: type[Any]) -> list[str]:
     except SeekingError as error:
         print(printable(f"seeking: {error}; give the options of the run again"), file=sys.stderr)
         return []
+
+
+def options_of_run(folder: Path, command: type[Options], more: Sequence[str] = ()) -> Options:
+    """The recorded options of a run, as far as they may be taken.
+
+    Args:
+        folder: the run folder.
+        command: dataclass of the options.
+        more: flags that override them.
+
+    Raises:
+        SeekingError: this is not a run folder, or its options cannot be read; why has been printed.
+    """
+    arguments = flags_of_run(folder, command)
+    if "--base" not in arguments:
+        raise SeekingError(f"{folder}: not the folder of a run of seeking train, whose models and data are recorded")
+    from seeking.option_parsing import parse_options  # Which imports the parser.
+
+    return parse_options(command, [*arguments, *more], "seeking")
 
 
 def normalized(options: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -13,14 +13,18 @@ from rich.markdown import Markdown
 
 from seeking.checkpointing.manifest import Kind
 from seeking.checkpointing.run_dir import RunFolder
-from seeking.commands import Compare, Reproduce, RunOptions, Show, Train
+from seeking.commands import Analyze, Compare, Reproduce, RunOptions, Show, Train
 from seeking.data import ImageData, load
 from seeking.distributed.processes import this_process
-from seeking.errors import SeekingError
+from seeking.errors import RunError, SeekingError
+from seeking.experiments.analyze import analyze
 from seeking.experiments.compare import ARMS, compare, summarize
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
 from seeking.experiments.run import trainer
+from seeking.files import atomic_write, write_json
+from seeking.options import options_of_run
+from seeking.report.analysis import checkpoint_rows, end_rows, line_rows
 from seeking.report.folder import describe, is_run_folder
 from seeking.report.output import PrintableConsole, is_main_process, make_console, print_text
 from seeking.report.progress import RunProgress, many_runs
@@ -107,6 +111,35 @@ def _command(config: Reproduce, changes: Mapping[str, Any]) -> str:
     words += ["--source", config.source] if config.source else []
     words += ["--set", *(f"{key}={value}" for key, value in changes.items())] if changes else []
     return shlex.join(words)
+
+
+def analyze_command(config: Analyze) -> int:
+    """Run ``seeking analyze``."""
+    from seeking.report.plots import draw_analysis
+
+    names = {"analysis.json", "analysis.png"}
+    output = config.output
+    if output and output.exists() and (not output.is_dir() or {path.name for path in output.iterdir()} - names):
+        raise SeekingError(f"{output} holds something else than an analysis; name another folder")
+    changed = [f"--{name}={value}" for name in ("data", "device") if (value := getattr(config, name)) is not None]
+    run_options = options_of_run(config.run, Compare, changed)
+    counts = {name: getattr(config, name) for name in ("samples", "steps", "iterations")}
+    console = make_console()
+    with console.status("analyzing") as status:
+        result = analyze(config.run, run_options, against=config.against, notify=status.update, **counts)
+    console.print(terminal(checkpoint_rows(result), str(config.run)), terminal(end_rows(result)))
+    if config.against:
+        console.print(terminal(line_rows(result), f"from the base of {config.run} to that of {config.against}"))
+    if output:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            write_json(output / "analysis.json", result)
+            with atomic_write(output / "analysis.png") as temporary:
+                draw_analysis(result, temporary, str(config.run))
+        except OSError as error:
+            raise RunError(f"{output}: cannot be written ({error.strerror})") from error
+        console.tell(f"Analysis and figure: {output}")
+    return 0
 
 
 def show_command(config: Show) -> int:

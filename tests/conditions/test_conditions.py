@@ -23,15 +23,24 @@ from seeking import (
     SeekingError,
     parse_condition,
 )
+from seeking.conditions import BelowTrend, Exp3, HeldOutDecrease, LowGradNorm, SmoothedDecrease
 
 losses = st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=60)
-atoms = st.one_of(
+loss_atoms = st.one_of(
     st.integers(1, 4).map(ConsecutiveDecrease),
     st.floats(0, 1).map(RandomTimes),
     st.integers(1, 9).map(Every),
     st.integers(0, 40).map(After),
     st.just(None).map(lambda _: Always()),
     st.just(None).map(lambda _: Never()),
+    st.builds(SmoothedDecrease, st.integers(1, 4), st.floats(0, 0.99)),
+    st.builds(BelowTrend, st.floats(-2, 2), st.floats(0, 0.9)),
+)
+atoms = st.one_of(
+    loss_atoms,
+    st.builds(LowGradNorm, st.floats(-2, 2), st.floats(0, 0.9)),
+    st.builds(HeldOutDecrease, st.integers(1, 5), st.integers(1, 2)),
+    st.builds(Exp3, st.floats(0, 1), st.integers(1, 5)),
 )
 conditions = st.recursive(
     atoms,
@@ -46,7 +55,10 @@ conditions = st.recursive(
 
 
 def run(condition: Condition, values: list[float]) -> list[bool]:
-    return [condition.update(loss, epoch_length=7) for loss in values]
+    return [
+        condition.update(loss, epoch_length=7, grad_norm=loss, held_out_loss=loss, flops_spent=float(place))
+        for place, loss in enumerate(values)
+    ]
 
 
 @given(st.integers(1, 4), losses)
@@ -75,7 +87,7 @@ def test_a_loss_that_is_not_finite_never_motivates(condition: Condition, values:
 def test_a_condition_goes_on_from_its_state(condition: Condition, before: list[float], after: list[float]) -> None:
     twin = copy.deepcopy(condition)
     run(condition, before)
-    twin.load_state_dict(json.loads(json.dumps(condition.state_dict())))
+    twin.load_state_dict(json.loads(json.dumps(condition.state_dict(), allow_nan=False)))
     assert run(twin, after) == run(condition, after)
 
 
@@ -84,7 +96,7 @@ def test_text_and_back_is_the_identity(condition: Condition) -> None:
     assert str(parse_condition(str(condition))) == str(condition)
 
 
-@given(atoms, atoms, losses)
+@given(loss_atoms, loss_atoms, losses)
 def test_compositions_are_the_boolean_ones_and_every_part_sees_every_batch(
     left: Condition, right: Condition, values: list[float]
 ) -> None:

@@ -22,7 +22,7 @@ from seeking import TrainConfig, Trainer
 from seeking.weights_map import tensors
 
 CONDITIONS = ["decrease:2", "random:0.4", "matched(decrease:1)", "every:3", "after:20", "always", "never"]
-CONDITIONS += ["~decrease:1 & (every:2 | random:0.3)"]
+CONDITIONS += ["~decrease:1 & (every:2 | random:0.3)", "held_out:4 & (smoothed:1 | agreement:0)"]
 PAIRS = {"tied": ((8, 1), (8, 2)), "sliced": ((8, 1), (12, 2))}
 
 
@@ -56,7 +56,8 @@ def train(pair: str, condition: str, on: str, shared: str) -> Trainer:
         epochs=2, lr=0.05, condition=condition, on=on, optimizer_state=shared, precision="no", clip_grad=5.0
     )
     models = [Residual(*size) for size in PAIRS[pair]]
-    trainer = Trainer(*models, train_loader=DataLoader(data, 8, shuffle=True), config=config)
+    held_out = DataLoader(TensorDataset(*data[:9]), 3)
+    trainer = Trainer(*models, train_loader=DataLoader(data, 8, shuffle=True), held_out=held_out, config=config)
     trainer.fit()
     return trainer
 

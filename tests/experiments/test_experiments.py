@@ -37,6 +37,7 @@ from seeking.experiments import reproduce as reproducing
 from seeking.experiments.methods import methods
 from seeking.experiments.recipe import Recipe, names, read
 from seeking.experiments.results import curve, estimate, evidence, first_reaching, mean_curve, mean_evidence
+from seeking.report import experiment
 from seeking.training import count_flops
 from seeking.training.objective import Classification
 from seeking.weights_map import tensors
@@ -457,6 +458,16 @@ def test_a_trend_is_seen() -> None:
     assert found["shuffled"] < 0.3
     zigzag = [10 - 0.001 * number + 0.01 * (number % 2) for number in range(300)]
     assert evidence(steps(zigzag, "decrease:2"), "decrease:2", 0)["late"]["rate"] == 0
+
+
+def test_a_condition_on_what_is_not_recorded_is_not_compared_with_chance() -> None:
+    rows = [{"kind": "step", "loss": 1.0, "grad_norm": norm, "motivated_loss": 1.0} for norm in (3.0, 1.0, 2.0) * 40]
+    assert evidence(rows, "grad_norm:0", 0)["late"]["shuffled"] == pytest.approx(0.5, abs=0.1)
+    for unknown in ("held_out:2 & grad_norm:0", "affordable:0,0.5"):
+        found = evidence(rows, unknown, 0)
+        assert all((stage["rate"], stage["shuffled"]) == (1, None) for stage in found.values())
+        row = {"arm": unknown, "evidence": mean_evidence([found])}
+        assert "| 1.000 | 1.000 |" in experiment.evidence([row])
 
 
 @pytest.mark.parametrize("on", ["same", "next"])

@@ -2,8 +2,10 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from hypothesis import strategies as st
 from inputs import NUMBERS, changed, damaged, json_values
 from runs import two_models
@@ -57,11 +59,28 @@ class Conditions(Target):
         except SeekingError as error:
             raise Offence(f"refuses its own text: {error}") from error
         assert str(again) == str(condition)
-        for loss in self.losses:
-            assert isinstance(condition.update(loss, epoch_length=10), bool)
+        for signals in self.signals():
+            assert isinstance(condition.update(signals.loss, signals), bool)
         again.load_state_dict(json.loads(json.dumps(condition.state_dict(), allow_nan=False)))
-        for loss in self.losses:
-            assert condition.update(loss, epoch_length=10) == again.update(loss, epoch_length=10)
+        for signals in self.signals():
+            assert condition.update(signals.loss, signals) == again.update(signals.loss, signals)
+
+    def signals(self) -> Iterator[conditions.Signals]:
+        """Every signal that there is."""
+        for step, loss in enumerate(self.losses):
+            yield conditions.Signals(
+                loss=loss,
+                step=step,
+                steps=len(self.losses),
+                epoch_length=10,
+                flops_spent=float(step),
+                flops_planned=20.0,
+                base_flops=1.0,
+                motivated_flops=2.0,
+                grad_norm=loss,
+                held_out_loss=lambda loss=loss: loss,
+                gradients={"weight": torch.tensor([loss, 1.0])},
+            )
 
 
 def map_of(index: str, size: int) -> bytes:

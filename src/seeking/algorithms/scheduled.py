@@ -34,7 +34,8 @@ class Scheduled:
         """Train on one batch."""
         if self.separate_at is not None and run.progress.step >= round(self.separate_at * run.progress.steps):
             run.pair.separate()
-        resting = Outcome(loss=self.loss, grad_norm=0.0, flops=run.batch_samples(batch) * run.cost.base_flops)
+        flops = run.batch_samples(batch) * run.cost.base_flops
+        resting = Outcome(loss=self.loss, grad_norm=0.0, flops=flops, taken=False)
         base_steps = self.base_condition.update(self.loss, run.signals(resting))
         seen = self._step_base(batch, run) if base_steps and not self.teach else resting
         logits: list[Tensor] = []

@@ -1,6 +1,7 @@
 """The state of a run: every part's own state under its name, saved and restored without knowing what the parts are."""
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -83,8 +84,22 @@ def newest_state(folder: RunFolder, accelerator: Accelerator, models: Collection
     if step == -2:
         raise SeekingError("the first process has found no checkpoint that can be resumed")
     if step >= 0 and not accelerator.is_main_process:
-        state = _checked(unpack(*snapshot.read(folder.checkpoints / snapshot.name(step))), models)
+        state = read_state(folder.checkpoints / snapshot.name(step), models)
     return state
+
+
+def read_state(checkpoint: Path, models: Collection[str]) -> State:
+    """The state in a checkpoint.
+
+    Args:
+        checkpoint: its folder.
+        models: names of the models that are trained.
+
+    Raises:
+        DamagedError: the checkpoint is not as it was written.
+        SeekingError: it cannot be read, or is not one of a run.
+    """
+    return _checked(unpack(*snapshot.read(checkpoint)), models)
 
 
 def _read_newest(folder: RunFolder, models: Collection[str]) -> State | None:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
+
+from seeking.errors import SeekingError
 
 State = dict[str, Any]
 
@@ -22,10 +24,13 @@ class Signals:
         epoch_length: number of batches in an epoch.
         learning_rate: learning rate of the base's step.
         flops_spent: training FLOPs so far, including the base's step on this batch.
-        flops_planned: training FLOPs of the run, if it has a budget.
+        flops_planned: training FLOPs of the run, if it has a budget, without what conditions will still measure.
         base_flops: FLOPs of a training step of the base on this batch.
         motivated_flops: FLOPs of a training step of the motivated model on this batch.
         batch_share: samples of this batch over the mean of the run's batches so far.
+        base_stepped: whether the base took a step on this batch; if not, ``loss`` is that of its latest step.
+        grad_norm: norm of the base's full gradient of this batch, before clipping.
+        held_out_loss: measures the base's loss on held-out training data, which costs forward passes.
         gradients: the base's gradients of this batch by parameter name, as its optimizer saw them; only for conditions
             with ``needs_gradients``.
         extra: custom signals by name.
@@ -41,6 +46,9 @@ class Signals:
     base_flops: float | None = None
     motivated_flops: float | None = None
     batch_share: float | None = None
+    base_stepped: bool = True
+    grad_norm: float | None = None
+    held_out_loss: Callable[[], float] | None = None
     gradients: Mapping[str, Tensor] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -60,6 +68,8 @@ class Outcome:
         flops: FLOPs of the step.
         taken: False if the step was skipped because the loss or the gradient was NaN or infinite.
         gradients: gradients by parameter name, as the optimizer saw them; only if a condition needs them.
+        shared_gradients: of a motivated step: gives the part of ``gradients`` that belongs to the shared weights, by
+            the base's parameter names, as copies.
     """
 
     loss: float
@@ -67,6 +77,7 @@ class Outcome:
     flops: float
     taken: bool = True
     gradients: Mapping[str, Tensor] | None = None
+    shared_gradients: Callable[[], Mapping[str, Tensor]] | None = None
 
 
 STATE_METHODS = ("state_dict", "load_state_dict")
@@ -93,6 +104,11 @@ class Condition:
     @property
     def needs_gradients(self) -> bool:
         """Whether ``Signals.gradients`` is needed, which keeps the base's gradients in memory a little longer."""
+        return False
+
+    @property
+    def needs_held_out(self) -> bool:
+        """Whether ``Signals.held_out_loss`` is needed, for which training data are set aside."""
         return False
 
     def update(self, loss: float | Tensor, signals: Signals | None = None, **named: Any) -> bool:
@@ -155,6 +171,10 @@ class _Binary(Condition):
     def needs_gradients(self) -> bool:
         return self.left.needs_gradients or self.right.needs_gradients
 
+    @property
+    def needs_held_out(self) -> bool:
+        return self.left.needs_held_out or self.right.needs_held_out
+
     def _update_both(self, signals: Signals) -> tuple[bool, bool]:
         return self.left.update(signals.loss, signals), self.right.update(signals.loss, signals)
 
@@ -198,6 +218,10 @@ class Wrapper(Condition):
     def needs_gradients(self) -> bool:
         return self.inner.needs_gradients
 
+    @property
+    def needs_held_out(self) -> bool:
+        return self.inner.needs_held_out
+
     def feedback(self, outcome: Outcome) -> None:
         self.inner.feedback(outcome)
 
@@ -216,6 +240,28 @@ class Not(Wrapper):
 
     def decide(self, signals: Signals) -> bool:
         return not self.inner.update(signals.loss, signals)
+
+
+def needed(condition: Condition, name: str, value: float | Callable[[], float] | None) -> float:
+    """The value of a signal that a condition cannot do without.
+
+    Raises:
+        SeekingError: the signal is unknown.
+    """
+    if value is None:
+        raise SeekingError(f"{condition} needs the signal {name}; in your own loop: condition.update(loss, {name}=...)")
+    return value() if callable(value) else value
+
+
+def decay_rate(decay: float) -> float:
+    """Validate the decay of an exponential moving average.
+
+    Raises:
+        ValueError: it is not in [0, 1).
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"decay is {decay}; the decay of a moving average is from 0 up, and below 1")
+    return decay
 
 
 def _condition(value: Any) -> Condition:

@@ -67,6 +67,10 @@ class MatchedCount(Counting):
     def needs_gradients(self) -> bool:
         return self.inner.needs_gradients
 
+    @property
+    def needs_held_out(self) -> bool:
+        return self.inner.needs_held_out
+
     def feedback(self, outcome: Outcome) -> None:
         self.inner.feedback(outcome)
 

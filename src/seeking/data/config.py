@@ -42,6 +42,9 @@ class DataConfig:
     validation: float | None = None
     """Hold out this share of the training images and evaluate on it instead of the test images; the same images for
     all seeds."""
+    held_out: int | None = None
+    """Hold out this many training images, on which no step trains and nothing is evaluated, for conditions that measure
+    the base's loss on them; the same images for all seeds."""
     in_memory: bool | None = None
     """Decode all images once and keep them in memory, or let workers decode them on demand. If not given, they are
     kept if they fit into half of the free memory. They are kept on the device if they fit into a quarter of its free
@@ -50,7 +53,7 @@ class DataConfig:
     """Worker processes that decode images on demand; if not given, this process's share of the cores, at most 8."""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "crop_padding", "max_train_samples", "max_eval_samples", "workers"):
+        for name in ("image_size", "crop_padding", "max_train_samples", "max_eval_samples", "held_out", "workers"):
             minimum = 0 if name in ("crop_padding", "workers") else 1
             value = getattr(self, name)
             if value is not None and value < minimum:

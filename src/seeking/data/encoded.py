@@ -1,6 +1,7 @@
 """Images that are decoded on demand."""
 
 import contextlib
+import copy
 import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,10 @@ class Files:
         for row, file in zip(rows, self._rows[rows][self._column], strict=True):
             with self._named(row, file):
                 yield convert(self._open(row, file))
+
+    def select(self, rows: list[int]) -> "Files":
+        """These rows alone."""
+        return Files(self._rows.select(rows), self._column, self.name)
 
     def describe(self, row: int) -> str:
         """Number and, if known, path of an image, for messages."""
@@ -150,6 +155,14 @@ class Encoded:
                 )
             pixels[position] = tensor
         return pixels
+
+    def select(self, indices: Tensor) -> "Encoded":
+        """The images with these indices, still encoded."""
+        selected = copy.copy(self)
+        selected._files = self._files.select(indices.tolist())
+        selected._current_rows = torch.full((MAX_WORKERS,), -1).share_memory_()
+        selected.shape = torch.Size((len(indices), *self.shape[1:]))
+        return selected
 
     def decoded(self) -> Tensor:
         """All images in one tensor."""

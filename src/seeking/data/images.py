@@ -34,6 +34,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def select(self, indices: Tensor) -> "Images":
+        """The images with these indices, int64 ``[count]``."""
+        selected = self.pixels.select(indices) if isinstance(self.pixels, Encoded) else self.pixels[indices]
+        return Images(selected, self.labels[indices])
+
     def decoded(self, device: torch.device) -> "Images":
         """The same images, decoded to a tensor on a device."""
         pixels = self.pixels.decoded() if isinstance(self.pixels, Encoded) else self.pixels

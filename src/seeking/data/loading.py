@@ -45,6 +45,7 @@ class ImageData:
         size: height and width of the images in a batch.
         location: where the images are kept, for messages.
         workers: worker processes that decode images on demand.
+        held_out: training images that are held out for conditions.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ImageData:
     augmentation: Augmentation
     location: str
     workers: int
+    held_out: Images | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -68,6 +70,10 @@ class ImageData:
         """Training data with augmentation, and test data without."""
         train = Batches(self.train, self.mean, self.std, size=self.size, augmentation=self.augmentation, seed=seed)
         return train, Batches(self.test, self.mean, self.std, size=self.size)
+
+    def held_out_batches(self) -> Batches | None:
+        """The held-out training data, without augmentation; None if there are none."""
+        return Batches(self.held_out, self.mean, self.std, size=self.size) if self.held_out else None
 
 
 def load(config: DataConfig, sharing: int = 1) -> ImageData:
@@ -87,10 +93,8 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         if config.validation:
             sources = sources[0], _held_out(config.validation, sources[0])
             order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))
-            held_out = round(len(train) * config.validation)
-            train, test = (
-                Images(train.pixels[rows], train.labels[rows]) for rows in (order[held_out:], order[:held_out])
-            )
+            count = round(len(train) * config.validation)
+            train, test = train.select(order[count:]), train.select(order[:count])
         train, test = _subset(train, config.max_train_samples), _subset(test, config.max_eval_samples)
         unused: list[SplitUse] = []
     else:
@@ -111,6 +115,9 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
             f"{list(test.pixels.shape[1:])}; give image_size to make them the same"
         )
     train, test, location = _place(train, test, config.in_memory, sharing)
+    train, held_out = _hold_out(train, config)
+    if held_out:
+        unused.append(_use("held out for conditions", f"{len(held_out)} of {sources[0]}", held_out))
     mean, std = train.statistics()
     mean, std = config.mean or mean, config.std or std
     channels = train.pixels.shape[1]
@@ -143,6 +150,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         workers=max(1, min(8, cores() // (sharing * local_process_count())))
         if config.workers is None
         else config.workers,
+        held_out=held_out,
     )
 
 
@@ -180,7 +188,18 @@ def _subset(images: Images, count: int | None) -> Images:
     if count is None:
         return images
     kept = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]
-    return Images(images.pixels[kept], images.labels[kept])
+    return images.select(kept)
+
+
+def _hold_out(train: Images, config: DataConfig) -> tuple[Images, Images | None]:
+    if not config.held_out:
+        return train, None
+    if config.held_out >= len(train):
+        raise SeekingError(
+            f"held_out is {config.held_out}, and {config.data} has {len(train)} training images; hold out fewer"
+        )
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(2)).to(train.labels.device)
+    return train.select(order[config.held_out :]), train.select(order[: config.held_out])
 
 
 def _held_out(share: float, source: str) -> str:

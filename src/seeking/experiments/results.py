@@ -1,5 +1,6 @@
 """Results of a recipe: accuracy, cost, and the condition against chance."""
 
+import contextlib
 import itertools
 import math
 import random
@@ -10,6 +11,7 @@ from typing import Any
 
 from seeking.checkpointing.metrics_log import read_rows
 from seeking.conditions import parse
+from seeking.errors import SeekingError
 from seeking.experiments.compare import spread
 from seeking.experiments.recipe import PRETRAINING, Recipe, Trial
 from seeking.files import MAX_OPTIONS_BYTES, read_json
@@ -66,8 +68,9 @@ def evidence(rows: Sequence[Mapping[str, Any]], condition: str, seed: int) -> di
 
     Returns:
         For each third: ``rate``, the share of motivated batches; ``shuffled``, the mean rate of the condition on the
-        losses of that third in random order, which has no trend; ``deviation``, the standard deviation of that rate
-        between the orders; ``loss``, the mean loss of the base on motivated batches over its mean loss.
+        losses of that third in random order, which has no trend, or None if it needs what is not recorded;
+        ``deviation``, the standard deviation of that rate between the orders; ``loss``, the mean loss of the base on
+        motivated batches over its mean loss.
     """
     steps = [row for row in rows if row["kind"] == "step" and "loss" in row]
     length = next((row["epoch_length"] for row in rows if row["kind"] == "start"), len(steps))
@@ -80,23 +83,27 @@ def evidence(rows: Sequence[Mapping[str, Any]], condition: str, seed: int) -> di
         losses = [row["loss"] for row in part]
         motivated_losses = [row["loss"] for row in part if "motivated_loss" in row]
         rates = []
-        for order in range(SHUFFLES):
-            # The first shuffle only warms the condition up: it does not hold before it has seen some losses.
-            warmup, shuffled = (generator.sample(losses, len(losses)) for _ in range(2))
-            decisions = _decisions([*warmup, *shuffled], condition, seed + order, length)
-            rates.append(statistics.mean(decisions[len(warmup) :]))
+        with contextlib.suppress(SeekingError):  # The condition needs what a shuffled run does not have.
+            for order in range(SHUFFLES):
+                # The first shuffle only warms the condition up: it does not hold before it has seen some losses.
+                warmup, shuffled = (generator.sample(part, len(part)) for _ in range(2))
+                decisions = _decisions([*warmup, *shuffled], condition, seed + order, length)
+                rates.append(statistics.mean(decisions[len(warmup) :]))
         by_stage[stage] = {
             "rate": len(motivated_losses) / len(part),
-            "shuffled": statistics.mean(rates),
-            "deviation": statistics.stdev(rates),
+            "shuffled": statistics.mean(rates) if rates else None,
+            "deviation": statistics.stdev(rates) if rates else None,
             "loss": statistics.mean(motivated_losses) / statistics.mean(losses) if motivated_losses else None,
         }
     return by_stage
 
 
-def _decisions(losses: Sequence[float], text: str, seed: int, epoch_length: int) -> list[bool]:
+def _decisions(rows: Sequence[Mapping[str, Any]], text: str, seed: int, epoch_length: int) -> list[bool]:
     condition = parse(text, seed)
-    return [condition.update(loss, epoch_length=epoch_length, learning_rate=0.0) for loss in losses]
+    return [
+        condition.update(row["loss"], epoch_length=epoch_length, learning_rate=0.0, grad_norm=row.get("grad_norm"))
+        for row in rows
+    ]
 
 
 def summarize(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

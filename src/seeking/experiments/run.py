@@ -76,6 +76,7 @@ def trainer(
             f"{data.name}: {len(train_data)} training images are fewer than one batch of {config.batch_size}; "
             "give a smaller batch_size"
         )
+    held_out = data.held_out_batches()
     resume = output is not None and output.holds_run
     continues = output is not None and resume and output.list_checkpoints()
     derived = None
@@ -89,6 +90,7 @@ def trainer(
         both["motivated"] if role != "base" else None,
         train_loader=loader(train_data, config.batch_size, shuffle_seed=config.seed, workers=data.workers),
         eval_loader=loader(test_data, max(256, config.batch_size), workers=data.workers),
+        held_out=loader(held_out, max(256, config.batch_size)) if held_out else None,
         config=config,
         weights_map=derived,
         output=output,

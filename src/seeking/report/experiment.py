@@ -81,8 +81,8 @@ def evidence(rows: Sequence[Row]) -> str:
     ]
     note = (
         "Rate: share of motivated batches; in brackets, the rate of the condition on the same losses in random order, "
-        "± one standard deviation. Each is computed in a third of the run and averaged over the seeds. Loss: the mean "
-        "loss of motivated batches over the mean loss.\n"
+        "± one standard deviation, if it decides by losses and gradient norms alone. Each is computed in a third of "
+        "the run and averaged over the seeds. Loss: the mean loss of motivated batches over the mean loss.\n"
     )
     return markdown((heading, list(lines))) + "\n" + note
 
@@ -106,5 +106,7 @@ def _reached(row: Row, model: str) -> str:
 def _stage(evidence: Mapping[str, float] | None) -> tuple[str, str]:
     if not evidence:
         return "", ""
-    rate = f"{evidence['rate']:.3f} ({evidence['shuffled']:.3f} ± {evidence['deviation']:.3f})"
+    rate = f"{evidence['rate']:.3f}"
+    if "shuffled" in evidence:
+        rate += f" ({evidence['shuffled']:.3f} ± {evidence['deviation']:.3f})"
     return rate, f"{evidence['loss']:.3f}" if "loss" in evidence else ""

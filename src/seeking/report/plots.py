@@ -187,6 +187,36 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
         panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
+def draw_analysis(analysis: Mapping[str, Any], path: Path, title: str) -> None:
+    """Save the agreement of the gradients over a run beside what a step does or, if known, the line to another base."""
+    rows = analysis["checkpoints"]
+    steps = [row["step"] for row in rows]
+    with two_panels(path, title, 4.2) as (left, right):
+        means = np.array([row["batch_agreement"]["mean"] for row in rows])
+        deviations = np.array([row["batch_agreement"]["deviation"] or 0 for row in rows])
+        left.fill_between(steps, means - deviations, means + deviations, color="grey", alpha=0.2, linewidth=0)
+        left.plot(steps, means, ".-", color="grey", label="of a batch, ± standard deviation")
+        left.plot(steps, [row["agreement"] for row in rows], ".-", color=BASE, label="of the mean gradients")
+        left.axhline(0, color="black", linewidth=0.6)
+        left.set(xlabel="batch", ylabel="cosine on the shared weights", title="Agreement of the two gradients")
+        if line := analysis.get("line"):
+            for name, style in (("training_loss", ":"), ("held_out_loss", "-")):
+                positions = [point["position"] for point in line]
+                label = name.replace("_l", " l").replace("d_o", "d-o")
+                right.plot(positions, [point[name] for point in line], style, color=BASE, label=label)
+            right.set(xlabel="0: the base in the pair, 1: alone", ylabel="loss", title="Between the two bases")
+        else:
+            for name, color in (("base", BASE), ("motivated", MOTIVATED)):
+                changes = [row[f"{name}_step"] for row in rows]
+                changed, errors = ([change[key] or 0 for change in changes] for key in ("mean", "deviation"))
+                right.errorbar(steps, changed, yerr=errors, fmt=".-", color=color, label=f"a step of the {name} model")
+            right.axhline(0, color="black", linewidth=0.6)
+            right.set(xlabel="batch", ylabel="change", title="Held-out loss of the base, changed by one step")
+        for panel in (left, right):
+            panel.legend(frameon=False)
+            panel.grid(alpha=0.25)
+
+
 def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     """Save how often the condition held in each third of the runs, and on the same losses in random order."""
     conditional = [row for row in rows if row["evidence"]]
@@ -199,9 +229,10 @@ def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
                 if evidence is None:
                     continue
                 height, label = position + (number - 1) * 0.22, None if position else stage
-                left.errorbar(
-                    evidence["shuffled"], height, xerr=2 * evidence["deviation"], fmt="|", color="grey", linewidth=1
-                )
+                if "shuffled" in evidence:
+                    left.errorbar(
+                        evidence["shuffled"], height, xerr=2 * evidence["deviation"], fmt="|", color="grey", linewidth=1
+                    )
                 left.plot(evidence["rate"], height, "o", color=f"C{number}", markersize=4)
                 if "loss" in evidence:
                     right.plot(evidence["loss"], height, "o", color=f"C{number}", markersize=4, label=label)

@@ -27,6 +27,7 @@ from seeking.matching import match
 from seeking.pair import Pair
 from seeking.renewed import renewed
 from seeking.training.config import TrainConfig
+from seeking.training.held_out import HeldOut
 from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
 from seeking.training.loaders import Loader, prepare
@@ -195,6 +196,29 @@ def prepare_loaders(
         if prepared_evaluation is not None and not len(prepared_evaluation):
             raise SeekingError("the evaluation data yield no batch")
     return Loaders(prepared, prepared_evaluation, math.ceil(batches / config.accumulate))
+
+
+def make_held_out(
+    batches: Iterable[Any] | None,
+    condition: Condition,
+    accelerator: Accelerator,
+    config: TrainConfig,
+    generators: RandomState,
+) -> HeldOut | None:
+    """Load the held-out batches, if there are any.
+
+    Raises:
+        SeekingError: there are none, and the condition needs them; or they yield no batch.
+    """
+    if batches is None:
+        if condition.needs_held_out:
+            raise SeekingError(
+                f"the condition {condition} measures the loss on held-out training data, and there are none; give the "
+                "Trainer held_out batches (on the command line: --held-out 256), or change the condition"
+            )
+        return None
+    where = derive_seed(config.seed), accelerator.num_processes, accelerator.process_index
+    return HeldOut(prepare(batches, "held_out", *where), accelerator, generators)
 
 
 def place_models(

@@ -44,8 +44,9 @@ class TrainConfig:
     """Passes over the training data."""
     condition: str = "decrease:2"
     """When to be motivated: decrease:N, random:P, matched(CONDITION), always, never, every:K, after:STEP, before:STEP
-    (a number of batches or, below 1, a share of the run), affordable:SHARE,FINISH, the import path of a custom
-    condition (package.module.Class:1,2), or a composition of these with & | ~ and parentheses."""
+    (a number of batches or, below 1, a share of the run), affordable:SHARE,FINISH, smoothed:N, below_trend:DEVIATIONS,
+    grad_norm:DEVIATIONS, held_out:K, exp3:LIMIT, agreement:COSINE, the import path of a custom condition
+    (package.module.Class:1,2), or a composition of these with & | ~ and parentheses."""
     base_condition: str = "always"
     """When the base takes a step; on other batches it rests. Always, as in the paper, or a condition on the batch."""
     budget: float | None = None

@@ -44,6 +44,8 @@ class Cost:
     """Forward and backward pass of the motivated model, per sample; 0 without one."""
     motivated_forward_flops: float = 0.0
     """Forward pass of the motivated model, per sample."""
+    base_forward_flops: float = 0.0
+    """Forward pass of the base, per sample."""
     batches: int = 0
     """Batches of the run so far."""
     run_samples: int = 0
@@ -56,16 +58,19 @@ class Cost:
     """Samples that the motivated model was trained on."""
     recalibration_samples: int = 0
     """Samples in forward passes that only re-estimated the norm statistics of the motivated model."""
+    held_out_samples: int = 0
+    """Samples in forward passes of the base that only measured its loss on held-out data, for a condition."""
     other_flops: float = 0.0
     """Other FLOPs of training steps, such as the forward passes of a teacher."""
 
     @property
     def total(self) -> float:
-        """FLOPs of all training steps so far."""
+        """FLOPs of all training steps so far, and of what conditions have measured."""
         return (
             self.samples * self.base_flops
             + self.motivated_samples * self.motivated_flops
             + self.recalibration_samples * self.motivated_forward_flops
+            + self.held_out_samples * self.base_forward_flops
             + self.other_flops
         )
 

@@ -55,12 +55,15 @@ def saved_on_error(run: Run, save: Callable[[], bool]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def first_steps(run: Run, resumed: str | None) -> Iterator[None]:
-    """Say of an error in the first step of a model that the run was resumed: its state may be that of another model.
+def first_step(run: Run, resumed: str | None) -> Iterator[None]:
+    """Inside, a run is trained; if it was resumed and a model's first step fails, the error says so.
 
     Args:
         run: the run.
-        resumed: the folder that it was resumed from, if it was.
+        resumed: path of the run folder that it was resumed from, if it was.
+
+    Raises:
+        SeekingError: the state does not fit the models.
     """
     try:
         yield

@@ -106,6 +106,7 @@ def preflight(
     motivated_forward, motivated_both = flops.get("motivated", none)
     return Cost(
         base_flops=flops.get("base", none)[1],
+        base_forward_flops=flops.get("base", none)[0],
         motivated_flops=motivated_both,
         motivated_forward_flops=motivated_forward,
     )

@@ -1,14 +1,19 @@
 """The run that an algorithm works with: the models, the condition, and how to take a step."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from seeking.conditions import Condition, Outcome, Signals
 from seeking.errors import SeekingError
 from seeking.pair import Pair
 from seeking.training.cost import Cost
+from seeking.training.held_out import HeldOut
 from seeking.training.learner import Learner
 from seeking.training.micro_batches import MicroBatches
 from seeking.training.nonfinite import NonFiniteGuard
@@ -32,6 +37,7 @@ class Run:
         progress: epochs and steps so far.
         cost: FLOPs so far.
         budget: FLOPs of the run over those of training the motivated model alone, if they are limited.
+        held_out: training data that no step trains on, if conditions may measure the loss on them.
     """
 
     learners: dict[str, Learner]
@@ -43,6 +49,7 @@ class Run:
     stepper: Stepper
     guard: NonFiniteGuard
     budget: float | None = None
+    held_out: HeldOut | None = None
     row: Row = field(default_factory=dict)
     """Metrics of the steps on this batch."""
 
@@ -102,7 +109,10 @@ class Run:
             progress = self.progress
             self.guard.failed(learner, step=progress.step, epoch=progress.epoch, rate=rate, loss=loss, norm=norm)
         flops = samples * (sum(self.cost.of_sample(trained.name) for trained in (learner, *also)) + other_flops)
-        return Outcome(loss=loss, grad_norm=norm, flops=flops, taken=taken, gradients=gradients)
+        shared = functools.partial(self._shared, gradients) if gradients and learner.name == "motivated" else None
+        return Outcome(
+            loss=loss, grad_norm=norm, flops=flops, taken=taken, gradients=gradients, shared_gradients=shared
+        )
 
     def signals(self, base: Outcome) -> Signals:
         """The signals for the condition after the base's step on this batch."""
@@ -117,6 +127,9 @@ class Run:
             flops_spent=self.cost.total,
             flops_planned=self._flops_planned(mean),
             batch_share=samples / mean if mean else None,
+            base_stepped=base.taken,
+            grad_norm=base.grad_norm if base.taken else None,
+            held_out_loss=functools.cache(self._held_out_loss) if self.held_out else None,
             base_flops=base.flops,
             motivated_flops=samples * self.cost.motivated_flops,
             gradients=base.gradients,
@@ -125,7 +138,25 @@ class Run:
     def _flops_planned(self, mean_samples: float) -> float | None:
         if self.budget is None:
             return None
-        return self.budget * self.progress.steps * mean_samples * self.cost.motivated_flops
+        planned = self.budget * self.progress.steps * mean_samples * self.cost.motivated_flops
+        measured = self.cost.held_out_samples * self.cost.base_forward_flops
+        done = self.progress.step + 1
+        return planned - measured / done * (self.progress.steps - done)
+
+    def _held_out_loss(self) -> float:
+        assert self.held_out
+        self.cost.held_out_samples += self.held_out.samples
+        loss = self.held_out.loss(self.base, self.objective)
+        if self.row:  # An empty one tells that no step was taken yet.
+            self.row["held_out_loss"] = loss
+        return loss
+
+    def _shared(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if any(isinstance(gradient, DTensor) for gradient in gradients.values()):
+            raise SeekingError(
+                "gradients of sharded models cannot be compared; turn shard off, or change the condition"
+            )
+        return self.pair.map.extract(gradients)
 
     def synced(self, name: str) -> contextlib.AbstractContextManager[object]:
         """Inside, the model is up to date: the motivated model has the latest weights of the base, until they part."""

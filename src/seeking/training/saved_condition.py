@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from seeking.conditions import Condition
 from seeking.errors import SeekingError
 
@@ -31,7 +33,7 @@ class SavedCondition:
 
 
 def _check(condition: Condition, state: Any) -> None:
-    """Built-in conditions hold numbers, None and states of inner conditions; custom ones may hold anything."""
+    """Built-in conditions hold numbers, None, tensors by name and states of inner conditions; custom ones anything."""
     if not type(condition).__module__.startswith("seeking."):
         return
     if not isinstance(state, dict) or state.keys() != condition.state_dict().keys():
@@ -40,5 +42,7 @@ def _check(condition: Condition, state: Any) -> None:
         part = getattr(condition, key, None)
         if isinstance(part, Condition):
             _check(part, value)
+        elif isinstance(value, dict) and all(isinstance(item, Tensor) for item in value.values()):
+            continue
         elif value is not None and type(value) not in (int, float, bool):
             raise ValueError(f"{value!r} in the state of the condition")

@@ -22,7 +22,7 @@ from seeking.training.batches import last_size, rest_of_epoch, set_epoch
 from seeking.training.config import CHANGEABLE_ON_RESUME, TrainConfig
 from seeking.training.cost import Cost
 from seeking.training.evaluation import Evaluator, Scores, peek
-from seeking.training.failures import first_steps, in_batch, saved_on_error
+from seeking.training.failures import first_step, in_batch, saved_on_error
 from seeking.training.interrupts import Requests, Stopped, listening
 from seeking.training.nonfinite import NonFiniteGuard
 from seeking.training.objective import LossFn, Objective, make_objective
@@ -51,6 +51,7 @@ class Trainer:
         motivated: the larger model; None trains the base alone in the ordinary way.
         train_loader: training batches; a ``DataLoader``, or anything with a length that starts anew for each epoch.
         eval_loader: evaluation batches; without it nothing is evaluated.
+        held_out: training batches that no step trains on, for conditions on the held-out loss; loaded once.
         config: options.
         condition: a condition made already, instead of ``config.condition``.
         algorithm: how a batch trains the models; motivated training for two models, ordinary training for one.
@@ -84,6 +85,7 @@ class Trainer:
         *,
         train_loader: Iterable[Any],
         eval_loader: Iterable[Any] | None = None,
+        held_out: Iterable[Any] | None = None,
         config: TrainConfig | None = None,
         condition: Condition | None = None,
         algorithm: Algorithm | None = None,
@@ -157,6 +159,7 @@ class Trainer:
             stepper=build.make_stepper(self.accelerator, config, self._requests),
             guard=NonFiniteGuard(config.on_nonfinite, self.record, lambda: self.saver.describe(self.progress.epoch)),
             budget=config.budget,
+            held_out=build.make_held_out(held_out, self.condition, self.accelerator, config, generators),
         )
         self._evaluate = Evaluator(self.run, self.scores, self.record, self.loaders, config, generators, self._requests)
         self.parts = collect_parts(
@@ -248,7 +251,7 @@ class Trainer:
         """Train for one epoch, or the rest of it; evaluate and save as the options say. Call ``begin`` before."""
         progress = self.progress
         set_epoch(progress.epoch, self.loaders.train)
-        with first_steps(self.run, self.saver.path if self._resumed else None):
+        with first_step(self.run, resumed=self.saver.path if self._resumed else None):
             self.train_batches()
         ended = progress.epoch + 1
         self.scores.latest = {}

@@ -1,0 +1,65 @@
+"""Do the two models want to move the shared weights in the same direction?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seeking.conditions.agreement import cosine
+from seeking.training.modes import set_modes, training_modes
+from seeking.training.objective import LossFn, sample_count
+from seeking.weights_map import WeightsMap
+
+Gradients = dict[str, Tensor]
+"""By parameter name."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Cosines of the base's gradient and the motivated model's on the shared weights, in [-1, 1].
+
+    Attributes:
+        sample: of the two mean gradients over all batches.
+        batches: of the two gradients on each batch.
+    """
+
+    sample: float
+    batches: tuple[float, ...]
+
+
+def agreement(
+    base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, batches: Sequence[Any], loss_fn: LossFn
+) -> Agreement:
+    """Compare the gradients of both models, in training mode, on the same batches.
+
+    Args:
+        base: the base.
+        motivated: the motivated model, with the base's weights in it (inside ``pair.motivated()``).
+        weights_map: position of the base in the motivated model.
+        batches: batches; each is used as a whole.
+        loss_fn: the mean loss of a model on a batch.
+    """
+    totals: tuple[Gradients, Gradients] = {}, {}
+    cosines = []
+    for batch in batches:
+        pair = gradients(base, batch, loss_fn), weights_map.extract(gradients(motivated, batch, loss_fn))
+        cosines.append(cosine(*pair))
+        for total, part in zip(totals, pair, strict=True):
+            for name, gradient in part.items():
+                weighted = gradient * sample_count(batch)
+                total[name] = total[name] + weighted if name in total else weighted
+    return Agreement(cosine(*totals), tuple(cosines))
+
+
+def gradients(model: nn.Module, batch: Any, loss_fn: LossFn) -> Gradients:
+    """The gradient of the loss on a batch, in training mode; the model's own ``grad`` fields stay as they are."""
+    modes = [(module, module.training) for module in model.modules()]
+    set_modes(training_modes(model))
+    try:
+        names, parameters = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
+        found = torch.autograd.grad(loss_fn(model, batch), parameters, allow_unused=True)
+    finally:
+        set_modes(modes)
+    return {name: gradient for name, gradient in zip(names, found, strict=True) if gradient is not None}

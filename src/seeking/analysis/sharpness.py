@@ -1,0 +1,91 @@
+"""How sharp is a solution? The largest eigenvalue of the Hessian."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from seeking.training.modes import evaluating
+from seeking.training.objective import LossFn, sample_count
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """The largest eigenvalue of the Hessian.
+
+    Attributes:
+        eigenvalue: the eigenvalue of largest magnitude, as far as the iterations have come.
+        iterations: number of power iterations.
+        converged: whether the last iteration changed it by less than the tolerance.
+    """
+
+    eigenvalue: float
+    iterations: int
+    converged: bool
+
+
+def sharpness(
+    model: nn.Module,
+    batches: Sequence[Any],
+    loss_fn: LossFn,
+    *,
+    iterations: int = 20,
+    tolerance: float = 0.01,
+    seed: int = 0,
+) -> Sharpness:
+    """Power iteration on the Hessian of the mean loss with respect to all trained parameters, in evaluation mode.
+
+    Args:
+        model: the model; left as it is.
+        batches: the sample.
+        loss_fn: the mean loss of a model on a batch.
+        iterations: greatest number of Hessian-vector products.
+        tolerance: relative change of the eigenvalue at which to stop.
+        seed: seed of the first vector.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    generator = torch.Generator().manual_seed(seed)
+    vector = [torch.randn(p.shape, generator=generator).to(p) for p in parameters]
+    eigenvalue = math.nan
+    with evaluating(model):
+        for number in range(1, iterations + 1):
+            length = _norm(vector)
+            if not 0 < length < math.inf:
+                return Sharpness(0.0 if length == 0 else math.nan, number - 1, converged=length == 0)
+            vector = [each / length for each in vector]
+            product = _hessian_product(model, parameters, vector, batches, loss_fn)
+            previous, eigenvalue = eigenvalue, _dot(vector, product)
+            if abs(eigenvalue - previous) <= tolerance * abs(eigenvalue):
+                return Sharpness(eigenvalue, number, converged=True)
+            vector = product
+    return Sharpness(eigenvalue, iterations, converged=False)
+
+
+def _hessian_product(
+    model: nn.Module, parameters: list[nn.Parameter], vector: list[Tensor], batches: Sequence[Any], loss_fn: LossFn
+) -> list[Tensor]:
+    """The Hessian of the mean loss over all samples, times a vector."""
+    total = [torch.zeros_like(each) for each in vector]
+    samples = sum(map(sample_count, batches))
+    for batch in batches:
+        with sdpa_kernel(SDPBackend.MATH):  # The other kernels have no second derivative.
+            loss = loss_fn(model, batch) * (sample_count(batch) / samples)
+            first = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+            inner = torch.stack([(one * other).sum() for one, other in zip(first, vector, strict=True)]).sum()
+            if not inner.requires_grad:  # The loss is linear.
+                continue
+            second = torch.autograd.grad(inner, parameters, materialize_grads=True)
+        total = [one + other for one, other in zip(total, second, strict=True)]
+    return total
+
+
+def _dot(one: list[Tensor], other: list[Tensor]) -> float:
+    return float(torch.stack([(a * b).sum() for a, b in zip(one, other, strict=True)]).sum())
+
+
+def _norm(vector: list[Tensor]) -> float:
+    return math.sqrt(_dot(vector, vector))

@@ -1,0 +1,54 @@
+"""The analysis of a run as tables."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from seeking.report.tables import Rows
+
+
+def checkpoint_rows(analysis: Mapping[str, Any]) -> Rows:
+    """Agreement of the gradients, and by how much a step changes the base's held-out loss, at each checkpoint."""
+    heading = (
+        *("step", "learning rate", "agreement", "of a batch"),
+        *(f"held-out loss of the base, by a {name} step" for name in ("base", "motivated")),
+    )
+    rows = [
+        (
+            f"{row['step']:,}",
+            f"{row['learning_rate']:.3g}",
+            f"{row['agreement']:+.3f}",
+            _spread(row["batch_agreement"], "+.3f"),
+            *(_spread(row[f"{name}_step"], "+.2e") for name in ("base", "motivated")),
+        )
+        for row in analysis["checkpoints"]
+    ]
+    return heading, [*rows]
+
+
+def end_rows(analysis: Mapping[str, Any]) -> Rows:
+    """Losses and sharpness of each model at the end."""
+    rows = [
+        (
+            name,
+            f"{end['training_loss']:.4f}",
+            f"{end['held_out_loss']:.4f}",
+            f"{end['sharpness']['eigenvalue']:.4g}" + ("" if end["sharpness"]["converged"] else " (not converged)"),
+        )
+        for name, end in analysis["ends"].items()
+    ]
+    return ("model", "training loss", "held-out loss", "sharpness"), [*rows]
+
+
+def line_rows(analysis: Mapping[str, Any]) -> Rows:
+    """Losses along the line from the shared part to the base that was trained alone."""
+    names = {"training_loss": "training loss", "held_out_loss": "held-out loss"}
+    rows = [
+        (f"{point['position']:.1f}", *(f"{point[name]:.4f}" for name in names)) for point in analysis.get("line", ())
+    ]
+    rows += [("barrier", *(f"{analysis['barrier'][name]:.4f}" for name in names))] if rows else []
+    return ("position", *names.values()), [*rows]
+
+
+def _spread(estimate: Mapping[str, Any], form: str) -> str:
+    deviation = estimate["deviation"]
+    return f"{estimate['mean']:{form}}" + (f" ± {deviation:{form.removeprefix('+')}}" if deviation is not None else "")
