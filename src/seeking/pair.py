@@ -304,10 +304,13 @@ class Pair:
         for name, parameter in small.items():
             entry = self._moving[name]
             counterpart = large.get(entry.target)
-            if counterpart is None or not base.state.get(parameter):
+            known = base.state.get(parameter)
+            if counterpart is not None and not known and not into_motivated:
+                known = motivated.state.get(counterpart)  # The base has not taken a step of its own.
+            if counterpart is None or not known:
                 continue
             if self.tie and entry.whole:
-                motivated.state[counterpart] = base.state[parameter]
+                base.state[parameter] = motivated.state[counterpart] = known
                 continue
             # What has been entered is left the same way: values that are no tensors, such as counts, go along.
             base_slots, slots = base.state[parameter], motivated.state[counterpart]

@@ -48,12 +48,12 @@ class Block(nn.Module):
         return x + self.outer(F.gelu(self.inner(x)))
 
 
-def train(pair: str, condition: str, on: str, shared: str) -> Trainer:
+def train(pair: str, condition: str, on: str, shared: str, more: dict[str, Any]) -> Trainer:
     torch.manual_seed(0)
     x = torch.randn(200, 1, 6, 6)
     data = TensorDataset(x, (x.mean(dim=(1, 2, 3)) * 6).round().long() % 5)
     config = TrainConfig(
-        epochs=2, lr=0.05, condition=condition, on=on, optimizer_state=shared, precision="no", clip_grad=5.0
+        epochs=2, lr=0.05, condition=condition, on=on, optimizer_state=shared, precision="no", clip_grad=5.0, **more
     )
     models = [Residual(*size) for size in PAIRS[pair]]
     trainer = Trainer(*models, train_loader=DataLoader(data, 8, shuffle=True), config=config)
@@ -64,8 +64,9 @@ def train(pair: str, condition: str, on: str, shared: str) -> Trainer:
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    cases: list[tuple[Any, ...]] = [(p, c, "same", "separate") for p, c in itertools.product(PAIRS, CONDITIONS)]
-    cases += [(p, "decrease:1", "next", "shared") for p in PAIRS]
+    cases: list[tuple[Any, ...]] = [(p, c, "same", "separate", {}) for p, c in itertools.product(PAIRS, CONDITIONS)]
+    cases += [(p, "decrease:1", "next", "shared", {}) for p in PAIRS]
+    cases += [(p, "decrease:1", "same", "separate", {"update": "joint", "teach": 0.5}) for p in PAIRS]
     for number, case in enumerate(cases):
         trainer = train(*case)
         if os.environ.get("RANK", "0") == "0":

@@ -135,7 +135,7 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool)
         SeekingError: the condition of the base cannot be parsed, or options contradict a custom algorithm.
     """
     if algorithm:
-        for name, default in (("base_condition", "always"), ("finish", "tied")):
+        for name, default in (("base_condition", "always"), ("finish", "tied"), ("update", "separate")):
             if getattr(config, name) != default:
                 raise SeekingError(
                     f"{name} is {getattr(config, name)!r}, which the algorithm that was given decides itself; leave "
@@ -144,11 +144,17 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool)
         return algorithm
     if not pair:
         return alone
-    if config.base_condition == "always" and config.finish == "tied" and not config.teach:
+    as_in_paper = config.base_condition == "always" and config.finish == "tied" and config.update == "separate"
+    if as_in_paper and not config.teach:
         return motivated
     base_condition = parse(config.base_condition, -1 - config.seed)  # Other draws than the condition's.
     separate_at = config.finish_at if config.finish == "private" else None
-    return Scheduled(base_condition, teach=config.teach > 0, separate_at=separate_at)
+    return Scheduled(
+        base_condition,
+        student=config.student if config.teach else None,
+        separate_at=separate_at,
+        base_weight=config.base_weight if config.update == "joint" else None,
+    )
 
 
 class Loaders(NamedTuple):

@@ -12,6 +12,8 @@ Timing = Literal["same", "next"]
 OptimizerState = Literal["separate", "shared"]
 ScheduleName = Literal["cosine", "onecycle", "step", "wsd", "constant"]
 Finish = Literal["tied", "private"]
+Update = Literal["separate", "joint"]
+Student = Literal["base", "motivated"]
 Precision = Literal["auto", "no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
 NonFinitePolicy = Literal["stop", "skip", "rollback"]
@@ -56,7 +58,15 @@ class TrainConfig:
     finish_at: float = 0.77
     """Share of the run after which a private finish begins."""
     teach: float = 0.0
-    """Weight of the motivated model's outputs in the loss of the base, on batches on which both take a step."""
+    """Weight of one model's outputs in the loss of the other one, on batches on which both take a step; with 1, the
+    other one learns from these alone, and not from the labels."""
+    student: Student = "base"
+    """The model that is taught: the base by the motivated model, or the motivated model by the base."""
+    update: Update = "separate"
+    """On batches on which both take a step: an optimizer step of each model (as in the paper), or one joint step on the
+    weighted sum of both gradients."""
+    base_weight: float = 0.5
+    """Weight of the base's loss in a joint update; the motivated model's has the rest."""
     on: Timing = "same"
     """Batch of the motivated step: the same one at which the condition held, or the next one."""
     norm: NormPolicy = "private"
@@ -142,9 +152,9 @@ class TrainConfig:
             raise SeekingError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
         if self.clip_grad is not None and not self.clip_grad > 0:
             raise SeekingError(f"clip_grad is {self.clip_grad}; it must be above 0")
-        for name in ("finish_at", "decay"):
+        for name, what in (("finish_at", "share of the run"), ("decay", "share of the run"), ("base_weight", "share")):
             if not 0 < getattr(self, name) < 1:
-                raise SeekingError(f"{name} is {getattr(self, name)}; it is a share of the run, between 0 and 1")
+                raise SeekingError(f"{name} is {getattr(self, name)}; it is a {what}, between 0 and 1")
         if not 0 <= self.teach <= 1:
             raise SeekingError(f"teach is {self.teach}; it must be in [0, 1]")
         if self.budget is not None and not 0 < self.budget < float("inf"):
@@ -152,6 +162,9 @@ class TrainConfig:
         if self.finish == "private" and (self.shard or self.optimizer_state == "shared"):
             option = "shard" if self.shard else "optimizer_state shared"
             raise SeekingError(f"finish private cannot be combined with {option}")
+        if self.update == "joint" and (self.shard or self.precision == "fp16"):
+            option = "shard" if self.shard else "precision fp16"
+            raise SeekingError(f"update joint cannot be combined with {option}")
         self.save_interval()
         if self.warmup_epochs >= self.epochs:
             raise SeekingError(

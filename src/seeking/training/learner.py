@@ -72,6 +72,10 @@ class Learner:
         """Of the first parameter group."""
         return float(self.schedule.get_last_lr()[0])
 
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients of the latest backward pass by parameter name; valid after the step as well."""
+        return {name: p.grad for name, p in self.module.named_parameters() if p.grad is not None}
+
     def train_mode(self) -> nn.Module:
         """The model, each of its modules in its mode for training; only the model's own mode is looked at."""
         if not self.model.training:

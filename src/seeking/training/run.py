@@ -1,6 +1,8 @@
 """The run that an algorithm works with: the models, the condition, and how to take a step."""
 
 import contextlib
+import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,22 +89,46 @@ class Run:
             also: other models that the loss runs forward and backward; counted in the cost.
             other_flops: other FLOPs of the loss, per sample; counted in the cost.
         """
-        loss_fn = loss_fn or self.objective.loss
+        return self.update(learner, self.gradient(learner, batch, loss_fn, also=also, other_flops=other_flops))
+
+    def gradient(
+        self,
+        learner: Learner,
+        batch: Batch,
+        loss_fn: Loss | None = None,
+        *,
+        also: Sequence[Learner] = (),
+        other_flops: float = 0.0,
+    ) -> Outcome:
+        """Compute the gradient of a model on a batch; an update must follow. The arguments are those of ``step``.
+
+        Returns:
+            What is known before the update: all but the norm of the gradient, and whether the step was taken.
+        """
         batch = self._micro_batches(batch)
-        loss, norm, taken, gradients = self.stepper(learner, batch, loss_fn, self.condition.needs_gradients)
-        samples = batch.samples
+        loss = self.stepper.backward(learner, batch, loss_fn or self.objective.loss)
         for trained in (learner, *also):
-            self.cost.add_step(trained.name, samples)
-        self.cost.other_flops += samples * other_flops
-        prefix, rate = learner.column_prefix, next(iter(self.learners.values())).learning_rate
-        self.row |= {f"{prefix}loss": loss, f"{prefix}grad_norm": norm, "lr": rate}
+            self.cost.add_step(trained.name, batch.samples)
+        self.cost.other_flops += batch.samples * other_flops
+        flops = batch.samples * (sum(self.cost.of_sample(trained.name) for trained in (learner, *also)) + other_flops)
+        gradients = learner.gradients() if self.condition.needs_gradients else None
+        return Outcome(loss=loss, grad_norm=math.nan, flops=flops, taken=False, gradients=gradients)
+
+    def update(self, learner: Learner, outcome: Outcome) -> Outcome:
+        """Take the optimizer step after ``gradient``, unless the loss or the gradient is NaN or infinite."""
+        norm, taken = self.stepper.update(learner, math.isfinite(outcome.loss))
+        self.note(learner, outcome.loss, norm)
         if taken:
             self.guard.succeeded(learner)
         else:
-            progress = self.progress
-            self.guard.failed(learner, step=progress.step, epoch=progress.epoch, rate=rate, loss=loss, norm=norm)
-        flops = samples * (sum(self.cost.of_sample(trained.name) for trained in (learner, *also)) + other_flops)
-        return Outcome(loss=loss, grad_norm=norm, flops=flops, taken=taken, gradients=gradients)
+            where = {"step": self.progress.step, "epoch": self.progress.epoch, "rate": self.row["lr"]}
+            self.guard.failed(learner, loss=outcome.loss, norm=norm, **where)
+        return dataclasses.replace(outcome, grad_norm=norm, taken=taken)
+
+    def note(self, learner: Learner, loss: float, norm: float) -> None:
+        """Put the metrics of a step into the row of this batch."""
+        prefix, rate = learner.column_prefix, next(iter(self.learners.values())).learning_rate
+        self.row |= {f"{prefix}loss": loss, f"{prefix}grad_norm": norm, "lr": rate}
 
     def signals(self, base: Outcome) -> Signals:
         """The signals for the condition after the base's step on this batch."""
