@@ -136,4 +136,5 @@ class Embed(TransferOptions):
     """Initialize a motivated model from a trained base. --weights are those of the base."""
 
     extra: Extra = "neutral"
-    """Initialization of the extra capacity: neutral (function-preserving, if possible) or the model's own."""
+    """Initialization of the extra capacity: neutral (function-preserving, if possible), copied (each extra block from
+    the base's block before it) or the model's own."""

@@ -84,6 +84,7 @@ def test_a_joint_update_is_one_step_of_one_optimizer_on_the_sum() -> None:
     assert cost.samples == cost.motivated_samples == cost.run_samples
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("student", ["base", "motivated"])
 def test_a_joint_run_with_a_teacher_resumes_bit_for_bit(student: str, tmp_path: Path) -> None:
     config = dataclasses.replace(
@@ -107,6 +108,7 @@ def test_a_joint_run_with_a_teacher_resumes_bit_for_bit(student: str, tmp_path: 
     assert_equal(whole, interrupted(make, tmp_path / "run", [1, 3]))
 
 
+@pytest.mark.slow
 def test_a_condition_sees_the_loss_of_the_batch_and_a_base_alone_takes_its_own_step() -> None:
     """Where the motivated model never steps, a joint update is none."""
     changes = {"base_condition": "always", "condition": "never"}
@@ -185,6 +187,7 @@ def test_an_error_in_one_model_leaves_no_gradient_of_the_other() -> None:
     assert not any(learner.gradients() for learner in trainer.learners.values())
 
 
+@pytest.mark.slow
 def test_a_joint_run_meets_its_budget() -> None:
     config = dataclasses.replace(CONFIG, epochs=12, update="joint", budget=0.8, condition="decrease:1")
     trainer, _ = run(config)

@@ -13,7 +13,6 @@ from seeking.checkpointing.run_dir import RunFolder
 from seeking.data import DataConfig, ImageData, loader
 from seeking.errors import SeekingError
 from seeking.files import read_yaml
-from seeking.initialization import Extra, embed
 from seeking.matching import Override
 from seeking.matching.align import DepthPolicy, WidthPolicy
 from seeking.models import create
@@ -55,9 +54,6 @@ class RunConfig(TrainConfig, DataConfig, ModelConfig):
 
     batch_size: int = 32
     """Batch size, summed over all processes."""
-    extra: Extra = "own"
-    """Initialization of the extra capacity: the model's own (as in the paper), or neutral (function-preserving: the
-    motivated model starts with the base's function, as closely as possible)."""
     output: Path | None = None
     """Folder for weights, metrics, summary and figure; runs/NAMES-TIME if not given."""
 
@@ -124,8 +120,6 @@ def trainer(
     derived = None
     if role == "pair" and not continues:  # A checkpoint contains its map.
         derived = weights_map(config, both["base"], both["motivated"], torch.zeros(2, *data.shape))
-        if config.extra == "neutral":
-            embed(both["base"], both["motivated"], derived, batch=torch.randn(2, *data.shape))
     torch.manual_seed(config.seed)
     return Trainer(
         both["base"] if role != "motivated" else None,

@@ -21,10 +21,12 @@ from seeking.copies import scratch_copy
 from seeking.distributed.processes import this_process
 from seeking.distributed.sharding import reshard, shard
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
+from seeking.initialization import embed
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
 from seeking.training.config import TrainConfig
+from seeking.training.joining import Joining
 from seeking.training.learner import Learner
 from seeking.training.loaders import Loader, prepare
 from seeking.training.modes import evaluating
@@ -39,6 +41,7 @@ from seeking.training.optim import (
 )
 from seeking.training.performance import checkpoint_activations, compile_in_place, to_channels_last
 from seeking.training.precision import resolve_precision
+from seeking.training.progress import Progress
 from seeking.training.rng import RandomState, derive_seed
 from seeking.training.run import Algorithm
 from seeking.weights_map import WeightsMap
@@ -92,17 +95,28 @@ def make_pair(
     objective: Objective,
     batch: Any,
     config: TrainConfig,
+    resumed: bool,
 ) -> Pair:
-    """Create the pair; the map is derived on this batch if it is None.
+    """Create the pair; the map is derived on this batch if it is None. Extra capacity is initialized at the beginning.
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
-        SeekingError: the map does not fit the models.
+        SeekingError: the map does not fit the models, or they cannot be initialized so.
     """
+    inputs, forward = objective.model_inputs(batch)
     if weights_map is None:
-        inputs, forward = objective.model_inputs(batch)
         weights_map = match(base, motivated, batch=inputs, forward=forward)
+    if config.extra != "own" and not resumed:
+        embed(base, motivated, weights_map, extra=config.extra, batch=inputs, forward=forward)
     return Pair(base, motivated, weights_map, norm=config.norm)
+
+
+def make_joining(pair: Pair | None, progress: Progress, config: TrainConfig) -> Joining | None:
+    """What happens when the motivated model takes its first step; None if nothing does."""
+    copied, inherit = config.extra == "copied", config.optimizer_state == "inherit"
+    if pair is None or not (copied or inherit or config.rewarm is not None):
+        return None
+    return Joining(pair, progress, copied, inherit, config.rewarm, config.rewarm_share)
 
 
 def make_condition(condition: Condition | None, config: TrainConfig) -> Condition:
@@ -251,10 +265,29 @@ def check_optimizer(config: TrainConfig, optimizer: MakeOptimizer | None) -> Non
         SeekingError: it cannot.
     """
     trial = optimizer or (lambda module: make_optimizer(module, config, fused=False))
-    if config.optimizer_state == "shared":
+    if config.optimizer_state != "separate":
         check_elementwise_state(trial, "shared through the map", "set optimizer_state to separate")
     if config.shard:
         check_elementwise_state(trial, "sharded", "turn shard off")
+
+
+def make_learners(
+    models: Mapping[str, nn.Module],
+    pair: Pair | None,
+    accelerator: Accelerator,
+    config: TrainConfig,
+    optimizer: MakeOptimizer | None,
+    schedule: MakeSchedule | None,
+    steps: int,
+) -> dict[str, Learner]:
+    """Prepare the models, each with its optimizer and schedule; their states are shared if the options say so."""
+    learners = {
+        name: make_learner(name, model, accelerator, config, optimizer, schedule, steps=steps)
+        for name, model in models.items()
+    }
+    if pair and config.optimizer_state == "shared":
+        pair.optimizers = learners["base"].optimizer, learners["motivated"].optimizer
+    return learners
 
 
 def make_learner(

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from seeking.errors import SeekingError, unknown
+from seeking.initialization import Extra
 from seeking.pair import NormPolicy
 
 Timing = Literal["same", "next"]
-OptimizerState = Literal["separate", "shared"]
+OptimizerState = Literal["separate", "inherit", "shared"]
 ScheduleName = Literal["cosine", "onecycle", "step", "wsd", "constant"]
 Finish = Literal["tied", "private"]
 Update = Literal["separate", "joint"]
@@ -67,6 +68,15 @@ class TrainConfig:
     weighted sum of both gradients."""
     base_weight: float = 0.5
     """Weight of the base's loss in a joint update; the motivated model's has the rest."""
+    extra: Extra = "own"
+    """Initialization of the extra capacity: the model's own (as in the paper), neutral (function-preserving: the
+    motivated model starts with the base's function, as closely as possible), or copied (models that differ in depth
+    alone: each extra block is a copy of the base's block before it, taken at the first motivated step)."""
+    rewarm: float | None = None
+    """Factor of the learning rate of the extra capacity alone, such as 1.3, to which it rises and from which it falls
+    back after the first motivated step."""
+    rewarm_share: float = 0.1
+    """Share of the run that the re-warming takes."""
     on: Timing = "same"
     """Batch of the motivated step: the same one at which the condition held, or the next one."""
     norm: NormPolicy = "private"
@@ -77,7 +87,8 @@ class TrainConfig:
     optimizer: str = "sgd"
     """Name of one of timm's optimizers: sgd (Nesterov momentum), momentum, adamw, lion, …"""
     optimizer_state: OptimizerState = "separate"
-    """Optimizer state (such as momentum): separate for each model (as in the paper), or shared through the map."""
+    """Optimizer state (such as momentum): separate for each model (as in the paper); separate, but the motivated model
+    takes the base's at its first step (inherit); or shared through the map."""
     lr: float = 0.05
     """Peak learning rate."""
     momentum: float = 0.9
@@ -152,7 +163,12 @@ class TrainConfig:
             raise SeekingError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
         if self.clip_grad is not None and not self.clip_grad > 0:
             raise SeekingError(f"clip_grad is {self.clip_grad}; it must be above 0")
-        for name, what in (("finish_at", "share of the run"), ("decay", "share of the run"), ("base_weight", "share")):
+        for name, what in (
+            ("finish_at", "share of the run"),
+            ("decay", "share of the run"),
+            ("base_weight", "share"),
+            ("rewarm_share", "share of the run"),
+        ):
             if not 0 < getattr(self, name) < 1:
                 raise SeekingError(f"{name} is {getattr(self, name)}; it is a {what}, between 0 and 1")
         if not 0 <= self.teach <= 1:
@@ -162,6 +178,12 @@ class TrainConfig:
         if self.finish == "private" and (self.shard or self.optimizer_state == "shared"):
             option = "shard" if self.shard else "optimizer_state shared"
             raise SeekingError(f"finish private cannot be combined with {option}")
+        if self.rewarm is not None and not 0 < self.rewarm < float("inf"):
+            raise SeekingError(f"rewarm is {self.rewarm}; it must be a finite number above 0")
+        joining = [("rewarm", self.rewarm), ("extra copied", self.extra == "copied")]
+        joining += [("optimizer_state inherit", self.optimizer_state == "inherit")]
+        if self.shard and any(on for _, on in joining):
+            raise SeekingError(f"{next(name for name, on in joining if on)} cannot be combined with shard")
         if self.update == "joint" and (self.shard or self.precision == "fp16"):
             option = "shard" if self.shard else "precision fp16"
             raise SeekingError(f"update joint cannot be combined with {option}")

@@ -40,6 +40,7 @@ def collect_parts(
         "cost": run.cost,
         "metrics": scores,
         "nonfinite": run.guard,
+        **({"joining": run.joining} if run.joining else {}),
     }
     if scaler is not None:
         parts["scaler"] = scaler

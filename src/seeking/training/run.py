@@ -11,6 +11,7 @@ from seeking.conditions import Condition, Outcome, Signals
 from seeking.errors import SeekingError
 from seeking.pair import Pair
 from seeking.training.cost import Cost
+from seeking.training.joining import Joining
 from seeking.training.learner import Learner
 from seeking.training.micro_batches import MicroBatches
 from seeking.training.nonfinite import NonFiniteGuard
@@ -34,6 +35,7 @@ class Run:
         progress: epochs and steps so far.
         cost: FLOPs so far.
         budget: FLOPs of the run over those of training the motivated model alone, if they are limited.
+        joining: what happens when the motivated model takes its first step, if anything.
     """
 
     learners: dict[str, Learner]
@@ -45,6 +47,7 @@ class Run:
     stepper: Stepper
     guard: NonFiniteGuard
     budget: float | None = None
+    joining: Joining | None = None
     row: Row = field(default_factory=dict)
     """Metrics of the steps on this batch."""
 
@@ -105,6 +108,8 @@ class Run:
         Returns:
             What is known before the update: all but the norm of the gradient, and whether the step was taken.
         """
+        if self.joining and learner.name == "motivated":
+            self.joining.begin(self.base, learner)
         batch = self._micro_batches(batch)
         loss = self.stepper.backward(learner, batch, loss_fn or self.objective.loss)
         for trained in (learner, *also):
@@ -116,7 +121,9 @@ class Run:
 
     def update(self, learner: Learner, outcome: Outcome) -> Outcome:
         """Take the optimizer step after ``gradient``, unless the loss or the gradient is NaN or infinite."""
-        norm, taken = self.stepper.update(learner, math.isfinite(outcome.loss))
+        joining = self.joining if learner.name == "motivated" else None
+        with joining.rewarming() if joining else contextlib.nullcontext():
+            norm, taken = self.stepper.update(learner, math.isfinite(outcome.loss))
         self.note(learner, outcome.loss, norm)
         if taken:
             self.guard.succeeded(learner)
@@ -189,6 +196,8 @@ def roll_back(run: Run, state: Mapping[str, Any], scaler: Any) -> None:
     run.guard.rolled_back(state["step"])
     for name, learner in run.learners.items():
         learner.roll_back(state["parts"][name])
+    if run.joining:
+        run.joining.load_state_dict(state["parts"]["joining"])
     if scaler is not None:
         scaler.load_state_dict(state["parts"]["scaler"])
     run.guard.record.note(f"rolled back to the weights of step {state['step']}")

@@ -120,7 +120,7 @@ class Trainer:
         build.place_models(models, config, device, objective, batch, generators)
         self.pair: Pair | None = None
         if base is not None and motivated is not None:
-            self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config)
+            self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config, saved is not None)
         build.check_optimizer(config, optimizer)
         # Before accelerate patches mixed precision into the models: the proof is one of full precision. A run that is
         # resumed has passed it.
@@ -132,14 +132,9 @@ class Trainer:
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
 
-        steps = config.epochs * self.loaders.epoch_length
-        self.learners = {
-            name: build.make_learner(name, model, self.accelerator, config, optimizer, schedule, steps=steps)
-            for name, model in models.items()
-        }
-        if self.pair and config.optimizer_state == "shared":
-            self.pair.optimizers = self.learners["base"].optimizer, self.learners["motivated"].optimizer
         self.progress = Progress(self.loaders.epoch_length, config.epochs)
+        steps = self.progress.steps
+        self.learners = build.make_learners(models, self.pair, self.accelerator, config, optimizer, schedule, steps)
         self.record = Record(listeners, self.saver.metrics, self.saver.folder is not None)
         self.scores = Scores(objective)
         self.random = RunRandomState(generators, self.accelerator)
@@ -156,6 +151,7 @@ class Trainer:
             stepper=Stepper(self.accelerator, config.clip_grad, self._requests),
             guard=self._guard,
             budget=config.budget,
+            joining=build.make_joining(self.pair, self.progress, config),
         )
         self._evaluate = Evaluator(self.run, self.scores, self.record, self.loaders, config, generators, self._requests)
         self.parts = collect_parts(
