@@ -66,7 +66,7 @@ def main(folder: Path) -> None:
     warnings.simplefilter("ignore")
     cases: list[tuple[Any, ...]] = [(p, c, "same", "separate", {}) for p, c in itertools.product(PAIRS, CONDITIONS)]
     cases += [(p, "decrease:1", "next", "shared", {}) for p in PAIRS]
-    cases += [(p, "decrease:1", "same", "separate", {"update": "joint", "teach": 0.5}) for p in PAIRS]
+    cases += [(p, "decrease:1", "same", "separate", {"update": "joint", "teach": 0.5, "ema": 0.9}) for p in PAIRS]
     for number, case in enumerate(cases):
         trainer = train(*case)
         if os.environ.get("RANK", "0") == "0":
@@ -77,6 +77,10 @@ def main(folder: Path) -> None:
                 for name, learner in trainer.learners.items()
                 for key, tensor in tensors(learner.module).items()
             }
+            for name, average in trainer.run.averages.items():
+                found |= {
+                    f"average {name} {key}": value for key, value in average.state_dict()["model"]["tensors"].items()
+                }
             save_file(found, folder / f"{number}.safetensors")
 
 

@@ -19,7 +19,7 @@ from seeking.errors import RunError, SeekingError, unknown
 from seeking.weights_map import WeightsMap
 
 Weights = dict[str, tuple[str, Mapping[str, Any]]]
-"""By file name, the learner's part and the file's metadata."""
+"""By file name, the part with the model and the file's metadata."""
 
 
 def weights_to_save(
@@ -27,6 +27,7 @@ def weights_to_save(
     last_names: Iterable[str],
     best: Mapping[str, Mapping[str, Any]],
     best_names: Iterable[str],
+    parts: Mapping[str, str],
 ) -> Weights:
     """The files of last and best weights.
 
@@ -35,6 +36,7 @@ def weights_to_save(
         last_names: models whose last weights are saved.
         best: metadata of the best weights, by model.
         best_names: models whose best weights are saved.
+        parts: parts of the run's state that hold what is saved, by model; by default the part of the model's name.
 
     Raises:
         SeekingError: a name is not that of a model, or there are no best weights yet.
@@ -46,7 +48,7 @@ def weights_to_save(
                 raise unknown("model", name, last)
             if name not in metadata:
                 raise SeekingError(f"the {name} model has not been evaluated; save it as last, or evaluate first")
-            weights[f"{name}.{kind}.safetensors"] = name, metadata[name]
+            weights[f"{name}.{kind}.safetensors"] = parts.get(name, name), metadata[name]
     return weights
 
 

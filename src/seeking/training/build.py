@@ -25,6 +25,7 @@ from seeking.initialization import embed
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
+from seeking.training.average import Average
 from seeking.training.config import TrainConfig
 from seeking.training.joining import Joining
 from seeking.training.learner import Learner
@@ -117,6 +118,12 @@ def make_joining(pair: Pair | None, progress: Progress, config: TrainConfig) -> 
     if pair is None or not (copied or inherit or config.rewarm is not None):
         return None
     return Joining(pair, progress, copied, inherit, config.rewarm, config.rewarm_share)
+
+
+def make_averages(learners: Mapping[str, Learner], config: TrainConfig) -> dict[str, Average]:
+    """The average of each model's weights; none if the options want none."""
+    decay = config.ema
+    return {} if decay is None else {name: Average(learner.module, decay) for name, learner in learners.items()}
 
 
 def make_condition(condition: Condition | None, config: TrainConfig) -> Condition:

@@ -102,6 +102,9 @@ class TrainConfig:
     """Share of the run in which the schedule wsd decays."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up before the schedule. For onecycle, the epochs of its rise (0: 30 % of the run)."""
+    ema: float | None = None
+    """Decay, with every batch, of an exponential moving average of each model's weights, such as 0.999. The averages
+    are evaluated and saved in place of the weights."""
     label_smoothing: float = 0.0
     """Label smoothing of the classification loss."""
     clip_grad: float | None = None
@@ -178,15 +181,16 @@ class TrainConfig:
         if self.finish == "private" and (self.shard or self.optimizer_state == "shared"):
             option = "shard" if self.shard else "optimizer_state shared"
             raise SeekingError(f"finish private cannot be combined with {option}")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise SeekingError(f"ema is {self.ema}; it must be in [0, 1)")
         if self.rewarm is not None and not 0 < self.rewarm < float("inf"):
             raise SeekingError(f"rewarm is {self.rewarm}; it must be a finite number above 0")
-        joining = [("rewarm", self.rewarm), ("extra copied", self.extra == "copied")]
-        joining += [("optimizer_state inherit", self.optimizer_state == "inherit")]
-        if self.shard and any(on for _, on in joining):
-            raise SeekingError(f"{next(name for name, on in joining if on)} cannot be combined with shard")
-        if self.update == "joint" and (self.shard or self.precision == "fp16"):
-            option = "shard" if self.shard else "precision fp16"
-            raise SeekingError(f"update joint cannot be combined with {option}")
+        whole = {"ema": self.ema is not None, "rewarm": self.rewarm is not None, "extra copied": self.extra == "copied"}
+        whole |= {"optimizer_state inherit": self.optimizer_state == "inherit", "update joint": self.update == "joint"}
+        if self.shard and any(whole.values()):
+            raise SeekingError(f"{next(name for name, on in whole.items() if on)} cannot be combined with shard")
+        if self.update == "joint" and self.precision == "fp16":
+            raise SeekingError("update joint cannot be combined with precision fp16; use bf16 or no")
         self.save_interval()
         if self.warmup_epochs >= self.epochs:
             raise SeekingError(

@@ -108,7 +108,7 @@ class Learner:
         """Everything that decides the model's future."""
         schedule = self.schedule.state_dict() if self._custom_schedule else None
         return {
-            "model": _model_state(self.module),
+            "model": model_state(self.module),
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"steps": self._schedule_steps, "planned": self._planned_steps, "state": schedule},
             "seconds": self.seconds,
@@ -158,7 +158,7 @@ class Learner:
             self.module.load_state_dict(extra, strict=False)
 
 
-def _model_state(module: nn.Module) -> State:
+def model_state(module: nn.Module) -> State:
     """Every parameter and buffer, which of them the model itself saves, and what else it saves."""
     own, state = tensors(module), module.state_dict()
     extra = {key: value for key, value in state.items() if key not in own}

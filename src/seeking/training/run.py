@@ -3,13 +3,16 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import nn
 
 from seeking.conditions import Condition, Outcome, Signals
 from seeking.errors import SeekingError
 from seeking.pair import Pair
+from seeking.training.average import Average
 from seeking.training.cost import Cost
 from seeking.training.joining import Joining
 from seeking.training.learner import Learner
@@ -36,6 +39,7 @@ class Run:
         cost: FLOPs so far.
         budget: FLOPs of the run over those of training the motivated model alone, if they are limited.
         joining: what happens when the motivated model takes its first step, if anything.
+        averages: moving averages of the models' weights by name, if any.
     """
 
     learners: dict[str, Learner]
@@ -48,6 +52,7 @@ class Run:
     guard: NonFiniteGuard
     budget: float | None = None
     joining: Joining | None = None
+    averages: Mapping[str, Average] = field(default_factory=dict)
     row: Row = field(default_factory=dict)
     """Metrics of the steps on this batch."""
 
@@ -165,6 +170,22 @@ class Run:
         shares = self.pair_or_none and not self.pair.separated and name == "motivated"
         return self.pair.motivated() if shares else contextlib.nullcontext()
 
+    def average(self) -> None:
+        """Take the weights after a batch into the averages, if there are any."""
+        for name, average in self.averages.items():
+            with self.synced(name):
+                average.update()
+
+    @contextlib.contextmanager
+    def evaluated(self, name: str) -> Iterator[nn.Module]:
+        """Inside, the model is up to date and has the weights that are evaluated: the averages, if there are any."""
+        with self.synced(name):
+            if name in self.averages:
+                with self.averages[name].applied() as model:
+                    yield model
+            else:
+                yield self.learners[name].module
+
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The autocast context of training, for other models, such as a teacher."""
         context: contextlib.AbstractContextManager[None] = self.stepper.accelerator.autocast()
@@ -176,6 +197,11 @@ class Run:
 
     def _micro_batches(self, batch: Batch) -> MicroBatches:
         return MicroBatches.of(batch, self.stepper.accelerator.num_processes)
+
+
+def average_part(name: str) -> str:
+    """The part of the run's state that holds the average of this model."""
+    return f"{name}_average"
 
 
 Algorithm = Callable[[Batch, Run], None]
@@ -196,6 +222,8 @@ def roll_back(run: Run, state: Mapping[str, Any], scaler: Any) -> None:
     run.guard.rolled_back(state["step"])
     for name, learner in run.learners.items():
         learner.roll_back(state["parts"][name])
+    for name, average in run.averages.items():
+        average.load_state_dict(state["parts"][average_part(name)])
     if run.joining:
         run.joining.load_state_dict(state["parts"]["joining"])
     if scaler is not None:

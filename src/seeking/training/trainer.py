@@ -33,7 +33,7 @@ from seeking.training.progress import Progress
 from seeking.training.record import Listener, Record, Row
 from seeking.training.result import Result
 from seeking.training.rng import RandomState, RunRandomState
-from seeking.training.run import Algorithm, Run, roll_back
+from seeking.training.run import Algorithm, Run, average_part, roll_back
 from seeking.training.step import Stepper
 from seeking.weights_map import WeightsMap
 
@@ -152,6 +152,7 @@ class Trainer:
             guard=self._guard,
             budget=config.budget,
             joining=build.make_joining(self.pair, self.progress, config),
+            averages=build.make_averages(self.learners, config),
         )
         self._evaluate = Evaluator(self.run, self.scores, self.record, self.loaders, config, generators, self._requests)
         self.parts = collect_parts(
@@ -261,6 +262,7 @@ class Trainer:
         row = {"kind": "step", "epoch": self.progress.epoch, "step": self.progress.step, **self.run.row}
         if self.run.guard.rollback_due:
             roll_back(self.run, self.saver.read_for_rollback(), self.accelerator.scaler)
+        self.run.average()
         for learner in self.learners.values():
             learner.step_schedule()
         self.progress.end_batch()
@@ -283,7 +285,8 @@ class Trainer:
             SeekingError: a name is not that of a model, or there are no best weights yet.
         """
         position = {"epoch": self.progress.epoch, "step": self.progress.step}
-        weights = weights_to_save(dict.fromkeys(self.learners, position), last, self.scores.best, best)
+        averages = {name: average_part(name) for name in self.run.averages}
+        weights = weights_to_save(dict.fromkeys(self.learners, position), last, self.scores.best, best, averages)
         if not self.saver.folder:
             return
         sharded = [learner.module for learner in self.learners.values()] if self.config.shard else []
