@@ -51,6 +51,7 @@ from seeking.initialization import embed, extract
 from seeking.matching import MatchWarning
 from seeking.models import input_shape
 from seeking.options import flags, flags_of_run, recipe_file, registry
+from seeking.prefix import find_prefix
 from seeking.report.folder import describe
 from seeking.report.output import PrintableConsole, ignore_output_errors, plain_errors, printable
 from seeking.report.progress import many_runs, progress
@@ -190,6 +191,9 @@ def map_command(config: Map) -> int:
     both = models(config, config.num_classes, config.in_chans)
     derived = weights_map(config, both["base"], both["motivated"])
     _print(derived.details() if config.details else derived)
+    images = torch.randn(2, *input_shape(both["base"], None, config.in_chans))
+    if find_prefix(both["base"], both["motivated"], derived, images):
+        _print("prefix pair: one pass can serve both (update joint, one_pass)")
     if config.save:
         if config.save.exists():
             try:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.func import functional_call
 
 from seeking import Pair, SeekingError, TrainConfig, Trainer, match
-from seeking.training.joint import add_gradients
+from seeking.gradients import add_gradients
 
 JOINT: dict[str, Any] = {"condition": "always", "update": "joint"}
 
@@ -51,7 +51,7 @@ def test_the_gradient_is_that_of_the_weighted_sum(size: tuple[tuple[int, int], t
         expected = torch.autograd.grad(loss, [*motivated.parameters()])
         (motivated(x) - y).square().mean().backward()
         (base(x) - y).square().mean().backward()
-        add_gradients(pair, weight)
+        add_gradients(base, motivated, pair.map, weight, 1 - weight)
     for parameter, gradient in zip(motivated.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
 
@@ -71,7 +71,7 @@ def test_a_joint_update_is_one_step_of_one_optimizer_on_the_sum() -> None:
             losses = [nn.functional.cross_entropy(model(x), y) for model in (base, motivated)]
             for loss in losses:
                 loss.backward()
-            add_gradients(pair, 0.3)
+            add_gradients(base, motivated, pair.map, 0.3, 0.7)
             optimizer.step()
         base.zero_grad()
         optimizer.zero_grad()

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from seeking.algorithms.teaching import Lesson
 from seeking.conditions import Condition, Outcome
+from seeking.prefix import Prefix
 from seeking.training.joint import discarded_on_error, update_jointly
+from seeking.training.one_pass import gradients_of_one_pass
 from seeking.training.run import Batch, Run
 from seeking.training.step import Loss
 
@@ -68,7 +70,9 @@ class Scheduled:
     def _step_jointly(self, batch: Batch, run: Run, resting: Outcome, base_weight: float) -> None:
         """As one by one, but the gradient of the model that goes first waits for the other one's."""
         losses = self._losses(run)
-        if self.student == "base":
+        if run.prefix:
+            self._step_in_one_pass(batch, run, resting, base_weight, run.prefix)
+        elif self.student == "base":
             if not run.condition.update(resting.loss, run.signals(resting)):
                 self._seen(run.step(run.base, batch, losses["base"]))
                 return
@@ -78,15 +82,23 @@ class Scheduled:
                 smaller = self._seen(run.gradient(run.base, batch, losses["base"]))
             with run.synced("motivated"):
                 run.condition.feedback(update_jointly(run, smaller, larger, base_weight))
+        else:
+            smaller = self._seen(run.gradient(run.base, batch, losses["base"]))
+            with discarded_on_error(run, run.base):
+                if not run.condition.update(smaller.loss, run.signals(smaller)):
+                    run.update(run.base, smaller)
+                    return
+                with run.synced("motivated"):
+                    larger = run.gradient(run.motivated, batch, losses["motivated"])
+                    run.condition.feedback(update_jointly(run, smaller, larger, base_weight))
+
+    def _step_in_one_pass(self, batch: Batch, run: Run, resting: Outcome, base_weight: float, prefix: Prefix) -> None:
+        if not run.condition.update(resting.loss, run.signals(resting, one_pass=True)):
+            self._seen(run.step(run.base, batch))
             return
-        smaller = self._seen(run.gradient(run.base, batch, losses["base"]))
-        with discarded_on_error(run, run.base):
-            if not run.condition.update(smaller.loss, run.signals(smaller)):
-                run.update(run.base, smaller)
-                return
-            with run.synced("motivated"):
-                larger = run.gradient(run.motivated, batch, losses["motivated"])
-                run.condition.feedback(update_jointly(run, smaller, larger, base_weight))
+        with run.synced("motivated"), discarded_on_error(run, run.base):
+            smaller, larger = gradients_of_one_pass(run, prefix, batch, self._losses(run), base_weight)
+            run.condition.feedback(update_jointly(run, self._seen(smaller), larger, None))
 
     def _losses(self, run: Run) -> dict[str, Loss | None]:
         """The loss of each model on a batch on which both may step."""

@@ -36,7 +36,7 @@ def weights_to_save(
         last_names: models whose last weights are saved.
         best: metadata of the best weights, by model.
         best_names: models whose best weights are saved.
-        parts: parts of the run's state that hold what is saved, by model; by default the part of the model's name.
+        parts: the part of the run's state that holds what is saved, by model.
 
     Raises:
         SeekingError: a name is not that of a model, or there are no best weights yet.
@@ -48,7 +48,7 @@ def weights_to_save(
                 raise unknown("model", name, last)
             if name not in metadata:
                 raise SeekingError(f"the {name} model has not been evaluated; save it as last, or evaluate first")
-            weights[f"{name}.{kind}.safetensors"] = parts.get(name, name), metadata[name]
+            weights[f"{name}.{kind}.safetensors"] = parts[name], metadata[name]
     return weights
 
 

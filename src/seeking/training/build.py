@@ -285,11 +285,11 @@ def make_learners(
     config: TrainConfig,
     optimizer: MakeOptimizer | None,
     schedule: MakeSchedule | None,
-    steps: int,
+    progress: Progress,
 ) -> dict[str, Learner]:
     """Prepare the models, each with its optimizer and schedule; their states are shared if the options say so."""
     learners = {
-        name: make_learner(name, model, accelerator, config, optimizer, schedule, steps=steps)
+        name: make_learner(name, model, accelerator, config, optimizer, schedule, steps=progress.steps)
         for name, model in models.items()
     }
     if pair and config.optimizer_state == "shared":

@@ -68,6 +68,8 @@ class TrainConfig:
     weighted sum of both gradients."""
     base_weight: float = 0.5
     """Weight of the base's loss in a joint update; the motivated model's has the rest."""
+    one_pass: bool = False
+    """Take joint updates in one pass where the base is the first layers of the motivated model (seeking map tells)."""
     extra: Extra = "own"
     """Initialization of the extra capacity: the model's own (as in the paper), neutral (function-preserving: the
     motivated model starts with the base's function, as closely as possible), or copied (models that differ in depth
@@ -189,6 +191,12 @@ class TrainConfig:
         whole |= {"optimizer_state inherit": self.optimizer_state == "inherit", "update joint": self.update == "joint"}
         if self.shard and any(whole.values()):
             raise SeekingError(f"{next(name for name, on in whole.items() if on)} cannot be combined with shard")
+        if self.one_pass and self.update != "joint":
+            raise SeekingError("one_pass serves joint updates alone; set update to joint")
+        if self.one_pass and self.teach and self.student == "motivated":
+            raise SeekingError(
+                "one_pass cannot be combined with student motivated, since the motivated model goes first"
+            )
         if self.update == "joint" and self.precision == "fp16":
             raise SeekingError("update joint cannot be combined with precision fp16; use bf16 or no")
         self.save_interval()

@@ -43,6 +43,8 @@ class Cost:
     """Forward and backward pass of the motivated model, per sample; 0 without one."""
     motivated_forward_flops: float = 0.0
     """Forward pass of the motivated model, per sample."""
+    prefix_flops: float = 0.0
+    """Those of the base that one pass of both models saves, per sample."""
     batches: int = 0
     """Batches of the run so far."""
     run_samples: int = 0
@@ -55,6 +57,8 @@ class Cost:
     """Samples that the motivated model was trained on."""
     recalibration_samples: int = 0
     """Samples in forward passes that only re-estimated the norm statistics of the motivated model."""
+    one_pass_samples: int = 0
+    """Samples that one pass served both models on."""
     other_flops: float = 0.0
     """Other FLOPs of training steps, such as the forward passes of a teacher."""
 
@@ -66,6 +70,7 @@ class Cost:
             + self.motivated_samples * self.motivated_flops
             + self.recalibration_samples * self.motivated_forward_flops
             + self.other_flops
+            - self.one_pass_samples * self.prefix_flops
         )
 
     def of_sample(self, model: str) -> float:

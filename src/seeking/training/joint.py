@@ -3,11 +3,10 @@
 import contextlib
 from collections.abc import Iterator
 
-import torch
 from torch.nn.utils import get_total_norm
 
 from seeking.conditions import Outcome
-from seeking.pair import MAX_BLOCKS, Pair
+from seeking.gradients import add_gradients
 from seeking.training.learner import Learner
 from seeking.training.run import Run
 
@@ -22,7 +21,7 @@ def discarded_on_error(run: Run, learner: Learner) -> Iterator[None]:
         raise
 
 
-def update_jointly(run: Run, base: Outcome, motivated: Outcome, base_weight: float) -> Outcome:
+def update_jointly(run: Run, base: Outcome, motivated: Outcome, base_weight: float | None) -> Outcome:
     """Take one step of the motivated model's optimizer on the weighted sum of both gradients.
 
     Call this inside ``run.pair.motivated()``, after a ``run.gradient`` of each model. If a loss or a gradient is NaN or
@@ -32,13 +31,15 @@ def update_jointly(run: Run, base: Outcome, motivated: Outcome, base_weight: flo
         run: the run.
         base: what is known of the base's gradient.
         motivated: what is known of the motivated model's gradient.
-        base_weight: weight of the base's loss, in (0, 1); the motivated model's has the rest.
+        base_weight: weight of the base's loss, in (0, 1); the motivated model's has the rest. None if the gradients are
+            weighted already.
 
     Returns:
         The outcome of the motivated model.
     """
     norm = float(get_total_norm([*run.base.gradients().values()]))
-    add_gradients(run.pair, base_weight)
+    weights = (1.0, 1.0) if base_weight is None else (base_weight, 1 - base_weight)
+    add_gradients(run.pair.base, run.pair.motivated_model, run.pair.map, *weights)
     outcome = run.update(run.motivated, motivated)
     run.note(run.base, base.loss, norm)
     if outcome.taken:
@@ -48,31 +49,3 @@ def update_jointly(run: Run, base: Outcome, motivated: Outcome, base_weight: flo
     else:
         run.stepper.discard(run.base)
     return outcome
-
-
-@torch.no_grad()
-def add_gradients(pair: Pair, base_weight: float) -> None:
-    """Put the weighted sum of both models' gradients where the motivated model has its own.
-
-    Args:
-        pair: of which each model has gradients.
-        base_weight: weight of the base's gradient, in (0, 1); the motivated model's has the rest.
-    """
-    targets = dict(pair.motivated_model.named_parameters(remove_duplicate=False))
-    for target in pair.motivated_model.parameters():
-        if target.grad is not None:
-            target.grad.mul_(1 - base_weight)
-    for name, parameter in pair.base.named_parameters():
-        if parameter.grad is None:
-            continue
-        entry = pair.map.entries[name]
-        target = targets[entry.target]
-        if target.grad is None:
-            target.grad = torch.zeros_like(target)
-        if entry.whole:
-            target.grad.add_(parameter.grad, alpha=base_weight)
-        elif entry.block_count() <= MAX_BLOCKS:
-            for here, there in entry.blocks():
-                target.grad[there].add_(parameter.grad[here], alpha=base_weight)
-        else:
-            target.grad[entry.mesh(target.device)] += base_weight * parameter.grad

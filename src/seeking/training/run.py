@@ -12,6 +12,7 @@ from torch import nn
 from seeking.conditions import Condition, Outcome, Signals
 from seeking.errors import SeekingError
 from seeking.pair import Pair
+from seeking.prefix import Prefix
 from seeking.training.average import Average
 from seeking.training.cost import Cost
 from seeking.training.joining import Joining
@@ -38,6 +39,7 @@ class Run:
         progress: epochs and steps so far.
         cost: FLOPs so far.
         budget: FLOPs of the run over those of training the motivated model alone, if they are limited.
+        prefix: what both models compute in one pass in a joint step, if anything.
         joining: what happens when the motivated model takes its first step, if anything.
         averages: moving averages of the models' weights by name, if any.
     """
@@ -51,6 +53,7 @@ class Run:
     stepper: Stepper
     guard: NonFiniteGuard
     budget: float | None = None
+    prefix: Prefix | None = None
     joining: Joining | None = None
     averages: Mapping[str, Average] = field(default_factory=dict)
     row: Row = field(default_factory=dict)
@@ -142,8 +145,13 @@ class Run:
         prefix, rate = learner.column_prefix, next(iter(self.learners.values())).learning_rate
         self.row |= {f"{prefix}loss": loss, f"{prefix}grad_norm": norm, "lr": rate}
 
-    def signals(self, base: Outcome) -> Signals:
-        """The signals for the condition after the base's step on this batch."""
+    def signals(self, base: Outcome, one_pass: bool = False) -> Signals:
+        """The signals for the condition after the base's step on this batch.
+
+        Args:
+            base: the outcome of the base's step.
+            one_pass: whether one pass will serve both models, if the condition holds.
+        """
         samples = base.flops / self.cost.base_flops if self.cost.base_flops else 0.0
         mean = (self.cost.run_samples + samples) / (self.cost.batches + 1)
         return Signals(
@@ -156,7 +164,7 @@ class Run:
             flops_planned=self._flops_planned(mean),
             batch_share=samples / mean if mean else None,
             base_flops=base.flops,
-            motivated_flops=samples * self.cost.motivated_flops,
+            motivated_flops=samples * (self.cost.motivated_flops - one_pass * self.cost.prefix_flops),
             gradients=base.gradients,
         )
 
@@ -169,6 +177,11 @@ class Run:
         """Inside, the model is up to date: the motivated model has the latest weights of the base, until they part."""
         shares = self.pair_or_none and not self.pair.separated and name == "motivated"
         return self.pair.motivated() if shares else contextlib.nullcontext()
+
+    @property
+    def saved_parts(self) -> dict[str, str]:
+        """The part of the run's state that holds the weights that are saved, by model."""
+        return {name: average_part(name) if name in self.averages else name for name in self.learners}
 
     def average(self) -> None:
         """Take the weights after a batch into the averages, if there are any."""

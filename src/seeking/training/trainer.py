@@ -26,6 +26,7 @@ from seeking.training.failures import in_batch, saved_on_error
 from seeking.training.interrupts import Requests, Stopped, listening
 from seeking.training.nonfinite import NonFiniteGuard
 from seeking.training.objective import LossFn, Objective, make_objective
+from seeking.training.one_pass import make_prefix
 from seeking.training.optim import MakeOptimizer, MakeSchedule
 from seeking.training.parts import collect_parts
 from seeking.training.preflight import preflight
@@ -33,7 +34,7 @@ from seeking.training.progress import Progress
 from seeking.training.record import Listener, Record, Row
 from seeking.training.result import Result
 from seeking.training.rng import RandomState, RunRandomState
-from seeking.training.run import Algorithm, Run, average_part, roll_back
+from seeking.training.run import Algorithm, Run, roll_back
 from seeking.training.step import Stepper
 from seeking.weights_map import WeightsMap
 
@@ -129,12 +130,12 @@ class Trainer:
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
             cost = preflight(models, self.pair, objective, batch, unseen, config.verify, last_size(train_loader))
             budget.check_budget(config, cost)
+        prefix = make_prefix(self.pair, objective, batch, config, self.accelerator, cost)
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
 
-        self.progress = Progress(self.loaders.epoch_length, config.epochs)
-        steps = self.progress.steps
-        self.learners = build.make_learners(models, self.pair, self.accelerator, config, optimizer, schedule, steps)
+        self.progress = progress = Progress(self.loaders.epoch_length, config.epochs)
+        self.learners = build.make_learners(models, self.pair, self.accelerator, config, optimizer, schedule, progress)
         self.record = Record(listeners, self.saver.metrics, self.saver.folder is not None)
         self.scores = Scores(objective)
         self.random = RunRandomState(generators, self.accelerator)
@@ -151,6 +152,7 @@ class Trainer:
             stepper=Stepper(self.accelerator, config.clip_grad, self._requests),
             guard=self._guard,
             budget=config.budget,
+            prefix=prefix,
             joining=build.make_joining(self.pair, self.progress, config),
             averages=build.make_averages(self.learners, config),
         )
@@ -284,9 +286,8 @@ class Trainer:
         Raises:
             SeekingError: a name is not that of a model, or there are no best weights yet.
         """
-        position = {"epoch": self.progress.epoch, "step": self.progress.step}
-        averages = {name: average_part(name) for name in self.run.averages}
-        weights = weights_to_save(dict.fromkeys(self.learners, position), last, self.scores.best, best, averages)
+        positions = {name: {"epoch": self.progress.epoch, "step": self.progress.step} for name in self.learners}
+        weights = weights_to_save(positions, last, self.scores.best, best, self.run.saved_parts)
         if not self.saver.folder:
             return
         sharded = [learner.module for learner in self.learners.values()] if self.config.shard else []
