@@ -78,9 +78,8 @@ def main(folder: Path) -> None:
                 for key, tensor in tensors(learner.module).items()
             }
             for name, average in trainer.run.averages.items():
-                found |= {
-                    f"average {name} {key}": value for key, value in average.state_dict()["model"]["tensors"].items()
-                }
+                values = average.state_dict()["model"]["tensors"]
+                found |= {f"average {name} {key}": tensor.contiguous() for key, tensor in values.items()}
             save_file(found, folder / f"{number}.safetensors")
 
 
