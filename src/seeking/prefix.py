@@ -179,9 +179,9 @@ def _holds(
     """Whether one pass gives the outputs and the summed gradients of two."""
     twins = scratch_copy(base), scratch_copy(motivated)
     with random_state_preserved():
-        for model in (base, motivated, *twins):
-            model.requires_grad_(True).eval()
         try:
+            for model in (base, motivated, *twins):
+                model.requires_grad_(True).eval()
             apart = [run(model) for model in (base, motivated)]
             (_size(apart[0]) + _size(apart[1])).backward()
             with prefix.recorded(twins[1]) as outputs:

@@ -66,7 +66,7 @@ def test_with_a_decay_of_zero_the_average_is_the_model() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, {"norm": "recalibrated", "recalibration_batches": 3}, {"norm": "shared"}])
+@pytest.mark.parametrize("changes", [{"norm": "recalibrated", "recalibration_batches": 3}, {"norm": "shared"}])
 def test_what_is_saved_is_what_was_evaluated(changes: dict[str, Any], tmp_path: Path) -> None:
     trainer, result = run(dataclasses.replace(EMA, **changes), output=tmp_path / "run")
     for name, fresh in zip(trainer.learners, two_models(), strict=True):
@@ -99,7 +99,7 @@ def test_averages_resume_bit_for_bit(tmp_path: Path) -> None:
 
     whole = make(output=tmp_path / "whole")
     whole.fit()
-    resumed = interrupted(make, tmp_path / "run", [1, 5, 9])
+    resumed = interrupted(make, tmp_path / "run", [1, 9])
     assert_equal(whole, resumed)
     for name, values in averages(whole).items():
         assert all(torch.equal(tensor, averages(resumed)[name][key]) for key, tensor in values.items())

@@ -85,12 +85,11 @@ def test_a_joint_update_is_one_step_of_one_optimizer_on_the_sum() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("student", ["base", "motivated"])
-def test_a_joint_run_with_a_teacher_resumes_bit_for_bit(student: str, tmp_path: Path) -> None:
+def test_a_joint_run_with_a_teacher_resumes_bit_for_bit(tmp_path: Path) -> None:
     config = dataclasses.replace(
         CONFIG,
         **JOINT,
-        student=student,
+        student="motivated",
         teach=0.7,
         base_condition="before:0.25 | every:2",
         save_every="1",
@@ -105,7 +104,7 @@ def test_a_joint_run_with_a_teacher_resumes_bit_for_bit(student: str, tmp_path: 
 
     whole = make()
     whole.fit()
-    assert_equal(whole, interrupted(make, tmp_path / "run", [1, 3]))
+    assert_equal(whole, interrupted(make, tmp_path / "run", [3]))
 
 
 @pytest.mark.slow
@@ -113,7 +112,7 @@ def test_a_condition_sees_the_loss_of_the_batch_and_a_base_alone_takes_its_own_s
     """Where the motivated model never steps, a joint update is none."""
     changes = {"base_condition": "always", "condition": "never"}
     expected, _ = run(dataclasses.replace(CONFIG, **changes))
-    for more in ({}, {"teach": 0.5}, {"teach": 0.5, "student": "motivated"}):
+    for more in ({}, {"teach": 0.5}):
         joint = dataclasses.replace(CONFIG, **changes, update="joint", **more)
         assert_equal(run(joint)[0], expected)
     _, result = run(dataclasses.replace(CONFIG, update="joint", condition="decrease:1"))
@@ -189,7 +188,7 @@ def test_an_error_in_one_model_leaves_no_gradient_of_the_other() -> None:
 
 @pytest.mark.slow
 def test_a_joint_run_meets_its_budget() -> None:
-    config = dataclasses.replace(CONFIG, epochs=12, update="joint", budget=0.8, condition="decrease:1")
+    config = dataclasses.replace(CONFIG, epochs=8, update="joint", budget=0.8, condition="decrease:1")
     trainer, _ = run(config)
     assert trainer.run.cost.report()["of_motivated_alone"] == pytest.approx(0.8, abs=1 / trainer.progress.step)
 

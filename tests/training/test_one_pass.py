@@ -53,7 +53,7 @@ def language_models(family: str) -> tuple[nn.Module, nn.Module]:
 
 
 def words() -> DataLoader[Any]:
-    tokens = torch.randint(40, (48, 9), generator=torch.Generator().manual_seed(1))
+    tokens = torch.randint(40, (32, 9), generator=torch.Generator().manual_seed(1))
     return DataLoader([{"input_ids": row, "labels": row} for row in tokens], batch_size=8)
 
 
@@ -150,7 +150,7 @@ def test_one_pass_is_two_and_its_flops_are_counted_as_they_are(kind: str) -> Non
 def test_a_run_in_one_pass_resumes_bit_for_bit_and_meets_its_budget(tmp_path: Path) -> None:
     config = dataclasses.replace(
         CONFIG,
-        epochs=12,
+        epochs=8,
         **{**JOINT, "condition": "affordable:0.25,0.77"},
         base_condition="~affordable:0.25,0.77 | every:4 | after:0.77",
         budget=0.8,
@@ -163,7 +163,7 @@ def test_a_run_in_one_pass_resumes_bit_for_bit_and_meets_its_budget(tmp_path: Pa
 
     whole = make()
     whole.fit()
-    resumed = interrupted(make, tmp_path / "run", [20, 61])
+    resumed = interrupted(make, tmp_path / "run", [7, 38])
     assert_equal(whole, resumed)
     cost = whole.run.cost
     assert cost.report() == resumed.run.cost.report()
