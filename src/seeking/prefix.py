@@ -156,8 +156,8 @@ def _with_other_weights(base: nn.Module, motivated: nn.Module, weights_map: Weig
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.add_((0.05 * noise).to(parameter.device, parameter.dtype))
         values = weights_map.embed(tensors(small), tensors(large))
-        for name, tensor in tensors(large).items():
-            tensor.copy_(values[name])
+        for name, parameter in large.named_parameters(remove_duplicate=False):  # Buffers may be each model's own.
+            parameter.copy_(values[name])
     return small, large
 
 

@@ -113,6 +113,18 @@ def test_no_prefix_where_statistics_are_collected_or_widths_differ() -> None:
         assert find_prefix(base, motivated, match(base, motivated, batch=images), images) is None
 
 
+def test_no_prefix_where_a_buffer_has_another_value() -> None:
+    x = torch.randn(5, 3)
+    for same in (True, False):
+        base, motivated = Chain(1), Chain(2)
+        for model, scale in ((base, 1.0), (motivated, 1.0 if same else 0.5)):
+            for block in model.blocks:
+                block.register_buffer("scale", torch.tensor(scale))
+                block.register_forward_hook(lambda module, inputs, output: output * module.scale)
+        weights_map = match(base, motivated, batch=x)
+        assert (find_prefix(base, motivated, weights_map, x) is not None) == same
+
+
 MODELS: dict[str, Callable[[], tuple[dict[str, Any], tuple[nn.Module, nn.Module]]]] = {
     "vit": lambda: ({**batches(), "config": PLAIN}, vits()),
     "taught vit": lambda: ({**batches(), "config": dataclasses.replace(PLAIN, teach=0.7, accumulate=2)}, vits()),
