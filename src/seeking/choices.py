@@ -5,7 +5,7 @@ from typing import Literal
 NormPolicy = Literal["shared", "private", "recalibrated"]
 DepthPolicy = Literal["leading", "spread"]
 WidthPolicy = Literal["leading", "even"]
-Extra = Literal["neutral", "own"]
+Extra = Literal["neutral", "copied", "own"]
 
 Role = Literal["pair", "base", "motivated"]
 """What is trained: the pair, or one of its models alone."""

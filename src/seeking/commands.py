@@ -46,8 +46,8 @@ class Reproduce:
     """Run an experiment from a recipe: the paper's, ablations or baselines. Resumes an unfinished experiment."""
 
     recipe: Positional[str]
-    """ablation, conditions, front, pareto, cifar10-resnet, cifar100-efficientnet, cifar100-vit, imagenet, transfer, or
-    a YAML file."""
+    """ablation, conditions, front, switches, pareto, cifar10-resnet, cifar100-efficientnet, cifar100-vit, imagenet,
+    transfer, or a YAML file."""
     scale: str = "quick"
     """quick (minutes on 2 cores), small (hours) or full (the size of the paper, on a GPU), if the recipe has it."""
     seeds: int | None = None
@@ -159,4 +159,5 @@ class Embed(TransferOptions):
     """Initialize a motivated model from a trained base. --weights are those of the base."""
 
     extra: Extra = "neutral"
-    """Initialization of the extra capacity: neutral (function-preserving, if possible) or the model's own."""
+    """Initialization of the extra capacity: neutral (function-preserving, if possible), copied (each extra block from
+    the base's block before it) or the model's own."""

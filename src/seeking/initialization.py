@@ -9,6 +9,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from seeking.block_copies import copy_blocks, warn_of_kept
 from seeking.choices import Extra
 from seeking.copies import copied, evaluating, scratch_copy
 from seeking.errors import MatchWarning, SeekingError, unknown
@@ -80,7 +81,8 @@ def embed(
         base: the smaller model; left as it is.
         motivated: the larger model; its mapped entries take the base's values, but for constants of its own.
         weights_map: where the base lies; derived by ``seeking.match`` if not given.
-        extra: how the extra capacity is initialized: ``neutral``, or as it is, with its ``own`` initialization.
+        extra: how the extra capacity is initialized: ``neutral``; of models that differ in depth alone ``copied``, each
+            extra block from the base's last block before it in its stage; or as it is, with its ``own`` initialization.
         batch: one input, as ``forward`` takes it, on which the function is compared; if not given, one is made where
             the models tell what they take.
         forward: runs a model on the batch; as in ``seeking.verify``.
@@ -90,8 +92,8 @@ def embed(
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
-        SeekingError: the map is not one of these models, an unknown ``extra``, or a batch that a model refuses;
-            nothing has been changed.
+        SeekingError: the map is not one of these models, an unknown ``extra`` or one that does not apply to them, or a
+            batch that a model refuses; nothing has been changed.
     """
     if extra not in get_args(Extra):
         raise unknown("kind of extra capacity", extra, get_args(Extra))
@@ -101,7 +103,9 @@ def embed(
         raise SeekingError("the base is on the meta device and holds nothing to embed")
     weights_map = weights_map or match(base, motivated, batch=batch, forward=forward)
     weights_map.check(base, motivated)
-    check_parametrizations(base, motivated, weights_map, extra=extra == "neutral")
+    check_parametrizations(base, motivated, weights_map, extra=extra != "own")
+    if extra == "copied":
+        copy_blocks(scratch_copy(motivated), weights_map)  # Refused before anything is changed.
     with torch.no_grad():
         run = forward or call
         example = _accepted_batch(base, motivated, batch, run) if extra == "neutral" else None
@@ -121,6 +125,8 @@ def embed(
                 difference, _ = compare_outputs(reference, _run(run, large, example))
             values.update(silenced)
         _load(motivated, values)
+        if extra == "copied":
+            warn_of_kept(copy_blocks(motivated, weights_map))
         if example is not None and difference > TOLERANCE:
             warnings.warn(
                 "the initialization preserves the base's function only approximately: the outputs differ by "

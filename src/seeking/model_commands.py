@@ -12,6 +12,7 @@ from seeking.errors import NotContainedError, SeekingError
 from seeking.experiments.run import models, weights_map
 from seeking.initialization import embed, extract
 from seeking.models import input_shape
+from seeking.prefix import find_prefix
 from seeking.report.output import print_text
 from seeking.verification import verify
 from seeking.weights_map import WeightsMap
@@ -22,6 +23,9 @@ def map_command(config: Map) -> int:
     both = models(config, config.num_classes, config.in_chans)
     derived = weights_map(config, both["base"], both["motivated"])
     print_text(derived.details() if config.details else derived)
+    images = torch.randn(2, *input_shape(both["base"], None, config.in_chans))
+    if find_prefix(both["base"], both["motivated"], derived, images):
+        print_text("prefix pair: one pass can serve both (update joint, one_pass)")
     if config.save:
         if config.save.exists():
             try:

@@ -210,14 +210,21 @@ class Pair:
                 if identity(source) == identity(tied):
                     tied.data = copies.setdefault(identity(source), source.data.clone())
         if self.optimizers:
-            base, motivated = self.optimizers
-            shared = {id(state) for state in base.state.values()}
-            for parameter, state in motivated.state.items():
-                if id(state) in shared:
-                    motivated.state[parameter] = {
-                        slot: value.clone() if isinstance(value, Tensor) else value for slot, value in state.items()
-                    }
+            _part_state(*self.optimizers)
         self._separated = True
+
+    @torch.no_grad()
+    def inherit_state(self, base: Optimizer, motivated: Optimizer) -> None:
+        """Give the motivated model's optimizer a copy of what the base's keeps for the shared weights.
+
+        Entries of the motivated model's own have zeros where the optimizer has one value for each.
+
+        Raises:
+            SeekingError: the state is not shaped like the parameters.
+        """
+        self._check_state(base, motivated)
+        self._copy_state(base, motivated, into_motivated=True)
+        _part_state(base, motivated)
 
     def _bind(self) -> None:
         """Tie what is whole and take views of what is sliced, anew whenever a tensor has moved."""
@@ -316,10 +323,13 @@ class Pair:
         for name, parameter in small.items():
             entry = self._moving[name]
             counterpart = large.get(entry.target)
-            if counterpart is None or not base.state.get(parameter):
+            known = base.state.get(parameter)
+            if counterpart is not None and not known and not into_motivated:
+                known = motivated.state.get(counterpart)  # The base has not taken a step of its own.
+            if counterpart is None or not known:
                 continue
             if self.tie and entry.whole:
-                motivated.state[counterpart] = base.state[parameter]
+                base.state[parameter] = motivated.state[counterpart] = known
                 continue
             # What has been entered is left the same way: values that are no tensors, such as counts, go along.
             base_slots, slots = base.state[parameter], motivated.state[counterpart]
@@ -343,6 +353,16 @@ class Pair:
                         view.copy_(base_view)
                     else:
                         base_view.copy_(view)
+
+
+def _part_state(base: Optimizer, motivated: Optimizer) -> None:
+    """Give each optimizer a state of its own where both have one."""
+    shared = {id(state) for state in base.state.values()}
+    for parameter, state in motivated.state.items():
+        if id(state) in shared:
+            motivated.state[parameter] = {
+                slot: value.clone() if isinstance(value, Tensor) else value for slot, value in state.items()
+            }
 
 
 def _derive(base: nn.Module, motivated: nn.Module, batch: Any, forward: Forward | None) -> WeightsMap:

@@ -48,12 +48,12 @@ class Block(nn.Module):
         return x + self.outer(F.gelu(self.inner(x)))
 
 
-def train(pair: str, condition: str, on: str, shared: str) -> Trainer:
+def train(pair: str, condition: str, on: str, shared: str, more: dict[str, Any]) -> Trainer:
     torch.manual_seed(0)
     x = torch.randn(200, 1, 6, 6)
     data = TensorDataset(x, (x.mean(dim=(1, 2, 3)) * 6).round().long() % 5)
     config = TrainConfig(
-        epochs=2, lr=0.05, condition=condition, on=on, optimizer_state=shared, precision="no", clip_grad=5.0
+        epochs=2, lr=0.05, condition=condition, on=on, optimizer_state=shared, precision="no", clip_grad=5.0, **more
     )
     models = [Residual(*size) for size in PAIRS[pair]]
     held_out = DataLoader(TensorDataset(*data[:9]), 3)
@@ -65,8 +65,9 @@ def train(pair: str, condition: str, on: str, shared: str) -> Trainer:
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    cases: list[tuple[Any, ...]] = [(p, c, "same", "separate") for p, c in itertools.product(PAIRS, CONDITIONS)]
-    cases += [(p, "decrease:1", "next", "shared") for p in PAIRS]
+    cases: list[tuple[Any, ...]] = [(p, c, "same", "separate", {}) for p, c in itertools.product(PAIRS, CONDITIONS)]
+    cases += [(p, "decrease:1", "next", "shared", {}) for p in PAIRS]
+    cases += [(p, "decrease:1", "same", "separate", {"update": "joint", "teach": 0.5, "ema": 0.9}) for p in PAIRS]
     for number, case in enumerate(cases):
         trainer = train(*case)
         if os.environ.get("RANK", "0") == "0":
@@ -77,6 +78,9 @@ def main(folder: Path) -> None:
                 for name, learner in trainer.learners.items()
                 for key, tensor in tensors(learner.module).items()
             }
+            for name, average in trainer.run.averages.items():
+                values = average.state_dict()["model"]["tensors"]
+                found |= {f"average {name} {key}": tensor.contiguous() for key, tensor in values.items()}
             save_file(found, folder / f"{number}.safetensors")
 
 

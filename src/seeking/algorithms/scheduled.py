@@ -2,31 +2,44 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from torch import Tensor, nn
-
+from seeking.algorithms.teaching import Lesson
 from seeking.conditions import Condition, Outcome
+from seeking.prefix import Prefix
+from seeking.training.joint import discarded_on_error, update_jointly
+from seeking.training.one_pass import gradients_of_one_pass
 from seeking.training.run import Batch, Run
+from seeking.training.step import Loss
 
 
 class Scheduled:
     """Each model steps on the batches on which its condition holds.
 
-    With ``Always`` for the base and no teaching, this is the paper's algorithm. Both conditions see the loss of the
+    With ``Always`` for the base and no more options, this is the paper's algorithm. Both conditions see the loss of the
     base's latest step.
 
     Args:
         base_condition: decides on each batch whether the base takes a step; a schedule, such as ``every:4``.
-        teach: whether the base learns from the logits of the motivated model on batches on which both step, as the
-            objective weights them. The motivated model then steps first, and its logits cost nothing more.
+        student: which model learns from the other one's logits on batches on which both step, as the objective weights
+            them; None for neither. The teacher then goes first, and its logits cost nothing more.
         separate_at: share of the run after which each model has weights of its own; None keeps them shared.
+        base_weight: where both step on a batch, they take one optimizer step, with this weight of the base's loss, in
+            (0, 1); None lets each take its own.
     """
 
-    def __init__(self, base_condition: Condition, *, teach: bool = False, separate_at: float | None = None) -> None:
+    def __init__(
+        self,
+        base_condition: Condition,
+        *,
+        student: Literal["base", "motivated"] | None = None,
+        separate_at: float | None = None,
+        base_weight: float | None = None,
+    ) -> None:
         self.base_condition = base_condition
-        self.teach = teach
+        self.student = student
         self.separate_at = separate_at
+        self.base_weight = base_weight
         self.loss = 0.0
         """Of the base's latest step; conditions take no loss that is not finite."""
 
@@ -36,28 +49,66 @@ class Scheduled:
             run.pair.separate()
         flops = run.batch_samples(batch) * run.cost.base_flops
         resting = Outcome(loss=self.loss, grad_norm=0.0, flops=flops, taken=False)
-        base_steps = self.base_condition.update(self.loss, run.signals(resting))
-        seen = self._step_base(batch, run) if base_steps and not self.teach else resting
-        logits: list[Tensor] = []
+        if not self.base_condition.update(self.loss, run.signals(resting)):
+            if run.condition.update(resting.loss, run.signals(resting)):
+                with run.synced("motivated"):
+                    run.condition.feedback(run.step(run.motivated, batch))
+        elif self.base_weight is None or run.pair.separated:
+            self._step_one_by_one(batch, run, resting)
+        else:
+            self._step_jointly(batch, run, resting, self.base_weight)
 
-        def loss_fn(model: nn.Module, micro_batch: Any) -> Tensor:
-            output = run.objective.logits(model, micro_batch)
-            logits.append(output.detach())
-            return run.objective.loss_of_logits(output, micro_batch)
-
+    def _step_one_by_one(self, batch: Batch, run: Run, resting: Outcome) -> None:
+        losses = self._losses(run)
+        taught = self.student == "base"
+        seen = resting if taught else self._seen(run.step(run.base, batch, losses["base"]))
         if run.condition.update(seen.loss, run.signals(seen)):
             with run.synced("motivated"):
-                run.condition.feedback(run.step(run.motivated, batch, loss_fn if self.teach and base_steps else None))
-        if base_steps and self.teach:
-            self._step_base(batch, run, logits)
+                run.condition.feedback(run.step(run.motivated, batch, losses["motivated"]))
+        if taught:
+            self._seen(run.step(run.base, batch, losses["base"]))
 
-    def _step_base(self, batch: Batch, run: Run, logits: list[Tensor] | None = None) -> Outcome:
-        taught = iter(logits or ())
-        outcome = run.step(
-            run.base,
-            batch,
-            lambda model, micro_batch: run.objective.loss(model, micro_batch, next(taught, None)),
-        )
+    def _step_jointly(self, batch: Batch, run: Run, resting: Outcome, base_weight: float) -> None:
+        """As one by one, but the gradient of the model that goes first waits for the other one's."""
+        losses = self._losses(run)
+        if run.prefix:
+            self._step_in_one_pass(batch, run, resting, base_weight, run.prefix)
+        elif self.student == "base":
+            if not run.condition.update(resting.loss, run.signals(resting)):
+                self._seen(run.step(run.base, batch, losses["base"]))
+                return
+            with run.synced("motivated"):
+                larger = run.gradient(run.motivated, batch, losses["motivated"])
+            with discarded_on_error(run, run.motivated):
+                smaller = self._seen(run.gradient(run.base, batch, losses["base"]))
+            with run.synced("motivated"):
+                run.condition.feedback(update_jointly(run, smaller, larger, base_weight))
+        else:
+            smaller = self._seen(run.gradient(run.base, batch, losses["base"]))
+            with discarded_on_error(run, run.base):
+                if not run.condition.update(smaller.loss, run.signals(smaller)):
+                    run.update(run.base, smaller)
+                    return
+                with run.synced("motivated"):
+                    larger = run.gradient(run.motivated, batch, losses["motivated"])
+                    run.condition.feedback(update_jointly(run, smaller, larger, base_weight))
+
+    def _step_in_one_pass(self, batch: Batch, run: Run, resting: Outcome, base_weight: float, prefix: Prefix) -> None:
+        if not run.condition.update(resting.loss, run.signals(resting, one_pass=True)):
+            self._seen(run.step(run.base, batch))
+            return
+        with run.synced("motivated"), discarded_on_error(run, run.base):
+            smaller, larger = gradients_of_one_pass(run, prefix, batch, self._losses(run), base_weight)
+            run.condition.feedback(update_jointly(run, self._seen(smaller), larger, None))
+
+    def _losses(self, run: Run) -> dict[str, Loss | None]:
+        """The loss of each model on a batch on which both may step."""
+        if self.student is None:
+            return {"base": None, "motivated": None}
+        lesson = Lesson(run.objective)
+        return {name: lesson.take if name == self.student else lesson.give for name in ("base", "motivated")}
+
+    def _seen(self, outcome: Outcome) -> Outcome:
         self.loss = outcome.loss if math.isfinite(outcome.loss) else self.loss
         return outcome
 

@@ -21,7 +21,7 @@ from seeking.errors import RunError, RunWarning, SeekingError, unknown
 from seeking.weights_map import WeightsMap
 
 Weights = dict[str, tuple[str, Mapping[str, Any]]]
-"""By file name, the learner's part and the file's metadata."""
+"""By file name, the part with the model and the file's metadata."""
 
 
 def weights_to_save(
@@ -29,6 +29,7 @@ def weights_to_save(
     last_names: Iterable[str],
     best: Mapping[str, Mapping[str, Any]],
     best_names: Iterable[str],
+    parts: Mapping[str, str],
 ) -> Weights:
     """The files of last and best weights.
 
@@ -37,6 +38,7 @@ def weights_to_save(
         last_names: models whose last weights are saved.
         best: metadata of the best weights, by model.
         best_names: models whose best weights are saved.
+        parts: the part of the run's state that holds what is saved, by model.
 
     Raises:
         SeekingError: a name is not that of a model, or there are no best weights yet.
@@ -48,7 +50,7 @@ def weights_to_save(
                 raise unknown("model", name, last)
             if name not in metadata:
                 raise SeekingError(f"the {name} model has not been evaluated; save it as last, or evaluate first")
-            weights[f"{name}.{kind}.safetensors"] = name, metadata[name]
+            weights[f"{name}.{kind}.safetensors"] = parts[name], metadata[name]
     return weights
 
 

@@ -112,8 +112,8 @@ class CheckpointWriter:
 
         Args:
             step: steps taken so far.
-            state: of the run; a learner's part has its tensors under ``model``.
-            weights: files of weights to write as well: by file name, the learner's part and the file's metadata.
+            state: of the run; parts of models have their tensors under ``model``.
+            weights: files of weights to write as well: by file name, the part with the model and the file's metadata.
 
         Raises:
             SeekingError: the state holds something that cannot be saved.

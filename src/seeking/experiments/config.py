@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from seeking.choices import DepthPolicy, Extra, WidthPolicy
+from seeking.choices import DepthPolicy, WidthPolicy
 from seeking.data.config import DataConfig
 from seeking.errors import SeekingError
 from seeking.training.config import TrainConfig
@@ -40,9 +40,6 @@ class RunConfig(TrainConfig, DataConfig, ModelConfig):
 
     batch_size: int = 32
     """Batch size, summed over all processes."""
-    extra: Extra = "own"
-    """Initialization of the extra capacity: the model's own (as in the paper), or neutral (function-preserving: the
-    motivated model starts with the base's function, as closely as possible)."""
     output: Path | None = None
     """Folder for weights, metrics, summary and figure; runs/NAMES-TIME if not given."""
 

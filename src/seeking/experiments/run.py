@@ -14,7 +14,6 @@ from seeking.data import ImageData, loader
 from seeking.errors import SeekingError
 from seeking.experiments.config import ModelConfig, RunConfig
 from seeking.files import read_yaml
-from seeking.initialization import embed
 from seeking.matching import Override
 from seeking.models import create
 from seeking.report.showing import Display
@@ -82,8 +81,6 @@ def trainer(
     derived = None
     if role == "pair" and not continues:  # A checkpoint contains its map.
         derived = weights_map(config, both["base"], both["motivated"], torch.zeros(2, *data.shape))
-        if config.extra == "neutral":
-            embed(both["base"], both["motivated"], derived, batch=torch.randn(2, *data.shape))
     torch.manual_seed(config.seed)
     return Trainer(
         both["base"] if role != "motivated" else None,

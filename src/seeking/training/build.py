@@ -22,13 +22,16 @@ from seeking.copies import scratch_copy
 from seeking.distributed.processes import this_process
 from seeking.distributed.sharding import reshard, shard
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
+from seeking.initialization import embed
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
 from seeking.renewed import renewed
+from seeking.training.average import Average
 from seeking.training.config import TrainConfig
 from seeking.training.held_out import HeldOut
 from seeking.training.interrupts import Requests
+from seeking.training.joining import Joining
 from seeking.training.learner import Learner
 from seeking.training.loaders import Loader, prepare
 from seeking.training.modes import evaluating
@@ -43,6 +46,7 @@ from seeking.training.optim import (
 )
 from seeking.training.performance import checkpoint_activations, compile_in_place, to_channels_last
 from seeking.training.precision import resolve_precision
+from seeking.training.progress import Progress
 from seeking.training.rng import RandomState, derive_seed
 from seeking.training.run import Algorithm
 from seeking.training.standing_in import StandIn
@@ -104,19 +108,38 @@ def make_pair(
     objective: Objective,
     batch: Any,
     config: TrainConfig,
+    resumed: bool,
 ) -> Pair | None:
     """Create the pair, if there are two models; the map is derived on this batch if it is None.
 
+    The extra capacity is initialized at the beginning.
+
     Raises:
         NotContainedError: the motivated model cannot contain the base.
-        SeekingError: the map does not fit the models.
+        SeekingError: the map does not fit the models, or they cannot be initialized so.
     """
     if base is None or motivated is None:
         return None
     inputs, forward = objective.model_inputs(batch)
     if weights_map is None:
         weights_map = match(base, motivated, batch=inputs, forward=forward)
+    if config.extra != "own" and not resumed:
+        embed(base, motivated, weights_map, extra=config.extra, batch=inputs, forward=forward)
     return Pair(base, motivated, weights_map, norm=config.norm, batch=inputs, forward=forward)
+
+
+def make_joining(pair: Pair | None, progress: Progress, config: TrainConfig) -> Joining | None:
+    """What happens when the motivated model takes its first step; None if nothing does."""
+    copied, inherit = config.extra == "copied", config.optimizer_state == "inherit"
+    if pair is None or not (copied or inherit or config.rewarm is not None):
+        return None
+    return Joining(pair, progress, copied, inherit, config.rewarm, config.rewarm_share)
+
+
+def make_averages(learners: Mapping[str, Learner], config: TrainConfig) -> dict[str, Average]:
+    """The average of each model's weights; none if the options want none."""
+    decay = config.ema
+    return {} if decay is None else {name: Average(learner.module, decay) for name, learner in learners.items()}
 
 
 def make_condition(condition: Condition | None, config: TrainConfig) -> Condition:
@@ -149,7 +172,8 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool)
         SeekingError: the condition of the base cannot be parsed, or options contradict a custom algorithm.
     """
     if algorithm:
-        for name, default in (("base_condition", "always"), ("finish", "tied"), ("teach", 0.0)):
+        defaults = {"base_condition": "always", "finish": "tied", "update": "separate", "teach": 0.0}
+        for name, default in defaults.items():
             if getattr(config, name) != default:
                 raise SeekingError(
                     f"{name} is {getattr(config, name)!r}, which the algorithm that was given decides itself; leave "
@@ -158,11 +182,17 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool)
         return algorithm
     if not pair:
         return alone
-    if config.base_condition == "always" and config.finish == "tied" and not config.teach:
+    as_in_paper = config.base_condition == "always" and config.finish == "tied" and config.update == "separate"
+    if as_in_paper and not config.teach:
         return motivated
     base_condition = parse(config.base_condition, -1 - config.seed)  # Other draws than the condition's.
     separate_at = config.finish_at if config.finish == "private" else None
-    return Scheduled(base_condition, teach=config.teach > 0, separate_at=separate_at)
+    return Scheduled(
+        base_condition,
+        student=config.student if config.teach else None,
+        separate_at=separate_at,
+        base_weight=config.base_weight if config.update == "joint" else None,
+    )
 
 
 class Loaders(NamedTuple):
@@ -294,10 +324,29 @@ def check_optimizer(config: TrainConfig, optimizer: MakeOptimizer | None) -> Non
         SeekingError: it cannot.
     """
     trial = optimizer or (lambda module: make_optimizer(module, config, fused=False))
-    if config.optimizer_state == "shared":
+    if config.optimizer_state != "separate":
         check_elementwise_state(trial, "shared through the map", "set optimizer_state to separate")
     if config.shard:
         check_elementwise_state(trial, "sharded", "turn shard off")
+
+
+def make_learners(
+    models: Mapping[str, nn.Module],
+    pair: Pair | None,
+    accelerator: Accelerator,
+    config: TrainConfig,
+    optimizer: MakeOptimizer | None,
+    schedule: MakeSchedule | None,
+    progress: Progress,
+) -> dict[str, Learner]:
+    """Prepare the models, each with its optimizer and schedule; their states are shared if the options say so."""
+    learners = {
+        name: make_learner(name, model, accelerator, config, optimizer, schedule, steps=progress.steps)
+        for name, model in models.items()
+    }
+    if pair and config.optimizer_state == "shared":
+        pair.optimizers = learners["base"].optimizer, learners["motivated"].optimizer
+    return learners
 
 
 def make_learner(

@@ -5,13 +5,15 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from seeking.choices import NormPolicy, Tracker
+from seeking.choices import Extra, NormPolicy, Tracker
 from seeking.errors import SeekingError, unknown
 
 Timing = Literal["same", "next"]
-OptimizerState = Literal["separate", "shared"]
+OptimizerState = Literal["separate", "inherit", "shared"]
 ScheduleName = Literal["cosine", "onecycle", "step", "wsd", "constant"]
 Finish = Literal["tied", "private"]
+Update = Literal["separate", "joint"]
+Student = Literal["base", "motivated"]
 Precision = Literal["auto", "no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
 NonFinitePolicy = Literal["stop", "skip", "rollback"]
@@ -58,7 +60,26 @@ class TrainConfig:
     finish_at: float = 0.77
     """Share of the run after which a private finish begins."""
     teach: float = 0.0
-    """Weight of the motivated model's outputs in the loss of the base, on batches on which both take a step."""
+    """Weight of one model's outputs in the loss of the other one, on batches on which both take a step; with 1, the
+    other one learns from these alone, and not from the labels."""
+    student: Student = "base"
+    """The model that is taught: the base by the motivated model, or the motivated model by the base."""
+    update: Update = "separate"
+    """On batches on which both take a step: an optimizer step of each model (as in the paper), or one joint step on the
+    weighted sum of both gradients."""
+    base_weight: float = 0.5
+    """Weight of the base's loss in a joint update; the motivated model's has the rest."""
+    one_pass: bool = False
+    """Take joint updates in one pass where the base is the first layers of the motivated model (seeking map tells)."""
+    extra: Extra = "own"
+    """Initialization of the extra capacity: the model's own (as in the paper), neutral (function-preserving: the
+    motivated model starts with the base's function, as closely as possible), or copied (models that differ in depth
+    alone: each extra block is a copy of the base's block before it, taken at the first motivated step)."""
+    rewarm: float | None = None
+    """Factor of the learning rate of the extra capacity alone, such as 1.3, to which it rises and from which it falls
+    back after the first motivated step."""
+    rewarm_share: float = 0.1
+    """Share of the run that the re-warming takes."""
     on: Timing = "same"
     """Batch of the motivated step: the same one at which the condition held, or the next one."""
     norm: NormPolicy = "private"
@@ -69,7 +90,8 @@ class TrainConfig:
     optimizer: str = "sgd"
     """Name of one of timm's optimizers: sgd (Nesterov momentum), momentum, adamw, lion, …"""
     optimizer_state: OptimizerState = "separate"
-    """Optimizer state (such as momentum): separate for each model (as in the paper), or shared through the map."""
+    """Optimizer state (such as momentum): separate for each model (as in the paper); separate, but the motivated model
+    takes the base's at its first step (inherit); or shared through the map."""
     lr: float = 0.05
     """Peak learning rate."""
     momentum: float = 0.9
@@ -83,6 +105,9 @@ class TrainConfig:
     """Share of the run in which the schedule wsd decays."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up before the schedule. For onecycle, the epochs of its rise (0: 30 % of the run)."""
+    ema: float | None = None
+    """Decay, with every batch, of an exponential moving average of each model's weights, such as 0.999. The averages
+    are evaluated and saved in place of the weights."""
     label_smoothing: float = 0.0
     """Label smoothing of the classification loss."""
     clip_grad: float | None = None
@@ -151,9 +176,14 @@ class TrainConfig:
             raise SeekingError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
         if self.clip_grad is not None and not self.clip_grad > 0:
             raise SeekingError(f"clip_grad is {self.clip_grad}; it must be above 0")
-        for name in ("finish_at", "decay"):
+        for name, what in (
+            ("finish_at", "share of the run"),
+            ("decay", "share of the run"),
+            ("base_weight", "share"),
+            ("rewarm_share", "share of the run"),
+        ):
             if not 0 < getattr(self, name) < 1:
-                raise SeekingError(f"{name} is {getattr(self, name)}; it is a share of the run, between 0 and 1")
+                raise SeekingError(f"{name} is {getattr(self, name)}; it is a {what}, between 0 and 1")
         if not 0 <= self.teach <= 1:
             raise SeekingError(f"teach is {self.teach}; it must be in [0, 1]")
         if self.budget is not None and not 0 < self.budget < float("inf"):
@@ -161,6 +191,22 @@ class TrainConfig:
         if self.finish == "private" and (self.shard or self.optimizer_state == "shared"):
             option = "shard" if self.shard else "optimizer_state shared"
             raise SeekingError(f"finish private cannot be combined with {option}")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise SeekingError(f"ema is {self.ema}; it must be in [0, 1)")
+        if self.rewarm is not None and not 0 < self.rewarm < float("inf"):
+            raise SeekingError(f"rewarm is {self.rewarm}; it must be a finite number above 0")
+        whole = {"ema": self.ema is not None, "rewarm": self.rewarm is not None, "extra copied": self.extra == "copied"}
+        whole |= {"optimizer_state inherit": self.optimizer_state == "inherit", "update joint": self.update == "joint"}
+        if self.shard and any(whole.values()):
+            raise SeekingError(f"{next(name for name, on in whole.items() if on)} cannot be combined with shard")
+        if self.one_pass and self.update != "joint":
+            raise SeekingError("one_pass serves joint updates alone; set update to joint")
+        if self.one_pass and self.teach and self.student == "motivated":
+            raise SeekingError(
+                "one_pass cannot be combined with student motivated, since the motivated model goes first"
+            )
+        if self.update == "joint" and self.precision == "fp16":
+            raise SeekingError("update joint cannot be combined with precision fp16; use bf16 or no")
         self.save_interval()
         if self.warmup_epochs >= self.epochs:
             raise SeekingError(

@@ -46,6 +46,8 @@ class Cost:
     """Forward pass of the motivated model, per sample."""
     base_forward_flops: float = 0.0
     """Forward pass of the base, per sample."""
+    prefix_flops: float = 0.0
+    """Those of the base that one pass of both models saves, per sample."""
     batches: int = 0
     """Batches of the run so far."""
     run_samples: int = 0
@@ -60,6 +62,8 @@ class Cost:
     """Samples in forward passes that only re-estimated the norm statistics of the motivated model."""
     held_out_samples: int = 0
     """Samples in forward passes of the base that only measured its loss on held-out data, for a condition."""
+    one_pass_samples: int = 0
+    """Samples that one pass served both models on."""
     other_flops: float = 0.0
     """Other FLOPs of training steps, such as the forward passes of a teacher."""
 
@@ -72,6 +76,7 @@ class Cost:
             + self.recalibration_samples * self.motivated_forward_flops
             + self.held_out_samples * self.base_forward_flops
             + self.other_flops
+            - self.one_pass_samples * self.prefix_flops
         )
 
     def of_sample(self, model: str) -> float:

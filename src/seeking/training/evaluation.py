@@ -174,7 +174,7 @@ class Evaluator:
             for name, learner in run.learners.items():
                 # Loaders that shuffle or read ahead count their passes, which a resumed run has not made.
                 set_epoch(epoch, self._loaders.train, self._loaders.evaluation)
-                with run.synced(name):
+                with run.evaluated(name):
                     if name == "motivated" and self._config.norm == "recalibrated":
                         samples = recalibrated_samples(
                             learner,

@@ -72,6 +72,10 @@ class Learner:
         """Of the first parameter group."""
         return float(self.schedule.get_last_lr()[0])
 
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients of the latest backward pass by parameter name; valid after the step as well."""
+        return {name: p.grad for name, p in self.module.named_parameters() if p.grad is not None}
+
     def train_mode(self) -> nn.Module:
         """The model, each of its modules in its mode for training; only the model's own mode is looked at."""
         if not self.model.training:
@@ -104,7 +108,7 @@ class Learner:
         """Everything that decides the model's future."""
         schedule = self.schedule.state_dict() if self._custom_schedule else None
         return {
-            "model": _model_state(self.module),
+            "model": model_state(self.module),
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"steps": self._schedule_steps, "planned": self._planned_steps, "state": schedule},
             "seconds": self.seconds,
@@ -154,7 +158,7 @@ class Learner:
             self.module.load_state_dict(extra, strict=False)
 
 
-def _model_state(module: nn.Module) -> State:
+def model_state(module: nn.Module) -> State:
     """Every parameter and buffer, which of them the model itself saves, and what else it saves."""
     own, state = tensors(module), module.state_dict()
     extra = {key: value for key, value in state.items() if key not in own}

@@ -8,7 +8,7 @@ from seeking.errors import SeekingError
 from seeking.training.evaluation import Scores
 from seeking.training.objective import LossFn
 from seeking.training.rng import RunRandomState
-from seeking.training.run import Algorithm, Run
+from seeking.training.run import Algorithm, Run, average_part
 from seeking.training.saved_condition import SavedCondition
 
 RESERVED = ("algorithm", "loss_fn", "objective")
@@ -40,6 +40,8 @@ def collect_parts(
         "cost": run.cost,
         "metrics": scores,
         "nonfinite": run.guard,
+        **({"joining": run.joining} if run.joining else {}),
+        **{average_part(name): average for name, average in run.averages.items()},
     }
     if scaler is not None:
         parts["scaler"] = scaler

@@ -1,19 +1,24 @@
 """The run that an algorithm works with: the models, the condition, and how to take a step."""
 
 import contextlib
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from seeking.conditions import Condition, Outcome, Signals
 from seeking.errors import SeekingError
 from seeking.pair import Pair
+from seeking.prefix import Prefix
+from seeking.training.average import Average
 from seeking.training.cost import Cost
 from seeking.training.held_out import HeldOut
+from seeking.training.joining import Joining
 from seeking.training.learner import Learner
 from seeking.training.micro_batches import MicroBatches
 from seeking.training.nonfinite import NonFiniteGuard
@@ -38,6 +43,9 @@ class Run:
         cost: FLOPs so far.
         budget: FLOPs of the run over those of training the motivated model alone, if they are limited.
         held_out: training data that no step trains on, if conditions may measure the loss on them.
+        prefix: what both models compute in one pass in a joint step, if anything.
+        joining: what happens when the motivated model takes its first step, if anything.
+        averages: moving averages of the models' weights by name, if any.
     """
 
     learners: dict[str, Learner]
@@ -50,6 +58,9 @@ class Run:
     guard: NonFiniteGuard
     budget: float | None = None
     held_out: HeldOut | None = None
+    prefix: Prefix | None = None
+    joining: Joining | None = None
+    averages: Mapping[str, Average] = field(default_factory=dict)
     row: Row = field(default_factory=dict)
     """Metrics of the steps on this batch."""
 
@@ -94,28 +105,61 @@ class Run:
             also: other models that the loss runs forward and backward; counted in the cost.
             other_flops: other FLOPs of the loss, per sample; counted in the cost.
         """
-        loss_fn = loss_fn or self.objective.loss
+        return self.update(learner, self.gradient(learner, batch, loss_fn, also=also, other_flops=other_flops))
+
+    def gradient(
+        self,
+        learner: Learner,
+        batch: Batch,
+        loss_fn: Loss | None = None,
+        *,
+        also: Sequence[Learner] = (),
+        other_flops: float = 0.0,
+    ) -> Outcome:
+        """Compute the gradient of a model on a batch; an update must follow. The arguments are those of ``step``.
+
+        Returns:
+            What is known before the update: all but the norm of the gradient, NaN, and whether the step will be taken.
+        """
+        if self.joining and learner.name == "motivated":
+            self.joining.begin(self.base, learner)
         batch = self._micro_batches(batch)
-        loss, norm, taken, gradients = self.stepper(learner, batch, loss_fn, self.condition.needs_gradients)
-        samples = batch.samples
+        loss = self.stepper.backward(learner, batch, loss_fn or self.objective.loss)
         for trained in (learner, *also):
-            self.cost.add_step(trained.name, samples)
-        self.cost.other_flops += samples * other_flops
-        prefix, rate = learner.column_prefix, next(iter(self.learners.values())).learning_rate
-        self.row |= {f"{prefix}loss": loss, f"{prefix}grad_norm": norm, "lr": rate}
+            self.cost.add_step(trained.name, batch.samples)
+        self.cost.other_flops += batch.samples * other_flops
+        flops = batch.samples * (sum(self.cost.of_sample(trained.name) for trained in (learner, *also)) + other_flops)
+        gradients = learner.gradients() if self.condition.needs_gradients else None
+        shared = functools.partial(self.shared_part, gradients) if gradients and learner.name == "motivated" else None
+        return Outcome(
+            loss=loss, grad_norm=math.nan, flops=flops, taken=True, gradients=gradients, shared_gradients=shared
+        )
+
+    def update(self, learner: Learner, outcome: Outcome) -> Outcome:
+        """Take the optimizer step after ``gradient``, unless the loss or the gradient is NaN or infinite."""
+        joining = self.joining if learner.name == "motivated" else None
+        with joining.rewarming() if joining else contextlib.nullcontext():
+            norm, taken = self.stepper.update(learner, math.isfinite(outcome.loss))
+        self.note(learner, outcome.loss, norm)
         if taken:
             self.guard.succeeded(learner)
         else:
-            progress = self.progress
-            self.guard.failed(learner, step=progress.step, epoch=progress.epoch, rate=rate, loss=loss, norm=norm)
-        flops = samples * (sum(self.cost.of_sample(trained.name) for trained in (learner, *also)) + other_flops)
-        shared = functools.partial(self._shared, gradients) if gradients and learner.name == "motivated" else None
-        return Outcome(
-            loss=loss, grad_norm=norm, flops=flops, taken=taken, gradients=gradients, shared_gradients=shared
-        )
+            where = {"step": self.progress.step, "epoch": self.progress.epoch, "rate": self.row["lr"]}
+            self.guard.failed(learner, loss=outcome.loss, norm=norm, **where)
+        return dataclasses.replace(outcome, grad_norm=norm, taken=taken)
 
-    def signals(self, base: Outcome) -> Signals:
-        """The signals for the condition after the base's step on this batch."""
+    def note(self, learner: Learner, loss: float, norm: float) -> None:
+        """Put the metrics of a step into the row of this batch."""
+        prefix, rate = learner.column_prefix, next(iter(self.learners.values())).learning_rate
+        self.row |= {f"{prefix}loss": loss, f"{prefix}grad_norm": norm, "lr": rate}
+
+    def signals(self, base: Outcome, one_pass: bool = False) -> Signals:
+        """The signals for the condition after the base's step on this batch.
+
+        Args:
+            base: the outcome of the base's step.
+            one_pass: whether one pass will serve both models, if the condition holds.
+        """
         samples = base.flops / self.cost.base_flops if self.cost.base_flops else 0.0
         mean = (self.cost.run_samples + samples) / (self.cost.batches + 1)
         return Signals(
@@ -128,10 +172,10 @@ class Run:
             flops_planned=self._flops_planned(mean),
             batch_share=samples / mean if mean else None,
             base_stepped=base.taken,
-            grad_norm=base.grad_norm if base.taken else None,
+            grad_norm=base.grad_norm if base.taken and not math.isnan(base.grad_norm) else None,
             held_out_loss=functools.cache(self._held_out_loss) if self.held_out else None,
             base_flops=base.flops,
-            motivated_flops=samples * self.cost.motivated_flops,
+            motivated_flops=samples * (self.cost.motivated_flops - one_pass * self.cost.prefix_flops),
             gradients=base.gradients,
         )
 
@@ -151,7 +195,12 @@ class Run:
             self.row["held_out_loss"] = loss
         return loss
 
-    def _shared(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def shared_part(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The base's part of gradients of the motivated model, by parameter of the base.
+
+        Raises:
+            SeekingError: they are sharded.
+        """
         if any(isinstance(gradient, DTensor) for gradient in gradients.values()):
             raise SeekingError(
                 "gradients of sharded models cannot be compared; turn shard off, or change the condition"
@@ -162,6 +211,27 @@ class Run:
         """Inside, the model is up to date: the motivated model has the latest weights of the base, until they part."""
         shares = self.pair_or_none and not self.pair.separated and name == "motivated"
         return self.pair.motivated() if shares else contextlib.nullcontext()
+
+    @property
+    def saved_parts(self) -> dict[str, str]:
+        """The part of the run's state that holds the weights that are saved, by model."""
+        return {name: average_part(name) if name in self.averages else name for name in self.learners}
+
+    def average(self) -> None:
+        """Take the weights after a batch into the averages, if there are any."""
+        for name, average in self.averages.items():
+            with self.synced(name):
+                average.update()
+
+    @contextlib.contextmanager
+    def evaluated(self, name: str) -> Iterator[nn.Module]:
+        """Inside, the model is up to date and has the weights that are evaluated: the averages, if there are any."""
+        with self.synced(name):
+            if name in self.averages:
+                with self.averages[name].applied() as model:
+                    yield model
+            else:
+                yield self.learners[name].module
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The autocast context of training, for other models, such as a teacher."""
@@ -174,6 +244,11 @@ class Run:
 
     def _micro_batches(self, batch: Batch) -> MicroBatches:
         return MicroBatches.of(batch, self.stepper.accelerator.num_processes)
+
+
+def average_part(name: str) -> str:
+    """The part of the run's state that holds the average of this model."""
+    return f"{name}_average"
 
 
 Algorithm = Callable[[Batch, Run], None]
@@ -194,6 +269,10 @@ def roll_back(run: Run, state: Mapping[str, Any], scaler: Any) -> None:
     run.guard.rolled_back(state["step"])
     for name, learner in run.learners.items():
         learner.roll_back(state["parts"][name])
+    for name, average in run.averages.items():
+        average.load_state_dict(state["parts"][average_part(name)])
+    if run.joining:
+        run.joining.load_state_dict(state["parts"]["joining"])
     if scaler is not None:
         scaler.load_state_dict(state["parts"]["scaler"])
     run.guard.record.note(f"rolled back to the weights of step {state['step']}")

@@ -44,25 +44,19 @@ class Stepper:
     updating: bool = False
     lending: Lending = field(default_factory=Lending)
 
-    def __call__(
-        self, learner: Learner, batch: MicroBatches, loss_fn: Loss, keep_gradients: bool
-    ) -> tuple[float, float, bool, dict[str, Tensor] | None]:
-        """Take one step on the mean loss over all samples, unless the loss or the gradient is NaN or infinite.
-
-        Gradients that overflow under fp16 are the scaler's matter, which skips the step by itself.
+    def backward(self, learner: Learner, batch: MicroBatches, loss_fn: Loss) -> float:
+        """Compute the gradient of the mean loss over all samples; ``update`` or ``discard`` must follow.
 
         Args:
             learner: the model.
             batch: micro-batches, whose gradients are accumulated.
             loss_fn: the loss.
-            keep_gradients: whether to return them.
 
         Raises:
             ProcessError: the loss has failed in another process, and no process takes the step.
 
         Returns:
-            The mean loss over all processes; the norm of the gradient before it is clipped; whether the step was taken;
-            the gradients by parameter name.
+            The mean loss over all processes.
         """
         start, scaler = time.perf_counter(), self.accelerator.scaler
         learner.train_mode()
@@ -89,21 +83,40 @@ class Stepper:
         except Exception:
             remaining = len(batch) + 1 - number
             told = in_loss and self.stand_in is not None and self.stand_in.finish(learner, loss_fn, remaining)
-            with contextlib.suppress(Exception):  # If the device is lost.
-                learner.restore_buffers()
-                learner.optimizer.zero_grad()
+            self.discard(learner)
             if told:
                 self._mean_loss(torch.zeros_like(total), failed=True)
             raise
-        norm = float(self._gradient_norm(learner))
         mean = self._mean_loss(total)
         if self.requests.failed:
-            learner.restore_buffers()
-            learner.optimizer.zero_grad()
+            self.discard(learner)
             if scaler is not None:
                 scaler.update(scaler.get_scale())
             raise ProcessError("another process of this run has failed; see its message")
-        finite = math.isfinite(mean) and (math.isfinite(norm) or scaler is not None)
+        learner.seconds += time.perf_counter() - start
+        return mean
+
+    def discard(self, learner: Learner) -> None:
+        """Undo a backward pass that no update follows."""
+        with contextlib.suppress(Exception):  # If the device is lost.
+            learner.restore_buffers()
+            learner.optimizer.zero_grad()
+
+    def update(self, learner: Learner, finite: bool) -> tuple[float, bool]:
+        """Take the optimizer step that belongs to a gradient, unless the gradient is NaN or infinite.
+
+        Gradients that overflow under fp16 are the scaler's matter, which skips the step by itself.
+
+        Args:
+            learner: the model.
+            finite: whether the loss is; if not, no step is taken.
+
+        Returns:
+            The norm of the gradient before it is clipped; whether the step was taken.
+        """
+        start, scaler = time.perf_counter(), self.accelerator.scaler
+        norm = float(self._gradient_norm(learner))
+        finite = finite and (math.isfinite(norm) or scaler is not None)
         if not finite:
             learner.restore_buffers()
             if scaler is not None:  # It has unscaled the gradients, and waits for a step.
@@ -116,13 +129,10 @@ class Stepper:
             else:
                 learner.optimizer.step()
             self.updating = False
-        gradients = None
-        if keep_gradients:
-            gradients = {name: p.grad for name, p in learner.module.named_parameters() if p.grad is not None}
         learner.optimizer.zero_grad()
         learner.stepped = True
         learner.seconds += time.perf_counter() - start
-        return mean, norm, finite, gradients
+        return norm, finite
 
     def _gradient_norm(self, learner: Learner) -> Tensor:
         """The norm of the whole gradient, which is then clipped if that is asked for."""

@@ -26,6 +26,7 @@ from seeking.training.failures import first_step, in_batch, saved_on_error
 from seeking.training.interrupts import Requests, Stopped, listening
 from seeking.training.nonfinite import NonFiniteGuard
 from seeking.training.objective import LossFn, Objective, make_objective
+from seeking.training.one_pass import make_prefix
 from seeking.training.optim import MakeOptimizer, MakeSchedule
 from seeking.training.parts import collect_parts
 from seeking.training.preflight import preflight
@@ -124,7 +125,7 @@ class Trainer:
         owners += [self.loaders.train, self.loaders.evaluation, loss_fn or objective, algorithm, self.condition]
         generators = RandomState(device, *owners)
         build.place_models(models, config, device, objective, batch, generators)
-        self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config)
+        self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config, saved is not None)
         build.check_optimizer(config, optimizer)
         # Before accelerate patches mixed precision into the models: the proof is one of full precision. A run that is
         # resumed has passed it.
@@ -133,17 +134,14 @@ class Trainer:
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
             cost = preflight(models, self.pair, objective, batch, unseen, config, last_size(train_loader))
             budget.check_budget(config, cost)
+        prefix = make_prefix(self.pair, objective, batch, config, self.accelerator, cost)
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
 
-        steps = config.epochs * self.loaders.epoch_length
-        self.learners = {
-            name: build.make_learner(name, model, self.accelerator, config, optimizer, schedule, steps=steps)
-            for name, model in models.items()
-        }
-        if self.pair and config.optimizer_state == "shared":
-            self.pair.optimizers = self.learners["base"].optimizer, self.learners["motivated"].optimizer
         self.progress = Progress(self.loaders.epoch_length, config.epochs)
+        self.learners = build.make_learners(
+            models, self.pair, self.accelerator, config, optimizer, schedule, self.progress
+        )
         self.record = Record(listeners, self.saver.metrics, self.saver.folder is not None)
         self.scores = Scores(objective)
         self.random = RunRandomState(generators, self.accelerator)
@@ -160,6 +158,9 @@ class Trainer:
             guard=NonFiniteGuard(config.on_nonfinite, self.record, lambda: self.saver.describe(self.progress.epoch)),
             budget=config.budget,
             held_out=build.make_held_out(held_out, self.condition, self.accelerator, config, generators),
+            prefix=prefix,
+            joining=build.make_joining(self.pair, self.progress, config),
+            averages=build.make_averages(self.learners, config),
         )
         self._evaluate = Evaluator(self.run, self.scores, self.record, self.loaders, config, generators, self._requests)
         self.parts = collect_parts(
@@ -267,6 +268,7 @@ class Trainer:
         row = {"kind": "step", **position, **self.run.row}
         if self.run.guard.rollback_due:
             roll_back(self.run, self.saver.read_for_rollback(), self.accelerator.scaler)
+        self.run.average()
         for learner in self.learners.values():
             learner.step_schedule()
         self.progress.end_batch()
@@ -288,8 +290,8 @@ class Trainer:
         Raises:
             SeekingError: a name is not that of a model, or there are no best weights yet.
         """
-        position = {"epoch": self.progress.epoch, "step": self.progress.step}
-        weights = weights_to_save(dict.fromkeys(self.learners, position), last, self.scores.best, best)
+        positions = {name: {"epoch": self.progress.epoch, "step": self.progress.step} for name in self.learners}
+        weights = weights_to_save(positions, last, self.scores.best, best, self.run.saved_parts)
         if not self.saver.folder:
             return
         sharded = [learner.module for learner in self.learners.values()] if self.config.shard else []

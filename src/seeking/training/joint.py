@@ -1,0 +1,57 @@
+"""One optimizer step on the gradients of both models."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+from torch.nn.utils import get_total_norm
+
+from seeking.conditions import Outcome
+from seeking.gradients import add_gradients
+from seeking.training.learner import Learner
+from seeking.training.run import Run
+
+
+@contextlib.contextmanager
+def discarded_on_error(run: Run, learner: Learner) -> Iterator[None]:
+    """Inside, a gradient of this model waits for its step; it is discarded if something fails."""
+    try:
+        yield
+    except Exception:
+        run.stepper.discard(learner)
+        raise
+
+
+def update_jointly(run: Run, base: Outcome, motivated: Outcome, base_weight: float | None) -> Outcome:
+    """Take one step of the motivated model's optimizer on the weighted sum of both gradients.
+
+    Call this inside ``run.pair.motivated()``, after a ``run.gradient`` of each model. If a loss or a gradient is NaN or
+    infinite, the step is skipped for both.
+
+    Args:
+        run: the run.
+        base: what is known of the base's gradient.
+        motivated: what is known of the motivated model's gradient.
+        base_weight: weight of the base's loss, in (0, 1); the motivated model's has the rest. None if the gradients are
+            weighted already.
+
+    Returns:
+        The outcome of the motivated model.
+    """
+    norm = float(get_total_norm([*run.base.gradients().values()]))
+    weights = (1.0, 1.0) if base_weight is None else (base_weight, 1 - base_weight)
+    if motivated.gradients is not None:  # The sum takes their place.
+        own = {name: gradient.clone() for name, gradient in motivated.gradients.items()}
+        shared = functools.partial(run.shared_part, own)
+        motivated = dataclasses.replace(motivated, gradients=own, shared_gradients=shared)
+    add_gradients(run.pair.base, run.pair.motivated_model, run.pair.map, *weights)
+    outcome = run.update(run.motivated, motivated)
+    run.note(run.base, base.loss, norm)
+    if outcome.taken:
+        run.guard.succeeded(run.base)
+        run.base.optimizer.zero_grad()
+        run.base.stepped = True
+    else:
+        run.stepper.discard(run.base)
+    return outcome
