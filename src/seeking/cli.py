@@ -26,7 +26,7 @@ from torch import nn
 
 from seeking.checkpointing.manifest import Kind
 from seeking.checkpointing.run_dir import RunFolder
-from seeking.checkpointing.weights import load_weights, save_weights
+from seeking.checkpointing.weights import load_weights, save_weights, shapes_of_weights
 from seeking.commands import (
     Compare,
     Embed,
@@ -45,11 +45,13 @@ from seeking.errors import NotContainedError, RunError, RunWarning, SeekingError
 from seeking.experiments.compare import ARMS, compare, summarize
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
-from seeking.experiments.run import models, trainer, weights_map
+from seeking.experiments.run import arguments, models, trainer, weights_map
+from seeking.experiments.start import Model
 from seeking.files import read_yaml
 from seeking.initialization import embed, extract
 from seeking.matching import MatchWarning
 from seeking.models import input_shape
+from seeking.models.heads import classes_of_weights
 from seeking.options import flags, flags_of_run, recipe_file, registry
 from seeking.report.folder import describe
 from seeking.report.output import PrintableConsole, ignore_output_errors, plain_errors, printable
@@ -241,10 +243,15 @@ def embed_command(config: Embed) -> int:
     return 0
 
 
-def _load_for_transfer(config: TransferOptions, source: str) -> tuple[dict[str, nn.Module], WeightsMap]:
+def _load_for_transfer(config: TransferOptions, source: Model) -> tuple[dict[str, nn.Module], WeightsMap]:
     if config.output.exists() and not config.overwrite:
         raise SeekingError(f"{config.output} exists; name another file, or give --overwrite")
-    both = models(config, config.num_classes, config.in_chans, config.seed)
+    classes = config.num_classes
+    if classes is None:
+        plan = arguments(config, 10, config.in_chans)
+        shapes = shapes_of_weights(config.weights)
+        classes = classes_of_weights(shapes, lambda number: plan.make(source, num_classes=number), str(config.weights))
+    both = models(config, classes or 10, config.in_chans, config.seed)
     load_weights(both[source], config.weights)
     return both, WeightsMap.load(config.map) if config.map else weights_map(config, both["base"], both["motivated"])
 

@@ -20,7 +20,9 @@ from seeking.errors import DamagedError, SeekingError, unknown
 from seeking.files import read_yaml_text
 from seeking.report.output import printable
 
-NOT_RESUMED = frozenset({"output", "config", "recipe", "overwrite", "resume", "accept_changed_data"})
+NOT_RESUMED = frozenset(
+    {"output", "config", "recipe", "overwrite", "resume", "accept_changed_data", "pretrained", "start_from"}
+)
 """Options that are not taken from the run folder when a run is resumed."""
 
 RECIPES = Path(__file__).parent / "training" / "recipes"

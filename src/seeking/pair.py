@@ -4,13 +4,13 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from seeking.errors import RunWarning, SeekingError
+from seeking.errors import RunWarning, SeekingError, unknown
 from seeking.internals import child_modules, foreach_copy, own_tensor, versions
 from seeking.matching import match
 from seeking.supported import check_models, check_writable
@@ -18,6 +18,7 @@ from seeking.verification.shareable import check_modes, check_parametrizations
 from seeking.weights_map import Entry, WeightsMap, identity, tensors, tensors_in
 
 NormPolicy = Literal["shared", "private", "recalibrated"]
+SharedFrom = Literal["base", "motivated"]
 
 NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Last part of the names of the buffers that batch normalisation estimates from the data."""
@@ -36,14 +37,18 @@ class Pair:
     of what they share.
 
     Args:
-        base: the smaller model. Its weights are the pair's.
-        motivated: the larger model. Its mapped entries take the base's values at once; the others keep theirs.
+        base: the smaller model.
+        motivated: the larger model.
         weights_map: where the base lies; derived by ``seeking.match`` if not given, for models whose forward pass it
             can follow without a batch.
         norm: whose the statistics of batch normalisation are. ``shared``: one set, through the map, as in the paper.
             ``private``: each model keeps its own. ``recalibrated``: as ``private``, and ``seeking.recalibrate`` is
             meant to be called before the motivated model is evaluated (the ``Trainer`` does).
         tie: False copies every tensor, which gives the same numbers.
+        shared_from: whose weights the shared part gets, at once. ``base``: the mapped entries of the motivated model
+            take the base's values. ``motivated``: the base takes those of its part of the motivated model. Give it when
+            the motivated model is pretrained, since a new base would overwrite what that model has learnt. Nobody can
+            tell from a model whether it is pretrained. The other entries of the motivated model keep their values.
 
     Attributes:
         optimizers: the base's and the motivated model's, if their states (momentum, second moments, step counts) are to
@@ -64,9 +69,12 @@ class Pair:
         *,
         norm: NormPolicy = "private",
         tie: bool = True,
+        shared_from: SharedFrom = "base",
     ) -> None:
         self.base = base
         self.motivated_model = motivated
+        if shared_from not in get_args(SharedFrom):
+            raise unknown("value of shared_from", str(shared_from), get_args(SharedFrom))
         check_models(base, motivated)
         if base is motivated:
             raise SeekingError("the base and the motivated model are one module; give two")
@@ -92,6 +100,10 @@ class Pair:
                     "set requires_grad alike in both models"
                 )
         with torch.no_grad():
+            if shared_from == "motivated":
+                part = self.map.extract(tensors(motivated))
+                for name, tensor in tensors(base).items():
+                    tensor.copy_(part[name])
             mapped = self.map.embed(tensors(base), tensors(motivated))
             for name, tensor in tensors(motivated).items():
                 tensor.copy_(mapped[name])

@@ -1,5 +1,6 @@
 """Build the models, the map and the trainer of a run from its options."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,17 @@ from seeking import matching
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.data import DataConfig, ImageData, loader
 from seeking.errors import SeekingError
+from seeking.experiments.start import (
+    ModelArguments,
+    check_given_again,
+    initial_models,
+    share_weights,
+    shared_from,
+    sources,
+)
 from seeking.files import read_yaml
-from seeking.initialization import Extra, embed
 from seeking.matching import Override
 from seeking.matching.align import DepthPolicy, WidthPolicy
-from seeking.models import create
 from seeking.training.config import TrainConfig
 from seeking.training.record import Listener
 from seeking.training.trainer import Trainer
@@ -55,9 +62,11 @@ class RunConfig(TrainConfig, DataConfig, ModelConfig):
 
     batch_size: int = 32
     """Batch size, summed over all processes."""
-    extra: Extra = "own"
-    """Initialization of the extra capacity: the model's own (as in the paper), or neutral (function-preserving: the
-    motivated model starts with the base's function, as closely as possible)."""
+    pretrained: bool = False
+    """Start from timm's pretrained weights, of both models unless --start-from names one."""
+    start_from: tuple[str, ...] = ()
+    """Weights to start from: base or motivated (the pretrained weights of that model), base=FILE, motivated=FILE, or a
+    FILE whose weights fit one of them. A head for another number of classes starts anew."""
     output: Path | None = None
     """Folder for weights, metrics, summary and figure; runs/NAMES-TIME if not given."""
 
@@ -68,17 +77,18 @@ class RunConfig(TrainConfig, DataConfig, ModelConfig):
             raise SeekingError(f"batch_size is {self.batch_size}; it must be 1 or more")
 
 
+def arguments(config: ModelConfig, num_classes: int, in_chans: int = 3) -> ModelArguments:
+    """How both models are made for so many classes and image channels."""
+    common = {"num_classes": num_classes, "in_chans": in_chans, **config.model_kwargs}
+    return ModelArguments(
+        names={"base": config.base, "motivated": config.motivated},
+        arguments={"base": {**common, **config.base_kwargs}, "motivated": {**common, **config.motivated_kwargs}},
+    )
+
+
 def models(config: ModelConfig, num_classes: int, in_chans: int = 3, seed: int = 0) -> dict[str, nn.Module]:
     """The base and the motivated model. Each is initialized from the seed, independently of the other."""
-    models_by_role = {}
-    for role, name, kwargs in (
-        ("base", config.base, config.base_kwargs),
-        ("motivated", config.motivated, config.motivated_kwargs),
-    ):
-        torch.manual_seed(seed)
-        arguments = {"num_classes": num_classes, "in_chans": in_chans, **config.model_kwargs, **kwargs}
-        models_by_role[role] = create(name, **arguments)
-    return models_by_role
+    return initial_models(arguments(config, num_classes, in_chans), seed, {})
 
 
 def weights_map(config: ModelConfig, base: nn.Module, motivated: nn.Module, batch: Tensor | None = None) -> WeightsMap:
@@ -111,7 +121,18 @@ def trainer(
     Raises:
         SeekingError: bad input; nothing has been written.
     """
-    both = initial or models(config, len(data.classes), data.shape[0], config.seed)
+    resume = output is not None and output.holds_run
+    continues = output is not None and resume and bool(output.list_checkpoints())
+    if initial is not None and (config.start_from or config.pretrained):
+        raise SeekingError(
+            "an experiment sets the weights that its runs start from itself; leave out start_from and pretrained"
+        )
+    plan = arguments(config, len(data.classes), data.shape[0])
+    found = {} if continues else sources(config.start_from, config.pretrained, plan)
+    if output is not None and resume and not continues and not found:
+        check_given_again(output.path)
+    both = initial or initial_models(plan, config.seed, found)
+    shared = shared_from(found, config.shared_from, config.extra)
     train_data, test_data = data.batches(config.seed)
     train_data.classes = test_data.classes = data.classes
     if len(train_data) < config.batch_size:
@@ -119,21 +140,19 @@ def trainer(
             f"{data.name}: {len(train_data)} training images are fewer than one batch of {config.batch_size}; "
             "give a smaller batch_size"
         )
-    resume = output is not None and output.holds_run
-    continues = output is not None and resume and output.list_checkpoints()
     derived = None
-    if role == "pair" and not continues:  # A checkpoint contains its map.
+    if (role == "pair" or found) and not continues:  # A checkpoint contains its map.
         derived = weights_map(config, both["base"], both["motivated"], torch.zeros(2, *data.shape))
-        if config.extra == "neutral":
-            embed(both["base"], both["motivated"], derived, batch=torch.randn(2, *data.shape))
+    if derived is not None and shared and role != "pair":
+        share_weights(both, derived, shared, config.extra)
     torch.manual_seed(config.seed)
     return Trainer(
         both["base"] if role != "motivated" else None,
         both["motivated"] if role != "base" else None,
         train_loader=loader(train_data, config.batch_size, shuffle_seed=config.seed, workers=data.workers),
         eval_loader=loader(test_data, max(256, config.batch_size), workers=data.workers),
-        config=config,
-        weights_map=derived,
+        config=dataclasses.replace(config, shared_from=shared),
+        weights_map=derived if role == "pair" else None,
         output=output,
         resume=resume,
         listeners=listeners,

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState, is_initialized
+from accelerate.utils import send_to_device
 from torch import nn
 
 from seeking.algorithms import Scheduled, alone, motivated
@@ -21,6 +22,7 @@ from seeking.copies import scratch_copy
 from seeking.distributed.processes import this_process
 from seeking.distributed.sharding import reshard, shard
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
+from seeking.initialization import Extra, embed
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
@@ -41,7 +43,7 @@ from seeking.training.performance import checkpoint_activations, compile_in_plac
 from seeking.training.precision import resolve_precision
 from seeking.training.rng import RandomState, derive_seed
 from seeking.training.run import Algorithm
-from seeking.weights_map import WeightsMap
+from seeking.weights_map import WeightsMap, tensors
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -85,24 +87,40 @@ def make_saver(
     )
 
 
-def make_pair(
+def make_map(
     base: nn.Module,
     motivated: nn.Module,
     weights_map: WeightsMap | None,
     objective: Objective,
     batch: Any,
-    config: TrainConfig,
-) -> Pair:
-    """Create the pair; the map is derived on this batch if it is None.
+    extra: Extra,
+) -> WeightsMap:
+    """The map, derived on this batch if it is None; and, with ``extra`` neutral, the extra capacity initialized.
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
         SeekingError: the map does not fit the models.
     """
+    device = next((tensor.device for tensor in tensors(base).values()), torch.device("cpu"))
+    inputs, forward = objective.model_inputs(send_to_device(batch, device))
     if weights_map is None:
-        inputs, forward = objective.model_inputs(batch)
         weights_map = match(base, motivated, batch=inputs, forward=forward)
-    return Pair(base, motivated, weights_map, norm=config.norm)
+    if extra == "neutral":
+        embed(base, motivated, weights_map, batch=inputs, forward=forward)
+    return weights_map
+
+
+def make_pair(
+    base: nn.Module | None, motivated: nn.Module | None, weights_map: WeightsMap | None, config: TrainConfig
+) -> Pair | None:
+    """Create the pair; None if one model is trained alone.
+
+    Raises:
+        SeekingError: the map does not fit the models.
+    """
+    if base is None or motivated is None:
+        return None
+    return Pair(base, motivated, weights_map, norm=config.norm, shared_from=config.shared_from or "base")
 
 
 def make_condition(condition: Condition | None, config: TrainConfig) -> Condition:

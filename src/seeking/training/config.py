@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from seeking.errors import SeekingError, unknown
-from seeking.pair import NormPolicy
+from seeking.initialization import Extra
+from seeking.pair import NormPolicy, SharedFrom
 
 Timing = Literal["same", "next"]
 OptimizerState = Literal["separate", "shared"]
@@ -29,6 +30,7 @@ CHANGEABLE_ON_RESUME = frozenset(
             "workers",
             "shard",
         ),
+        *("pretrained", "start_from", "shared_from"),  # Weights that a run starts from are in its checkpoints.
         *("output", "config", "recipe", "overwrite", "resume", "accept_changed_data"),
     }
 )
@@ -59,6 +61,12 @@ class TrainConfig:
     """Weight of the motivated model's outputs in the loss of the base, on batches on which both take a step."""
     on: Timing = "same"
     """Batch of the motivated step: the same one at which the condition held, or the next one."""
+    shared_from: SharedFrom | None = None
+    """Model whose weights the shared part starts from. If not given, the one that starts from weights (--pretrained,
+    --start-from), else the base; in Python, the base."""
+    extra: Extra = "own"
+    """Initialization of the extra capacity: the model's own (as in the paper), or neutral (function-preserving: the
+    motivated model starts with the base's function, as closely as possible)."""
     norm: NormPolicy = "private"
     """Running statistics of batch normalization: shared by both models (as in the paper), private to each, or
     recalibrated (private, and re-estimated for the motivated model on training batches before each evaluation)."""
@@ -123,8 +131,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            if get_origin(hint) is Literal and getattr(self, name, None) not in get_args(hint):
-                raise unknown(f"value of {name}", str(getattr(self, name, None)), get_args(hint))
+            words = [word for part in (hint, *get_args(hint)) if get_origin(part) is Literal for word in get_args(part)]
+            value = getattr(self, name, None)
+            if words and value not in words and not (value is None and type(None) in get_args(hint)):
+                raise unknown(f"value of {name}", str(value), words)
         for name, minimum in (
             ("epochs", 1),
             ("accumulate", 1),
@@ -152,6 +162,11 @@ class TrainConfig:
         if self.finish == "private" and (self.shard or self.optimizer_state == "shared"):
             option = "shard" if self.shard else "optimizer_state shared"
             raise SeekingError(f"finish private cannot be combined with {option}")
+        if self.extra == "neutral" and self.shared_from == "motivated":
+            raise SeekingError(
+                "extra neutral lets the motivated model start with the base's function, and shared_from motivated with "
+                "its own; give one of them"
+            )
         self.save_interval()
         if self.warmup_epochs >= self.epochs:
             raise SeekingError(

@@ -16,7 +16,6 @@ from seeking.checkpointing.saver import weights_to_save
 from seeking.conditions import Condition, Never
 from seeking.distributed.processes import gather_json
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunError, SeekingError
-from seeking.pair import Pair
 from seeking.training import budget, build
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
 from seeking.training.config import CHANGEABLE_ON_RESUME, TrainConfig
@@ -117,10 +116,11 @@ class Trainer:
         self.condition = build.make_condition(condition, config) if len(models) == 2 else Never()
         owners += [self.loaders.train, self.loaders.evaluation, loss_fn or objective, algorithm, self.condition]
         generators = RandomState(device, *owners)
-        build.place_models(models, config, device, objective, batch, generators)
-        self.pair: Pair | None = None
         if base is not None and motivated is not None:
-            self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config)
+            extra = "own" if saved else config.extra
+            weights_map = build.make_map(base, motivated, weights_map, objective, batch, extra)
+        build.place_models(models, config, device, objective, batch, generators)
+        self.pair = build.make_pair(base, motivated, weights_map, config)
         build.check_optimizer(config, optimizer)
         # Before accelerate patches mixed precision into the models: the proof is one of full precision. A run that is
         # resumed has passed it.
