@@ -91,6 +91,17 @@ def test_two_processes_give_the_weights_of_one_whatever_the_loader_is(client: st
         assert evaluations[0] == pytest.approx(evaluations[1], rel=1e-6), path.stem
 
 
+def test_two_processes_measure_what_one_does(client: str, tmp_path: Path) -> None:
+    """By torchmetrics and by functions of all samples, in batches of unequal sizes, some with a single sample."""
+    by_one_and_by_two("metrics.py", client, tmp_path)
+    files = sorted((tmp_path / "one").glob("*.json"))
+    assert len(files) == 4
+    for path in files:
+        one, two = (json.loads((tmp_path / name / path.name).read_text()) for name in ("one", "two"))
+        for model in ("base", "motivated"):
+            assert one[model] == pytest.approx(two[model], rel=1e-5), path.stem
+
+
 def test_a_sharded_pair_gives_the_weights_of_one_process(client: str, tmp_path: Path) -> None:
     """Under FSDP2, with the shared part stored once in each process; in a loop of one's own and by the trainer."""
     by_one_and_by_two("sharded.py", client, tmp_path)

@@ -15,6 +15,7 @@ ScheduleName = Literal["cosine", "onecycle", "step", "wsd", "constant"]
 Finish = Literal["tied", "private"]
 Precision = Literal["auto", "no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
+BestMode = Literal["max", "min"]
 NonFinitePolicy = Literal["stop", "skip", "rollback"]
 
 CHANGEABLE_ON_RESUME = frozenset(
@@ -117,6 +118,10 @@ class TrainConfig:
     """Seed of the initial weights, the data order, the augmentation and random conditions."""
     eval_every: int = 1
     """Evaluate every this many epochs, and after the last one."""
+    best: str | None = None
+    """Metric by which the best weights are kept; if not given, accuracy for classification, else the loss."""
+    best_mode: BestMode | None = None
+    """Whether the highest (max) or the lowest (min) value of that metric is best; if not given, as the metric says."""
     save_every: str = "10m"
     """Interval between checkpoints in steps (500) or minutes (10m). Every epoch also ends with one."""
     keep_checkpoints: int = 2
@@ -167,6 +172,8 @@ class TrainConfig:
                 "extra neutral lets the motivated model start with the base's function, and shared_from motivated with "
                 "its own; give one of them"
             )
+        if self.best_mode and not self.best:
+            raise SeekingError(f"best_mode is {self.best_mode}, but there is no best; name the metric")
         self.save_interval()
         if self.warmup_epochs >= self.epochs:
             raise SeekingError(

@@ -14,6 +14,7 @@ from seeking.training.config import TrainConfig
 from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
 from seeking.training.loaders import Loader
+from seeking.training.metrics import Best, UserMetrics
 from seeking.training.modes import evaluating
 from seeking.training.objective import Metrics, Objective, sample_count
 from seeking.training.recalibration import recalibrate
@@ -24,14 +25,20 @@ from seeking.training.run import Run
 
 @torch.no_grad()
 def measure(
-    learner: Learner, loader: Loader, objective: Objective, accelerator: Accelerator, requests: Requests
+    learner: Learner,
+    loader: Loader,
+    objective: Objective,
+    own: UserMetrics,
+    accelerator: Accelerator,
+    requests: Requests,
 ) -> Metrics:
-    """The mean of each metric over all samples of the evaluation data.
+    """The mean of each metric over all samples of the evaluation data, and the user's own metrics of all samples.
 
     Args:
         learner: the model.
         loader: the prepared loader.
         objective: that says what is measured.
+        own: the user's own metrics.
         accelerator: to sum over all processes.
         requests: to stop. All processes stop at the same batch; so they do if one of them fails.
 
@@ -41,10 +48,12 @@ def measure(
     """
     values: dict[str, list[Tensor]] = {}
     counts: dict[str, float] = {}
+    own.start()
     with evaluating(learner.model) as model:
         try:
             for part in requests.waits(draw(loader, accelerator.device)):
                 metrics = objective.evaluate(model, part.batch)
+                own.update(model, part.batch, split=part.copies == 1, first=accelerator.is_main_process)
                 requests.stop_now()
                 for name, each in metrics.items():
                     values.setdefault(name, []).append(each.double() / part.copies)
@@ -60,7 +69,7 @@ def measure(
     sums = torch.stack([torch.cat(parts).sum() for parts in values.values()])
     totals = torch.stack([sums, sums.new_tensor([*counts.values()])])
     means: Tensor = torch.div(*accelerator.reduce(totals))
-    return dict(zip(values, means.tolist(), strict=True))
+    return {**dict(zip(values, means.tolist(), strict=True)), **own.compute()}
 
 
 def recalibrated_samples(
@@ -89,33 +98,33 @@ class Scores:
     """The latest metrics of both models, and each one's best.
 
     Args:
-        objective: that says what is better.
+        order: says what is better.
     """
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, order: Best) -> None:
         self.latest: dict[str, dict[str, float]] = {}
         self.best: dict[str, dict[str, float]] = {}
-        self._objective = objective
+        self._order = order
 
     def update(self, epoch: int) -> list[str]:
         """Compare the latest metrics with the best ones; the names of the models that have never been better."""
         better = [
             name
             for name, metrics in self.latest.items()
-            if name not in self.best or self._objective.is_better(metrics, self.best[name])
+            if name not in self.best or self._order.is_better(metrics, self.best[name])
         ]
         for name in better:
             self.best[name] = {"epoch": epoch, **self.latest[name]}
         return better
 
     def restore_best(self, best: Mapping[str, Mapping[str, float]]) -> None:
-        """Continue from these best metrics, if they are those that the objective measures."""
+        """Continue from these best metrics, if they are those that are measured."""
         self.best = {name: dict(metrics) for name, metrics in best.items() if self._comparable(metrics)}
 
     def _comparable(self, metrics: Mapping[str, float]) -> bool:
         try:
-            self._objective.is_better(metrics, metrics)
-        except LookupError:
+            self._order.is_better(metrics, metrics)
+        except (LookupError, SeekingError):
             return False
         return True
 
@@ -146,6 +155,7 @@ class Evaluator:
         config: options.
         generators: whose states are left as they are.
         requests: to stop.
+        own: the user's own metrics.
     """
 
     def __init__(
@@ -157,7 +167,9 @@ class Evaluator:
         config: TrainConfig,
         generators: RandomState,
         requests: Requests,
+        own: UserMetrics,
     ) -> None:
+        self._own = own
         self._run, self._scores, self._record = run, scores, record
         self._loaders, self._config = loaders, config
         self._generators, self._requests = generators, requests
@@ -182,7 +194,7 @@ class Evaluator:
                         )
                     if self._loaders.evaluation is not None:
                         self._scores.latest[name] = measure(
-                            learner, self._loaders.evaluation, run.objective, accelerator, self._requests
+                            learner, self._loaders.evaluation, run.objective, self._own, accelerator, self._requests
                         )
         better = self._scores.update(epoch + 1)
         run.cost.recalibration_samples += samples

@@ -10,7 +10,9 @@ from seeking.copies import copied, evaluating, scratch_copy
 from seeking.errors import RunWarning, SeekingError
 from seeking.pair import Pair
 from seeking.training.cost import Cost, count_flops
+from seeking.training.metrics import Best, UserMetrics
 from seeking.training.objective import (
+    Metrics,
     Objective,
     check_loss,
     check_metrics,
@@ -32,6 +34,9 @@ def preflight(
     evaluation_batches: Iterable[Any],
     prove: bool,
     last_size: int | None = None,
+    *,
+    own: UserMetrics,
+    best: Best,
 ) -> Cost:
     """Run each model on training and evaluation data, and verify that the base is a sub-network.
 
@@ -43,6 +48,8 @@ def preflight(
         evaluation_batches: evaluation batches.
         prove: whether to verify the pair.
         last_size: samples in the last training batch of an epoch, if that is known.
+        own: the user's own metrics.
+        best: which metrics are the best.
 
     Returns:
         The cost per sample.
@@ -51,6 +58,8 @@ def preflight(
         SeekingError: a model fails on the data, the objective returns something else than a loss or metrics, or the
             base is not a sub-network, or a model does not train on a last batch of one sample.
     """
+    if own and not evaluation_batches:
+        raise SeekingError("metrics are measured on evaluation data, of which there are none; give an eval_loader")
     flops: dict[str, tuple[float, float]] = {}
     for name, module in models.items():
         kind, hint = "training data", ""
@@ -75,6 +84,7 @@ def preflight(
                     for evaluation_batch in evaluation_batches:
                         metrics = objective.evaluate(model_copy, copied(evaluation_batch))
                         check_metrics(metrics, describe_objective(objective, "evaluate"))
+                        best.check({**metrics, **_own_metrics(own, model_copy, copied(evaluation_batch), metrics)})
         except SeekingError:
             raise
         except Exception as error:
@@ -100,3 +110,17 @@ def preflight(
         motivated_flops=motivated_both,
         motivated_forward_flops=motivated_forward,
     )
+
+
+def _own_metrics(own: UserMetrics, model: nn.Module, batch: Any, metrics: Mapping[str, Any]) -> Metrics:
+    """The user's own metrics of a batch.
+
+    Raises:
+        SeekingError: one has the name of a metric of the objective.
+    """
+    own.start()
+    own.update(model, batch, split=False)
+    found = own.compute()
+    if twice := [name for name in found if name in metrics]:
+        raise SeekingError(f"metric {twice[0]}: the objective measures one of that name; choose another name")
+    return found

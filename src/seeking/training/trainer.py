@@ -12,7 +12,6 @@ from torch import nn
 
 from seeking.checkpointing.resume import Stateful
 from seeking.checkpointing.run_dir import RunFolder
-from seeking.checkpointing.saver import weights_to_save
 from seeking.conditions import Condition, Never
 from seeking.distributed.processes import gather_json
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunError, SeekingError
@@ -23,6 +22,7 @@ from seeking.training.cost import Cost
 from seeking.training.evaluation import Evaluator, Scores, peek
 from seeking.training.failures import in_batch, saved_on_error
 from seeking.training.interrupts import Requests, Stopped, listening
+from seeking.training.metrics import Best, Predict, UserMetrics
 from seeking.training.nonfinite import NonFiniteGuard
 from seeking.training.objective import LossFn, Objective, make_objective
 from seeking.training.optim import MakeOptimizer, MakeSchedule
@@ -33,6 +33,7 @@ from seeking.training.record import Listener, Record, Row
 from seeking.training.result import Result
 from seeking.training.rng import RandomState, RunRandomState
 from seeking.training.run import Algorithm, Run, roll_back
+from seeking.training.saving import Save
 from seeking.training.step import Stepper
 from seeking.weights_map import WeightsMap
 
@@ -56,6 +57,8 @@ class Trainer:
         algorithm: how a batch trains the models; motivated training for two models, ordinary training for one.
         objective: what is minimised and measured.
         loss_fn: ``loss_fn(model, batch)``, the mean loss; instead of an objective.
+        metrics: the user's own, by name: metrics of torchmetrics, or functions of all outputs and targets.
+        predict_fn: ``predict_fn(model, batch)``, the outputs and targets that metrics take.
         optimizer: makes a model's optimizer, instead of ``config.optimizer``.
         schedule: makes an optimizer's schedule for a number of batches, instead of ``config.schedule``.
         weights_map: where the base lies in the motivated model; derived if not given.
@@ -69,6 +72,7 @@ class Trainer:
         learners: the models with their optimizers and schedules, by name.
         pair: of both models; None where one is trained alone.
         progress: how far the run is.
+        save: ``save(last=..., best=...)`` saves the run as it is, and last or best weights of the models named.
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
@@ -88,6 +92,8 @@ class Trainer:
         algorithm: Algorithm | None = None,
         objective: Objective | None = None,
         loss_fn: LossFn | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        predict_fn: Predict | None = None,
         optimizer: MakeOptimizer | None = None,
         schedule: MakeSchedule | None = None,
         weights_map: WeightsMap | None = None,
@@ -104,6 +110,8 @@ class Trainer:
         if not models:
             raise SeekingError("there is no model; give the Trainer a base, a motivated model, or both")
         objective = make_objective(objective, loss_fn, config.label_smoothing, config.teach)
+        own = UserMetrics(metrics, predict_fn, self.accelerator.device)
+        best = Best(objective, config.best, config.best_mode, own)
         self.saver = build.make_saver(output, resume, config, self.accelerator, [*models], train_loader, eval_loader)
         custom = frozenset({"condition"} if condition is not None else ())
         saved = self.saver.read_newest(self.config.recorded(), CHANGEABLE_ON_RESUME | custom)
@@ -127,7 +135,8 @@ class Trainer:
         cost = Cost()
         if not saved:
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
-            cost = preflight(models, self.pair, objective, batch, unseen, config.verify, last_size(train_loader))
+            last = last_size(train_loader)
+            cost = preflight(models, self.pair, objective, batch, unseen, config.verify, last, own=own, best=best)
             budget.check_budget(config, cost)
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
@@ -141,7 +150,7 @@ class Trainer:
             self.pair.optimizers = self.learners["base"].optimizer, self.learners["motivated"].optimizer
         self.progress = Progress(self.loaders.epoch_length, config.epochs)
         self.record = Record(listeners, self.saver.metrics, self.saver.folder is not None)
-        self.scores = Scores(objective)
+        self.scores = Scores(best)
         self.random = RunRandomState(generators, self.accelerator)
         self.algorithm = build.make_algorithm(algorithm, config, self.pair is not None)
         self._requests = Requests(self.accelerator, due=lambda: self.saver.due(self.progress.step + 1))
@@ -157,10 +166,13 @@ class Trainer:
             guard=self._guard,
             budget=config.budget,
         )
-        self._evaluate = Evaluator(self.run, self.scores, self.record, self.loaders, config, generators, self._requests)
+        self._evaluate = Evaluator(
+            self.run, self.scores, self.record, self.loaders, config, generators, self._requests, own
+        )
         self.parts = collect_parts(
             self.run, self.algorithm, loss_fn, self.scores, self.random, self.accelerator.scaler, parts or {}
         )
+        self.save = Save(self.run, self.saver, self.scores, self.record, self.parts, config)
         self._begun, self._resumed = False, saved is not None
         self._metrics_bytes: int | None = saved["metrics_bytes"] if saved else None
         if saved:
@@ -196,7 +208,7 @@ class Trainer:
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
                 try:
                     self.begin()
-                    with saved_on_error(self.run, self._save_now):
+                    with saved_on_error(self.run, self.save.now):
                         while self.progress.epoch < self.config.epochs:
                             self.train_epoch()
                         if not self.scores.latest and self.loaders.evaluation is not None:
@@ -204,7 +216,7 @@ class Trainer:
                             self.save(best=self._evaluate(self.progress.epoch - 1))
                     self.saver.wait()
                 except Stopped as stopped:
-                    self._save_now()
+                    self.save.now()
                     self.record.notify({"kind": "stopped", "step": self.progress.step, "path": self.saver.path})
                     raise stopped.exit() from None
             seconds = {name: learner.seconds for name, learner in self.learners.items()}
@@ -273,27 +285,3 @@ class Trainer:
             self._requests.save = False
             self.save()
         self._requests.stop_after_batch()
-
-    def _save_now(self) -> bool:
-        """Save the run and its last weights, and wait for it; returns whether it has a folder."""
-        self.save(last=self.learners)
-        self.saver.wait()
-        return self.saver.folder is not None
-
-    def save(self, last: Iterable[str] = (), best: Iterable[str] = ()) -> None:
-        """Save the run as it is after this step, and the last or best weights of these models.
-
-        Raises:
-            SeekingError: a name is not that of a model, or there are no best weights yet.
-        """
-        position = {"epoch": self.progress.epoch, "step": self.progress.step}
-        weights = weights_to_save(dict.fromkeys(self.learners, position), last, self.scores.best, best)
-        if not self.saver.folder:
-            return
-        sharded = [learner.module for learner in self.learners.values()] if self.config.shard else []
-        weights_map = self.pair.map.as_dict() if self.pair else None
-        about = {"options": self.config.recorded(), "map": weights_map, "step": self.progress.step}
-        with self.run.synced("motivated"):
-            saved = self.saver.save(about, self.parts, weights, sharded)
-        if saved:
-            self.record.notify({"kind": "saving", "step": self.progress.step, "path": self.saver.path})
