@@ -82,7 +82,7 @@ def test_two_processes_give_the_weights_of_one_whatever_the_loader_is(client: st
     """With batches and micro-batches of unequal sizes, some of them smaller than the number of processes."""
     by_one_and_by_two("loaders.py", client, tmp_path)
     files = sorted((tmp_path / "one").glob("*.json"))
-    assert len(files) == 15
+    assert len(files) == 16
     for path in files:
         one, two = (json.loads((tmp_path / name / path.name).read_text()) for name in ("one", "two"))
         assert one["weights"] == pytest.approx(two["weights"], rel=0, abs=1e-6), path.stem

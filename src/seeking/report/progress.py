@@ -32,7 +32,8 @@ def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
             for finished in list(bars.task_ids):
                 bars.remove_task(finished)
             task = bars.add_task(title, total=None, status="checking models and data")
-            epochs = motivated = steps = 0
+            motivated = steps = 0
+            length = ""
             saved_text = ""
             losses: dict[str, float] = {}
 
@@ -40,10 +41,10 @@ def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
                 losses[name] = SMOOTHING * losses.get(name, loss) + (1 - SMOOTHING) * loss
 
             def listen(row: Row) -> None:
-                nonlocal epochs, motivated, steps, saved_text
+                nonlocal length, motivated, steps, saved_text
                 if row["kind"] == "start":
-                    epochs = row["epochs"]
-                    bars.update(task, total=epochs * row["epoch_length"], completed=row.get("step", 0))
+                    length = f"/{row['epochs']}" if row["epochs"] is not None else ""
+                    bars.update(task, total=row["steps"], completed=row.get("step", 0))
                 elif row["kind"] == "note":
                     console.print(f"{title}: {row['text']}", highlight=False)
                 elif row["kind"] == "saving":
@@ -72,7 +73,7 @@ def progress(console: Console) -> Iterator[Callable[[str], Listener]]:
                             metric, scale = ("accuracy", "{:.2%}") if "accuracy" in metrics else ("loss", "{:.4f}")
                             parts.append(f"{label}{metric} {scale.format(metrics[metric])}")
                     share = f", motivated batches {motivated / steps:.1%}" if motivated else ""
-                    console.print(f"{title}: epoch {row['epoch']}/{epochs}: {', '.join(parts)}{share}", highlight=False)
+                    console.print(f"{title}: epoch {row['epoch']}{length}: {', '.join(parts)}{share}", highlight=False)
 
             return listen
 

@@ -22,7 +22,9 @@ CHANGEABLE_ON_RESUME = frozenset(
     {
         *(
             "epochs",
+            "max_steps",
             "eval_every",
+            "eval_every_steps",
             "save_every",
             "keep_checkpoints",
             "on_nonfinite",
@@ -35,7 +37,7 @@ CHANGEABLE_ON_RESUME = frozenset(
         *("output", "config", "recipe", "overwrite", "resume", "accept_changed_data"),
     }
 )
-"""Options that may change when a run is resumed. If ``epochs`` changes, the schedule is that of the new length."""
+"""Options that may change when a run is resumed. If its length changes, the schedule is that of the new length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,8 @@ class TrainConfig:
 
     epochs: int = 20
     """Passes over the training data."""
+    max_steps: int | None = None
+    """Length of the run in steps, instead of epochs. Data without a length, such as a stream, need it."""
     condition: str = "decrease:2"
     """When to be motivated: decrease:N, random:P, matched(CONDITION), always, never, every:K, after:STEP, before:STEP
     (a number of batches or, below 1, a share of the run), affordable:SHARE,FINISH, the import path of a custom
@@ -90,6 +94,8 @@ class TrainConfig:
     """Share of the run in which the schedule wsd decays."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up before the schedule. For onecycle, the epochs of its rise (0: 30 % of the run)."""
+    warmup_steps: int = 0
+    """The same in steps, instead of epochs."""
     label_smoothing: float = 0.0
     """Label smoothing of the classification loss."""
     clip_grad: float | None = None
@@ -118,6 +124,8 @@ class TrainConfig:
     """Seed of the initial weights, the data order, the augmentation and random conditions."""
     eval_every: int = 1
     """Evaluate every this many epochs, and after the last one."""
+    eval_every_steps: int | None = None
+    """Evaluate every this many steps instead, and after the last one."""
     best: str | None = None
     """Metric by which the best weights are kept; if not given, accuracy for classification, else the loss."""
     best_mode: BestMode | None = None
@@ -147,9 +155,13 @@ class TrainConfig:
             ("recalibration_batches", 1),
             ("seed", 0),
             ("keep_checkpoints", 1),
+            ("max_steps", 1),
+            ("eval_every_steps", 1),
+            ("warmup_steps", 0),
         ):
-            if getattr(self, name) < minimum:
-                raise SeekingError(f"{name} is {getattr(self, name)}; it must be {minimum} or more")
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise SeekingError(f"{name} is {value}; it must be {minimum} or more")
         for name in ("lr", "weight_decay", "warmup_epochs", "momentum"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise SeekingError(f"{name} is {getattr(self, name)}; it must be a finite number, 0 or more")
@@ -175,7 +187,18 @@ class TrainConfig:
         if self.best_mode and not self.best:
             raise SeekingError(f"best_mode is {self.best_mode}, but there is no best; name the metric")
         self.save_interval()
-        if self.warmup_epochs >= self.epochs:
+        if self.warmup_steps and self.warmup_epochs:
+            raise SeekingError(
+                f"warmup_epochs is {self.warmup_epochs} and warmup_steps {self.warmup_steps}; give one of them"
+            )
+        if self.max_steps is not None and self.warmup_steps >= self.max_steps:
+            raise SeekingError(f"warmup_steps is {self.warmup_steps} of {self.max_steps} steps; it must be less")
+        if self.eval_every_steps and self.norm == "recalibrated":
+            raise SeekingError(
+                "norm recalibrated reads training data for each evaluation, which can be done between epochs only; "
+                "leave out eval_every_steps, or use norm private"
+            )
+        if self.max_steps is None and self.warmup_epochs >= self.epochs:
             raise SeekingError(
                 f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs; it must be less than epochs"
             )

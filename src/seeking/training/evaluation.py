@@ -103,6 +103,8 @@ class Scores:
 
     def __init__(self, order: Best) -> None:
         self.latest: dict[str, dict[str, float]] = {}
+        self.step: int | None = None
+        """At which the latest metrics were measured."""
         self.best: dict[str, dict[str, float]] = {}
         self._order = order
 
@@ -130,7 +132,7 @@ class Scores:
 
     def state_dict(self) -> dict[str, Any]:
         """The latest metrics; the best ones are in the files of the best weights."""
-        return {"latest": self.latest}
+        return {"latest": self.latest, "step": self.step}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from these.
@@ -141,11 +143,14 @@ class Scores:
         latest = state["latest"]
         if not all(type(value) in (int, float) for metrics in latest.values() for value in metrics.values()):
             raise ValueError(f"the metrics are not numbers: {latest}")
-        self.latest = latest
+        step = state.get("step")  # Earlier versions have none.
+        if type(step) not in (int, type(None)):
+            raise ValueError(f"the step of the metrics is {step!r}")
+        self.latest, self.step = latest, step
 
 
 class Evaluator:
-    """Evaluates both models at the end of an epoch.
+    """Evaluates both models at the end of an epoch, or at steps between.
 
     Args:
         run: whose models are evaluated.
@@ -174,8 +179,30 @@ class Evaluator:
         self._loaders, self._config = loaders, config
         self._generators, self._requests = generators, requests
 
+    @property
+    def due_at_step(self) -> bool:
+        """Whether the models are to be evaluated at this step, between epochs, and have not been."""
+        every, step = self._config.eval_every_steps, self._run.progress.step
+        return bool(every and step and step % every == 0 and self._scores.step != step)
+
+    @property
+    def due_at_end_of_epoch(self) -> bool:
+        """Whether the models are to be evaluated at the end of this epoch."""
+        progress = self._run.progress
+        if self._config.eval_every_steps:
+            return progress.in_last_epoch and self._scores.step != progress.step
+        return progress.in_last_epoch or (progress.epoch + 1) % self._config.eval_every == 0
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the models have not been evaluated at the end of the run, since it was to end later before."""
+        if self._loaders.evaluation is None:
+            return False
+        behind = bool(self._config.eval_every_steps) and self._scores.step != self._run.progress.step
+        return behind or not self._scores.latest
+
     def __call__(self, epoch: int) -> list[str]:
-        """Measure the models as they are at the end of an epoch; the names of those that have never been better."""
+        """Measure the models as they are in an epoch; the names of those that have never been better."""
         run, accelerator = self._run, self._run.stepper.accelerator
         samples = 0
         with self._generators.preserved():
@@ -196,6 +223,7 @@ class Evaluator:
                         self._scores.latest[name] = measure(
                             learner, self._loaders.evaluation, run.objective, self._own, accelerator, self._requests
                         )
+        self._scores.step = run.progress.step
         better = self._scores.update(epoch + 1)
         run.cost.recalibration_samples += samples
         position = {"epoch": epoch + 1, "step": run.progress.step, "flops": run.cost.total}

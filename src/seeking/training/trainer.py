@@ -35,6 +35,7 @@ from seeking.training.rng import RandomState, RunRandomState
 from seeking.training.run import Algorithm, Run, roll_back
 from seeking.training.saving import Save
 from seeking.training.step import Stepper
+from seeking.training.stream import position_of
 from seeking.weights_map import WeightsMap
 
 
@@ -50,7 +51,8 @@ class Trainer:
     Args:
         base: the smaller model; None trains the motivated model alone in the ordinary way.
         motivated: the larger model; None trains the base alone in the ordinary way.
-        train_loader: training batches; a ``DataLoader``, or anything with a length that starts anew for each epoch.
+        train_loader: training batches; a ``DataLoader``, or anything that starts anew for each epoch; without a length,
+            ``config.max_steps`` is needed.
         eval_loader: evaluation batches; without it nothing is evaluated.
         config: options.
         condition: a condition made already, instead of ``config.condition``.
@@ -141,14 +143,17 @@ class Trainer:
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
 
-        steps = config.epochs * self.loaders.epoch_length
+        length = self.loaders.epoch_length
+        self.progress = Progress(length, config.epochs, max_steps=config.max_steps)
+        steps = self.progress.steps
         self.learners = {
-            name: build.make_learner(name, model, self.accelerator, config, optimizer, schedule, steps=steps)
+            name: build.make_learner(
+                name, model, self.accelerator, config, optimizer, schedule, steps=steps, epoch_length=length
+            )
             for name, model in models.items()
         }
         if self.pair and config.optimizer_state == "shared":
             self.pair.optimizers = self.learners["base"].optimizer, self.learners["motivated"].optimizer
-        self.progress = Progress(self.loaders.epoch_length, config.epochs)
         self.record = Record(listeners, self.saver.metrics, self.saver.folder is not None)
         self.scores = Scores(best)
         self.random = RunRandomState(generators, self.accelerator)
@@ -169,8 +174,9 @@ class Trainer:
         self._evaluate = Evaluator(
             self.run, self.scores, self.record, self.loaders, config, generators, self._requests, own
         )
+        position = position_of(self.loaders.train, self.progress, self.accelerator)
         self.parts = collect_parts(
-            self.run, self.algorithm, loss_fn, self.scores, self.random, self.accelerator.scaler, parts or {}
+            self.run, self.algorithm, loss_fn, self.scores, self.random, self.accelerator.scaler, position, parts or {}
         )
         self.save = Save(self.run, self.saver, self.scores, self.record, self.parts, config)
         self._begun, self._resumed = False, saved is not None
@@ -180,6 +186,7 @@ class Trainer:
 
     def train_batches(self) -> None:
         """Train on the remaining batches of this epoch, without evaluating or saving at its end."""
+        self._evaluate_at_step()
         accumulate = self.config.accumulate
         batches = rest_of_epoch(self.loaders.train, accumulate, self.progress, self.random, self.record.note)
         for batch in self._requests.waits(batches):
@@ -188,6 +195,11 @@ class Trainer:
             with in_batch(self.run, end_batch):
                 self.algorithm(batch, self.run)
             end_batch()
+            self._evaluate_at_step()
+
+    def _evaluate_at_step(self) -> None:
+        if self._evaluate.due_at_step:
+            self.save(best=self._evaluate(self.progress.epoch))
 
     def fit(self) -> Result:
         """Train to the end.
@@ -209,11 +221,10 @@ class Trainer:
                 try:
                     self.begin()
                     with saved_on_error(self.run, self.save.now):
-                        while self.progress.epoch < self.config.epochs:
+                        while not self.progress.done:
                             self.train_epoch()
-                        if not self.scores.latest and self.loaders.evaluation is not None:
-                            # Resumed, to end earlier than planned before.
-                            self.save(best=self._evaluate(self.progress.epoch - 1))
+                        if self._evaluate.overdue:
+                            self.save(best=self._evaluate(max(0, self.progress.epoch - 1)))
                     self.saver.wait()
                 except Stopped as stopped:
                     self.save.now()
@@ -233,7 +244,7 @@ class Trainer:
 
     def begin(self) -> None:
         """Open the run's record, or continue the one that there is."""
-        start: Row = {"kind": "start", "epochs": self.config.epochs, "epoch_length": self.progress.epoch_length}
+        start: Row = self.progress.plan()
         metrics_bytes, self._metrics_bytes = self._metrics_bytes, None
         continues, self._begun = self._begun or self._resumed, True
         if continues:
@@ -264,10 +275,9 @@ class Trainer:
                 raise
             reason = f"{type(error).__name__}: {error}"
             raise SeekingError(f"{self.saver.path}: the first step after resuming fails ({reason})") from error
-        ended = progress.epoch + 1
-        self.scores.latest = {}
-        due = ended % self.config.eval_every == 0 or ended == self.config.epochs
-        better = self._evaluate(progress.epoch) if due else []
+        if not self.config.eval_every_steps:
+            self.scores.latest = {}
+        better = self._evaluate(progress.epoch) if self._evaluate.due_at_end_of_epoch else []
         progress.end_epoch()
         self.save(last=self.learners, best=better)
 
