@@ -216,13 +216,13 @@ def test_extract_and_embed_take_the_classes_of_the_weights(tmp_path: Path, capsy
 @pytest.mark.parametrize("owner", ["base", "motivated"])
 def test_fine_tuning_begins_with_what_was_learnt(owner: str, tmp_path: Path) -> None:
     """Trained on the digits before: as good at first as it was, and still so after it has been fine-tuned."""
-    digits = load(RunConfig())
-    config = dataclasses.replace(RESNETS, max_train_samples=None, epochs=2, lr=0.1)
+    digits = load(RunConfig(max_train_samples=640))
+    config = dataclasses.replace(RESNETS, max_train_samples=640, epochs=2, lr=0.1)
     result = trainer(config, digits, owner, output=RunFolder(tmp_path / "first")).fit()  # type: ignore[arg-type]
     learnt = result.metrics[owner]["accuracy"]
     path = tmp_path / "first" / f"{owner}.last.safetensors"
     tuned = dataclasses.replace(config, start_from=(f"{owner}={path}",), lr=1e-6, epochs=1)
     begun = trainer(tuned, digits).fit()
     assert begun.metrics[owner]["accuracy"] == pytest.approx(learnt, abs=0.02)
-    good = trainer(dataclasses.replace(tuned, lr=0.02, condition="always"), digits).fit()
-    assert good.metrics[owner]["accuracy"] > learnt - 0.05
+    good = trainer(dataclasses.replace(tuned, lr=0.01, condition="always"), digits).fit()
+    assert good.metrics[owner]["accuracy"] > learnt - 0.1
