@@ -4,6 +4,7 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from torchmetrics.classification import MulticlassF1Score, MultilabelF1Score
 from torchmetrics.text import Perplexity
 
 from seeking import SeekingError, TrainConfig, Trainer
+from seeking.report.folder import describe
 from seeking.training.evaluation import Scores
 from seeking.training.metrics import Best, UserMetrics
 from seeking.training.objective import Classification, Objective
@@ -206,7 +208,7 @@ def test_batches_that_a_function_cannot_join_are_told() -> None:
         trainer.fit()
 
 
-def test_the_best_weights_are_those_of_the_metric() -> None:
+def test_the_best_weights_are_those_of_the_metric(tmp_path: Path) -> None:
     class Falling:
         """The first evaluation of each model is the best."""
 
@@ -220,7 +222,9 @@ def test_the_best_weights_are_those_of_the_metric() -> None:
     data = DataLoader([*zip(X, Y, strict=True)], 4)
     config = dataclasses.replace(CONFIG, epochs=3, best="falling", best_mode="max")
     models: tuple[Any, Any] = (Mlp(4), Mlp(6))
-    result = Trainer(*models, train_loader=data, eval_loader=data, metrics={"falling": Falling()}, config=config).fit()
+    own = {"metrics": {"falling": Falling()}, "output": tmp_path / "run"}
+    result = Trainer(*models, train_loader=data, eval_loader=data, **own, config=config).fit()  # type: ignore[arg-type]
+    assert "motivated falling -" in describe(tmp_path / "run")[0]
     assert [best["epoch"] for best in result.best.values()] == [1, 1]
     assert statistics.mean(best["falling"] for best in result.best.values()) < 0
     objective: Objective = Classification()

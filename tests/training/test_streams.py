@@ -17,6 +17,7 @@ from tiny import TINY, Network
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from seeking import RunError, SeekingError, TrainConfig, Trainer
+from seeking.report.folder import describe
 from seeking.training import evaluation
 
 X = torch.randn(24, 4, generator=torch.Generator().manual_seed(1))
@@ -171,6 +172,14 @@ def test_a_stream_is_resumed_where_it_was(kind: str, tmp_path: Path) -> None:
     assert passes > 2
     assert rows(run) == rows(whole)
     assert rows(run, "eval") == rows(whole, "eval")
+
+
+def test_what_is_measured_between_epochs_is_shown(tmp_path: Path) -> None:
+    run = trainer(DataLoader(DATA, 4), tmp_path / "run", max_steps=8, eval_every_steps=3)
+    run.fit()
+    assert [row["epoch"] for row in run.record.rows() if row["kind"] == "eval"] == [0.5, 1, 1.333]
+    text, _ = describe(tmp_path / "run")
+    assert "epoch 1.333: base accuracy" in text
 
 
 def test_an_evaluation_that_fails_is_made_up_for_on_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,8 +131,8 @@ def trainer(
     found = {} if continues else sources(config.start_from, config.pretrained, plan)
     if output is not None and resume and not continues and not found:
         check_given_again(output.path)
-    both = initial or initial_models(plan, config.seed, found)
     shared = shared_from(found, config.shared_from, config.extra)
+    both = initial or initial_models(plan, config.seed, found)
     train_data, test_data = data.batches(config.seed)
     train_data.classes = test_data.classes = data.classes
     if len(train_data) < config.batch_size:

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from seeking.checkpointing import run_files, snapshot
 from seeking.checkpointing.manifest import NAME, Manifest, check_file
 from seeking.checkpointing.metrics_log import read_rows
 from seeking.errors import DamagedError, SeekingError
 from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json, status
+
+MAX_METRICS = 20
+"""Metrics of a model that are shown."""
 
 
 def describe(path: Path) -> tuple[str, bool]:
@@ -61,8 +65,7 @@ def _describe(path: Path) -> tuple[str, bool]:
                 scores = [
                     f"{model} {name} {row[model][name]:.4f}"
                     for model in ("base", "motivated")
-                    for name in ("accuracy", "loss")
-                    if isinstance(row.get(model), dict) and isinstance(row[model].get(name), float)
+                    for name in _names(row.get(model))
                 ]
                 lines.append(f"  epoch {row.get('epoch')!r}: {', '.join(scores) or 'no metrics'}")
     except DamagedError as error:
@@ -74,3 +77,11 @@ def _describe(path: Path) -> tuple[str, bool]:
     lines += [f"  {checkpoint.name}: set aside" for checkpoint in snapshot.list_damaged(path / run_files.CHECKPOINTS)]
     lines += ["options:", *(f"  {name!r}: {value!r}" for name, value in options.items())]
     return "\n".join([str(path), *lines]), not damaged
+
+
+def _names(metrics: Any) -> list[str]:
+    """Names of metrics in a row, the usual ones first; what is odd in a row that is not the program's is left out."""
+    if not isinstance(metrics, dict):
+        return []
+    names = [name for name, value in metrics.items() if isinstance(value, float) and name.isidentifier()]
+    return sorted(names[:MAX_METRICS], key=lambda name: (name != "accuracy", name != "loss"))

@@ -108,7 +108,7 @@ class Scores:
         self.best: dict[str, dict[str, float]] = {}
         self._order = order
 
-    def update(self, epoch: int) -> list[str]:
+    def update(self, epoch: float) -> list[str]:
         """Compare the latest metrics with the best ones; the names of the models that have never been better."""
         better = [
             name
@@ -224,8 +224,17 @@ class Evaluator:
                             learner, self._loaders.evaluation, run.objective, self._own, accelerator, self._requests
                         )
         self._scores.step = run.progress.step
-        better = self._scores.update(epoch + 1)
+        number = self._epochs_so_far(epoch)
+        better = self._scores.update(number)
         run.cost.recalibration_samples += samples
-        position = {"epoch": epoch + 1, "step": run.progress.step, "flops": run.cost.total}
+        position = {"epoch": number, "step": run.progress.step, "flops": run.cost.total}
         self._record.log({"kind": "eval", **position, **self._scores.latest})
         return better
+
+    def _epochs_so_far(self, epoch: int) -> float:
+        """Number of epochs that the models have been trained for; with a fraction if they are evaluated between."""
+        progress, config = self._run.progress, self._config
+        if not progress.epoch_length or not (config.eval_every_steps or config.max_steps):
+            return epoch + 1
+        number = round(progress.epoch + progress.step_in_epoch / progress.epoch_length, 3)
+        return int(number) if number == int(number) else number
