@@ -76,7 +76,7 @@ def plain_write(path: Path, content: bytes) -> None:
 
 def slowdowns(trainer: Trainer, saving: Saving, rounds: int) -> Iterator[float]:
     """Ratios of the time of an epoch with one save to that without, measured alternately."""
-    early = trainer.progress.epoch_length // 8  # Early, so that the writing also falls into these steps.
+    early = (trainer.progress.epoch_length or 0) // 8  # Early, so that the writing also falls into these steps.
 
     def steps(save: bool) -> None:
         saving.at_step = early if save else None

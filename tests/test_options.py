@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from runs import two_models
 from strangers import USUAL, hostile, offends, stranger
 
-from seeking import SeekingError, TrainConfig
+from seeking import SeekingError, TrainConfig, Trainer
 from seeking.commands import Train
+from seeking.data import DataConfig
+from seeking.experiments.run import ModelConfig
 from seeking.files import read_yaml
 from seeking.option_parsing import parse_options
 from seeking.options import flags, flags_of_run
@@ -61,3 +65,22 @@ def test_many_values_are_refused_at_once(tmp_path: Path) -> None:
 
 def test_all_options_of_training_are_recorded() -> None:
     assert TrainConfig().recorded().keys() <= USUAL.keys()
+
+
+def test_python_has_every_training_option_of_the_command_line() -> None:
+    """All others say which models, data and files; in Python these are arguments of the ``Trainer``."""
+    elsewhere = {field.name for options in (ModelConfig, DataConfig) for field in dataclasses.fields(options)}
+    elsewhere |= {"batch_size", "pretrained", "start_from", "output", "overwrite", "resume", "config", "recipe"}
+    ours = {field.name: (field.type, field.default) for field in dataclasses.fields(TrainConfig)}
+    theirs = {field.name: (field.type, field.default) for field in dataclasses.fields(Train)}
+    assert {name: option for name, option in theirs.items() if name not in elsewhere} == ours
+    assert not elsewhere & ours.keys()
+
+
+def test_the_extra_capacity_is_initialized_as_asked_for_in_python() -> None:
+    images = torch.randn(8, 3, 8, 8), torch.arange(8) % 4
+    config = TrainConfig(epochs=1, extra="neutral", precision="no")
+    pair = Trainer(*two_models(), train_loader=[images], config=config).pair
+    assert pair
+    with torch.no_grad(), pair.motivated() as motivated:
+        assert torch.allclose(pair.base.eval()(images[0]), motivated.eval()(images[0]), atol=1e-5)

@@ -5,6 +5,7 @@ from typing import Literal
 NormPolicy = Literal["shared", "private", "recalibrated"]
 DepthPolicy = Literal["leading", "spread"]
 WidthPolicy = Literal["leading", "even"]
+SharedFrom = Literal["base", "motivated"]
 Extra = Literal["neutral", "copied", "own"]
 
 Role = Literal["pair", "base", "motivated"]

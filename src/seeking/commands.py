@@ -105,14 +105,20 @@ class TwoModelsOptions(ModelConfig):
     """Name of the smaller model."""
     motivated: Positional[str] = dataclasses.field()
     """Name of the larger model."""
-    num_classes: int = 10
-    """Number of classes of both models."""
     in_chans: int = 3
     """Number of image channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Map(TwoModelsOptions):
+class NewModelsOptions(TwoModelsOptions):
+    """Options of commands that take two models without weights."""
+
+    num_classes: int = 10
+    """Number of classes of both models."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map(NewModelsOptions):
     """Print the weights map of two models: which part of the motivated model is the base."""
 
     details: bool = False
@@ -122,7 +128,7 @@ class Map(TwoModelsOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verify(TwoModelsOptions):
+class Verify(NewModelsOptions):
     """Verify that the base is a sub-network of the motivated model. Exit code 0 if it is, 1 if not."""
 
     map: Path | None = None
@@ -139,6 +145,8 @@ class TransferOptions(TwoModelsOptions):
 
     weights: Path
     """Weights to start from: a safetensors file, or a state_dict saved with torch.save."""
+    num_classes: int | None = None
+    """Number of classes of both models; if not given, that of the weights."""
     output: Path
     """Safetensors file to write."""
     map: Path | None = None

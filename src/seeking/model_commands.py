@@ -6,12 +6,14 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from seeking.checkpointing.weights import load_weights, save_weights
+from seeking.checkpointing.weights import load_weights, save_weights, shapes_of_weights
 from seeking.commands import Embed, Extract, Map, TransferOptions, Verify
 from seeking.errors import NotContainedError, SeekingError
-from seeking.experiments.run import models, weights_map
+from seeking.experiments.run import arguments, models, weights_map
+from seeking.experiments.start import Model
 from seeking.initialization import embed, extract
 from seeking.models import input_shape
+from seeking.models.heads import classes_of_weights
 from seeking.prefix import find_prefix
 from seeking.report.output import print_text
 from seeking.verification import verify
@@ -92,9 +94,14 @@ def embed_command(config: Embed) -> int:
     return 0
 
 
-def _load_for_transfer(config: TransferOptions, source: str) -> tuple[dict[str, nn.Module], WeightsMap]:
+def _load_for_transfer(config: TransferOptions, source: Model) -> tuple[dict[str, nn.Module], WeightsMap]:
     if config.output.exists() and not config.overwrite:
         raise SeekingError(f"{config.output} exists; name another file, or give --overwrite")
-    both = models(config, config.num_classes, config.in_chans, config.seed)
+    classes = config.num_classes
+    if classes is None:
+        plan = arguments(config, 10, config.in_chans)
+        shapes = shapes_of_weights(config.weights)
+        classes = classes_of_weights(shapes, lambda number: plan.make(source, num_classes=number), str(config.weights))
+    both = models(config, classes or 10, config.in_chans, config.seed)
     load_weights(both[source], config.weights)
     return both, WeightsMap.load(config.map) if config.map else weights_map(config, both["base"], both["motivated"])

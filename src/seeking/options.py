@@ -16,7 +16,9 @@ from seeking.flag_names import name_of_other_tool
 from seeking.option_parsing import REPEATED
 from seeking.report.output import printable
 
-NOT_RESUMED = frozenset({"output", "config", "recipe", "overwrite", "resume", "accept_changed_data"})
+NOT_RESUMED = frozenset(
+    {"output", "config", "recipe", "overwrite", "resume", "accept_changed_data", "pretrained", "start_from"}
+)
 """Options that are not taken from the run folder when a run is resumed."""
 
 RECIPES = Path(__file__).parent / "training" / "recipes"

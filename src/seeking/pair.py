@@ -4,14 +4,14 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from seeking.choices import NormPolicy
-from seeking.errors import RunWarning, SeekingError
+from seeking.choices import NormPolicy, SharedFrom
+from seeking.errors import RunWarning, SeekingError, unknown
 from seeking.forward import Forward
 from seeking.internals import child_modules, foreach_copy, own_tensor, versions
 from seeking.matching import match
@@ -40,8 +40,8 @@ class Pair:
     it is neither tied nor copied.
 
     Args:
-        base: the smaller model. Its weights are the pair's.
-        motivated: the larger model. Its mapped entries take the base's values at once; the others keep theirs.
+        base: the smaller model.
+        motivated: the larger model.
         weights_map: where the base lies; derived by ``seeking.match`` if not given, for models whose forward pass it
             can follow.
         norm: whose the statistics of batch normalisation are. ``shared``: one set, through the map, as in the paper.
@@ -51,6 +51,10 @@ class Pair:
         batch: one input, as ``forward`` takes it, on which is seen which buffers training changes; if not given, one is
             made where the base tells what it takes.
         forward: runs a model on the batch; as in ``seeking.match``.
+        shared_from: whose weights the shared part gets, at once. ``base``: the mapped entries of the motivated model
+            take the base's values. ``motivated``: the base takes those of its part of the motivated model. Give it when
+            the motivated model is pretrained, since a new base would overwrite what that model has learnt. Nobody can
+            tell from a model whether it is pretrained. The other entries of the motivated model keep their values.
 
     Attributes:
         constants: names of the base's buffers that are constants of each model.
@@ -74,9 +78,12 @@ class Pair:
         tie: bool = True,
         batch: Any = None,
         forward: Forward | None = None,
+        shared_from: SharedFrom = "base",
     ) -> None:
         self.base = base
         self.motivated_model = motivated
+        if shared_from not in get_args(SharedFrom):
+            raise unknown("value of shared_from", str(shared_from), get_args(SharedFrom))
         check_models(base, motivated)
         if base is motivated:
             raise SeekingError("the base and the motivated model are one module; give two")
@@ -103,6 +110,11 @@ class Pair:
                     "set requires_grad alike in both models"
                 )
         with torch.no_grad():
+            if shared_from == "motivated":
+                part = self.map.extract(tensors(motivated))
+                for name, tensor in tensors(base).items():
+                    if name not in self.constants:
+                        tensor.copy_(part[name])
             shared = {name: tensor for name, tensor in tensors(base).items() if name not in self.constants}
             mapped = self.map.embed(shared, tensors(motivated))
             for name, tensor in tensors(motivated).items():

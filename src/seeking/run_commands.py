@@ -164,9 +164,10 @@ def _folder(config: RunOptions, name: str, kind: Kind = "run") -> tuple[Path, Ru
 
 def _announce(console: PrintableConsole, config: RunOptions, data: ImageData, output: Path) -> None:
     channels, height, width = data.shape
+    length = f"{config.epochs} epochs" if config.max_steps is None else f"{config.max_steps} steps"
     console.print(terminal(split_rows(data.splits)))
     console.tell(
         f"{config.base} in {config.motivated} on {data.name}: {len(data.train):,} training and {len(data.test):,} test "
         f"images of {channels}×{height}×{width}, {len(data.classes)} classes, {data.location}\n"
-        f"condition {config.condition}, {config.epochs} epochs, batch size {config.batch_size}, writing to {output}"
+        f"condition {config.condition}, {length}, batch size {config.batch_size}, writing to {output}"
     )

@@ -44,6 +44,11 @@ class Stream(IterableDataset[Any]):
         return (DATA[number] for number in torch.randperm(len(DATA)).tolist())
 
 
+class Unsized(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return (DATA[number] for number in range(29))
+
+
 class OfManySizes:
     def __len__(self) -> int:
         return 6
@@ -98,6 +103,7 @@ LOADERS: dict[str, Callable[[], Any]] = {
     "sampler": lambda: DataLoader(DATA, 8, sampler=Backwards(DATA)),
     "batches": lambda: DataLoader(DATA, batch_sampler=OfManySizes()),
     "stream": lambda: DataLoader(Stream(), 8),
+    "unsized": lambda: DataLoader(Unsized(), 8),
     "whole": lambda: DataLoader([DATA[:20], DATA[20:]], batch_size=None),
     "list": lambda: [DATA[:9], DATA[9:10], DATA[10:]],
     "around": lambda: Around(DataLoader(DATA, 8, shuffle=True)),
@@ -111,10 +117,18 @@ def loss_fn(model: nn.Module, batch: Any) -> Tensor:
     return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
 
-def train(loader: Any, evaluation: Any, accumulate: int = 1, **options: Any) -> seeking.Trainer:
+def train(
+    loader: Any, evaluation: Any, accumulate: int = 1, max_steps: int | None = None, **options: Any
+) -> seeking.Trainer:
     base, motivated = (nn.Sequential(nn.Linear(6, w), nn.Tanh(), nn.Linear(w, 3)) for w in (8, 16))
     config = seeking.TrainConfig(
-        epochs=2, lr=0.1, accumulate=accumulate, condition="decrease:1", device="cpu", precision="no"
+        epochs=2,
+        lr=0.1,
+        max_steps=max_steps,
+        accumulate=accumulate,
+        condition="decrease:1",
+        device="cpu",
+        precision="no",
     )
     trainer = seeking.Trainer(
         base, motivated, train_loader=loader, eval_loader=evaluation, loss_fn=loss_fn, config=config, **options
@@ -130,7 +144,7 @@ def main(folder: Path) -> None:
         torch.distributed.init_process_group("gloo")
     for name, make in LOADERS.items():
         torch.manual_seed(0)
-        trainer = train(make(), make(), accumulate=2)
+        trainer = train(make(), make(), accumulate=2, max_steps=7 if name == "unsized" else None)
         if RANK == 0:
             weights = [learner.module.state_dict() for learner in trainer.learners.values()]
             numbers = [number for state in weights for tensor in state.values() for number in tensor.flatten().tolist()]

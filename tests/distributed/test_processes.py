@@ -85,13 +85,24 @@ def test_two_processes_give_the_weights_of_one_whatever_the_loader_is(client: st
     """With batches and micro-batches of unequal sizes, some of them smaller than the number of processes."""
     by_one_and_by_two("loaders.py", client, tmp_path)
     files = sorted((tmp_path / "one").glob("*.json"))
-    assert len(files) == 15
+    assert len(files) == 16
     for path in files:
         one, two = (json.loads((tmp_path / name / path.name).read_text()) for name in ("one", "two"))
         assert one["weights"] == pytest.approx(two["weights"], rel=0, abs=1e-6), path.stem
         assert [row.keys() for row in one["history"]] == [row.keys() for row in two["history"]]
         evaluations = [[row["base"]["loss"] for row in run["history"] if row["kind"] == "eval"] for run in (one, two)]
         assert evaluations[0] == pytest.approx(evaluations[1], rel=1e-6), path.stem
+
+
+def test_two_processes_measure_what_one_does(client: str, tmp_path: Path) -> None:
+    """By torchmetrics and by functions of all samples, in batches of unequal sizes, some with a single sample."""
+    by_one_and_by_two("metrics.py", client, tmp_path)
+    files = sorted((tmp_path / "one").glob("*.json"))
+    assert len(files) == 4
+    for path in files:
+        one, two = (json.loads((tmp_path / name / path.name).read_text()) for name in ("one", "two"))
+        for model in ("base", "motivated"):
+            assert one[model] == pytest.approx(two[model], rel=1e-5), path.stem
 
 
 def test_a_sharded_pair_gives_the_weights_of_one_process(client: str, tmp_path: Path) -> None:

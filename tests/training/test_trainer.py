@@ -5,6 +5,7 @@ import random
 import signal
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -327,7 +328,7 @@ def test_loaders_of_other_kinds() -> None:
     kinds = [whole, DataLoader(TensorDataset(x, y), batch_size=None), DataLoader(whole, batch_size=None)]
     results = [Trainer(*two_models(), train_loader=kind, config=CONFIG).fit() for kind in kinds]
     assert all(steps(result) == steps(results[0]) for result in results)
-    with pytest.raises(SeekingError, match="has no length"):
+    with pytest.raises(SeekingError, match=r"has no length.*give max_steps"):
         Trainer(*two_models(), train_loader=DataLoader(Stream(), 2))
 
 
@@ -460,8 +461,13 @@ def test_a_loss_that_draws_random_numbers_is_no_reason_to_refuse_a_map(draw: Any
 @pytest.mark.parametrize(
     ("loss_fn", "message"),
     [
-        (lambda model, batch: (regression_loss(model, batch), 1), "loss_fn returned a tuple"),
-        (lambda model, batch: {"loss": regression_loss(model, batch)}, "loss_fn returned a dict"),
+        (
+            lambda model, batch: (model(batch["x"]), regression_loss(model, batch)),
+            r"loss_fn returned a tensor of shape",
+        ),
+        (lambda model, batch: (1, regression_loss(model, batch)), "loss_fn returned a tuple of int, Tensor"),
+        (lambda model, batch: {"l2": regression_loss(model, batch)}, "loss_fn returned a dict with l2"),
+        (lambda model, batch: SimpleNamespace(loss=1.0), "loss_fn returned a SimpleNamespace"),
         (lambda model, batch: float(regression_loss(model, batch)), "loss_fn returned a float"),
         (lambda model, batch: None, "loss_fn returned a NoneType"),
         (lambda model, batch: model(batch["x"]), r"loss_fn returned a tensor of shape \[8, 1\]"),

@@ -102,7 +102,9 @@ def _has_record(folder: Path) -> bool:
             line = file.readline(MAX_ROW_LENGTH)
         try:
             row = json.loads(line)
-            return bool(row["kind"] == "start" and type(row["epochs"]) is type(row["epoch_length"]) is int)
+            epochs, length, steps = row["epochs"], row["epoch_length"], row.get("steps")
+            counts = [count for count in (epochs, length) if count is not None] or [steps]
+            return bool(row["kind"] == "start" and all(type(count) is int for count in counts))
         except (ValueError, LookupError, TypeError, RecursionError):
             return False
     names = {path.name for path in folder.iterdir() if not is_leftover(path)}

@@ -1,10 +1,11 @@
 """Weights of one model in one file."""
 
+import contextlib
 import json
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +23,69 @@ EXTRA_STATE = "extra_state"
 """Where the file's metadata hold what modules gave by ``get_extra_state``."""
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+def load_weights(model: nn.Module, path: str | Path, *, replaceable: Collection[str] = ()) -> list[str]:
     """Load weights into a model.
 
     Args:
         model: the model that they are of.
         path: a ``.safetensors`` file, or one of ``torch.save`` that holds a ``state_dict``, alone or under
             ``state_dict`` or ``model``. Nothing in it is executed.
+        replaceable: names of tensors that may have another shape in the file, such as a head for other classes; the
+            model keeps its own.
+
+    Returns:
+        The names of those that have.
 
     Raises:
         DamagedError: the file is in a run folder whose manifest lists another one.
         SeekingError: the file cannot be read, or its weights are of another model or dtype.
     """
-    path = Path(path)
-    check_file(path)
-    try:
-        if path.suffix == ".safetensors":
-            content = _read_state(model, path)
-        else:
-            with warnings.catch_warnings(action="ignore"):  # Of formats.
-                content = torch.load(path, map_location="cpu", weights_only=True)
-            for key in ("state_dict", "model"):
-                content = content.get(key, content)
+    path, own = Path(path), model.state_dict()
+    with _explained(path, f"weights of this {type(model).__name__}"):
+        content = _with_tied(model, _read(path))
+        kept = [name for name in replaceable if name in content and content[name].shape != own[name].shape]
+        content |= {name: own[name] for name in kept}
         _check_dtypes(model, content, path)
         model.load_state_dict(content)
+    return kept
+
+
+def shapes_of_weights(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors in a file of weights, by name.
+
+    Raises:
+        DamagedError: as ``load_weights``.
+        SeekingError: the file cannot be read.
+    """
+    with _explained(Path(path), "weights of a model"):
+        return {name: tuple(value.shape) for name, value in _read(Path(path)).items() if isinstance(value, Tensor)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Tensors by name, and extra states of modules."""
+    check_file(path)
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return {**tensors, **metadata.get(EXTRA_STATE, {})}
+    with warnings.catch_warnings(action="ignore"):  # Of formats.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model"):
+        content = content.get(key, content)
+    return dict(content)
+
+
+@contextlib.contextmanager
+def _explained(path: Path, expected: str) -> Iterator[None]:
+    try:
+        yield
     except SeekingError:
         raise
     except OSError as error:
         raise SeekingError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, RuntimeError, AttributeError, TypeError, ValueError) as error:
-        raise SeekingError(f"{path}: not weights of this {type(model).__name__}: {_in_short(error)}") from error
+        raise SeekingError(f"{path}: not {expected}: {_in_short(error)}") from error
     except Exception as error:  # Unpickling raises all kinds of exceptions, and torch's advice is to execute the file.
         unknown = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it holds a {unknown[1]}, and nothing in it is executed" if unknown else "it is of another format"
@@ -133,15 +167,11 @@ def _is_json(value: Any) -> bool:
         return False
 
 
-def _read_state(model: nn.Module, path: Path) -> dict[str, Any]:
-    """The ``state_dict`` that ``save_weights`` wrote, tied tensors under each of the model's names for them."""
-    with safe_open(path, "pt") as file:
-        metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
-        state: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+def _with_tied(model: nn.Module, state: dict[str, Any]) -> dict[str, Any]:
+    """What ``save_weights`` wrote, with tied tensors under each of the model's names for them."""
     own = {name: identity(value) for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     tied = {own[name]: value for name, value in state.items() if name in own}
-    state.update({name: tied[key] for name, key in own.items() if name not in state and key in tied})
-    return {**state, **metadata.get(EXTRA_STATE, {})}
+    return {**state, **{name: tied[key] for name, key in own.items() if name not in state and key in tied}}
 
 
 def write_tensors(

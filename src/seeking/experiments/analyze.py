@@ -104,7 +104,7 @@ class Bench:
 
     def __init__(self, trainer: Trainer) -> None:
         self.run, loaders, accelerator = trainer.run, trainer.loaders, trainer.accelerator
-        assert loaders.evaluation
+        assert loaders.evaluation and loaders.epoch_length  # Of images in a tensor.
         self._batches = [*peek(loaders.train, loaders.epoch_length, accelerator.device)]
         self._held_out = HeldOut(loaders.evaluation, accelerator, trainer.random.generators)
 

@@ -40,6 +40,11 @@ class RunConfig(TrainConfig, DataConfig, ModelConfig):
 
     batch_size: int = 32
     """Batch size, summed over all processes."""
+    pretrained: bool = False
+    """Start from timm's pretrained weights, of both models unless --start-from names one."""
+    start_from: tuple[str, ...] = ()
+    """Weights to start from: base or motivated (the pretrained weights of that model), base=FILE, motivated=FILE, or a
+    FILE whose weights fit one of them. A head for another number of classes starts anew."""
     output: Path | None = None
     """Folder for weights, metrics, summary and figure; runs/NAMES-TIME if not given."""
 

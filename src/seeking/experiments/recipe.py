@@ -276,7 +276,7 @@ def _check(recipe: Recipe, path: Path, changes: Mapping[str, Any]) -> None:
         raise unknown(f"reference in {path}", recipe.reference, recipe.arms)
     settings = itertools.chain(*(method.settings for method in methods().values()))
     fixed = {"method", "each", *settings, "base", "motivated", "seed", *itertools.chain(*recipe.search.values())}
-    fixed |= {"epochs"} if recipe.budgets else set()
+    fixed |= {"epochs", "max_steps"} if recipe.budgets else set()
     if conflicts := sorted(fixed & changes.keys()):
         raise SeekingError(f"recipe {recipe.name} sets {', '.join(conflicts)} itself; copy it to a file to change that")
     if recipe.pretraining and any(recipe.search.values()):

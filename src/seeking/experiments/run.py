@@ -1,5 +1,6 @@
 """Build the models, the map and the trainer of a run from its options."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,26 +14,34 @@ from seeking.choices import Role
 from seeking.data import ImageData, loader
 from seeking.errors import SeekingError
 from seeking.experiments.config import ModelConfig, RunConfig
+from seeking.experiments.start import (
+    ModelArguments,
+    check_given_again,
+    initial_models,
+    share_weights,
+    shared_from,
+    sources,
+)
 from seeking.files import read_yaml
 from seeking.matching import Override
-from seeking.models import create
 from seeking.report.showing import Display
 from seeking.training.record import Listener
 from seeking.training.trainer import Trainer
 from seeking.weights_map import WeightsMap
 
 
+def arguments(config: ModelConfig, num_classes: int, in_chans: int = 3) -> ModelArguments:
+    """How both models are made for so many classes and image channels."""
+    common = {"num_classes": num_classes, "in_chans": in_chans, **config.model_kwargs}
+    return ModelArguments(
+        names={"base": config.base, "motivated": config.motivated},
+        arguments={"base": {**common, **config.base_kwargs}, "motivated": {**common, **config.motivated_kwargs}},
+    )
+
+
 def models(config: ModelConfig, num_classes: int, in_chans: int = 3, seed: int = 0) -> dict[str, nn.Module]:
     """The base and the motivated model. Each is initialized from the seed, independently of the other."""
-    models_by_role = {}
-    for role, name, kwargs in (
-        ("base", config.base, config.base_kwargs),
-        ("motivated", config.motivated, config.motivated_kwargs),
-    ):
-        torch.manual_seed(seed)
-        arguments = {"num_classes": num_classes, "in_chans": in_chans, **config.model_kwargs, **kwargs}
-        models_by_role[role] = create(name, **arguments)
-    return models_by_role
+    return initial_models(arguments(config, num_classes, in_chans), seed, {})
 
 
 def weights_map(config: ModelConfig, base: nn.Module, motivated: nn.Module, batch: Tensor | None = None) -> WeightsMap:
@@ -67,7 +76,18 @@ def trainer(
     Raises:
         SeekingError: bad input; nothing has been written.
     """
-    both = initial or models(config, len(data.classes), data.shape[0], config.seed)
+    resume = output is not None and output.holds_run
+    continues = output is not None and resume and bool(output.list_checkpoints())
+    if initial is not None and (config.start_from or config.pretrained):
+        raise SeekingError(
+            "an experiment sets the weights that its runs start from itself; leave out start_from and pretrained"
+        )
+    plan = arguments(config, len(data.classes), data.shape[0])
+    found = {} if continues else sources(config.start_from, config.pretrained, plan)
+    if output is not None and resume and not continues and not found:
+        check_given_again(output.path)
+    shared = shared_from(found, config.shared_from, config.extra)
+    both = initial or initial_models(plan, config.seed, found)
     train_data, test_data = data.batches(config.seed)
     train_data.classes = test_data.classes = data.classes
     if len(train_data) < config.batch_size:
@@ -76,11 +96,11 @@ def trainer(
             "give a smaller batch_size"
         )
     held_out = data.held_out_batches()
-    resume = output is not None and output.holds_run
-    continues = output is not None and resume and output.list_checkpoints()
     derived = None
-    if role == "pair" and not continues:  # A checkpoint contains its map.
+    if (role == "pair" or found) and not continues:  # A checkpoint contains its map.
         derived = weights_map(config, both["base"], both["motivated"], torch.zeros(2, *data.shape))
+    if derived is not None and shared and role != "pair":
+        share_weights(both, derived, shared, config.extra)
     torch.manual_seed(config.seed)
     return Trainer(
         both["base"] if role != "motivated" else None,
@@ -88,8 +108,8 @@ def trainer(
         train_loader=loader(train_data, config.batch_size, shuffle_seed=config.seed, workers=data.workers),
         eval_loader=loader(test_data, max(256, config.batch_size), workers=data.workers),
         held_out=loader(held_out, max(256, config.batch_size)) if held_out else None,
-        config=config,
-        weights_map=derived,
+        config=dataclasses.replace(config, shared_from=shared),
+        weights_map=derived if role == "pair" else None,
         output=output,
         resume=resume,
         listeners=listeners,

@@ -1,42 +1,82 @@
 """Models by name: the CIFAR ResNets, and all models of timm."""
 
+import warnings
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 
-from seeking.errors import SeekingError, unknown
+from seeking.errors import RunWarning, SeekingError, unknown
 from seeking.matching.example_inputs import image_size as default_image_size
 from seeking.models.resnet import ResNet
+from seeking.weights_map import tensors
 
 RESNETS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
+ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
+"""Names of models that timm finds outside of its own list begin with one of these."""
 
 
 def create(name: str, *, num_classes: int, in_chans: int = 3, **kwargs: Any) -> nn.Module:
-    """Create a model with random initial weights.
+    """Create a model; its weights are random unless it is asked for ``pretrained`` ones.
 
     Args:
         name: ``resnet8``, ``resnet14``, ``resnet20``, ``resnet32``, ``resnet44``, ``resnet56`` or ``resnet110``
-            (for small images), or a model of timm.
+            (for small images), a model of timm, or one that timm finds elsewhere: ``hf-hub:OWNER/NAME`` on the hub,
+            ``local-dir:FOLDER`` on the disk.
         num_classes: number of classes.
         in_chans: number of image channels.
-        kwargs: further arguments of the model's constructor, such as ``img_size``, ``patch_size`` or ``width``.
+        kwargs: further arguments of the model's constructor, such as ``img_size``, ``patch_size`` or ``width``; and
+            those of ``timm.create_model``, such as ``pretrained``.
 
     Raises:
-        SeekingError: the model does not exist or rejects the arguments.
+        SeekingError: the model does not exist, rejects the arguments, or its pretrained weights cannot be loaded.
     """
     arguments = {"num_classes": num_classes, "in_chans": in_chans, **kwargs}
-    try:
-        if name in RESNETS:
-            return ResNet(RESNETS[name], **arguments)
+    pretrained = bool(arguments.pop("pretrained", False))
+    if name not in RESNETS and not name.startswith(ELSEWHERE):
         import timm  # Slow to import.
 
         if not timm.is_model(name):
             raise unknown("model", name, [*RESNETS, *timm.list_models()])
+    if pretrained or name.startswith(ELSEWHERE):
+        return _loaded(name, arguments, pretrained)
+    try:
+        if name in RESNETS:
+            return ResNet(RESNETS[name], **arguments)
         model: nn.Module = timm.create_model(name, **arguments)
         return model
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         argument_text = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise SeekingError(f"model {name} rejects the arguments {argument_text}: {error}") from error
+
+
+def _loaded(name: str, arguments: dict[str, Any], pretrained: bool) -> nn.Module:
+    import timm
+
+    if name in RESNETS:
+        raise SeekingError(f"there are no pretrained weights of {name}; give a file of weights, or a model of timm")
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
+    except Exception as error:  # The hub's client raises errors of its own.
+        what = "the pretrained weights of " if pretrained else ""
+        raise SeekingError(f"{what}{name} cannot be loaded: {type(error).__name__}: {error}") from error
+    config = getattr(model, "pretrained_cfg", None) or {}
+    of, classes, prefixes = config.get("num_classes"), arguments["num_classes"], config.get("classifier") or ()
+    prefixes = (prefixes,) if isinstance(prefixes, str) else tuple(prefixes)
+    if pretrained and of != classes:
+        replaced = [key for key in tensors(model) if key.startswith(tuple(f"{prefix}." for prefix in prefixes))]
+        warn_of_replaced(f"the pretrained weights of {name}", replaced, classes)
+    return model
+
+
+def warn_of_replaced(source: str, names: Collection[str], classes: int) -> None:
+    """Tell which tensors start anew, since the weights are for another number of classes."""
+    if names:
+        warnings.warn(
+            f"{source} are for another number of classes than {classes}; the head starts anew: {', '.join(names)}",
+            RunWarning,
+            stacklevel=3,
+        )
 
 
 def input_shape(model: nn.Module, image_size: int | None = None, in_chans: int = 3) -> tuple[int, int, int]:

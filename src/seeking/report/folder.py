@@ -13,6 +13,9 @@ from seeking.commands import Train
 from seeking.errors import DamagedError, SeekingError
 from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json, status
 
+MAX_METRICS = 20
+"""Metrics of a model that are shown."""
+
 
 def is_run_folder(path: Path) -> bool:
     """Whether a folder is to be described as a run, damaged or not.
@@ -77,8 +80,7 @@ def _describe(path: Path) -> tuple[str, bool]:
                 scores = [
                     f"{model} {name} {row[model][name]:.4f}"
                     for model in ("base", "motivated")
-                    for name in ("accuracy", "loss")
-                    if isinstance(row.get(model), dict) and isinstance(row[model].get(name), float)
+                    for name in _names(row.get(model))
                 ]
                 lines.append(f"  epoch {row.get('epoch')!r}: {', '.join(scores) or 'no metrics'}")
     except DamagedError as error:
@@ -102,3 +104,11 @@ def changed_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _listed(options: Mapping[str, Any]) -> list[str]:
     return [f"  {name!r}: {value!r}" for name, value in options.items()] or ["  none"]
+
+
+def _names(metrics: Any) -> list[str]:
+    """Names of metrics in a row, the usual ones first; what is odd in a row that is not the program's is left out."""
+    if not isinstance(metrics, dict):
+        return []
+    names = [name for name, value in metrics.items() if isinstance(value, float) and name.isidentifier()]
+    return sorted(names[:MAX_METRICS], key=lambda name: (name != "accuracy", name != "loss"))

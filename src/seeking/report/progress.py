@@ -40,8 +40,8 @@ class RunProgress:
         self._console, self._unit, self._clock = console, unit, clock
         self.title = title
         self._losses: dict[str, float] = {}
-        self._epochs = self._total = self._step = self._steps = self._motivated = 0
-        self._saved = ""
+        self._total = self._step = self._steps = self._motivated = 0
+        self._saved = self._length = ""
         self._speed = Speed(clock)
         self._next_line = clock() + INTERVAL
         self._begun = (clock(), 0)
@@ -76,7 +76,8 @@ class RunProgress:
             return
         self._speed.pause()
         if kind == "start":
-            self._epochs, self._total = row["epochs"], row["epochs"] * row["epoch_length"]
+            self._length = f"/{row['epochs']}" if row["epochs"] is not None else ""
+            self._total = row["steps"]
             self._step = row.get("step", 0)
             self._begun = self._clock(), self._step
             self.open()
@@ -90,7 +91,7 @@ class RunProgress:
             where = f" and saved in {row['path']}; add --resume to the command to continue" if row["path"] else ""
             self._print(f"stopped after step {row['step']}{where}")
         elif kind == "eval":
-            text = f"epoch {row['epoch']}/{self._epochs}: {', '.join(_scores(row))}"
+            text = f"epoch {row['epoch']}{self._length}: {', '.join(_scores(row))}"
             for fact in self._share():
                 text += f", {fact}" if not self._bar or len(text) + len(fact) < self._console.width - 1 else ""
             self._print(text)

@@ -65,9 +65,14 @@ def rest_of_epoch(
         LoadingError: a batch cannot be loaded.
     """
     skip, device = progress.step_in_epoch * accumulate, random.generators.device
-    if progress.step_in_epoch >= progress.epoch_length:
+    if progress.epoch_complete or progress.done:
         return
-    if not skip:
+    if loader.positioned:
+        notify(f"going on at batch {skip} of epoch {progress.epoch + 1}, where the loader stands")
+        with random.generators.preserved():
+            parts = draw(loader, device, whole_length=False)
+        loader.positioned = False
+    elif not skip:
         random.epoch_start = random.generators.state_dict()
         parts = draw(loader, device, whole_length=False)
     else:
@@ -76,12 +81,14 @@ def rest_of_epoch(
             random.generators.load_state_dict(random.epoch_start)
             parts = draw(loader, device, skip, whole_length=False)
     try:
-        while progress.step_in_epoch < progress.epoch_length and (group := list(itertools.islice(parts, accumulate))):
+        while not (progress.epoch_complete or progress.done) and (group := [*itertools.islice(parts, accumulate)]):
             yield MicroBatches(group, loader.processes)
     except (Exception, Stopped):
         if not progress.step_in_epoch:  # What the loader has drawn is drawn again.
             random.generators.load_state_dict(random.epoch_start)
         raise
+    if not progress.epoch_complete:  # The data or the run are at their end.
+        return
     with random.generators.preserved():
         next(parts, None)  # Lets the loader come to its end, as a plain loop does.
 

@@ -1,6 +1,5 @@
 """Build the parts of a run from its options: accelerator, loaders, prepared models, learners."""
 
-import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -51,6 +50,7 @@ from seeking.training.rng import RandomState, derive_seed
 from seeking.training.run import Algorithm
 from seeking.training.standing_in import StandIn
 from seeking.training.step import Stepper
+from seeking.training.stream import check_stream
 from seeking.weights_map import WeightsMap
 
 
@@ -125,7 +125,8 @@ def make_pair(
         weights_map = match(base, motivated, batch=inputs, forward=forward)
     if config.extra != "own" and not resumed:
         embed(base, motivated, weights_map, extra=config.extra, batch=inputs, forward=forward)
-    return Pair(base, motivated, weights_map, norm=config.norm, batch=inputs, forward=forward)
+    owner = config.shared_from or "base"
+    return Pair(base, motivated, weights_map, norm=config.norm, batch=inputs, forward=forward, shared_from=owner)
 
 
 def make_joining(pair: Pair | None, progress: Progress, config: TrainConfig) -> Joining | None:
@@ -200,7 +201,8 @@ class Loaders(NamedTuple):
 
     train: Loader
     evaluation: Loader | None
-    epoch_length: int
+    epoch_length: int | None
+    """None if the training data have no length."""
 
 
 def prepare_loaders(
@@ -209,23 +211,19 @@ def prepare_loaders(
     """Prepare the loaders for this process, between which each batch is split.
 
     Raises:
-        SeekingError: a loader is empty, has no length, or can be gone through once only.
+        SeekingError: a loader is empty, has no length which options need, or can be gone through once only.
     """
     where = derive_seed(config.seed), accelerator.num_processes, accelerator.process_index
     prepared = prepare(train, "train_loader", *where)
     prepared_evaluation = prepare(evaluation, "eval_loader", *where) if evaluation is not None else None
-    try:
-        batches = len(prepared)
-    except TypeError as error:
-        raise SeekingError(
-            "train_loader has no length, which schedules need to count the run's batches; give it a __len__"
-        ) from error
-    if not batches:
+    batches = prepared.length
+    if batches is None:
+        check_stream(config)
+    elif not batches:
         raise SeekingError("the training data yield no batch: fewer samples than the batch size, or none")
-    with contextlib.suppress(TypeError):  # An evaluation needs no length.
-        if prepared_evaluation is not None and not len(prepared_evaluation):
-            raise SeekingError("the evaluation data yield no batch")
-    return Loaders(prepared, prepared_evaluation, math.ceil(batches / config.accumulate))
+    if prepared_evaluation is not None and prepared_evaluation.length == 0:
+        raise SeekingError("the evaluation data yield no batch")
+    return Loaders(prepared, prepared_evaluation, None if batches is None else math.ceil(batches / config.accumulate))
 
 
 def make_held_out(
@@ -341,7 +339,16 @@ def make_learners(
 ) -> dict[str, Learner]:
     """Prepare the models, each with its optimizer and schedule; their states are shared if the options say so."""
     learners = {
-        name: make_learner(name, model, accelerator, config, optimizer, schedule, steps=progress.steps)
+        name: make_learner(
+            name,
+            model,
+            accelerator,
+            config,
+            optimizer,
+            schedule,
+            steps=progress.steps,
+            epoch_length=progress.epoch_length,
+        )
         for name, model in models.items()
     }
     if pair and config.optimizer_state == "shared":
@@ -358,6 +365,7 @@ def make_learner(
     schedule: MakeSchedule | None,
     *,
     steps: int,
+    epoch_length: int | None,
 ) -> Learner:
     """Prepare a model with accelerate, and create its optimizer and schedule.
 
@@ -369,6 +377,7 @@ def make_learner(
         optimizer: creates the optimizer; the options' by default.
         schedule: creates the schedule; the options' by default.
         steps: number of steps of the run.
+        epoch_length: number of steps in an epoch, if that is known.
     """
     # PyTorch's fused SGD needs momentum buffers for all parameters or none, leaves them uninitialized if the scaler
     # skips the first step, and does not support sharded parameters.
@@ -377,7 +386,9 @@ def make_learner(
     built_optimizer = optimizer(module) if optimizer else make_optimizer(module, config, fused)
     if isinstance(built_optimizer, AcceleratedOptimizer):  # The training loop does the work of this wrapper.
         built_optimizer = built_optimizer.optimizer
-    built_schedule = schedule(built_optimizer, steps) if schedule else make_schedule(built_optimizer, config, steps)
+    built_schedule = (
+        schedule(built_optimizer, steps) if schedule else make_schedule(built_optimizer, config, steps, epoch_length)
+    )
     check_steps_without_arguments(built_optimizer, built_schedule)
     # A sharded model needs no DDP wrapper; in evaluation mode, prepare_model only adds mixed precision.
     model = accelerator.prepare_model(module, evaluation_mode=config.shard)

@@ -5,7 +5,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from seeking.choices import Extra, NormPolicy, Tracker
+from seeking.choices import Extra, NormPolicy, SharedFrom, Tracker
 from seeking.errors import SeekingError, unknown
 
 Timing = Literal["same", "next"]
@@ -16,13 +16,16 @@ Update = Literal["separate", "joint"]
 Student = Literal["base", "motivated"]
 Precision = Literal["auto", "no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
+BestMode = Literal["max", "min"]
 NonFinitePolicy = Literal["stop", "skip", "rollback"]
 
 CHANGEABLE_ON_RESUME = frozenset(
     {
         *(
             "epochs",
+            "max_steps",
             "eval_every",
+            "eval_every_steps",
             "save_every",
             "keep_checkpoints",
             "on_nonfinite",
@@ -32,10 +35,11 @@ CHANGEABLE_ON_RESUME = frozenset(
             "workers",
             "shard",
         ),
+        *("pretrained", "start_from", "shared_from"),  # Weights that a run starts from are in its checkpoints.
         *("output", "config", "recipe", "overwrite", "resume", "accept_changed_data"),
     }
 )
-"""Options that may change when a run is resumed. If ``epochs`` changes, the schedule is that of the new length."""
+"""Options that may change when a run is resumed. If its length changes, the schedule is that of the new length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,8 @@ class TrainConfig:
 
     epochs: int = 20
     """Passes over the training data."""
+    max_steps: int | None = None
+    """Length of the run in steps, instead of epochs. Data without a length, such as a stream, need it."""
     condition: str = "decrease:2"
     """When to be motivated: decrease:N, random:P, matched(CONDITION), always, never, every:K, after:STEP, before:STEP
     (a number of batches or, below 1, a share of the run), affordable:SHARE,FINISH, smoothed:N, below_trend:DEVIATIONS,
@@ -82,6 +88,9 @@ class TrainConfig:
     """Share of the run that the re-warming takes."""
     on: Timing = "same"
     """Batch of the motivated step: the same one at which the condition held, or the next one."""
+    shared_from: SharedFrom | None = None
+    """Model whose weights the shared part starts from. If not given, the one that starts from weights (--pretrained,
+    --start-from), else the base; in Python, the base."""
     norm: NormPolicy = "private"
     """Running statistics of batch normalization: shared by both models (as in the paper), private to each, or
     recalibrated (private, and re-estimated for the motivated model on training batches before each evaluation)."""
@@ -108,6 +117,8 @@ class TrainConfig:
     ema: float | None = None
     """Decay, with every batch, of an exponential moving average of each model's weights, such as 0.999. The averages
     are evaluated and saved in place of the weights."""
+    warmup_steps: int = 0
+    """The same in steps, instead of epochs."""
     label_smoothing: float = 0.0
     """Label smoothing of the classification loss."""
     clip_grad: float | None = None
@@ -136,6 +147,12 @@ class TrainConfig:
     """Seed of the initial weights, the data order, the augmentation and random conditions."""
     eval_every: int = 1
     """Evaluate every this many epochs, and after the last one."""
+    eval_every_steps: int | None = None
+    """Evaluate every this many steps instead, and after the last one."""
+    best: str | None = None
+    """Metric by which the best weights are kept; if not given, accuracy for classification, else the loss."""
+    best_mode: BestMode | None = None
+    """Whether the highest (max) or the lowest (min) value of that metric is best; if not given, as the metric says."""
     save_every: str = "10m"
     """Interval between checkpoints in steps (500) or minutes (10m). Every epoch also ends with one."""
     keep_checkpoints: int = 2
@@ -152,8 +169,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            if get_origin(hint) is Literal and getattr(self, name, None) not in get_args(hint):
-                raise unknown(f"value of {name}", str(getattr(self, name, None)), get_args(hint))
+            words = [word for part in (hint, *get_args(hint)) if get_origin(part) is Literal for word in get_args(part)]
+            value = getattr(self, name, None)
+            if name == "tracker" or not words:
+                continue
+            if value not in words and not (value is None and type(None) in get_args(hint)):
+                raise unknown(f"value of {name}", str(value), words)
         trackers = (self.tracker,) if isinstance(self.tracker, str) else tuple(self.tracker)
         object.__setattr__(self, "tracker", tuple(dict.fromkeys(trackers)))
         for each in trackers:
@@ -166,9 +187,13 @@ class TrainConfig:
             ("recalibration_batches", 1),
             ("seed", 0),
             ("keep_checkpoints", 1),
+            ("max_steps", 1),
+            ("eval_every_steps", 1),
+            ("warmup_steps", 0),
         ):
-            if getattr(self, name) < minimum:
-                raise SeekingError(f"{name} is {getattr(self, name)}; it must be {minimum} or more")
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise SeekingError(f"{name} is {value}; it must be {minimum} or more")
         for name in ("lr", "weight_decay", "warmup_epochs", "momentum"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise SeekingError(f"{name} is {getattr(self, name)}; it must be a finite number, 0 or more")
@@ -207,8 +232,26 @@ class TrainConfig:
             )
         if self.update == "joint" and self.precision == "fp16":
             raise SeekingError("update joint cannot be combined with precision fp16; use bf16 or no")
+        if self.extra != "own" and self.shared_from == "motivated":
+            raise SeekingError(
+                f"extra {self.extra} lets the motivated model start from the base, and shared_from motivated from its "
+                "own weights; give one of them"
+            )
+        if self.best_mode and not self.best:
+            raise SeekingError(f"best_mode is {self.best_mode}, but there is no best; name the metric")
         self.save_interval()
-        if self.warmup_epochs >= self.epochs:
+        if self.warmup_steps and self.warmup_epochs:
+            raise SeekingError(
+                f"warmup_epochs is {self.warmup_epochs} and warmup_steps {self.warmup_steps}; give one of them"
+            )
+        if self.max_steps is not None and self.warmup_steps >= self.max_steps:
+            raise SeekingError(f"warmup_steps is {self.warmup_steps} of {self.max_steps} steps; it must be less")
+        if self.eval_every_steps and self.norm == "recalibrated":
+            raise SeekingError(
+                "norm recalibrated reads training data for each evaluation, which can be done between epochs only; "
+                "leave out eval_every_steps, or use norm private"
+            )
+        if self.max_steps is None and self.warmup_epochs >= self.epochs:
             raise SeekingError(
                 f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs; it must be less than epochs"
             )

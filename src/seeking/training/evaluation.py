@@ -16,6 +16,7 @@ from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
 from seeking.training.lending import Lending
 from seeking.training.loaders import Loader
+from seeking.training.metrics import Best, UserMetrics
 from seeking.training.modes import evaluating
 from seeking.training.objective import Metrics, Objective, sample_count
 from seeking.training.recalibration import recalibrate
@@ -26,14 +27,20 @@ from seeking.training.run import Run
 
 @torch.no_grad()
 def measure(
-    learner: Learner, loader: Loader, objective: Objective, accelerator: Accelerator, requests: Requests
+    learner: Learner,
+    loader: Loader,
+    objective: Objective,
+    own: UserMetrics,
+    accelerator: Accelerator,
+    requests: Requests,
 ) -> Metrics:
-    """The mean of each metric over all samples of the evaluation data.
+    """The mean of each metric over all samples of the evaluation data, and the user's own metrics of all samples.
 
     Args:
         learner: the model.
         loader: the prepared loader.
         objective: that says what is measured.
+        own: the user's own metrics.
         accelerator: to sum over all processes.
         requests: to stop. All processes stop at the same batch; so they do if one of them fails.
 
@@ -43,12 +50,15 @@ def measure(
     """
     values: dict[str, list[Tensor]] = {}
     counts: dict[str, float] = {}
+    own.start()
     lending = Lending()
     with evaluating(learner.model) as model:
         try:
             for part in requests.waits(draw(loader, accelerator.device)):
                 with lending.lent(part.batch, f"{learner.name} model") as batch:
                     metrics = objective.evaluate(model, batch)
+                with lending.lent(part.batch, f"{learner.name} model's metrics") as batch:
+                    own.update(model, batch, split=part.copies == 1, first=accelerator.is_main_process)
                 requests.stop_now()
                 for name, each in metrics.items():
                     values.setdefault(name, []).append(each.double() / part.copies)
@@ -64,7 +74,7 @@ def measure(
     sums = torch.stack([torch.cat(parts).sum() for parts in values.values()])
     totals = torch.stack([sums, sums.new_tensor([*counts.values()])])
     means: Tensor = torch.div(*accelerator.reduce(totals))
-    return dict(zip(values, means.tolist(), strict=True))
+    return {**dict(zip(values, means.tolist(), strict=True)), **own.compute()}
 
 
 def recalibrated_samples(
@@ -93,39 +103,41 @@ class Scores:
     """The latest metrics of both models, and each one's best.
 
     Args:
-        objective: that says what is better.
+        order: says what is better.
     """
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, order: Best) -> None:
         self.latest: dict[str, dict[str, float]] = {}
+        self.step: int | None = None
+        """At which the latest metrics were measured."""
         self.best: dict[str, dict[str, float]] = {}
-        self._objective = objective
+        self._order = order
 
-    def update(self, epoch: int) -> list[str]:
+    def update(self, epoch: float) -> list[str]:
         """Compare the latest metrics with the best ones; the names of the models that have never been better."""
         better = [
             name
             for name, metrics in self.latest.items()
-            if name not in self.best or self._objective.is_better(metrics, self.best[name])
+            if name not in self.best or self._order.is_better(metrics, self.best[name])
         ]
         for name in better:
             self.best[name] = {"epoch": epoch, **self.latest[name]}
         return better
 
     def restore_best(self, best: Mapping[str, Mapping[str, float]]) -> None:
-        """Continue from these best metrics, if they are those that the objective measures."""
+        """Continue from these best metrics, if they are those that are measured."""
         self.best = {name: dict(metrics) for name, metrics in best.items() if self._comparable(metrics)}
 
     def _comparable(self, metrics: Mapping[str, float]) -> bool:
         try:
-            self._objective.is_better(metrics, metrics)
-        except LookupError:
+            self._order.is_better(metrics, metrics)
+        except (LookupError, SeekingError):
             return False
         return True
 
     def state_dict(self) -> dict[str, Any]:
         """The latest metrics; the best ones are in the files of the best weights."""
-        return {"latest": self.latest}
+        return {"latest": self.latest, "step": self.step}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from these.
@@ -136,11 +148,14 @@ class Scores:
         latest = state["latest"]
         if not all(type(value) in (int, float) for metrics in latest.values() for value in metrics.values()):
             raise ValueError(f"the metrics are not numbers: {latest}")
-        self.latest = latest
+        step = state.get("step")  # Earlier versions have none.
+        if type(step) not in (int, type(None)):
+            raise ValueError(f"the step of the metrics is {step!r}")
+        self.latest, self.step = latest, step
 
 
 class Evaluator:
-    """Evaluates both models at the end of an epoch.
+    """Evaluates both models at the end of an epoch, or at steps between.
 
     Args:
         run: whose models are evaluated.
@@ -150,6 +165,7 @@ class Evaluator:
         config: options.
         generators: whose states are left as they are.
         requests: to stop.
+        own: the user's own metrics.
     """
 
     def __init__(
@@ -161,13 +177,37 @@ class Evaluator:
         config: TrainConfig,
         generators: RandomState,
         requests: Requests,
+        own: UserMetrics,
     ) -> None:
+        self._own = own
         self._run, self._scores, self._record = run, scores, record
         self._loaders, self._config = loaders, config
         self._generators, self._requests = generators, requests
 
+    @property
+    def due_at_step(self) -> bool:
+        """Whether the models are to be evaluated at this step, between epochs, and have not been."""
+        every, step = self._config.eval_every_steps, self._run.progress.step
+        return bool(every and step and step % every == 0 and self._scores.step != step)
+
+    @property
+    def due_at_end_of_epoch(self) -> bool:
+        """Whether the models are to be evaluated at the end of this epoch."""
+        progress = self._run.progress
+        if self._config.eval_every_steps:
+            return progress.in_last_epoch and self._scores.step != progress.step
+        return progress.in_last_epoch or (progress.epoch + 1) % self._config.eval_every == 0
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the models have not been evaluated at the end of the run, since it was to end later before."""
+        if self._loaders.evaluation is None:
+            return False
+        behind = bool(self._config.eval_every_steps) and self._scores.step != self._run.progress.step
+        return behind or not self._scores.latest
+
     def __call__(self, epoch: int) -> list[str]:
-        """Measure the models as they are at the end of an epoch; the names of those that have never been better."""
+        """Measure the models as they are in an epoch; the names of those that have never been better."""
         run, accelerator = self._run, self._run.stepper.accelerator
         samples = 0
         with self._generators.preserved():
@@ -186,10 +226,20 @@ class Evaluator:
                         )
                     if self._loaders.evaluation is not None:
                         self._scores.latest[name] = measure(
-                            learner, self._loaders.evaluation, run.objective, accelerator, self._requests
+                            learner, self._loaders.evaluation, run.objective, self._own, accelerator, self._requests
                         )
-        better = self._scores.update(epoch + 1)
+        self._scores.step = run.progress.step
+        number = self._epochs_so_far(epoch)
+        better = self._scores.update(number)
         run.cost.recalibration_samples += samples
-        position = {"epoch": epoch + 1, "step": run.progress.step, "flops": run.cost.total}
+        position = {"epoch": number, "step": run.progress.step, "flops": run.cost.total}
         self._record.log({"kind": "eval", **position, **self._scores.latest})
         return better
+
+    def _epochs_so_far(self, epoch: int) -> float:
+        """Number of epochs that the models have been trained for; with a fraction if they are evaluated between."""
+        progress, config = self._run.progress, self._config
+        if not progress.epoch_length or not (config.eval_every_steps or config.max_steps):
+            return epoch + 1
+        number = round(progress.epoch + progress.step_in_epoch / progress.epoch_length, 3)
+        return int(number) if number == int(number) else number

@@ -34,8 +34,16 @@ class Loader:
         self._kept: _Kept | None = None
         self._warned = False
 
-    def __len__(self) -> int:
-        return len(self.base_dataloader)
+        self.positioned = False
+        """Whether the loader stands where a run was stopped, so that no batches need to be skipped."""
+
+    @property
+    def length(self) -> int | None:
+        """Number of batches; None if it is not known."""
+        try:
+            return len(self.base_dataloader)
+        except (TypeError, NotImplementedError):
+            return None
 
     @property
     def dataset(self) -> Any:
@@ -68,7 +76,8 @@ class Loader:
             next(itertools.islice(iterator, skip, skip), None)
         else:
             iterator = _iterate(self.base_dataloader, skip)
-        return iterator if whole_length else self._limited(iterator, len(self.base_dataloader) - skip)
+        length = self.length
+        return iterator if whole_length or length is None else self._limited(iterator, length - skip)
 
     def _look_at(self, count: int) -> Iterator[Any]:
         random = RandomState(torch.device("cpu"), self.base_dataloader)

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from seeking.errors import SeekingError
 from seeking.internals import tree_map_only
+from seeking.training.targets import class_targets
 from seeking.weights_map import tensors_in
 
-LossFn = Callable[[nn.Module, Any], Tensor]
-"""Maps a model and a batch to the mean loss, a scalar tensor."""
+LossFn = Callable[[nn.Module, Any], Any]
+"""Maps a model and a batch to the mean loss, a scalar tensor; to an output with ``.loss``; to a mapping with ``loss``;
+or to a tuple that begins with it."""
 
 Metrics = dict[str, float]
 
@@ -88,6 +90,8 @@ class Classification:
         inputs, labels = _labelled(batch)
         logits = model(inputs)
         losses = _cross_entropy(logits.float(), labels, reduction="none")
+        if labels.is_floating_point():
+            labels = labels.argmax(-1)
         return {"loss": losses, "accuracy": logits.argmax(-1) == labels}
 
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
@@ -123,8 +127,9 @@ def _cross_entropy(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
     """The cross-entropy.
 
     Raises:
-        SeekingError: a label is out of range.
+        SeekingError: a label is out of range, or the targets are no classes.
     """
+    labels = class_targets(labels, logits)
     try:
         return F.cross_entropy(logits, labels, **options)
     except (IndexError, RuntimeError) as error:
@@ -152,10 +157,11 @@ class CustomLoss:
 
         Raises:
             NotImplementedError: ``teacher_logits`` are given.
+            SeekingError: the ``loss_fn`` gives no mean loss.
         """
         if teacher_logits is not None:
             raise NotImplementedError("a loss_fn does not take teacher_logits; give the Trainer an objective that does")
-        return self.loss_fn(model, batch)
+        return loss_in(self.loss_fn(model, batch), "loss_fn")
 
     def logits(self, model: nn.Module, batch: Any) -> Tensor:
         """Not available for a ``loss_fn``."""
@@ -168,13 +174,11 @@ class CustomLoss:
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
         """The mean loss, repeated for each sample."""
         samples = sample_count(batch)  # The loss_fn may take something out of the batch.
-        loss = self.loss_fn(model, batch)
-        check_loss(loss, "loss_fn")
-        return {"loss": loss.detach().float().reshape(()).repeat(samples)}
+        return {"loss": self.loss(model, batch).detach().float().reshape(()).repeat(samples)}
 
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
-        """The batch and the ``loss_fn``."""
-        return batch, self.loss_fn
+        """The batch, and the mean loss."""
+        return batch, self.loss
 
     def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
         """Compare by loss; any value is better than NaN."""
@@ -192,6 +196,30 @@ def first_sample(batch: Any) -> Any:
     return tree_map_only(Tensor, lambda tensor: tensor[:1] if tensor.shape[:1] == (count,) else tensor, batch)
 
 
+def loss_in(output: Any, source: str) -> Tensor:
+    """The mean loss in what a ``loss_fn`` returns.
+
+    Args:
+        output: the loss, an output with ``.loss``, a mapping with ``loss``, or a tuple or list that begins with it.
+        source: what returned it, for the error message.
+
+    Raises:
+        SeekingError: there is no floating-point tensor of one element.
+    """
+    loss: Any = output
+    if isinstance(getattr(output, "loss", None), Tensor):
+        loss = output.loss
+    elif isinstance(output, Mapping):
+        loss = output.get("loss", output)
+    elif isinstance(output, tuple | list) and output:
+        loss = output[0]
+    if not isinstance(loss, Tensor):
+        loss = output  # The message describes it.
+    check_loss(loss, source)
+    found: Tensor = loss
+    return found
+
+
 def check_loss(loss: Any, source: str) -> None:
     """Check what an objective or a ``loss_fn`` returns as the mean loss.
 
@@ -203,8 +231,15 @@ def check_loss(loss: Any, source: str) -> None:
         SeekingError: it is not a floating-point tensor of one element.
     """
     if not isinstance(loss, Tensor):
-        hint = "; return its loss" if hasattr(loss, "loss") or isinstance(loss, tuple | list | Mapping) else ""
-        raise SeekingError(f"{source} returned a {type(loss).__name__}, not the mean loss as a scalar tensor{hint}")
+        form = f"a {type(loss).__name__}"
+        if isinstance(loss, Mapping):
+            form += f" with {', '.join(map(str, loss)) or 'nothing'}"
+        elif isinstance(loss, tuple | list):
+            form += f" of {', '.join(type(item).__name__ for item in loss) or 'nothing'}"
+        raise SeekingError(
+            f"{source} returned {form}, not the mean loss as a scalar tensor; return that, or from a loss_fn an output "
+            "with .loss, a dictionary with 'loss', or a tuple that begins with it"
+        )
     if loss.numel() != 1 or not loss.is_floating_point():
         raise SeekingError(
             f"{source} returned a tensor of shape {list(loss.shape)} and {loss.dtype}, not the mean loss as a scalar "

@@ -57,9 +57,19 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> Optimi
         raise SeekingError(f"cannot create the optimizer {config.optimizer}: {error}") from error
 
 
-def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int) -> LRScheduler:
-    """The schedule of ``config`` over ``steps`` batches."""
-    warmup = round(config.warmup_epochs * steps / config.epochs)
+def make_schedule(
+    optimizer: Optimizer, config: TrainConfig, steps: int, epoch_length: int | None = None
+) -> LRScheduler:
+    """The schedule of ``config`` over ``steps`` batches.
+
+    Args:
+        optimizer: whose learning rate it sets.
+        config: options.
+        steps: batches of the run.
+        epoch_length: batches in an epoch, if the run is not of whole epochs.
+    """
+    warmup = config.warmup_steps or round(config.warmup_epochs * (epoch_length or steps / config.epochs))
+    warmup = min(warmup, steps - 1)
     remaining = max(1, steps - warmup)
     if config.schedule == "onecycle":
         warmup_share = min(warmup, steps - 1) / steps if warmup else 0.3

@@ -22,6 +22,7 @@ def collect_parts(
     scores: Scores,
     random: RunRandomState,
     scaler: Any,
+    position: Stateful | None,
     custom: Mapping[str, Stateful],
 ) -> dict[str, Stateful]:
     """All parts by name, in the order in which they are restored.
@@ -45,6 +46,8 @@ def collect_parts(
     }
     if scaler is not None:
         parts["scaler"] = scaler
+    if position is not None:
+        parts["position"] = position
     optional: list[tuple[str, Any]] = [("algorithm", algorithm), ("objective", run.objective), *custom.items()]
     if getattr(loss_fn, "state_dict", dict)():
         optional.insert(0, ("loss_fn", loss_fn))

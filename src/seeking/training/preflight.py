@@ -12,7 +12,9 @@ from seeking.pair import Pair
 from seeking.renewed import renewed
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost, count_flops
+from seeking.training.metrics import Best, UserMetrics
 from seeking.training.objective import (
+    Metrics,
     Objective,
     check_loss,
     check_metrics,
@@ -35,6 +37,9 @@ def preflight(
     evaluation_batches: Iterable[Any],
     config: TrainConfig,
     last_size: int | None = None,
+    *,
+    own: UserMetrics,
+    best: Best,
 ) -> Cost:
     """Run each model on training and evaluation data, and verify that the base is a sub-network.
 
@@ -46,6 +51,8 @@ def preflight(
         evaluation_batches: evaluation batches.
         config: options: whether to verify the pair, and whether the base is taught.
         last_size: samples in the last training batch of an epoch, if that is known.
+        own: the user's own metrics.
+        best: which metrics are the best.
 
     Returns:
         The cost per sample.
@@ -55,6 +62,8 @@ def preflight(
             base is not a sub-network, or a model does not train on a last batch of one sample, or the objective cannot
             be taught.
     """
+    if own and not evaluation_batches:
+        raise SeekingError("metrics are measured on evaluation data, of which there are none; give an eval_loader")
     flops: dict[str, tuple[float, float]] = {}
     for name, module in models.items():
         kind, hint = "training data", ""
@@ -79,6 +88,12 @@ def preflight(
                     for evaluation_batch in evaluation_batches:
                         metrics = objective.evaluate(model_copy, renewed(evaluation_batch, Tensor.clone))
                         check_metrics(metrics, describe_objective(objective, "evaluate"))
+                        best.check(
+                            {
+                                **metrics,
+                                **_own_metrics(own, model_copy, renewed(evaluation_batch, Tensor.clone), metrics),
+                            }
+                        )
         except SeekingError:
             raise
         except Exception as error:
@@ -110,3 +125,17 @@ def preflight(
         motivated_flops=motivated_both,
         motivated_forward_flops=motivated_forward,
     )
+
+
+def _own_metrics(own: UserMetrics, model: nn.Module, batch: Any, metrics: Mapping[str, Any]) -> Metrics:
+    """The user's own metrics of a batch.
+
+    Raises:
+        SeekingError: one has the name of a metric of the objective.
+    """
+    own.start()
+    own.update(model, batch, split=False)
+    found = own.compute()
+    if twice := [name for name in found if name in metrics]:
+        raise SeekingError(f"metric {twice[0]}: the objective measures one of that name; choose another name")
+    return found

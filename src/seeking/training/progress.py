@@ -1,11 +1,12 @@
 """Progress of a run."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from seeking.errors import RunWarning, SeekingError
+from seeking.errors import RunError, RunWarning, SeekingError
 
 
 @dataclass
@@ -13,23 +14,50 @@ class Progress:
     """Counts of epochs and batches, all from 0.
 
     Attributes:
-        epoch_length: batches in an epoch.
+        epoch_length: batches in an epoch; None if that is not known: an epoch is then a pass over the data.
         epochs: number of epochs of the run.
+        max_steps: batches of the run, if that is its length instead.
         epoch: index of the current epoch.
         step: batches so far in the run.
         step_in_epoch: batches so far in this epoch.
     """
 
-    epoch_length: int
+    epoch_length: int | None
     epochs: int
     epoch: int = 0
     step: int = 0
     step_in_epoch: int = 0
+    max_steps: int | None = None
 
     @property
     def steps(self) -> int:
         """Batches of the whole run."""
+        if self.max_steps is not None:
+            return self.max_steps
+        assert self.epoch_length is not None  # Data without a length are refused without max_steps.
         return self.epochs * self.epoch_length
+
+    @property
+    def done(self) -> bool:
+        """Whether the run is at its end."""
+        return self.epoch >= self.epochs if self.max_steps is None else self.step >= self.max_steps
+
+    @property
+    def in_last_epoch(self) -> bool:
+        """Whether the run ends when this epoch does."""
+        return self.epoch + 1 >= self.epochs if self.max_steps is None else self.done
+
+    @property
+    def epoch_complete(self) -> bool:
+        """Whether the epoch has all batches that it may have; of a length that is not known, the loader decides."""
+        return self.epoch_length is not None and self.step_in_epoch >= self.epoch_length
+
+    def plan(self) -> dict[str, Any]:
+        """The length of the run, as the record of the run has it."""
+        epochs: int | None = self.epochs
+        if self.max_steps is not None:
+            epochs = None if self.epoch_length is None else math.ceil(self.max_steps / self.epoch_length)
+        return {"kind": "start", "epochs": epochs, "epoch_length": self.epoch_length, "steps": self.steps}
 
     def end_batch(self) -> None:
         """Count a batch."""
@@ -37,8 +65,21 @@ class Progress:
         self.step_in_epoch += 1
 
     def end_epoch(self) -> None:
-        """Count an epoch; warn if it was shorter than the length of its loader."""
-        if self.step_in_epoch < self.epoch_length:
+        """Count an epoch, unless the end of the run has cut it short.
+
+        Warns if the epoch was shorter than the length of its loader.
+
+        Raises:
+            RunError: a loader without a length has given no batch.
+        """
+        if self.max_steps is not None and self.done and not self.epoch_complete:
+            return
+        if self.epoch_length is None and not self.step_in_epoch:
+            raise RunError(
+                f"pass {self.epoch + 1} over the training data gave no batch at step {self.step} of {self.steps}; data "
+                "without a length must start anew for each pass, or have enough batches for the run"
+            )
+        if self.epoch_length is not None and self.step_in_epoch < self.epoch_length:
             warnings.warn(
                 f"epoch {self.epoch + 1} had {self.step_in_epoch} steps, but the length of the loader is "
                 f"{self.epoch_length}; schedules and conditions count on that length",
@@ -51,7 +92,7 @@ class Progress:
     def state_dict(self) -> dict[str, int]:
         """The counts and the length of an epoch."""
         state = asdict(self)
-        del state["epochs"]
+        del state["epochs"], state["max_steps"]
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -66,10 +107,16 @@ class Progress:
         )
         if length != self.epoch_length:
             raise SeekingError(
-                f"an epoch had {length} batches and has {self.epoch_length} now; the data or the batch size has changed"
+                f"an epoch had {_count(length)} batches and has {_count(self.epoch_length)} now; the data or the batch "
+                "size has changed"
             )
-        counts_fit = all(type(count) is int and count >= 0 for count in (length, epoch, step, step_in_epoch))
+        known = () if length is None else (length,)
+        counts_fit = all(type(count) is int and count >= 0 for count in (*known, epoch, step, step_in_epoch))
         # An epoch may have fewer batches than the length of its loader.
-        if not counts_fit or step_in_epoch > length or step > epoch * length + step_in_epoch:
+        if not counts_fit or any(step_in_epoch > most or step > epoch * most + step_in_epoch for most in known):
             raise ValueError(f"step {step} cannot be batch {step_in_epoch} of epoch {epoch}")
         self.epoch, self.step, self.step_in_epoch = epoch, step, step_in_epoch
+
+
+def _count(length: int | None) -> str:
+    return "an unknown number of" if length is None else str(length)

@@ -12,7 +12,6 @@ from torch import nn
 
 from seeking.checkpointing.resume import Stateful
 from seeking.checkpointing.run_dir import RunFolder
-from seeking.checkpointing.saver import weights_to_save
 from seeking.conditions import Condition, Never
 from seeking.distributed.processes import gather_json
 from seeking.errors import RunError, SeekingError
@@ -24,6 +23,7 @@ from seeking.training.cost import Cost
 from seeking.training.evaluation import Evaluator, Scores, peek
 from seeking.training.failures import first_step, in_batch, saved_on_error
 from seeking.training.interrupts import Requests, Stopped, listening
+from seeking.training.metrics import Best, Predict, UserMetrics
 from seeking.training.nonfinite import NonFiniteGuard
 from seeking.training.objective import LossFn, Objective, make_objective
 from seeking.training.one_pass import make_prefix
@@ -35,6 +35,8 @@ from seeking.training.record import Listener, Record, Row
 from seeking.training.result import Result
 from seeking.training.rng import RandomState, RunRandomState
 from seeking.training.run import Algorithm, Run, roll_back
+from seeking.training.saving import Save
+from seeking.training.stream import position_of
 from seeking.weights_map import WeightsMap
 
 
@@ -50,7 +52,8 @@ class Trainer:
     Args:
         base: the smaller model; None trains the motivated model alone in the ordinary way.
         motivated: the larger model; None trains the base alone in the ordinary way.
-        train_loader: training batches; a ``DataLoader``, or anything with a length that starts anew for each epoch.
+        train_loader: training batches; a ``DataLoader``, or anything that starts anew for each epoch; without a length,
+            ``config.max_steps`` is needed.
         eval_loader: evaluation batches; without it nothing is evaluated.
         held_out: training batches that no step trains on, for conditions on the held-out loss; loaded once.
         config: options.
@@ -58,6 +61,8 @@ class Trainer:
         algorithm: how a batch trains the models; motivated training for two models, ordinary training for one.
         objective: what is minimised and measured.
         loss_fn: ``loss_fn(model, batch)``, the mean loss; instead of an objective.
+        metrics: the user's own, by name: metrics of torchmetrics, or functions of all outputs and targets.
+        predict_fn: ``predict_fn(model, batch)``, the outputs and targets that metrics take.
         optimizer: makes a model's optimizer, instead of ``config.optimizer``.
         schedule: makes an optimizer's schedule for a number of batches, instead of ``config.schedule``.
         weights_map: where the base lies in the motivated model; derived if not given.
@@ -72,6 +77,7 @@ class Trainer:
         learners: the models with their optimizers and schedules, by name.
         pair: of both models; None where one is trained alone.
         progress: how far the run is.
+        save: ``save(last=..., best=...)`` saves the run as it is, and last or best weights of the models named.
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
@@ -92,6 +98,8 @@ class Trainer:
         algorithm: Algorithm | None = None,
         objective: Objective | None = None,
         loss_fn: LossFn | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        predict_fn: Predict | None = None,
         optimizer: MakeOptimizer | None = None,
         schedule: MakeSchedule | None = None,
         weights_map: WeightsMap | None = None,
@@ -110,6 +118,8 @@ class Trainer:
             raise SeekingError("there is no model; give the Trainer a base, a motivated model, or both")
         functions = {"algorithm": algorithm, "loss": loss_fn or objective}
         objective = make_objective(objective, loss_fn, config.label_smoothing, config.teach)
+        own = UserMetrics(metrics, predict_fn, self.accelerator.device)
+        best = Best(objective, config.best, config.best_mode, own)
         self.saver = build.make_saver(
             output, resume, config, self.accelerator, [*models], train_loader, eval_loader, functions
         )
@@ -132,18 +142,19 @@ class Trainer:
         cost = Cost()
         if not saved:
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
-            cost = preflight(models, self.pair, objective, batch, unseen, config, last_size(train_loader))
+            last = last_size(train_loader)
+            cost = preflight(models, self.pair, objective, batch, unseen, config, last, own=own, best=best)
             budget.check_budget(config, cost)
         prefix = make_prefix(self.pair, objective, batch, config, self.accelerator, cost)
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
 
-        self.progress = Progress(self.loaders.epoch_length, config.epochs)
+        self.progress = Progress(self.loaders.epoch_length, config.epochs, max_steps=config.max_steps)
         self.learners = build.make_learners(
             models, self.pair, self.accelerator, config, optimizer, schedule, self.progress
         )
         self.record = Record(listeners, self.saver.metrics, self.saver.folder is not None)
-        self.scores = Scores(objective)
+        self.scores = Scores(best)
         self.random = RunRandomState(generators, self.accelerator)
         self.algorithm = build.make_algorithm(algorithm, config, self.pair is not None)
         self._requests = Requests(self.accelerator, due=lambda: self.saver.due(self.progress.step + 1))
@@ -162,10 +173,14 @@ class Trainer:
             joining=build.make_joining(self.pair, self.progress, config),
             averages=build.make_averages(self.learners, config),
         )
-        self._evaluate = Evaluator(self.run, self.scores, self.record, self.loaders, config, generators, self._requests)
-        self.parts = collect_parts(
-            self.run, self.algorithm, loss_fn, self.scores, self.random, self.accelerator.scaler, parts or {}
+        self._evaluate = Evaluator(
+            self.run, self.scores, self.record, self.loaders, config, generators, self._requests, own
         )
+        position = position_of(self.loaders.train, self.progress, self.accelerator)
+        self.parts = collect_parts(
+            self.run, self.algorithm, loss_fn, self.scores, self.random, self.accelerator.scaler, position, parts or {}
+        )
+        self.save = Save(self.run, self.saver, self.scores, self.record, self.parts, config)
         self._begun, self._resumed = False, saved is not None
         self._shown = make_showing(progress, config, models, self.record, self.saver, self.accelerator)
         self._metrics_bytes: int | None = saved["metrics_bytes"] if saved else None
@@ -174,6 +189,7 @@ class Trainer:
 
     def train_batches(self) -> None:
         """Train on the remaining batches of this epoch, without evaluating or saving at its end."""
+        self._evaluate_at_step()
         accumulate = self.config.accumulate
         batches = rest_of_epoch(self.loaders.train, accumulate, self.progress, self.random, self.record.note)
         for batch in self._requests.waits(batches):
@@ -182,6 +198,11 @@ class Trainer:
             with in_batch(self.run, end_batch):
                 self.algorithm(batch, self.run)
             end_batch()
+            self._evaluate_at_step()
+
+    def _evaluate_at_step(self) -> None:
+        if self._evaluate.due_at_step:
+            self.save(best=self._evaluate(self.progress.epoch))
 
     def fit(self) -> Result:
         """Train to the end.
@@ -202,15 +223,14 @@ class Trainer:
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
                 try:
                     self.begin()
-                    with saved_on_error(self.run, self._save_now):
-                        while self.progress.epoch < self.config.epochs:
+                    with saved_on_error(self.run, self.save.now):
+                        while not self.progress.done:
                             self.train_epoch()
-                        if not self.scores.latest and self.loaders.evaluation is not None:
-                            # Resumed, to end earlier than planned before.
-                            self.save(best=self._evaluate(self.progress.epoch - 1))
+                        if self._evaluate.overdue:
+                            self.save(best=self._evaluate(max(0, self.progress.epoch - 1)))
                     self.saver.wait()
                 except Stopped as stopped:
-                    self._save_now()
+                    self.save.now()
                     self.record.notify({"kind": "stopped", "step": self.progress.step, "path": self.saver.path})
                     raise stopped.exit() from None
             seconds = {name: learner.seconds for name, learner in self.learners.items()}
@@ -228,7 +248,7 @@ class Trainer:
 
     def begin(self) -> None:
         """Open the run's record, or continue the one that there is."""
-        start: Row = {"kind": "start", "epochs": self.config.epochs, "epoch_length": self.progress.epoch_length}
+        start: Row = self.progress.plan()
         metrics_bytes, self._metrics_bytes = self._metrics_bytes, None
         continues, self._begun = self._begun or self._resumed, True
         if continues:
@@ -254,10 +274,9 @@ class Trainer:
         set_epoch(progress.epoch, self.loaders.train)
         with first_step(self.run, resumed=self.saver.path if self._resumed else None):
             self.train_batches()
-        ended = progress.epoch + 1
-        self.scores.latest = {}
-        due = ended % self.config.eval_every == 0 or ended == self.config.epochs
-        better = self._evaluate(progress.epoch) if due else []
+        if not self.config.eval_every_steps:
+            self.scores.latest = {}
+        better = self._evaluate(progress.epoch) if self._evaluate.due_at_end_of_epoch else []
         progress.end_epoch()
         self.save(last=self.learners, best=better)
 
@@ -277,27 +296,3 @@ class Trainer:
             self._requests.save = False
             self.save()
         self._requests.stop_after_batch()
-
-    def _save_now(self) -> bool:
-        """Save the run and its last weights, and wait for it; returns whether it has a folder."""
-        self.save(last=self.learners)
-        self.saver.wait()
-        return self.saver.folder is not None
-
-    def save(self, last: Iterable[str] = (), best: Iterable[str] = ()) -> None:
-        """Save the run as it is after this step, and the last or best weights of these models.
-
-        Raises:
-            SeekingError: a name is not that of a model, or there are no best weights yet.
-        """
-        positions = {name: {"epoch": self.progress.epoch, "step": self.progress.step} for name in self.learners}
-        weights = weights_to_save(positions, last, self.scores.best, best, self.run.saved_parts)
-        if not self.saver.folder:
-            return
-        sharded = [learner.module for learner in self.learners.values()] if self.config.shard else []
-        weights_map = self.pair.map.as_dict() if self.pair else None
-        about = {"options": self.config.recorded(), "map": weights_map, "step": self.progress.step}
-        with self.run.synced("motivated"):
-            saved = self.saver.save(about, self.parts, weights, sharded)
-        if saved:
-            self.record.notify({"kind": "saving", "step": self.progress.step, "path": self.saver.path})

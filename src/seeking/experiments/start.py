@@ -1,0 +1,174 @@
+"""The weights that a run starts from: timm's pretrained ones, or a file's."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from seeking.checkpointing import run_files
+from seeking.checkpointing.weights import load_weights, shapes_of_weights
+from seeking.choices import Extra, SharedFrom
+from seeking.errors import SeekingError
+from seeking.initialization import embed, extract
+from seeking.models import create, warn_of_replaced
+from seeking.models.heads import head
+from seeking.weights_map import WeightsMap
+
+Model = Literal["base", "motivated"]
+MODELS: tuple[Model, ...] = ("base", "motivated")
+
+PRETRAINED = "pretrained"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelArguments:
+    """How both models are made; each value is by model.
+
+    Attributes:
+        names: of the models.
+        arguments: of ``models.create``.
+    """
+
+    names: Mapping[Model, str]
+    arguments: Mapping[Model, Mapping[str, Any]]
+
+    def make(self, model: Model, **changes: Any) -> nn.Module:
+        """Make one of them, with changes to its arguments."""
+        return create(self.names[model], **{**self.arguments[model], **changes})
+
+
+def sources(start_from: tuple[str, ...], pretrained: bool, plan: ModelArguments) -> dict[Model, str]:
+    """What each model starts from: ``pretrained``, or the path of a file; models that start anew are left out.
+
+    Args:
+        start_from: ``base`` or ``motivated`` for that model's pretrained weights; ``base=FILE``, ``motivated=FILE``, or
+            a ``FILE`` that is only one model's.
+        pretrained: whether the models start from pretrained weights if none is named.
+        plan: the models.
+
+    Raises:
+        SeekingError: they contradict each other.
+    """
+    found: dict[Model, str] = {}
+
+    def add(model: Model, source: str) -> None:
+        if found.setdefault(model, source) != source:
+            raise SeekingError(f"start_from: the {model} model starts from {found[model]} and from {source}; give one")
+
+    for text in start_from:
+        name, equals, path = text.partition("=")
+        for model in MODELS:
+            if name == model:
+                add(model, path if equals else PRETRAINED)
+        if name not in MODELS:
+            add(_model_of(text, plan), text)
+    for model in MODELS:
+        if plan.arguments[model].get("pretrained"):
+            add(model, PRETRAINED)
+    if pretrained and PRETRAINED not in found.values():
+        if found:
+            raise SeekingError(
+                f"pretrained: the {', '.join(found)} model starts from a file; name the one that starts from "
+                "pretrained weights as well in start_from, or leave pretrained out"
+            )
+        found = dict.fromkeys(MODELS, PRETRAINED)
+    return found
+
+
+def shared_from(found: Mapping[Model, str], chosen: SharedFrom | None, extra: str) -> SharedFrom | None:
+    """Whose weights the shared part gets; None if both models start anew.
+
+    Raises:
+        SeekingError: that would overwrite weights that were asked for, or it was not said.
+    """
+    if not found:
+        return chosen
+    if len(found) == 2 and chosen is None:
+        raise SeekingError(
+            f"both models start from weights (base: {found['base']}, motivated: {found['motivated']}), and they share "
+            "a part; say whose it is: shared_from base or motivated"
+        )
+    owner = chosen or next(iter(found))
+    if owner not in found:
+        (other,) = found
+        raise SeekingError(
+            f"shared_from is {owner}, but only the {other} model starts from weights ({found[other]}), which new ones "
+            f"would overwrite; give shared_from {other}, or leave it out"
+        )
+    if extra == "neutral" and "motivated" in found:
+        raise SeekingError(
+            f"extra is neutral, which would overwrite weights that the motivated model starts from "
+            f"({found['motivated']}); leave extra at own"
+        )
+    return owner
+
+
+def initial_models(plan: ModelArguments, seed: int, found: Mapping[Model, str]) -> dict[str, nn.Module]:
+    """Both models: what has a source is loaded, all else is initialized from the seed, each model independently.
+
+    A head for another number of classes starts anew; a warning names its tensors.
+
+    Raises:
+        SeekingError: weights cannot be loaded, or are not of their model.
+    """
+    models: dict[str, nn.Module] = {}
+    for model in MODELS:
+        torch.manual_seed(seed)
+        source, asked = found.get(model), bool(plan.arguments[model].get("pretrained"))
+        models[model] = plan.make(model, pretrained=source == PRETRAINED or (not found and asked))
+        if source not in (None, PRETRAINED):
+            anew = load_weights(models[model], source, replaceable=_head(model, plan))
+            warn_of_replaced(f"the weights in {source}", anew, plan.arguments[model]["num_classes"])
+    return models
+
+
+def share_weights(models: Mapping[str, nn.Module], weights_map: WeightsMap, owner: SharedFrom, extra: Extra) -> None:
+    """Give both models the weights that they start with in a pair, to train one of them alone."""
+    if owner == "motivated":
+        extract(models["motivated"], models["base"], weights_map)
+    else:
+        embed(models["base"], models["motivated"], weights_map, extra=extra)
+
+
+def check_given_again(run: Path) -> None:
+    """Refuse to begin a run anew that was to start from weights which have not been given again.
+
+    Raises:
+        SeekingError: it was.
+    """
+    options = run_files.read_options(run)
+    if options.get("start_from") or options.get("pretrained"):
+        raise SeekingError(
+            f"{run}: the run was to start from weights and has no checkpoint yet; give start_from and pretrained again"
+        )
+
+
+def _head(model: Model, plan: ModelArguments) -> list[str]:
+    return [*head(lambda classes: plan.make(model, num_classes=classes, pretrained=False))]
+
+
+def _model_of(path: str, plan: ModelArguments) -> Model:
+    """The model that the weights in a file are of.
+
+    Raises:
+        SeekingError: they are of neither, or may be of both.
+    """
+    shapes_of_weights(path)  # Whether it can be read at all.
+    fits = [model for model in MODELS if _fits(model, path, plan)]
+    if len(fits) == 1:
+        return fits[0]
+    told = "both models" if fits else "neither model"
+    raise SeekingError(
+        f"start_from: the weights in {path} fit {told}; say whose they are: base={path} or motivated={path}"
+    )
+
+
+def _fits(model: Model, path: str, plan: ModelArguments) -> bool:
+    try:
+        load_weights(plan.make(model, pretrained=False), path, replaceable=_head(model, plan))
+    except SeekingError:
+        return False
+    return True

@@ -1,0 +1,202 @@
+"""Metrics of the user's own, over all samples of the evaluation data and all processes; and what is best."""
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seeking.errors import SeekingError, unknown
+from seeking.forward import call
+from seeking.training.objective import Metrics, Objective
+
+Predict = Callable[[nn.Module, Any], tuple[Any, Any]]
+"""Maps a model and a batch to outputs and targets, as the metrics take them."""
+
+BETTER = {"loss": "min", "accuracy": "max"}
+"""Which way the metrics of the library's own objectives are better."""
+
+TARGETS = ("labels", "label", "target", "targets")
+"""Under which names the targets of a batch are looked for, if it is a mapping."""
+
+
+def outputs_and_targets(model: nn.Module, batch: Any) -> tuple[Any, Any]:
+    """What models put out for a batch, and its targets: for ``(inputs, targets)``, or a mapping with ``labels``.
+
+    Raises:
+        SeekingError: the batch has another form.
+    """
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        output, targets = model(batch[0]), batch[1]
+    elif isinstance(batch, Mapping) and (name := next((name for name in TARGETS if name in batch), None)):
+        output, targets = call(model, batch), batch[name]
+    else:
+        raise SeekingError(
+            f"it is not known what the targets are in a batch that is a {type(batch).__name__}; give the Trainer a "
+            "predict_fn, such as lambda model, batch: (model(batch['image']), batch['class'])"
+        )
+    return getattr(output, "logits", output), targets
+
+
+class UserMetrics:
+    """The user's metrics of one evaluation after another.
+
+    Args:
+        metrics: by name: a metric of torchmetrics, or a function of all outputs and targets that gives a number.
+        predict: gives the outputs and targets of a batch.
+        device: that models run on.
+
+    Raises:
+        SeekingError: one is neither.
+    """
+
+    def __init__(self, metrics: Mapping[str, Any] | None, predict: Predict | None, device: torch.device) -> None:
+        self._metrics = {name: _as_metric(name, metric).to(device) for name, metric in (metrics or {}).items()}
+        self._predict = predict or outputs_and_targets
+        self._split = False
+        self._held: list[tuple[Any, Any]] = []
+        for metric in self._metrics.values():
+            for part in metric.modules():
+                part.distributed_available_fn = self._is_split
+        if predict and not metrics:
+            raise SeekingError("predict_fn gives outputs and targets for metrics, and there are none; give both")
+
+    def __bool__(self) -> bool:
+        return bool(self._metrics)
+
+    def direction(self, name: str) -> str | None:
+        """Whether ``max`` or ``min`` of a metric is best, if it says so itself."""
+        higher = getattr(self._metrics.get(name), "higher_is_better", None)
+        return None if higher is None else "max" if higher else "min"
+
+    def start(self) -> None:
+        """Begin an evaluation."""
+        self._split, self._held = False, []
+        for metric in self._metrics.values():
+            metric.reset()
+
+    def update(self, model: nn.Module, batch: Any, *, split: bool = True, first: bool = True) -> None:
+        """Add a batch.
+
+        Args:
+            model: the model.
+            batch: the samples of this process.
+            split: whether other processes have other samples; else all of them have these.
+            first: whether this is the first process, which adds samples that all have.
+        """
+        if not self._metrics:
+            return
+        found = self._predict(model, batch)
+        self._split = self._split or split
+        if split or first:
+            self._add(*found)
+        elif not self._split:
+            self._held.append(found)
+
+    def _add(self, outputs: Any, targets: Any) -> None:
+        for name, metric in self._metrics.items():
+            with _named(name):
+                metric.update(outputs, targets)
+
+    def _is_split(self) -> bool:
+        """Whether the processes have different samples; if not, no process asks the others."""
+        return self._split and torch.distributed.is_available() and torch.distributed.is_initialized()
+
+    def compute(self) -> Metrics:
+        """The metrics of all samples since the start, over all processes; all of them must call this."""
+        if not self._split:  # Processes without any samples could not take part.
+            for held in self._held:
+                self._add(*held)
+        found: Metrics = {}
+        for name, metric in self._metrics.items():
+            with _named(name), warnings.catch_warnings():
+                # A process may have got no batch.
+                warnings.filterwarnings("ignore", "The ``compute`` method", UserWarning)
+                found |= dict(_numbers(name, metric.compute()))
+        return found
+
+
+class Best:
+    """Which metrics are the best: by the objective, or by a metric that is to be as high or as low as possible.
+
+    Args:
+        objective: decides if no metric is named.
+        name: of the metric.
+        mode: ``max`` or ``min``; if not given, the metric's own.
+        metrics: the user's.
+
+    Raises:
+        SeekingError: which way the metric is better is not known.
+    """
+
+    def __init__(self, objective: Objective, name: str | None, mode: str | None, metrics: UserMetrics) -> None:
+        self._objective, self._name = objective, name
+        self._mode = mode or BETTER.get(name or "") or metrics.direction(name or "")
+        if name and not self._mode:
+            raise SeekingError(
+                f"best is {name}, which may be better the higher or the lower; give best_mode max or min"
+            )
+
+    def check(self, names: Mapping[str, Any]) -> None:
+        """Make sure that the metric is among these.
+
+        Raises:
+            SeekingError: it is not.
+        """
+        if self._name and self._name not in names:
+            raise unknown("metric in best", self._name, names)
+
+    def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
+        """Whether these metrics are better than the best so far; any number is better than NaN."""
+        if not self._name:
+            return self._objective.is_better(metrics, best)
+        self.check(metrics)
+        new, old = metrics[self._name], best[self._name]
+        return new == new and (old != old or (new > old if self._mode == "max" else new < old))
+
+
+def _as_metric(name: str, metric: Any) -> Any:
+    import torchmetrics  # Slow to import, and most runs do without.
+
+    if isinstance(metric, torchmetrics.Metric | torchmetrics.MetricCollection):
+        return copy.deepcopy(metric)
+    if callable(metric) and not isinstance(metric, type | nn.Module):
+        from seeking.training.function_metric import FunctionMetric
+
+        return FunctionMetric(metric)
+    kind = "the class" if isinstance(metric, type) else "a"
+    described = metric.__name__ if isinstance(metric, type) else type(metric).__name__
+    raise SeekingError(
+        f"metric {name} is {kind} {described}; give a metric of torchmetrics, or a function of outputs and targets"
+    )
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except SeekingError as error:
+        raise SeekingError(f"metric {name}: {error}") from error
+    except Exception as error:
+        raise SeekingError(
+            f"metric {name}: {type(error).__name__}: {error}; a predict_fn may give it outputs and targets it takes"
+        ) from error
+
+
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _numbers(f"{name}_{key}", each)
+        return
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise SeekingError(
+            f"it gives a tensor of shape {list(value.shape)}; give a metric of one number, such as by average='macro', "
+            "or a function that gives numbers by name"
+        )
+    try:
+        yield name, float(value)
+    except (TypeError, ValueError) as error:
+        raise SeekingError(f"it gives a {type(value).__name__}, not a number") from error

@@ -1,0 +1,58 @@
+"""What classification is trained towards: numbers of classes, or their probabilities. All else is refused."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seeking.errors import SeekingError
+
+VALUES = "lambda model, batch: F.mse_loss(model(batch[0]).flatten(), batch[1].flatten())"
+SEVERAL_LABELS = "lambda model, batch: F.binary_cross_entropy_with_logits(model(batch[0]), batch[1].float())"
+
+
+def class_targets(targets: Tensor, logits: Any) -> Tensor:
+    """Targets as cross-entropy takes them: numbers of classes, or probabilities of all classes.
+
+    Args:
+        targets: of a batch.
+        logits: that the model puts out for it, of shape ``[samples, classes]``, with further dimensions at will.
+
+    Raises:
+        SeekingError: they are neither, so that cross-entropy would fail or mean nothing.
+    """
+    if not isinstance(logits, Tensor):
+        raise SeekingError(
+            f"the model puts out a {type(logits).__name__}, not a tensor of logits; give the Trainer a loss_fn, such "
+            "as lambda model, batch: F.cross_entropy(model(batch[0]).logits, batch[1])"
+        )
+    found = f"the targets are {str(targets.dtype).removeprefix('torch.')} of shape {list(targets.shape)}"
+    if logits.ndim < 2:
+        return targets
+    if logits.shape[1] == 1:
+        raise SeekingError(
+            f"{found}, and the model has one output, for which cross-entropy is always 0; give the Trainer a loss_fn, "
+            f"such as {VALUES} for values, or {SEVERAL_LABELS} for yes or no"
+        )
+    usual = [*logits.shape[:1], *logits.shape[2:]]
+    found += f", where cross-entropy takes numbers of classes, integers of shape {usual}"
+    if not targets.is_floating_point():
+        if list(targets.shape) == usual:
+            return targets.long()
+        if targets.shape == logits.shape:
+            raise SeekingError(
+                f"{found}; for several labels a sample, give the Trainer a loss_fn, such as {SEVERAL_LABELS}"
+            )
+        raise SeekingError(f"{found}; give these, such as by squeeze(1), or give the Trainer a loss_fn")
+    if targets.shape != logits.shape:
+        raise SeekingError(
+            f"{found}; if they are classes, convert them by long(); for values, give the Trainer a loss_fn, such as "
+            f"{VALUES}"
+        )
+    sums = targets.float().sum(1)
+    if (targets < 0).any() or not torch.allclose(sums, torch.ones_like(sums), atol=0.01):
+        raise SeekingError(
+            f"{found}, or probabilities of the classes, which sum to 1; for several labels a sample, give the Trainer "
+            f"a loss_fn, such as {SEVERAL_LABELS}"
+        )
+    return targets

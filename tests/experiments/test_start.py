@@ -1,0 +1,228 @@
+"""Runs that start from weights: timm's pretrained ones, and files."""
+
+import dataclasses
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import seeking
+from seeking import SeekingError
+from seeking.checkpointing.weights import save_weights
+from seeking.cli import main
+from seeking.data import ImageData, load
+from seeking.errors import RunWarning
+from seeking.experiments.run import RunConfig, arguments, trainer
+from seeking.experiments.start import ModelArguments, initial_models, shared_from, sources
+from seeking.models import create
+from seeking.models.heads import classes_of_weights, head
+from seeking.models.resnet import ResNet
+from seeking.training import RunFolder
+from seeking.weights_map import tensors
+
+RESNETS = RunConfig(base_kwargs={"width": 4}, motivated_kwargs={"width": 6}, max_train_samples=64, epochs=1)
+SIZE = {"img_size": 8, "patch_size": 4, "depth": 1}
+VITS = RunConfig(base="vit_tiny_patch16_224", motivated="vit_small_patch16_224", model_kwargs=SIZE, epochs=1)
+SIZES: dict[str, dict[str, Any]] = {"base": {"depth": 8, "width": 4}, "motivated": {"depth": 14, "width": 6}}
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    return load(RESNETS)
+
+
+def file_of(model: str, folder: Path, classes: int = 10, seed: int = 5) -> Path:
+    torch.manual_seed(seed)
+    path = folder / f"{model}-{classes}.safetensors"
+    save_weights(ResNet(**SIZES[model], num_classes=classes, in_chans=1), path)
+    return path
+
+
+def same(model: nn.Module, state: Mapping[str, Tensor], but: str = "fc") -> bool:
+    return all(torch.equal(tensor, state[name]) for name, tensor in tensors(model).items() if but not in name)
+
+
+@settings(max_examples=8, deadline=None)
+@given(narrow=st.integers(1, 4), more=st.integers(0, 3), owner=st.sampled_from(("base", "motivated")))
+def test_the_shared_part_is_the_owners_and_nothing_of_the_owner_changes(narrow: int, more: int, owner: Any) -> None:
+    base, motivated = ResNet(8, width=narrow), ResNet(14, width=narrow + more)
+    models = {"base": base, "motivated": motivated}
+    before = {name: tensor.clone() for name, tensor in tensors(models[owner]).items()}
+    pair = seeking.Pair(base, motivated, shared_from=owner)
+    for role, model in models.items():
+        kept = tensors(model).items() if role == owner else ()
+        assert all(torch.equal(before[name], tensor) for name, tensor in kept)
+    part = pair.map.extract(tensors(motivated))
+    assert all(torch.equal(part[name], tensor) for name, tensor in tensors(base).items() if "running" not in name)
+
+
+def test_an_unknown_owner_is_refused() -> None:
+    with pytest.raises(SeekingError, match="did you mean motivated"):
+        seeking.Pair(ResNet(8), ResNet(14), shared_from="motivate")  # type: ignore[arg-type]
+    with pytest.raises(SeekingError, match=r"extra neutral .* shared_from motivated"):
+        seeking.TrainConfig(extra="neutral", shared_from="motivated")
+
+
+def plan(**changes: Any) -> ModelArguments:
+    return arguments(dataclasses.replace(RESNETS, **changes), 10, 1)
+
+
+def test_what_each_model_starts_from(tmp_path: Path) -> None:
+    base, motivated = (str(file_of(model, tmp_path)) for model in SIZES)
+    both = {"base": "pretrained", "motivated": "pretrained"}
+    assert sources((), False, plan()) == {}
+    assert sources((), True, plan()) == both == sources(("base", "motivated"), False, plan())
+    assert (
+        sources(("motivated",), True, plan()) == {"motivated": "pretrained"} == sources(("motivated",), False, plan())
+    )
+    assert sources((f"base={base}", "motivated"), True, plan()) == {"base": base, "motivated": "pretrained"}
+    assert sources((base, motivated), False, plan()) == {"base": base, "motivated": motivated}
+    assert sources((), False, plan(base_kwargs={"width": 4, "pretrained": True})) == {"base": "pretrained"}
+    with pytest.raises(SeekingError, match="the base model starts from pretrained and from"):
+        sources(("base", base), False, plan())
+    with pytest.raises(SeekingError, match="name the one that starts from pretrained weights as well"):
+        sources((base,), True, plan())
+    with pytest.raises(SeekingError, match="fit both models; say whose they are: base="):
+        sources((base,), False, plan(motivated="resnet8", motivated_kwargs={"width": 4}))
+    with pytest.raises(SeekingError, match="fit neither model"):
+        sources((base,), False, plan(base_kwargs={"width": 5}))
+    with pytest.raises(SeekingError, match="cannot be read"):
+        sources(("missing.safetensors",), False, plan())
+
+
+def test_whose_the_shared_part_is() -> None:
+    both: dict[Any, str] = {"base": "pretrained", "motivated": "m.safetensors"}
+    assert shared_from({}, None, "neutral") is None
+    assert shared_from({"motivated": "pretrained"}, None, "own") == "motivated"
+    assert shared_from({"base": "pretrained"}, None, "neutral") == "base"
+    assert shared_from(both, "base", "own") == "base"
+    with pytest.raises(SeekingError, match=r"both models start from weights.*m.safetensors.*say whose it is"):
+        shared_from(both, None, "own")
+    with pytest.raises(SeekingError, match="shared_from is base, but only the motivated model starts from weights"):
+        shared_from({"motivated": "pretrained"}, "base", "own")
+    with pytest.raises(SeekingError, match="extra is neutral, which would overwrite"):
+        shared_from(both, "base", "neutral")
+
+
+@pytest.mark.parametrize("owner", ["base", "motivated"])
+def test_a_run_starts_from_a_file_whatever_is_trained(owner: str, tmp_path: Path, digits: ImageData) -> None:
+    path = file_of(owner, tmp_path, classes=7)
+    state = load_file(path)
+    config = dataclasses.replace(RESNETS, start_from=(str(path),))
+    with pytest.warns(RunWarning, match="another number of classes than 10; the head starts anew: fc.weight, fc.bias"):
+        run = trainer(config, digits)
+    assert run.pair
+    with run.pair.motivated() as motivated:
+        models = {"base": run.pair.base, "motivated": motivated}
+        assert same(models[owner], state)
+        shared = run.pair.map.extract(tensors(motivated))
+        assert same(run.pair.base, shared, but="running")
+        for role in ("base", "motivated"):  # Alone it starts with the same weights.
+            with pytest.warns(RunWarning, match="starts anew"):
+                alone = trainer(config, digits, role)  # type: ignore[arg-type]
+            assert same(alone.learners[role].module, tensors(models[role]), but="running")
+
+
+def test_pretrained_weights_of_timm(tmp_path: Path) -> None:
+    """As from the hub: made for 1000 classes."""
+    path = tmp_path / "pretrained.safetensors"
+    pretrained = create("vit_small_patch16_224", num_classes=1000, **SIZE)
+    save_weights(pretrained, path)
+    config = dataclasses.replace(
+        VITS,
+        pretrained=True,
+        start_from=("motivated",),
+        motivated_kwargs={"pretrained_cfg_overlay": {"file": str(path)}},
+    )
+    plan = arguments(config, 10)
+    with pytest.warns(RunWarning, match="the head starts anew: head.weight, head.bias"):
+        models = initial_models(plan, 0, sources(config.start_from, True, plan))
+    assert same(models["motivated"], pretrained.state_dict(), but="head")
+    with warnings.catch_warnings(action="error", category=RunWarning):
+        initial_models(arguments(config, 1000), 0, {"motivated": "pretrained"})
+    seeking.Pair(models["base"], models["motivated"], shared_from="motivated")
+    assert same(models["motivated"], pretrained.state_dict(), but="head")
+    assert torch.equal(models["base"].get_parameter("cls_token"), pretrained.get_parameter("cls_token")[..., :192])
+
+
+def test_pretrained_weights_that_there_are_not() -> None:
+    with pytest.raises(SeekingError, match="no pretrained weights of resnet8"):
+        create("resnet8", num_classes=10, pretrained=True)
+    with pytest.raises(SeekingError, match="the pretrained weights of test_vit cannot be loaded"):
+        create("test_vit", num_classes=10, pretrained=True, pretrained_cfg_overlay={"file": "missing.safetensors"})
+
+
+def test_a_model_in_a_folder(tmp_path: Path) -> None:
+    """As it is on the hub, under ``hf-hub:OWNER/NAME``."""
+    model = create("test_vit", num_classes=10, img_size=160)
+    save_weights(model, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(
+        '{"architecture": "test_vit", "num_classes": 10, "pretrained_cfg": {"num_classes": 10, "classifier": "head", '
+        '"input_size": [3, 160, 160], "first_conv": "patch_embed.proj"}, "model_args": {"img_size": 160}}'
+    )
+    loaded = create(f"local-dir:{tmp_path}", num_classes=10, pretrained=True)
+    assert same(loaded, model.state_dict(), but="nothing")
+
+
+@pytest.mark.slow
+def test_a_resumed_run_needs_the_weights_no_more(tmp_path: Path, digits: ImageData) -> None:
+    config = dataclasses.replace(RESNETS, start_from=(str(file_of("motivated", tmp_path)),))
+    trainer(config, digits, output=RunFolder(tmp_path / "run")).fit()
+    (tmp_path / "motivated-10.safetensors").unlink()
+    longer = dataclasses.replace(RESNETS, epochs=2)
+    shutil.copytree(tmp_path / "run", tmp_path / "killed")
+    trainer(longer, digits, output=RunFolder(tmp_path / "run", resume=True)).fit()
+    for file in (tmp_path / "killed").rglob("*"):  # As if it had been killed before its first checkpoint.
+        if file.is_file() and file.name not in ("config.json", "manifest.json", "map.json", "metrics.jsonl"):
+            file.unlink()
+    shutil.rmtree(tmp_path / "killed" / "checkpoints")
+    with pytest.raises(SeekingError, match="has no checkpoint yet; give start_from and pretrained again"):
+        trainer(longer, digits, output=RunFolder(tmp_path / "killed", resume=True))
+
+
+@settings(max_examples=10, deadline=None)
+@given(classes=st.integers(1, 300), name=st.sampled_from(("resnet8", "test_efficientnet", "test_vit")))
+def test_the_number_of_classes_is_read_from_weights(classes: int, name: str) -> None:
+    def make(number: int) -> nn.Module:
+        return create(name, num_classes=number)
+
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors(make(classes)).items()}
+    assert classes_of_weights(shapes, make, "file") == classes
+    odd = {key: shapes[key] for key in head(make)} | {next(iter(head(make))): (3, 3)}
+    if classes != 3:
+        with pytest.raises(SeekingError, match=r"the number of classes is .* give it as num_classes"):
+            classes_of_weights(odd, make, "file")
+
+
+@pytest.mark.slow
+def test_extract_and_embed_take_the_classes_of_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    widths = ["--base-kwargs", "width=4", "--motivated-kwargs", "width=6", "--in-chans", "1"]
+    for command, source, classes in (("extract", "motivated", 7), ("embed", "base", 12)):
+        weights, output = file_of(source, tmp_path, classes), tmp_path / f"{command}.safetensors"
+        given = [command, "resnet8", "resnet14", *widths, "--weights", str(weights), "--output", str(output)]
+        assert main(given) == 0, capsys.readouterr().err
+        assert load_file(output)["fc.bias"].shape == (classes,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("owner", ["base", "motivated"])
+def test_fine_tuning_begins_with_what_was_learnt(owner: str, tmp_path: Path) -> None:
+    """Trained on the digits before: as good at first as it was, and still so after it has been fine-tuned."""
+    digits = load(RunConfig(max_train_samples=640))
+    config = dataclasses.replace(RESNETS, max_train_samples=640, epochs=2, lr=0.1)
+    result = trainer(config, digits, owner, output=RunFolder(tmp_path / "first")).fit()  # type: ignore[arg-type]
+    learnt = result.metrics[owner]["accuracy"]
+    path = tmp_path / "first" / f"{owner}.last.safetensors"
+    tuned = dataclasses.replace(config, start_from=(f"{owner}={path}",), lr=1e-6, epochs=1)
+    begun = trainer(tuned, digits).fit()
+    assert begun.metrics[owner]["accuracy"] == pytest.approx(learnt, abs=0.02)
+    good = trainer(dataclasses.replace(tuned, lr=0.01, condition="always"), digits).fit()
+    assert good.metrics[owner]["accuracy"] > learnt - 0.1

@@ -1,0 +1,250 @@
+"""Runs whose length is a number of steps, and data without a length."""
+
+import contextlib
+import dataclasses
+import itertools
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import TINY, Network
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from seeking import RunError, SeekingError, TrainConfig, Trainer
+from seeking.report.folder import describe
+from seeking.training import evaluation
+
+X = torch.randn(24, 4, generator=torch.Generator().manual_seed(1))
+DATA = TensorDataset(X, (X[:, 0] > 0).long())
+
+
+class Stream(IterableDataset[Any]):
+    """Passes of these numbers of samples, over and over; the whole data by default."""
+
+    def __init__(self, *counts: int) -> None:
+        self.counts = itertools.cycle(counts or (len(DATA),))
+
+    def __iter__(self) -> Iterator[Any]:
+        return (DATA[number] for number in range(next(self.counts)))
+
+
+class Shuffled(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return (DATA[number] for number in torch.randperm(len(DATA)).tolist())
+
+
+class Positioned:
+    """A loader that keeps its own position, as torchdata's does; it counts the batches that it has read."""
+
+    def __init__(self) -> None:
+        self.position = self.read = self.start = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.position, self.start = self.start, 0
+        while self.position < 5:
+            part = slice(self.position * 4, self.position * 4 + 4)
+            self.position += 1
+            self.read += 1
+            yield DATA[part]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.start = state["position"]
+
+
+def trainer(
+    loader: Any, output: Path | None = None, resume: bool = False, listeners: Any = (), **options: Any
+) -> Trainer:
+    torch.manual_seed(0)
+    return Trainer(
+        *(Network(3), Network(5)),
+        train_loader=loader,
+        eval_loader=DataLoader(DATA, 16),
+        config=dataclasses.replace(TINY, **options),
+        output=output,
+        resume=resume,
+        listeners=listeners,
+    )
+
+
+def rows(run: Trainer, kind: str = "step") -> list[dict[str, Any]]:
+    kept = [row for row in run.record.rows() if row["kind"] == kind]
+    return [{name: value for name, value in row.items() if name != "epoch"} for row in kept]
+
+
+OPTIONS = [
+    {"schedule": "wsd", "warmup_steps": 3},
+    {"schedule": "onecycle", "condition": "after:0.5"},
+    {"budget": 0.9},
+    {"finish": "private", "base_condition": "before:0.3 | every:2"},
+    {"accumulate": 2, "condition": "decrease:1"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_stream_is_the_run_over_the_same_batches(options: dict[str, Any]) -> None:
+    epochs = trainer(DataLoader(DATA, 4), epochs=3, **options)
+    epochs.fit()
+    steps = trainer(DataLoader(Stream(), 4), max_steps=epochs.progress.steps, **options)
+    steps.fit()
+    assert rows(steps) == rows(epochs)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 24), min_size=1, max_size=3),
+    max_steps=st.integers(1, 20),
+    every=st.none() | st.integers(1, 6),
+)
+def test_a_run_has_as_many_steps_as_it_is_asked_for(counts: list[int], max_steps: int, every: int | None) -> None:
+    run = trainer(DataLoader(Stream(*counts), 4), max_steps=max_steps, eval_every_steps=every)
+    run.fit()
+    assert [row["step"] for row in rows(run)] == [*range(max_steps)]
+    evaluated = [row["step"] for row in rows(run, "eval")]
+    assert evaluated[-1] == max_steps
+    if every:
+        assert evaluated == [*range(every, max_steps, every), max_steps]
+
+
+@pytest.mark.parametrize("max_steps", [4, 6, 7])
+def test_a_run_of_a_known_length_may_end_within_an_epoch(max_steps: int, tmp_path: Path) -> None:
+    """And be continued as if it had never been meant to end there."""
+    options: dict[str, Any] = {"schedule": "constant", "eval_every_steps": 5}
+    whole = trainer(DataLoader(DATA, 4, shuffle=True), max_steps=17, **options)
+    whole.fit()
+    trainer(DataLoader(DATA, 4, shuffle=True), tmp_path / "run", max_steps=max_steps, **options).fit()
+    longer = trainer(DataLoader(DATA, 4, shuffle=True), tmp_path / "run", resume=True, max_steps=17, **options)
+    longer.fit()
+    assert rows(longer) == rows(whole)
+    assert [row for row in rows(longer, "eval") if row["step"] != max_steps] == rows(whole, "eval")
+
+
+LOADERS = {
+    "stream": lambda: DataLoader(Stream(), 4),
+    "shuffled": lambda: DataLoader(Shuffled(), 4),
+    "position": Positioned,
+    "datasets": lambda: DataLoader(
+        Dataset.from_dict({"x": X.tolist(), "y": DATA.tensors[1].tolist()})
+        .to_iterable_dataset()
+        .shuffle(seed=3, buffer_size=10)
+        .map(lambda row: {"x": torch.tensor(row["x"]), "y": row["y"]}),
+        4,
+        collate_fn=lambda rows: (torch.stack([row["x"] for row in rows]), torch.tensor([row["y"] for row in rows])),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_a_stream_is_resumed_where_it_was(kind: str, tmp_path: Path) -> None:
+    """Within the first pass and a later one, at an evaluation, and between two passes."""
+    options: dict[str, Any] = {"max_steps": 14, "eval_every_steps": 4}
+    whole = trainer(LOADERS[kind](), **options)
+    whole.fit()
+    passes = whole.progress.epoch + 1
+    begun = 0
+    for stop in (1, 4, 6, 11, 14):
+        loader = LOADERS[kind]()
+        told: list[str] = []
+
+        def listen(row: dict[str, Any], stop: int = stop, told: list[str] = told) -> None:
+            told.append(str(row.get("text")))
+            if row["kind"] == "step" and row["step"] + 1 == stop < 14:
+                signal.raise_signal(signal.SIGINT)
+
+        run = trainer(loader, tmp_path / "run", resume=True, listeners=[listen], **options)
+        within = run.progress.step_in_epoch
+        with pytest.raises(KeyboardInterrupt) if stop < 14 else contextlib.nullcontext():
+            run.fit()
+        if isinstance(loader, Positioned):
+            assert loader.read <= stop - begun + 1, "only one batch is read that is not trained on, to look at it"
+        if within:
+            words = "where the loader stands" if isinstance(loader, Positioned) else "skipping to batch"
+            assert any(words in text for text in told)
+        begun = stop
+    assert passes > 2
+    assert rows(run) == rows(whole)
+    assert rows(run, "eval") == rows(whole, "eval")
+
+
+def test_what_is_measured_between_epochs_is_shown(tmp_path: Path) -> None:
+    run = trainer(DataLoader(DATA, 4), tmp_path / "run", max_steps=8, eval_every_steps=3)
+    run.fit()
+    assert [row["epoch"] for row in run.record.rows() if row["kind"] == "eval"] == [0.5, 1, 1.333]
+    text, _ = describe(tmp_path / "run")
+    assert "epoch 1.333: base accuracy" in text
+
+
+def test_an_evaluation_that_fails_is_made_up_for_on_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"max_steps": 9, "eval_every_steps": 4}
+    whole = trainer(DataLoader(Stream(), 4), **options)
+    whole.fit()
+    with monkeypatch.context() as patch:
+
+        def fail(*_: Any) -> Any:
+            raise RuntimeError("the disk is gone")
+
+        patch.setattr(evaluation, "measure", fail)
+        with pytest.raises(RuntimeError, match="the disk is gone"):
+            trainer(DataLoader(Stream(), 4), tmp_path / "run", **options).fit()
+    resumed = trainer(DataLoader(Stream(), 4), tmp_path / "run", resume=True, **options)
+    assert resumed.progress.step == 4
+    resumed.fit()
+    assert rows(resumed) == rows(whole)
+    assert rows(resumed, "eval") == rows(whole, "eval")
+
+
+def test_a_run_that_is_resumed_to_end_earlier_is_evaluated_there(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"schedule": "constant", "eval_every_steps": 4}
+    trainer(DataLoader(Stream(), 4), tmp_path / "run", max_steps=9, **options).fit()
+    run = trainer(DataLoader(Stream(), 4), tmp_path / "run", resume=True, max_steps=5, **options)
+    result = run.fit()
+    assert result.metrics["base"]["accuracy"] >= 0
+    assert rows(run, "eval")[-1]["step"] == 9
+
+
+def test_data_that_can_be_gone_through_once_end_the_run(tmp_path: Path) -> None:
+    class Once(IterableDataset[Any]):
+        samples = 3  # The first pass is looked at, the second trained on.
+
+        def __iter__(self) -> Iterator[Any]:
+            type(self).samples -= 1
+            return iter([DATA[0]] * 8 if self.samples else [])
+
+    with pytest.raises(RunError, match="pass 2 over the training data gave no batch at step 2 of 9"):
+        trainer(DataLoader(Once(), 4), tmp_path / "run", max_steps=9).fit()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "train_loader has no length, which schedules need.*give max_steps"),
+        ({"max_steps": 9, "warmup_epochs": 1}, "train_loader has no length, so warmup_epochs 1.*give warmup_steps"),
+        ({"max_steps": 9, "norm": "recalibrated"}, "train_loader has no length, so norm recalibrated"),
+    ],
+)
+def test_what_needs_the_length_of_an_epoch_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SeekingError, match=message):
+        trainer(DataLoader(Stream(), 4), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_steps": 0}, "max_steps is 0; it must be 1 or more"),
+        ({"eval_every_steps": 0}, "eval_every_steps is 0; it must be 1 or more"),
+        ({"warmup_steps": 3, "warmup_epochs": 1.0}, "warmup_epochs is 1.0 and warmup_steps 3; give one"),
+        ({"warmup_steps": 9, "max_steps": 9}, "warmup_steps is 9 of 9 steps"),
+        ({"eval_every_steps": 3, "norm": "recalibrated"}, "between epochs only"),
+    ],
+)
+def test_lengths_that_contradict_each_other_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SeekingError, match=message):
+        TrainConfig(**options)

@@ -1,0 +1,104 @@
+"""What models may be trained towards, and what a loss_fn may return."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import PLAIN, Plain, regression_loss
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from seeking import SeekingError, Trainer
+from seeking.training.objective import Classification
+
+X = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
+CLASSES = torch.arange(16) % 3
+
+
+class Head(Plain):
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__(width)
+        self.out = nn.Linear(width, outputs)
+
+
+def trainer(targets: Tensor, outputs: int = 3, **changes: Any) -> Trainer:
+    torch.manual_seed(0)
+    data = DataLoader(TensorDataset(X, targets), 8)
+    return Trainer(Head(6, outputs), Head(9, outputs), train_loader=data, **changes, config=PLAIN)
+
+
+HOT = (torch.rand(16, 3, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+
+
+@pytest.mark.parametrize(
+    ("targets", "outputs", "message"),
+    [
+        (X[:, 0], 3, r"targets are float32 of shape \[8\].*if they are classes.*long.*mse_loss"),
+        (X[:, :1], 3, r"targets are float32 of shape \[8, 1\].*integers of shape \[8\].*mse_loss"),
+        (X[:, :1], 1, r"one output.*always 0.*mse_loss.*binary_cross_entropy"),
+        (CLASSES * 0, 1, "one output"),
+        (CLASSES[:, None], 3, r"targets are int64 of shape \[8, 1\].*squeeze"),
+        (HOT, 3, "probabilities of the classes, which sum to 1.*binary_cross_entropy"),
+        (HOT.long(), 3, "several labels a sample.*binary_cross_entropy"),
+        (HOT.bool(), 3, "targets are bool.*several labels"),
+    ],
+)
+def test_what_are_no_classes_is_refused_at_the_start(targets: Tensor, outputs: int, message: str) -> None:
+    with pytest.raises(SeekingError, match=message):
+        trainer(targets, outputs)
+
+
+def test_an_output_that_is_no_tensor_is_named() -> None:
+    with pytest.raises(SeekingError, match="puts out a SimpleNamespace, not a tensor of logits"):
+        Classification().loss(lambda inputs: SimpleNamespace(logits=inputs), (X, CLASSES))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "targets", [CLASSES.to(torch.uint8), F.one_hot(CLASSES).float()], ids=["uint8", "probabilities"]
+)
+def test_other_forms_of_classes_are_the_same_run(targets: Tensor) -> None:
+    losses = [[row.get("loss") for row in trainer(each).fit().history] for each in (CLASSES, targets)]
+    assert losses[0] == pytest.approx(losses[1])
+
+
+def test_probabilities_are_evaluated_by_the_most_probable_class() -> None:
+    model = nn.Linear(5, 3)
+    probabilities = F.one_hot(CLASSES).float() * 0.7 + 0.1
+    soft, hard = (Classification().evaluate(model, (X, targets))["accuracy"] for targets in (probabilities, CLASSES))
+    assert torch.equal(soft, hard)
+
+
+FORMS = {
+    "dict": lambda loss: {"loss": loss, "logits": torch.zeros(8, 3)},
+    "tuple": lambda loss: (loss, torch.zeros(8, 3)),
+    "list": lambda loss: [loss],
+    "output": lambda loss: SimpleNamespace(loss=loss),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_loss_fn_may_return_its_loss_in_any_usual_form(form: Any) -> None:
+    def run(loss_fn: Any) -> Any:
+        torch.manual_seed(0)
+        rows = [{"x": row, "y": row.sum()} for row in X]
+        data = {"train_loader": DataLoader(rows, 8), "eval_loader": DataLoader(rows, 8)}
+        return Trainer(Plain(6), Plain(9), **data, loss_fn=loss_fn, config=PLAIN).fit().history  # type: ignore[arg-type]
+
+    assert run(lambda model, batch: form(regression_loss(model, batch))) == run(regression_loss)
+
+
+@settings(max_examples=10, deadline=None)
+@given(sizes=st.lists(st.integers(1, 7), min_size=1, max_size=6))
+def test_an_evaluation_is_the_mean_over_samples_whatever_the_sizes_of_batches(sizes: list[int]) -> None:
+    x = torch.randn(sum(sizes), 5)
+    rows = {"x": x, "y": x.sum(dim=1)}
+    parts = [{"x": a, "y": b} for a, b in zip(x.split(sizes), rows["y"].split(sizes), strict=True)]
+    models = Plain(3), Plain(4)
+    run = Trainer(*models, train_loader=[rows], eval_loader=parts, loss_fn=regression_loss, config=PLAIN)
+    result = run.fit()
+    with torch.no_grad():
+        assert result.metrics["base"]["loss"] == pytest.approx(float(regression_loss(models[0], rows)), rel=1e-4)
