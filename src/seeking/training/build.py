@@ -25,12 +25,12 @@ from seeking.initialization import embed
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
-from seeking.training.average import Average
 from seeking.training.config import TrainConfig
 from seeking.training.joining import Joining
 from seeking.training.learner import Learner
 from seeking.training.loaders import Loader, prepare
 from seeking.training.modes import evaluating
+from seeking.training.moving_average import Average
 from seeking.training.objective import Objective
 from seeking.training.optim import (
     MakeOptimizer,
