@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seeking import SeekingError, TrainConfig, Trainer
 from seeking.checkpointing.weights import load_weights
-from seeking.training.average import Average
+from seeking.training.moving_average import Average
 from seeking.weights_map import tensors
 
 EMA = dataclasses.replace(CONFIG, ema=0.9, epochs=3, condition="every:2")

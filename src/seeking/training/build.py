@@ -26,7 +26,6 @@ from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
 from seeking.renewed import renewed
-from seeking.training.average import Average
 from seeking.training.config import TrainConfig
 from seeking.training.held_out import HeldOut
 from seeking.training.interrupts import Requests
@@ -34,6 +33,7 @@ from seeking.training.joining import Joining
 from seeking.training.learner import Learner
 from seeking.training.loaders import Loader, prepare
 from seeking.training.modes import evaluating
+from seeking.training.moving_average import Average
 from seeking.training.objective import Objective
 from seeking.training.optim import (
     MakeOptimizer,

@@ -15,12 +15,12 @@ from seeking.conditions import Condition, Outcome, Signals
 from seeking.errors import SeekingError
 from seeking.pair import Pair
 from seeking.prefix import Prefix
-from seeking.training.average import Average
 from seeking.training.cost import Cost
 from seeking.training.held_out import HeldOut
 from seeking.training.joining import Joining
 from seeking.training.learner import Learner
 from seeking.training.micro_batches import MicroBatches
+from seeking.training.moving_average import Average
 from seeking.training.nonfinite import NonFiniteGuard
 from seeking.training.objective import Objective
 from seeking.training.progress import Progress
