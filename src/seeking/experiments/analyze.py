@@ -121,7 +121,7 @@ class Bench:
         with run.synced("motivated"):
             base, motivated = run.base.module, run.motivated.module
             found = agreement(base, motivated, run.pair.map, self._batches, run.objective.loss)
-        changes = changes_by_a_step(run, parts, self._batches[:steps], lambda: self.losses(run.base)["held_out_loss"])
+        changes = changes_by_a_step(run, parts, self._batches[:steps], lambda: self._held_out_loss(run.base))
         return {
             "learning_rate": float(run.base.optimizer.param_groups[0]["lr"]),
             "agreement": found.sample,
@@ -139,12 +139,16 @@ class Bench:
     def losses(self, learner: Learner) -> dict[str, float]:
         """The losses on training and evaluation data, in evaluation mode."""
         objective = self.run.objective
-        recalibrate(learner.module, self._batches, objective.loss)
+        held_out_loss = self._held_out_loss(learner)
         counts = [sample_count(batch) for batch in self._batches]
         with evaluating(learner.module) as model, torch.no_grad():
             each = [float(objective.loss(model, batch)) for batch in self._batches]
         total = sum(loss * count for loss, count in zip(each, counts, strict=True))
-        return {"training_loss": total / sum(counts), "held_out_loss": self._held_out.loss(learner, objective)}
+        return {"training_loss": total / sum(counts), "held_out_loss": held_out_loss}
+
+    def _held_out_loss(self, learner: Learner) -> float:
+        recalibrate(learner.module, self._batches, self.run.objective.loss)
+        return self._held_out.loss(learner, self.run.objective)
 
 
 def _plain(config: RunConfig) -> RunConfig:
