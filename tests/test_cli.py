@@ -327,6 +327,7 @@ def test_names_from_files_do_not_control_the_terminal(capsys: pytest.CaptureFixt
     Path(f"{evil}.json").write_text(json.dumps(content))
     for arguments in (
         ["show", str(folder)],
+        ["show", "."],
         ["train", "--resume", "--output", str(folder)],
         ["train", "--data", f"./{evil}"],
         ["train", "--lr", evil],

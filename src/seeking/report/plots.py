@@ -246,6 +246,7 @@ def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
         left.set_xlim(left=0)
         left.set_yticks(range(len(conditional)), names)
         left.invert_yaxis()
-        right.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        if right.get_legend_handles_labels()[1]:
+            right.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         for panel in (left, right):
             panel.grid(axis="x", alpha=0.25)
