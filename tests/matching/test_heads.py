@@ -46,7 +46,7 @@ SCALED_ALIKE: dict[str, Attention] = {
     "by ten": lambda block, q, k, v: (10 * products(q, k)).softmax(-1) @ v,
     "fused, by ten": lambda block, q, k, v: F.scaled_dot_product_attention(q, k, v, scale=10.0),
     "by a parameter": lambda block, q, k, v: (products(q, k) * block.temperature.exp()).softmax(-1) @ v,
-    "by a parameter a head": lambda block, q, k, v: (products(q, k) / block.by_head).softmax(-1) @ v,
+    "by a parameter a head": lambda block, q, k, v: (products(q, k) * block.by_head).softmax(-1) @ v,
 }
 
 BY_SIZE: dict[str, Attention] = {
