@@ -58,7 +58,8 @@ def rest_of_epoch(
         loader: a prepared loader.
         accumulate: batches in a group.
         progress: progress of the run; read again before each group.
-        random: random states of the run, with that of the start of the epoch. Skipping batches does not change them.
+        random: random states of the run, with that of the start of the epoch. Neither skipping batches nor loading ones
+            that do not come changes them.
         notify: called with a message if skipping takes time.
 
     Raises:
@@ -67,20 +68,21 @@ def rest_of_epoch(
     skip, device = progress.step_in_epoch * accumulate, random.generators.device
     if progress.step_in_epoch >= progress.epoch_length:
         return
-    if not skip:
-        random.epoch_start = random.generators.state_dict()
-        parts = draw(loader, device, whole_length=False)
-    else:
-        notify(f"skipping to batch {skip} of epoch {progress.epoch + 1}")
-        with random.generators.preserved():
-            random.generators.load_state_dict(random.epoch_start)
-            parts = draw(loader, device, skip, whole_length=False)
+    random.start_batch()
     try:
+        if not skip:
+            random.epoch_start = random.generators.state_dict()
+            parts = draw(loader, device, whole_length=False)
+        else:
+            notify(f"skipping to batch {skip} of epoch {progress.epoch + 1}")
+            with random.generators.preserved():
+                random.generators.load_state_dict(random.epoch_start)
+                parts = draw(loader, device, skip, whole_length=False)
         while progress.step_in_epoch < progress.epoch_length and (group := list(itertools.islice(parts, accumulate))):
             yield MicroBatches(group, loader.processes)
+            random.start_batch()
     except (Exception, Stopped):
-        if not progress.step_in_epoch:  # What the loader has drawn is drawn again.
-            random.generators.load_state_dict(random.epoch_start)
+        random.undo_batch()
         raise
     with random.generators.preserved():
         next(parts, None)  # Lets the loader come to its end, as a plain loop does.

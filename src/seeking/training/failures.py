@@ -8,7 +8,7 @@ from seeking.training.run import Run
 
 
 @contextlib.contextmanager
-def in_batch(run: Run, end_batch: Callable[[], None]) -> Iterator[None]:
+def in_batch(run: Run, end_batch: Callable[[], None], undo_batch: Callable[[], None]) -> Iterator[None]:
     """Inside, an algorithm trains on a batch.
 
     If it fails after a model has taken its step, the batch is ended, so that the step is not taken again.
@@ -16,6 +16,7 @@ def in_batch(run: Run, end_batch: Callable[[], None]) -> Iterator[None]:
     Args:
         run: the run, with an empty row.
         end_batch: called then; with several processes it is not, since the others may be within their step.
+        undo_batch: called if it fails before, to let the batch draw the same random numbers again.
     """
     try:
         yield
@@ -23,7 +24,9 @@ def in_batch(run: Run, end_batch: Callable[[], None]) -> Iterator[None]:
         raise
     except Exception as error:
         add_detail(error, f"in batch {run.progress.step_in_epoch + 1} of epoch {run.progress.epoch + 1}")
-        if run.row and not run.stepper.requests.several:
+        if not run.row:
+            undo_batch()
+        elif not run.stepper.requests.several:
             end_batch()
         raise
 

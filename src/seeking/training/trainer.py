@@ -173,7 +173,7 @@ class Trainer:
         for batch in self._requests.waits(batches):
             self.run.row = {}
             end_batch = functools.partial(self._end_batch, self.run.batch_samples(batch))
-            with in_batch(self.run, end_batch):
+            with in_batch(self.run, end_batch, self.random.undo_batch):
                 self.algorithm(batch, self.run)
             end_batch()
 
