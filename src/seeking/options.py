@@ -26,7 +26,16 @@ NOT_RESUMED = frozenset({"output", "config", "recipe", "overwrite", "resume", "a
 RECIPES = Path(__file__).parent / "training" / "recipes"
 
 TEXTS = frozenset({"condition", "base_condition", "base", "motivated", "optimizer", "save_every", "device"})
-TEXTS |= {"data", "image_column", "label_column", "model_kwargs", "base_kwargs", "motivated_kwargs"}
+TEXTS |= {
+    "data",
+    "train_split",
+    "test_split",
+    "image_column",
+    "label_column",
+    "model_kwargs",
+    "base_kwargs",
+    "motivated_kwargs",
+}
 """Options that hold text or mappings and may be taken from a run folder, if ``_is_harmless`` agrees. Those that hold
 numbers or one of a few words may be taken, too; no others."""
 

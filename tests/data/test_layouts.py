@@ -52,13 +52,15 @@ def numbers(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", text)]
 
 
-def check(root: Path, training: str, test: str, classes: str | None = None) -> None:
+def check(root: Path, training: str, test: str, classes: str | None = None, **options: str) -> None:
     """Load a folder, and compare the images of both splits with those that the documentation names."""
     if training.startswith("refused"):
-        with pytest.raises(SeekingError):
-            load(DataConfig(data=str(root)))
+        with pytest.raises(SeekingError) as caught:
+            load(DataConfig(data=str(root), **options))
+        if "give" in training:
+            assert all(word in str(caught.value) for word in re.findall("`(.*?)`", training))
         return
-    data = load(DataConfig(data=str(root)))
+    data = load(DataConfig(data=str(root), **options))
     found = [sorted(images.pixels[:, 0, 0, 0].tolist()) for images in (data.train, data.test)]
     if "held out" in training:
         found = [sorted(found[0] + found[1]), []]
@@ -74,6 +76,20 @@ def test_folders_of_images(row: Row, tmp_path: Path) -> None:
         (tmp_path / TRICKY / path).parent.mkdir(parents=True, exist_ok=True)
         picture(int(Path(path).stem)).save(tmp_path / TRICKY / path, "PNG")  # Whatever the extension; it is lossless.
     check(tmp_path / TRICKY, *row[1:])
+
+
+@pytest.mark.parametrize(
+    "row",
+    table("| a folder with | options | training | test | classes |"),
+    ids=lambda row: re.sub(r"[`/ ]+", "-", row[1]),
+)
+def test_folders_of_images_with_chosen_splits(row: Row, tmp_path: Path) -> None:
+    for path in re.findall("`(.*?)`", row[0]):
+        (tmp_path / TRICKY / path).parent.mkdir(parents=True, exist_ok=True)
+        picture(int(Path(path).stem)).save(tmp_path / TRICKY / path, "PNG")
+    words = row[1].strip("`").split()
+    options = {name[2:].replace("-", "_"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+    check(tmp_path / TRICKY, *row[2:], **options)
 
 
 def parquet(path: Path, images: list[int], labels: list[Any], feature: Any) -> None:
@@ -186,3 +202,14 @@ def test_splits_of_the_hub_in_their_usual_spellings(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(held))
     uses = [(split.use, split.source) for split in load(DataConfig(data="someone/something")).splits]
     assert uses == [("training", "training"), ("test", "test"), ("not used", "dev"), ("not used", "extra")]
+    chosen = load(DataConfig(data="someone/something", train_split="extra", test_split="validation"))
+    uses = [(split.use, split.source) for split in chosen.splits]
+    assert uses == [("training", "extra"), ("test", "dev"), ("not used", "training"), ("not used", "test")]
+    with pytest.raises(SeekingError, match="unknown split of someone/something 'exta'; did you mean extra"):
+        load(DataConfig(data="someone/something", train_split="exta"))
+
+
+def test_chosen_splits_of_parquet_files(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "test", "validation")):
+        parquet(tmp_path / f"{split}.parquet", [number] * 4, [0, 1, 0, 1], datasets.Value("int64"))
+    check(tmp_path, "0 0 0 0", "2 2 2 2", "0 1", test_split="validation")

@@ -25,6 +25,11 @@ class DataConfig:
     data: str = "digits"
     """digits (scikit-learn's handwritten digits, nothing to download), a name on the Hugging Face hub such as
     uoft-cs/cifar10, a folder of parquet files or one such file, or a folder of images (train/CLASS/*.png)."""
+    train_split: str | None = None
+    """Training split, if it is not called train: the name of a split, or, in a folder of images, the path of the folder
+    that the classes are in, such as seg_train/seg_train ("." for the folder itself)."""
+    test_split: str | None = None
+    """Test split; as for train_split."""
     image_size: int | None = None
     """Side in pixels that images are resized and cropped to; their own size if not given."""
     image_column: str | None = None
@@ -262,7 +267,8 @@ def _from_hub_or_folder(
     import datasets
 
     name = config.data
-    splits = read(name)
+    chosen = {split: path for split, path in (("train", config.train_split), ("test", config.test_split)) if path}
+    splits = read(name, chosen)
     features = splits["train"].rows[0].features
     labelled = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     labels = next(([column] for column in LABEL_COLUMNS if column in features), labelled)
