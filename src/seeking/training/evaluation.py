@@ -15,7 +15,7 @@ from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
 from seeking.training.loaders import Loader
 from seeking.training.modes import evaluating
-from seeking.training.objective import Metrics, Objective, sample_count
+from seeking.training.objective import IGNORED_LABEL, Metrics, Objective, sample_count
 from seeking.training.recalibration import recalibrate
 from seeking.training.record import Record
 from seeking.training.rng import RandomState
@@ -59,7 +59,12 @@ def measure(
             raise
     sums = torch.stack([torch.cat(parts).sum() for parts in values.values()])
     totals = torch.stack([sums, sums.new_tensor([*counts.values()])])
-    means: Tensor = torch.div(*accelerator.reduce(totals))
+    totals = accelerator.reduce(totals)
+    if not totals[1].all():
+        raise SeekingError(
+            f"in the evaluation of the {learner.name} model no sample counts, since all labels are {IGNORED_LABEL}"
+        )
+    means: Tensor = torch.div(*totals)
     return dict(zip(values, means.tolist(), strict=True))
 
 

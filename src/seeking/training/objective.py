@@ -70,7 +70,9 @@ class Classification:
 
     def loss_of_logits(self, logits: Tensor, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
         """The mean loss."""
-        hard = _cross_entropy(logits, _labelled(batch)[1], label_smoothing=self.label_smoothing)
+        labels = _labelled(batch)[1]
+        _check_labels(logits, labels, soft=True)
+        hard = _cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if teacher_logits is None:
             return hard
         student = F.log_softmax(logits / self.temperature, dim=-1)
@@ -84,11 +86,14 @@ class Classification:
         return logits
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
-        """Loss and accuracy for each sample."""
+        """Loss and accuracy for each sample whose label is not -100, which training leaves out as well."""
         inputs, labels = _labelled(batch)
         logits = model(inputs)
+        _check_labels(logits, labels)
         losses = _cross_entropy(logits.float(), labels, reduction="none")
-        return {"loss": losses, "accuracy": logits.argmax(-1) == labels}
+        metrics = {"loss": losses, "accuracy": logits.argmax(-1) == labels}
+        counted = labels != IGNORED_LABEL
+        return {name: each[counted] for name, each in metrics.items()} if losses.ndim == 1 else metrics
 
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
         """The inputs without the labels."""
@@ -116,6 +121,30 @@ def _labelled(batch: Any) -> tuple[Any, Tensor]:
     raise SeekingError(
         f"a batch of the loader is {form}, not inputs and a tensor of labels; give the Trainer a loss_fn, such as "
         f"{example}, or an objective"
+    )
+
+
+def _check_labels(logits: Tensor, labels: Tensor, soft: bool = False) -> None:
+    """Check that labels are class numbers; in training, each class may have a probability instead (``soft``).
+
+    Raises:
+        SeekingError: they are something else.
+    """
+    if logits.ndim < 2 or (labels.shape == logits.shape[:1] + logits.shape[2:] and not labels.is_floating_point()):
+        return
+    if soft and labels.shape == logits.shape and labels.is_floating_point() and logits.shape[1] > 1:
+        return
+    hint = "give the Trainer a loss_fn if they are not class numbers"
+    if labels.shape == logits.shape and logits.shape[1] > 1:
+        hint = (
+            "if they are one-hot, give class numbers: labels.argmax(1); if several classes of a sample hold, a loss_fn"
+        )
+    elif labels.shape == (len(logits), 1) and not labels.is_floating_point():
+        hint = "give labels[:, 0]"
+    raise SeekingError(
+        f"labels have shape {list(labels.shape)} and are {labels.dtype}, and the model's outputs have shape "
+        f"{list(logits.shape)}; classification takes a class number for each sample, as integers of shape "
+        f"{[len(logits), *logits.shape[2:]]}: {hint}"
     )
 
 
