@@ -45,7 +45,7 @@ from seeking.errors import NotContainedError, RunError, RunWarning, SeekingError
 from seeking.experiments.compare import ARMS, compare, summarize
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
-from seeking.experiments.run import models, trainer, weights_map
+from seeking.experiments.run import check_names, models, trainer, weights_map
 from seeking.files import read_yaml
 from seeking.initialization import embed, extract
 from seeking.matching import MatchWarning
@@ -75,6 +75,7 @@ def train_command(config: Train) -> int:
 
     title = f"{config.base} in {config.motivated}"
     output, folder = _folder(config, f"{config.base}-{config.motivated}")
+    check_names(config)
     data = load(config)
     _announce(config, data, output)
     with progress(console) as start:
@@ -103,6 +104,7 @@ def compare_command(config: Compare) -> int:
     output, folder = _folder(config, "compare", "comparison")
     if config.resume and (output / "metrics.jsonl").exists():
         raise SeekingError(f"{output} holds a single run; resume it with seeking train --resume")
+    check_names(config)
     data = load(config)
     _announce(config, data, output)
     dry_run = dataclasses.replace(config, on_nonfinite="stop")  # Rollback needs a folder.

@@ -91,10 +91,11 @@ def depths(root: Path) -> list[int]:
     ]
 
 
+@pytest.mark.slow
 @given(
     train=CLASSES, test=CLASSES, names=st.sampled_from((("train", "test"), ("Training", "val"))), linked=st.booleans()
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_split_and_class_are_those_of_image_folder(train: Any, test: Any, names: tuple[str, str], linked: bool) -> None:
     with folder() as root:
         for name, classes in zip(names, (train, test), strict=True):

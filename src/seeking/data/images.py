@@ -39,6 +39,12 @@ class Images:
         pixels = self.pixels.decoded() if isinstance(self.pixels, Encoded) else self.pixels
         return Images(pixels.to(device), self.labels.to(device))
 
+    def select(self, rows: Tensor) -> "Images":
+        """The images in these rows, int64."""
+        rows = rows.to(self.labels.device)
+        pixels = self.pixels.select(rows) if isinstance(self.pixels, Encoded) else self.pixels[rows]
+        return Images(pixels, self.labels[rows])
+
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel, for pixels in [0, 1]; large data sets are subsampled.
 

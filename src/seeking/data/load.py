@@ -1,7 +1,7 @@
 """Data sets by name or path."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import torch
@@ -11,6 +11,7 @@ from seeking.data.encoded import Encoded, Files, common_format
 from seeking.data.images import Batches, Images
 from seeking.data.labels import is_labelled, unite
 from seeking.data.sources import read
+from seeking.data.unreadable import OnBadImage, readable
 from seeking.distributed.processes import cores, local_process_count, this_process
 from seeking.errors import SeekingError, unknown
 
@@ -64,6 +65,9 @@ class DataConfig:
     """Decode all images once and keep them in memory, or let workers decode them on demand. If not given, they are
     kept if they fit into half of the free memory. They are kept on the device if they fit into a quarter of its free
     memory."""
+    on_bad_image: OnBadImage = "error"
+    """What to do if images cannot be decoded: error (list them, and do not train), or skip (go on without them; those
+    that are decoded on demand are then all tried first)."""
     workers: int | None = None
     """Worker processes that decode images on demand; if not given, this process's share of the cores, at most 8."""
 
@@ -73,6 +77,8 @@ class DataConfig:
             value = getattr(self, name)
             if value is not None and value < minimum:
                 raise SeekingError(f"{name} is {value}; it must be {minimum} or more")
+        if self.on_bad_image not in get_args(OnBadImage):
+            raise unknown("value of on_bad_image", self.on_bad_image, get_args(OnBadImage))
         if self.channels not in (None, 1, 3):
             raise SeekingError(f"channels is {self.channels}; it must be 1 (grey) or 3 (colour)")
         if self.validation is not None and not 0 < self.validation < 1:
@@ -157,9 +163,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
             sources = sources[0], _held_out(config.validation, sources[0])
             order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))
             held_out = round(len(train) * config.validation)
-            train, test = (
-                Images(train.pixels[rows], train.labels[rows]) for rows in (order[held_out:], order[:held_out])
-            )
+            train, test = (train.select(rows) for rows in (order[held_out:], order[:held_out]))
         train, test = _subset(train, config.max_train_samples), _subset(test, config.max_eval_samples)
         unused: list[SplitUse] = []
     else:
@@ -179,7 +183,11 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
             f"{config.data}: training images are {list(train.pixels.shape[1:])}, test images "
             f"{list(test.pixels.shape[1:])}; give image_size to make them the same"
         )
-    train, test, location = _place(train, test, config.in_memory, sharing)
+    encoded = train.pixels, test.pixels
+    train, test, location = _place(train, test, config, sharing)
+    if isinstance(encoded[0], Encoded) and isinstance(encoded[1], Encoded):
+        splits = {"training": (train, encoded[0].files), "test": (test, encoded[1].files)}
+        train, test = readable(splits, config.on_bad_image)
     mean, std = train.statistics()
     mean, std = config.mean or mean, config.std or std
     channels = train.pixels.shape[1]
@@ -215,12 +223,16 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
     )
 
 
-def _place(train: Images, test: Images, in_memory: bool | None, sharing: int) -> tuple[Images, Images, str]:
+def _place(train: Images, test: Images, config: DataConfig, sharing: int) -> tuple[Images, Images, str]:
     """Move both splits to where loading is fastest, and name the location."""
+    in_memory = config.in_memory
     size = (train.pixels.shape.numel() + test.pixels.shape.numel()) * sharing
     if in_memory is None:  # Each process keeps its own copy.
         in_memory = size * local_process_count() <= psutil.virtual_memory().available // 2
     if not in_memory and isinstance(train.pixels, Encoded):
+        for images in (train, test) if config.on_bad_image == "skip" else ():
+            if isinstance(images.pixels, Encoded):
+                images.pixels.check()
         return train, test, "decoded on demand"
     device = this_process().device
     memory = getattr(torch.get_device_module(device), "mem_get_info", None)
@@ -248,8 +260,7 @@ def _digits(size: int | None, channels: int) -> tuple[Images, Images, tuple[str,
 def _subset(images: Images, count: int | None) -> Images:
     if count is None:
         return images
-    kept = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]
-    return Images(images.pixels[kept], images.labels[kept])
+    return images.select(torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count])
 
 
 def _held_out(share: float, source: str) -> str:

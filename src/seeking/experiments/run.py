@@ -10,14 +10,17 @@ from torch import Tensor, nn
 
 from seeking import matching
 from seeking.checkpointing.run_dir import RunFolder
+from seeking.conditions import parse
 from seeking.data import DataConfig, ImageData, loader
 from seeking.errors import SeekingError
 from seeking.files import read_yaml
 from seeking.initialization import Extra, embed
 from seeking.matching import Override
 from seeking.matching.align import DepthPolicy, WidthPolicy
+from seeking.models import check_name as check_model
 from seeking.models import create
 from seeking.training.config import TrainConfig
+from seeking.training.optim import check_name as check_optimizer
 from seeking.training.record import Listener
 from seeking.training.trainer import Trainer
 from seeking.weights_map import WeightsMap
@@ -66,6 +69,21 @@ class RunConfig(TrainConfig, DataConfig, ModelConfig):
         DataConfig.__post_init__(self)
         if self.batch_size < 1:
             raise SeekingError(f"batch_size is {self.batch_size}; it must be 1 or more")
+
+
+def check_names(config: RunConfig) -> None:
+    """Check what can be checked before data are loaded: names of models and the optimizer, conditions, overrides.
+
+    Raises:
+        SeekingError: one of them does not exist, or cannot be parsed or read.
+    """
+    for name in (config.base, config.motivated):
+        check_model(name)
+    check_optimizer(config.optimizer)
+    for condition in (config.condition, config.base_condition):
+        parse(condition)
+    if config.overrides:
+        read_overrides(config.overrides)
 
 
 def models(config: ModelConfig, num_classes: int, in_chans: int = 3, seed: int = 0) -> dict[str, nn.Module]:

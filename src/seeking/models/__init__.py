@@ -11,6 +11,18 @@ from seeking.models.resnet import ResNet
 RESNETS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
 
 
+def check_name(name: str) -> None:
+    """Check that a model exists.
+
+    Raises:
+        SeekingError: it does not.
+    """
+    import timm
+
+    if name not in RESNETS and not timm.is_model(name):
+        raise unknown("model", name, [*RESNETS, *timm.list_models()])
+
+
 def create(name: str, *, num_classes: int, in_chans: int = 3, **kwargs: Any) -> nn.Module:
     """Create a model with random initial weights.
 
@@ -26,8 +38,7 @@ def create(name: str, *, num_classes: int, in_chans: int = 3, **kwargs: Any) -> 
     """
     import timm
 
-    if name not in RESNETS and not timm.is_model(name):
-        raise unknown("model", name, [*RESNETS, *timm.list_models()])
+    check_name(name)
     arguments = {"num_classes": num_classes, "in_chans": in_chans, **kwargs}
     try:
         if name in RESNETS:
