@@ -23,6 +23,9 @@ from seeking.report.output import printable
 NOT_RESUMED = frozenset({"output", "config", "recipe", "overwrite", "resume", "accept_changed_data"})
 """Options that are not taken from the run folder when a run is resumed."""
 
+OLDER_RUNS = {"hold_out": "random"}
+"""Options that runs of older versions did not record, with the values that they had."""
+
 RECIPES = Path(__file__).parent / "training" / "recipes"
 
 TEXTS = frozenset({"condition", "base_condition", "base", "motivated", "optimizer", "save_every", "device"})
@@ -147,7 +150,7 @@ def flags_of_run(folder: Path, command: type[Any]) -> list[str]:
             check_file(path)
         except DamagedError as error:
             print(f"seeking: {error}; the options are those of the newest checkpoint", file=sys.stderr)
-        options = normalized(run_files.read_options(folder), path)
+        options = {**OLDER_RUNS, **normalized(run_files.read_options(folder), path)}
         hints = typing.get_type_hints(command)
         taken = {
             name: value

@@ -45,8 +45,9 @@ def decoded(*splits: Sequence[Any], channels: int | None = None) -> list[torch.T
     files = [Files(Column(split), "image", "shapes") for split in splits]
     pixel_format = common_format(files, channels)
     pixels = [Encoded(part, pixel_format).decoded() for part in files]
-    images = (Images(part, torch.zeros(len(part))) for part in pixels)
-    readable({str(number): pair for number, pair in enumerate(zip(images, files, strict=True))}, "error")
+    named = {str(number): part for number, part in enumerate(files)}
+    images = {name: Images(part, torch.zeros(len(part))) for name, part in zip(named, pixels, strict=True)}
+    readable(images, named, "error")
     return pixels
 
 

@@ -17,19 +17,20 @@ NAMED_IMAGES = 10
 """How many images a message names."""
 
 
-def readable(splits: Mapping[str, tuple[Images, Files]], policy: OnBadImage) -> list[Images]:
+def readable(splits: Mapping[str, Images], files: Mapping[str, Files], policy: OnBadImage) -> list[Images]:
     """The images of each split without those that could not be decoded.
 
     Args:
-        splits: by name, the images, and where they were read from, with notes of what could not be decoded.
+        splits: the images, by name of the split.
+        files: likewise, where they were read from, with notes of what could not be decoded.
         policy: what to do if there are any: ``error``, or ``skip`` them with a warning.
 
     Raises:
         SeekingError: there are some, and they may not be skipped; or none is left in a split.
     """
     texts, left, empty = [], [], False
-    for name, (images, files) in splits.items():
-        bad = files.unreadable
+    for name, images in splits.items():
+        bad = files[name].unreadable
         kept = [row for row in range(len(images)) if row not in bad]
         left.append(images.select(torch.tensor(kept, dtype=torch.long)) if bad else images)
         if bad:
@@ -37,7 +38,7 @@ def readable(splits: Mapping[str, tuple[Images, Files]], policy: OnBadImage) -> 
             listed = [shown([bad[row]], 1) for row in sorted(bad)[:NAMED_IMAGES]]
             listed += [f"and {len(bad) - NAMED_IMAGES:,} more"] if len(bad) > NAMED_IMAGES else []
             texts.append(
-                f"data set {files.name}: {len(bad):,} of {len(images):,} {name} images cannot be decoded: "
+                f"data set {files[name].name}: {len(bad):,} of {len(images):,} {name} images cannot be decoded: "
                 + "; ".join(listed)
             )
     if texts and (policy == "error" or empty):

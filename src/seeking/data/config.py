@@ -1,0 +1,89 @@
+"""Data options: one dataclass defines the command-line flags, the keys of a YAML file and the Python API."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from seeking.data.augment import Augmentation
+from seeking.data.unreadable import OnBadImage
+from seeking.errors import SeekingError, unknown
+
+HoldOut = Literal["classes", "random"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which data set, and how its images are loaded and augmented."""
+
+    data: str = "digits"
+    """digits (scikit-learn's handwritten digits, nothing to download), a name on the Hugging Face hub such as
+    uoft-cs/cifar10, a folder of parquet files or one such file, or a folder of images (train/CLASS/*.png)."""
+    train_split: str | None = None
+    """Training split, if it is not called train: the name of a split, or, in a folder of images, the path of the folder
+    that the classes are in, such as seg_train/seg_train ("." for the folder itself)."""
+    test_split: str | None = None
+    """Test split; as for train_split."""
+    image_size: int | None = None
+    """Side in pixels that images are resized and cropped to; their own size if not given."""
+    image_column: str | None = None
+    """Name of the image column, if there are several."""
+    label_column: str | None = None
+    """Name of the label column, if it is not label, labels or fine_label."""
+    channels: int | None = None
+    """1 to read images in grey, 3 to read them in colour; if not given, 1 if all of them are grey."""
+    crop_padding: int | None = None
+    """Padding of the random crop in pixels; an eighth of the image's side if not given, 0 for no crop."""
+    crop_scale: float | None = None
+    """Use random resized crops instead; the value is the smallest share of the image's area, such as 0.08. With
+    image_size, images are stored an eighth larger, and test images are center cropped."""
+    flip: bool | None = None
+    """Random horizontal flips; if not given, on for all data but digits."""
+    color_jitter: float = 0.0
+    """Random brightness, contrast and saturation: each factor is within this distance of 1, such as 0.4."""
+    random_erasing: float = 0.0
+    """Probability that a random rectangle of an image is erased."""
+    mean: tuple[float, ...] | None = None
+    """Mean of each channel, for pixels in [0, 1]; computed from the training images if not given."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of each channel; as for mean."""
+    max_train_samples: int | None = None
+    """Train on a random subset of this many images, the same for all seeds."""
+    max_eval_samples: int | None = None
+    """Evaluate on a random subset of this many images, the same for all seeds."""
+    validation: float | None = None
+    """Hold out this share of the training images and evaluate on it instead of the test images; the same images for
+    all seeds."""
+    hold_out: HoldOut = "classes"
+    """How images are held out of the training split: such that each class keeps at least one (classes), or at random as
+    in version 0.1.0 (random)."""
+    in_memory: bool | None = None
+    """Decode all images once and keep them in memory, or let workers decode them on demand. If not given, they are
+    kept if they fit into half of the free memory. They are kept on the device if they fit into a quarter of its free
+    memory."""
+    on_bad_image: OnBadImage = "error"
+    """What to do if images cannot be decoded: error (list them, and do not train), or skip (go on without them; those
+    that are decoded on demand are then all tried first)."""
+    workers: int | None = None
+    """Worker processes that decode images on demand; if not given, this process's share of the cores, at most 8."""
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "crop_padding", "max_train_samples", "max_eval_samples", "workers"):
+            minimum = 0 if name in ("crop_padding", "workers") else 1
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise SeekingError(f"{name} is {value}; it must be {minimum} or more")
+        for name, hint in get_type_hints(DataConfig).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                raise unknown(f"value of {name}", str(getattr(self, name)), get_args(hint))
+        if self.channels not in (None, 1, 3):
+            raise SeekingError(f"channels is {self.channels}; it must be 1 (grey) or 3 (colour)")
+        if self.validation is not None and not 0 < self.validation < 1:
+            raise SeekingError(f"validation is {self.validation}; it is a share of the images, between 0 and 1")
+        # Validates the other options.
+        Augmentation(scale=self.crop_scale, jitter=self.color_jitter, erase=self.random_erasing)
+
+    @property
+    def stored_size(self) -> int | None:
+        """Side in pixels that images are resized and cropped to when they are decoded."""
+        if self.image_size is None or self.crop_scale is None:
+            return self.image_size
+        return round(self.image_size / 0.875)
