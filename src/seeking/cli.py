@@ -8,9 +8,15 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import runpy
 import shlex
 import signal
 import sys
+
+if __name__ == "__main__":  # As torchrun starts it; the other imports are for where Ctrl-C is caught.
+    runpy.run_module("seeking", run_name="__main__", alter_sys=True)
+    raise SystemExit
+
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -333,7 +339,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("seeking: interrupted", file=sys.stderr)
         return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,11 +1,12 @@
 """Data options: one dataclass defines the command-line flags, the keys of a YAML file and the Python API."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
 from seeking.data.augment import Augmentation
 from seeking.data.unreadable import OnBadImage
-from seeking.errors import SeekingError, unknown
+from seeking.errors import SeekingError
+from seeking.option_types import check_types
 
 HoldOut = Literal["classes", "random"]
 
@@ -66,14 +67,12 @@ class DataConfig:
     """Worker processes that decode images on demand; if not given, this process's share of the cores, at most 8."""
 
     def __post_init__(self) -> None:
+        check_types(self, DataConfig)
         for name in ("image_size", "crop_padding", "max_train_samples", "max_eval_samples", "workers"):
             minimum = 0 if name in ("crop_padding", "workers") else 1
             value = getattr(self, name)
             if value is not None and value < minimum:
                 raise SeekingError(f"{name} is {value}; it must be {minimum} or more")
-        for name, hint in get_type_hints(DataConfig).items():
-            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
-                raise unknown(f"value of {name}", str(getattr(self, name)), get_args(hint))
         if self.channels not in (None, 1, 3):
             raise SeekingError(f"channels is {self.channels}; it must be 1 (grey) or 3 (colour)")
         if self.validation is not None and not 0 < self.validation < 1:

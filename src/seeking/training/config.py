@@ -3,9 +3,10 @@
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-from seeking.errors import SeekingError, unknown
+from seeking.errors import SeekingError
+from seeking.option_types import check_types
 from seeking.pair import NormPolicy
 
 Timing = Literal["same", "next"]
@@ -122,9 +123,7 @@ class TrainConfig:
     """Refuse to train unless the base is proven to be a sub-network of the motivated model."""
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            if get_origin(hint) is Literal and getattr(self, name, None) not in get_args(hint):
-                raise unknown(f"value of {name}", str(getattr(self, name, None)), get_args(hint))
+        check_types(self, type(self), skip=frozenset({"save_every"}))  # Which may be a number, too.
         for name, minimum in (
             ("epochs", 1),
             ("accumulate", 1),
@@ -160,7 +159,7 @@ class TrainConfig:
 
     def recorded(self) -> dict[str, Any]:
         """The options as JSON-serializable values, as stored in the run folder."""
-        options: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        options: dict[str, Any] = json.loads(json.dumps(asdict(self), default=_as_plain))
         return options
 
     def save_interval(self) -> tuple[int | None, float | None]:
@@ -175,3 +174,8 @@ class TrainConfig:
                 f"save_every is {self.save_every!r}; give a number of steps, such as 500, or of minutes, such as 10m"
             )
         return (None, float(match[1] + (match[2] or "")) * 60) if match[3] else (int(match[1]), None)
+
+
+def _as_plain(value: Any) -> Any:
+    """A number of NumPy as one of Python, and anything else as text."""
+    return value.item() if hasattr(value, "item") else str(value)
