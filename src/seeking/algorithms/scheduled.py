@@ -44,7 +44,7 @@ class Scheduled:
             logits.append(output.detach())
             return run.objective.loss_of_logits(output, micro_batch)
 
-        if run.condition.update(seen.loss, run.signals(seen)):
+        if run.condition.update(seen.loss, run.signals(seen, pending=base_steps and self.teach)):
             with run.synced("motivated"):
                 run.condition.feedback(run.step(run.motivated, batch, loss_fn if self.teach and base_steps else None))
         if base_steps and self.teach:

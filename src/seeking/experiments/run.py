@@ -19,6 +19,7 @@ from seeking.matching import Override
 from seeking.matching.align import DepthPolicy, WidthPolicy
 from seeking.models import check_name as check_model
 from seeking.models import create
+from seeking.training.budget import check_conditions
 from seeking.training.config import TrainConfig
 from seeking.training.optim import check_name as check_optimizer
 from seeking.training.record import Listener
@@ -80,8 +81,7 @@ def check_names(config: RunConfig) -> None:
     for name in (config.base, config.motivated):
         check_model(name)
     check_optimizer(config.optimizer)
-    for condition in (config.condition, config.base_condition):
-        parse(condition)
+    check_conditions(config, parse(config.condition), parse(config.base_condition))
     if config.overrides:
         read_overrides(config.overrides)
 

@@ -24,6 +24,7 @@ from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
+from seeking.training.budget import check_conditions
 from seeking.training.config import TrainConfig
 from seeking.training.learner import Learner
 from seeking.training.loaders import Loader, prepare
@@ -108,8 +109,10 @@ def make_pair(
 def make_condition(condition: Condition | None, config: TrainConfig) -> Condition:
     """The motivation condition: this one, or the one of the options; delayed by a batch for ``on="next"``.
 
+    A budget has the last word, on the batch on which it is spent.
+
     Raises:
-        SeekingError: the condition of the options cannot be parsed.
+        SeekingError: the condition of the options cannot be parsed, or spends a budget and there is none.
     """
     if condition is None:
         condition = parse(config.condition, config.seed)
@@ -118,9 +121,9 @@ def make_condition(condition: Condition | None, config: TrainConfig) -> Conditio
             f"condition is {condition!r}, a {type(condition).__name__}; give a seeking.Condition, such as "
             "seeking.ConsecutiveDecrease(2), or its text as TrainConfig(condition=...)"
         )
-    if config.budget is not None:
-        condition = WithinBudget(condition)
-    return Next(condition) if config.on == "next" else condition
+    check_conditions(config, condition)
+    condition = Next(condition) if config.on == "next" else condition
+    return condition if config.budget is None else WithinBudget(condition)
 
 
 def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool) -> Algorithm:
@@ -147,6 +150,7 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool)
     if config.base_condition == "always" and config.finish == "tied" and not config.teach:
         return motivated
     base_condition = parse(config.base_condition, -1 - config.seed)  # Other draws than the condition's.
+    check_conditions(config, base_condition)
     separate_at = config.finish_at if config.finish == "private" else None
     return Scheduled(base_condition, teach=config.teach > 0, separate_at=separate_at)
 

@@ -8,6 +8,7 @@ from typing import Any
 from seeking.conditions import Condition, Outcome, Signals
 from seeking.errors import SeekingError
 from seeking.pair import Pair
+from seeking.training.budget import Budget
 from seeking.training.cost import Cost
 from seeking.training.learner import Learner
 from seeking.training.micro_batches import MicroBatches
@@ -31,7 +32,7 @@ class Run:
         objective: loss and metrics.
         progress: epochs and steps so far.
         cost: FLOPs so far.
-        budget: FLOPs of the run over those of training the motivated model alone, if they are limited.
+        budget: the FLOPs of the run, if they are limited.
     """
 
     learners: dict[str, Learner]
@@ -42,7 +43,7 @@ class Run:
     cost: Cost
     stepper: Stepper
     guard: NonFiniteGuard
-    budget: float | None = None
+    budget: Budget | None = None
     row: Row = field(default_factory=dict)
     """Metrics of the steps on this batch."""
 
@@ -104,8 +105,13 @@ class Run:
         flops = samples * (sum(self.cost.of_sample(trained.name) for trained in (learner, *also)) + other_flops)
         return Outcome(loss=loss, grad_norm=norm, flops=flops, taken=taken, gradients=gradients)
 
-    def signals(self, base: Outcome) -> Signals:
-        """The signals for the condition after the base's step on this batch."""
+    def signals(self, base: Outcome, *, pending: bool = False) -> Signals:
+        """The signals for the condition after the base's step on this batch.
+
+        Args:
+            base: the outcome of the base's step.
+            pending: whether this step is still to come; its FLOPs count as spent all the same.
+        """
         samples = base.flops / self.cost.base_flops if self.cost.base_flops else 0.0
         mean = (self.cost.run_samples + samples) / (self.cost.batches + 1)
         return Signals(
@@ -114,18 +120,13 @@ class Run:
             steps=self.progress.steps,
             epoch_length=self.progress.epoch_length,
             learning_rate=self.base.learning_rate,
-            flops_spent=self.cost.total,
-            flops_planned=self._flops_planned(mean),
+            flops_spent=self.cost.total + (base.flops if pending else 0.0),
+            flops_planned=self.budget.for_steps(self.progress, self.cost, mean) if self.budget else None,
             batch_share=samples / mean if mean else None,
             base_flops=base.flops,
             motivated_flops=samples * self.cost.motivated_flops,
             gradients=base.gradients,
         )
-
-    def _flops_planned(self, mean_samples: float) -> float | None:
-        if self.budget is None:
-            return None
-        return self.budget * self.progress.steps * mean_samples * self.cost.motivated_flops
 
     def synced(self, name: str) -> contextlib.AbstractContextManager[object]:
         """Inside, the model is up to date: the motivated model has the latest weights of the base, until they part."""

@@ -122,24 +122,24 @@ class Trainer:
         if base is not None and motivated is not None:
             self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config)
         build.check_optimizer(config, optimizer)
+        self.progress = progress = Progress(self.loaders.epoch_length, config.epochs)
+        spending = budget.make_budget(config, models, self.loaders.train)
         # Before accelerate patches mixed precision into the models: the proof is one of full precision. A run that is
         # resumed has passed it.
         cost = Cost()
         if not saved:
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
             cost = preflight(models, self.pair, objective, batch, unseen, config.verify, last_size(train_loader))
-            budget.check_budget(config, cost)
+            budget.check_budget(config, cost, spending, progress)
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
 
-        steps = config.epochs * self.loaders.epoch_length
         self.learners = {
-            name: build.make_learner(name, model, self.accelerator, config, optimizer, schedule, steps=steps)
+            name: build.make_learner(name, model, self.accelerator, config, optimizer, schedule, steps=progress.steps)
             for name, model in models.items()
         }
         if self.pair and config.optimizer_state == "shared":
             self.pair.optimizers = self.learners["base"].optimizer, self.learners["motivated"].optimizer
-        self.progress = Progress(self.loaders.epoch_length, config.epochs)
         self.record = Record(listeners, self.saver.metrics, self.saver.folder is not None)
         self.scores = Scores(objective)
         self.random = RunRandomState(generators, self.accelerator)
@@ -155,7 +155,7 @@ class Trainer:
             cost=cost,
             stepper=Stepper(self.accelerator, config.clip_grad, self._requests),
             guard=self._guard,
-            budget=config.budget,
+            budget=spending,
         )
         self._evaluate = Evaluator(self.run, self.scores, self.record, self.loaders, config, generators, self._requests)
         self.parts = collect_parts(
