@@ -12,3 +12,6 @@ Role = Literal["pair", "base", "motivated"]
 """What is trained: the pair, or one of its models alone."""
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+
+HoldOut = Literal["classes", "random"]
+OnBadImage = Literal["error", "skip"]

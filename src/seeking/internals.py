@@ -93,6 +93,21 @@ def skip_indices(iterator: Any, count: int) -> bool:
     return True
 
 
+def ended_by_item(stop: StopIteration) -> bool:
+    """Whether an iterator of a ``DataLoader`` ended because an item of the data set raised ``StopIteration``.
+
+    Without it: the pass over the data ends early, and nobody notices.
+    """
+    if stop.args and "Original Traceback" in str(stop):  # From a worker.
+        return True
+    trace, fetches = stop.__traceback__, torch.utils.data._utils.fetch.__name__
+    while trace:
+        if trace.tb_frame.f_globals.get("__name__") == fetches:
+            return True
+        trace = trace.tb_next
+    return False
+
+
 def wrap_compiled_call(model: nn.Module, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     """Wrap the compiled call of a module. Without it: models that do not compile stop the run."""
     model._compiled_call_impl = wrap(model._compiled_call_impl)  # type: ignore[arg-type]

@@ -21,10 +21,22 @@ NOT_RESUMED = frozenset(
 )
 """Options that are not taken from the run folder when a run is resumed."""
 
+OLDER_RUNS = {"hold_out": "random"}
+"""Options that runs of older versions did not record, with the values that they had."""
+
 RECIPES = Path(__file__).parent / "training" / "recipes"
 
 TEXTS = frozenset({"condition", "base_condition", "base", "motivated", "optimizer", "save_every", "device"})
-TEXTS |= {"data", "image_column", "label_column", "model_kwargs", "base_kwargs", "motivated_kwargs"}
+TEXTS |= {
+    "data",
+    "train_split",
+    "test_split",
+    "image_column",
+    "label_column",
+    "model_kwargs",
+    "base_kwargs",
+    "motivated_kwargs",
+}
 """Options that hold text or mappings and may be taken from a run folder, if ``_is_harmless`` agrees. Those that hold
 numbers or one of a few words may be taken, too; no others."""
 
@@ -113,7 +125,7 @@ def flags_of_run(folder: Path, command: type[Any]) -> list[str]:
             check_file(path)
         except DamagedError as error:
             print(f"seeking: {error}; the options are those of the newest checkpoint", file=sys.stderr)
-        options = normalized(run_files.read_options(folder), path)
+        options = {**OLDER_RUNS, **normalized(run_files.read_options(folder), path)}
         hints = typing.get_type_hints(command)
         taken = {
             name: value

@@ -21,7 +21,7 @@ from seeking.experiments.analyze import analyze
 from seeking.experiments.compare import ARMS, compare, summarize
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
-from seeking.experiments.run import trainer
+from seeking.experiments.run import check_names, trainer
 from seeking.files import atomic_write, write_json
 from seeking.options import options_of_run
 from seeking.report.analysis import checkpoint_rows, end_rows, line_rows
@@ -38,6 +38,7 @@ def train_command(config: Train) -> int:
     console, title = make_console(), f"{config.base} in {config.motivated}"
     output, folder = _folder(config, f"{config.base}-{config.motivated}")
     check_trackers(config.tracker)
+    check_names(config)
     data = load(config)
     _announce(console, config, data, output)
     with RunProgress(console, f"{title}, {data.name}", "images") as progress:
@@ -59,6 +60,7 @@ def compare_command(config: Compare) -> int:
     if config.resume and (output / "metrics.jsonl").exists():
         raise SeekingError(f"{output} holds a single run; resume it with seeking train --resume")
     check_trackers(config.tracker)
+    check_names(config)
     data = load(config)
     _announce(console, config, data, output)
     dry_run = dataclasses.replace(config, on_nonfinite="stop")  # Rollback needs a folder.

@@ -19,7 +19,8 @@ from torchvision.datasets import ImageFolder
 from seeking import SeekingError
 from seeking.cli import main
 from seeking.data import DataConfig, ImageData, load
-from seeking.data.folders import IMAGE_EXTENSIONS, Splits, files, image_folder, standard_split, walk
+from seeking.data.folders import IMAGE_EXTENSIONS, Splits, files, standard_split, walk
+from seeking.data.image_folder import image_folder
 from seeking.errors import RunWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore::seeking.errors.RunWarning")
@@ -82,35 +83,59 @@ def by_image_folder(root: Path) -> tuple[list[str], list[tuple[str, int]]]:
     return listed.classes, listed.samples
 
 
+def depths(root: Path) -> list[int]:
+    """In how many folders the images of each class are."""
+    return [
+        len({path.parent for path in top.rglob("*") if path.is_file() and path.name.lower().endswith(IMAGE_EXTENSIONS)})
+        for top in root.iterdir()
+    ]
+
+
+@pytest.mark.slow
 @given(
     train=CLASSES, test=CLASSES, names=st.sampled_from((("train", "test"), ("Training", "val"))), linked=st.booleans()
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_split_and_class_are_those_of_image_folder(train: Any, test: Any, names: tuple[str, str], linked: bool) -> None:
     with folder() as root:
         for name, classes in zip(names, (train, test), strict=True):
             write(root / name, classes, linked)
         tree = walk(str(root))
-        splits, unused = image_folder(str(root), tree)
+        chosen = {str(standard_split(name)): name for name in names}
+        asked, unused = image_folder(str(root), tree, chosen)
         used = []
-        for name in names:
-            split = standard_split(name)
-            assert split
-            assert samples(splits, split) == by_image_folder(root / name)
-            used += [str(Path(path).relative_to(root)) for path, _ in samples(splits, split)[1]]
+        for split, name in chosen.items():
+            if split in asked:
+                assert samples(asked, split) == by_image_folder(root / name)
+                used += [str(Path(path).relative_to(root)) for path, _ in samples(asked, split)[1]]
         assert sorted(used + unused) == sorted(files(tree)), "every file is used or told of, once"
         assert not any(path.lower().endswith(IMAGE_EXTENSIONS) for path in unused)
+        deep = len(train) == 1 and max(depths(root / names[0])) > 1
+        strange = train.keys().isdisjoint(test) and sum(depths(root / names[1]))
+        if deep or strange:
+            with pytest.raises(SeekingError, match="train_split" if deep else "no class in common"):
+                image_folder(str(root), tree)
+        else:
+            splits, _ = image_folder(str(root), tree)
+            found = {split: samples(splits, split) for split in splits}
+            assert found == {split: samples(asked, split) for split in asked}
 
 
-@pytest.mark.slow
 @given(CLASSES)
 @settings(max_examples=30, deadline=None)
 def test_without_folders_of_splits_the_classes_are_at_the_top(classes: Any) -> None:
     classes = {name: held for name, held in classes.items() if not standard_split(name)}
     with folder() as root:
         write(root, classes)
-        if classes:
-            assert samples(image_folder(str(root), walk(str(root)))[0], "train") == by_image_folder(root)
+        if not classes:
+            return
+        tree = walk(str(root))
+        assert samples(image_folder(str(root), tree, {"train": "."})[0], "train") == by_image_folder(root)
+        if max(depths(root)) > 1:
+            with pytest.raises(SeekingError, match=r"train_split \."):
+                image_folder(str(root), tree)
+        else:
+            assert samples(image_folder(str(root), tree)[0], "train") == by_image_folder(root)
 
 
 @pytest.mark.parametrize(
@@ -180,13 +205,95 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     assert message.endswith("2 .txt (train/n1/n1_boxes.txt, wnids.txt); 1 .jpeg (test/images/0.JPEG)")
 
 
-def test_classes_that_look_like_splits_are_told_of(tmp_path: Path) -> None:
-    root = pictures(tmp_path, *(f"{top}/{name}/0.png" for top in ("seg_train", "seg_test") for name in "ab"))
-    _, (message,) = told(root, validation=0.5)
-    assert message.endswith(
-        "seg_test, seg_train are classes, and all of them hold the folders a, b; if they are splits, call them train "
-        "and test"
+def test_validation_images_whose_classes_a_file_lists(tmp_path: Path) -> None:
+    """Tiny ImageNet as it is distributed."""
+    root = pictures(
+        tmp_path,
+        *(f"train/n{n}/images/n{n}_{k}.JPEG" for n in (1, 2) for k in (0, 1)),
+        *(f"val/images/val_{n}.JPEG" for n in range(3)),
+        "test/images/test_0.JPEG",
     )
+    lines = "val_0.JPEG\tn2\t0\t32\t44\t62\nval_1.JPEG\tn1\t5\t5\t6\t6\nval_2.JPEG\tn2\t0\t0\t1\t1\n"
+    (tmp_path / "val" / "val_annotations.txt").write_text(lines)
+    data, (message,) = told(root)
+    assert [(split.use, split.source, split.images) for split in data.splits] == [
+        ("training", "train", 4),
+        ("test", "val", 3),
+    ]
+    by_name = {2: 4, 1: 5}  # The numbers of the images.
+    assert [data.classes[label] for label in data.test.labels] == ["n1", "n2", "n2"]
+    assert data.test.pixels[:, 0, 0, 0].tolist() == [by_name[1], by_name[2], 6]
+    assert message.endswith("not used are 1 .jpeg (test/images/test_0.JPEG)")
+    for wrong in (lines.replace("n1", "n3"), lines.replace("val_2", "val_9"), "\0", ""):
+        (tmp_path / "val" / "val_annotations.txt").write_text(wrong)
+        with pytest.raises(SeekingError, match=r"no class in common: n1, n2 in train and images in .*list each image"):
+            load(DataConfig(data=root))
+
+
+KAGGLE = [f"seg_{split}/seg_{split}/{name}/0.png" for split in ("train", "test") for name in ("sea", "ice")]
+
+
+@pytest.mark.parametrize(
+    ("paths", "advice", "options"),
+    [
+        (
+            [*KAGGLE, "seg_pred/seg_pred/5.png"],
+            "train_split and test_split, folders such as seg_test/seg_test",
+            {"train_split": "seg_train/seg_train", "test_split": "seg_test/seg_test"},
+        ),
+        (
+            [f"{top}/{name}/0.png" for top in ("train_data", "test_data") for name in ("sea", "ice")],
+            "train_split and test_split, folders such as test_data",
+            {"train_split": "train_data", "test_split": "test_data"},
+        ),
+        (
+            [f"{split}/{split}/{name}/0.png" for split in ("train", "test") for name in ("sea", "ice")],
+            "train is the only class in train.*train_split train/train",
+            {"train_split": "train/train", "test_split": "test/test"},
+        ),
+        (
+            [f"{split}/{name}/0.png" for split in ("train", "test/inner") for name in ("sea", "ice")],
+            "no class in common.*give test_split test/inner",
+            {"test_split": "test/inner"},
+        ),
+    ],
+)
+def test_images_that_are_deeper_than_classes_are_explained(
+    paths: list[str], advice: str, options: dict[str, str], tmp_path: Path
+) -> None:
+    root = pictures(tmp_path, *paths)
+    with pytest.raises(SeekingError, match=advice):
+        load(DataConfig(data=root))
+    data = load(DataConfig(data=root, **options))
+    assert (data.classes, len(data.train), len(data.test)) == (("ice", "sea"), 2, 2)
+
+
+def test_a_folder_that_holds_the_data_set_is_named(tmp_path: Path) -> None:
+    root = pictures(tmp_path, *(f"archive/{split}/{name}/0.png" for split in ("train", "test") for name in "ab"))
+    with pytest.raises(SeekingError, match=rf"Give data {tmp_path}/archive, or train_split \. if archive is a class"):
+        load(DataConfig(data=root))
+    assert len(load(DataConfig(data=f"{root}/archive")).test) == 2
+
+
+def test_classes_of_several_folders_are_told_of(tmp_path: Path) -> None:
+    root = pictures(tmp_path, *(f"train/{name}/{part}/0.png" for name in "ab" for part in "xyz"), "test/a/0.png")
+    data, (message, _) = told(root)
+    assert data.classes == ("a", "b")
+    assert "the images of a lie in 3 folders (train/a/x, train/a/y, train/a/z)" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_split": "trian"}, "unknown train_split of .*'trian'; did you mean train"),
+        ({"train_split": ".", "test_split": "test"}, "are one in the other"),
+        ({"test_split": "../a"}, "unknown test_split"),
+    ],
+)
+def test_splits_that_cannot_be_chosen(options: dict[str, str], message: str, tmp_path: Path) -> None:
+    root = pictures(tmp_path, *(f"{split}/{name}/0.png" for split in ("train", "test") for name in "ab"))
+    with pytest.raises(SeekingError, match=message):
+        load(DataConfig(data=root, **options))
 
 
 def test_where_test_images_come_from(tmp_path: Path) -> None:
@@ -214,7 +321,7 @@ def test_where_test_images_come_from(tmp_path: Path) -> None:
         (["train/0.png", "car/1.png", "plane/1.png"], "train has no folders of classes"),
         (["0.png", "1.png"], "it has no folders of classes"),
         (["train/a/0.png", "Training/a/0.png"], "Training and train are both the train split"),
-        (["train/cat/0.png", "test/Cat/0.png"], "no class in common: cat and Cat"),
+        (["train/cat/0.png", "test/Cat/0.png"], "no class in common: cat in train and Cat in test"),
         (["notes.parquet/a/0.png"], "split; cannot hold out"),
         ([], "the folder is empty"),
     ],

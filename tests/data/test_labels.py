@@ -10,10 +10,17 @@ from hypothesis import strategies as st
 
 from seeking import SeekingError
 from seeking.data.folders import Split
-from seeking.data.labels import unite
+from seeking.data.labels import read_labels
+from seeking.data.labels import unite as unite_labelled
 
 pytestmark = pytest.mark.filterwarnings("ignore::seeking.errors.RunWarning")
 NAMES = list(string.ascii_lowercase[:8])
+
+
+def unite(train: Split, test: Split | None, column: str, data: str) -> tuple[Any, Any, tuple[str, ...]]:
+    return unite_labelled(
+        *(None if split is None else read_labels(split, column, data) for split in (train, test)), column, data
+    )
 
 
 def rows(labels: list[Any], kind: str, names: list[str] | None = None) -> Any:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from seeking import SeekingError
 from seeking.data import DataConfig, load
-from seeking.data.labels import unite
+from seeking.data import labels as labels_of_data
+from seeking.data.labels import read_labels, unite
 from seeking.data.sources import read
 
 TRICKY = "a [v2] *?"
@@ -52,13 +53,15 @@ def numbers(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", text)]
 
 
-def check(root: Path, training: str, test: str, classes: str | None = None) -> None:
+def check(root: Path, training: str, test: str, classes: str | None = None, **options: str) -> None:
     """Load a folder, and compare the images of both splits with those that the documentation names."""
     if training.startswith("refused"):
-        with pytest.raises(SeekingError):
-            load(DataConfig(data=str(root)))
+        with pytest.raises(SeekingError) as caught:
+            load(DataConfig(data=str(root), **options))
+        if "give" in training:
+            assert all(word in str(caught.value) for word in re.findall("`(.*?)`", training))
         return
-    data = load(DataConfig(data=str(root)))
+    data = load(DataConfig(data=str(root), **options))
     found = [sorted(images.pixels[:, 0, 0, 0].tolist()) for images in (data.train, data.test)]
     if "held out" in training:
         found = [sorted(found[0] + found[1]), []]
@@ -74,6 +77,20 @@ def test_folders_of_images(row: Row, tmp_path: Path) -> None:
         (tmp_path / TRICKY / path).parent.mkdir(parents=True, exist_ok=True)
         picture(int(Path(path).stem)).save(tmp_path / TRICKY / path, "PNG")  # Whatever the extension; it is lossless.
     check(tmp_path / TRICKY, *row[1:])
+
+
+@pytest.mark.parametrize(
+    "row",
+    table("| a folder with | options | training | test | classes |"),
+    ids=lambda row: re.sub(r"[`/ ]+", "-", row[1]),
+)
+def test_folders_of_images_with_chosen_splits(row: Row, tmp_path: Path) -> None:
+    for path in re.findall("`(.*?)`", row[0]):
+        (tmp_path / TRICKY / path).parent.mkdir(parents=True, exist_ok=True)
+        picture(int(Path(path).stem)).save(tmp_path / TRICKY / path, "PNG")
+    words = row[1].strip("`").split()
+    options = {name[2:].replace("-", "_"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+    check(tmp_path / TRICKY, *row[2:], **options)
 
 
 def parquet(path: Path, images: list[int], labels: list[Any], feature: Any) -> None:
@@ -154,6 +171,52 @@ def test_a_test_split_without_labels_is_not_used(tmp_path: Path) -> None:
     assert load(DataConfig(data=str(tmp_path))).splits[1].source == "0.1 of train.parquet, held out"
 
 
+def test_files_without_rows(tmp_path: Path) -> None:
+    feature = datasets.ClassLabel(names=["cat", "dog"])
+    for name, values in {"train-0": [0, 1] * 5, "train-1": [], "test": []}.items():
+        parquet(tmp_path / f"{name}.parquet", [*range(len(values))], values, feature)
+    with pytest.raises(SeekingError, match=r"there is no row in test\.parquet; remove it") as caught:
+        load(DataConfig(data=str(tmp_path)))
+    assert "\n" not in str(caught.value)
+    (tmp_path / "test.parquet").unlink()
+    assert sum(split.images for split in load(DataConfig(data=str(tmp_path))).splits) == 10
+    (tmp_path / "train-1.parquet").write_bytes(b"")
+    with pytest.raises(SeekingError, match=r"train-1\.parquet cannot be read as parquet .*repair it"):
+        load(DataConfig(data=str(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", ["integers", "classes", "strings"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_labels_that_are_missing_are_counted(kind: str, split: str, tmp_path: Path) -> None:
+    names: list[Any] = ["cat", "dog"] if kind == "strings" else [0, 1]
+    feature = {"integers": datasets.Value("int64"), "strings": datasets.Value("string")}.get(
+        kind, datasets.ClassLabel(names=["cat", "dog"])
+    )
+    for name in ("train", "test"):
+        values = [*names, None, names[0], None] if name == split else [*names, *names]
+        parquet(tmp_path / f"{name}.parquet", [*range(len(values))], values, feature)
+    which = "training" if split == "train" else "test"
+    with pytest.raises(SeekingError, match=rf"2 of 5 {which} images have no label .*such as image 2; remove them"):
+        load(DataConfig(data=str(tmp_path)))
+
+
+def test_labels_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    feature = datasets.ClassLabel(names=["cat", "dog"])
+    for split in ("train", "test", "validation"):
+        parquet(tmp_path / f"{split}.parquet", [0, 1], [0, 1], feature)
+    read_from, read = [], labels_of_data._read
+    monkeypatch.setattr(labels_of_data, "_read", lambda *args: (read_from.append(args[2]), read(*args))[1])
+    load(DataConfig(data=str(tmp_path)))
+    assert sorted(read_from) == ["test.parquet", "train.parquet"]
+
+
+def test_a_chosen_test_split_must_have_labels(tmp_path: Path) -> None:
+    for split, values in {"train": [0, 1], "test": [-1, None], "validation": [0, 1]}.items():
+        parquet(tmp_path / f"{split}.parquet", [0, 1], values, datasets.ClassLabel(names=["cat", "dog"]))
+    with pytest.raises(SeekingError, match=r"test\.parquet has no labels; name another split with test_split"):
+        load(DataConfig(data=str(tmp_path), test_split="test"))
+
+
 def test_other_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "1.heic").touch()
@@ -172,7 +235,8 @@ def test_names_as_pandas_and_polars_store_them(kind: str, tmp_path: Path) -> Non
         metadata = features.arrow_schema.metadata if kind == "categories" else None
         pq.write_table(table.replace_schema_metadata(metadata), tmp_path / f"{split}.parquet")
     splits = read(str(tmp_path))
-    train, test, classes = unite(splits["train"], splits["test"], "label", "data")
+    labelled = (read_labels(splits[split], "label", "data") for split in ("train", "test"))
+    train, test, classes = unite(*labelled, "label", "data")
     assert classes == ("cat", "dog")
     assert [[classes[label] for label in rows["label"]] for rows in (train, test)] == [*truth.values()]
 
@@ -186,3 +250,14 @@ def test_splits_of_the_hub_in_their_usual_spellings(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(held))
     uses = [(split.use, split.source) for split in load(DataConfig(data="someone/something")).splits]
     assert uses == [("training", "training"), ("test", "test"), ("not used", "dev"), ("not used", "extra")]
+    chosen = load(DataConfig(data="someone/something", train_split="extra", test_split="validation"))
+    uses = [(split.use, split.source) for split in chosen.splits]
+    assert uses == [("training", "extra"), ("test", "dev"), ("not used", "training"), ("not used", "test")]
+    with pytest.raises(SeekingError, match="unknown split of someone/something 'exta'; did you mean extra"):
+        load(DataConfig(data="someone/something", train_split="exta"))
+
+
+def test_chosen_splits_of_parquet_files(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "test", "validation")):
+        parquet(tmp_path / f"{split}.parquet", [number] * 4, [0, 1, 0, 1], datasets.Value("int64"))
+    check(tmp_path, "0 0 0 0", "2 2 2 2", "0 1", test_split="validation")

@@ -19,6 +19,7 @@ from seeking import SeekingError
 from seeking.data import Batches, DataConfig, Images, load
 from seeking.data.decode import TRANSPOSED
 from seeking.data.encoded import CHUNK, Encoded, Files, common_format
+from seeking.data.unreadable import readable
 
 
 class Column:
@@ -43,7 +44,11 @@ def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 def decoded(*splits: Sequence[Any], channels: int | None = None) -> list[torch.Tensor]:
     files = [Files(Column(split), "image", "shapes") for split in splits]
     pixel_format = common_format(files, channels)
-    return [Encoded(part, pixel_format).decoded() for part in files]
+    pixels = [Encoded(part, pixel_format).decoded() for part in files]
+    named = {str(number): part for number, part in enumerate(files)}
+    images = {name: Images(part, torch.zeros(len(part))) for name, part in zip(named, pixels, strict=True)}
+    readable(images, named, "error")
+    return pixels
 
 
 NOISE = np.random.default_rng(0).random((4, 3, 5))
@@ -91,7 +96,9 @@ def test_values_below_zero_are_kept_apart_in_all_splits(dtype: Any) -> None:
 def test_values_that_are_not_finite_are_refused_by_name(value: float) -> None:
     values = NOISE.astype(np.float32)
     values[2, 1, 1] = value
-    with pytest.raises(SeekingError, match=r"image 2 cannot be decoded \(its values, .* are not all finite"):
+    with pytest.raises(
+        SeekingError, match=r"1 of 4 0 images cannot be decoded: image 2: its values, .* not all finite"
+    ):
         decoded([saved(Image.fromarray(image), "TIFF") for image in values])
 
 
@@ -101,7 +108,7 @@ def test_deep_greys_among_colour_are_scaled_by_their_type_or_refused() -> None:
     (pixels,) = decoded([colour, saved(Image.fromarray(deep))])
     torch.testing.assert_close(pixels[1, 0].double(), torch.from_numpy(deep / 257.0), atol=0.51, rtol=0)
     far = (NOISE[0] * 7).astype(np.float32)
-    with pytest.raises(SeekingError, match=r"image 1 .*its values, 0 to 7, are not all in 0 to 1; save it with 8 bits"):
+    with pytest.raises(SeekingError, match=r"image 1: its values, 0 to 7, are not all in 0 to 1; save it with 8 bits"):
         decoded([colour, saved(Image.fromarray(far), "TIFF")])
 
 
@@ -179,7 +186,7 @@ def test_a_damaged_image_is_named_or_read(kind: str, damage: str) -> None:
         outcome = str(list(images.shape))
     except SeekingError as error:
         outcome = str(error)
-    assert outcome == "[2, 3, 32, 32]" or "image 1 cannot be decoded" in outcome
+    assert outcome == "[2, 3, 32, 32]" or "cannot be decoded: image 1: " in outcome
 
 
 @pytest.mark.parametrize("error", [RuntimeError, TypeError, struct.error, KeyError, EOFError, MemoryError, Exception])

@@ -62,7 +62,7 @@ class Scheduled:
         losses = self._losses(run)
         taught = self.student == "base"
         seen = resting if taught else self._seen(run.step(run.base, batch, losses["base"]))
-        if run.condition.update(seen.loss, run.signals(seen)):
+        if run.condition.update(seen.loss, run.signals(seen, pending=taught)):
             with run.synced("motivated"):
                 run.condition.feedback(run.step(run.motivated, batch, losses["motivated"]))
         if taught:
@@ -74,7 +74,7 @@ class Scheduled:
         if run.prefix:
             self._step_in_one_pass(batch, run, resting, base_weight, run.prefix)
         elif self.student == "base":
-            if not run.condition.update(resting.loss, run.signals(resting)):
+            if not run.condition.update(resting.loss, run.signals(resting, pending=True)):
                 self._seen(run.step(run.base, batch, losses["base"]))
                 return
             with run.synced("motivated"):
@@ -94,7 +94,7 @@ class Scheduled:
                     run.condition.feedback(update_jointly(run, smaller, larger, base_weight))
 
     def _step_in_one_pass(self, batch: Batch, run: Run, resting: Outcome, base_weight: float, prefix: Prefix) -> None:
-        if not run.condition.update(resting.loss, run.signals(resting, one_pass=True)):
+        if not run.condition.update(resting.loss, run.signals(resting, pending=True, one_pass=True)):
             self._seen(run.step(run.base, batch))
             return
         with run.synced("motivated"), discarded_on_error(run, run.base):

@@ -24,7 +24,7 @@ class Signals:
         epoch_length: number of batches in an epoch.
         learning_rate: learning rate of the base's step.
         flops_spent: training FLOPs so far, including the base's step on this batch.
-        flops_planned: training FLOPs of the run, if it has a budget, without what conditions will still measure.
+        flops_planned: training FLOPs of the run, if it has a budget, but for what is still spent on anything but steps.
         base_flops: FLOPs of a training step of the base on this batch.
         motivated_flops: FLOPs of a training step of the motivated model on this batch.
         batch_share: samples of this batch over the mean of the run's batches so far.
@@ -111,6 +111,11 @@ class Condition:
         """Whether ``Signals.held_out_loss`` is needed, for which training data are set aside."""
         return False
 
+    @property
+    def needs_budget(self) -> bool:
+        """Whether ``Signals.flops_planned`` is needed, so that the run must have a budget."""
+        return False
+
     def update(self, loss: float | Tensor, signals: Signals | None = None, **named: Any) -> bool:
         """Update the condition with one batch and return its decision; False if the loss is NaN or infinite.
 
@@ -175,6 +180,10 @@ class _Binary(Condition):
     def needs_held_out(self) -> bool:
         return self.left.needs_held_out or self.right.needs_held_out
 
+    @property
+    def needs_budget(self) -> bool:
+        return self.left.needs_budget or self.right.needs_budget
+
     def _update_both(self, signals: Signals) -> tuple[bool, bool]:
         return self.left.update(signals.loss, signals), self.right.update(signals.loss, signals)
 
@@ -221,6 +230,10 @@ class Wrapper(Condition):
     @property
     def needs_held_out(self) -> bool:
         return self.inner.needs_held_out
+
+    @property
+    def needs_budget(self) -> bool:
+        return self.inner.needs_budget
 
     def feedback(self, outcome: Outcome) -> None:
         self.inner.feedback(outcome)

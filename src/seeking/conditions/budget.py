@@ -51,6 +51,10 @@ class Affordable(Condition):
         self.finish = finish
         self.reached = False
 
+    @property
+    def needs_budget(self) -> bool:
+        return True
+
     def __str__(self) -> str:
         return f"affordable:{self.base_share},{self.finish}"
 

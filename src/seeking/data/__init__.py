@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from seeking.data.augment import Augmentation
     from seeking.data.config import DataConfig
     from seeking.data.images import Batches, Images, loader
-    from seeking.data.loading import ImageData, SplitUse, load
+    from seeking.data.loading import ImageData, load
+    from seeking.data.select import SplitUse
 
 __all__ = ["Augmentation", "Batches", "DataConfig", "ImageData", "Images", "SplitUse", "load", "loader"]
 
@@ -20,7 +21,7 @@ __getattr__ = lazy(
         "DataConfig": "seeking.data.config:DataConfig",
         "ImageData": "seeking.data.loading:ImageData",
         "Images": "seeking.data.images:Images",
-        "SplitUse": "seeking.data.loading:SplitUse",
+        "SplitUse": "seeking.data.select:SplitUse",
         "load": "seeking.data.loading:load",
         "loader": "seeking.data.images:loader",
     },

@@ -1,8 +1,10 @@
-"""Options of data sets."""
+"""Data options: one dataclass defines the command-line flags, the keys of a YAML file and the Python API."""
 
 from dataclasses import dataclass
 
+from seeking.choices import HoldOut, OnBadImage
 from seeking.errors import SeekingError
+from seeking.option_types import check_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +14,11 @@ class DataConfig:
     data: str = "digits"
     """digits (scikit-learn's handwritten digits, nothing to download), a name on the Hugging Face hub such as
     uoft-cs/cifar10, a folder of parquet files or one such file, or a folder of images (train/CLASS/*.png)."""
+    train_split: str | None = None
+    """Training split, if it is not called train: the name of a split, or, in a folder of images, the path of the folder
+    that the classes are in, such as seg_train/seg_train ("." for the folder itself)."""
+    test_split: str | None = None
+    """Test split; as for train_split."""
     image_size: int | None = None
     """Side in pixels that images are resized and cropped to; their own size if not given."""
     image_column: str | None = None
@@ -45,14 +52,21 @@ class DataConfig:
     held_out: int | None = None
     """Hold out this many training images, on which no step trains and nothing is evaluated, for conditions that measure
     the base's loss on them; the same images for all seeds."""
+    hold_out: HoldOut = "classes"
+    """How images are held out of the training split: such that each class keeps at least one (classes), or at random as
+    in version 0.1.0 (random)."""
     in_memory: bool | None = None
     """Decode all images once and keep them in memory, or let workers decode them on demand. If not given, they are
     kept if they fit into half of the free memory. They are kept on the device if they fit into a quarter of its free
     memory."""
+    on_bad_image: OnBadImage = "error"
+    """What to do if images cannot be decoded: error (list them, and do not train), or skip (go on without them; those
+    that are decoded on demand are then all tried first)."""
     workers: int | None = None
     """Worker processes that decode images on demand; if not given, this process's share of the cores, at most 8."""
 
     def __post_init__(self) -> None:
+        check_types(self, DataConfig)
         for name in ("image_size", "crop_padding", "max_train_samples", "max_eval_samples", "held_out", "workers"):
             minimum = 0 if name in ("crop_padding", "workers") else 1
             value = getattr(self, name)

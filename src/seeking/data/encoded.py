@@ -1,6 +1,5 @@
 """Images that are decoded on demand."""
 
-import contextlib
 import copy
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -32,10 +31,14 @@ class Files:
         rows: a Hugging Face data set whose image column is cast to ``Image(decode=False)``.
         column: name of the image column.
         name: name of the data set, for error messages.
+
+    Attributes:
+        unreadable: what cannot be decoded of what ``try_read`` has read: by row, the image and the cause.
     """
 
     def __init__(self, rows: Any, column: str, name: str) -> None:
         self.name = name
+        self.unreadable: dict[int, str] = {}
         self._rows, self._column = rows, column
 
     def __len__(self) -> int:
@@ -48,55 +51,56 @@ class Files:
             SeekingError: an image is missing or cannot be decoded or converted.
         """
         for row, file in zip(rows, self._rows[rows][self._column], strict=True):
-            with self._named(row, file):
-                yield convert(self._open(row, file))
+            try:
+                yield convert(self._open(file))
+            except Exception as error:  # Decoders raise errors of any kind.
+                raise SeekingError(
+                    f"data set {self.name}: {_describe(row, file)} cannot be decoded ({_cause(error)}); repair or "
+                    "remove it, or give on_bad_image skip"
+                ) from error
+
+    def try_read(self, rows: list[int], convert: Callable[[Image.Image], T]) -> Iterator[T | None]:
+        """Like ``read``, with None for each image that cannot be decoded, which is noted as unreadable."""
+        for row, file in zip(rows, self._rows[rows][self._column], strict=True):
+            converted: T | None = None
+            try:
+                converted = convert(self._open(file))
+            except Exception as error:
+                self.unreadable.setdefault(row, f"{_describe(row, file)}: {_cause(error)}")
+            yield converted
 
     def select(self, rows: list[int]) -> "Files":
-        """These rows alone."""
+        """The images in these rows."""
         return Files(self._rows.select(rows), self._column, self.name)
 
     def describe(self, row: int) -> str:
         """Number and, if known, path of an image, for messages."""
         return _describe(row, self._rows[row][self._column])
 
-    def _open(self, row: int, file: Any) -> Image.Image:
+    def _open(self, file: Any) -> Image.Image:
         if file is None:
-            raise SeekingError(f"data set {self.name}: image {row} is missing; remove the row")
+            raise ValueError("it is missing")
         return Image.open(Path(file["path"]) if file["bytes"] is None else io.BytesIO(file["bytes"]))
-
-    @contextlib.contextmanager
-    def _named(self, row: int, file: Any) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # Decoders raise errors of any kind.
-            if file is None:
-                raise
-            reason = str(error).strip() or type(error).__name__
-            raise SeekingError(
-                f"data set {self.name}: {_describe(row, file)} cannot be decoded ({reason}); repair or remove it"
-            ) from error
 
 
 def common_format(parts: Sequence[Files], channels: int | None) -> PixelFormat:
     """The format in which all images of some parts of a data set can be decoded alike.
 
-    Images are looked at up to the first one with colour, so all of them are if there is none.
+    Images are looked at up to the first one with colour, so all of them are if there is none. Those that cannot be
+    decoded are noted.
 
     Args:
         parts: such as the training and the test images.
         channels: 1 for grey, 3 for colour; 3 by default if any image has colour.
-
-    Raises:
-        SeekingError: an image cannot be decoded.
     """
     chunks = [(part, rows.tolist()) for part in parts for rows in torch.arange(len(part)).split(CHUNK) if len(rows)]
 
     def extent(chunk: tuple[Files, list[int]]) -> Extent:
         part, rows = chunk
         extents = []
-        for image_extent in part.read(rows, Extent.of):
-            extents.append(image_extent)
-            if image_extent.colour:
+        for image_extent in part.try_read(rows, Extent.of):
+            extents.append(image_extent or Extent())
+            if extents[-1].colour:
                 break
         return Extent.union(extents)
 
@@ -115,22 +119,19 @@ class Encoded:
         files: the encoded images.
         pixel_format: what they are decoded to.
         size: side in pixels that images are resized and cropped to; their own size by default.
-
-    Raises:
-        SeekingError: the first image cannot be decoded.
     """
 
     def __init__(self, files: Files, pixel_format: PixelFormat, size: int | None = None) -> None:
         from torchvision.transforms import v2
 
-        self._files, self._format = files, pixel_format
+        self.files, self._format = files, pixel_format
         transforms: list[Any] = [v2.Resize(size, antialias=True), v2.CenterCrop(size)] if size else []
         self._prepare = v2.Compose([*transforms, v2.PILToTensor()])
         self._current_rows = torch.full((MAX_WORKERS,), -1).share_memory_()
+        decoded = (tensor for row in range(len(files)) for tensor in files.try_read([row], self._decode))
+        first = next((tensor for tensor in decoded if tensor is not None), None)
         blank = self._prepare(Image.new(pixel_format.mode, (1, 1)))
-        self.shape = torch.Size(
-            (len(files), *next(files.read([0], self._decode) if len(files) else iter([blank])).shape)
-        )
+        self.shape = torch.Size((len(files), *(blank if first is None else first).shape))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -143,46 +144,69 @@ class Encoded:
         """
         pixels = torch.empty(len(indices), *self.shape[1:], dtype=torch.uint8)
         worker, rows = get_worker_info(), indices.tolist()
-        images = self._files.read(rows, self._decode)
+        images = self.files.read(rows, self._decode)
         for position, row in enumerate(rows):
             if worker and worker.id < MAX_WORKERS:
                 self._current_rows[worker.id] = row
-            tensor = next(images)
-            if tensor.shape != pixels.shape[1:]:
-                raise SeekingError(
-                    f"data set {self._files.name}: {self._files.describe(row)} is {list(tensor.shape)}, the first one "
-                    f"{list(pixels.shape[1:])}; give image_size to make them the same"
-                )
-            pixels[position] = tensor
+            pixels[position] = self._of_one_size(row, next(images))
         return pixels
-
-    def select(self, indices: Tensor) -> "Encoded":
-        """The images with these indices, still encoded."""
-        selected = copy.copy(self)
-        selected._files = self._files.select(indices.tolist())
-        selected._current_rows = torch.full((MAX_WORKERS,), -1).share_memory_()
-        selected.shape = torch.Size((len(indices), *self.shape[1:]))
-        return selected
 
     def decoded(self) -> Tensor:
-        """All images in one tensor."""
-        pixels = torch.empty(self.shape, dtype=torch.uint8)
+        """All images in one tensor. Those that cannot be decoded are noted, and their pixels are arbitrary.
 
-        def decode(indices: Tensor) -> None:
-            pixels[indices[0] : indices[-1] + 1] = self[indices]
+        Raises:
+            SeekingError: the size of an image is not that of the first one.
+        """
+        pixels = torch.empty(self.shape, dtype=torch.uint8)
+        self._read_all(lambda row, tensor: pixels[row].copy_(tensor))
+        return pixels
+
+    def check(self) -> None:
+        """Decode all images, and note those that cannot be decoded.
+
+        Raises:
+            SeekingError: the size of an image is not that of the first one.
+        """
+        self._read_all(lambda row, tensor: None)
+
+    def select(self, rows: Tensor) -> "Encoded":
+        """The images in these rows."""
+        selected = copy.copy(self)
+        selected.files = self.files.select(rows.tolist())
+        selected._current_rows = torch.full((MAX_WORKERS,), -1).share_memory_()
+        selected.shape = torch.Size((len(rows), *self.shape[1:]))
+        return selected
+
+    def _read_all(self, use: Callable[[int, Tensor], object]) -> None:
+        def read(indices: Tensor) -> None:
+            rows = indices.tolist()
+            for row, tensor in zip(rows, self.files.try_read(rows, self._decode), strict=True):
+                if tensor is not None:
+                    use(row, self._of_one_size(row, tensor))
 
         with ThreadPoolExecutor() as pool:  # Decoding releases the GIL.
-            for _ in pool.map(decode, torch.arange(len(self)).split(CHUNK)):
+            for _ in pool.map(read, torch.arange(len(self)).split(CHUNK)):
                 pass
-        return pixels
+
+    def _of_one_size(self, row: int, tensor: Tensor) -> Tensor:
+        if tensor.shape != self.shape[1:]:
+            raise SeekingError(
+                f"data set {self.files.name}: {self.files.describe(row)} is {list(tensor.shape)}, the first one "
+                f"{list(self.shape[1:])}; give image_size to make them the same"
+            )
+        return tensor
 
     def images_in_progress(self) -> str:
         """Names of the images that the workers decoded last, for error messages."""
-        return ", ".join(self._files.describe(row) for row in self._current_rows.tolist() if row >= 0)
+        return ", ".join(self.files.describe(row) for row in self._current_rows.tolist() if row >= 0)
 
     def _decode(self, image: Image.Image) -> Tensor:
         tensor: Tensor = self._prepare(self._format.convert(image))
         return tensor
+
+
+def _cause(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _describe(row: int, file: Any) -> str:

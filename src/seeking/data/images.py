@@ -34,15 +34,16 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, indices: Tensor) -> "Images":
-        """The images with these indices, int64 ``[count]``."""
-        selected = self.pixels.select(indices) if isinstance(self.pixels, Encoded) else self.pixels[indices]
-        return Images(selected, self.labels[indices])
-
     def decoded(self, device: torch.device) -> "Images":
         """The same images, decoded to a tensor on a device."""
         pixels = self.pixels.decoded() if isinstance(self.pixels, Encoded) else self.pixels
         return Images(pixels.to(device), self.labels.to(device))
+
+    def select(self, rows: Tensor) -> "Images":
+        """The images in these rows, int64."""
+        rows = rows.to(self.labels.device)
+        pixels = self.pixels.select(rows) if isinstance(self.pixels, Encoded) else self.pixels[rows]
+        return Images(pixels, self.labels[rows])
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel, for pixels in [0, 1]; large data sets are subsampled.

@@ -38,7 +38,29 @@ class _Labels:
         return [str(number) if self.names is None else self.names[number] for number in numbers]
 
 
-def unite(train: Split, test: Split | None, column: str, data: str) -> tuple[Any, Any, tuple[str, ...]]:
+@dataclass(frozen=True)
+class Labelled:
+    """A split, and the labels of each of its data sets."""
+
+    split: Split
+    parts: list[_Labels]
+
+    @property
+    def used(self) -> list[str]:
+        """Names of the classes that have images; empty if no row has a label, as in test splits often."""
+        return list(dict.fromkeys(name for part in self.parts for name in part.used))
+
+
+def read_labels(split: Split, column: str, data: str) -> Labelled:
+    """Read the labels of a split.
+
+    Raises:
+        SeekingError: they are not classes, integers or strings, or out of range.
+    """
+    return Labelled(split, [_read(rows, column, split.source, data) for rows in split.rows])
+
+
+def unite(train: Labelled, test: Labelled | None, column: str, data: str) -> tuple[Any, Any, tuple[str, ...]]:
     """Join the rows of each split, and number the classes in the same way in both.
 
     Classes are identified by their names, if the labels have names. The order is that of the training split, and the
@@ -54,15 +76,13 @@ def unite(train: Split, test: Split | None, column: str, data: str) -> tuple[Any
         The rows of both splits, as Hugging Face data sets, and the names of the classes.
 
     Raises:
-        SeekingError: the labels are not classes, integers or strings, or it is not known which classes are the same:
-            some labels have names and some have not, the splits have no class in common, or the test split has
-            numbers without names that the training split has not.
+        SeekingError: it is not known which classes are the same: some labels have names and some have not, the splits
+            have no class in common, or the test split has numbers without names that the training split has not.
     """
     import datasets
 
-    splits = [split for split in (train, test) if split is not None]
-    labels = [[_read(rows, column, split.source, data) for rows in split.rows] for split in splits]
-    used = [list(dict.fromkeys(name for part in parts for name in part.used)) for parts in labels]
+    labelled = [each for each in (train, test) if each is not None]
+    splits, labels, used = ([getattr(each, name) for each in labelled] for name in ("split", "parts", "used"))
     if any(part.names is not None for parts in labels for part in parts):
         classes = _classes(labels, used, column, data)
         feature = datasets.ClassLabel(names=classes)
@@ -73,7 +93,7 @@ def unite(train: Split, test: Split | None, column: str, data: str) -> tuple[Any
         if strange:
             raise SeekingError(
                 f"data set {data}: labels {shown(strange, NAMED_CLASSES)} are in {splits[-1].source} and not in "
-                f"{train.source}; if both number the classes in the same way, store the names of the classes instead"
+                f"{splits[0].source}; if both number the classes alike, store the names of the classes instead"
             )
     _warn(classes, used, splits, data)
     numbers = {name: number for number, name in enumerate(classes)}
@@ -89,9 +109,13 @@ def unite(train: Split, test: Split | None, column: str, data: str) -> tuple[Any
     return united[0], united[1] if test else None, tuple(classes)
 
 
-def is_labelled(split: Split, column: str, data: str) -> bool:
-    """Whether any row has a label, or there are no rows; labels of test splits are often not published."""
-    return not len(split) or any(_read(rows, column, split.source, data).used for rows in split.rows)
+def numbers_of(rows: Any, column: str) -> npt.NDArray[np.int64]:
+    """The class numbers of united rows; -1 where a label is missing."""
+    import pyarrow.compute as pc
+
+    values = rows.select_columns([column]).with_format("arrow")[:][column]
+    numbers: npt.NDArray[np.int64] = pc.fill_null(values, -1).to_numpy()
+    return numbers
 
 
 def _read(rows: Any, column: str, source: str, data: str) -> _Labels:

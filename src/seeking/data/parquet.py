@@ -76,11 +76,23 @@ def _split_of(root: str, file: str) -> tuple[str | None, str]:
 
 
 def _read(root: str, files: list[str]) -> list[Any]:
-    """One data set for each sequence of files with the same columns, including the names of their classes."""
+    """One data set for each sequence of files with the same columns, including the names of their classes.
+
+    Raises:
+        SeekingError: a file is not one of parquet, or none of them holds a row.
+    """
     import datasets
     import pyarrow.parquet as pq
 
-    paths = [f"{root}/{file}" for file in files]
+    paths = []
+    for file in files:
+        try:
+            if pq.read_metadata(f"{root}/{file}").num_rows:
+                paths.append(f"{root}/{file}")
+        except Exception as error:
+            raise SeekingError(f"data set {root}: {file} cannot be read as parquet ({error}); repair it") from error
+    if not paths:
+        raise SeekingError(f"data set {root}: there is no row in {shown(files, NAMED_FILES)}; remove it, or fill it")
     groups = itertools.groupby(paths, lambda path: datasets.Features.from_arrow_schema(pq.read_schema(path)))
     return [
         datasets.load_dataset("parquet", data_files={"train": [glob.escape(path) for path in group]}, split="train")

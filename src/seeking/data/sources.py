@@ -3,14 +3,16 @@
 import difflib
 import logging
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
-from seeking.data.folders import Split, Splits, describe, files, image_folder, is_image, standard_split, walk
+from seeking.data.folders import Split, Splits, describe, files, is_image, standard_split, walk
+from seeking.data.image_folder import image_folder
 from seeking.data.parquet import parquet_files
 from seeking.errors import RunWarning, SeekingError, unknown
 
 
-def read(name: str) -> Splits:
+def read(name: str, chosen: Mapping[str, str] | None = None) -> Splits:
     """Read all splits of a data set.
 
     A folder is one of parquet files if it holds any, and else one of images; other formats are left to ``datasets``.
@@ -18,9 +20,11 @@ def read(name: str) -> Splits:
 
     Args:
         name: of a data set on the Hugging Face hub, a folder, or a parquet file.
+        chosen: what the user has chosen as ``train`` or ``test``: the names of splits, or, in a folder of images, the
+            paths of folders.
 
     Raises:
-        SeekingError: the data set does not exist, cannot be read, or has no training split.
+        SeekingError: the data set does not exist, cannot be read, has no training split, or not the chosen ones.
     """
     import datasets
 
@@ -30,7 +34,9 @@ def read(name: str) -> Splits:
     if not path.exists() and name.startswith((".", "/", "~")):
         raise SeekingError(f"data set {name}: no such folder")
     try:
-        splits = _local(path.absolute()) if path.exists() else _any_format(name)
+        splits = (
+            _local(path.absolute(), chosen or {}) if path.exists() else _chosen(_any_format(name), name, chosen or {})
+        )
     except SeekingError:
         raise
     except Exception as error:
@@ -65,23 +71,35 @@ def _any_format(name: str) -> Splits:
     return splits
 
 
-def _local(path: Path) -> Splits:
+def _chosen(splits: Splits, name: str, chosen: Mapping[str, str]) -> Splits:
+    """The same splits, those that the user has chosen under the names that they are chosen for."""
+    named = {**splits, **{split.source: split for split in splits.values()}}
+    for path in chosen.values():
+        if path not in named:
+            raise unknown(f"split of {name}", path, named)
+    taken = {split: named[path] for split, path in chosen.items()}
+    others = {split: rows for split, rows in splits.items() if not any(rows is other for other in taken.values())}
+    return {**taken, **{f"{split}, not chosen" if split in taken else split: rows for split, rows in others.items()}}
+
+
+def _local(path: Path, chosen: Mapping[str, str]) -> Splits:
     if path.is_file():
         if path.suffix.lower() != ".parquet":
             raise SeekingError(f"data set {path}: not a folder or a parquet file")
-        return parquet_files(str(path.parent), [path.name])[0]
+        return _chosen(parquet_files(str(path.parent), [path.name])[0], str(path), chosen)
     root = str(path)
     tree = walk(root)
     held = files(tree)
     parquet = [file for file in held if file.lower().endswith(".parquet")]
     if parquet:
         splits, unused = parquet_files(root, parquet)
+        splits = _chosen(splits, root, chosen)
         unused += [file for file in held if not file.lower().endswith(".parquet")]
     elif any(map(is_image, held)):
-        splits, unused = image_folder(root, tree)
+        splits, unused = image_folder(root, tree, chosen)
     elif held:
         try:
-            return _any_format(root)
+            return _chosen(_any_format(root), root, chosen)
         except Exception as error:
             raise SeekingError(
                 f"data set {root}: no parquet files and no images are in it, but {describe(held)}, which cannot be "

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seeking import matching
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.choices import Role
+from seeking.conditions import parse
 from seeking.data import ImageData, loader
 from seeking.errors import SeekingError
 from seeking.experiments.config import ModelConfig, RunConfig
@@ -24,7 +25,10 @@ from seeking.experiments.start import (
 )
 from seeking.files import read_yaml
 from seeking.matching import Override
+from seeking.models import check_name as check_model
 from seeking.report.showing import Display
+from seeking.training.budget import check_conditions
+from seeking.training.optim import check_name as check_optimizer
 from seeking.training.record import Listener
 from seeking.training.trainer import Trainer
 from seeking.weights_map import WeightsMap
@@ -37,6 +41,20 @@ def arguments(config: ModelConfig, num_classes: int, in_chans: int = 3) -> Model
         names={"base": config.base, "motivated": config.motivated},
         arguments={"base": {**common, **config.base_kwargs}, "motivated": {**common, **config.motivated_kwargs}},
     )
+
+
+def check_names(config: RunConfig) -> None:
+    """Check what can be checked before data are loaded: names of models and the optimizer, conditions, overrides.
+
+    Raises:
+        SeekingError: one of them does not exist, or cannot be parsed or read.
+    """
+    for name in (config.base, config.motivated):
+        check_model(name)
+    check_optimizer(config.optimizer)
+    check_conditions(config, parse(config.condition), parse(config.base_condition))
+    if config.overrides:
+        read_overrides(config.overrides)
 
 
 def models(config: ModelConfig, num_classes: int, in_chans: int = 3, seed: int = 0) -> dict[str, nn.Module]:

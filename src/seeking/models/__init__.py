@@ -16,6 +16,20 @@ ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
 """Names of models that timm finds outside of its own list begin with one of these."""
 
 
+def check_name(name: str) -> None:
+    """Check that a model exists.
+
+    Raises:
+        SeekingError: it does not.
+    """
+    if name in RESNETS or name.startswith(ELSEWHERE):
+        return
+    import timm  # Slow to import.
+
+    if not timm.is_model(name):
+        raise unknown("model", name, [*RESNETS, *timm.list_models()])
+
+
 def create(name: str, *, num_classes: int, in_chans: int = 3, **kwargs: Any) -> nn.Module:
     """Create a model; its weights are random unless it is asked for ``pretrained`` ones.
 
@@ -31,18 +45,16 @@ def create(name: str, *, num_classes: int, in_chans: int = 3, **kwargs: Any) -> 
     Raises:
         SeekingError: the model does not exist, rejects the arguments, or its pretrained weights cannot be loaded.
     """
+    check_name(name)
     arguments = {"num_classes": num_classes, "in_chans": in_chans, **kwargs}
     pretrained = bool(arguments.pop("pretrained", False))
-    if name not in RESNETS and not name.startswith(ELSEWHERE):
-        import timm  # Slow to import.
-
-        if not timm.is_model(name):
-            raise unknown("model", name, [*RESNETS, *timm.list_models()])
     if pretrained or name.startswith(ELSEWHERE):
         return _loaded(name, arguments, pretrained)
     try:
         if name in RESNETS:
             return ResNet(RESNETS[name], **arguments)
+        import timm
+
         model: nn.Module = timm.create_model(name, **arguments)
         return model
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +18,9 @@ from seeking.training.micro_batches import MicroBatches, Part
 from seeking.training.progress import Progress
 from seeking.training.rng import RunRandomState
 from seeking.training.workers import starting_workers
+
+MAX_CHARACTERS = 2000
+"""Of the message of an error that data raise."""
 
 
 def draw(
@@ -58,7 +62,8 @@ def rest_of_epoch(
         loader: a prepared loader.
         accumulate: batches in a group.
         progress: progress of the run; read again before each group.
-        random: random states of the run, with that of the start of the epoch. Skipping batches does not change them.
+        random: random states of the run, with that of the start of the epoch. Neither skipping batches nor loading ones
+            that do not come changes them.
         notify: called with a message if skipping takes time.
 
     Raises:
@@ -67,25 +72,26 @@ def rest_of_epoch(
     skip, device = progress.step_in_epoch * accumulate, random.generators.device
     if progress.epoch_complete or progress.done:
         return
-    if loader.positioned:
-        notify(f"going on at batch {skip} of epoch {progress.epoch + 1}, where the loader stands")
-        with random.generators.preserved():
-            parts = draw(loader, device, whole_length=False)
-        loader.positioned = False
-    elif not skip:
-        random.epoch_start = random.generators.state_dict()
-        parts = draw(loader, device, whole_length=False)
-    else:
-        notify(f"skipping to batch {skip} of epoch {progress.epoch + 1}")
-        with random.generators.preserved():
-            random.generators.load_state_dict(random.epoch_start)
-            parts = draw(loader, device, skip, whole_length=False)
+    random.start_batch()
     try:
+        if loader.positioned:
+            notify(f"going on at batch {skip} of epoch {progress.epoch + 1}, where the loader stands")
+            with random.generators.preserved():
+                parts = draw(loader, device, whole_length=False)
+            loader.positioned = False
+        elif not skip:
+            random.epoch_start = random.generators.state_dict()
+            parts = draw(loader, device, whole_length=False)
+        else:
+            notify(f"skipping to batch {skip} of epoch {progress.epoch + 1}")
+            with random.generators.preserved():
+                random.generators.load_state_dict(random.epoch_start)
+                parts = draw(loader, device, skip, whole_length=False)
         while not (progress.epoch_complete or progress.done) and (group := [*itertools.islice(parts, accumulate)]):
             yield MicroBatches(group, loader.processes)
+            random.start_batch()
     except (Exception, Stopped):
-        if not progress.step_in_epoch:  # What the loader has drawn is drawn again.
-            random.generators.load_state_dict(random.epoch_start)
+        random.undo_batch()
         raise
     if not progress.epoch_complete:  # The data or the run are at their end.
         return
@@ -105,19 +111,28 @@ def _move_to_device(parts: Iterator[Part], device: torch.device, loader: Loader)
 def _loading_errors(dataset: Any) -> Iterator[None]:
     try:
         yield
+    except SystemExit as error:  # It would end the run as if all were well.
+        raise LoadingError(f"cannot load the next batch: the data called sys.exit({error.code!r})") from error
     except Exception as error:
-        # An error from a worker contains its traceback as text.
-        text = str(error).strip()
-        text = (
-            text.splitlines()[-1].removeprefix("seeking.errors.SeekingError: ")
-            if "Original Traceback" in text
-            else text
-        )
-        text = text if isinstance(error, SeekingError) else f"{type(error).__name__}: {text}"
+        text = _in_one_line(error)
         in_progress = getattr(dataset, "images_in_progress", str)()
         if in_progress and "DataLoader worker" in text:
             text += f"; the workers were at {in_progress}"
         raise LoadingError(f"cannot load the next batch: {text}") from error
+
+
+def _in_one_line(error: Exception) -> str:
+    """The kind and the message of an error; of one from a worker, whose message has its traceback in it, the cause."""
+    name, lines = type(error).__name__, str(error).strip().splitlines()
+    if any(line.startswith("Original Traceback") for line in lines):
+        start = max(number for number, line in enumerate(lines) if line.endswith("Traceback (most recent call last):"))
+        frames = itertools.takewhile(lambda line: line.startswith(" "), lines[start + 1 :])
+        lines = lines[start + 1 + len(list(frames)) :]
+        lines[:1] = [re.sub(rf"^([\w.]+\.)?{name}(: |$)", "", line) for line in lines[:1]]
+    text = " ".join(line.strip() for line in lines if line.strip())
+    if len(text) > MAX_CHARACTERS:
+        text = f"{text[:MAX_CHARACTERS]} …"
+    return text if isinstance(error, SeekingError) else f"{name}: {text}".removesuffix(": ")
 
 
 def last_size(loader: Any) -> int | None:

@@ -1,9 +1,8 @@
 """Build the parts of a run from its options: accelerator, loaders, prepared models, learners."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -26,12 +25,11 @@ from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
 from seeking.renewed import renewed
+from seeking.training.budget import check_conditions
 from seeking.training.config import TrainConfig
-from seeking.training.held_out import HeldOut
 from seeking.training.interrupts import Requests
 from seeking.training.joining import Joining
 from seeking.training.learner import Learner
-from seeking.training.loaders import Loader, prepare
 from seeking.training.modes import evaluating
 from seeking.training.moving_average import Average
 from seeking.training.objective import Objective
@@ -46,11 +44,10 @@ from seeking.training.optim import (
 from seeking.training.performance import checkpoint_activations, compile_in_place, to_channels_last
 from seeking.training.precision import resolve_precision
 from seeking.training.progress import Progress
-from seeking.training.rng import RandomState, derive_seed
+from seeking.training.rng import RandomState
 from seeking.training.run import Algorithm
 from seeking.training.standing_in import StandIn
 from seeking.training.step import Stepper
-from seeking.training.stream import check_stream
 from seeking.weights_map import WeightsMap
 
 
@@ -146,8 +143,10 @@ def make_averages(learners: Mapping[str, Learner], config: TrainConfig) -> dict[
 def make_condition(condition: Condition | None, config: TrainConfig) -> Condition:
     """The motivation condition: this one, or the one of the options; delayed by a batch for ``on="next"``.
 
+    A budget has the last word, on the batch on which it is spent.
+
     Raises:
-        SeekingError: the condition of the options cannot be parsed.
+        SeekingError: the condition of the options cannot be parsed, or spends a budget and there is none.
     """
     if condition is None:
         condition = parse(config.condition, config.seed)
@@ -156,9 +155,9 @@ def make_condition(condition: Condition | None, config: TrainConfig) -> Conditio
             f"condition is {condition!r}, a {type(condition).__name__}; give a seeking.Condition, such as "
             "seeking.ConsecutiveDecrease(2), or its text as TrainConfig(condition=...)"
         )
-    if config.budget is not None:
-        condition = WithinBudget(condition)
-    return Next(condition) if config.on == "next" else condition
+    check_conditions(config, condition)
+    condition = Next(condition) if config.on == "next" else condition
+    return condition if config.budget is None else WithinBudget(condition)
 
 
 def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool) -> Algorithm:
@@ -187,6 +186,7 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool)
     if as_in_paper and not config.teach:
         return motivated
     base_condition = parse(config.base_condition, -1 - config.seed)  # Other draws than the condition's.
+    check_conditions(config, base_condition)
     separate_at = config.finish_at if config.finish == "private" else None
     return Scheduled(
         base_condition,
@@ -194,59 +194,6 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool)
         separate_at=separate_at,
         base_weight=config.base_weight if config.update == "joint" else None,
     )
-
-
-class Loaders(NamedTuple):
-    """The prepared loaders, and the number of steps in an epoch."""
-
-    train: Loader
-    evaluation: Loader | None
-    epoch_length: int | None
-    """None if the training data have no length."""
-
-
-def prepare_loaders(
-    accelerator: Accelerator, train: Iterable[Any], evaluation: Iterable[Any] | None, config: TrainConfig
-) -> Loaders:
-    """Prepare the loaders for this process, between which each batch is split.
-
-    Raises:
-        SeekingError: a loader is empty, has no length which options need, or can be gone through once only.
-    """
-    where = derive_seed(config.seed), accelerator.num_processes, accelerator.process_index
-    prepared = prepare(train, "train_loader", *where)
-    prepared_evaluation = prepare(evaluation, "eval_loader", *where) if evaluation is not None else None
-    batches = prepared.length
-    if batches is None:
-        check_stream(config)
-    elif not batches:
-        raise SeekingError("the training data yield no batch: fewer samples than the batch size, or none")
-    if prepared_evaluation is not None and prepared_evaluation.length == 0:
-        raise SeekingError("the evaluation data yield no batch")
-    return Loaders(prepared, prepared_evaluation, None if batches is None else math.ceil(batches / config.accumulate))
-
-
-def make_held_out(
-    batches: Iterable[Any] | None,
-    condition: Condition,
-    accelerator: Accelerator,
-    config: TrainConfig,
-    generators: RandomState,
-) -> HeldOut | None:
-    """Load the held-out batches, if there are any.
-
-    Raises:
-        SeekingError: there are none, and the condition needs them; or they yield no batch.
-    """
-    if batches is None:
-        if condition.needs_held_out:
-            raise SeekingError(
-                f"the condition {condition} measures the loss on held-out training data, and there are none; give the "
-                "Trainer held_out batches (on the command line: --held-out 256), or change the condition"
-            )
-        return None
-    where = derive_seed(config.seed), accelerator.num_processes, accelerator.process_index
-    return HeldOut(prepare(batches, "held_out", *where), accelerator, generators)
 
 
 def place_models(

@@ -3,10 +3,11 @@
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args
 
 from seeking.choices import Extra, NormPolicy, SharedFrom, Tracker
 from seeking.errors import SeekingError, unknown
+from seeking.option_types import check_types
 
 Timing = Literal["same", "next"]
 OptimizerState = Literal["separate", "inherit", "shared"]
@@ -168,13 +169,7 @@ class TrainConfig:
     """Refuse to train unless the base is proven to be a sub-network of the motivated model."""
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            words = [word for part in (hint, *get_args(hint)) if get_origin(part) is Literal for word in get_args(part)]
-            value = getattr(self, name, None)
-            if name == "tracker" or not words:
-                continue
-            if value not in words and not (value is None and type(None) in get_args(hint)):
-                raise unknown(f"value of {name}", str(value), words)
+        check_types(self, type(self), skip=frozenset({"save_every"}))  # Which may be a number, too.
         trackers = (self.tracker,) if isinstance(self.tracker, str) else tuple(self.tracker)
         object.__setattr__(self, "tracker", tuple(dict.fromkeys(trackers)))
         for each in trackers:
@@ -258,7 +253,7 @@ class TrainConfig:
 
     def recorded(self) -> dict[str, Any]:
         """The options as JSON-serializable values, as stored in the run folder."""
-        options: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        options: dict[str, Any] = json.loads(json.dumps(asdict(self), default=_as_plain))
         return options
 
     def save_interval(self) -> tuple[int | None, float | None]:
@@ -273,3 +268,8 @@ class TrainConfig:
                 f"save_every is {self.save_every!r}; give a number of steps, such as 500, or of minutes, such as 10m"
             )
         return (None, float(match[1] + (match[2] or "")) * 60) if match[3] else (int(match[1]), None)
+
+
+def _as_plain(value: Any) -> Any:
+    """A number of NumPy as one of Python, and anything else as text."""
+    return value.item() if hasattr(value, "item") else str(value)

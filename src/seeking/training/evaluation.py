@@ -10,15 +10,15 @@ from torch import Tensor
 from seeking.errors import ProcessError, SeekingError, add_detail
 from seeking.renewed import renewed
 from seeking.training.batches import draw, set_epoch
-from seeking.training.build import Loaders
 from seeking.training.config import TrainConfig
+from seeking.training.data import Loaders
 from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
 from seeking.training.lending import Lending
 from seeking.training.loaders import Loader
 from seeking.training.metrics import Best, UserMetrics
 from seeking.training.modes import evaluating
-from seeking.training.objective import Metrics, Objective, sample_count
+from seeking.training.objective import IGNORED_LABEL, Metrics, Objective, sample_count
 from seeking.training.recalibration import recalibrate
 from seeking.training.record import Record
 from seeking.training.rng import RandomState
@@ -73,7 +73,12 @@ def measure(
             raise
     sums = torch.stack([torch.cat(parts).sum() for parts in values.values()])
     totals = torch.stack([sums, sums.new_tensor([*counts.values()])])
-    means: Tensor = torch.div(*accelerator.reduce(totals))
+    totals = accelerator.reduce(totals)
+    if not totals[1].all():
+        raise SeekingError(
+            f"in the evaluation of the {learner.name} model no sample counts, since all labels are {IGNORED_LABEL}"
+        )
+    means: Tensor = torch.div(*totals)
     return {**dict(zip(values, means.tolist(), strict=True)), **own.compute()}
 
 

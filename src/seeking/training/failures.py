@@ -8,7 +8,7 @@ from seeking.training.run import Run
 
 
 @contextlib.contextmanager
-def in_batch(run: Run, end_batch: Callable[[], None]) -> Iterator[None]:
+def in_batch(run: Run, end_batch: Callable[[], None], undo_batch: Callable[[], None]) -> Iterator[None]:
     """Inside, an algorithm trains on a batch.
 
     If it fails after a model has taken its step, the batch is ended, so that the step is not taken again.
@@ -17,6 +17,7 @@ def in_batch(run: Run, end_batch: Callable[[], None]) -> Iterator[None]:
         run: the run, with an empty row.
         end_batch: called then; with several processes only if all of them know of the error, since the others may be
             within their step.
+        undo_batch: called if it fails before, to let the batch draw the same random numbers again.
     """
     try:
         yield
@@ -25,7 +26,9 @@ def in_batch(run: Run, end_batch: Callable[[], None]) -> Iterator[None]:
     except Exception as error:
         add_detail(error, f"in batch {run.progress.step_in_epoch + 1} of epoch {run.progress.epoch + 1}")
         requests = run.stepper.requests
-        if run.row and (requests.failed or not requests.several):
+        if not run.row:
+            undo_batch()
+        elif requests.failed or not requests.several:
             end_batch()
         raise
 

@@ -14,7 +14,14 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 
 from seeking.distributed.processes import from_first_process, scatter
 from seeking.errors import RunWarning, SeekingError
-from seeking.internals import copied_loader, is_split_by_node, iterates_by_torch, own_iterators, skip_indices
+from seeking.internals import (
+    copied_loader,
+    ended_by_item,
+    is_split_by_node,
+    iterates_by_torch,
+    own_iterators,
+    skip_indices,
+)
 from seeking.training.micro_batches import Part, split
 from seeking.training.objective import sample_count
 from seeking.training.rng import RandomState
@@ -265,9 +272,26 @@ def _iterate(loader: Any, skip: int) -> Iterator[Any]:
         iterator: Iterator[Any] = iter(loader)
     else:
         iterator = _nexts(iter(loader))
-    if not (by_index and not loader.num_workers and skip_indices(iterator, skip)):
+    skipped = by_index and not loader.num_workers and skip_indices(iterator, skip)
+    iterator = _to_the_end(iterator) if by_index else iterator
+    if not skipped:
         next(itertools.islice(iterator, skip, skip), None)
     return iterator
+
+
+def _to_the_end(iterator: Iterator[Any]) -> Iterator[Any]:
+    """The batches of a plain loader, which an item cannot end."""
+    while True:
+        try:
+            batch = next(iterator)
+        except StopIteration as stop:
+            if ended_by_item(stop):
+                raise SeekingError(
+                    "an item of the data set raised StopIteration, which would end the epoch early; if its source has "
+                    "come to an end, give the data set a shorter length, and raise another error if it has failed"
+                ) from stop
+            return
+        yield batch
 
 
 def _nexts(iterator: Iterator[Any]) -> Iterator[Any]:

@@ -72,7 +72,8 @@ class Classification:
 
     def loss_of_logits(self, logits: Tensor, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
         """The mean loss."""
-        hard = _cross_entropy(logits, _labelled(batch)[1], label_smoothing=self.label_smoothing)
+        labels = _labelled(batch)[1]
+        hard = _cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if teacher_logits is None:
             return hard
         student = F.log_softmax(logits / self.temperature, dim=-1)
@@ -86,13 +87,13 @@ class Classification:
         return logits
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
-        """Loss and accuracy for each sample."""
+        """Loss and accuracy for each sample whose label is not -100, which training leaves out as well."""
         inputs, labels = _labelled(batch)
         logits = model(inputs)
         losses = _cross_entropy(logits.float(), labels, reduction="none")
-        if labels.is_floating_point():
-            labels = labels.argmax(-1)
-        return {"loss": losses, "accuracy": logits.argmax(-1) == labels}
+        targets = labels.argmax(1) if labels.is_floating_point() else labels
+        metrics = {"loss": losses, "accuracy": logits.argmax(1) == targets}
+        return {name: each[targets != IGNORED_LABEL] for name, each in metrics.items()}
 
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
         """The inputs without the labels."""

@@ -30,6 +30,19 @@ MakeSchedule = Callable[[Optimizer, int], LRScheduler]
 """Maps an optimizer and the number of batches of the run to a schedule that is stepped once for every batch."""
 
 
+def check_name(optimizer: str) -> None:
+    """Check that timm has an optimizer of this name.
+
+    Raises:
+        SeekingError: it has not.
+    """
+    from timm.optim import list_optimizers
+
+    known = [str(name) for name in list_optimizers()]
+    if optimizer not in known:
+        raise unknown("optimizer", optimizer, known)
+
+
 def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> Optimizer:
     """Create one of timm's optimizers. Biases and other vectors get no weight decay.
 
@@ -41,11 +54,9 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> Optimi
     Raises:
         SeekingError: the optimizer does not exist or rejects its arguments.
     """
-    from timm.optim import create_optimizer_v2, list_optimizers
+    from timm.optim import create_optimizer_v2
 
-    known = [str(name) for name in list_optimizers()]
-    if config.optimizer not in known:
-        raise unknown("optimizer", config.optimizer, known)
+    check_name(config.optimizer)
     options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "momentum": config.momentum}
     try:
         optimizer = create_optimizer_v2(model, config.optimizer, **options)

@@ -10,6 +10,12 @@ from seeking.internals import BatchNorm
 from seeking.training.modes import evaluating
 
 
+def norms_with_statistics(model: nn.Module) -> list[Any]:
+    """The batch norm layers of a model whose running statistics are estimated, and are not frozen."""
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
+    return [norm for norm in norms if norm.training] if model.training else norms
+
+
 @torch.no_grad()
 def recalibrate(
     model: nn.Module, batches: Iterable[Any], forward: Callable[[nn.Module, Any], Any] | None = None
@@ -25,9 +31,7 @@ def recalibrate(
         batches: training batches.
         forward: runs the model on a batch; ``model(batch)`` if not given.
     """
-    norms = [module for module in model.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
-    if model.training:
-        norms = [norm for norm in norms if norm.training]
+    norms = norms_with_statistics(model)
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]

@@ -1,6 +1,7 @@
 """Capture and restore the states of all random generators of a run."""
 
 import contextlib
+import ctypes
 import functools
 import random
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +20,8 @@ State = dict[str, Any]
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 PLAIN_TYPES = (str, bytes, int, float, complex, torch.Tensor, np.ndarray, np.generic, type, ModuleType, NoneType)
 """Types that contain no generators."""
+MT19937_BYTES = 625 * 4
+"""Of NumPy's usual bit generator: 624 words and the position among them."""
 MAX_PARTS, MAX_OBJECTS = 1000, 100_000
 """Larger collections are taken for data and not searched for generators; at most MAX_OBJECTS objects are searched."""
 
@@ -39,6 +42,7 @@ class RandomState:
     def __init__(self, device: torch.device, *owners: Any) -> None:
         self.device = device
         self._own: dict[str, Any] = {}
+        self._numpy: tuple[bytes, State] = b"", {}
         queue = [(str(number), owner) for number, owner in enumerate(owners)]
         seen = {id(owner): owner for owner in owners}  # Holding the objects keeps their ids unique.
         for path, value in queue:
@@ -50,20 +54,25 @@ class RandomState:
                     seen[id(part)] = part
                     queue.append((f"{path}.{name}", part))
 
-    def state_dict(self) -> State:
-        """The states as JSON-serializable values."""
+    def snapshot(self) -> State:
+        """The states as the generators give them, which takes microseconds."""
         state: State = {
-            "python": _capture(random),
-            "numpy": _capture(np.random),
-            "torch": _to_hex(torch.get_rng_state()),
+            "python": random.getstate(),
+            "numpy": self._numpy_state(),
+            "torch": torch.get_rng_state(),
         }
         if self.device.type != "cpu":
-            state["device"] = _to_hex(torch.get_device_module(self.device).get_rng_state())
+            state["device"] = torch.get_device_module(self.device).get_rng_state()
         state["own"] = {path: _capture(generator) for path, generator in self._own.items()}
         return state
 
+    def state_dict(self) -> State:
+        """The states as JSON-serializable values."""
+        state: State = _as_plain(self.snapshot())
+        return state
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from these states.
+        """Continue from these states, of ``state_dict`` or ``snapshot``.
 
         Raises:
             SeekingError: these are not valid states.
@@ -71,19 +80,31 @@ class RandomState:
         try:
             _restore(random, state["python"])
             _restore(np.random, state["numpy"])
-            torch.set_rng_state(_from_hex(state["torch"]))
+            torch.set_rng_state(_as_tensor(state["torch"]))
             if self.device.type != "cpu" and "device" in state:
-                torch.get_device_module(self.device).set_rng_state(_from_hex(state["device"]))
+                torch.get_device_module(self.device).set_rng_state(_as_tensor(state["device"]))
             for path, generator in self._own.items():
                 if path in state["own"]:
                     _restore(generator, state["own"][path])
         except INCOMPATIBLE_STATE_ERRORS as error:
             raise SeekingError(f"not the states of random generators ({type(error).__name__}: {error})") from error
 
+    def _numpy_state(self) -> State:
+        """NumPy's state. To copy it takes longer than all others together, so it is if it has changed only."""
+        bit_generator = np.random.get_bit_generator()  # type: ignore[attr-defined]
+        if type(bit_generator) is not np.random.MT19937:
+            return dict(_capture(np.random))
+        memory = ctypes.string_at(bit_generator.ctypes.state_address, MT19937_BYTES)
+        before, state = self._numpy
+        # Normal numbers are drawn in pairs; the second one is not kept in this memory.
+        if memory != before or state["has_gauss"]:
+            self._numpy = memory, _capture(np.random)
+        return self._numpy[1]
+
     @contextlib.contextmanager
     def preserved(self) -> Iterator[None]:
         """Restore the current states on exit."""
-        state = self.state_dict()
+        state = self.snapshot()
         try:
             yield
         finally:
@@ -92,6 +113,9 @@ class RandomState:
 
 class RunRandomState:
     """The random states of a run in all processes: the current ones and those at the start of the epoch.
+
+    A batch draws random numbers as it is loaded and as the models step on it. If it ends before a model has stepped,
+    ``undo_batch`` lets it draw the same ones again.
 
     Args:
         generators: the generators of this process.
@@ -102,6 +126,16 @@ class RunRandomState:
         self.generators = generators
         self.epoch_start = generators.state_dict()
         self._accelerator = accelerator
+        self._batch_start: State | None = None
+
+    def start_batch(self) -> None:
+        """Call before a batch is loaded."""
+        self._batch_start = self.generators.snapshot()
+
+    def undo_batch(self) -> None:
+        """Go back to the states before the latest batch was loaded."""
+        if self._batch_start is not None:
+            self.generators.load_state_dict(self._batch_start)
 
     def state_dict(self) -> State:
         """The states of all processes; all processes must call this."""
@@ -135,18 +169,15 @@ _EMPTY = CellType()
 
 def _capture(generator: Any) -> Any:
     if isinstance(generator, torch.Generator):
-        return _to_hex(generator.get_state())
+        return generator.get_state()
     if isinstance(generator, np.random.Generator):
-        return _as_plain(generator.bit_generator.state)
-    if hasattr(generator, "get_state"):
-        return _as_plain(generator.get_state(legacy=False))
-    version, numbers, gauss = generator.getstate()
-    return [version, list(numbers), gauss]
+        return generator.bit_generator.state
+    return generator.get_state(legacy=False) if hasattr(generator, "get_state") else generator.getstate()
 
 
 def _restore(generator: Any, state: Any) -> None:
     if isinstance(generator, torch.Generator):
-        generator.set_state(_from_hex(state))
+        generator.set_state(_as_tensor(state))
     elif isinstance(generator, np.random.Generator):
         _check_positions(state)
         generator.bit_generator.state = state
@@ -170,12 +201,12 @@ def _check_positions(state: Mapping[str, Any]) -> None:
 def _as_plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _as_plain(item) for key, item in value.items()}
+    if isinstance(value, torch.Tensor):
+        return value.numpy().tobytes().hex()
+    if isinstance(value, tuple):
+        return [_as_plain(item) for item in value]
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
-def _to_hex(state: torch.Tensor) -> str:
-    return state.numpy().tobytes().hex()
-
-
-def _from_hex(text: str) -> torch.Tensor:
-    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+def _as_tensor(state: Any) -> torch.Tensor:
+    return state if isinstance(state, torch.Tensor) else torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8)

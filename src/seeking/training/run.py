@@ -15,6 +15,7 @@ from seeking.conditions import Condition, Outcome, Signals
 from seeking.errors import SeekingError
 from seeking.pair import Pair
 from seeking.prefix import Prefix
+from seeking.training.budget import Budget
 from seeking.training.cost import Cost
 from seeking.training.held_out import HeldOut
 from seeking.training.joining import Joining
@@ -41,7 +42,7 @@ class Run:
         objective: loss and metrics.
         progress: epochs and steps so far.
         cost: FLOPs so far.
-        budget: FLOPs of the run over those of training the motivated model alone, if they are limited.
+        budget: the FLOPs of the run, if they are limited.
         held_out: training data that no step trains on, if conditions may measure the loss on them.
         prefix: what both models compute in one pass in a joint step, if anything.
         joining: what happens when the motivated model takes its first step, if anything.
@@ -56,7 +57,7 @@ class Run:
     cost: Cost
     stepper: Stepper
     guard: NonFiniteGuard
-    budget: float | None = None
+    budget: Budget | None = None
     held_out: HeldOut | None = None
     prefix: Prefix | None = None
     joining: Joining | None = None
@@ -153,11 +154,12 @@ class Run:
         prefix, rate = learner.column_prefix, next(iter(self.learners.values())).learning_rate
         self.row |= {f"{prefix}loss": loss, f"{prefix}grad_norm": norm, "lr": rate}
 
-    def signals(self, base: Outcome, one_pass: bool = False) -> Signals:
+    def signals(self, base: Outcome, *, pending: bool = False, one_pass: bool = False) -> Signals:
         """The signals for the condition after the base's step on this batch.
 
         Args:
             base: the outcome of the base's step.
+            pending: whether this step is still to come; its FLOPs count as spent all the same.
             one_pass: whether one pass will serve both models, if the condition holds.
         """
         samples = base.flops / self.cost.base_flops if self.cost.base_flops else 0.0
@@ -168,8 +170,8 @@ class Run:
             steps=self.progress.steps,
             epoch_length=self.progress.epoch_length,
             learning_rate=self.base.learning_rate,
-            flops_spent=self.cost.total,
-            flops_planned=self._flops_planned(mean),
+            flops_spent=self.cost.total + (base.flops if pending else 0.0),
+            flops_planned=self.budget.for_steps(self.progress, self.cost, mean) if self.budget else None,
             batch_share=samples / mean if mean else None,
             base_stepped=base.taken,
             grad_norm=base.grad_norm if base.taken and not math.isnan(base.grad_norm) else None,
@@ -178,14 +180,6 @@ class Run:
             motivated_flops=samples * (self.cost.motivated_flops - one_pass * self.cost.prefix_flops),
             gradients=base.gradients,
         )
-
-    def _flops_planned(self, mean_samples: float) -> float | None:
-        if self.budget is None:
-            return None
-        planned = self.budget * self.progress.steps * mean_samples * self.cost.motivated_flops
-        measured = self.cost.held_out_samples * self.cost.base_forward_flops
-        done = self.progress.step + 1
-        return planned - measured / done * (self.progress.steps - done)
 
     def _held_out_loss(self) -> float:
         assert self.held_out

@@ -41,7 +41,8 @@ def class_targets(targets: Tensor, logits: Any) -> Tensor:
             return targets.long()
         if targets.shape == logits.shape:
             raise SeekingError(
-                f"{found}; for several labels a sample, give the Trainer a loss_fn, such as {SEVERAL_LABELS}"
+                f"{found}; if they are one-hot, give targets.argmax(1); for several labels a sample, give the Trainer "
+                f"a loss_fn, such as {SEVERAL_LABELS}"
             )
         raise SeekingError(f"{found}; give these, such as by squeeze(1), or give the Trainer a loss_fn")
     if targets.shape != logits.shape:

@@ -16,7 +16,7 @@ from seeking.conditions import Condition, Never
 from seeking.distributed.processes import gather_json
 from seeking.errors import RunError, SeekingError
 from seeking.report.showing import Display, make_showing
-from seeking.training import budget, build
+from seeking.training import budget, build, data
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
 from seeking.training.config import CHANGEABLE_ON_RESUME, TrainConfig
 from seeking.training.cost import Cost
@@ -112,7 +112,7 @@ class Trainer:
     ) -> None:
         self.config = config = config or TrainConfig()
         self.accelerator = accelerator or build.make_accelerator(config)
-        self.loaders = build.prepare_loaders(self.accelerator, train_loader, eval_loader, config)
+        self.loaders = data.prepare_loaders(self.accelerator, train_loader, eval_loader, config)
         models = {name: model for name, model in (("base", base), ("motivated", motivated)) if model is not None}
         if not models:
             raise SeekingError("there is no model; give the Trainer a base, a motivated model, or both")
@@ -137,6 +137,8 @@ class Trainer:
         build.place_models(models, config, device, objective, batch, generators)
         self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config, saved is not None)
         build.check_optimizer(config, optimizer)
+        self.progress = Progress(self.loaders.epoch_length, config.epochs, max_steps=config.max_steps)
+        spending = budget.make_budget(config, models, self.loaders.train)
         # Before accelerate patches mixed precision into the models: the proof is one of full precision. A run that is
         # resumed has passed it.
         cost = Cost()
@@ -144,12 +146,11 @@ class Trainer:
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
             last = last_size(train_loader)
             cost = preflight(models, self.pair, objective, batch, unseen, config, last, own=own, best=best)
-            budget.check_budget(config, cost)
+            budget.check_budget(config, cost, spending, self.progress)
         prefix = make_prefix(self.pair, objective, batch, config, self.accelerator, cost)
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
 
-        self.progress = Progress(self.loaders.epoch_length, config.epochs, max_steps=config.max_steps)
         self.learners = build.make_learners(
             models, self.pair, self.accelerator, config, optimizer, schedule, self.progress
         )
@@ -167,8 +168,8 @@ class Trainer:
             cost=cost,
             stepper=build.make_stepper(self.accelerator, config, self._requests),
             guard=NonFiniteGuard(config.on_nonfinite, self.record, lambda: self.saver.describe(self.progress.epoch)),
-            budget=config.budget,
-            held_out=build.make_held_out(held_out, self.condition, self.accelerator, config, generators),
+            budget=spending,
+            held_out=data.make_held_out(held_out, self.condition, self.accelerator, config, generators),
             prefix=prefix,
             joining=build.make_joining(self.pair, self.progress, config),
             averages=build.make_averages(self.learners, config),
@@ -195,7 +196,7 @@ class Trainer:
         for batch in self._requests.waits(batches):
             self.run.row = {}
             end_batch = functools.partial(self._end_batch, self.run.batch_samples(batch))
-            with in_batch(self.run, end_batch):
+            with in_batch(self.run, end_batch, self.random.undo_batch):
                 self.algorithm(batch, self.run)
             end_batch()
             self._evaluate_at_step()

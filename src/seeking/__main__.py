@@ -1,0 +1,18 @@
+"""Starts the ``seeking`` command; imports nothing large before Ctrl-C is handled."""
+
+import sys
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        from seeking.cli import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        print("seeking: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The training and the test images of a data set: which splits and which columns they are."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from seeking.data.config import DataConfig
+from seeking.data.encoded import Encoded, Files, common_format
+from seeking.data.hold_out import hold_out
+from seeking.data.images import Images
+from seeking.data.labels import numbers_of, read_labels, unite
+from seeking.data.sources import read
+from seeking.errors import SeekingError, unknown
+
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+TEST_SPLITS = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class SplitUse:
+    """What a split of a data set is used for.
+
+    Attributes:
+        use: training, test or not used.
+        source: where the images come from.
+        classes: how many classes have images; None if the split is not used.
+        images: how many there are.
+    """
+
+    use: str
+    source: str
+    classes: int | None
+    images: int
+
+
+def held_out(share: float, source: str) -> str:
+    """Where held-out images come from, for messages."""
+    return f"{share:.3g} of {source}, held out"
+
+
+def select(
+    config: DataConfig,
+) -> tuple[Images, Images, tuple[str, ...], tuple[str, str], list[SplitUse]]:
+    """Both splits, the classes, where the splits come from, and the splits that are not used."""
+    import datasets
+
+    name = config.data
+    chosen = {split: path for split, path in (("train", config.train_split), ("test", config.test_split)) if path}
+    splits = read(name, chosen)
+    features = splits["train"].rows[0].features
+    class_columns = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    labels = next(([column] for column in LABEL_COLUMNS if column in features), class_columns)
+    label_column = _column("label", config.label_column, list(features), labels, name)
+    test_split, test_labels = None, None
+    for split in TEST_SPLITS:
+        if split in splits and test_labels is None:
+            read_here = read_labels(splits[split], label_column, name)
+            if read_here.used:
+                test_split, test_labels = split, read_here
+            elif config.test_split:
+                raise SeekingError(
+                    f"data set {name}: {splits[split].source} has no labels; name another split with test_split, or "
+                    "hold images out of the training split with validation"
+                )
+    train_labels = read_labels(splits["train"], label_column, name)
+    train, evaluation, classes = unite(train_labels, test_labels, label_column, name)
+    train_source = splits["train"].source
+    test_source = splits[test_split].source if test_split else ""
+    unused = [
+        SplitUse("not used", rows.source, None, len(rows))
+        for split, rows in splits.items()
+        if split not in ("train", test_split)
+    ]
+    for held_out_share, seed in ((0.1 if evaluation is None else None, 0), (config.validation, 1)):
+        if held_out_share is None:
+            continue
+        if len(train) < 2:
+            raise SeekingError(f"data set {name}: {len(train)} images and no test split; cannot hold out a test split")
+        rows = hold_out(numbers_of(train, label_column), held_out_share, seed, each_class=config.hold_out == "classes")
+        unused += [SplitUse("not used", test_source, None, len(evaluation))] if evaluation is not None else []
+        train, evaluation = train.select(rows[0]), train.select(rows[1])
+        test_source = held_out(held_out_share, train_source)
+    train, evaluation = (
+        split if count is None or count >= len(split) else split.shuffle(seed=0).select(range(count))
+        for split, count in ((train, config.max_train_samples), (evaluation, config.max_eval_samples))
+    )
+
+    features = train.features
+    images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
+    images = images or [column for column, feature in features.items() if _holds_bytes(feature)]
+    image_column = _column("image", config.image_column, list(features), images, name)
+    files = [Files(_encoded(part, image_column, name), image_column, name) for part in (train, evaluation)]
+    pixel_format = common_format(files, config.channels)
+    loaded = []
+    for part, part_files in zip((train, evaluation), files, strict=True):
+        numbers = torch.from_numpy(numbers_of(part, label_column).astype(np.int64))
+        loaded.append(Images(Encoded(part_files, pixel_format, config.stored_size), numbers))
+    return loaded[0], loaded[1], classes, (train_source, test_source), unused
+
+
+def _holds_bytes(feature: Any) -> bool:
+    """Whether a column may hold encoded images as plain bytes, alone or with the path of their file."""
+    feature = feature.get("bytes") if isinstance(feature, dict) else feature
+    return "binary" in str(getattr(feature, "dtype", ""))
+
+
+def _encoded(rows: Any, column: str, name: str) -> Any:
+    """The image column alone, as encoded images: from images, their bytes, or the paths of their files."""
+    import datasets
+
+    rows = rows.select_columns([column])
+    feature = rows.features[column]
+    if not isinstance(feature, datasets.Image | dict):
+        if getattr(feature, "dtype", "") not in ("string", "large_string") and not _holds_bytes(feature):
+            raise SeekingError(
+                f"data set {name}: column {column} holds {feature}, not images; store them encoded (PNG, JPEG), or "
+                "name another column with image_column"
+            )
+        if _holds_bytes(feature):
+            rows = rows.cast_column(column, datasets.Value("large_binary"))  # Not every kind of bytes is an Image yet.
+    try:
+        return rows.cast_column(column, datasets.Image(decode=False))
+    except Exception as error:
+        raise SeekingError(
+            f"data set {name}: column {column} holds {feature}, which cannot be read as images ({error})"
+        ) from error
+
+
+def _column(kind: str, requested: str | None, columns: list[str], candidates: list[str], name: str) -> str:
+    if requested is not None:
+        if requested not in columns:
+            raise unknown(f"{kind} column of {name}", requested, columns)
+        return requested
+    if len(candidates) != 1:
+        candidate_names = f"several ({', '.join(candidates)})" if candidates else "none"
+        raise SeekingError(
+            f"data set {name}: needs one {kind} column, found {candidate_names} among {', '.join(columns)}; "
+            f"name it with {kind}_column"
+        )
+    return candidates[0]

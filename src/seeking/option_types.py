@@ -1,0 +1,43 @@
+"""The types of options: a wrong one is refused where options are made, not where it is used."""
+
+import numbers
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from seeking.errors import SeekingError, unknown
+
+KINDS: dict[Any, tuple[type[Any], str]] = {
+    bool: (bool, "True or False"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: (str, "text"),
+}
+"""By type hint, what is accepted, and its name."""
+
+
+def check_types(options: object, kind: type[Any], *, skip: frozenset[str] = frozenset()) -> None:
+    """Check options that are truth values, numbers, text or one of a few words; others may be anything.
+
+    Args:
+        options: an instance of the dataclass, or of a subclass.
+        kind: the dataclass whose fields are checked.
+        skip: names of fields that are not.
+
+    Raises:
+        SeekingError: one of them is something else.
+    """
+    for name, hint in get_type_hints(kind).items():
+        value = getattr(options, name, None)
+        hints = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        words = [word for each in hints if get_origin(each) is Literal for word in get_args(each)]
+        if words:
+            if value not in words and not (value is None and NoneType in hints):
+                raise unknown(f"value of {name}", str(value), words)
+            continue
+        known = [each for each in hints if each in KINDS]
+        if name in skip or not known or (value is None and NoneType in hints):
+            continue
+        is_kind = any(isinstance(value, KINDS[each][0]) for each in known)
+        if not is_kind or (isinstance(value, bool) and bool not in known):
+            expected = " or ".join([KINDS[each][1] for each in known] + ["None"] * (NoneType in hints))
+            raise SeekingError(f"{name} is {value!r}, of type {type(value).__name__}; it must be {expected}")

@@ -1,0 +1,68 @@
+"""The data of a run: training, evaluation and held-out batches."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from accelerate import Accelerator
+
+from seeking.conditions import Condition
+from seeking.errors import SeekingError
+from seeking.training.config import TrainConfig
+from seeking.training.held_out import HeldOut
+from seeking.training.loaders import Loader, prepare
+from seeking.training.rng import RandomState, derive_seed
+from seeking.training.stream import check_stream
+
+
+class Loaders(NamedTuple):
+    """The prepared loaders, and the number of steps in an epoch."""
+
+    train: Loader
+    evaluation: Loader | None
+    epoch_length: int | None
+    """None if the training data have no length."""
+
+
+def prepare_loaders(
+    accelerator: Accelerator, train: Iterable[Any], evaluation: Iterable[Any] | None, config: TrainConfig
+) -> Loaders:
+    """Prepare the loaders for this process, between which each batch is split.
+
+    Raises:
+        SeekingError: a loader is empty, has no length which options need, or can be gone through once only.
+    """
+    where = derive_seed(config.seed), accelerator.num_processes, accelerator.process_index
+    prepared = prepare(train, "train_loader", *where)
+    prepared_evaluation = prepare(evaluation, "eval_loader", *where) if evaluation is not None else None
+    batches = prepared.length
+    if batches is None:
+        check_stream(config)
+    elif not batches:
+        raise SeekingError("the training data yield no batch: fewer samples than the batch size, or none")
+    if prepared_evaluation is not None and prepared_evaluation.length == 0:
+        raise SeekingError("the evaluation data yield no batch")
+    return Loaders(prepared, prepared_evaluation, None if batches is None else math.ceil(batches / config.accumulate))
+
+
+def make_held_out(
+    batches: Iterable[Any] | None,
+    condition: Condition,
+    accelerator: Accelerator,
+    config: TrainConfig,
+    generators: RandomState,
+) -> HeldOut | None:
+    """Load the held-out batches, if there are any.
+
+    Raises:
+        SeekingError: there are none, and the condition needs them; or they yield no batch.
+    """
+    if batches is None:
+        if condition.needs_held_out:
+            raise SeekingError(
+                f"the condition {condition} measures the loss on held-out training data, and there are none; give the "
+                "Trainer held_out batches (on the command line: --held-out 256), or change the condition"
+            )
+        return None
+    where = derive_seed(config.seed), accelerator.num_processes, accelerator.process_index
+    return HeldOut(prepare(batches, "held_out", *where), accelerator, generators)

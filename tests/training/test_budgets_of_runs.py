@@ -1,0 +1,92 @@
+"""A budget is met by whole runs, whatever takes FLOPs beside the steps."""
+
+import dataclasses
+import functools
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import PLAIN
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from seeking import SeekingError, TrainConfig, Trainer
+from seeking.cli import main
+from seeking.errors import RunWarning
+
+EPOCHS, SAMPLES = 6, 64
+
+
+def make(config: TrainConfig, batch_size: int = 8) -> Trainer:
+    torch.manual_seed(0)
+    models = (nn.Sequential(nn.Linear(6, w), nn.BatchNorm1d(w), nn.ReLU(), nn.Linear(w, 3)) for w in (8, 20))
+    x = torch.randn(SAMPLES, 6, generator=torch.Generator().manual_seed(0))
+    data = TensorDataset(x, x[:, :3].argmax(1))
+    return Trainer(*models, train_loader=DataLoader(data, batch_size), eval_loader=DataLoader(data, 64), config=config)
+
+
+@functools.cache
+def ratio() -> float:
+    """FLOPs of the base over those of the motivated model."""
+    cost = make(PLAIN).run.cost
+    return cost.base_flops / cost.motivated_flops
+
+
+@pytest.mark.slow
+@settings(max_examples=10, deadline=None)
+@given(
+    condition=st.sampled_from(["decrease:2", "never", "always", "random:0.4", "affordable:1,0.8"]),
+    on=st.sampled_from(["same", "next"]),
+    teach=st.sampled_from([0.0, 0.5]),
+    norm=st.sampled_from(["private", "recalibrated"]),
+    recalibration_batches=st.sampled_from([1, 20, 100]),
+    eval_every=st.integers(1, 5),
+    accumulate=st.sampled_from([1, 2]),
+    batch_size=st.sampled_from([2, 4]),
+    part=st.floats(0.1, 0.9),
+)
+def test_a_budget_is_met_within_two_percent(part: float, batch_size: int, **options: Any) -> None:
+    config = dataclasses.replace(PLAIN, epochs=EPOCHS, lr=0.01, **options)
+    least = ratio()
+    if config.norm == "recalibrated":
+        batches = min(config.recalibration_batches, -(-SAMPLES // batch_size))
+        cost = make(PLAIN).run.cost
+        forward = cost.motivated_forward_flops / cost.motivated_flops
+        least += -(-EPOCHS // config.eval_every) * batches * batch_size * forward / (EPOCHS * SAMPLES)
+    budget = round(least + part, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RunWarning)  # Of budgets that are missed.
+        trainer = make(dataclasses.replace(config, budget=budget), batch_size)
+        trainer.fit()
+    spent = trainer.run.cost.report()["of_motivated_alone"]
+    assert spent == pytest.approx(budget, rel=0.02)
+    assert budget - 1.01 / trainer.progress.step <= spent <= budget + 1e-6, "but for a step, and never exceeded"
+
+
+def test_budgets_that_recalibrations_leave_nothing_of_are_refused() -> None:
+    config = dataclasses.replace(PLAIN, epochs=EPOCHS, budget=ratio() + 0.1, norm="recalibrated")
+    with pytest.raises(SeekingError, match=r"costs .* of training the motivated model alone with its recalibrations"):
+        make(config)
+    make(dataclasses.replace(config, recalibration_batches=1, eval_every=6))
+    make(dataclasses.replace(config, norm="private"))
+
+
+@pytest.mark.parametrize(
+    "condition", ["affordable:0.25,0.77", "~(decrease:2 & affordable:1,1)", "next(affordable:0,1)"]
+)
+@pytest.mark.parametrize("whose", ["condition", "base_condition"])
+def test_conditions_that_spend_a_budget_are_refused_without_one_before_training(
+    condition: str, whose: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SeekingError, match="spends a budget, and the run has none; set budget"):
+        make(dataclasses.replace(PLAIN, **{whose: condition}))
+
+    def decode(config: Any) -> None:
+        raise AssertionError("images are decoded")
+
+    monkeypatch.setattr("seeking.cli.load", decode)
+    assert main(["train", f"--{whose.replace('_', '-')}", condition]) == 2
+    assert "set budget" in capsys.readouterr().err

@@ -1,0 +1,147 @@
+"""What data may do: labels that do not count, labels of other forms, items that end the pass or the program."""
+
+import dataclasses
+import sys
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import PLAIN
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from seeking import SeekingError, Trainer
+from seeking.errors import LoadingError
+from seeking.training.batches import draw
+from seeking.training.loaders import prepare
+from seeking.training.objective import Classification
+
+X = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+
+
+class Items(Dataset[Any]):
+    def __init__(self, labels: Any, at: int = -1, action: Any = None) -> None:
+        self.labels, self.at, self.action = labels, at, action
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Any:
+        if index == self.at:
+            self.action()
+        return X[index], self.labels[index]
+
+
+@given(labels=st.lists(st.sampled_from([-100, 0, 1, 2]), min_size=1, max_size=12), batch_size=st.integers(1, 5))
+@settings(max_examples=25, deadline=None)
+def test_ignored_labels_count_neither_in_training_nor_in_evaluation(labels: list[int], batch_size: int) -> None:
+    model, objective = nn.Linear(5, 3), Classification()
+    torch.nn.init.ones_(model.bias)
+    x, y = X[: len(labels)], torch.tensor(labels)
+    parts = [objective.evaluate(model, part) for part in zip(x.split(batch_size), y.split(batch_size), strict=True)]
+    values = {name: torch.cat([part[name] for part in parts]).float() for name in ("loss", "accuracy")}
+    counted = y != -100
+    assert len(values["loss"]) == len(values["accuracy"]) == counted.sum()
+    if counted.any():
+        torch.testing.assert_close(values["loss"].mean(), F.cross_entropy(model(x), y))
+        right = (model(x).argmax(1) == y)[counted].float().mean()
+        torch.testing.assert_close(values["accuracy"].mean(), right)
+
+
+def fit(train: Any, evaluation: Any = None, **changes: Any) -> Trainer:
+    loaders = {"train_loader": DataLoader(train, 4), "eval_loader": DataLoader(evaluation or train, 4)}
+    config = dataclasses.replace(PLAIN, epochs=1, **changes)
+    trainer = Trainer(nn.Linear(5, 3), **loaders, config=config)
+    trainer.fit()
+    return trainer
+
+
+def test_an_evaluation_in_which_no_sample_counts_is_an_error() -> None:
+    with pytest.raises(SeekingError, match="no sample counts, since all labels are -100"):
+        fit(Items(torch.arange(12) % 3), Items(torch.full((12,), -100)))
+
+
+LABELS = torch.arange(12) % 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "advice"),
+    [
+        (F.one_hot(LABELS), r"\[4, 3\] and are torch.int64.*labels.argmax\(1\)"),
+        (LABELS[:, None], r"labels\[:, 0\]"),
+        (LABELS.float(), "torch.float32.*loss_fn"),
+        (torch.rand(12, 1), "loss_fn"),
+        (torch.rand(12, 7), "loss_fn"),
+    ],
+)
+@pytest.mark.parametrize("evaluating", [False, True])
+def test_labels_of_another_form_are_refused_before_training(labels: Tensor, advice: str, evaluating: bool) -> None:
+    data = Items(LABELS), Items(labels)
+    with pytest.raises(SeekingError, match=advice):
+        fit(*(data if evaluating else data[::-1]))
+
+
+def test_probabilities_of_classes_train_and_are_refused_in_evaluation() -> None:
+    soft = Items(F.one_hot(LABELS).float() * 0.8 + 0.2 / 3)
+    fit(soft, Items(LABELS))
+    with pytest.raises(SeekingError, match=r"labels.argmax\(1\)"):
+        fit(Items(LABELS), soft)
+
+
+def end_pass() -> None:
+    raise StopIteration
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("skip", [0, 1])
+def test_an_item_cannot_end_a_pass(workers: int, skip: int) -> None:
+    loader = prepare(DataLoader(Items(LABELS, 9, end_pass), 4, num_workers=workers), "loader", 0, 1, 0)
+    with pytest.raises(LoadingError, match="an item of the data set raised StopIteration"):
+        list(draw(loader, torch.device("cpu"), skip))
+    whole = prepare(DataLoader(Items(LABELS), 4, num_workers=workers), "loader", 0, 1, 0)
+    assert len(list(draw(whole, torch.device("cpu"), skip))) == 3 - skip
+
+
+@pytest.mark.parametrize("evaluating", [False, True])
+def test_an_item_cannot_end_the_program_as_if_all_were_well(evaluating: bool) -> None:
+    data = Items(LABELS), Items(LABELS, 9, lambda: sys.exit(0))
+    with pytest.raises(LoadingError, match=r"the data called sys.exit\(0\)"):
+        fit(*(data if evaluating else data[::-1]))
+
+
+def many_lines() -> None:
+    try:
+        raise KeyError("first")
+    except KeyError as error:
+        raise ValueError("the file is bad:\n  line 3\nhas no end") from error
+
+
+class Strange(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and\n{two}")
+
+
+def strange() -> None:
+    raise Strange(1, 2)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("action", "text"),
+    [
+        (many_lines, "ValueError: the file is bad: line 3 has no end"),
+        (strange, "Strange: 1 and 2"),
+        (lambda: [][0], "IndexError: list index out of range"),
+        (lambda: (_ for _ in ()).throw(OSError), "OSError"),
+    ],
+)
+def test_errors_of_the_data_are_one_line(action: Any, text: str, workers: int) -> None:
+    loader = prepare(DataLoader(Items(LABELS, 9, action), 4, num_workers=workers), "loader", 0, 1, 0)
+    with pytest.raises(LoadingError) as caught:
+        list(draw(loader, torch.device("cpu")))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message == f"cannot load the next batch: {text}" or (workers and action is strange and "1 and 2" in message)
