@@ -28,7 +28,7 @@ from seeking.training.rng import RandomState
 pytestmark = pytest.mark.slow
 
 SABOTAGE: dict[type[Target], tuple[object, str, Callable[..., Any]]] = {
-    texts.Conditions: (conditions.Every, "__str__", lambda self: "every:1 & never"),
+    texts.Conditions: (conditions.Always, "__str__", lambda self: "every:1 & never"),
     texts.Maps: (WeightsMap, "as_dict", lambda self: {"entries": {}, "motivated": {}, "buffers": []}),
     texts.Options: (texts, "read_json", lambda path, max_bytes: json.loads(path.read_text())),
     texts.Metrics: (texts, "read_rows", lambda path: map(json.loads, path.open())),
