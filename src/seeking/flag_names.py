@@ -14,7 +14,7 @@ OTHER_TOOLS = {
     "weight-decay": "wd decay-rate l2",
     "optimizer": "opt optim",
     "schedule": "sched scheduler lr-scheduler lr-scheduler-type lr-schedule",
-    "warmup-epochs": "warmup warmup-steps warmup-ratio",
+    "warmup-epochs": "warmup warmup-ratio",
     "label-smoothing": "smoothing label-smoothing-factor",
     "clip-grad": "clip-grad-norm max-grad-norm gradient-clip-val grad-clip clip",
     "accumulate": "gradient-accumulation-steps grad-accum-steps grad-accum accumulate-grad-batches update-freq",

@@ -108,7 +108,7 @@ def test_wrong_options_are_found_before_images_are_decoded(
     def decode(config: Any) -> None:
         raise AssertionError("images are decoded")
 
-    monkeypatch.setattr("seeking.cli.load", decode)
+    monkeypatch.setattr("seeking.run_commands.load", decode)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "taken").mkdir()

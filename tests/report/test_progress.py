@@ -41,7 +41,7 @@ def shown(width: int, rows: list[dict[str, Any]], title: str, terminal: bool, se
 
 
 def steps(count: int, base: float = 1.0, motivated: float = 2.0, **more: Any) -> list[dict[str, Any]]:
-    start = {"kind": "start", "epochs": 2, "epoch_length": count}
+    start = {"kind": "start", "epochs": 2, "epoch_length": count, "steps": 2 * count}
     losses = {"loss": base, "motivated_loss": motivated, "lr": 0.05, "samples": 64}
     return [start, *({"kind": "step", "step": step, **losses, **more} for step in range(count))]
 

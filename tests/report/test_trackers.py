@@ -16,6 +16,7 @@ from seeking import SeekingError, TrainConfig, Trainer
 from seeking.errors import DivergedError, RunWarning
 from seeking.report import trackers
 from seeking.report.trackers import check_trackers, numbers
+from seeking.training import RunFolder
 
 Found = dict[tuple[str, int], float]
 """The value of each metric at each step."""
@@ -155,3 +156,18 @@ def test_what_is_missing_is_named_with_its_command(monkeypatch: pytest.MonkeyPat
         check_trackers(["wnadb"])
     with pytest.raises(SeekingError, match="unknown tracker 'wnadb'; did you mean wandb"):
         Trainer(config=TrainConfig(tracker=["wnadb"]), train_loader=[])
+
+
+def test_what_tensorboard_writes_belongs_to_the_run_and_nothing_else_does(tmp_path: Path) -> None:
+    run(output=tmp_path / "run")
+    events = tmp_path / "run/tensorboard"
+    (events / "1700000000.5").mkdir(parents=True)
+    (events / "1700000000.5/hparams.yml").write_text("lr: 1")
+    (events / "events.out.tfevents.1700000000.host.1.0").write_bytes(b"")
+    (events / "notes.txt").write_text("mine")
+    with pytest.raises(SeekingError, match=r"notes\.txt is no file of a run"):
+        run(output=RunFolder(tmp_path / "run", overwrite=True))
+    assert (tmp_path / "run/base.last.safetensors").exists()
+    (events / "notes.txt").unlink()
+    run(output=RunFolder(tmp_path / "run", overwrite=True))
+    assert not events.exists()

@@ -87,6 +87,6 @@ def test_conditions_that_spend_a_budget_are_refused_without_one_before_training(
     def decode(config: Any) -> None:
         raise AssertionError("images are decoded")
 
-    monkeypatch.setattr("seeking.cli.load", decode)
+    monkeypatch.setattr("seeking.run_commands.load", decode)
     assert main(["train", f"--{whose.replace('_', '-')}", condition]) == 2
     assert "set budget" in capsys.readouterr().err

@@ -6,6 +6,8 @@ metrics.jsonl           a row for each batch and each evaluation, as they come
 base.last.safetensors   weights; likewise base.best, motivated.last and motivated.best
 checkpoints/            everything that decides the run's future, to resume from
 summary.json            written at the end
+curves.png              the learning curves
+trackers.json           the ids of the run in experiment trackers; tensorboard/ holds what TensorBoard reads
 manifest.json           marks the folder as a run's, and lists the finished files with their checksums
 """
 

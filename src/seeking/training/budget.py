@@ -37,7 +37,9 @@ class Budget:
             cost: FLOPs per sample.
             samples: mean number of samples in a batch.
         """
-        recalibration = self._evaluations(progress) * self.recalibrations * cost.motivated_forward_flops
+        recalibration = 0.0
+        if self.recalibrations:
+            recalibration = self._evaluations(progress) * self.recalibrations * cost.motivated_forward_flops
         measured = cost.held_out_samples * cost.base_forward_flops  # For conditions, and so on in the steps to come.
         measurements = measured * (progress.steps / (progress.step + 1) - 1)
         return samples * (self.share * progress.steps * cost.motivated_flops - recalibration) - measurements
