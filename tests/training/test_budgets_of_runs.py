@@ -48,7 +48,7 @@ def ratio() -> float:
     batch_size=st.sampled_from([2, 4]),
     part=st.floats(0.1, 0.9),
 )
-def test_a_budget_is_met_within_two_percent(part: float, batch_size: int, **options: Any) -> None:
+def test_a_budget_is_met_but_for_a_step(part: float, batch_size: int, **options: Any) -> None:
     config = dataclasses.replace(PLAIN, epochs=EPOCHS, lr=0.01, **options)
     least = ratio()
     if config.norm == "recalibrated":
@@ -57,13 +57,13 @@ def test_a_budget_is_met_within_two_percent(part: float, batch_size: int, **opti
         forward = cost.motivated_forward_flops / cost.motivated_flops
         least += -(-EPOCHS // config.eval_every) * batches * batch_size * forward / (EPOCHS * SAMPLES)
     budget = round(least + part, 3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RunWarning)  # Of budgets that are missed.
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", RunWarning)  # Of budgets that are missed.
         trainer = make(dataclasses.replace(config, budget=budget), batch_size)
         trainer.fit()
     spent = trainer.run.cost.report()["of_motivated_alone"]
-    assert spent == pytest.approx(budget, rel=0.02)
     assert budget - 1.01 / trainer.progress.step <= spent <= budget + 1e-6, "but for a step, and never exceeded"
+    assert bool(told) == (spent / budget < 0.98), "more than 2 % is told"
 
 
 def test_budgets_that_recalibrations_leave_nothing_of_are_refused() -> None:

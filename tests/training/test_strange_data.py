@@ -54,6 +54,7 @@ def test_ignored_labels_count_neither_in_training_nor_in_evaluation(labels: list
 def fit(train: Any, evaluation: Any = None, **changes: Any) -> Trainer:
     loaders = {"train_loader": DataLoader(train, 4), "eval_loader": DataLoader(evaluation or train, 4)}
     config = dataclasses.replace(PLAIN, epochs=1, **changes)
+    torch.manual_seed(0)
     trainer = Trainer(nn.Linear(5, 3), **loaders, config=config)
     trainer.fit()
     return trainer
