@@ -12,7 +12,7 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from seeking.choices import Role
 from seeking.report.figures import plain, two_panels, widen
-from seeking.training import Result
+from seeking.training.result import Result
 
 BASE, MOTIVATED = "#2563a8", "#d1642b"
 SMOOTHING = 0.9

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from seeking.data import SplitUse
-from seeking.training import Result
+from seeking.training.result import Result
 
 Rows = tuple[Sequence[str], list[Sequence[str]]]
 """A header and the rows below it."""
