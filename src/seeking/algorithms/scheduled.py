@@ -7,7 +7,7 @@ from typing import Any, Literal
 from seeking.algorithms.teaching import Lesson
 from seeking.conditions import Condition, Outcome
 from seeking.prefix import Prefix
-from seeking.training.joint import discarded_on_error, update_jointly, with_norm
+from seeking.training.joint import discard, discarded_on_error, update_jointly, with_norm
 from seeking.training.one_pass import gradients_of_one_pass
 from seeking.training.run import Batch, Run
 from seeking.training.step import Loss
@@ -84,7 +84,10 @@ class Scheduled:
             with discarded_on_error(run, run.motivated):
                 smaller = self._seen(with_norm(run, run.gradient(run.base, batch, losses["base"])))
             with run.synced("motivated"):
-                run.condition.feedback(update_jointly(run, smaller, larger, base_weight))
+                outcome = update_jointly(run, smaller, larger, base_weight)
+            if not outcome.taken:
+                discard(run, run.base, run.motivated)
+            run.condition.feedback(outcome)
         else:
             smaller = self._seen(with_norm(run, run.gradient(run.base, batch, losses["base"])))
             with discarded_on_error(run, run.base):
@@ -93,15 +96,21 @@ class Scheduled:
                     return
                 with run.synced("motivated"):
                     larger = run.gradient(run.motivated, batch, losses["motivated"])
-                    run.condition.feedback(update_jointly(run, smaller, larger, base_weight))
+                    outcome = update_jointly(run, smaller, larger, base_weight)
+            if not outcome.taken:
+                discard(run, run.base)
+            run.condition.feedback(outcome)
 
     def _step_in_one_pass(self, batch: Batch, run: Run, base_weight: float, prefix: Prefix) -> None:
         if not self._decide(batch, run, pending=True, one_pass=True):
             self._seen(run.step(run.base, batch))
             return
-        with run.synced("motivated"), discarded_on_error(run, run.base):
+        with discarded_on_error(run, run.base), run.synced("motivated"):
             smaller, larger = gradients_of_one_pass(run, prefix, batch, self._losses(run), base_weight)
-            run.condition.feedback(update_jointly(run, self._seen(smaller), larger, None))
+            outcome = update_jointly(run, self._seen(smaller), larger, None)
+        if not outcome.taken:
+            discard(run, run.base)
+        run.condition.feedback(outcome)
 
     def _losses(self, run: Run) -> dict[str, Loss | None]:
         """The loss of each model on a batch on which both may step."""

@@ -19,8 +19,19 @@ def discarded_on_error(run: Run, learner: Learner) -> Iterator[None]:
     try:
         yield
     except Exception:
-        run.stepper.discard(learner)
+        discard(run, learner)
         raise
+
+
+def discard(run: Run, *learners: Learner) -> None:
+    """Undo backward passes that no update follows, and what the forward passes did to the buffers.
+
+    Call this outside ``run.pair.motivated()``, with the latest first: buffers that both models share then are as they
+    were before both.
+    """
+    for learner in learners:
+        with run.synced(learner.name):
+            run.stepper.discard(learner)
 
 
 def with_norm(run: Run, outcome: Outcome) -> Outcome:
@@ -32,7 +43,7 @@ def update_jointly(run: Run, base: Outcome, motivated: Outcome, base_weight: flo
     """Take one step of the motivated model's optimizer on the weighted sum of both gradients.
 
     Call this inside ``run.pair.motivated()``, after a ``run.gradient`` of each model. If a loss or a gradient is NaN or
-    infinite, the step is skipped for both.
+    infinite, the step is skipped for both; ``discard`` must follow outside.
 
     Args:
         run: the run.
@@ -56,6 +67,4 @@ def update_jointly(run: Run, base: Outcome, motivated: Outcome, base_weight: flo
         run.guard.succeeded(run.base)
         run.base.optimizer.zero_grad()
         run.base.stepped = True
-    else:
-        run.stepper.discard(run.base)
     return outcome
