@@ -29,9 +29,10 @@ def spent(
             base_flops=base_flops,
             motivated_flops=1.0,
         )
-        if base_condition.update(signals.loss, signals):
-            total += base_flops
-        decisions.append(condition.update(signals.loss, dataclasses.replace(signals, flops_spent=total)))
+        stepped = base_condition.update(signals.loss, signals)
+        total += base_flops * stepped
+        after = dataclasses.replace(signals, flops_spent=total, base_stepped=stepped)
+        decisions.append(condition.update(signals.loss, after))
         total += decisions[-1]
     return total / STEPS, decisions
 
@@ -46,6 +47,22 @@ def test_a_budget_is_met_whatever_the_condition(inner: str, base_flops: float, p
     budget = base_flops + part
     cost, _ = spent(WithinBudget(parse(inner)), parse("always"), base_flops, budget)
     assert budget - 1.001 / STEPS <= cost <= budget + 1e-6
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    inner=st.sampled_from(["never", "always", "every:3", "decrease:2", "random:0.5", "after:0.3", "before:0.4"]),
+    base=st.sampled_from([("every:2", 1 / 2), ("~every:3", 2 / 3), ("every:5", 1 / 5), ("never", 0.0)]),
+    base_flops=shares,
+    part=st.floats(0.1, 0.9),
+)
+def test_a_budget_is_met_where_the_base_rests(
+    inner: str, base: tuple[str, float], base_flops: float, part: float
+) -> None:
+    """It is spent on the motivated model; the last steps of the base are paid for all the same."""
+    budget = base[1] * base_flops + part
+    cost, _ = spent(WithinBudget(parse(inner)), parse(base[0]), base_flops, budget)
+    assert budget - 3 / STEPS <= cost <= budget + 1e-6
 
 
 def test_within_its_budget_a_condition_decides() -> None:

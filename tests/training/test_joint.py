@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from seeking import Pair, SeekingError, TrainConfig, Trainer, match
 from seeking.gradients import add_gradients
+from seeking.models.resnet import ResNet
 
 JOINT: dict[str, Any] = {"condition": "always", "update": "joint"}
 
@@ -183,6 +184,36 @@ def test_an_error_in_one_model_leaves_no_gradient_of_the_other() -> None:
     failing = True
     with pytest.raises(RuntimeError, match="out of luck"):
         trainer.algorithm([next(iter(batches()["train_loader"]))], trainer.run)
+    assert not any(learner.gradients() for learner in trainer.learners.values())
+
+
+@pytest.mark.parametrize("width", [4, 6], ids=["depth", "both"])
+@pytest.mark.parametrize("norm", ["private", "shared"])
+@pytest.mark.parametrize("fault", ["nan", "base", "motivated"])
+@pytest.mark.parametrize("taught", [{}, {"teach": 0.5}, {"teach": 0.5, "student": "motivated"}], ids=str)
+def test_a_batch_without_a_step_changes_nothing(width: int, norm: Any, fault: str, taught: dict[str, Any]) -> None:
+    """No statistic either, whoever's it is and whichever model went first."""
+    models = {"base": ResNet(8, num_classes=4, width=4), "motivated": ResNet(14, num_classes=4, width=width)}
+    config = dataclasses.replace(CONFIG, **JOINT, **taught, norm=norm, on_nonfinite="skip")
+    trainer = Trainer(*models.values(), **batches(), config=config)
+    x, y = next(iter(batches()["train_loader"]))
+    trainer.algorithm([(x, y)], trainer.run)
+    with trainer.run.synced("motivated"):
+        before = {name: tensor.clone() for name, tensor in weights(trainer).items()}
+    if fault == "nan":
+        with pytest.warns(UserWarning, match="is skipped"):
+            trainer.algorithm([(x * float("nan"), y)], trainer.run)
+    else:
+
+        def fail(*_: Any) -> None:
+            raise RuntimeError("out of luck")
+
+        models[fault].fc.register_forward_hook(fail)
+        with pytest.raises(RuntimeError, match="out of luck"):
+            trainer.algorithm([(x, y)], trainer.run)
+    with trainer.run.synced("motivated"):
+        changed = [name for name, tensor in weights(trainer).items() if not torch.equal(tensor, before[name])]
+    assert not changed
     assert not any(learner.gradients() for learner in trainer.learners.values())
 
 

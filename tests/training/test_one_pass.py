@@ -150,6 +150,7 @@ def test_one_pass_is_two_and_its_flops_are_counted_as_they_are(kind: str) -> Non
         spent = trainer.run.cost.total - before
         found[one_pass] = [(row["loss"], row["motivated_loss"], row["motivated_grad_norm"]) for row in rows]
         count = trainer.run.cost.run_samples + 8 * config.accumulate
+        assert all(("grad_norm" in row) != one_pass for row in rows)
         assert spent / count == pytest.approx(counter.get_total_flops() / (8 * config.accumulate))
         assert trainer.run.cost.one_pass_samples == one_pass * count
         for learner in trainer.learners.values():

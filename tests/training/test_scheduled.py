@@ -140,6 +140,8 @@ def test_a_budget_is_met_after_a_resume_as_well(accumulate: int, options: dict[s
         ({"base_condition": "evry:2"}, "unknown condition 'evry'; did you mean every"),
         ({"finish": "private", "optimizer_state": "shared"}, "finish private cannot be combined with optimizer_state"),
         ({"teach": 2.0}, "teach is 2.0"),
+        ({"teach": 0.5, "condition": "never | agreement:0"}, "needs the gradient of the base's step"),
+        ({"one_pass": True, "update": "joint", "condition": "agreement:0"}, "with one_pass it decides before"),
         ({"finish_at": 1.0}, "finish_at is 1.0; it is a share"),
     ],
 )
@@ -194,6 +196,48 @@ def test_conditions_get_the_gradients_of_a_base_that_steps() -> None:
     condition = Gradients()
     run(dataclasses.replace(CONFIG, base_condition="every:2"), condition=condition)
     assert condition.got == [number % 2 == 1 for number in range(len(condition.got))]
+
+
+class Stepped(Condition):
+    """Keeps the losses of steps of the base, as it sees them."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.norms: list[float | None] = []
+
+    def decide(self, signals: Signals) -> bool:
+        if signals.base_stepped:
+            self.losses.append(signals.loss)
+            self.norms.append(signals.grad_norm)
+        return signals.step is not None and signals.step % 2 == 0
+
+
+@pytest.mark.parametrize("base", ["always", "every:2 | before:0.3"])
+@pytest.mark.parametrize("update", ["separate", "joint"])
+@pytest.mark.parametrize("taught", [{}, {"teach": 0.5}, {"teach": 0.5, "student": "motivated"}], ids=str)
+def test_a_condition_sees_every_step_of_the_base_once(base: str, update: str, taught: dict[str, Any]) -> None:
+    condition = Stepped()
+    config = dataclasses.replace(CONFIG, base_condition=base, update=update, **taught)
+    _, result = run(config, condition=condition)
+    rows = [row for row in steps(result) if "loss" in row]
+    seen = len(condition.losses)
+    assert 0 <= len(rows) - seen <= 1  # Nothing decides after the last step, if it decides before.
+    assert condition.losses == [row["loss"] for row in rows[:seen]]
+    assert condition.norms == [row["grad_norm"] for row in rows[:seen]]
+
+
+def test_a_condition_of_the_base_sees_every_step_of_the_base_once() -> None:
+    condition = Stepped()
+    trainer = Trainer(*two_models(), **batches(), config=CONFIG, algorithm=Scheduled(condition))
+    losses = [row["loss"] for row in steps(trainer.fit()) if "loss" in row]
+    assert condition.losses == losses[: len(condition.losses)] and len(losses) - len(condition.losses) <= 1
+
+
+@pytest.mark.parametrize("condition", ["smoothed:1,0.5", "below_trend:0,0.5", "grad_norm:0,0.5"])
+@pytest.mark.parametrize("options", [{"teach": 0.5}, {"update": "joint"}, {"teach": 0.5, "update": "joint"}], ids=str)
+def test_conditions_hold_wherever_the_base_steps(condition: str, options: dict[str, Any]) -> None:
+    _, result = run(dataclasses.replace(CONFIG, condition=condition, **options))
+    assert 0 < result.cost.motivated_batches < result.cost.batches
 
 
 def test_a_loss_that_is_not_finite_motivates_nobody() -> None:

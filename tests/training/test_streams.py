@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from tiny import TINY, Network
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -199,6 +200,35 @@ def test_an_evaluation_that_fails_is_made_up_for_on_resuming(tmp_path: Path, mon
     resumed.fit()
     assert rows(resumed) == rows(whole)
     assert rows(resumed, "eval") == rows(whole, "eval")
+
+
+@pytest.mark.parametrize("max_steps", [8, 12], ids=["within an epoch", "at the end of one"])
+@pytest.mark.parametrize("every", [None, 5])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_run_cut_off_after_its_last_step_ends_as_if_it_had_not_been(
+    stream: bool, every: int | None, max_steps: int, tmp_path: Path
+) -> None:
+    def loader() -> Any:
+        return DataLoader(Stream(), 4) if stream else DataLoader(DATA, 4, shuffle=True)
+
+    options: dict[str, Any] = {"max_steps": max_steps, "eval_every_steps": every, "norm": "private"}
+    whole = trainer(loader(), tmp_path / "whole", **options)
+    result = whole.fit()
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["kind"] == "step" and row["step"] == max_steps - 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(loader(), tmp_path / "cut", listeners=[stop], **options).fit()
+    for _ in range(2):  # Resumed once more, it is at its end already.
+        cut = trainer(loader(), tmp_path / "cut", resume=True, **options)
+        assert cut.fit().metrics == result.metrics
+        kept = [row for row in cut.record.rows() if row["kind"] == "eval"]
+        assert kept == [row for row in whole.record.rows() if row["kind"] == "eval"]
+        for name in ("base.last.safetensors", "motivated.last.safetensors"):
+            one, other = (load_file(tmp_path / folder / name) for folder in ("whole", "cut"))
+            assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_a_run_that_is_resumed_to_end_earlier_is_evaluated_there(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from seeking.algorithms.teaching import Lesson
 from seeking.conditions import Condition, Outcome
 from seeking.prefix import Prefix
-from seeking.training.joint import discarded_on_error, update_jointly
+from seeking.training.joint import discard, discarded_on_error, update_jointly, with_norm
 from seeking.training.one_pass import gradients_of_one_pass
 from seeking.training.run import Batch, Run
 from seeking.training.step import Loss
@@ -42,64 +42,75 @@ class Scheduled:
         self.base_weight = base_weight
         self.loss = 0.0
         """Of the base's latest step; conditions take no loss that is not finite."""
+        self.norm = math.nan
+        """Of the base's gradient in that step."""
+        self._unseen = {"base": False, "motivated": False}
+        """Whether the condition of each model has yet to see that step."""
 
     def __call__(self, batch: Batch, run: Run) -> None:
         """Train on one batch."""
         if self.separate_at is not None and run.progress.step >= round(self.separate_at * run.progress.steps):
             run.pair.separate()
-        flops = run.batch_samples(batch) * run.cost.base_flops
-        resting = Outcome(loss=self.loss, grad_norm=0.0, flops=flops, taken=False)
-        if not self.base_condition.update(self.loss, run.signals(resting)):
-            if run.condition.update(resting.loss, run.signals(resting)):
+        if not self.base_condition.update(self.loss, run.signals(self._latest(batch, run, "base"))):
+            if self._decide(batch, run):
                 with run.synced("motivated"):
                     run.condition.feedback(run.step(run.motivated, batch))
         elif self.base_weight is None or run.pair.separated:
-            self._step_one_by_one(batch, run, resting)
+            self._step_one_by_one(batch, run)
         else:
-            self._step_jointly(batch, run, resting, self.base_weight)
+            self._step_jointly(batch, run, self.base_weight)
 
-    def _step_one_by_one(self, batch: Batch, run: Run, resting: Outcome) -> None:
+    def _step_one_by_one(self, batch: Batch, run: Run) -> None:
         losses = self._losses(run)
         taught = self.student == "base"
-        seen = resting if taught else self._seen(run.step(run.base, batch, losses["base"]))
-        if run.condition.update(seen.loss, run.signals(seen, pending=taught)):
+        outcome = None if taught else self._seen(run.step(run.base, batch, losses["base"]))
+        if self._decide(batch, run, outcome, pending=taught):
             with run.synced("motivated"):
                 run.condition.feedback(run.step(run.motivated, batch, losses["motivated"]))
         if taught:
             self._seen(run.step(run.base, batch, losses["base"]))
 
-    def _step_jointly(self, batch: Batch, run: Run, resting: Outcome, base_weight: float) -> None:
+    def _step_jointly(self, batch: Batch, run: Run, base_weight: float) -> None:
         """As one by one, but the gradient of the model that goes first waits for the other one's."""
         losses = self._losses(run)
         if run.prefix:
-            self._step_in_one_pass(batch, run, resting, base_weight, run.prefix)
+            self._step_in_one_pass(batch, run, base_weight, run.prefix)
         elif self.student == "base":
-            if not run.condition.update(resting.loss, run.signals(resting, pending=True)):
+            if not self._decide(batch, run, pending=True):
                 self._seen(run.step(run.base, batch, losses["base"]))
                 return
             with run.synced("motivated"):
                 larger = run.gradient(run.motivated, batch, losses["motivated"])
             with discarded_on_error(run, run.motivated):
-                smaller = self._seen(run.gradient(run.base, batch, losses["base"]))
+                smaller = self._seen(with_norm(run, run.gradient(run.base, batch, losses["base"])))
             with run.synced("motivated"):
-                run.condition.feedback(update_jointly(run, smaller, larger, base_weight))
+                outcome = update_jointly(run, smaller, larger, base_weight)
+            if not outcome.taken:
+                discard(run, run.base, run.motivated)
+            run.condition.feedback(outcome)
         else:
-            smaller = self._seen(run.gradient(run.base, batch, losses["base"]))
+            smaller = self._seen(with_norm(run, run.gradient(run.base, batch, losses["base"])))
             with discarded_on_error(run, run.base):
-                if not run.condition.update(smaller.loss, run.signals(smaller)):
+                if not self._decide(batch, run, smaller):
                     run.update(run.base, smaller)
                     return
                 with run.synced("motivated"):
                     larger = run.gradient(run.motivated, batch, losses["motivated"])
-                    run.condition.feedback(update_jointly(run, smaller, larger, base_weight))
+                    outcome = update_jointly(run, smaller, larger, base_weight)
+            if not outcome.taken:
+                discard(run, run.base)
+            run.condition.feedback(outcome)
 
-    def _step_in_one_pass(self, batch: Batch, run: Run, resting: Outcome, base_weight: float, prefix: Prefix) -> None:
-        if not run.condition.update(resting.loss, run.signals(resting, pending=True, one_pass=True)):
+    def _step_in_one_pass(self, batch: Batch, run: Run, base_weight: float, prefix: Prefix) -> None:
+        if not self._decide(batch, run, pending=True, one_pass=True):
             self._seen(run.step(run.base, batch))
             return
-        with run.synced("motivated"), discarded_on_error(run, run.base):
+        with discarded_on_error(run, run.base), run.synced("motivated"):
             smaller, larger = gradients_of_one_pass(run, prefix, batch, self._losses(run), base_weight)
-            run.condition.feedback(update_jointly(run, self._seen(smaller), larger, None))
+            outcome = update_jointly(run, self._seen(smaller), larger, None)
+        if not outcome.taken:
+            discard(run, run.base)
+        run.condition.feedback(outcome)
 
     def _losses(self, run: Run) -> dict[str, Loss | None]:
         """The loss of each model on a batch on which both may step."""
@@ -108,15 +119,35 @@ class Scheduled:
         lesson = Lesson(run.objective)
         return {name: lesson.take if name == self.student else lesson.give for name in ("base", "motivated")}
 
+    def _decide(
+        self, batch: Batch, run: Run, outcome: Outcome | None = None, *, pending: bool = False, one_pass: bool = False
+    ) -> bool:
+        """Ask the condition, after the base's step on this batch; without one, after its latest step."""
+        outcome = outcome or self._latest(batch, run, "motivated")
+        self._unseen["motivated"] = False
+        return run.condition.update(outcome.loss, run.signals(outcome, pending=pending, one_pass=one_pass))
+
+    def _latest(self, batch: Batch, run: Run, name: str) -> Outcome:
+        """The base's latest step, as taken if the condition of this model has not seen it; FLOPs are of this batch."""
+        flops = run.batch_samples(batch) * run.cost.base_flops
+        taken, self._unseen[name] = self._unseen[name], False
+        return Outcome(loss=self.loss, grad_norm=self.norm, flops=flops, taken=taken)
+
     def _seen(self, outcome: Outcome) -> Outcome:
-        self.loss = outcome.loss if math.isfinite(outcome.loss) else self.loss
+        if math.isfinite(outcome.loss):
+            self.loss, self.norm = outcome.loss, outcome.grad_norm
+            self._unseen = dict.fromkeys(self._unseen, True)
         return outcome
 
     def state_dict(self) -> dict[str, Any]:
-        """The loss and the state of the base's condition."""
-        return {"loss": self.loss, "base_condition": self.base_condition.state_dict()}
+        """The latest step of the base, who has seen it, and the state of the base's condition."""
+        latest = {"loss": self.loss, "norm": self.norm if math.isfinite(self.norm) else None, "unseen": self._unseen}
+        return {**latest, "base_condition": self.base_condition.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from there."""
         self.loss = float(state["loss"])
+        norm = state.get("norm")  # Earlier versions have none, and no word of who has seen it.
+        self.norm = math.nan if norm is None else float(norm)
+        self._unseen = {name: bool(state.get("unseen", {}).get(name)) for name in self._unseen}
         self.base_condition.load_state_dict(state["base_condition"])

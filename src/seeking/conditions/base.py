@@ -28,7 +28,8 @@ class Signals:
         base_flops: FLOPs of a training step of the base on this batch.
         motivated_flops: FLOPs of a training step of the motivated model on this batch.
         batch_share: samples of this batch over the mean of the run's batches so far.
-        base_stepped: whether the base took a step on this batch; if not, ``loss`` is that of its latest step.
+        base_stepped: whether the base took a step on this batch or, where the condition decides before it, one since
+            the condition last decided; if not, ``loss`` is that of its latest step.
         grad_norm: norm of the base's full gradient of this batch, before clipping.
         held_out_loss: measures the base's loss on held-out training data, which costs forward passes.
         gradients: the base's gradients of this batch by parameter name, as its optimizer saw them; only for conditions

@@ -13,8 +13,12 @@ class WithinBudget(Wrapper):
     """Another condition, kept within the budget of the run (``Signals.flops_planned``).
 
     It does not hold if the budget would then no longer pay for the base's steps on the remaining batches. It holds if
-    the budget would otherwise not be spent by the end.
+    the budget would otherwise not be spent by the end, if the base goes on to step on as many batches as so far.
     """
+
+    def __init__(self, inner: Condition) -> None:
+        super().__init__(inner)
+        self.batches = self.base_steps = 0
 
     def __str__(self) -> str:
         return f"within_budget({self.inner})"
@@ -22,10 +26,21 @@ class WithinBudget(Wrapper):
     def decide(self, signals: Signals) -> bool:
         decision = self.inner.update(signals.loss, signals)
         planned, spent, step, steps, base, motivated = _known(signals)
+        self.batches += 1
+        self.base_steps += signals.base_stepped
         remaining, batches = planned * (1 + ROUNDING) - spent, steps - step - 1
         if remaining < motivated + batches * base:
             return False
-        return decision or remaining >= motivated + batches * (base + motivated)
+        base_share = self.base_steps / self.batches
+        return decision or remaining >= motivated + batches * (base_share * base + motivated)
+
+    def state_dict(self) -> State:
+        return {**super().state_dict(), "batches": self.batches, "base_steps": self.base_steps}
+
+    def load_state_dict(self, state: State) -> None:
+        super().load_state_dict(state)
+        # Earlier versions have none, and took it that the base would step on every batch.
+        self.batches, self.base_steps = state.get("batches", 0), state.get("base_steps", 0)
 
 
 @register("affordable")

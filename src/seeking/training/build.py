@@ -156,6 +156,12 @@ def make_condition(condition: Condition | None, config: TrainConfig) -> Conditio
             "seeking.ConsecutiveDecrease(2), or its text as TrainConfig(condition=...)"
         )
     check_conditions(config, condition)
+    if condition.needs_gradients and (config.one_pass or (config.teach and config.student == "base")):
+        option = "one_pass" if config.one_pass else "a base that is taught (teach)"
+        raise SeekingError(
+            f"the condition {condition} needs the gradient of the base's step, and with {option} it decides before "
+            "that step; use another condition, or leave the option out"
+        )
     condition = Next(condition) if config.on == "next" else condition
     return condition if config.budget is None else WithinBudget(condition)
 

@@ -204,6 +204,12 @@ class Evaluator:
         return progress.in_last_epoch or (progress.epoch + 1) % self._config.eval_every == 0
 
     @property
+    def unfinished(self) -> bool:
+        """Whether the run has been cut off between its last step and the evaluation at its end."""
+        progress = self._run.progress
+        return progress.done and progress.step_in_epoch > 0 and self._scores.step != progress.step
+
+    @property
     def overdue(self) -> bool:
         """Whether the models have not been evaluated at the end of the run, since it was to end later before."""
         if self._loaders.evaluation is None:

@@ -19,15 +19,31 @@ def discarded_on_error(run: Run, learner: Learner) -> Iterator[None]:
     try:
         yield
     except Exception:
-        run.stepper.discard(learner)
+        discard(run, learner)
         raise
+
+
+def discard(run: Run, *learners: Learner) -> None:
+    """Undo backward passes that no update follows, and what the forward passes did to the buffers.
+
+    Call this outside ``run.pair.motivated()``, with the latest first: buffers that both models share then are as they
+    were before both.
+    """
+    for learner in learners:
+        with run.synced(learner.name):
+            run.stepper.discard(learner)
+
+
+def with_norm(run: Run, outcome: Outcome) -> Outcome:
+    """The outcome of a gradient of the base, with its norm."""
+    return dataclasses.replace(outcome, grad_norm=float(get_total_norm([*run.base.gradients().values()])))
 
 
 def update_jointly(run: Run, base: Outcome, motivated: Outcome, base_weight: float | None) -> Outcome:
     """Take one step of the motivated model's optimizer on the weighted sum of both gradients.
 
     Call this inside ``run.pair.motivated()``, after a ``run.gradient`` of each model. If a loss or a gradient is NaN or
-    infinite, the step is skipped for both.
+    infinite, the step is skipped for both; ``discard`` must follow outside.
 
     Args:
         run: the run.
@@ -39,7 +55,6 @@ def update_jointly(run: Run, base: Outcome, motivated: Outcome, base_weight: flo
     Returns:
         The outcome of the motivated model.
     """
-    norm = float(get_total_norm([*run.base.gradients().values()]))
     weights = (1.0, 1.0) if base_weight is None else (base_weight, 1 - base_weight)
     if motivated.gradients is not None:  # The sum takes their place.
         own = {name: gradient.clone() for name, gradient in motivated.gradients.items()}
@@ -47,11 +62,9 @@ def update_jointly(run: Run, base: Outcome, motivated: Outcome, base_weight: flo
         motivated = dataclasses.replace(motivated, gradients=own, shared_gradients=shared)
     add_gradients(run.pair.base, run.pair.motivated_model, run.pair.map, *weights)
     outcome = run.update(run.motivated, motivated)
-    run.note(run.base, base.loss, norm)
+    run.note(run.base, base.loss, None if base_weight is None else base.grad_norm)
     if outcome.taken:
         run.guard.succeeded(run.base)
         run.base.optimizer.zero_grad()
         run.base.stepped = True
-    else:
-        run.stepper.discard(run.base)
     return outcome

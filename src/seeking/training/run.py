@@ -149,10 +149,12 @@ class Run:
             self.guard.failed(learner, loss=outcome.loss, norm=norm, **where)
         return dataclasses.replace(outcome, grad_norm=norm, taken=taken)
 
-    def note(self, learner: Learner, loss: float, norm: float) -> None:
-        """Put the metrics of a step into the row of this batch."""
+    def note(self, learner: Learner, loss: float, norm: float | None) -> None:
+        """Put the metrics of a step into the row of this batch; a norm that is not known is left out."""
         prefix, rate = learner.column_prefix, next(iter(self.learners.values())).learning_rate
-        self.row |= {f"{prefix}loss": loss, f"{prefix}grad_norm": norm, "lr": rate}
+        self.row |= {f"{prefix}loss": loss, "lr": rate}
+        if norm is not None:
+            self.row[f"{prefix}grad_norm"] = norm
 
     def signals(self, base: Outcome, *, pending: bool = False, one_pass: bool = False) -> Signals:
         """The signals for the condition after the base's step on this batch.

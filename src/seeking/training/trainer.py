@@ -225,7 +225,7 @@ class Trainer:
                 try:
                     self.begin()
                     with saved_on_error(self.run, self.save.now):
-                        while not self.progress.done:
+                        while not self.progress.done or self._evaluate.unfinished:
                             self.train_epoch()
                         if self._evaluate.overdue:
                             self.save(best=self._evaluate(max(0, self.progress.epoch - 1)))
