@@ -30,6 +30,8 @@ def read(name: str, chosen: Mapping[str, str] | None = None) -> Splits:
 
     datasets.disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # Errors are reported below.
+    if not name.strip():  # As a path it would be the current folder.
+        raise SeekingError("data is empty; give the name of a data set, a folder or a parquet file")
     path = Path(name).expanduser()
     if not path.exists() and name.startswith((".", "/", "~")):
         raise SeekingError(f"data set {name}: no such folder")
