@@ -206,12 +206,13 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     assert message.endswith("2 .txt (train/n1/n1_boxes.txt, wnids.txt); 1 .jpeg (test/images/0.JPEG)")
 
 
-def test_validation_images_whose_classes_a_file_lists(tmp_path: Path) -> None:
-    """Tiny ImageNet as it is distributed."""
+@pytest.mark.parametrize("folder", ["val/images", "val"])
+def test_validation_images_whose_classes_a_file_lists(folder: str, tmp_path: Path) -> None:
+    """Tiny ImageNet as it is distributed, and images beside the file."""
     root = pictures(
         tmp_path,
         *(f"train/n{n}/images/n{n}_{k}.JPEG" for n in (1, 2) for k in (0, 1)),
-        *(f"val/images/val_{n}.JPEG" for n in range(3)),
+        *(f"{folder}/val_{n}.JPEG" for n in range(3)),
         "test/images/test_0.JPEG",
     )
     lines = "val_0.JPEG\tn2\t0\t32\t44\t62\nval_1.JPEG\tn1\t5\t5\t6\t6\nval_2.JPEG\tn2\t0\t0\t1\t1\n"

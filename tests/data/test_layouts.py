@@ -161,6 +161,13 @@ def test_a_single_parquet_file(tmp_path: Path) -> None:
         load(DataConfig(data=str(tmp_path / "some.txt")))
 
 
+def test_one_split_for_training_and_test_is_refused(tmp_path: Path) -> None:
+    parquet(tmp_path / "train.parquet", [*range(10)], [0, 1] * 5, datasets.Value("int64"))
+    for name in ("train", "train.parquet"):
+        with pytest.raises(SeekingError, match="are both train; name two splits"):
+            load(DataConfig(data=str(tmp_path), train_split="train", test_split=name))
+
+
 @pytest.mark.parametrize(
     "missing", [datasets.ClassLabel(names=["cat", "dog"]), datasets.Value("null"), datasets.Value("string")]
 )

@@ -80,6 +80,11 @@ def _chosen(splits: Splits, name: str, chosen: Mapping[str, str]) -> Splits:
         if path not in named:
             raise unknown(f"split of {name}", path, named)
     taken = {split: named[path] for split, path in chosen.items()}
+    if len({id(rows) for rows in taken.values()}) < len(taken):
+        raise SeekingError(
+            f"data set {name}: train_split and test_split are both {chosen['train']}; name two splits, or hold images "
+            "out of the training split with validation"
+        )
     others = {split: rows for split, rows in splits.items() if not any(rows is other for other in taken.values())}
     return {**taken, **{f"{split}, not chosen" if split in taken else split: rows for split, rows in others.items()}}
 
