@@ -310,6 +310,13 @@ def test_printed_text_holds_no_control_characters(text: str) -> None:
     assert printable(shown) == shown
 
 
+def test_streams_that_are_closed_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sys.stdout", "sys.stderr"):
+        monkeypatch.setattr(name, None)
+    assert main(["map", "resnet8", "resnet14"]) == 0
+    assert main(["nothing"]) == 2
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp437", "latin-1", "utf-8"])
 def test_output_goes_through_any_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     content = io.BytesIO()
