@@ -96,11 +96,12 @@ def test_compare_shows_the_pair_beside_its_models_alone(capsys: pytest.CaptureFi
     again = json.loads(Path("out/comparison.json").read_text())
     assert again["models"] == summary["models"]
     assert again["arms"]["pair"]["flops"] == summary["arms"]["pair"]["flops"]
-    assert main([*arguments, "--overwrite", "--epochs", "3", "--on-nonfinite", "rollback"]) == 0
-    # Resumed, to be evaluated at other epochs than the runs that are over.
-    shutil.rmtree("out/pair-seed1")
+    assert main([*arguments, "--overwrite", "--epochs", "3", "--on-nonfinite", "rollback", "--seeds", "1"]) == 0
+    # Resumed, to be evaluated at other epochs than the runs that are over, with one more seed.
+    shutil.rmtree("out/pair-seed0")
     Path("out/comparison.png").unlink()
-    assert main(["compare", "--resume", "--output", "out", "--eval-every", "2"]) == 0
+    assert main(["compare", "--resume", "--output", "out", "--eval-every", "2", "--seeds", "2"]) == 0
+    assert json.loads(Path("out/comparison.json").read_text())["seeds"] == 2
     assert Path("out/comparison.png").stat().st_size > 10_000
     refused(["compare", "--resume", "--output", "out/pair-seed0"], "holds a single run", capsys)
 
@@ -171,6 +172,9 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--crop-padding", "-1"], "--crop-padding is -1"),
         (["train", "--image-size", "-3"], "--image-size is -3"),
         (["verify", "resnet8", "resnet14", "--image-size", "0"], "--image-size is 0"),
+        (["verify", "resnet8", "resnet14", "--tolerance", "nan"], "--tolerance is nan"),
+        (["verify", "resnet8", "resnet14", "--in-chans", "0"], "--in-chans is 0"),
+        (["map", "resnet8", "resnet14", "--num-classes", "-1"], "--num-classes is -1"),
         (["train", "--output", "long" * 100], "cannot be used as an output folder"),
         (["train", "--optimizer", "adafactor", "--optimizer-state", "shared"], "set --optimizer-state to separate"),
     ],
@@ -304,6 +308,13 @@ def test_printed_text_holds_no_control_characters(text: str) -> None:
     console.print(text, highlight=False, emoji=False)
     assert "\x1b" not in console.file.getvalue()
     assert printable(shown) == shown
+
+
+def test_streams_that_are_closed_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sys.stdout", "sys.stderr"):
+        monkeypatch.setattr(name, None)
+    assert main(["map", "resnet8", "resnet14"]) == 0
+    assert main(["nothing"]) == 2
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp437", "latin-1", "utf-8"])

@@ -37,7 +37,12 @@ def test_arguments_become_flags(name: str, message: str) -> None:
     assert with_flags(shown, Train) == shown
 
 
-@given(st.sampled_from(LONG), st.sampled_from(["'{}'", "/tmp/{}/x", "my_{}", "{}_of", "{}.yaml", "--{}", "{}(3)"]))
+@given(
+    st.sampled_from(LONG),
+    st.sampled_from(
+        ["'{}'", "/tmp/{}/x", "my_{}", "{}_of", "{}.yaml", "--{}", "{}(3)", "known: a, {}, b", "did you mean {}?"]
+    ),
+)
 def test_what_only_looks_like_an_argument_is_left(name: str, message: str) -> None:
     assert with_flags(message.format(name), Train) == message.format(name)
 

@@ -70,12 +70,14 @@ def with_flags(message: object, command: type[Any]) -> str:
     """A message that names arguments, as the command line has them: ``label_column`` becomes ``--label-column``.
 
     A name of one word may as well be an ordinary word. It is taken for an argument only where a line begins with it and
-    says what it is, or lists it with its value.
+    says what it is, or lists it with its value. Lists of what is known, such as the condition ``held_out``, stay.
     """
     fields = _fields(command)
     long = "|".join(sorted((name for name in fields if "_" in name), key=len, reverse=True))
     text = re.sub(rf"(?m)(^|(?<=^  ))({'|'.join(fields)})(?= is |: .* in the run)", _flag, str(message))
-    return re.sub(rf"(?<![\w./\\'\"=-])({long})(?![\w./\\'\"=(-])", _flag, text) if long else text
+    listed = r"known: .*|did you mean .*"
+    argument = rf"(?<![\w./\\'\"=-])({long})(?![\w./\\'\"=(-])"
+    return re.sub(f"{listed}|{argument}", lambda found: _flag(found) if found[1] else found[0], text) if long else text
 
 
 def _flag(match: re.Match[str]) -> str:

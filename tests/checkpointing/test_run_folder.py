@@ -20,7 +20,7 @@ from tiny import ERRORS, FOREIGN, TINY, Failing, Network, contents, deleted, fil
 
 from seeking import RunError, SeekingError
 from seeking.checkpointing import manifest, run_files, snapshot
-from seeking.checkpointing.weights import load_weights
+from seeking.checkpointing.weights import load_weights, save_weights
 from seeking.errors import DamagedError, RunWarning
 from seeking.report.folder import describe
 from seeking.training import RunFolder
@@ -244,6 +244,14 @@ def test_weights_of_another_dtype_are_refused(tmp_path: Path, finished: Path) ->
     for name, dtype in (("half.safetensors", "float16"), ("double.pt", "float64")):
         with pytest.raises(SeekingError, match=rf"torch.{dtype} in the file, torch.float32 in this Network"):
             load_weights(Network(3), tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["weights", "weights.st", "weights.pt", "weights.safetensors"])
+def test_weights_that_were_saved_are_loaded_whatever_the_name_of_their_file(name: str, tmp_path: Path) -> None:
+    saved, loaded = Network(3), Network(3)
+    save_weights(saved, tmp_path / name)
+    load_weights(loaded, tmp_path / name)
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in saved.state_dict().items())
 
 
 def test_weights_are_checked_while_a_run_replaces_them(tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ def test_integers_are_all_classes_of_the_data_whatever_part_is_taken(tmp_path: P
     [
         ("digit", "unknown data set 'digit'; did you mean digits"),
         ("./nowhere", "no such folder"),
+        (" ", "data is empty"),
     ],
 )
 def test_data_that_do_not_exist(name: str, message: str) -> None:

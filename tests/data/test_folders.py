@@ -19,6 +19,7 @@ from torchvision.datasets import ImageFolder
 from seeking import SeekingError
 from seeking.cli import main
 from seeking.data import DataConfig, ImageData, load
+from seeking.data.annotations import annotated
 from seeking.data.folders import IMAGE_EXTENSIONS, Splits, files, standard_split, walk
 from seeking.data.image_folder import image_folder
 from seeking.errors import RunWarning
@@ -205,12 +206,13 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     assert message.endswith("2 .txt (train/n1/n1_boxes.txt, wnids.txt); 1 .jpeg (test/images/0.JPEG)")
 
 
-def test_validation_images_whose_classes_a_file_lists(tmp_path: Path) -> None:
-    """Tiny ImageNet as it is distributed."""
+@pytest.mark.parametrize("folder", ["val/images", "val"])
+def test_validation_images_whose_classes_a_file_lists(folder: str, tmp_path: Path) -> None:
+    """Tiny ImageNet as it is distributed, and images beside the file."""
     root = pictures(
         tmp_path,
         *(f"train/n{n}/images/n{n}_{k}.JPEG" for n in (1, 2) for k in (0, 1)),
-        *(f"val/images/val_{n}.JPEG" for n in range(3)),
+        *(f"{folder}/val_{n}.JPEG" for n in range(3)),
         "test/images/test_0.JPEG",
     )
     lines = "val_0.JPEG\tn2\t0\t32\t44\t62\nval_1.JPEG\tn1\t5\t5\t6\t6\nval_2.JPEG\tn2\t0\t0\t1\t1\n"
@@ -228,6 +230,37 @@ def test_validation_images_whose_classes_a_file_lists(tmp_path: Path) -> None:
         (tmp_path / "val" / "val_annotations.txt").write_text(wrong)
         with pytest.raises(SeekingError, match=r"no class in common: n1, n2 in train and images in .*list each image"):
             load(DataConfig(data=root))
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=40)
+def test_names_of_classes_in_such_a_file_may_hold_each_other(data: st.DataObject) -> None:
+    """``pen`` and ``pen test``: with any separator, each image gets the class that its line names."""
+    word = st.sampled_from(["pen", "test", "1", "n02"])
+    names = st.lists(word, min_size=1, max_size=3).map(" ".join)
+    classes = data.draw(st.lists(names, min_size=1, max_size=5, unique=True))
+    labels = data.draw(st.lists(st.sampled_from(classes), min_size=1, max_size=6))
+    form = data.draw(st.sampled_from(["{}\t{}\t7\t8", "{},{},x", '"{}","{}"', "{}, {}", "{} {}", "{} {} 9.5 3"]))
+    blank = "" if form.startswith("{} ") else " "
+    images = [f"val/images/{number}{blank}.png" for number in range(len(labels))]
+    with tempfile.TemporaryDirectory() as root:
+        (Path(root) / "val").mkdir()
+        lines = [form.format(Path(image).name, label) for image, label in zip(images, labels, strict=True)]
+        text = data.draw(st.sampled_from(["", "\ufeff", "name,label\n"])) + "\n".join(lines)
+        (Path(root) / "val" / "list.txt").write_text(text, encoding="utf-8")
+        found = annotated(root, "val", {"images": images}, ["val/list.txt"], classes)
+    assert found is not None
+    assert {path: name for name, paths in found[0].items() for path in paths} == dict(zip(images, labels, strict=True))
+
+
+@pytest.mark.parametrize("texts", [["a.png x\na.png y\n"], ["a.png x\n", "a.png y\n"]])
+def test_files_that_list_an_image_with_two_classes_are_refused(texts: list[str], tmp_path: Path) -> None:
+    (tmp_path / "val").mkdir()
+    for number, text in enumerate(texts):
+        (tmp_path / "val" / f"{number}.txt").write_text(text)
+    files = [f"val/{number}.txt" for number in range(len(texts))]
+    with pytest.raises(SeekingError, match=r"val/0\.txt.* list a\.png as x and as y"):
+        annotated(str(tmp_path), "val", {"images": ["val/images/a.png"]}, files, ["x", "y"])
 
 
 KAGGLE = [f"seg_{split}/seg_{split}/{name}/0.png" for split in ("train", "test") for name in ("sea", "ice")]

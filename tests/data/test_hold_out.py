@@ -65,6 +65,23 @@ def test_a_rare_class_is_trained_on(validation: float | None, tmp_path: Path) ->
     assert load(DataConfig(data=data.name, hold_out="random")).train.labels.sum() == 0
 
 
+@pytest.mark.parametrize("data", ["digits", "files"])
+def test_images_held_out_for_conditions_leave_each_class_some(data: str, tmp_path: Path) -> None:
+    name = rare(tmp_path / "data") if data == "files" else data
+    whole = load(DataConfig(data=name))
+    classes, most = len(whole.train.labels.unique()), len(whole.train) - len(whole.train.labels.unique())
+    narrowed = load(DataConfig(data=name, held_out=most))
+    assert narrowed.held_out and len(narrowed.held_out) == most
+    assert len(narrowed.train) == len(narrowed.train.labels.unique()) == classes
+    with pytest.raises(SeekingError, match=rf"held_out is {most + 1}, .* of which {most} can be held out"):
+        load(DataConfig(data=name, held_out=most + 1))
+
+
+def test_classes_that_a_subset_leaves_without_training_images_are_told() -> None:
+    with pytest.warns(RunWarning, match=r"digits: 9 of the 10 classes of the test images have no images among the 1 "):
+        load(DataConfig(max_train_samples=1))
+
+
 @pytest.mark.slow
 def test_runs_of_older_versions_keep_their_images(tmp_path: Path) -> None:
     command = ["train", "--data", rare(tmp_path / "data"), "--batch-size", "4", "--device", "cpu", "--no-verify"]

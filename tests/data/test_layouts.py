@@ -161,10 +161,21 @@ def test_a_single_parquet_file(tmp_path: Path) -> None:
         load(DataConfig(data=str(tmp_path / "some.txt")))
 
 
-def test_a_test_split_without_labels_is_not_used(tmp_path: Path) -> None:
+def test_one_split_for_training_and_test_is_refused(tmp_path: Path) -> None:
+    parquet(tmp_path / "train.parquet", [*range(10)], [0, 1] * 5, datasets.Value("int64"))
+    for name in ("train", "train.parquet"):
+        with pytest.raises(SeekingError, match="are both train; name two splits"):
+            load(DataConfig(data=str(tmp_path), train_split="train", test_split=name))
+
+
+@pytest.mark.parametrize(
+    "missing", [datasets.ClassLabel(names=["cat", "dog"]), datasets.Value("null"), datasets.Value("string")]
+)
+def test_a_test_split_without_labels_is_not_used(missing: Any, tmp_path: Path) -> None:
     feature = datasets.ClassLabel(names=["cat", "dog"])
-    for split, labels in {"train": [0, 1] * 5, "test": [-1, None], "validation": [0, 1]}.items():
+    for split, labels in {"train": [0, 1] * 5, "validation": [0, 1]}.items():
         parquet(tmp_path / f"{split}.parquet", [*range(len(labels))], labels, feature)
+    parquet(tmp_path / "test.parquet", [0, 1], [-1 if missing == feature else None, None], missing)
     uses = [(split.use, split.source) for split in load(DataConfig(data=str(tmp_path))).splits]
     assert uses == [("training", "train.parquet"), ("test", "validation.parquet"), ("not used", "test.parquet")]
     (tmp_path / "validation.parquet").unlink()

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import signal
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from tiny import TINY, Network
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from seeking import RunError, SeekingError, TrainConfig, Trainer
+from seeking.errors import RunWarning
 from seeking.report.folder import describe
 from seeking.training import evaluation
+from seeking.training.progress import Progress
 
 X = torch.randn(24, 4, generator=torch.Generator().manual_seed(1))
 DATA = TensorDataset(X, (X[:, 0] > 0).long())
@@ -234,10 +237,21 @@ def test_a_run_cut_off_after_its_last_step_ends_as_if_it_had_not_been(
 def test_a_run_that_is_resumed_to_end_earlier_is_evaluated_there(tmp_path: Path) -> None:
     options: dict[str, Any] = {"schedule": "constant", "eval_every_steps": 4}
     trainer(DataLoader(Stream(), 4), tmp_path / "run", max_steps=9, **options).fit()
-    run = trainer(DataLoader(Stream(), 4), tmp_path / "run", resume=True, max_steps=5, **options)
+    with pytest.warns(RunWarning, match="max_steps is 5, and the run has 9 steps in . whole epochs already"):
+        run = trainer(DataLoader(Stream(), 4), tmp_path / "run", resume=True, max_steps=5, **options)
     result = run.fit()
     assert result.metrics["base"]["accuracy"] >= 0
     assert rows(run, "eval")[-1]["step"] == 9
+
+
+@given(length=st.integers(1, 5), step=st.integers(0, 20), epochs=st.integers(1, 5), max_steps=st.integers(1, 20))
+def test_a_run_that_is_longer_than_it_is_to_be_is_told(length: int, step: int, epochs: int, max_steps: int) -> None:
+    state = {"epoch_length": length, "epoch": step // length, "step": step, "step_in_epoch": step % length}
+    for limit, planned in ((None, epochs * length), (max_steps, max_steps)):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            Progress(length, epochs, max_steps=limit).load_state_dict(state)
+        assert bool(told) == (step > planned)
 
 
 def test_data_that_can_be_gone_through_once_end_the_run(tmp_path: Path) -> None:

@@ -230,6 +230,18 @@ def test_norms_over_channels_are_narrowed_wherever_they_are(names: str, size: in
     assert verdict, verdict.reason
 
 
+@pytest.mark.parametrize("tolerance", [float("nan"), float("inf"), -1e-9])
+def test_a_tolerance_with_which_nothing_is_compared_is_refused(tolerance: float) -> None:
+    base, motivated = RESNET.make()
+    with pytest.raises(SeekingError, match="tolerance is"):
+        verify(base, motivated, match(base, motivated), torch.randn(2, 3, 8, 8), tolerance=tolerance)
+
+
+def test_models_with_a_head_of_no_classes_are_verified() -> None:
+    base, motivated = (create(name, num_classes=0, in_chans=1) for name in ("resnet8", "resnet14"))
+    assert verify(base, motivated, match(base, motivated), torch.randn(2, 1, 8, 8))
+
+
 def test_half_precision_is_judged_in_single() -> None:
     family = VIT
     base, motivated = (model.bfloat16() for model in family.make())

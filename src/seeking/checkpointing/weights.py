@@ -64,7 +64,7 @@ def shapes_of_weights(path: str | Path) -> dict[str, tuple[int, ...]]:
 def _read(path: Path) -> dict[str, Any]:
     """Tensors by name, and extra states of modules."""
     check_file(path)
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or _is_safetensors(path):
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -74,6 +74,12 @@ def _read(path: Path) -> dict[str, Any]:
     for key in ("state_dict", "model"):
         content = content.get(key, content)
     return dict(content)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file of any name begins like safetensors: the size of a header, then JSON."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 @contextlib.contextmanager

@@ -48,10 +48,11 @@ def image_folder(root: str, tree: Tree, chosen: Mapping[str, str] | None = None)
             (unused if images is None or not is_image(name) else images).append(join(folder, name))
     for split in [split for split in splits if split != "train"]:
         if not splits[split].keys() & splits["train"].keys():
-            found = annotated(root, sources[split], splits[split], unused, splits["train"])
+            loose = [path for path in unused if is_image(path) and path.rpartition("/")[0] == sources[split]]
+            found = annotated(root, sources[split], {**splits[split], "": loose}, unused, splits["train"])
             if found:
                 splits[split], file = found
-                unused.remove(file)
+                unused = sorted({*unused} - {file, *loose})
     if not splits["train"]:
         raise SeekingError(
             f"data set {root}: {sources['train'] or 'it'} has no folders of classes; put the images of each class into "

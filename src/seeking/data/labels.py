@@ -134,6 +134,8 @@ def _read(rows: Any, column: str, source: str, data: str) -> _Labels:
         missing_last = np.append(ranks, -1)
         return _Labels(missing_last[pc.fill_null(encoded.indices, -1).to_numpy()], tuple(names))
     named = isinstance(feature, datasets.ClassLabel)
+    if dtype == "null":  # No row has a label, so nothing says of which type they would be.
+        return _Labels(np.full(len(values), -1))
     if not named and not dtype.startswith(("int", "uint")):
         raise SeekingError(f"data set {data}: column {column} holds {feature}, not classes or integers or strings")
     largest = pc.max(values).as_py() or 0

@@ -1,5 +1,6 @@
 """Data sets by name or path."""
 
+import warnings
 from dataclasses import dataclass
 
 import psutil
@@ -8,12 +9,14 @@ import torch
 from seeking.data.augment import Augmentation
 from seeking.data.config import DataConfig
 from seeking.data.encoded import Encoded
+from seeking.data.folders import shown
 from seeking.data.hold_out import keep_classes
 from seeking.data.images import Batches, Images
+from seeking.data.labels import NAMED_CLASSES
 from seeking.data.select import SplitUse, held_out, select
 from seeking.data.unreadable import readable
 from seeking.distributed.processes import cores, local_process_count, this_process
-from seeking.errors import SeekingError
+from seeking.errors import RunWarning, SeekingError
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
     train, aside = _hold_out(train, config)
     if aside:
         unused.append(_use("held out for conditions", f"{len(aside)} of {sources[0]}", aside))
+    _warn_of_lost_classes(train, test, classes, config)
     mean, std = train.statistics()
     mean, std = config.mean or mean, config.std or std
     channels = train.pixels.shape[1]
@@ -199,8 +203,29 @@ def _hold_out(train: Images, config: DataConfig) -> tuple[Images, Images | None]
         raise SeekingError(
             f"held_out is {config.held_out}, and {config.data} has {len(train)} training images; hold out fewer"
         )
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(2)).to(train.labels.device)
-    return train.select(order[config.held_out :]), train.select(order[: config.held_out])
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(2)).numpy()
+    kept, held = order[config.held_out :], order[: config.held_out]
+    if config.hold_out == "classes":
+        kept, held = keep_classes(train.labels.cpu().numpy(), kept, held)
+    if len(held) < config.held_out:
+        raise SeekingError(
+            f"held_out is {config.held_out}, and {config.data} has {len(train)} training images, of which {len(held)} "
+            "can be held out such that each class keeps one; hold out fewer"
+        )
+    return train.select(torch.from_numpy(kept)), train.select(torch.from_numpy(held))
+
+
+def _warn_of_lost_classes(train: Images, test: Images, classes: tuple[str, ...], config: DataConfig) -> None:
+    """Tell of classes that a subset, or images that were left out, leave without training images."""
+    left, tested = ({*images.labels.tolist()} for images in (train, test))
+    lost = [classes[label] for label in sorted(tested - left)]
+    if lost and (config.max_train_samples or config.on_bad_image == "skip"):
+        warnings.warn(
+            f"{config.data}: {len(lost):,} of the {len(tested):,} classes of the test images have no images among the "
+            f"{len(train):,} that are trained on: {shown(lost, NAMED_CLASSES)}",
+            RunWarning,
+            stacklevel=3,
+        )
 
 
 def _use(use: str, source: str, images: Images) -> SplitUse:

@@ -30,6 +30,8 @@ def read(name: str, chosen: Mapping[str, str] | None = None) -> Splits:
 
     datasets.disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # Errors are reported below.
+    if not name.strip():  # As a path it would be the current folder.
+        raise SeekingError("data is empty; give the name of a data set, a folder or a parquet file")
     path = Path(name).expanduser()
     if not path.exists() and name.startswith((".", "/", "~")):
         raise SeekingError(f"data set {name}: no such folder")
@@ -78,6 +80,11 @@ def _chosen(splits: Splits, name: str, chosen: Mapping[str, str]) -> Splits:
         if path not in named:
             raise unknown(f"split of {name}", path, named)
     taken = {split: named[path] for split, path in chosen.items()}
+    if len({id(rows) for rows in taken.values()}) < len(taken):
+        raise SeekingError(
+            f"data set {name}: train_split and test_split are both {chosen['train']}; name two splits, or hold images "
+            "out of the training split with validation"
+        )
     others = {split: rows for split, rows in splits.items() if not any(rows is other for other in taken.values())}
     return {**taken, **{f"{split}, not chosen" if split in taken else split: rows for split, rows in others.items()}}
 

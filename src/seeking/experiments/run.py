@@ -35,7 +35,15 @@ from seeking.weights_map import WeightsMap
 
 
 def arguments(config: ModelConfig, num_classes: int, in_chans: int = 3) -> ModelArguments:
-    """How both models are made for so many classes and image channels."""
+    """How both models are made for so many classes and image channels.
+
+    Raises:
+        SeekingError: there are none of them.
+    """
+    for name, count in (("num_classes", num_classes), ("in_chans", in_chans)):
+        least = 1 if name == "in_chans" else 0  # Models of timm without classes have no head.
+        if count < least:
+            raise SeekingError(f"{name} is {count}; it must be {least} or more")
     common = {"num_classes": num_classes, "in_chans": in_chans, **config.model_kwargs}
     return ModelArguments(
         names={"base": config.base, "motivated": config.motivated},

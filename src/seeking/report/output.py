@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -56,7 +57,8 @@ class _Stream:
     """A stream that is never an error to write to: what its encoding lacks is replaced, what fails is ignored."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream = stream
+        # None: it was closed when the program began. Its descriptor is taken, lest a file of the run gets it.
+        self._stream = Path(os.devnull).open("w", encoding="utf-8") if stream is None else stream  # noqa: SIM115
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):

@@ -38,6 +38,7 @@ CHANGEABLE_ON_RESUME = frozenset(
         ),
         *("pretrained", "start_from", "shared_from"),  # Weights that a run starts from are in its checkpoints.
         *("output", "config", "recipe", "overwrite", "resume", "accept_changed_data"),
+        "seeds",  # Of a comparison; each of its runs has one.
     }
 )
 """Options that may change when a run is resumed. If its length changes, the schedule is that of the new length."""

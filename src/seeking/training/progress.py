@@ -96,7 +96,7 @@ class Progress:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from these counts.
+        """Continue from these counts. Warns if the run has more steps than it is to have.
 
         Raises:
             SeekingError: the length of an epoch has changed.
@@ -115,6 +115,14 @@ class Progress:
         # An epoch may have fewer batches than the length of its loader.
         if not counts_fit or any(step_in_epoch > most or step > epoch * most + step_in_epoch for most in known):
             raise ValueError(f"step {step} cannot be batch {step_in_epoch} of epoch {epoch}")
+        if step > self.max_steps if self.max_steps is not None else (epoch, step_in_epoch) > (self.epochs, 0):
+            asked = f"epochs is {self.epochs}" if self.max_steps is None else f"max_steps is {self.max_steps}"
+            warnings.warn(
+                f"{asked}, and the run has {step} steps in {epoch} whole epochs already; it ends here, and its results "
+                "are those of all its steps",
+                RunWarning,
+                stacklevel=2,
+            )
         self.epoch, self.step, self.step_in_epoch = epoch, step, step_in_epoch
 
 

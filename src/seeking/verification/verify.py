@@ -100,8 +100,11 @@ def verify(
         seed: of the random weights.
 
     Raises:
-        SeekingError: the map is not one of these models, the base refuses the input, or there is NaN in it.
+        SeekingError: the map is not one of these models, the base refuses the input, there is NaN in it, or the
+            tolerance is no finite number.
     """
+    if not 0 <= tolerance < float("inf"):  # NaN would make everything exact.
+        raise SeekingError(f"tolerance is {tolerance}; it must be a finite number, 0 or more")
     check_models(base, motivated)
     missing = tensors(base).keys() - weights_map.entries.keys()
     if missing:

@@ -30,7 +30,7 @@ def random_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
         leaf = name.rpartition(".")[2]
         noise = torch.randn(tensor.shape, generator=generator, device="cpu")
         if name in parameters and leaf.endswith("weight"):
-            fan_in = tensor[0].numel() if tensor.ndim > 1 else 1
+            fan_in = max(1, tensor.shape[1:].numel())
             value = noise * fan_in**-0.5 if tensor.ndim > 1 else noise.sigmoid() + 0.5
         elif name in parameters or leaf == "running_mean":
             value = noise * 0.3
