@@ -15,7 +15,9 @@ from runs import image_folder
 
 from seeking import WeightsMap
 from seeking.cli import COMMANDS, main
+from seeking.commands import Train
 from seeking.files import read_yaml_text
+from seeking.option_parsing import parse_options
 from seeking.report.output import PrintableConsole, ignore_output_errors, printable
 
 QUICK = ["--epochs", "1", "--max-train-samples", "64", "--base-kwargs", "width=4", "--motivated-kwargs", "width=6"]
@@ -371,3 +373,11 @@ def test_files_that_are_no_weights_are_refused_in_one_line(
 @pytest.mark.parametrize("name", ["never-cached-images", "nobody/never-cached-images"])
 def test_a_hub_that_cannot_be_reached_is_not_an_unknown_data_set(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     refused(["train", "--data", name], f"data set {name}: no such folder, and the hub cannot be reached", capsys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "value"),
+    [(["--in-memory", "False"], False), (["--in_memory", "true"], True), (["--no-in-memory"], False), ([], None)],
+)
+def test_a_switch_may_have_a_value(flags: list[str], value: bool | None) -> None:
+    assert parse_options(Train, [*flags, "--overwrite"], "seeking train").in_memory is value

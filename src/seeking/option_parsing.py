@@ -34,8 +34,26 @@ def parse_options(command: type[Options], args: Sequence[str], prog: str) -> Opt
     """
     # DisallowNone gives each switch a --no-…, also those that are neither on nor off by default.
     markers = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
+    args = _plain_switches(args, command)
     parsed = tyro.cli(_documented(command), prog=prog, args=args, registry=registry, config=markers)
     return command(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)})
+
+
+def _plain_switches(args: Sequence[str], command: type[Any]) -> list[str]:
+    """The same flags, with ``--name`` for ``--name True`` and ``--no-name`` for ``--name False`` of each switch."""
+    switches = {
+        "--" + name.replace("_", "-")
+        for name, hint in typing.get_type_hints(command).items()
+        if bool in (hint, *typing.get_args(hint))
+    }
+    plain: list[str] = []
+    for arg in args:
+        last = plain[-1].replace("_", "-") if plain else ""
+        if last in switches and arg.lower() in ("true", "false"):
+            plain[-1] = last if arg.lower() == "true" else f"--no-{last[2:]}"
+        else:
+            plain.append(arg)
+    return plain
 
 
 def _documented(command: type[Any]) -> type[Any]:
