@@ -330,7 +330,7 @@ def _check(pair: Pair, args: transformers.TrainingArguments, condition: Conditio
         "deepspeed": (bool(args.deepspeed), "it trains one model; use several processes without it"),
         "neftune_noise_alpha": (args.neftune_noise_alpha is not None, f"{both}leave it out"),
         "gradient_checkpointing": (
-            bool(args.gradient_checkpointing),
+            any(getattr(args, f"{what}_checkpointing", False) for what in ("gradient", "activation")),
             f"{both}call gradient_checkpointing_enable() of both models",
         ),
         "auto_find_batch_size": (args.auto_find_batch_size, "set per_device_train_batch_size"),
