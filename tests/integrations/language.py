@@ -74,6 +74,7 @@ def main(folder: Path, processes: int) -> None:
             per_device_train_batch_size=size,
             gradient_accumulation_steps=accumulation,
             max_grad_norm=0.5,
+            eval_strategy="epoch",
         )
         one.train()
         one.save_model()

@@ -91,7 +91,7 @@ def main(folder: Path, processes: int) -> None:
             sampler = DistributedSampler(loader.dataset, processes, rank, shuffle=False)
             loader = DataLoader(loader.dataset, 4 // processes, sampler=sampler)
         trainer = lightning(folder, gradient_clip_val=0.3, use_distributed_sampler=False, **options)
-        trainer.fit(trained, loader)
+        trainer.fit(trained, loader, data(24))
         trainer.save_checkpoint(folder / f"{kind}.ckpt")
 
 

@@ -123,8 +123,19 @@ def test_signals_and_outcomes(tmp_path: Path) -> None:
     trained.condition = Looking()
     lightning(tmp_path).fit(trained, data())
     assert [signals.step for signals in seen] == list(range(18))
-    assert {signals.steps for signals in seen} == {18}
+    assert {(signals.steps, signals.epoch_length) for signals in seen} == {(18, 6)}
     assert all(signals.grad_norm > 0 and signals.learning_rate > 0 for signals in seen)
+
+
+def test_a_stream_has_no_end(tmp_path: Path) -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(data(4))
+
+    trained = module()
+    trainer = lightning(tmp_path, max_epochs=-1, max_steps=8)
+    trainer.fit(trained, torch.utils.data.DataLoader(Stream(), batch_size=None))
+    assert (trainer.global_step, trained.motivated_steps) == (8, 4)
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -191,6 +191,8 @@ def test_a_stream_is_counted_in_steps(tmp_path: Path) -> None:
     run = MotivatedTrainer(pair, args, condition="every:2", train_dataset=Stream())
     run.train()
     assert run.state.global_step == 5 and run.motivated_steps == 2
+    run.train()  # Once more, with the same optimizers.
+    assert run.state.global_step == 5 and run.motivated_steps == 5
 
 
 def test_predictions_are_the_bases_and_metrics_of_both(tmp_path: Path) -> None:

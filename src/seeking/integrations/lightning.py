@@ -150,7 +150,8 @@ class MotivatedModule(L.LightningModule):
         signals = Signals(
             loss=mean_loss(torch.stack([loss.float() for _, _, loss in batches]).mean()),
             step=self.trainer.global_step,
-            steps=int(self.trainer.estimated_stepping_batches),
+            steps=_whole(self.trainer.estimated_stepping_batches),
+            epoch_length=_whole(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches),
             learning_rate=float(optimizer.param_groups[0]["lr"]),
             base_stepped=math.isfinite(self._norm),
             grad_norm=self._norm if math.isfinite(self._norm) else None,
@@ -355,6 +356,11 @@ def _only_optimizer(configured: Any) -> Optimizer:
     if not isinstance(configured, Optimizer):
         raise SeekingError("configure_optimizers of each model of a pair must give one optimizer")
     return configured
+
+
+def _whole(steps: float) -> int | None:
+    """A number of steps, rounded up; None if there is no end."""
+    return math.ceil(steps) if math.isfinite(steps) else None
 
 
 def _initial(group: Mapping[str, Any]) -> float:

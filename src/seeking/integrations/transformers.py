@@ -212,13 +212,13 @@ class MotivatedTrainer(transformers.Trainer):
     def begin_motivated(self) -> None:
         """Make the motivated model ready to be trained, from the checkpoint that is resumed if there is one."""
         self._batches, self._since_log, self._last_log = [], [], self.state.global_step
-        optimizer = self._learner[1] if self._learner else None
-        with self._swapped(optimizer):
-            optimizer = optimizer or self.create_optimizer()
-        self._learner = self.accelerator.prepare_model(self.pair.motivated_model), optimizer
-        self._ready_to_evaluate = True
+        if self._learner is None:
+            with self._swapped(None):
+                optimizer = self.create_optimizer()
+            self._learner = self.accelerator.prepare_model(self.pair.motivated_model), optimizer
+            self._ready_to_evaluate = True
         if self._resumed:
-            self._load(Path(self._resumed), optimizer)
+            self._load(Path(self._resumed), self._learner[1])
 
     def load_best_motivated(self) -> None:
         """After training: with ``load_best_model_at_end``, the motivated model is that of the best checkpoint, too."""
