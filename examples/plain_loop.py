@@ -99,16 +99,15 @@ def main() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         train, test = loaders(given.data or digits_folder(Path(folder)), given.size, given.batch_size)
         classes = len(train.dataset.classes)  # type: ignore[attr-defined]
-        options = {"num_classes": classes, "zero_init_last": True}
-        models = [
-            timm.create_model(given.model, **options, layers=[blocks] * 4).to(DEVICE)  # In each of the four stages.
+        small, large = (  # One block in each of the four stages, or two.
+            timm.create_model(given.model, num_classes=classes, zero_init_last=True, layers=[blocks] * 4).to(DEVICE)
             for blocks in (1, 2)
-        ]
+        )
 
         # seeking: the pair before the learners, whose averages begin with the weights that the models share.
-        pair = seeking.Pair(*models)
+        pair = seeking.Pair(small, large)
         condition = seeking.parse_condition(given.condition)
-        base, motivated = (Learner(model, given.lr) for model in models)
+        base, motivated = (Learner(model, given.lr) for model in (small, large))
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             base.optimizer, given.lr, epochs=given.epochs, steps_per_epoch=len(train), pct_start=0.2
         )

@@ -43,7 +43,18 @@ def test_it_trains_both_models_without_a_warning(scaled: bool, tmp_path: Path, m
         return loss, stepped
 
     monkeypatch.setattr(example.Learner, "step", seen)
-    given = ["--epochs", "1", "--batch-size", "128", "--condition", "decrease:1", "--output", str(tmp_path)]
+    given = [
+        "--epochs",
+        "1",
+        "--batch-size",
+        "128",
+        "--size",
+        "24",
+        "--condition",
+        "decrease:1",
+        "--output",
+        str(tmp_path),
+    ]
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *given])
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

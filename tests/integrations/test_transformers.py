@@ -19,6 +19,8 @@ import seeking  # noqa: E402
 from seeking import Pair, SeekingError  # noqa: E402
 from seeking.integrations.transformers import MotivatedTrainer  # noqa: E402
 
+pytestmark = pytest.mark.slow  # Most take a second or two, of which the Trainer's start is the most.
+
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,8 +63,7 @@ def test_without_motivated_steps_the_base_trains_as_under_the_trainer_itself(
         assert kept == plain and kept
 
 
-@pytest.mark.parametrize("kind", ["deeper", "wider"])
-@pytest.mark.parametrize("options", [{"max_grad_norm": 0.3}, {"max_grad_norm": 0.0}], ids=str)
+@pytest.mark.parametrize(("kind", "options"), [("deeper", {"max_grad_norm": 0.3}), ("wider", {"max_grad_norm": 0.0})])
 def test_each_step_is_that_of_a_loop_by_hand(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
     """The same batches, learning rates and clipping. By SGD, which does not amplify the rounding of the loss."""
     torch.manual_seed(3)
@@ -115,9 +116,7 @@ RESUMED = [
 ]
 
 
-@pytest.mark.parametrize("options", RESUMED, ids=str)
-@pytest.mark.slow
-@pytest.mark.parametrize("step", [3, 4])
+@pytest.mark.parametrize(("step", "options"), list(zip((3, 4, 5), RESUMED, strict=True)), ids=str)
 def test_resumed_equals_uninterrupted(tmp_path: Path, options: dict[str, Any], step: int) -> None:
     saving = {**options, "save_strategy": "steps", "save_steps": step}
     whole = trainer(tmp_path, **saving)
@@ -140,7 +139,6 @@ def test_the_last_checkpoint_is_found_and_a_missing_one_is_told(tmp_path: Path) 
     assert again.state.global_step == 18
 
 
-@pytest.mark.slow
 def test_a_checkpoint_of_the_base_alone_and_another_condition_are_refused(tmp_path: Path) -> None:
     run = trainer(tmp_path, save_strategy="epoch")
     t.Trainer(gpt2(1), run.args, train_dataset=Words(24)).train()
@@ -256,7 +254,6 @@ def test_what_would_be_done_to_one_model_alone_is_refused(tmp_path: Path, given:
         trainer(tmp_path, **given)
 
 
-@pytest.mark.slow
 def test_two_processes_give_the_weights_of_one(client: str, tmp_path: Path) -> None:
     for processes in ("1", "2"):
         done = subprocess.run(
@@ -264,9 +261,8 @@ def test_two_processes_give_the_weights_of_one(client: str, tmp_path: Path) -> N
             capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-    for run in ("1", "2"):
-        for folder in (run, f"{run}/motivated"):
-            ours, theirs = (load_file(tmp_path / by / folder / "model.safetensors") for by in ("1", "2"))
-            assert ours.keys() == theirs.keys()
-            for name in ours:
-                torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+    for folder in (".", "motivated"):
+        ours, theirs = (load_file(tmp_path / by / folder / "model.safetensors") for by in ("1", "2"))
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)

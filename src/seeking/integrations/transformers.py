@@ -340,12 +340,14 @@ def _check(pair: Pair, args: transformers.TrainingArguments, condition: Conditio
             any(word in optim for word in ("lomo", "layerwise", "schedule_free")),
             f"{optim} does not take its steps apart from the model's passes; take another, such as adamw_torch",
         ),
-        "condition": (condition.needs_held_out, f"{condition} needs a held-out loss, which only seeking.Trainer has"),
-        "condition ": (condition.needs_budget, f"{condition} needs a budget, which only seeking.Trainer has"),
+        "condition": (
+            condition.needs_held_out or condition.needs_budget,
+            f"{condition} needs held-out data or a budget, which only seeking.Trainer has",
+        ),
     }
     for name, (given, remedy) in refused.items():
         if given:
-            raise SeekingError(f"{name.strip()} cannot be used with MotivatedTrainer: {remedy}")
+            raise SeekingError(f"{name} cannot be used with MotivatedTrainer: {remedy}")
     if args.n_gpu > 1:
         raise SeekingError(
             f"this process sees {args.n_gpu} GPUs; start one process for each with torchrun, or show it one with "
