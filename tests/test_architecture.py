@@ -55,6 +55,12 @@ def test_the_core_imports_neither_the_trainer_nor_a_framework() -> None:
             assert not roots & {"accelerate", "timm", "transformers", "lightning", "datasets"}, name
 
 
+def test_integrations_are_imported_by_nobody() -> None:
+    for name, path in MODULES.items():
+        found = [other for other in imported(path) if other.startswith("seeking.integrations")]
+        assert not found or name.startswith("seeking.integrations."), name
+
+
 def _outside(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

@@ -100,6 +100,8 @@ def test_every_block_has_a_language_that_is_run() -> None:
 def test_python(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from seeking.matching.module_rules import RULES
 
+    for library in re.findall(r"^from seeking\.integrations\.(\w+)", block.text, re.MULTILINE):
+        pytest.importorskip(library, reason=f"needs {library}: pip install 'seeking[{library}]'")
     monkeypatch.chdir(tmp_path)
     rules = list(RULES)
     try:

@@ -174,3 +174,14 @@ def test_a_mode_sees_operations_and_trees_are_mapped() -> None:
     assert any("aten.add" in name for name in seen)
     assert internals.tree_map(lambda x: x + 1, {"a": [1, (2,)]}) == {"a": [2, (3,)]}
     assert internals.tree_map_only(int, lambda x: x + 1, {"a": [1, "b"]}) == {"a": [2, "b"]}
+
+
+def test_ddp_leaves_out_what_it_is_told_to() -> None:
+    both = nn.ModuleDict({"base": nn.Linear(2, 2), "motivated": nn.BatchNorm1d(2)})
+    internals.leave_out_of_ddp(both, "motivated.")
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(both)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert wrapped.parameters_to_ignore == {f"motivated.{name}" for name in both["motivated"].state_dict()}

@@ -167,6 +167,12 @@ def local_tensor_id(tensor: Any) -> int:
     return id(tensor._local_tensor)
 
 
+def leave_out_of_ddp(module: nn.Module, prefix: str) -> None:
+    """Let DDP leave out the parameters and buffers whose names begin so. Without it: it waits for their gradients."""
+    names = [name for name, _ in (*module.named_parameters(), *module.named_buffers()) if name.startswith(prefix)]
+    nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
+
+
 def accelerator_started() -> bool:
     """Whether accelerate is initialized. Without it: the device cannot be changed."""
     from accelerate.state import PartialState  # Slow to import, and a plain loop does not need it.

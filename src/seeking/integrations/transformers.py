@@ -1,0 +1,365 @@
+"""Motivated training with the Trainer of Hugging Face transformers.
+
+The base is the model that the Trainer trains, so that all of ``TrainingArguments`` applies to it as ever. Between its
+optimizer step and the next one, the condition decides, and the motivated model takes a step on the same batches.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from seeking.conditions import Condition, ConsecutiveDecrease, Outcome, Signals, parse
+from seeking.distributed.mean_loss import mean_loss, mean_over_processes
+from seeking.errors import SeekingError
+from seeking.integrations import missing
+from seeking.pair import Pair
+from seeking.training.saved_condition import SavedCondition
+
+try:
+    import transformers
+    from transformers.trainer_utils import get_last_checkpoint, has_length
+except ModuleNotFoundError as error:
+    raise missing("transformers", "transformers") from error
+
+MOTIVATED = "motivated"
+"""Name of the motivated model's folder, inside that of the base, and of its metrics."""
+
+STATE = "seeking.pt"
+"""In the motivated model's folder of a checkpoint: its optimizer and the condition."""
+
+
+class MotivatedTrainer(transformers.Trainer):
+    """``transformers.Trainer`` for a pair.
+
+    One step of ``TrainingArguments`` is a step of the base, and, if the condition holds, one of the motivated model on
+    the same batches, with the same learning rate, accumulation, clipping and precision. Every folder that is saved
+    holds the base, and in its folder ``motivated`` the motivated model; ``from_pretrained`` loads both. Metrics of the
+    motivated model have the prefix ``eval_motivated_``; ``metric_for_best_model`` takes those of either model.
+
+    Args:
+        pair: the two models.
+        args: as for ``transformers.Trainer``.
+        condition: the condition, or its text.
+        options: other arguments of ``transformers.Trainer``, but ``model``, ``model_init`` and ``optimizers``: for
+            another optimizer give ``optimizer_cls_and_kwargs``, or override ``create_optimizer``, which is called for
+            each model.
+
+    Attributes:
+        pair: the two models.
+        condition: the condition.
+        motivated_steps: number of motivated steps so far.
+
+    Raises:
+        SeekingError: the condition or an argument needs what this loop cannot do for two models.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        args: transformers.TrainingArguments | None = None,
+        *,
+        condition: Condition | str | None = None,
+        **options: Any,
+    ) -> None:
+        self.pair = pair
+        self.condition = parse(condition) if isinstance(condition, str) else condition or ConsecutiveDecrease(2)
+        self.motivated_steps = 0
+        args = args or transformers.TrainingArguments()
+        _check(pair, args, self.condition, options)
+        super().__init__(pair.base, args, **options)
+        pair.motivated_model.to(args.device)
+        if config := getattr(pair.motivated_model, "config", None):
+            config.use_cache = args.use_cache
+        self._learner: tuple[nn.Module, Optimizer] | None = None
+        self._ready_to_evaluate = False
+        self._resumed: str | None = None
+        self._epoch_length: int | None = None
+        self._flops = 0.0
+        self._grad_norm: Tensor | float | None = None
+        self._batches: list[tuple[dict[str, Any], Any, Tensor]] = []
+        self._since_log: list[float] = []
+        self._last_log = 0
+        self.add_callback(_Steps(self))
+
+    # What the base's step leaves behind.
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """As in ``transformers.Trainer``; remembers the batch for the motivated model."""
+        number = kwargs.get("num_items_in_batch", args[0] if args else None)
+        loss: Tensor = super().training_step(model, inputs, number)
+        self._batches.append((inputs, number, loss))
+        return loss
+
+    def set_initial_training_values(self, args: Any, dataloader: Any, *rest: Any) -> Any:
+        """As in ``transformers.Trainer``; remembers the number of steps of an epoch."""
+        values = super().set_initial_training_values(args, dataloader, *rest)
+        self._epoch_length = values[1] if has_length(dataloader) else None
+        return values
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        """As in ``transformers.Trainer``. Without it, conditions on the gradient's norm say that they lack it."""
+        self._grad_norm = super()._get_grad_norm(*args, **kwargs)
+        return self._grad_norm
+
+    # The motivated step.
+
+    def after_base_step(self) -> None:
+        """Let the condition decide after a step of the base, and take the motivated step if it holds."""
+        batches, self._batches = self._batches, []
+        signals = self._signals(batches)
+        # The base's gradients are done with; under fp16, the scaler would unscale them again.
+        self.pair.base.zero_grad(set_to_none=True)
+        if self.condition.update(signals.loss, signals):
+            outcome = self._motivated_step(batches, float(signals.motivated_flops or 0))
+            self._since_log.append(outcome.loss)
+            self.motivated_steps += outcome.taken
+            self.condition.feedback(outcome)
+
+    def _signals(self, batches: list[tuple[dict[str, Any], Any, Tensor]]) -> Signals:
+        loss, flops, motivated_flops = self._over_processes(batches)
+        self._flops += flops
+        assert self.optimizer is not None
+        stepped = not self.accelerator.optimizer_step_was_skipped
+        return Signals(
+            loss=loss,
+            step=self.state.global_step,
+            steps=self.state.max_steps,
+            epoch_length=self._epoch_length,
+            learning_rate=float(self.optimizer.param_groups[0]["lr"]),
+            flops_spent=self._flops,
+            base_flops=flops,
+            motivated_flops=motivated_flops,
+            base_stepped=stepped,
+            grad_norm=float(self._grad_norm) if stepped and self._grad_norm is not None else None,
+            gradients=_gradients(self.pair.base) if self.condition.needs_gradients else None,
+        )
+
+    def _over_processes(self, batches: list[tuple[dict[str, Any], Any, Tensor]]) -> tuple[float, float, float]:
+        """The loss of a step, and the FLOPs of either model for it: the same in all processes, which decide alike."""
+        own = [float(sum(self.floating_point_ops(inputs) for inputs, _, _ in batches))]
+        with self._swapped(None):
+            own.append(float(sum(self.floating_point_ops(inputs) for inputs, _, _ in batches)))
+        loss = torch.stack([loss.double() for _, _, loss in batches]).sum()
+        count = self.accelerator.num_processes
+        mean, flops, motivated = mean_over_processes(torch.cat([loss.reshape(1), loss.new_tensor(own)]))
+        return mean, count * flops, count * motivated
+
+    def _motivated_step(self, batches: list[tuple[dict[str, Any], Any, Tensor]], flops: float) -> Outcome:
+        assert self._learner and self.optimizer, "train() has not begun"
+        model, optimizer = self._learner
+        scaler = self.accelerator.scaler
+        for group, base_group in zip(optimizer.param_groups, self.optimizer.param_groups, strict=True):
+            group["lr"] = base_group["lr"]
+        with self.pair.motivated() as module, self._swapped(optimizer):
+            losses = []
+            for number, (inputs, items, _) in enumerate(batches, start=1):
+                last = number == len(batches)
+                with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                    losses.append(super().training_step(model, inputs, items))
+                self.current_flos += self.floating_point_ops(inputs)
+            if scaler is not None:
+                scaler.unscale_(optimizer)
+            limit = self.args.max_grad_norm if self.args.max_grad_norm > 0 else math.inf
+            norm = float(nn.utils.clip_grad_norm_(module.parameters(), limit))
+            gradients = _gradients(module) if self.condition.needs_gradients else None
+            taken = math.isfinite(norm)
+            if scaler is not None:  # It skips the step by itself.
+                scaler.step(optimizer)
+                scaler.update()
+            elif taken:
+                optimizer.step()
+            optimizer.zero_grad()
+        self._flops += flops
+        return Outcome(
+            loss=mean_loss(torch.stack([loss.float() for loss in losses]).sum()),
+            grad_norm=norm,
+            flops=flops,
+            taken=taken,
+            gradients=gradients,
+            shared_gradients=_shared(self.pair, gradients),
+        )
+
+    @contextlib.contextmanager
+    def _swapped(self, optimizer: Optimizer | None) -> Iterator[None]:
+        """Inside, the motivated model is the one that the methods of ``transformers.Trainer`` work on."""
+        names = ("model", "model_wrapped", "optimizer")
+        own = [getattr(self, name) for name in names]
+        for name, value in zip(names, (self.pair.motivated_model, self.pair.motivated_model, optimizer), strict=True):
+            setattr(self, name, value)
+        try:
+            yield
+        finally:
+            for name, value in zip(names, own, strict=True):
+                setattr(self, name, value)
+
+    # Begin, resume, end.
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in ``transformers.Trainer``."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
+            if resume_from_checkpoint is None:
+                raise SeekingError(f"there is no checkpoint in {self.args.output_dir}; call train() without resuming")
+        self._resumed = str(resume_from_checkpoint) if resume_from_checkpoint else None
+        return super().train(self._resumed, *args, **kwargs)
+
+    def begin_motivated(self) -> None:
+        """Make the motivated model ready to be trained, from the checkpoint that is resumed if there is one."""
+        self._batches, self._since_log, self._last_log = [], [], self.state.global_step
+        if self._learner is None:
+            with self._swapped(None):
+                optimizer = self.create_optimizer()
+            self._learner = self.accelerator.prepare_model(self.pair.motivated_model), optimizer
+            self._ready_to_evaluate = True
+        if self._resumed:
+            self._load(Path(self._resumed), self._learner[1])
+
+    def load_best_motivated(self) -> None:
+        """After training: with ``load_best_model_at_end``, the motivated model is that of the best checkpoint, too."""
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+            self._load(Path(self.state.best_model_checkpoint), None)
+
+    def _load(self, checkpoint: Path, optimizer: Optimizer | None) -> None:
+        """Continue from a checkpoint, of which the base is loaded already; without optimizer, the weights alone."""
+        folder = checkpoint / MOTIVATED
+        if not folder.is_dir():
+            raise SeekingError(f"{checkpoint} holds no motivated model ({folder}); was it saved by another trainer?")
+        model = self.pair.motivated_model
+        with self.pair.motivated():
+            if isinstance(model, transformers.PreTrainedModel):
+                model.load_state_dict(type(model).from_pretrained(folder, config=model.config).state_dict())
+            else:
+                from safetensors.torch import load_model
+
+                load_model(model, folder / "model.safetensors")
+        if optimizer is None or not (folder / STATE).exists():  # With save_only_model, there are only weights.
+            return
+        state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(state["optimizer"])
+        SavedCondition(self.condition).load_state_dict(state["condition"])
+        self.motivated_steps, self._flops = state["motivated_steps"], state["flops"]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As in ``transformers.Trainer``; the motivated model goes to the folder ``motivated`` inside."""
+        folder = Path(output_dir or str(self.args.output_dir)) / MOTIVATED
+        with self.pair.motivated(), self._swapped(None):
+            super().save_model(str(folder), True)
+        # Before the base and the state of transformers: a checkpoint that has those has all.
+        if self.args.should_save and self._learner and self.is_in_train and not self.args.save_only_model:
+            state = {
+                "optimizer": self._learner[1].state_dict(),
+                "condition": SavedCondition(self.condition).state_dict(),
+                "motivated_steps": self.motivated_steps,
+                "flops": self._flops,
+            }
+            torch.save(state, folder / STATE)
+        super().save_model(output_dir, _internal_call)
+
+    # Evaluate and log.
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """As in ``transformers.Trainer``: the base's predictions, and the metrics of both models."""
+        options = dataloader, description, prediction_loss_only, ignore_keys
+        output = super().evaluation_loop(*options, metric_key_prefix)
+        if not self._ready_to_evaluate:
+            self.accelerator.prepare_model(self.pair.motivated_model, evaluation_mode=True)
+            self._ready_to_evaluate = True
+        # The second pass over the data must not move the random numbers that training goes on with.
+        with self.pair.motivated(), self._swapped(None), torch.random.fork_rng(devices=[]):
+            motivated = super().evaluation_loop(*options, f"{metric_key_prefix}_{MOTIVATED}")
+        assert output.metrics is not None and motivated.metrics is not None
+        output.metrics.update(motivated.metrics)
+        return output
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As in ``transformers.Trainer``, with the mean loss and the share of motivated steps since the last log."""
+        if "loss" in logs:
+            steps, losses = self.state.global_step - self._last_log, self._since_log
+            if losses:
+                logs["motivated_loss"] = sum(losses) / len(losses)
+            logs["motivated_share"] = len(losses) / max(steps, 1)
+            self._since_log, self._last_log = [], self.state.global_step
+        super().log(logs, *args, **kwargs)
+
+
+class _Steps(transformers.TrainerCallback):
+    """Calls the trainer where ``transformers.Trainer`` has no method to override."""
+
+    def __init__(self, trainer: MotivatedTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.trainer.begin_motivated()
+
+    def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        self.trainer.after_base_step()
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        self.trainer.load_best_motivated()
+
+
+def _check(pair: Pair, args: transformers.TrainingArguments, condition: Condition, options: dict[str, Any]) -> None:
+    """Refuse what would be done to one model alone.
+
+    Raises:
+        SeekingError: names it, and what to do.
+    """
+    both = "it would apply to the base alone; "
+    optim = str(getattr(args.optim, "value", args.optim))
+    refused = {
+        "model": (options.get("model") is not None, "the pair has the models"),
+        "model_init": (options.get("model_init") is not None, "make the models and their pair first"),
+        "optimizers": (
+            any(options.get("optimizers") or ()),
+            "it is one optimizer for two models; give optimizer_cls_and_kwargs, or override create_optimizer",
+        ),
+        "fsdp": (bool(args.fsdp), "use seeking.Trainer with shard=True"),
+        "deepspeed": (bool(args.deepspeed), "it trains one model; use several processes without it"),
+        "neftune_noise_alpha": (args.neftune_noise_alpha is not None, f"{both}leave it out"),
+        "gradient_checkpointing": (
+            any(getattr(args, f"{what}_checkpointing", False) for what in ("gradient", "activation")),
+            f"{both}call gradient_checkpointing_enable() of both models",
+        ),
+        "auto_find_batch_size": (args.auto_find_batch_size, "set per_device_train_batch_size"),
+        "fp16_full_eval": (args.fp16_full_eval, f"{both}use fp16"),
+        "bf16_full_eval": (args.bf16_full_eval, f"{both}use bf16"),
+        "optim": (
+            any(word in optim for word in ("lomo", "layerwise", "schedule_free")),
+            f"{optim} does not take its steps apart from the model's passes; take another, such as adamw_torch",
+        ),
+        "condition": (
+            condition.needs_held_out or condition.needs_budget,
+            f"{condition} needs held-out data or a budget, which only seeking.Trainer has",
+        ),
+    }
+    for name, (given, remedy) in refused.items():
+        if given:
+            raise SeekingError(f"{name} cannot be used with MotivatedTrainer: {remedy}")
+    if args.n_gpu > 1:
+        raise SeekingError(
+            f"this process sees {args.n_gpu} GPUs; start one process for each with torchrun, or show it one with "
+            "CUDA_VISIBLE_DEVICES"
+        )
+    if pair.separated:
+        raise SeekingError("the pair was separated: each model has weights of its own; make a new Pair")
+
+
+def _gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def _shared(pair: Pair, gradients: dict[str, Tensor] | None) -> Callable[[], dict[str, Tensor]] | None:
+    return (lambda: pair.map.extract(gradients)) if gradients else None

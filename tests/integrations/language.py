@@ -1,0 +1,83 @@
+"""A pair of tiny language models under the Hugging Face Trainer, alone or as one of several processes.
+
+python tests/integrations/language.py FOLDER
+torchrun --nproc-per-node 2 tests/integrations/language.py FOLDER
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as t
+from torch.utils.data import Dataset
+
+from seeking import Pair
+from seeking.integrations.transformers import MotivatedTrainer
+
+
+def gpt2(layers: int, dropout: float = 0.1) -> t.GPT2LMHeadModel:
+    sizes = {"n_embd": 16, "n_head": 2, "n_positions": 16, "vocab_size": 29}
+    rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
+    return t.GPT2LMHeadModel(t.GPT2Config(n_layer=layers, bos_token_id=0, eos_token_id=0, **sizes, **rates))
+
+
+def llama(heads: int) -> t.LlamaForCausalLM:
+    """Wider with grouped queries: two query heads for each key."""
+    sizes = {"hidden_size": 8 * heads, "intermediate_size": 16 * heads, "num_attention_heads": heads, "head_dim": 8}
+    rest = {"num_key_value_heads": heads // 2, "num_hidden_layers": 2, "vocab_size": 29, "max_position_embeddings": 16}
+    return t.LlamaForCausalLM(t.LlamaConfig(**sizes, **rest, pad_token_id=0, bos_token_id=0, eos_token_id=0))
+
+
+class Words(Dataset[dict[str, torch.Tensor]]):
+    """A walk over the alphabet, 16 letters a sample."""
+
+    def __init__(self, samples: int) -> None:
+        steps = torch.randint(1, 4, (samples, 16), generator=torch.Generator().manual_seed(0))
+        self.tokens = steps.cumsum(1) % 29
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": self.tokens[index], "labels": self.tokens[index]}
+
+
+def trainer(folder: Path, pair: Pair | None = None, *, condition: str = "every:2", **given: Any) -> MotivatedTrainer:
+    torch.manual_seed(0)
+    pair = pair or Pair(gpt2(1), gpt2(2))
+    options: dict[str, Any] = {
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 3e-3,
+        "warmup_steps": 2,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+    args = t.TrainingArguments(str(folder), **{**options, **given})
+    return MotivatedTrainer(pair, args, condition=condition, train_dataset=Words(24), eval_dataset=Words(8))
+
+
+def main(folder: Path, processes: int) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    both = trainer(
+        folder,
+        Pair(gpt2(1, dropout=0.0), gpt2(2, dropout=0.0)),
+        condition="decrease:1",
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=4 // processes,  # One process accumulates what two take at once.
+        max_grad_norm=0.5,
+        eval_strategy="epoch",
+    )
+    both.train()
+    assert both.motivated_steps > 0
+    both.save_model()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(os.environ.get("WORLD_SIZE", "1")))

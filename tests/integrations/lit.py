@@ -1,0 +1,99 @@
+"""A pair under Lightning, alone or as one of several processes.
+
+python tests/integrations/lit.py FOLDER
+torchrun --nproc-per-node 2 tests/integrations/lit.py FOLDER
+"""
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from seeking import Pair
+from seeking.integrations.lightning import MotivatedModule
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", module="lightning")
+
+
+def network(width: int, depth: int = 1) -> nn.Sequential:
+    blocks = (nn.Sequential(nn.Linear(width, width), nn.ReLU()) for _ in range(depth))
+    return nn.Sequential(nn.Linear(4, width), nn.ReLU(), *blocks, nn.Linear(width, 2))
+
+
+class Classifier(L.LightningModule):
+    """As a user writes one."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = network(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        self.log("loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("accuracy", (self(batch[0]).argmax(1) == batch[1]).float().mean(), sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=0.01)
+        steps = self.trainer.estimated_stepping_batches
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=int(steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def data(size: int = 4, seed: int = 1) -> DataLoader[Any]:
+    x = torch.randn(24, 4, generator=torch.Generator().manual_seed(seed))
+    return DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), size)
+
+
+def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def module(kind: str = "loss_fn", condition: str = "every:2") -> MotivatedModule:
+    torch.manual_seed(0)
+    if kind == "modules":
+        return MotivatedModule(Pair(Classifier(3), Classifier(5)), condition=condition)
+    return MotivatedModule(
+        Pair(network(3), network(5)),
+        condition=condition,
+        loss_fn=loss_fn,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+        schedule=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5),
+    )
+
+
+def lightning(folder: Path, **options: Any) -> L.Trainer:
+    quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "logger"), False)
+    return L.Trainer(**{"max_epochs": 3, "accelerator": "cpu", "default_root_dir": folder, **quiet, **options})
+
+
+def main(folder: Path, processes: int) -> None:
+    torch.set_num_threads(1)
+    for kind in ("loss_fn", "modules"):
+        options: dict[str, Any] = {"devices": processes, "strategy": "ddp" if processes > 1 else "auto"}
+        trained = module(kind, "decrease:1")
+        loader = data(4)
+        if processes > 1:  # Lightning's own sampler would shuffle; this one deals each batch out.
+            rank = int(os.environ["RANK"])
+            sampler = DistributedSampler(loader.dataset, processes, rank, shuffle=False)
+            loader = DataLoader(loader.dataset, 4 // processes, sampler=sampler)
+        trainer = lightning(folder, gradient_clip_val=0.3, use_distributed_sampler=False, **options)
+        trainer.fit(trained, loader, data(24))
+        trainer.save_checkpoint(folder / f"{kind}.ckpt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(os.environ.get("WORLD_SIZE", "1")))

@@ -1,0 +1,168 @@
+"""Pairs under Lightning."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+L = pytest.importorskip("lightning", reason="needs lightning: pip install 'seeking[lightning]'")
+import lit  # noqa: E402
+from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
+from lit import Classifier, data, lightning, loss_fn, module, network  # noqa: E402
+
+import seeking  # noqa: E402
+from seeking import Pair, SeekingError  # noqa: E402
+from seeking.integrations.lightning import MotivatedModule  # noqa: E402
+
+KINDS = ("loss_fn", "modules")
+
+
+def same(ours: nn.Module, theirs: nn.Module) -> bool:
+    left, right = ours.state_dict(), theirs.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"accumulate_grad_batches": 4, "gradient_clip_val": 0.1}, {"precision": "bf16-mixed", "max_steps": 7}],
+    ids=str,
+)
+def test_without_motivated_steps_the_base_trains_as_under_lightning_itself(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    ours = module("modules", "never")
+    torch.manual_seed(0)
+    alone = Classifier(3)
+    for each in (ours, alone):
+        lightning(tmp_path, **options).fit(each, data(), data(24))
+    assert same(ours.base, alone)
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_clip_val": 0.05}, {"accumulate_grad_batches": 2}], ids=str)
+def test_each_step_is_that_of_a_loop_by_hand(tmp_path: Path, options: dict[str, Any]) -> None:
+    ours, hand = module(), module().pair
+    lightning(tmp_path, **options).fit(ours, data())
+    optimizers = {m: torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9) for m in (hand.base, hand.motivated_model)}
+    step = 0
+
+    def take(model: nn.Module, batch: list[torch.Tensor]) -> None:
+        loss_fn(model, batch).backward()
+        if "gradient_clip_val" in options:
+            nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+        optimizers[model].step()
+        optimizers[model].zero_grad()
+
+    for epoch in range(3):
+        for batch in data(4 * options.get("accumulate_grad_batches", 1)):
+            for optimizer in optimizers.values():
+                optimizer.param_groups[0]["lr"] = 0.1 * 0.5**epoch
+            take(hand.base, batch)
+            step += 1
+            if step % 2 == 0:
+                with hand.motivated() as model:
+                    take(model, batch)
+    with hand.motivated(), ours.pair.motivated():
+        for mine, theirs in zip(ours.motivated.parameters(), hand.motivated_model.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    assert ours.motivated_steps == step // 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2, "precision": "bf16-mixed"}], ids=str)
+def test_resumed_equals_uninterrupted(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
+    whole = module(kind, "decrease:1 | random:0.3")
+    saving = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    lightning(tmp_path, callbacks=[saving], **options).fit(whole, data(), data(24))
+    resumed = module(kind, "decrease:1 | random:0.3")
+    lightning(tmp_path, **options).fit(resumed, data(), data(24), ckpt_path=str(tmp_path / "epoch=0.ckpt"))
+    assert same(whole, resumed)
+    assert resumed.motivated_steps == whole.motivated_steps > 0
+
+
+def test_checkpoints_load_and_hold_the_base_inside_the_motivated_model(tmp_path: Path) -> None:
+    trained = module()
+    trainer = lightning(tmp_path)
+    trainer.fit(trained, data(), data(24))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    fresh = Pair(network(3), network(5))
+    loaded = MotivatedModule.load_from_checkpoint(
+        tmp_path / "last.ckpt", pair=fresh, loss_fn=loss_fn, optimizer=torch.optim.SGD
+    )
+    assert same(loaded, trained)
+    assert seeking.verify(fresh.base, fresh.motivated_model, fresh.map, next(iter(data()))[0])
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "motivated_val_loss"])
+def test_both_models_are_measured_and_either_chooses_the_best(tmp_path: Path, monitor: str) -> None:
+    trained, best = module(), ModelCheckpoint(tmp_path, monitor=monitor, mode="max")
+    trainer = lightning(tmp_path, callbacks=[best])
+    trainer.fit(trained, data(), data(24))
+    assert best.best_model_score > trainer.callback_metrics[monitor]
+    measured = trainer.validate(trained, data(24), ckpt_path="best", verbose=False)
+    assert measured[0][monitor] == pytest.approx(float(best.best_model_score))
+
+
+def test_signals_and_outcomes(tmp_path: Path) -> None:
+    seen: list[seeking.Signals] = []
+
+    class Looking(seeking.Condition):
+        needs_gradients = True
+
+        def decide(self, signals: seeking.Signals) -> bool:
+            seen.append(signals)
+            return True
+
+        def feedback(self, outcome: seeking.Outcome) -> None:
+            assert outcome.taken and outcome.grad_norm > 0 and outcome.shared_gradients
+            assert outcome.shared_gradients().keys() == seen[-1].gradients.keys()
+
+    trained = module()
+    trained.condition = Looking()
+    lightning(tmp_path).fit(trained, data())
+    assert [signals.step for signals in seen] == list(range(18))
+    assert {(signals.steps, signals.epoch_length) for signals in seen} == {(18, 6)}
+    assert all(signals.grad_norm > 0 and signals.learning_rate > 0 for signals in seen)
+
+
+def test_a_stream_has_no_end(tmp_path: Path) -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(data(4))
+
+    trained = module()
+    trainer = lightning(tmp_path, max_epochs=-1, max_steps=8)
+    trainer.fit(trained, torch.utils.data.DataLoader(Stream(), batch_size=None))
+    assert (trainer.global_step, trained.motivated_steps) == (8, 4)
+
+
+def test_refusals(tmp_path: Path) -> None:
+    pair = Pair(network(3), network(5))
+    with pytest.raises(SeekingError, match="give loss_fn and optimizer"):
+        MotivatedModule(pair)
+    with pytest.raises(SeekingError, match="optimizers of their own"):
+        MotivatedModule(Pair(Classifier(3), Classifier(5)), loss_fn=loss_fn)
+    with pytest.raises(SeekingError, match=r"only seeking\.Trainer"):
+        MotivatedModule(pair, loss_fn=loss_fn, optimizer=torch.optim.SGD, condition="held_out:4")
+    trainer = lightning(tmp_path, max_epochs=1)
+    trainer.fit(Classifier(3), data())
+    trainer.save_checkpoint(tmp_path / "other.ckpt")
+    with pytest.raises(SeekingError, match="not one of a MotivatedModule"):
+        lightning(tmp_path).fit(module(), data(), ckpt_path=str(tmp_path / "other.ckpt"))
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_weights_of_one(client: str, tmp_path: Path) -> None:
+    for processes in ("1", "2"):
+        done = subprocess.run(
+            [client, "--processes", processes, lit.__file__, str(tmp_path / processes)],
+            capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    for kind in KINDS:
+        ours, theirs = (torch.load(tmp_path / by / f"{kind}.ckpt", weights_only=True) for by in ("1", "2"))
+        assert ours["seeking"]["motivated_steps"] == theirs["seeking"]["motivated_steps"] > 0
+        for name, tensor in ours["state_dict"].items():
+            torch.testing.assert_close(tensor, theirs["state_dict"][name], rtol=1e-4, atol=1e-5)

@@ -1,0 +1,268 @@
+"""Pairs under the Hugging Face Trainer."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.utils.data import IterableDataset
+
+t = pytest.importorskip("transformers", reason="needs transformers: pip install 'seeking[transformers]'")
+import language  # noqa: E402
+from language import Words, gpt2, llama, trainer  # noqa: E402
+
+import seeking  # noqa: E402
+from seeking import Pair, SeekingError  # noqa: E402
+from seeking.integrations.transformers import MotivatedTrainer  # noqa: E402
+
+pytestmark = pytest.mark.slow  # Most take a second or two, of which the Trainer's start is the most.
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    t.utils.logging.disable_progress_bar()
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def equal(ours: nn.Module | dict[str, torch.Tensor], theirs: nn.Module | dict[str, torch.Tensor]) -> bool:
+    left, right = (weights(side) if isinstance(side, nn.Module) else side for side in (ours, theirs))
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def losses(run: Any) -> list[float]:
+    return [row["loss"] for row in run.state.log_history if "loss" in row]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bf16": True, "gradient_accumulation_steps": 3, "max_grad_norm": 0.1},
+        {"max_steps": 7, "lr_scheduler_type": "cosine", "label_smoothing_factor": 0.1, "optim": "adafactor"},
+    ],
+    ids=str,
+)
+def test_without_motivated_steps_the_base_trains_as_under_the_trainer_itself(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    ours = trainer(tmp_path, condition="never", eval_strategy="epoch", **options)
+    ours.train()
+    torch.manual_seed(0)
+    theirs = t.Trainer(gpt2(1), ours.args, train_dataset=Words(24), eval_dataset=Words(8))
+    theirs.train()
+    assert equal(ours.pair.base, theirs.model)
+    for key in ("loss", "learning_rate", "grad_norm", "eval_loss"):
+        kept, plain = ([row[key] for row in run.state.log_history if key in row] for run in (ours, theirs))
+        assert kept == plain and kept
+
+
+@pytest.mark.parametrize(("kind", "options"), [("deeper", {"max_grad_norm": 0.3}), ("wider", {"max_grad_norm": 0.0})])
+def test_each_step_is_that_of_a_loop_by_hand(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
+    """The same batches, learning rates and clipping. By SGD, which does not amplify the rounding of the loss."""
+    torch.manual_seed(3)
+    models = [gpt2(1, 0.0), gpt2(2, 0.0)] if kind == "deeper" else [llama(2), llama(4)]
+    starts = [weights(model) for model in models]
+    run = trainer(tmp_path, Pair(*models), optim="sgd", learning_rate=0.3, **options)
+    batches: list[tuple[torch.Tensor, Any]] = []
+    step = run.compute_loss
+
+    def seen(model: nn.Module, inputs: dict[str, torch.Tensor], *rest: Any, **named: Any) -> Any:
+        if model is run.pair.base and model.training:
+            batches.append((inputs["input_ids"].clone(), named["num_items_in_batch"]))
+        return step(model, inputs, *rest, **named)
+
+    run.compute_loss = seen
+    run.train()
+    found = [weights(model) for model in models]
+    for model, start in reversed(list(zip(models, starts, strict=True))):  # They share storage; the base comes last.
+        model.load_state_dict(start)
+    pair = Pair(*models, weights_map=run.pair.map)
+    optimizers = {model: torch.optim.SGD(model.parameters(), lr=0.3) for model in models}
+    rates = [row["learning_rate"] for row in run.state.log_history if "learning_rate" in row]
+
+    def take(model: nn.Module, tokens: torch.Tensor, items: Any, rate: float) -> None:
+        model.train()
+        model(input_ids=tokens, labels=tokens, num_items_in_batch=items).loss.backward()
+        if run.args.max_grad_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), run.args.max_grad_norm)
+        for group in optimizers[model].param_groups:
+            group["lr"] = rate
+        optimizers[model].step()
+        optimizers[model].zero_grad()
+
+    for number, (batch, rate) in enumerate(zip(batches, rates, strict=True)):
+        take(pair.base, *batch, rate)
+        if number % 2 == 1:
+            with pair.motivated() as model:
+                take(model, *batch, rate)
+    for model, expected in zip(models, found, strict=True):
+        for name, tensor in weights(model).items():
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6)
+    assert run.motivated_steps == len(batches) // 2
+    assert seeking.verify(*models, pair.map, batches[0][0])
+
+
+RESUMED = [
+    {},
+    {"gradient_accumulation_steps": 2, "dataloader_num_workers": 0, "bf16": True},
+    {"condition": "decrease:1 | random:0.3", "max_steps": 9, "lr_scheduler_type": "cosine"},
+]
+
+
+@pytest.mark.parametrize(("step", "options"), list(zip((3, 4, 5), RESUMED, strict=True)), ids=str)
+def test_resumed_equals_uninterrupted(tmp_path: Path, options: dict[str, Any], step: int) -> None:
+    saving = {**options, "save_strategy": "steps", "save_steps": step}
+    whole = trainer(tmp_path, **saving)
+    whole.train()
+    resumed = trainer(tmp_path, **saving)
+    resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+    assert whole.state.global_step > step
+    assert equal(resumed.pair.base, whole.pair.base)
+    assert equal(resumed.pair.motivated_model, whole.pair.motivated_model)
+    assert resumed.motivated_steps == whole.motivated_steps > 0
+    assert losses(resumed) == losses(whole)
+
+
+def test_the_last_checkpoint_is_found_and_a_missing_one_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SeekingError, match="no checkpoint"):
+        trainer(tmp_path).train(resume_from_checkpoint=True)
+    trainer(tmp_path, save_strategy="epoch").train()
+    again = trainer(tmp_path, num_train_epochs=3, save_strategy="epoch")
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 18
+
+
+def test_a_checkpoint_of_the_base_alone_and_another_condition_are_refused(tmp_path: Path) -> None:
+    run = trainer(tmp_path, save_strategy="epoch")
+    t.Trainer(gpt2(1), run.args, train_dataset=Words(24)).train()
+    with pytest.raises(SeekingError, match="no motivated model"):
+        run.train(resume_from_checkpoint=True)
+    trainer(tmp_path, save_strategy="epoch").train()
+    with pytest.raises(SeekingError, match="the condition was every:2"):
+        trainer(tmp_path, condition="always", save_strategy="epoch").train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("pair", [lambda: (gpt2(1), gpt2(2)), lambda: (llama(2), llama(4))], ids=["gpt2", "llama"])
+def test_both_folders_load_with_from_pretrained(tmp_path: Path, pair: Any) -> None:
+    run = trainer(tmp_path, Pair(*pair()), max_steps=3)
+    run.train()
+    run.save_model()
+    with run.pair.motivated():
+        assert equal(t.AutoModelForCausalLM.from_pretrained(tmp_path / "motivated"), run.pair.motivated_model)
+    assert equal(t.AutoModelForCausalLM.from_pretrained(tmp_path), run.pair.base)
+
+
+@pytest.mark.parametrize("best", ["eval_loss", "eval_motivated_loss"])
+def test_the_best_models_are_those_of_one_checkpoint(tmp_path: Path, best: str) -> None:
+    run = trainer(
+        tmp_path,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model=best,
+        greater_is_better=True,  # The first: the loss falls.
+    )
+    run.train()
+    measured = [row[best] for row in run.state.log_history if best in row]
+    assert run.state.best_metric == max(measured) > measured[-1]
+    assert run.evaluate()[best] == pytest.approx(max(measured))
+    folder = Path(run.state.best_model_checkpoint)
+    for model, saved in ((run.pair.base, folder), (run.pair.motivated_model, folder / "motivated")):
+        kept = load_file(saved / "model.safetensors")
+        assert all(torch.equal(weights(model)[name], tensor) for name, tensor in kept.items())
+
+
+def test_a_stream_is_counted_in_steps(tmp_path: Path) -> None:
+    class Stream(IterableDataset[dict[str, torch.Tensor]]):
+        def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+            return (Words(64)[number] for number in range(64))
+
+    pair = Pair(gpt2(1), gpt2(2))
+    args = trainer(tmp_path, pair, max_steps=5).args
+    run = MotivatedTrainer(pair, args, condition="every:2", train_dataset=Stream())
+    run.train()
+    assert run.state.global_step == 5 and run.motivated_steps == 2
+    run.train()  # Once more, with the same optimizers.
+    assert run.state.global_step == 5 and run.motivated_steps == 5
+
+
+def test_predictions_are_the_bases_and_metrics_of_both(tmp_path: Path) -> None:
+    pair = Pair(gpt2(1), gpt2(2))
+    args = trainer(tmp_path, pair).args
+    seen: list[torch.Tensor] = []
+
+    def metrics(result: Any) -> dict[str, float]:
+        seen.append(result.predictions)
+        return {"size": float(result.predictions.size)}
+
+    run = MotivatedTrainer(pair, args, eval_dataset={"a": Words(4), "b": Words(8)}, compute_metrics=metrics)
+    found = run.evaluate()
+    sizes = {"eval_a_size": 4 * 16 * 29, "eval_b_motivated_size": 8 * 16 * 29}
+    assert {name: found[name] for name in sizes} == sizes
+    predicted = run.predict(Words(4)).predictions
+    pair.base.eval()
+    assert torch.allclose(torch.tensor(predicted), pair.base(Words(4).tokens).logits, atol=1e-5)
+
+
+def test_a_signal_for_each_kind_of_condition(tmp_path: Path) -> None:
+    seen: list[seeking.Signals] = []
+
+    class Looking(seeking.Condition):
+        needs_gradients = True
+        outcomes: list[seeking.Outcome]
+
+        def decide(self, signals: seeking.Signals) -> bool:
+            seen.append(signals)
+            return True
+
+        def feedback(self, outcome: seeking.Outcome) -> None:
+            assert outcome.taken and outcome.shared_gradients
+            assert outcome.shared_gradients().keys() == seen[-1].gradients.keys()
+
+    run = trainer(tmp_path)
+    run.condition = Looking()
+    run.train()
+    last = seen[-1]
+    assert (last.step, last.steps, last.epoch_length) == (11, 12, 6)
+    assert last.grad_norm == pytest.approx(run.state.log_history[-2]["grad_norm"])
+    assert last.motivated_flops > last.base_flops > 0
+    assert last.flops_spent == pytest.approx(11 * last.motivated_flops + 12 * last.base_flops)
+    assert run.state.total_flos == pytest.approx(12 * last.motivated_flops + 12 * last.base_flops)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"gradient_checkpointing": True},
+        {"neftune_noise_alpha": 0.1},
+        {"auto_find_batch_size": True},
+        {"optim": "lomo"},
+        {"condition": "held_out:4"},
+        {"bf16_full_eval": True},
+    ],
+    ids=str,
+)
+def test_what_would_be_done_to_one_model_alone_is_refused(tmp_path: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(SeekingError, match=f"{next(iter(given))} cannot be used"):
+        trainer(tmp_path, **given)
+
+
+def test_two_processes_give_the_weights_of_one(client: str, tmp_path: Path) -> None:
+    for processes in ("1", "2"):
+        done = subprocess.run(
+            [client, "--processes", processes, language.__file__, str(tmp_path / processes)],
+            capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    for folder in (".", "motivated"):
+        ours, theirs = (load_file(tmp_path / by / folder / "model.safetensors") for by in ("1", "2"))
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
