@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from seeking.checkpointing.weights import load_weights, save_weights, shapes_of_weights
-from seeking.commands import Embed, Extract, Map, TransferOptions, Verify
+from seeking.commands import Embed, Extract, Map, TransferOptions, TwoModelsOptions, Verify
 from seeking.errors import NotContainedError, SeekingError
 from seeking.experiments.run import arguments, models, weights_map
 from seeking.experiments.start import Model
@@ -20,9 +20,14 @@ from seeking.verification import verify
 from seeking.weights_map import WeightsMap
 
 
+def _common(config: TwoModelsOptions, num_classes: int) -> dict[str, int]:
+    """Arguments of both models of these options."""
+    return {"num_classes": num_classes, "in_chans": config.in_chans}
+
+
 def map_command(config: Map) -> int:
     """Run ``seeking map``."""
-    both = models(config, config.num_classes, config.in_chans)
+    both = models(config, _common(config, config.num_classes))
     derived = weights_map(config, both["base"], both["motivated"])
     print_text(derived.details() if config.details else derived)
     images = torch.randn(2, *input_shape(both["base"], None, config.in_chans))
@@ -53,7 +58,7 @@ def _refusal() -> Iterator[None]:
 
 def verify_command(config: Verify) -> int:
     """Run ``seeking verify``."""
-    both = models(config, config.num_classes, config.in_chans)
+    both = models(config, _common(config, config.num_classes))
     if config.image_size is not None and config.image_size < 1:
         raise SeekingError(f"image_size is {config.image_size}; it must be 1 or more")
     shape = input_shape(both["base"], config.image_size, config.in_chans)
@@ -99,9 +104,9 @@ def _load_for_transfer(config: TransferOptions, source: Model) -> tuple[dict[str
         raise SeekingError(f"{config.output} exists; name another file, or give --overwrite")
     classes = config.num_classes
     if classes is None:
-        plan = arguments(config, 10, config.in_chans)
+        plan = arguments(config, _common(config, 10))
         shapes = shapes_of_weights(config.weights)
         classes = classes_of_weights(shapes, lambda number: plan.make(source, num_classes=number), str(config.weights))
-    both = models(config, classes or 10, config.in_chans, config.seed)
+    both = models(config, _common(config, classes or 10), config.seed)
     load_weights(both[source], config.weights)
     return both, WeightsMap.load(config.map) if config.map else weights_map(config, both["base"], both["motivated"])
