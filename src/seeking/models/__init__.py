@@ -5,7 +5,8 @@ import warnings
 from collections.abc import Callable, Collection
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from seeking.errors import RunWarning, SeekingError, unknown
 from seeking.matching.example_inputs import image_size as default_image_size
@@ -101,6 +102,27 @@ def warn_of_replaced(source: str, names: Collection[str], classes: int) -> None:
             RunWarning,
             stacklevel=3,
         )
+
+
+def takes_images(name: str) -> bool:
+    """Whether a model is neither for text nor for tables."""
+    return not language.is_language_model(name) and not mlp.is_mlp(name)
+
+
+def arguments_for(name: str, num_classes: int, in_chans: int = 3) -> dict[str, int]:
+    """Arguments of a model when there are no data that tell them: of these classes, or of bytes if it is for text."""
+    if language.is_language_model(name):
+        return {"num_classes": 256, "sequence_length": 64}
+    return {"num_classes": num_classes, "in_features" if mlp.is_mlp(name) else "in_chans": in_chans}
+
+
+def example_input(name: str, model: nn.Module, image_size: int | None = None, in_chans: int = 3) -> Tensor:
+    """Two random samples as a model takes them: bytes, rows of a table, or images."""
+    generator = torch.Generator().manual_seed(0)
+    if language.is_language_model(name):
+        return torch.randint(256, (2, 16), generator=generator)
+    shape = (in_chans,) if mlp.is_mlp(name) else input_shape(model, image_size, in_chans)
+    return torch.randn(2, *shape, generator=generator)
 
 
 def input_shape(model: nn.Module, image_size: int | None = None, in_chans: int = 3) -> tuple[int, int, int]:
