@@ -18,6 +18,7 @@ from seeking import MatchWarning, SeekingError, match, verify
 from seeking.cli import main
 from seeking.data import load
 from seeking.experiments import RunConfig, trainer
+from seeking.experiments.tasks.images import ImagesOfRun
 from seeking.models import create
 from seeking.models.resnet import ResNet
 from seeking.weights_map import tensors
@@ -150,8 +151,8 @@ def test_embed_finds_an_input_or_refuses_before_it_changes_anything() -> None:
 
 def test_a_run_may_initialize_the_extra_capacity_either_way() -> None:
     config = RunConfig(base_kwargs={"width": 4}, motivated_kwargs={"width": 6}, max_train_samples=64)
-    data = load(config)
-    x = torch.randn(4, *data.shape)
+    data = ImagesOfRun(load(config))
+    x = torch.randn(4, *data.example.shape[1:])
     for extra in ("own", "neutral"):
         pair = trainer(dataclasses.replace(config, extra=extra), data).pair
         assert pair

@@ -47,13 +47,13 @@ class Reproduce:
 
     recipe: Positional[str]
     """ablation, conditions, front, switches, pareto, cifar10-resnet, cifar100-efficientnet, cifar100-vit, imagenet,
-    transfer, or a YAML file."""
+    transfer, text, tabular, or a YAML file."""
     scale: str = "quick"
     """quick (minutes on 2 cores), small (hours) or full (the size of the paper, on a GPU), if the recipe has it."""
     seeds: int | None = None
     """Number of seeds; the recipe's if not given. More seeds can be added later."""
     data: str | None = None
-    """Data set to train on instead of the recipe's: a name on the hub or a folder."""
+    """Data set to train on instead of the recipe's: a name on the hub or a folder; for text, a file."""
     source: str | None = None
     """Data set to pretrain on, for transfer."""
     output: Path | None = None

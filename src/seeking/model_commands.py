@@ -1,18 +1,17 @@
 """The commands about two models: their map, its proof, and one initialized from the other."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-import torch
 from torch import nn
 
 from seeking.checkpointing.weights import load_weights, save_weights, shapes_of_weights
-from seeking.commands import Embed, Extract, Map, TransferOptions, Verify
+from seeking.commands import Embed, Extract, Map, TransferOptions, TwoModelsOptions, Verify
 from seeking.errors import NotContainedError, SeekingError
 from seeking.experiments.run import arguments, models, weights_map
 from seeking.experiments.start import Model
 from seeking.initialization import embed, extract
-from seeking.models import input_shape
+from seeking.models import arguments_for, example_input, takes_images
 from seeking.models.heads import classes_of_weights
 from seeking.prefix import find_prefix
 from seeking.report.output import print_text
@@ -22,11 +21,11 @@ from seeking.weights_map import WeightsMap
 
 def map_command(config: Map) -> int:
     """Run ``seeking map``."""
-    both = models(config, config.num_classes, config.in_chans)
-    derived = weights_map(config, both["base"], both["motivated"])
+    both = models(config, arguments_for(config.base, config.num_classes, config.in_chans))
+    batch = example_input(config.base, both["base"], None, config.in_chans)
+    derived = _derived(config, both)
     print_text(derived.details() if config.details else derived)
-    images = torch.randn(2, *input_shape(both["base"], None, config.in_chans))
-    if find_prefix(both["base"], both["motivated"], derived, images):
+    if find_prefix(both["base"], both["motivated"], derived, batch):
         print_text("prefix pair: one pass can serve both (update joint, one_pass)")
     if config.save:
         if config.save.exists():
@@ -53,24 +52,23 @@ def _refusal() -> Iterator[None]:
 
 def verify_command(config: Verify) -> int:
     """Run ``seeking verify``."""
-    both = models(config, config.num_classes, config.in_chans)
+    both = models(config, arguments_for(config.base, config.num_classes, config.in_chans))
     if config.image_size is not None and config.image_size < 1:
         raise SeekingError(f"image_size is {config.image_size}; it must be 1 or more")
-    shape = input_shape(both["base"], config.image_size, config.in_chans)
-    images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    batch = example_input(config.base, both["base"], config.image_size, config.in_chans)
     try:
         if config.map:
             derived = WeightsMap.load(config.map)
             with _refusal():
                 derived.check(both["base"], both["motivated"])
         else:
-            derived = weights_map(config, both["base"], both["motivated"])
-        verdict = verify(both["base"], both["motivated"], derived, images, tolerance=config.tolerance)
+            derived = _derived(config, both)
+        verdict = verify(both["base"], both["motivated"], derived, batch, tolerance=config.tolerance)
     except NotContainedError as error:
         print_text(f"{config.base} in {config.motivated}: {error}")
         print_text("the base is NOT a sub-network of the motivated model")
         return 1
-    print_text(f"{config.base} in {config.motivated}, input {list(images.shape)}: {verdict.reason}")
+    print_text(f"{config.base} in {config.motivated}, input {list(batch.shape)}: {verdict.reason}")
     if not verdict:
         print_text("the base is NOT a sub-network of the motivated model under this map")
     return 0 if verdict else 1
@@ -99,9 +97,15 @@ def _load_for_transfer(config: TransferOptions, source: Model) -> tuple[dict[str
         raise SeekingError(f"{config.output} exists; name another file, or give --overwrite")
     classes = config.num_classes
     if classes is None:
-        plan = arguments(config, 10, config.in_chans)
+        plan = arguments(config, arguments_for(config.base, 10, config.in_chans))
         shapes = shapes_of_weights(config.weights)
         classes = classes_of_weights(shapes, lambda number: plan.make(source, num_classes=number), str(config.weights))
-    both = models(config, classes or 10, config.in_chans, config.seed)
+    both = models(config, arguments_for(config.base, classes or 10, config.in_chans), config.seed)
     load_weights(both[source], config.weights)
-    return both, WeightsMap.load(config.map) if config.map else weights_map(config, both["base"], both["motivated"])
+    return both, WeightsMap.load(config.map) if config.map else _derived(config, both)
+
+
+def _derived(config: TwoModelsOptions, both: Mapping[str, nn.Module]) -> WeightsMap:
+    """The map of both models; for images, on an input that the matching chooses."""
+    batch = None if takes_images(config.base) else example_input(config.base, both["base"], in_chans=config.in_chans)
+    return weights_map(config, both["base"], both["motivated"], batch)

@@ -184,7 +184,7 @@ def _is_harmless(option: str, value: Any, hint: Any) -> bool:
         except SeekingError:
             return False
     if option in ("base", "motivated"):
-        return re.fullmatch(r"\w[\w.]*", str(value)) is not None
+        return re.fullmatch(r"\w[\w.-]*", str(value)) is not None  # Without a colon, nothing is loaded from elsewhere.
     if option.endswith("_kwargs"):
         return isinstance(value, Mapping) and all(_is_harmless_argument(*item) for item in value.items())
     return option in TEXTS and isinstance(value, str | None)

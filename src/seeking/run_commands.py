@@ -14,7 +14,6 @@ from rich.markdown import Markdown
 from seeking.checkpointing.manifest import Kind
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.commands import Analyze, Compare, Reproduce, RunOptions, Show, Train
-from seeking.data import ImageData, load
 from seeking.distributed.processes import this_process
 from seeking.errors import RunError, SeekingError
 from seeking.experiments.analyze import analyze
@@ -22,6 +21,7 @@ from seeking.experiments.compare import ARMS, compare, summarize
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
 from seeking.experiments.run import check_names, trainer
+from seeking.experiments.tasks import TaskData, task
 from seeking.files import atomic_write, write_json
 from seeking.options import options_of_run
 from seeking.report.analysis import checkpoint_rows, end_rows, line_rows
@@ -39,9 +39,9 @@ def train_command(config: Train) -> int:
     output, folder = _folder(config, f"{config.base}-{config.motivated}")
     check_trackers(config.tracker)
     check_names(config)
-    data = load(config)
+    data = task(config.task).load(config, 1)
     _announce(console, config, data, output)
-    with RunProgress(console, f"{title}, {data.name}", "images") as progress:
+    with RunProgress(console, f"{title}, {data.name}", data.unit) as progress:
         result = trainer(config, data, "pair", folder, progress=progress).fit()
     console.print(terminal(run_rows(result), title))
     console.tell(f"{cost_sentence(result.cost.report())} Training took {result.seconds['total']:.0f} s.")
@@ -61,7 +61,7 @@ def compare_command(config: Compare) -> int:
         raise SeekingError(f"{output} holds a single run; resume it with seeking train --resume")
     check_trackers(config.tracker)
     check_names(config)
-    data = load(config)
+    data = task(config.task).load(config, 1)
     _announce(console, config, data, output)
     dry_run = dataclasses.replace(config, on_nonfinite="stop")  # Rollback needs a folder.
     for arm in ARMS:  # Validate before anything is written.
@@ -74,9 +74,9 @@ def compare_command(config: Compare) -> int:
         folder.create(dataclasses.asdict(config), None)
     this_process(config.device).wait_for_everyone()  # The other processes read the folder next.
     seeds = range(config.seed, config.seed + config.seeds)
-    results = compare(config, data, seeds, output, config.resume, lambda run: RunProgress(console, run, "images"))
-    summary = summarize(results)
-    tables = comparison_rows(summary), cost_rows(summary)
+    results = compare(config, data, seeds, output, config.resume, lambda run: RunProgress(console, run, data.unit))
+    summary = summarize(results, metric := task(config.task).metric)
+    tables = comparison_rows(summary, metric), cost_rows(summary)
     sentence = cost_sentence(summary["pair"])
     if is_main_process():
         folder.write_json("comparison.json", summary)
@@ -164,12 +164,10 @@ def _folder(config: RunOptions, name: str, kind: Kind = "run") -> tuple[Path, Ru
     return output, RunFolder(output, config.overwrite, config.resume, kind)
 
 
-def _announce(console: PrintableConsole, config: RunOptions, data: ImageData, output: Path) -> None:
-    channels, height, width = data.shape
+def _announce(console: PrintableConsole, config: RunOptions, data: TaskData, output: Path) -> None:
     length = f"{config.epochs} epochs" if config.max_steps is None else f"{config.max_steps} steps"
-    console.print(terminal(split_rows(data.splits)))
+    console.print(terminal(split_rows(data.splits, data.unit)))
     console.tell(
-        f"{config.base} in {config.motivated} on {data.name}: {len(data.train):,} training and {len(data.test):,} test "
-        f"images of {channels}×{height}×{width}, {len(data.classes)} classes, {data.location}\n"
+        f"{config.base} in {config.motivated} on {data.name}: {data.describe()}\n"
         f"condition {config.condition}, {length}, batch size {config.batch_size}, writing to {output}"
     )

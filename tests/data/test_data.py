@@ -18,6 +18,7 @@ from seeking.data import Augmentation, Batches, DataConfig, Images, load, loader
 from seeking.data.encoded import Files
 from seeking.errors import LoadingError
 from seeking.experiments.run import RunConfig, trainer
+from seeking.experiments.tasks.images import ImagesOfRun
 from seeking.training import RunFolder
 from seeking.training.batches import draw
 from seeking.training.loaders import prepare
@@ -262,7 +263,7 @@ def run_of(folder: Path, output: Path, **kwargs: Any) -> Any:
     config = RunConfig(
         data=str(folder), batch_size=4, epochs=2, in_memory=False, workers=2, verify=False, model_kwargs={"width": 4}
     )
-    return trainer(config, load(config), output=RunFolder(output, resume=True), **kwargs)
+    return trainer(config, ImagesOfRun(load(config)), output=RunFolder(output, resume=True), **kwargs)
 
 
 @pytest.mark.slow

@@ -105,10 +105,10 @@ def test_wrong_options_are_found_before_images_are_decoded(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def decode(config: Any) -> None:
+    def decode(config: Any, sharing: int) -> None:
         raise AssertionError("images are decoded")
 
-    monkeypatch.setattr("seeking.run_commands.load", decode)
+    monkeypatch.setattr("seeking.experiments.tasks.images.load", decode)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "taken").mkdir()

@@ -18,10 +18,11 @@ import seeking
 from seeking import SeekingError
 from seeking.checkpointing.weights import save_weights
 from seeking.cli import main
-from seeking.data import ImageData, load
+from seeking.data import load
 from seeking.errors import RunWarning
 from seeking.experiments.run import RunConfig, arguments, trainer
 from seeking.experiments.start import ModelArguments, initial_models, shared_from, sources
+from seeking.experiments.tasks.images import ImagesOfRun
 from seeking.models import create
 from seeking.models.heads import classes_of_weights, head
 from seeking.models.resnet import ResNet
@@ -35,8 +36,8 @@ SIZES: dict[str, dict[str, Any]] = {"base": {"depth": 8, "width": 4}, "motivated
 
 
 @pytest.fixture(scope="module")
-def digits() -> ImageData:
-    return load(RESNETS)
+def digits() -> ImagesOfRun:
+    return ImagesOfRun(load(RESNETS))
 
 
 def file_of(model: str, folder: Path, classes: int = 10, seed: int = 5) -> Path:
@@ -72,7 +73,7 @@ def test_an_unknown_owner_is_refused() -> None:
 
 
 def plan(**changes: Any) -> ModelArguments:
-    return arguments(dataclasses.replace(RESNETS, **changes), 10, 1)
+    return arguments(dataclasses.replace(RESNETS, **changes), {"num_classes": 10, "in_chans": 1})
 
 
 def test_what_each_model_starts_from(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_whose_the_shared_part_is() -> None:
 
 
 @pytest.mark.parametrize("owner", ["base", "motivated"])
-def test_a_run_starts_from_a_file_whatever_is_trained(owner: str, tmp_path: Path, digits: ImageData) -> None:
+def test_a_run_starts_from_a_file_whatever_is_trained(owner: str, tmp_path: Path, digits: ImagesOfRun) -> None:
     path = file_of(owner, tmp_path, classes=7)
     state = load_file(path)
     config = dataclasses.replace(RESNETS, start_from=(str(path),))
@@ -142,12 +143,12 @@ def test_pretrained_weights_of_timm(tmp_path: Path) -> None:
         start_from=("motivated",),
         motivated_kwargs={"pretrained_cfg_overlay": {"file": str(path)}},
     )
-    plan = arguments(config, 10)
+    plan = arguments(config, {"num_classes": 10})
     with pytest.warns(RunWarning, match="the head starts anew: head.weight, head.bias"):
         models = initial_models(plan, 0, sources(config.start_from, True, plan))
     assert same(models["motivated"], pretrained.state_dict(), but="head")
     with warnings.catch_warnings(action="error", category=RunWarning):
-        initial_models(arguments(config, 1000), 0, {"motivated": "pretrained"})
+        initial_models(arguments(config, {"num_classes": 1000}), 0, {"motivated": "pretrained"})
     seeking.Pair(models["base"], models["motivated"], shared_from="motivated")
     assert same(models["motivated"], pretrained.state_dict(), but="head")
     assert torch.equal(models["base"].get_parameter("cls_token"), pretrained.get_parameter("cls_token")[..., :192])
@@ -173,7 +174,7 @@ def test_a_model_in_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_resumed_run_needs_the_weights_no_more(tmp_path: Path, digits: ImageData) -> None:
+def test_a_resumed_run_needs_the_weights_no_more(tmp_path: Path, digits: ImagesOfRun) -> None:
     config = dataclasses.replace(RESNETS, start_from=(str(file_of("motivated", tmp_path)),))
     trainer(config, digits, output=RunFolder(tmp_path / "run")).fit()
     (tmp_path / "motivated-10.safetensors").unlink()
@@ -216,7 +217,7 @@ def test_extract_and_embed_take_the_classes_of_the_weights(tmp_path: Path, capsy
 @pytest.mark.parametrize("owner", ["base", "motivated"])
 def test_fine_tuning_begins_with_what_was_learnt(owner: str, tmp_path: Path) -> None:
     """Trained on the digits before: as good at first as it was, and still so after it has been fine-tuned."""
-    digits = load(RunConfig(max_train_samples=640))
+    digits = ImagesOfRun(load(RunConfig(max_train_samples=640)))
     config = dataclasses.replace(RESNETS, max_train_samples=640, epochs=2, lr=0.1)
     result = trainer(config, digits, owner, output=RunFolder(tmp_path / "first")).fit()  # type: ignore[arg-type]
     learnt = result.metrics[owner]["accuracy"]

@@ -84,9 +84,9 @@ def test_conditions_that_spend_a_budget_are_refused_without_one_before_training(
     with pytest.raises(SeekingError, match="spends a budget, and the run has none; set budget"):
         make(dataclasses.replace(PLAIN, **{whose: condition}))
 
-    def decode(config: Any) -> None:
+    def decode(config: Any, sharing: int) -> None:
         raise AssertionError("images are decoded")
 
-    monkeypatch.setattr("seeking.run_commands.load", decode)
+    monkeypatch.setattr("seeking.experiments.tasks.images.load", decode)
     assert main(["train", f"--{whose.replace('_', '-')}", condition]) == 2
     assert "set budget" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from seeking import SeekingError, TrainConfig, Trainer, match
 from seeking.cli import main
 from seeking.errors import RunWarning
 from seeking.prefix import find_prefix
+from seeking.training.cost import attention_counted
 
 JOINT: dict[str, Any] = {"update": "joint", "condition": "always", "one_pass": True}
 VIT: dict[str, Any] = {"img_size": 8, "patch_size": 4, "embed_dim": 24, "num_heads": 3, "num_classes": 4}
@@ -145,7 +146,7 @@ def test_one_pass_is_two_and_its_flops_are_counted_as_they_are(kind: str) -> Non
         counter = FlopCounterMode(display=False)
         before = trainer.run.cost.total
         rows = steps(trainer.fit())
-        with counter:
+        with attention_counted(models[0]), counter:
             trainer.algorithm([first] * config.accumulate, trainer.run)
         spent = trainer.run.cost.total - before
         found[one_pass] = [(row["loss"], row["motivated_loss"], row["motivated_grad_norm"]) for row in rows]

@@ -2,18 +2,26 @@
 
 from dataclasses import dataclass
 
-from seeking.choices import HoldOut, OnBadImage
+from seeking.choices import HoldOut, OnBadImage, Task
 from seeking.errors import SeekingError
 from seeking.option_types import check_types
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which data set, and how its images are loaded and augmented."""
+    """Which data set, and how its samples are loaded and augmented."""
+
+    task: Task = "images"
+    """What the data are: images (with their classes), text (for language models over bytes), or tabular (rows of
+    numbers with their classes)."""
 
     data: str = "digits"
     """digits (scikit-learn's handwritten digits, nothing to download), a name on the Hugging Face hub such as
-    uoft-cs/cifar10, a folder of parquet files or one such file, or a folder of images (train/CLASS/*.png)."""
+    uoft-cs/cifar10, a folder of parquet files or one such file, or a folder of images (train/CLASS/*.png). For text: a
+    file, or python (the sources of Python's standard library). For tabular: breast_cancer, digits or wine (of
+    scikit-learn)."""
+    sequence_length: int = 256
+    """Bytes in a sample of a text."""
     train_split: str | None = None
     """Training split, if it is not called train: the name of a split, or, in a folder of images, the path of the folder
     that the classes are in, such as seg_train/seg_train ("." for the folder itself)."""
@@ -43,9 +51,11 @@ class DataConfig:
     std: tuple[float, ...] | None = None
     """Standard deviation of each channel; as for mean."""
     max_train_samples: int | None = None
-    """Train on a random subset of this many images, the same for all seeds."""
+    """Train on a random subset of this many images or rows, the same for all seeds. Of a text: the number of random
+    windows in an epoch, if not as many as lie side by side."""
     max_eval_samples: int | None = None
-    """Evaluate on a random subset of this many images, the same for all seeds."""
+    """Evaluate on a random subset of this many images or rows, or on this many windows of a text, the same for all
+    seeds."""
     validation: float | None = None
     """Hold out this share of the training images and evaluate on it instead of the test images; the same images for
     all seeds."""
@@ -67,7 +77,15 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_types(self, DataConfig)
-        for name in ("image_size", "crop_padding", "max_train_samples", "max_eval_samples", "held_out", "workers"):
+        for name in (
+            "image_size",
+            "crop_padding",
+            "max_train_samples",
+            "max_eval_samples",
+            "held_out",
+            "workers",
+            "sequence_length",
+        ):
             minimum = 0 if name in ("crop_padding", "workers") else 1
             value = getattr(self, name)
             if value is not None and value < minimum:

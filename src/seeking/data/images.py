@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate.data_loader import SeedableRandomSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from seeking.checkpointing.fingerprint import classes_digest, digest, sample
 from seeking.data.augment import Augmentation, center_crop
+from seeking.data.batched import in_batches
 from seeking.data.encoded import Encoded
 from seeking.training.rng import derive_seed
 
@@ -154,15 +154,7 @@ def loader(
         shuffle_seed: if given, reshuffle every epoch and drop the last, incomplete batch.
         workers: worker processes; used only for images that are decoded on demand.
     """
-    options: dict[str, Any] = {"collate_fn": _identity}
+    options: dict[str, Any] = {}
     if isinstance(data.images.pixels, Encoded):
-        options |= {"num_workers": workers, "pin_memory": torch.accelerator.is_available()}
-    if shuffle_seed is None:
-        return DataLoader(data, batch_size, **options)
-    # The sampler adds the epoch to its seed.
-    sampler = SeedableRandomSampler(data, data_seed=derive_seed(shuffle_seed))
-    return DataLoader(data, batch_size, sampler=sampler, drop_last=True, **options)
-
-
-def _identity(batch: Any) -> Any:
-    return batch
+        options = {"num_workers": workers, "pin_memory": torch.accelerator.is_available()}
+    return in_batches(data, batch_size, shuffle_seed=shuffle_seed, **options)

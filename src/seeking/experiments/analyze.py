@@ -21,6 +21,7 @@ from seeking.errors import DamagedError, RunWarning, SeekingError
 from seeking.experiments.compare import spread
 from seeking.experiments.config import RunConfig
 from seeking.experiments.run import models
+from seeking.experiments.tasks.images import ImagesOfRun
 from seeking.training.evaluation import peek
 from seeking.training.held_out import HeldOut
 from seeking.training.learner import Learner
@@ -63,6 +64,8 @@ def analyze(
     for name, value in (("samples", samples), ("steps", steps), ("iterations", iterations)):
         if value < 1:
             raise SeekingError(f"{name} is {value}; it must be 1 or more")
+    if config.task != "images":
+        raise SeekingError(f"seeking analyze measures runs on images; this one is on {config.task} data")
     if this_process(config.device).num_processes > 1:
         raise SeekingError("seeking analyze runs in one process; start it without a launcher")
     config = _plain(config)
@@ -178,7 +181,7 @@ def _states(run: Path) -> Iterator[State]:
 
 def _trainer(config: RunConfig, data: ImageData, weights_map: WeightsMap, samples: int) -> Trainer:
     """A trainer whose data are a random sample of the run's, without augmentation."""
-    both = models(config, len(data.classes), data.shape[0], config.seed)
+    both = models(config, ImagesOfRun(data).model_arguments, config.seed)
     size = min(config.batch_size, samples, len(data.train))
     count = min(samples, len(data.train)) // size * size
 

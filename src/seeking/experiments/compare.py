@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from seeking.choices import Role
-from seeking.data import ImageData
 from seeking.experiments.config import RunConfig
 from seeking.experiments.run import trainer
+from seeking.experiments.tasks import TaskData
+from seeking.report.metric import ACCURACY, Metric
 from seeking.training import Result, RunFolder
 from seeking.training.record import Listener
 
@@ -21,7 +22,7 @@ Results = dict[Role, list[Result]]
 
 def compare(
     config: RunConfig,
-    data: ImageData,
+    data: TaskData,
     seeds: Sequence[int],
     output: Path | None = None,
     resume: bool = False,
@@ -54,12 +55,12 @@ def compare(
     return results
 
 
-def summarize(results: Results) -> dict[str, Any]:
-    """Mean and spread over the seeds: final accuracy of each model, together and alone, and the cost of each arm."""
+def summarize(results: Results, metric: Metric = ACCURACY) -> dict[str, Any]:
+    """Mean and spread over the seeds: the final metric of each model, together and alone, and the cost of each arm."""
     models = {}
     for model in ("base", "motivated"):
-        together = [result.metrics[model]["accuracy"] for result in results["pair"]]
-        alone = [result.metrics[model]["accuracy"] for result in results[model]]
+        together = [result.metrics[model][metric.name] for result in results["pair"]]
+        alone = [result.metrics[model][metric.name] for result in results[model]]
         gains = [a - b for a, b in zip(together, alone, strict=True)]
         models[model] = {"together": spread(together), "alone": spread(alone), "gain": spread(gains)}
     arms = {

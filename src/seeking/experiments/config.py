@@ -16,7 +16,8 @@ class ModelConfig:
     """The two models, and how the map is derived."""
 
     base: str = "resnet8"
-    """The smaller model: resnet8, 14, 20, 32, 44, 56 or 110 (for small images), or a model of timm."""
+    """The smaller model: resnet8, 14, 20, 32, 44, 56 or 110 (for small images), or a model of timm. For text:
+    gpt2-LAYERSxWIDTH or llama-LAYERSxWIDTH, such as gpt2-4x128. For tabular: mlp-WIDTH."""
     motivated: str = "resnet14"
     """The larger model, of the same family."""
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 
 from seeking.checkpointing.run_dir import RunFolder
-from seeking.data import DataConfig, ImageData, load
+from seeking.data import DataConfig
 from seeking.distributed.processes import this_process
 from seeking.errors import EXIT_SAVED, RunError, SeekingError
 from seeking.experiments.config import RunConfig
 from seeking.experiments.methods import Start, methods
 from seeking.experiments.recipe import Run, Trial
 from seeking.experiments.run import models, trainer
+from seeking.experiments.tasks import TaskData, task
 from seeking.training.interrupts import handling
 from seeking.training.record import Row
 
@@ -190,9 +191,9 @@ def is_finished(root: Path, folder: str) -> bool:
 
 
 @functools.lru_cache(maxsize=2)
-def load_cached(config: DataConfig, jobs: int) -> ImageData:
+def load_cached(config: DataConfig, jobs: int) -> TaskData:
     """Load a data set, once for all runs of this process; ``jobs`` runs share the machine."""
-    return load(config, jobs)
+    return task(config.task).load(config, jobs)
 
 
 def data_config(config: RunConfig) -> DataConfig:
@@ -205,9 +206,9 @@ def train_run(run: Run, root: Path, jobs: int, listener: Callable[[Row], None]) 
     config = run.config
     this_process(config.device)
     data = load_cached(data_config(config), jobs)
-    initial = models(config, len(data.classes), data.shape[0], config.seed)
+    initial = models(config, data.model_arguments, config.seed)
     previous = root / run.after if run.after else None
-    start = Start(run.stage, config, initial, run.settings, previous, data.shape)
+    start = Start(run.stage, config, initial, run.settings, previous, data)
     arguments = methods()[run.method].begin(start)
     folder = RunFolder(root / run.folder, resume=True)
     trainer(config, data, run.stage.role, folder, [listener], initial=initial, **arguments).fit()

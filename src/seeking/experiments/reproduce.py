@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from seeking.data import ImageData
 from seeking.distributed.processes import cores, this_process
 from seeking.errors import DivergedError, RunError, SeekingError
 from seeking.experiments.parallel import RunListener, data_config, is_finished, load_cached, run_all, runs_by_folder
 from seeking.experiments.recipe import Recipe, Trial
 from seeking.experiments.results import MODELS, gather, summarize
 from seeking.experiments.run import models
+from seeking.experiments.tasks import TaskData, task
 from seeking.files import MAX_OPTIONS_BYTES, atomic_write, read_json, write_json
 from seeking.report.experiment import page
+from seeking.report.metric import Metric
 from seeking.training import count_flops
 from seeking.training.config import CHANGEABLE_ON_RESUME
 from seeking.training.precision import resolve_precision
+from seeking.weights_map import tensors_in
 
 FORMAT = 2
 """Format version of the files of an experiment; files of another version are not read."""
@@ -31,18 +34,26 @@ FORMAT = 2
 SEARCH_SEED = 1_000_000
 """Seed of the runs of the search; the arms use other seeds."""
 SEARCH_VALIDATION = 0.1
-"""Share of the training images that the search holds out and evaluates on."""
+"""Share of the training data that the search holds out and evaluates on."""
 
 
-def ratios(recipe: Recipe, data: ImageData) -> dict[tuple[str, str], float]:
+def ratios(recipe: Recipe, data: TaskData) -> dict[tuple[str, str], float]:
     """For each pair, the FLOPs of the larger model over those of the smaller one."""
     by_pair = {}
     for pair in recipe.pairs:
-        both = models(recipe.config(pair), len(data.classes), data.shape[0])
-        batch = torch.zeros(2, *data.shape)
-        flops = [count_flops(model, lambda model, x: model(x).sum(), batch)[1] for model in both.values()]
+        both = models(recipe.config(pair), data.model_arguments)
+        flops = [count_flops(model, _sum_of_outputs, data.example)[1] for model in both.values()]
         by_pair[pair] = flops[1] / flops[0]
     return by_pair
+
+
+def _sum_of_outputs(model: nn.Module, inputs: Tensor) -> Tensor:
+    return torch.stack([tensor.float().sum() for tensor in tensors_in(model(inputs))]).sum()
+
+
+def metric_of(recipe: Recipe) -> Metric:
+    """The metric that a recipe's arms are compared by."""
+    return task(recipe.config(recipe.pairs[0]).task).metric
 
 
 def claim(recipe: Recipe, root: Path) -> None:
@@ -81,9 +92,10 @@ def search(
     """Search the options of every arm; returns the recipe with the best ones.
 
     Every candidate is trained with one seed, on the first pair and the middle budget, and evaluated on held-out
-    training images. The best candidate has the highest mean accuracy of the two models. Models that are trained alone
-    are searched separately.
+    training data. The best candidate has the best mean metric of the two models. Models that are trained alone are
+    searched separately.
     """
+    metric = metric_of(recipe)
     path = root / "search.json"
     results = read_json(path, MAX_OPTIONS_BYTES) if path.exists() else {}
     budget = sorted(recipe.budgets)[(len(recipe.budgets) - 1) // 2] if recipe.budgets else None
@@ -103,10 +115,10 @@ def search(
     failed = run_all([trial for trials in candidates.values() for _, trial in trials], root, jobs, listener)
     _raise_failures({folder: error for folder, error in failed.items() if not isinstance(error, DivergedError)})
     for arm, trials in candidates.items():
-        scores = [{"options": options, **accuracies(root, trial)} for options, trial in trials]
+        scores = [{"options": options, **scores_of(root, trial, metric)} for options, trial in trials]
 
         def best(*models: str, scores: list[dict[str, Any]] = scores) -> Any:
-            return max(scores, key=lambda score: sum(score[model] for model in models))["options"]
+            return max(scores, key=lambda score: sum(metric.goodness(score[model]) for model in models))["options"]
 
         best_options = best(*MODELS)
         if recipe.method(arm).searched_separately:
@@ -121,12 +133,12 @@ def search(
     return dataclasses.replace(recipe, arms=arms)
 
 
-def accuracies(root: Path, trial: Trial) -> dict[str, float]:
-    """Final accuracies of a trial's models; -1 for a run that diverged."""
+def scores_of(root: Path, trial: Trial, metric: Metric) -> dict[str, float | None]:
+    """Final metric of each of a trial's models; None for a run that diverged."""
     return {
-        model: read_json(root / run.folder / "summary.json", MAX_OPTIONS_BYTES)["metrics"][name]["accuracy"]
+        model: read_json(root / run.folder / "summary.json", MAX_OPTIONS_BYTES)["metrics"][name][metric.name]
         if is_finished(root, run.folder)
-        else -1.0
+        else None
         for model, (run, name) in trial.models.items()
     }
 
@@ -166,10 +178,9 @@ def reproduce(
     if jobs < 1:
         raise SeekingError(f"jobs is {jobs}; it must be 1 or more")
     data = load_cached(data_config(config), jobs)
-    if recipe.classes is not None and len(data.classes) != recipe.classes:
-        raise SeekingError(
-            f"recipe {recipe.name} needs data with {recipe.classes} classes, {data.name} has {len(data.classes)}"
-        )
+    classes = data.model_arguments["num_classes"]
+    if recipe.classes is not None and classes != recipe.classes:
+        raise SeekingError(f"recipe {recipe.name} needs data with {recipe.classes} classes, {data.name} has {classes}")
     ratio = ratios(recipe, data)
     runs_by_folder(recipe.trials(seeds, ratio))  # Validate before anything is written.
     claim(recipe, root)
@@ -186,7 +197,7 @@ def reproduce(
         for seed in sorted({trial.seed for trial in trials} - records.keys()):
             seed_trials = [trial for trial in trials if trial.seed == seed]
             if all(is_finished(root, run.folder) for trial in seed_trials for run in trial.runs):
-                records[seed] = [gather(trial, root) for trial in seed_trials]
+                records[seed] = [gather(trial, root, metric_of(recipe)) for trial in seed_trials]
                 finished = [record for _, of_seed in sorted(records.items()) for record in of_seed]
                 try:
                     write(searched, finished, root, process.device, command)
@@ -202,7 +213,8 @@ def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device:
     """Write the tables and figures of these trials."""
     from seeking.report.plots import draw_arms, draw_by_flops, draw_evidence
 
-    rows = summarize(recipe, records)
+    metric = metric_of(recipe)
+    rows = summarize(recipe, records, metric)
     hours = sum(read_json(path, MAX_OPTIONS_BYTES)["seconds"]["total"] for path in root.rglob("summary.json")) / 3600
     seeds = sorted({record["seed"] for record in records})
     config = recipe.config(recipe.pairs[0])
@@ -220,13 +232,13 @@ def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device:
         about["found by the search"] = "; ".join(f"{arm}: {_format(result['best'])}" for arm, result in results.items())
     write_json(root / "results.json", {"format": FORMAT, "about": about, "rows": rows, "records": records})
     with atomic_write(root / "results.md") as temporary:
-        temporary.write_text(page(recipe.title, recipe.reference, rows, about), encoding="utf-8")
+        temporary.write_text(page(recipe.title, recipe.reference, rows, about, metric), encoding="utf-8")
     for pair in recipe.pairs:
         pair_rows = [row for row in rows if tuple(row["pair"]) == pair]
         name, title = "-".join(pair), f"{recipe.title}: {pair[0]} in {pair[1]}"
-        draw_by_flops(pair_rows, root / f"{name}-flops.png", title)
+        draw_by_flops(pair_rows, root / f"{name}-flops.png", title, metric)
         if not recipe.budgets:
-            draw_arms(pair_rows, recipe.reference, root / f"{name}.png", title)
+            draw_arms(pair_rows, recipe.reference, root / f"{name}.png", title, metric)
         if any(row["evidence"] for row in pair_rows):
             draw_evidence(pair_rows, root / f"{name}-condition.png", title)
 

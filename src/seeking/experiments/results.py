@@ -1,4 +1,4 @@
-"""Results of a recipe: accuracy, cost, and the condition against chance."""
+"""Results of a recipe: quality, cost, and the condition against chance."""
 
 import contextlib
 import itertools
@@ -15,6 +15,7 @@ from seeking.errors import SeekingError
 from seeking.experiments.compare import spread
 from seeking.experiments.recipe import PRETRAINING, Recipe, Trial
 from seeking.files import MAX_OPTIONS_BYTES, read_json
+from seeking.report.metric import ACCURACY, Metric
 
 SHUFFLES = 50
 """Number of random orders of a run's losses that its condition is compared with."""
@@ -24,8 +25,8 @@ STAGES = ("early", "midway", "late")
 MODELS = ("base", "motivated")
 
 
-def gather(trial: Trial, root: Path) -> dict[str, Any]:
-    """The record of a finished trial: accuracies, FLOPs, seconds, curves and the evidence on its condition."""
+def gather(trial: Trial, root: Path, metric: Metric = ACCURACY) -> dict[str, Any]:
+    """The record of a finished trial: quality, FLOPs, seconds, curves and the evidence on its condition."""
     # Pretraining is common to all arms, so it is not part of their cost.
     own = [run for run in trial.runs if not run.folder.startswith(PRETRAINING)]
     summaries = {run.folder: read_json(root / run.folder / "summary.json", MAX_OPTIONS_BYTES) for run in own}
@@ -41,11 +42,11 @@ def gather(trial: Trial, root: Path) -> dict[str, Any]:
         "seconds": sum(summary["seconds"]["total"] for summary in summaries.values()),
     }
     for model, (run, name) in trial.models.items():
-        record[model] = summaries[run.folder]["metrics"][name]["accuracy"]
+        record[model] = summaries[run.folder]["metrics"][name][metric.name]
         offset = {"epochs": 0.0, "flops": 0.0}
         if run.after in summaries:  # Include the cost of the run that this one starts from.
             offset = {"epochs": epochs[run.after], "flops": summaries[run.after]["cost"]["total"]}
-        record[f"{model}_curve"] = curve(rows[run.folder], name, offset)
+        record[f"{model}_curve"] = curve(rows[run.folder], name, offset, metric)
     for run in own:
         if run.stage.conditional:
             cost = summaries[run.folder]["cost"]
@@ -54,10 +55,12 @@ def gather(trial: Trial, root: Path) -> dict[str, Any]:
     return record
 
 
-def curve(rows: Sequence[Mapping[str, Any]], model: str, offset: Mapping[str, float]) -> list[list[float]]:
-    """Epochs, training FLOPs so far and accuracy at each evaluation; ``offset`` is what was spent before this run."""
+def curve(
+    rows: Sequence[Mapping[str, Any]], model: str, offset: Mapping[str, float], metric: Metric = ACCURACY
+) -> list[list[float]]:
+    """Epochs, training FLOPs so far and metric at each evaluation; ``offset`` is what was spent before this run."""
     return [
-        [row["epoch"] + offset["epochs"], row["flops"] + offset["flops"], row[model]["accuracy"]]
+        [row["epoch"] + offset["epochs"], row["flops"] + offset["flops"], row[model][metric.name]]
         for row in rows
         if row["kind"] == "eval" and model in row
     ]
@@ -106,7 +109,7 @@ def _decisions(rows: Sequence[Mapping[str, Any]], text: str, seed: int, epoch_le
     ]
 
 
-def summarize(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def summarize(recipe: Recipe, records: Sequence[Mapping[str, Any]], metric: Metric = ACCURACY) -> list[dict[str, Any]]:
     """One row for each arm, pair and budget: means, spreads, and paired differences from the reference."""
     rows = []
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
@@ -126,7 +129,7 @@ def summarize(recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[dict
             row[f"{model}_gain"] = estimate(gains) if arm != recipe.reference and gains else None
             curves = [record[f"{model}_curve"] for record in group]
             targets = [record[model] for record in reference.values()]
-            points = [first_reaching(curve, statistics.mean(targets)) for curve in curves] if targets else []
+            points = [first_reaching(curve, statistics.mean(targets), metric) for curve in curves] if targets else []
             reached = [point for point in points if point]
             row[f"{model}_reached"] = len(reached)
             row[f"{model}_epochs"] = statistics.mean(epochs for epochs, _ in reached) if reached else None
@@ -146,13 +149,16 @@ def estimate(values: Sequence[float]) -> dict[str, Any]:
     return {**statistic, "interval": half_width}
 
 
-def first_reaching(curve: Sequence[Sequence[float]], target: float) -> tuple[float, float] | None:
-    """Epochs and FLOPs at the first evaluation that reaches this accuracy; None if none does."""
-    return next(((epochs, flops) for epochs, flops, accuracy in curve if accuracy >= target), None)
+def first_reaching(
+    curve: Sequence[Sequence[float]], target: float, metric: Metric = ACCURACY
+) -> tuple[float, float] | None:
+    """Epochs and FLOPs at the first evaluation that is as good as this; None if none is."""
+    least = metric.goodness(target)
+    return next(((epochs, flops) for epochs, flops, value in curve if metric.goodness(value) >= least), None)
 
 
 def mean_curve(curves: Sequence[Sequence[Sequence[float]]]) -> list[dict[str, Any]]:
-    """Training FLOPs and accuracy averaged over the seeds, at the epochs at which every seed was evaluated."""
+    """Training FLOPs and metric averaged over the seeds, at the epochs at which every seed was evaluated."""
     by_epoch: dict[float, list[Sequence[float]]] = {}
     for point in itertools.chain(*curves):
         by_epoch.setdefault(point[0], []).append(point)

@@ -12,7 +12,6 @@ from seeking import matching
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.choices import Role
 from seeking.conditions import parse
-from seeking.data import ImageData, loader
 from seeking.errors import SeekingError
 from seeking.experiments.config import ModelConfig, RunConfig
 from seeking.experiments.start import (
@@ -23,6 +22,7 @@ from seeking.experiments.start import (
     shared_from,
     sources,
 )
+from seeking.experiments.tasks import TaskData
 from seeking.files import read_yaml
 from seeking.matching import Override
 from seeking.models import check_name as check_model
@@ -34,17 +34,16 @@ from seeking.training.trainer import Trainer
 from seeking.weights_map import WeightsMap
 
 
-def arguments(config: ModelConfig, num_classes: int, in_chans: int = 3) -> ModelArguments:
-    """How both models are made for so many classes and image channels.
+def arguments(config: ModelConfig, common: Mapping[str, Any]) -> ModelArguments:
+    """How both models are made, with these arguments of both that options may replace.
 
     Raises:
-        SeekingError: there are none of them.
+        SeekingError: a number of classes or channels is too small.
     """
-    for name, count in (("num_classes", num_classes), ("in_chans", in_chans)):
-        least = 1 if name == "in_chans" else 0  # Models of timm without classes have no head.
-        if count < least:
-            raise SeekingError(f"{name} is {count}; it must be {least} or more")
-    common = {"num_classes": num_classes, "in_chans": in_chans, **config.model_kwargs}
+    for name, least in (("num_classes", 0), ("in_chans", 1)):  # Models of timm without classes have no head.
+        if common.get(name, least) < least:
+            raise SeekingError(f"{name} is {common[name]}; it must be {least} or more")
+    common = {**common, **config.model_kwargs}
     return ModelArguments(
         names={"base": config.base, "motivated": config.motivated},
         arguments={"base": {**common, **config.base_kwargs}, "motivated": {**common, **config.motivated_kwargs}},
@@ -65,9 +64,12 @@ def check_names(config: RunConfig) -> None:
         read_overrides(config.overrides)
 
 
-def models(config: ModelConfig, num_classes: int, in_chans: int = 3, seed: int = 0) -> dict[str, nn.Module]:
-    """The base and the motivated model. Each is initialized from the seed, independently of the other."""
-    return initial_models(arguments(config, num_classes, in_chans), seed, {})
+def models(config: ModelConfig, common: Mapping[str, Any], seed: int = 0) -> dict[str, nn.Module]:
+    """The base and the motivated model, made with these arguments of both, such as ``num_classes``.
+
+    Each is initialized from the seed, independently of the other.
+    """
+    return initial_models(arguments(config, common), seed, {})
 
 
 def weights_map(config: ModelConfig, base: nn.Module, motivated: nn.Module, batch: Tensor | None = None) -> WeightsMap:
@@ -78,7 +80,7 @@ def weights_map(config: ModelConfig, base: nn.Module, motivated: nn.Module, batc
 
 def trainer(
     config: RunConfig,
-    data: ImageData,
+    data: TaskData,
     role: Role = "pair",
     output: RunFolder | None = None,
     listeners: Sequence[Listener] = (),
@@ -108,39 +110,37 @@ def trainer(
         raise SeekingError(
             "an experiment sets the weights that its runs start from itself; leave out start_from and pretrained"
         )
-    plan = arguments(config, len(data.classes), data.shape[0])
+    plan = arguments(config, data.model_arguments)
     found = {} if continues else sources(config.start_from, config.pretrained, plan)
     if output is not None and resume and not continues and not found:
         check_given_again(output.path)
     shared = shared_from(found, config.shared_from, config.extra)
     both = initial or initial_models(plan, config.seed, found)
-    train_data, test_data = data.batches(config.seed)
-    train_data.classes = test_data.classes = data.classes
-    if len(train_data) < config.batch_size:
+    if data.train_samples < config.batch_size:
         raise SeekingError(
-            f"{data.name}: {len(train_data)} training images are fewer than one batch of {config.batch_size}; "
+            f"{data.name}: {data.train_samples} training {data.unit} are fewer than one batch of {config.batch_size}; "
             "give a smaller batch_size"
         )
-    held_out = data.held_out_batches()
+    loaders = data.loaders(config)
     derived = None
     if (role == "pair" or found) and not continues:  # A checkpoint contains its map.
-        derived = weights_map(config, both["base"], both["motivated"], torch.zeros(2, *data.shape))
+        derived = weights_map(config, both["base"], both["motivated"], data.example)
     if derived is not None and shared and role != "pair":
         share_weights(both, derived, shared, config.extra)
     torch.manual_seed(config.seed)
     return Trainer(
         both["base"] if role != "motivated" else None,
         both["motivated"] if role != "base" else None,
-        train_loader=loader(train_data, config.batch_size, shuffle_seed=config.seed, workers=data.workers),
-        eval_loader=loader(test_data, max(256, config.batch_size), workers=data.workers),
-        held_out=loader(held_out, max(256, config.batch_size)) if held_out else None,
+        train_loader=loaders.train,
+        eval_loader=loaders.evaluation,
+        held_out=loaders.held_out,
         config=dataclasses.replace(config, shared_from=shared),
         weights_map=derived if role == "pair" else None,
         output=output,
         resume=resume,
         listeners=listeners,
         progress=progress,
-        **extra_arguments,
+        **{"objective": data.objective(config), **extra_arguments},
     )
 
 

@@ -1,13 +1,16 @@
-"""Models by name: the CIFAR ResNets, and all models of timm."""
+"""Models by name: the CIFAR ResNets, perceptrons, language models, and all models of timm."""
 
+import functools
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from seeking.errors import RunWarning, SeekingError, unknown
 from seeking.matching.example_inputs import image_size as default_image_size
+from seeking.models import language, mlp
 from seeking.models.resnet import ResNet
 from seeking.weights_map import tensors
 
@@ -22,37 +25,47 @@ def check_name(name: str) -> None:
     Raises:
         SeekingError: it does not.
     """
-    if name in RESNETS or name.startswith(ELSEWHERE):
+    if _own(name) or name.startswith(ELSEWHERE):
         return
     import timm  # Slow to import.
 
     if not timm.is_model(name):
-        raise unknown("model", name, [*RESNETS, *timm.list_models()])
+        raise unknown("model", name, [*RESNETS, mlp.FORM, *language.FORMS, *timm.list_models()])
 
 
-def create(name: str, *, num_classes: int, in_chans: int = 3, **kwargs: Any) -> nn.Module:
+def _own(name: str) -> Callable[..., nn.Module] | None:
+    """What makes a model that is not timm's."""
+    if name in RESNETS:
+        return functools.partial(ResNet, RESNETS[name])
+    if mlp.is_mlp(name):
+        return functools.partial(mlp.mlp, name)
+    return functools.partial(language.language_model, name) if language.is_language_model(name) else None
+
+
+def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
     """Create a model; its weights are random unless it is asked for ``pretrained`` ones.
 
     Args:
         name: ``resnet8``, ``resnet14``, ``resnet20``, ``resnet32``, ``resnet44``, ``resnet56`` or ``resnet110``
             (for small images), a model of timm, or one that timm finds elsewhere: ``hf-hub:OWNER/NAME`` on the hub,
-            ``local-dir:FOLDER`` on the disk.
-        num_classes: number of classes.
-        in_chans: number of image channels.
-        kwargs: further arguments of the model's constructor, such as ``img_size``, ``patch_size`` or ``width``; and
-            those of ``timm.create_model``, such as ``pretrained``.
+            ``local-dir:FOLDER`` on the disk; ``mlp-WIDTH`` for tables, ``gpt2-LAYERSxWIDTH`` or
+            ``llama-LAYERSxWIDTH`` for text.
+        num_classes: number of classes, or size of the vocabulary.
+        kwargs: further arguments of the model's constructor, such as ``in_chans``, ``img_size``, ``patch_size`` or
+            ``width``; ``in_features`` of a perceptron, ``sequence_length`` of a language model; and those of
+            ``timm.create_model``, such as ``pretrained``.
 
     Raises:
         SeekingError: the model does not exist, rejects the arguments, or its pretrained weights cannot be loaded.
     """
     check_name(name)
-    arguments = {"num_classes": num_classes, "in_chans": in_chans, **kwargs}
+    arguments = {"num_classes": num_classes, **kwargs}
     pretrained = bool(arguments.pop("pretrained", False))
     if pretrained or name.startswith(ELSEWHERE):
         return _loaded(name, arguments, pretrained)
     try:
-        if name in RESNETS:
-            return ResNet(RESNETS[name], **arguments)
+        if make := _own(name):
+            return make(**arguments)
         import timm
 
         model: nn.Module = timm.create_model(name, **arguments)
@@ -65,7 +78,7 @@ def create(name: str, *, num_classes: int, in_chans: int = 3, **kwargs: Any) -> 
 def _loaded(name: str, arguments: dict[str, Any], pretrained: bool) -> nn.Module:
     import timm
 
-    if name in RESNETS:
+    if _own(name):
         raise SeekingError(f"there are no pretrained weights of {name}; give a file of weights, or a model of timm")
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
@@ -89,6 +102,27 @@ def warn_of_replaced(source: str, names: Collection[str], classes: int) -> None:
             RunWarning,
             stacklevel=3,
         )
+
+
+def takes_images(name: str) -> bool:
+    """Whether a model is neither for text nor for tables."""
+    return not language.is_language_model(name) and not mlp.is_mlp(name)
+
+
+def arguments_for(name: str, num_classes: int, in_chans: int = 3) -> dict[str, int]:
+    """Arguments of a model when there are no data that tell them: of these classes, or of bytes if it is for text."""
+    if language.is_language_model(name):
+        return {"num_classes": 256, "sequence_length": 64}
+    return {"num_classes": num_classes, "in_features" if mlp.is_mlp(name) else "in_chans": in_chans}
+
+
+def example_input(name: str, model: nn.Module, image_size: int | None = None, in_chans: int = 3) -> Tensor:
+    """Two random samples as a model takes them: bytes, rows of a table, or images."""
+    generator = torch.Generator().manual_seed(0)
+    if language.is_language_model(name):
+        return torch.randint(256, (2, 16), generator=generator)
+    shape = (in_chans,) if mlp.is_mlp(name) else input_shape(model, image_size, in_chans)
+    return torch.randn(2, *shape, generator=generator)
 
 
 def input_shape(model: nn.Module, image_size: int | None = None, in_chans: int = 3) -> tuple[int, int, int]:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from seeking.report.metric import ACCURACY, Metric
 from seeking.report.tables import markdown, spread
 
 Row = Mapping[str, Any]
 
 
-def page(title: str, reference: str, rows: Sequence[Row], about: Mapping[str, Any]) -> str:
+def page(title: str, reference: str, rows: Sequence[Row], about: Mapping[str, Any], metric: Metric = ACCURACY) -> str:
     """All tables of an experiment.
 
     Args:
@@ -16,35 +17,42 @@ def page(title: str, reference: str, rows: Sequence[Row], about: Mapping[str, An
         reference: the arm that the others are compared with.
         rows: what ``summarize`` returns.
         about: facts about the runs, by name: command, options, machine, versions.
+        metric: that the arms are compared by.
     """
     parts = [f"# {title}\n"]
     parts += ["".join(f"- {name}: {value}\n" for name, value in about.items())]
     for pair, budget in dict.fromkeys((tuple(row["pair"]), row["budget"]) for row in rows):
         group = [row for row in rows if (tuple(row["pair"]), row["budget"]) == (pair, budget)]
         budget_text = f", FLOPs of {budget:g} epochs of {pair[1]}" if budget else ""
-        parts += [f"## {pair[0]} in {pair[1]}{budget_text}\n", accuracies(group, reference), costs(group, reference)]
+        parts += [f"## {pair[0]} in {pair[1]}{budget_text}\n", qualities(group, reference, metric)]
+        parts.append(costs(group, reference, metric))
         if any(row["evidence"] for row in group):
             parts.append(evidence(group))
     return "\n".join(parts)
 
 
-def accuracies(rows: Sequence[Row], reference: str) -> str:
-    """Accuracy after the last epoch, and the paired difference from the reference."""
+def qualities(rows: Sequence[Row], reference: str, metric: Metric) -> str:
+    """The metric after the last epoch, and the paired difference from the reference."""
     heading = ("arm", "base", f"over {reference}", "motivated", f"over {reference}", "batches motivated")
     lines = [
         [
             f"{row['arm']} ({row['seeds']} seed{'s' if row['seeds'] > 1 else ''})",
-            *(cell for model in ("base", "motivated") for cell in (spread(row[model]), _gain(row[f"{model}_gain"]))),
+            *(
+                cell
+                for model in ("base", "motivated")
+                for cell in (spread(row[model], metric), _gain(row[f"{model}_gain"], metric))
+            ),
             f"{row['motivated_share']:.1%}" if row["motivated_share"] is not None else "",
         ]
         for row in rows
     ]
-    note = "Accuracy in %, mean ± standard deviation; differences, seed by seed, with their 95 % confidence interval.\n"
+    note = f"{metric.sentence}, mean ± standard deviation; "
+    note += "differences, seed by seed, with their 95 % confidence interval.\n"
     return markdown((heading, list(lines))) + "\n" + note
 
 
-def costs(rows: Sequence[Row], reference: str) -> str:
-    """Cost of each arm, and when it reaches the final accuracy of the reference."""
+def costs(rows: Sequence[Row], reference: str, metric: Metric) -> str:
+    """Cost of each arm, and when it is as good as the reference in the end."""
     flops = next((row["flops"] for row in rows if row["arm"] == reference), None)
     heading = (
         "arm",
@@ -66,7 +74,9 @@ def costs(rows: Sequence[Row], reference: str) -> str:
         ]
         for row in rows
     ]
-    note = f"The last two columns: epochs and training TFLOPs until the mean final accuracy of {reference} is first "
+    note = (
+        f"The last two columns: epochs and training TFLOPs until the mean final {metric.title} of {reference} is first "
+    )
     note += "reached, averaged over the seeds that reach it; in brackets, how many do, if not all.\n"
     return markdown((heading, list(lines))) + "\n" + note
 
@@ -87,13 +97,13 @@ def evidence(rows: Sequence[Row]) -> str:
     return markdown((heading, list(lines))) + "\n" + note
 
 
-def _gain(gain: Mapping[str, Any] | None) -> str:
+def _gain(gain: Mapping[str, Any] | None, metric: Metric) -> str:
     if not gain:
         return ""
-    mean, half_width = 100 * gain["mean"], gain["interval"]
-    return f"{mean:+.2f}" + (
-        f" ({mean - 100 * half_width:+.2f} to {mean + 100 * half_width:+.2f})" if half_width is not None else ""
-    )
+    mean, half_width = gain["mean"], gain["interval"]
+    ends = () if half_width is None else (mean - half_width, mean + half_width)
+    interval = f" ({' to '.join(metric.number(end, '+') for end in ends)})" if ends else ""
+    return metric.number(mean, "+") + interval
 
 
 def _reached(row: Row, model: str) -> str:

@@ -12,13 +12,11 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from seeking.choices import Role
 from seeking.report.figures import plain, two_panels, widen
+from seeking.report.metric import ACCURACY, Metric, shown
 from seeking.training.result import Result
 
 BASE, MOTIVATED = "#2563a8", "#d1642b"
 SMOOTHING = 0.9
-
-LEAST_SPAN = 2.0
-"""Points of accuracy that an axis spans at least."""
 
 NEIGHBORS = 51
 """Batches around a motivated one that its loss is compared with."""
@@ -32,8 +30,7 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
         path: file to write; its suffix sets the format.
         title: title of the figure.
     """
-    metrics = results["pair"][0].metrics
-    metric = "accuracy" if metrics and all("accuracy" in of_model for of_model in metrics.values()) else "loss"
+    metric = shown(results["pair"][0].metrics.values())
     compared = len(results) > 1
     colors: dict[Role, str] = {"base": BASE, "motivated": MOTIVATED}
     with two_panels(path, title, 4.2) as (left, right):
@@ -43,7 +40,7 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
             _evaluation(right, results["pair"], model, metric, label, color, "-")
             if model in results:
                 _evaluation(right, results[model], model, metric, f"{model}, alone", color, ":")
-        right.set(xlabel="epoch", ylabel=f"{metric} (%)" if metric == "accuracy" else metric, title="Evaluation")
+        right.set(xlabel="epoch", ylabel=metric.label, title="Evaluation")
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(results["pair"]) > 1:
             right.fill_between([], [], [], color="grey", alpha=0.25, label=f"range of {len(results['pair'])} seeds")
@@ -112,31 +109,32 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 
 def _evaluation(
-    axes: Any, results: Sequence[Result], model: str, metric: str, label: str, color: str, style: str
+    axes: Any, results: Sequence[Result], model: str, metric: Metric, label: str, color: str, style: str
 ) -> None:
     by_epoch = [
-        {row["epoch"]: row[model][metric] for row in result.rows() if row["kind"] == "eval" and model in row}
+        {row["epoch"]: row[model][metric.name] for row in result.rows() if row["kind"] == "eval" and model in row}
         for result in results
     ]
     epochs = sorted(set.intersection(*map(set, by_epoch)))  # A resumed run may have other evaluation epochs.
     if not epochs:
         return
-    curves = np.array([[values[epoch] for epoch in epochs] for values in by_epoch])
-    curves = curves * 100 if metric == "accuracy" else curves
+    curves = metric.scale * np.array([[values[epoch] for epoch in epochs] for values in by_epoch])
     mean = curves.mean(axis=0)
     axes.plot(epochs, mean, style, color=color, label=label, marker="." if len(epochs) < 3 else None)
     if len(curves) > 1:
         axes.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=color, alpha=0.12, linewidth=0)
 
 
-def draw_arms(rows: Sequence[Mapping[str, Any]], reference: str, path: Path, title: str) -> None:
-    """Save the accuracies of an experiment's arms: each seed, the mean and its 95 % confidence interval."""
+def draw_arms(
+    rows: Sequence[Mapping[str, Any]], reference: str, path: Path, title: str, metric: Metric = ACCURACY
+) -> None:
+    """Save the metric of an experiment's arms: each seed, the mean and its 95 % confidence interval."""
     names = [plain(row["arm"]) for row in rows]
     with two_panels(path, title, 1.5 + 0.32 * len(rows), sharey=True) as panels:
         for panel, (model, color) in zip(panels, {"base": BASE, "motivated": MOTIVATED}.items(), strict=True):
             for position, row in enumerate(rows):
-                mean, half_width = 100 * row[model]["mean"], 100 * (row[model]["interval"] or 0)
-                values = [100 * value for value in row[model]["values"]]
+                mean, half_width = metric.scale * row[model]["mean"], metric.scale * (row[model]["interval"] or 0)
+                values = [metric.scale * value for value in row[model]["values"]]
                 seed, interval = (None, None) if position else ("one seed", "mean, 95 % confidence interval")
                 panel.plot(values, [position] * len(values), ".", color=color, alpha=0.45, label=seed)
                 panel.errorbar(
@@ -144,16 +142,16 @@ def draw_arms(rows: Sequence[Mapping[str, Any]], reference: str, path: Path, tit
                 )
                 if row["arm"] == reference:
                     panel.axvline(mean, color="grey", linestyle=":", linewidth=1, label=f"mean of {plain(reference)}")
-            widen(panel.xaxis, LEAST_SPAN)
-            panel.set(title=f"{model} model", xlabel="accuracy (%)")
+            widen(panel.xaxis, metric.least_span)
+            panel.set(title=f"{model} model", xlabel=metric.label)
             panel.set_yticks(range(len(names)), names)
             panel.grid(axis="x", alpha=0.25)
         panels[0].set_ylim(len(rows) - 0.5, -0.5)
         panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Save accuracy over training FLOPs: one line for each arm, one panel for each model.
+def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str, metric: Metric = ACCURACY) -> None:
+    """Save the metric over training FLOPs: one line for each arm, one panel for each model.
 
     The points of a line are its budgets, at the FLOPs of both models. Without budgets they are the evaluations of a
     run, at the FLOPs of that run.
@@ -169,8 +167,8 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
                     points = arm_rows[0][f"{model}_curve"]
                 panel.errorbar(
                     [point["flops"] / 1e12 for point in points],
-                    [100 * point["mean"] for point in points],
-                    yerr=[100 * (point["deviation"] or 0) for point in points],
+                    [metric.scale * point["mean"] for point in points],
+                    yerr=[metric.scale * (point["deviation"] or 0) for point in points],
                     fmt=".-",
                     color=color,
                     linewidth=1.2,
@@ -181,9 +179,9 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
             panel.xaxis.set_major_formatter(LogFormatter())
             panel.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
             panel.grid(alpha=0.25)
-            widen(panel.yaxis, LEAST_SPAN)
+            widen(panel.yaxis, metric.least_span)
         seeds = max(row["seeds"] for row in rows)
-        panels[0].set_ylabel(f"accuracy (%), ± standard deviation of {seeds} seed{'s' if seeds > 1 else ''}")
+        panels[0].set_ylabel(f"{metric.label}, ± standard deviation of {seeds} seed{'s' if seeds > 1 else ''}")
         panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from seeking.report.metric import shown
 from seeking.report.status import Speed, cut, one_line, short_number
 from seeking.training.record import Row
 
@@ -172,7 +173,6 @@ def _bar(console: Console, *texts: str) -> Progress:
 def _scores(row: Row) -> list[str]:
     """The metric that an evaluation is told by: accuracy, or else the loss, of each model."""
     models = {name: row[name] for name in ("base", "motivated") if row.get(name)}
-    metric = "accuracy" if all("accuracy" in metrics for metrics in models.values()) else "loss"
-    values = {name: metrics[metric] for name, metrics in models.items()}
-    texts = {name: f"{value:.2%}" if metric == "accuracy" else f"{value:.4f}" for name, value in values.items()}
-    return [f"{metric} {' '.join(f'{name} {text}' for name, text in texts.items())}"] if texts else []
+    metric = shown(models.values())
+    texts = {name: metric.text(metrics[metric.name]) for name, metrics in models.items()}
+    return [f"{metric.title} {' '.join(f'{name} {text}' for name, text in texts.items())}"] if texts else []

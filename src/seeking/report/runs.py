@@ -9,6 +9,7 @@ from seeking.checkpointing.metrics_log import read_rows
 from seeking.errors import SeekingError
 from seeking.files import MAX_OPTIONS_BYTES, is_folder, read_json, status
 from seeking.report.folder import changed_options
+from seeking.report.metric import shown
 from seeking.report.tables import Rows
 
 MAX_DEPTH = 4
@@ -84,6 +85,6 @@ def _score(metrics: Mapping[str, Any], model: str) -> str:
     of_model = metrics.get(model)
     if not isinstance(of_model, dict):
         return ""
-    if isinstance(of_model.get("accuracy"), float):
-        return f"{of_model['accuracy']:.2%}"
-    return f"{of_model['loss']:.4f}" if isinstance(of_model.get("loss"), float) else ""
+    numbers = {name: value for name, value in of_model.items() if isinstance(value, float)}
+    metric = shown([numbers])
+    return metric.text(numbers[metric.name]) if metric.name in numbers else ""

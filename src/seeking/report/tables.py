@@ -6,42 +6,55 @@ from typing import Any
 from rich.table import Table
 
 from seeking.data import SplitUse
+from seeking.report.metric import ACCURACY, LOSS, Metric, shown
 from seeking.training.result import Result
 
 Rows = tuple[Sequence[str], list[Sequence[str]]]
 """A header and the rows below it."""
 
 
-def split_rows(splits: Sequence[SplitUse]) -> Rows:
+def split_rows(splits: Sequence[SplitUse], unit: str = "images") -> Rows:
     """What each split of a data set is used for."""
     rows: list[Sequence[str]] = [
         (split.use, split.source, "-" if split.classes is None else f"{split.classes:,}", f"{split.images:,}")
         for split in splits
     ]
-    return ("split", "from", "classes", "images"), rows
+    return ("split", "from", "classes", unit), rows
 
 
 def run_rows(result: Result) -> Rows:
     """The models of one run."""
-    heading = ("model", "accuracy", "best (epoch)", "loss", "training GFLOPs a sample")
+    metric = shown(result.metrics.values())
+    heading = (
+        "model",
+        "accuracy" if metric is LOSS else metric.title,
+        "best (epoch)",
+        "loss",
+        "training GFLOPs a sample",
+    )
     rows: list[Sequence[str]] = []
     flops = {"base": result.cost.base_flops, "motivated": result.cost.motivated_flops}
     for name, metrics in result.metrics.items():
         best = result.best[name]
-        accuracy = _percent(metrics["accuracy"]) if "accuracy" in metrics else "-"
-        best_score = _percent(best["accuracy"]) if "accuracy" in best else f"{best['loss']:.4f}"
+        score = "-" if metric is LOSS else metric.number(metrics[metric.name])
+        best_score = metric.number(best[metric.name])
         rows.append(
-            (name, accuracy, f"{best_score} ({best['epoch']})", f"{metrics['loss']:.4f}", f"{flops[name] / 1e9:.4g}")
+            (name, score, f"{best_score} ({best['epoch']})", f"{metrics['loss']:.4f}", f"{flops[name] / 1e9:.4g}")
         )
     return heading, rows
 
 
-def comparison_rows(summary: dict[str, Any]) -> Rows:
-    """Accuracy of each model, in the pair and alone, over the seeds, with the paired difference."""
+def comparison_rows(summary: dict[str, Any], metric: Metric = ACCURACY) -> Rows:
+    """The metric of each model, in the pair and alone, over the seeds, with the paired difference."""
     seeds = f"{summary['seeds']} seed" + ("s" if summary["seeds"] > 1 else "")
-    heading = (f"accuracy, {seeds}", "in the pair", "alone", "difference")
+    heading = (f"{metric.title}, {seeds}", "in the pair", "alone", "difference")
     rows: list[Sequence[str]] = [
-        (model, spread(scores["together"]), spread(scores["alone"]), spread(scores["gain"], sign="+"))
+        (
+            model,
+            spread(scores["together"], metric),
+            spread(scores["alone"], metric),
+            spread(scores["gain"], metric, sign="+"),
+        )
         for model, scores in summary["models"].items()
     ]
     return heading, rows
@@ -82,12 +95,8 @@ def markdown(rows: Rows) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}"
-
-
-def spread(estimate: Mapping[str, Any], sign: str = "") -> str:
-    """Mean and standard deviation, in percent."""
+def spread(estimate: Mapping[str, Any], metric: Metric = ACCURACY, sign: str = "") -> str:
+    """Mean and standard deviation of a metric."""
     deviation = estimate["deviation"]
-    deviation_text = f" ± {100 * deviation:.2f}" if deviation is not None else ""
-    return f"{round(100 * estimate['mean'], 2) + 0.0:{sign}.2f}{deviation_text}"
+    deviation_text = f" ± {metric.number(deviation)}" if deviation is not None else ""
+    return f"{metric.number(estimate['mean'], sign)}{deviation_text}"

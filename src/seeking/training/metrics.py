@@ -16,7 +16,7 @@ from seeking.training.objective import Metrics, Objective
 Predict = Callable[[nn.Module, Any], tuple[Any, Any]]
 """Maps a model and a batch to outputs and targets, as the metrics take them."""
 
-BETTER = {"loss": "min", "accuracy": "max"}
+BETTER = {"loss": "min", "accuracy": "max", "bits_per_byte": "min"}
 """Which way the metrics of the library's own objectives are better."""
 
 TARGETS = ("labels", "label", "target", "targets")

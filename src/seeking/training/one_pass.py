@@ -17,7 +17,7 @@ from seeking.internals import tree_map_only
 from seeking.pair import Pair
 from seeking.prefix import Prefix, find_prefix
 from seeking.training.config import TrainConfig
-from seeking.training.cost import Cost
+from seeking.training.cost import Cost, attention_counted
 from seeking.training.micro_batches import MicroBatches
 from seeking.training.modes import set_modes, training_modes
 from seeking.training.objective import Objective, sample_count
@@ -66,7 +66,7 @@ def _flops_of_the_rest(prefix: Prefix, pair: Pair, objective: Objective, batch: 
         with prefix.recorded(large) as outputs:
             objective.loss(large, copied(batch))
         leaves = tree_map_only(Tensor, lambda t: t.detach().requires_grad_(t.is_floating_point()), outputs)
-        with counter, prefix.replayed(small, leaves):
+        with attention_counted(small), counter, prefix.replayed(small, leaves):
             objective.loss(small, copied(batch)).backward()
     return counter.get_total_flops() / sample_count(batch)
 

@@ -10,6 +10,7 @@ from torch import nn
 from seeking.checkpointing.weights import load_matching_weights
 from seeking.choices import Role
 from seeking.experiments.config import RunConfig
+from seeking.experiments.tasks import TaskData
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Start:
         models: both models, with their initial weights.
         settings: settings of the method.
         previous: folder of the previous run, if any.
-        image_shape: channels, height and width.
+        data: of the run.
     """
 
     stage: Stage
@@ -53,7 +54,7 @@ class Start:
     models: Mapping[str, nn.Module]
     settings: Mapping[str, Any]
     previous: Path | None
-    image_shape: tuple[int, int, int]
+    data: TaskData
 
 
 def load_previous(start: Start) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from typing import Any
 from seeking.algorithms.distillation import distillation
 from seeking.checkpointing.weights import load_weights
 from seeking.experiments.methods.base import Method, Stage, Start
-from seeking.training.objective import Classification
 
 FORWARD_SHARE = 1 / 3
 """FLOPs of a forward pass over those of a training step."""
@@ -25,7 +24,7 @@ def _begin(start: Start) -> dict[str, Any]:
         return {}
     teacher = start.models["motivated"]
     load_weights(teacher, start.previous / "motivated.last.safetensors")
-    objective = Classification(start.config.label_smoothing, start.settings["weight"], start.settings["temperature"])
+    objective = start.data.taught(start.config, start.settings["weight"], start.settings["temperature"])
     return {"algorithm": distillation(teacher), "objective": objective}
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from seeking.checkpointing.weights import load_weights
 from seeking.experiments.methods.base import Method, Stage, Start
 from seeking.experiments.run import weights_map
@@ -23,7 +21,7 @@ def _begin(start: Start) -> dict[str, Any]:
     if start.previous:
         base, motivated = start.models["base"], start.models["motivated"]
         load_weights(base, start.previous / "base.last.safetensors")
-        embed(base, motivated, weights_map(start.config, base, motivated, torch.zeros(2, *start.image_shape)))
+        embed(base, motivated, weights_map(start.config, base, motivated, start.data.example))
     return {}
 
 

@@ -1,0 +1,123 @@
+"""Language models over the bytes of a text."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from seeking.data.batched import in_batches
+from seeking.data.config import DataConfig
+from seeking.data.select import SplitUse
+from seeking.data.text import Windows, read_text
+from seeking.errors import SeekingError
+from seeking.experiments.config import RunConfig
+from seeking.experiments.tasks.base import RunLoaders, Task, TaskData
+from seeking.report.metric import BITS_PER_BYTE
+from seeking.training.next_byte import NextByte
+from seeking.training.objective import Objective
+
+TEST = 0.1
+"""Share of the text, at its end, that models are tested on."""
+
+
+@dataclass(frozen=True)
+class TextOfRun:
+    """A text in parts; each is uint8 of one dimension.
+
+    Attributes:
+        name: of the text.
+        train: to train on.
+        test: to evaluate on.
+        aside: of the training text, for conditions; None if there is none.
+        length: bytes in a window.
+        windows: number of training windows in an epoch; None for as many as lie side by side.
+        test_windows: number of test windows; None for the same.
+    """
+
+    name: str
+    train: Tensor
+    test: Tensor
+    aside: Tensor | None
+    length: int
+    windows: int | None
+    test_windows: int | None
+    unit: str = "windows"
+
+    @property
+    def train_samples(self) -> int:
+        """Number of training windows in an epoch."""
+        return len(self._training(0))
+
+    @property
+    def example(self) -> Tensor:
+        """Two windows, int64 ``[2, length]``."""
+        return self._training(0).__getitems__([0, 0])[0]
+
+    @property
+    def model_arguments(self) -> Mapping[str, Any]:
+        """Size of the vocabulary, and length of a window."""
+        return {"num_classes": 256, "sequence_length": self.length}
+
+    @property
+    def splits(self) -> tuple[SplitUse, ...]:
+        """What each part of the text is used for."""
+        test = Windows(self.test, self.length, self.test_windows)
+        return (
+            SplitUse("training", f"{len(self.train):,} bytes", None, self.train_samples),
+            SplitUse("test", f"{len(self.test):,} bytes", None, len(test)),
+        )
+
+    def describe(self) -> str:
+        """Bytes of each part, and length of a window."""
+        return (
+            f"{len(self.train):,} training and {len(self.test):,} test bytes, {self.train_samples:,} windows of "
+            f"{self.length} bytes an epoch"
+        )
+
+    def loaders(self, config: RunConfig) -> RunLoaders:
+        """Random windows to train on, and evenly spread ones."""
+        test = Windows(self.test, self.length, self.test_windows)
+        aside = Windows(self.aside, self.length) if self.aside is not None else None
+        return RunLoaders(
+            in_batches(self._training(config.seed), config.batch_size, shuffle_seed=config.seed),
+            in_batches(test, config.batch_size),
+            in_batches(aside, config.batch_size) if aside else None,
+        )
+
+    def objective(self, config: RunConfig) -> Objective:
+        """The cross-entropy of the next byte."""
+        return self.taught(config, config.teach, 1.0)
+
+    def taught(self, config: RunConfig, weight: float, temperature: float) -> Objective:
+        """The same with a teacher."""
+        return NextByte(config.label_smoothing, weight, temperature)
+
+    def _training(self, seed: int) -> Windows:
+        return Windows(self.train, self.length, self.windows, seed)
+
+
+def _load(config: DataConfig, sharing: int) -> TaskData:
+    """The last tenth of the text is for tests; before it lies what is held out, and before that what is trained on."""
+    text, length = read_text(config.data), config.sequence_length
+    train, test = _cut(text, round(len(text) * TEST))
+    if config.validation:
+        train, test = _cut(train, round(len(train) * config.validation))
+    aside = None
+    if config.held_out:
+        train, aside = _cut(train, config.held_out * length + 1)
+    for part, content in (("training", train), ("test", test)):
+        if len(content) <= length:
+            raise SeekingError(
+                f"{config.data}: the {part} part has {len(content):,} bytes, of which a window needs {length + 1}; "
+                "give a longer text or a smaller sequence_length"
+            )
+    return TextOfRun(config.data, train, test, aside, length, config.max_train_samples, config.max_eval_samples)
+
+
+def _cut(text: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    place = max(0, len(text) - size)
+    return text[:place], text[place:]
+
+
+TASK = Task("text", BITS_PER_BYTE, _load)

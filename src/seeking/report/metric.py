@@ -1,0 +1,68 @@
+"""How metrics are named and shown, and which way they are better."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric that models are compared by.
+
+    Attributes:
+        name: in evaluations.
+        title: in tables and figures.
+        unit: after numbers; empty if there is none.
+        scale: that values are shown at.
+        digits: after the decimal point.
+        higher_is_better: whether it is.
+        least_span: that an axis spans at least, as shown.
+    """
+
+    name: str
+    title: str
+    unit: str = ""
+    scale: float = 1.0
+    digits: int = 4
+    higher_is_better: bool = False
+    least_span: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """Of an axis."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    @property
+    def sentence(self) -> str:
+        """As a sentence begins with it."""
+        name = self.title[0].upper() + self.title[1:]
+        return (
+            f"{name} in {self.unit}"
+            if self.unit
+            else f"{name} ({'higher' if self.higher_is_better else 'lower'} is better)"
+        )
+
+    def number(self, value: float, sign: str = "") -> str:
+        """A value, without its unit."""
+        return f"{round(self.scale * value, self.digits) + 0.0:{sign}.{self.digits}f}"
+
+    def text(self, value: float) -> str:
+        """A value with its unit."""
+        return f"{self.number(value)}{self.unit}"
+
+    def goodness(self, value: float | None) -> float:
+        """The higher, the better; least for None."""
+        if value is None:
+            return float("-inf")
+        return value if self.higher_is_better else -value
+
+
+ACCURACY = Metric("accuracy", "accuracy", "%", 100, 2, higher_is_better=True, least_span=2.0)
+BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte", digits=3, least_span=0.02)
+LOSS = Metric("loss", "loss")
+
+
+def shown(metrics: Iterable[Mapping[str, Any]]) -> Metric:
+    """The metric that models with these metrics are told by."""
+    every = [*metrics]
+    return next((one for one in (ACCURACY, BITS_PER_BYTE) if every and all(one.name in of for of in every)), LOSS)
