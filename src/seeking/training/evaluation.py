@@ -207,7 +207,8 @@ class Evaluator:
     def unfinished(self) -> bool:
         """Whether the run has been cut off between its last step and the evaluation at its end."""
         progress = self._run.progress
-        return progress.done and progress.step_in_epoch > 0 and self._scores.step != progress.step
+        within = progress.max_steps is not None and progress.done and progress.step_in_epoch > 0
+        return within and self._scores.step != progress.step
 
     @property
     def overdue(self) -> bool:
