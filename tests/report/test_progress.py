@@ -95,3 +95,12 @@ def test_fit_shows_and_draws_by_default(tmp_path: Path, capsys: pytest.CaptureFi
     Trainer(*two_models(), **batches(), config=CONFIG, output=tmp_path / "quiet", progress=False).fit()
     assert capsys.readouterr() == ("", "")
     assert not (tmp_path / "quiet/curves.png").exists()
+
+
+def test_a_motivated_model_alone_has_no_motivated_batches() -> None:
+    start, *rows = steps(3)
+    alone = [{name: value for name, value in row.items() if name != "loss"} for row in rows]
+    evaluation = {"kind": "eval", "epoch": 1, "step": 3, "motivated": {"accuracy": 0.5}}
+    for steps_of, told in ((alone, False), (rows, True)):
+        lines = shown(120, [start, *steps_of, evaluation], "", terminal=False)
+        assert any("of batches motivated" in line for line in lines) == told

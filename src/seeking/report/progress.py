@@ -118,7 +118,9 @@ class RunProgress:
             self._print(", ".join([*facts, *speeds, *self._share(), *self._left()]))
 
     def _share(self) -> list[str]:
-        return [f"{self._motivated / self._steps:.1%} of batches motivated"] if self._motivated else []
+        if "base" not in self._losses or not self._motivated:  # A model alone is not motivated.
+            return []
+        return [f"{self._motivated / self._steps:.1%} of batches motivated"]
 
     def _left(self) -> list[str]:
         since, first = self._begun
