@@ -116,11 +116,11 @@ class TrainConfig:
     """Share of the run in which the schedule wsd decays."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up before the schedule. For onecycle, the epochs of its rise (0: 30 % of the run)."""
+    warmup_steps: int = 0
+    """The same in steps, instead of epochs."""
     ema: float | None = None
     """Decay, with every batch, of an exponential moving average of each model's weights, such as 0.999. The averages
     are evaluated and saved in place of the weights."""
-    warmup_steps: int = 0
-    """The same in steps, instead of epochs."""
     label_smoothing: float = 0.0
     """Label smoothing of the classification loss."""
     clip_grad: float | None = None
