@@ -170,8 +170,9 @@ def test_a_run_whose_loss_changes_its_batch_is_the_run_whose_loss_does_not(
             *(nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2)) for width in (3, 5)),
             train_loader=loader,
             eval_loader=loader,
+            held_out=loader,
             loss_fn=loss_fn,
-            config=seeking.TrainConfig(epochs=2, condition="always", lr=0.1),
+            config=seeking.TrainConfig(epochs=2, condition="always | held_out:1", lr=0.1),
         )
         result = trainer.fit()
         return [value for row in result.rows() for value in row.values() if isinstance(value, float)]

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seeking.copies import copied
 from seeking.errors import RunWarning
-from seeking.renewed import renewed
 from seeking.training.cost import count_flops
 from seeking.training.objective import sample_count
 from seeking.training.run import Algorithm, Batch, Run
@@ -40,7 +40,7 @@ def distillation(teacher: nn.Module) -> Algorithm:
 
         def loss_fn(model: nn.Module, micro_batch: Any) -> Tensor:
             with torch.no_grad(), run.autocast():
-                teacher_logits = run.objective.logits(teacher, renewed(micro_batch, torch.clone))
+                teacher_logits = run.objective.logits(teacher, copied(micro_batch))
             return run.objective.loss(model, micro_batch, teacher_logits)
 
         run.step(student, batch, loss_fn, other_flops=flops[0])

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from seeking.renewed import renewed
+from seeking.copies import copied
 from seeking.training.run import Batch, Run
 
 
@@ -18,7 +18,7 @@ def sandwich(batch: Batch, run: Run) -> None:
     """
 
     def loss_fn(model: nn.Module, micro_batch: Any) -> Tensor:
-        logits = run.objective.logits(model, renewed(micro_batch, Tensor.clone))
+        logits = run.objective.logits(model, copied(micro_batch))
         shared = run.pair.map.extract(dict(run.pair.motivated_model.named_parameters()))
         inputs, _ = run.objective.model_inputs(micro_batch)
         smaller = functional_call(run.base.train_mode(), shared, (inputs,))

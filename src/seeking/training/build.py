@@ -16,7 +16,7 @@ from seeking.checkpointing.functions import qualified_name
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import Saver
 from seeking.conditions import Condition, Next, WithinBudget, parse
-from seeking.copies import scratch_copy
+from seeking.copies import copied, scratch_copy
 from seeking.distributed.processes import this_process
 from seeking.distributed.sharding import reshard, shard
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
@@ -24,7 +24,6 @@ from seeking.initialization import embed
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
-from seeking.renewed import renewed
 from seeking.training.budget import check_conditions
 from seeking.training.config import TrainConfig
 from seeking.training.interrupts import Requests
@@ -219,7 +218,7 @@ def place_models(
         with torch.no_grad(), generators.preserved():
             to_channels_last(
                 tuple(models.values()),
-                lambda module: objective.loss(scratch_copy(module).eval(), renewed(batch, torch.clone)),
+                lambda module: objective.loss(scratch_copy(module).eval(), copied(batch)),
             )
 
 
@@ -247,7 +246,7 @@ def shard_models(
             try:
                 shard(model, accelerator.device, dtype)
                 with evaluating(model):
-                    objective.loss(model, renewed(batch, torch.clone))
+                    objective.loss(model, copied(batch))
             except INCOMPATIBLE_STATE_ERRORS as error:
                 raise SeekingError(
                     f"the {name} model ({type(model).__name__}) cannot be sharded ({type(error).__name__}: {error}); "

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from seeking.copies import random_state_preserved, scratch_copy
-from seeking.renewed import renewed
+from seeking.copies import copied, random_state_preserved, scratch_copy
 from seeking.training.modes import set_modes, training_modes
 
 
@@ -38,7 +37,7 @@ def count_flops(model: nn.Module, loss_fn: Callable[[nn.Module, Any], Tensor], b
     set_modes(training_modes(model_copy))
     counter = FlopCounterMode(display=False)
     with random_state_preserved(), attention_counted(model), counter:
-        loss = loss_fn(model_copy, renewed(batch, Tensor.clone))
+        loss = loss_fn(model_copy, copied(batch))
         forward = counter.get_total_flops()
         loss.backward()
     return forward, counter.get_total_flops()

@@ -7,8 +7,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from seeking.copies import copied
 from seeking.errors import ProcessError, SeekingError, add_detail
-from seeking.renewed import renewed
 from seeking.training.batches import draw, set_epoch
 from seeking.training.config import TrainConfig
 from seeking.training.data import Loaders
@@ -57,8 +57,9 @@ def measure(
             for part in requests.waits(draw(loader, accelerator.device)):
                 with lending.lent(part.batch, f"{learner.name} model") as batch:
                     metrics = objective.evaluate(model, batch)
-                with lending.lent(part.batch, f"{learner.name} model's metrics") as batch:
-                    own.update(model, batch, split=part.copies == 1, first=accelerator.is_main_process)
+                if own:
+                    with lending.lent(part.batch, f"{learner.name} model's metrics") as batch:
+                        own.update(model, batch, split=part.copies == 1, first=accelerator.is_main_process)
                 requests.stop_now()
                 for name, each in metrics.items():
                     values.setdefault(name, []).append(each.double() / part.copies)
@@ -92,7 +93,7 @@ def recalibrated_samples(
         nonlocal samples
         for batch in requests.waits(peek(loader, batches, accelerator.device)):
             samples += sample_count(batch) * accelerator.num_processes
-            yield renewed(batch, Tensor.clone)
+            yield copied(batch)
 
     recalibrate(learner.model, counted(), objective.loss)
     return samples

@@ -3,6 +3,7 @@
 import torch
 from accelerate import Accelerator
 
+from seeking.copies import copied
 from seeking.errors import SeekingError
 from seeking.training.batches import draw
 from seeking.training.learner import Learner
@@ -41,7 +42,7 @@ class HeldOut:
         sums = torch.zeros(2, dtype=torch.float64)
         with self._generators.preserved(), evaluating(learner.model) as model:
             for part in self._parts:
-                losses = objective.evaluate(model, part.batch)["loss"].cpu().double()
+                losses = objective.evaluate(model, copied(part.batch))["loss"].cpu().double()
                 sums += torch.stack([losses.sum(), torch.tensor(float(len(losses)))]) / part.copies
         if self._accelerator.num_processes > 1:
             sums = self._accelerator.reduce(sums.to(self._accelerator.device)).cpu()

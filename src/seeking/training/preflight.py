@@ -6,10 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from seeking.copies import evaluating, scratch_copy
+from seeking.copies import copied, evaluating, scratch_copy
 from seeking.errors import RunWarning, SeekingError
 from seeking.pair import Pair
-from seeking.renewed import renewed
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost, count_flops
 from seeking.training.metrics import Best, UserMetrics
@@ -86,12 +85,12 @@ def preflight(
                 model_copy = scratch_copy(module)
                 with evaluating(model_copy):
                     for evaluation_batch in evaluation_batches:
-                        metrics = objective.evaluate(model_copy, renewed(evaluation_batch, Tensor.clone))
+                        metrics = objective.evaluate(model_copy, copied(evaluation_batch))
                         check_metrics(metrics, describe_objective(objective, "evaluate"))
                         best.check(
                             {
                                 **metrics,
-                                **_own_metrics(own, model_copy, renewed(evaluation_batch, Tensor.clone), metrics),
+                                **_own_metrics(own, model_copy, copied(evaluation_batch), metrics),
                             }
                         )
         except SeekingError:

@@ -3,11 +3,10 @@
 import contextlib
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import nn
 
-from seeking.renewed import renewed
+from seeking.copies import copied
 from seeking.training.learner import Learner
 
 
@@ -51,7 +50,7 @@ class StandIn:
         try:
             for number in reversed(range(remaining)):
                 with self._accelerator.no_sync(learner.model) if number else contextlib.nullcontext():
-                    loss = loss_fn(learner.model, renewed(self._batches[learner.name], torch.clone))
+                    loss = loss_fn(learner.model, copied(self._batches[learner.name]))
                     (loss * 0).backward()
         except Exception:  # The first error is the one to tell.
             return False

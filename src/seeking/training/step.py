@@ -35,6 +35,7 @@ class Stepper:
         requests: to stop or to save, on which the processes agree with every step.
         stand_in: for a process whose loss fails while others wait for it; None where that is not possible.
         updating: whether an optimizer is changing the weights, or has failed in doing so.
+        lending: gives each model the batch as the loader made it.
     """
 
     accelerator: Accelerator
