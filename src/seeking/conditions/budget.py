@@ -31,7 +31,8 @@ class WithinBudget(Wrapper):
         remaining, batches = planned * (1 + ROUNDING) - spent, steps - step - 1
         if remaining < motivated + batches * base:
             return False
-        base_share = self.base_steps / self.batches
+        # Within a cycle of rests, a step less than so far: too low a share is made up for later, too high a one is not.
+        base_share = max(0, self.base_steps - (self.base_steps < self.batches)) / self.batches
         return decision or remaining >= motivated + batches * (base_share * base + motivated)
 
     def state_dict(self) -> State:
