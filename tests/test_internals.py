@@ -5,6 +5,7 @@ import signal
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -185,3 +186,12 @@ def test_ddp_leaves_out_what_it_is_told_to() -> None:
     finally:
         torch.distributed.destroy_process_group()
     assert wrapped.parameters_to_ignore == {f"motivated.{name}" for name in both["motivated"].state_dict()}
+
+
+def test_the_words_of_numpys_generator_are_its_state() -> None:
+    generator = np.random.MT19937(3)
+    for draws in (0, 1, 700):
+        generator.random_raw(draws)
+        state = generator.state["state"]
+        expected = state["key"].astype(np.uint32).tobytes() + np.int32(state["pos"]).tobytes()
+        assert internals.mt19937_words(generator) == expected

@@ -1,13 +1,15 @@
-"""All private names of PyTorch and accelerate that this library uses, each with what breaks if a release changes it.
+"""Private names of PyTorch and accelerate that this library uses, and a layout of NumPy, with what breaks without them.
 
 Each has a test in ``tests/test_internals.py``.
 """
 
 import copy
+import ctypes
 import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
@@ -225,6 +227,14 @@ def own_iterators(loader: Any) -> list[Any]:
     nested = [value for name, value in values.items() if name == "loader" or isinstance(value, DataLoader)]
     kept = [value for value in values.values() if isinstance(value, Iterator) and not isinstance(value, io.IOBase)]
     return kept + [iterator for value in nested if value is not loader for iterator in own_iterators(value)]
+
+
+def mt19937_words(bit_generator: np.random.MT19937) -> bytes:
+    """The 624 words of NumPy's usual bit generator and the position among them, as they lie in memory.
+
+    Less than a fiftieth of the time that ``bit_generator.state`` takes, before every batch. Without it: that time.
+    """
+    return ctypes.string_at(bit_generator.ctypes.state_address, 625 * 4)
 
 
 def is_split_by_node(dataset: Any) -> bool:

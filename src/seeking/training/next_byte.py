@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seeking.training.objective import LossFn
+from seeking.training.objective import LossFn, distilled
 
 
 @dataclass
@@ -37,11 +37,8 @@ class NextByte:
         hard = F.cross_entropy(logits.flatten(0, 1), batch[1].flatten(), label_smoothing=self.label_smoothing)
         if teacher_logits is None:
             return hard
-        student, teacher = (
-            F.log_softmax(each.float().flatten(0, 1) / self.temperature, dim=-1) for each in (logits, teacher_logits)
-        )
-        soft = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-        return (1 - self.teacher_weight) * hard + self.teacher_weight * self.temperature**2 * soft
+        student, teacher = (each.float().flatten(0, 1) for each in (logits, teacher_logits))
+        return distilled(hard, student, teacher, self.teacher_weight, self.temperature)
 
     def logits(self, model: nn.Module, batch: Any) -> Tensor:
         """The model's logits, shape ``[samples, bytes, 256]``; of an output object, its ``logits``."""

@@ -76,10 +76,7 @@ class Classification:
         hard = _cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if teacher_logits is None:
             return hard
-        student = F.log_softmax(logits / self.temperature, dim=-1)
-        teacher = F.log_softmax(teacher_logits.float() / self.temperature, dim=-1)
-        soft = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-        return (1 - self.teacher_weight) * hard + self.teacher_weight * self.temperature**2 * soft
+        return distilled(hard, logits, teacher_logits, self.teacher_weight, self.temperature)
 
     def logits(self, model: nn.Module, batch: Any) -> Tensor:
         """The model's output, shape ``[samples, classes]``."""
@@ -102,6 +99,22 @@ class Classification:
     def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
         """Compare by accuracy."""
         return metrics["accuracy"] > best["accuracy"]
+
+
+def distilled(hard: Tensor, logits: Tensor, teacher_logits: Tensor, weight: float, temperature: float) -> Tensor:
+    """The loss of a student, from its loss on the labels and the logits of both.
+
+    Args:
+        hard: the mean loss on the labels.
+        logits: the student's, shape ``[samples, classes]``.
+        teacher_logits: the teacher's, of the same shape.
+        weight: of the divergence from the teacher, in [0, 1]; the loss on the labels has the rest.
+        temperature: divides the logits of both; the divergence is scaled by its square.
+    """
+    student = F.log_softmax(logits / temperature, dim=-1)
+    teacher = F.log_softmax(teacher_logits.float() / temperature, dim=-1)
+    soft = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return (1 - weight) * hard + weight * temperature**2 * soft
 
 
 def _labelled(batch: Any) -> tuple[Any, Tensor]:

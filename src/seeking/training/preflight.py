@@ -87,12 +87,8 @@ def preflight(
                     for evaluation_batch in evaluation_batches:
                         metrics = objective.evaluate(model_copy, copied(evaluation_batch))
                         check_metrics(metrics, describe_objective(objective, "evaluate"))
-                        best.check(
-                            {
-                                **metrics,
-                                **_own_metrics(own, model_copy, copied(evaluation_batch), metrics),
-                            }
-                        )
+                        own_metrics = _own_metrics(own, model_copy, copied(evaluation_batch), metrics)
+                        best.check({**metrics, **own_metrics})
         except SeekingError:
             raise
         except Exception as error:

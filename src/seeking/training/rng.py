@@ -1,7 +1,6 @@
 """Capture and restore the states of all random generators of a run."""
 
 import contextlib
-import ctypes
 import functools
 import random
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,14 +13,13 @@ from accelerate import Accelerator
 
 from seeking.distributed.processes import gather_json
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
+from seeking.internals import mt19937_words
 
 State = dict[str, Any]
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 PLAIN_TYPES = (str, bytes, int, float, complex, torch.Tensor, np.ndarray, np.generic, type, ModuleType, NoneType)
 """Types that contain no generators."""
-MT19937_BYTES = 625 * 4
-"""Of NumPy's usual bit generator: 624 words and the position among them."""
 MAX_PARTS, MAX_OBJECTS = 1000, 100_000
 """Larger collections are taken for data and not searched for generators; at most MAX_OBJECTS objects are searched."""
 
@@ -94,7 +92,7 @@ class RandomState:
         bit_generator = np.random.get_bit_generator()  # type: ignore[attr-defined]
         if type(bit_generator) is not np.random.MT19937:
             return dict(_capture(np.random))
-        memory = ctypes.string_at(bit_generator.ctypes.state_address, MT19937_BYTES)
+        memory = mt19937_words(bit_generator)
         before, state = self._numpy
         # Normal numbers are drawn in pairs; the second one is not kept in this memory.
         if memory != before or state["has_gauss"]:
