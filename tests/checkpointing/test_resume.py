@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -29,6 +30,7 @@ import seeking
 from seeking import RunError, SeekingError, TrainConfig, Trainer
 from seeking.checkpointing import metrics_log, run_dir, snapshot
 from seeking.checkpointing.weights import read_metadata, write_tensors
+from seeking.checkpointing.writer import BackgroundWriter
 from seeking.errors import RunWarning
 from seeking.training import Result, RunFolder, evaluation
 from seeking.training.optim import load_optimizer_state
@@ -735,3 +737,13 @@ class Drawing(torch.optim.SGD):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.drawn = state_dict.pop("drawn")
         super().load_state_dict(state_dict)
+
+
+@pytest.mark.skipif(not hasattr(os, "getpriority"), reason="the system has no priorities")
+def test_what_is_written_has_the_priority_of_training() -> None:
+    """A thread of a lower one holds the interpreter's lock while it waits for a core, and training waits with it."""
+    found = []
+    writer = BackgroundWriter()
+    writer.start([lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))])
+    writer.wait()
+    assert found == [os.getpriority(os.PRIO_PROCESS, 0)]
