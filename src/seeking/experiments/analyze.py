@@ -21,6 +21,7 @@ from seeking.errors import DamagedError, RunWarning, SeekingError
 from seeking.experiments.compare import spread
 from seeking.experiments.config import RunConfig
 from seeking.experiments.run import models
+from seeking.experiments.start import MODELS
 from seeking.experiments.tasks.images import ImagesOfRun
 from seeking.training.evaluation import peek
 from seeking.training.held_out import HeldOut
@@ -30,8 +31,6 @@ from seeking.training.objective import sample_count
 from seeking.training.recalibration import recalibrate
 from seeking.training.trainer import Trainer
 from seeking.weights_map import WeightsMap, tensors
-
-MODELS = ("base", "motivated")
 
 
 def analyze(
@@ -77,7 +76,7 @@ def analyze(
         checkpoints.append({"step": state["step"], **bench.checkpoint(state["parts"], steps)})
     if bench is None:
         raise SeekingError(f"{run}: there is no intact checkpoint of a run; name the folder of one run")
-    ends = {}
+    ends: dict[str, dict[str, Any]] = {}
     for name in MODELS:
         notify(f"sharpness of the {name} model")
         ends[name] = bench.end(bench.run.learners[name], iterations)

@@ -14,6 +14,7 @@ from seeking.conditions import parse
 from seeking.errors import SeekingError
 from seeking.experiments.compare import spread
 from seeking.experiments.recipe import PRETRAINING, Recipe, Trial
+from seeking.experiments.start import MODELS
 from seeking.files import MAX_OPTIONS_BYTES, read_json
 from seeking.report.metric import ACCURACY, Metric
 
@@ -21,8 +22,6 @@ SHUFFLES = 50
 """Number of random orders of a run's losses that its condition is compared with."""
 
 STAGES = ("early", "midway", "late")
-
-MODELS = ("base", "motivated")
 
 
 def gather(trial: Trial, root: Path, metric: Metric = ACCURACY) -> dict[str, Any]:
