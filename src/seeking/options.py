@@ -30,7 +30,8 @@ TEXTS = frozenset(
     {"condition", "base_condition", "optimizer", "save_every", "device", "data", "train_split", "test_split"}
     | {"image_column", "label_column"}
 )
-"""Options that hold text and may be taken from a run folder, as may those that ``_is_harmless`` knows."""
+"""Options that hold text and may be taken from a run folder, if ``_is_harmless`` agrees. So may models, their
+arguments, and options that hold numbers or one of a few words; no others."""
 
 TEXT_ARGUMENTS = frozenset(
     {"act_layer", "attn_type", "global_pool", "norm_layer", "pad_type", "pool_type", "pos_embed", "rel_pos_type"}
