@@ -101,9 +101,8 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         for name, images in (("training", train), ("test", test))
         if isinstance(images.pixels, Encoded)
     }
-    if any(len(files.unreadable) == len(files) for files in encoded.values()):  # Their size is not known.
-        readable({"training": train, "test": test}, encoded, "error")
-    if train.pixels.shape[1:] != test.pixels.shape[1:]:
+    sized = all(len(files.unreadable) < len(files) for files in encoded.values())
+    if sized and train.pixels.shape[1:] != test.pixels.shape[1:]:
         raise SeekingError(
             f"{config.data}: training images are {list(train.pixels.shape[1:])}, test images "
             f"{list(test.pixels.shape[1:])}; give image_size to make them the same"
