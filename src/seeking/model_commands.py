@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from torch import nn
 
 from seeking.checkpointing.weights import load_weights, save_weights, shapes_of_weights
+from seeking.choices import Model
 from seeking.commands import Embed, Extract, Map, TransferOptions, TwoModelsOptions, Verify
 from seeking.errors import NotContainedError, SeekingError
 from seeking.experiments.run import arguments, models, weights_map
-from seeking.experiments.start import Model
 from seeking.initialization import embed, extract
 from seeking.models import arguments_for, example_input, takes_images
 from seeking.models.heads import classes_of_weights

@@ -15,13 +15,13 @@ from seeking.analysis.steps import changes_by_a_step, put_back
 from seeking.checkpointing import run_files, snapshot
 from seeking.checkpointing.resume import State, read_state
 from seeking.checkpointing.weights import load_weights
+from seeking.choices import MODELS
 from seeking.data import Batches, ImageData, Images, load, loader
 from seeking.distributed.processes import this_process
 from seeking.errors import DamagedError, RunWarning, SeekingError
 from seeking.experiments.compare import spread
 from seeking.experiments.config import RunConfig
 from seeking.experiments.run import models
-from seeking.experiments.start import MODELS
 from seeking.experiments.tasks.images import ImagesOfRun
 from seeking.training.evaluation import peek
 from seeking.training.held_out import HeldOut

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from seeking.checkpointing.metrics_log import read_rows
+from seeking.choices import MODELS
 from seeking.conditions import parse
 from seeking.errors import SeekingError
 from seeking.experiments.compare import spread
 from seeking.experiments.recipe import PRETRAINING, Recipe, Trial
-from seeking.experiments.start import MODELS
 from seeking.files import MAX_OPTIONS_BYTES, read_json
 from seeking.report.metric import ACCURACY, Metric
 
