@@ -5,8 +5,12 @@ from typing import Literal
 NormPolicy = Literal["shared", "private", "recalibrated"]
 DepthPolicy = Literal["leading", "spread"]
 WidthPolicy = Literal["leading", "even"]
-SharedFrom = Literal["base", "motivated"]
 Extra = Literal["neutral", "copied", "own"]
+
+Model = Literal["base", "motivated"]
+"""One of the two models."""
+
+MODELS: tuple[Model, ...] = ("base", "motivated")
 
 Role = Literal["pair", "base", "motivated"]
 """What is trained: the pair, or one of its models alone."""

@@ -106,7 +106,7 @@ class TwoModelsOptions(ModelConfig):
     motivated: Positional[str] = dataclasses.field()
     """Name of the larger model."""
     in_chans: int = 3
-    """Number of image channels."""
+    """Number of image channels; of models for tables, number of columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class NewModelsOptions(TwoModelsOptions):
     """Options of commands that take two models without weights."""
 
     num_classes: int = 10
-    """Number of classes of both models."""
+    """Number of classes of both models; those for text have one for each byte."""
 
 
 @dataclass(frozen=True, kw_only=True)

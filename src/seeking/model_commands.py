@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from torch import nn
 
 from seeking.checkpointing.weights import load_weights, save_weights, shapes_of_weights
+from seeking.choices import Model
 from seeking.commands import Embed, Extract, Map, TransferOptions, TwoModelsOptions, Verify
 from seeking.errors import NotContainedError, SeekingError
 from seeking.experiments.run import arguments, models, weights_map
-from seeking.experiments.start import Model
 from seeking.initialization import embed, extract
 from seeking.models import arguments_for, example_input, takes_images
 from seeking.models.heads import classes_of_weights
@@ -99,8 +99,9 @@ def _load_for_transfer(config: TransferOptions, source: Model) -> tuple[dict[str
     if classes is None:
         plan = arguments(config, arguments_for(config.base, 10, config.in_chans))
         shapes = shapes_of_weights(config.weights)
-        classes = classes_of_weights(shapes, lambda number: plan.make(source, num_classes=number), str(config.weights))
-    both = models(config, arguments_for(config.base, classes or 10, config.in_chans), config.seed)
+        told = classes_of_weights(shapes, lambda number: plan.make(source, num_classes=number), str(config.weights))
+        classes = 10 if told is None else told
+    both = models(config, arguments_for(config.base, classes, config.in_chans), config.seed)
     load_weights(both[source], config.weights)
     return both, WeightsMap.load(config.map) if config.map else _derived(config, both)
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, Union
 
 from seeking.errors import DamagedError, SeekingError, unknown
 from seeking.flag_names import name_of_other_tool
-from seeking.option_parsing import REPEATED
+from seeking.option_parsing import REPEATED, parse_options
 from seeking.report.output import printable
 
 NOT_RESUMED = frozenset(
@@ -26,19 +26,12 @@ OLDER_RUNS = {"hold_out": "random"}
 
 RECIPES = Path(__file__).parent / "training" / "recipes"
 
-TEXTS = frozenset({"condition", "base_condition", "base", "motivated", "optimizer", "save_every", "device"})
-TEXTS |= {
-    "data",
-    "train_split",
-    "test_split",
-    "image_column",
-    "label_column",
-    "model_kwargs",
-    "base_kwargs",
-    "motivated_kwargs",
-}
-"""Options that hold text or mappings and may be taken from a run folder, if ``_is_harmless`` agrees. Those that hold
-numbers or one of a few words may be taken, too; no others."""
+TEXTS = frozenset(
+    {"condition", "base_condition", "optimizer", "save_every", "device", "data", "train_split", "test_split"}
+    | {"image_column", "label_column"}
+)
+"""Options that hold text and may be taken from a run folder, if ``_is_harmless`` agrees. So may models, their
+arguments, and options that hold numbers or one of a few words; no others."""
 
 TEXT_ARGUMENTS = frozenset(
     {"act_layer", "attn_type", "global_pool", "norm_layer", "pad_type", "pool_type", "pos_embed", "rel_pos_type"}
@@ -154,8 +147,6 @@ def options_of_run(folder: Path, command: type[Options], more: Sequence[str] = (
     arguments = flags_of_run(folder, command)
     if "--base" not in arguments:
         raise SeekingError(f"{folder}: not the folder of a run of seeking train, whose models and data are recorded")
-    from seeking.option_parsing import parse_options  # Which imports the parser.
-
     return parse_options(command, [*arguments, *more], "seeking")
 
 

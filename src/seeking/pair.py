@@ -4,13 +4,13 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from seeking.choices import NormPolicy, SharedFrom
+from seeking.choices import MODELS, Model, NormPolicy
 from seeking.errors import RunWarning, SeekingError, unknown
 from seeking.forward import Forward
 from seeking.internals import child_modules, foreach_copy, own_tensor, versions
@@ -78,12 +78,12 @@ class Pair:
         tie: bool = True,
         batch: Any = None,
         forward: Forward | None = None,
-        shared_from: SharedFrom = "base",
+        shared_from: Model = "base",
     ) -> None:
         self.base = base
         self.motivated_model = motivated
-        if shared_from not in get_args(SharedFrom):
-            raise unknown("value of shared_from", str(shared_from), get_args(SharedFrom))
+        if shared_from not in MODELS:
+            raise unknown("value of shared_from", str(shared_from), MODELS)
         check_models(base, motivated)
         if base is motivated:
             raise SeekingError("the base and the motivated model are one module; give two")

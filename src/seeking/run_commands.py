@@ -75,7 +75,8 @@ def compare_command(config: Compare) -> int:
     this_process(config.device).wait_for_everyone()  # The other processes read the folder next.
     seeds = range(config.seed, config.seed + config.seeds)
     results = compare(config, data, seeds, output, config.resume, lambda run: RunProgress(console, run, data.unit))
-    summary = summarize(results, metric := task(config.task).metric)
+    metric = task(config.task).metric
+    summary = summarize(results, metric)
     tables = comparison_rows(summary, metric), cost_rows(summary)
     sentence = cost_sentence(summary["pair"])
     if is_main_process():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from runs import image_folder
 
@@ -40,6 +40,7 @@ def batches(data: ImageData) -> list[torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::seeking.errors.RunWarning")
 @given(paths=st.sets(st.sampled_from(PATHS), min_size=1), in_memory=st.booleans())
+@example(paths={*PATHS[:6], PATHS[8]}, in_memory=True)
 @settings(max_examples=15, deadline=None)
 def test_all_of_them_are_named_or_left_out(paths: set[str], in_memory: bool) -> None:
     with tempfile.TemporaryDirectory() as name:

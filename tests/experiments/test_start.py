@@ -213,6 +213,16 @@ def test_extract_and_embed_take_the_classes_of_the_weights(tmp_path: Path, capsy
         assert load_file(output)["fc.bias"].shape == (classes,)
 
 
+def test_models_without_classes_are_embedded_and_extracted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    depths = ["--base-kwargs", "depth=1", "--motivated-kwargs", "depth=2", "--num-classes", "0"]
+    for command, depth in (("extract", 2), ("embed", 1)):
+        weights, output = tmp_path / f"{depth}.safetensors", tmp_path / f"{command}.safetensors"
+        save_weights(create("test_vit", num_classes=0, depth=depth), weights)
+        given = [command, "test_vit", "test_vit", *depths, "--weights", str(weights), "--output", str(output)]
+        assert main(given) == 0, capsys.readouterr().err
+        assert not [name for name in load_file(output) if name.startswith("head")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("owner", ["base", "motivated"])
 def test_fine_tuning_begins_with_what_was_learnt(owner: str, tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from seeking.algorithms.teaching import Lesson
+from seeking.choices import MODELS, Model
 from seeking.conditions import Condition, Outcome
 from seeking.prefix import Prefix
 from seeking.training.joint import discard, discarded_on_error, update_jointly, with_norm
@@ -32,7 +33,7 @@ class Scheduled:
         self,
         base_condition: Condition,
         *,
-        student: Literal["base", "motivated"] | None = None,
+        student: Model | None = None,
         separate_at: float | None = None,
         base_weight: float | None = None,
     ) -> None:
@@ -117,7 +118,7 @@ class Scheduled:
         if self.student is None:
             return {"base": None, "motivated": None}
         lesson = Lesson(run.objective)
-        return {name: lesson.take if name == self.student else lesson.give for name in ("base", "motivated")}
+        return {name: lesson.take if name == self.student else lesson.give for name in MODELS}
 
     def _decide(
         self, batch: Batch, run: Run, outcome: Outcome | None = None, *, pending: bool = False, one_pass: bool = False

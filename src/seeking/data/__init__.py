@@ -1,4 +1,4 @@
-"""Labelled image data sets, loaded by name or path."""
+"""Data sets: images with their classes, texts and tables, loaded by name or path."""
 
 from typing import TYPE_CHECKING
 

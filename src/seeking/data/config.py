@@ -57,11 +57,11 @@ class DataConfig:
     """Evaluate on a random subset of this many images or rows, or on this many windows of a text, the same for all
     seeds."""
     validation: float | None = None
-    """Hold out this share of the training images and evaluate on it instead of the test images; the same images for
-    all seeds."""
+    """Hold out this share of the training images or rows, or the end of a training text, and evaluate on it instead of
+    the test data; the same for all seeds."""
     held_out: int | None = None
-    """Hold out this many training images, on which no step trains and nothing is evaluated, for conditions that measure
-    the base's loss on them; the same images for all seeds."""
+    """Hold out this many training images or rows, or windows at the end of a training text, on which no step trains and
+    nothing is evaluated, for conditions that measure the base's loss on them; the same for all seeds."""
     hold_out: HoldOut = "classes"
     """How images are held out of the training split: such that each class keeps at least one (classes), or at random as
     in version 0.1.0 (random)."""

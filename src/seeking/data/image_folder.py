@@ -5,6 +5,7 @@ below it belong to the class. Without a folder for a split, the classes are at t
 other folders may be meant, the user is asked.
 """
 
+import posixpath
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -109,7 +110,7 @@ def _check_depth(root: str, source: str, classes: Classes, named: bool) -> None:
     if not deep or named:
         return
     name, places = max(deep.items(), key=lambda item: len(item[1]))
-    inner, held = _above(places), shown(sorted(classes), NAMED_FILES)
+    inner, held = posixpath.commonpath(places), shown(sorted(classes), NAMED_FILES)
     where = f"the images of {shown([name], 1)} lie in {len(places):,} folders ({shown(places, NAMED_FILES)})"
     if source and len(classes) > 1:
         warnings.warn(
@@ -154,17 +155,6 @@ def _refuse_other_classes(
 def _places(images: Sequence[str]) -> list[str]:
     """The folders that hold these images."""
     return sorted({path.rpartition("/")[0] for path in images})
-
-
-def _above(folders: Sequence[str]) -> str:
-    """The deepest folder that all of these are in."""
-    parts = [folder.split("/") for folder in folders]
-    common = []
-    for level in zip(*parts, strict=False):
-        if len({*level}) > 1:
-            break
-        common.append(level[0])
-    return "/".join(common)
 
 
 def _is_within(folder: str, source: str) -> bool:

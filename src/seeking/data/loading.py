@@ -75,12 +75,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         sources = "the other images", "every fifth image"
         if config.validation:
             sources = sources[0], held_out(config.validation, sources[0])
-            order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1))
-            count = round(len(train) * config.validation)
-            rows = order[count:].numpy(), order[:count].numpy()
-            if config.hold_out == "classes":
-                rows = keep_classes(train.labels.numpy(), *rows)
-            train, test = (train.select(torch.from_numpy(part)) for part in rows)
+            train, test = _apart(train, round(len(train) * config.validation), 1, config)
         train, test = _subset(train, config.max_train_samples), _subset(test, config.max_eval_samples)
         unused: list[SplitUse] = []
     else:
@@ -106,9 +101,8 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         for name, images in (("training", train), ("test", test))
         if isinstance(images.pixels, Encoded)
     }
-    if any(len(files.unreadable) == len(files) for files in encoded.values()):  # Their size is not known.
-        readable({"training": train, "test": test}, encoded, "error")
-    if train.pixels.shape[1:] != test.pixels.shape[1:]:
+    sized = all(len(files.unreadable) < len(files) for files in encoded.values())
+    if sized and train.pixels.shape[1:] != test.pixels.shape[1:]:
         raise SeekingError(
             f"{config.data}: training images are {list(train.pixels.shape[1:])}, test images "
             f"{list(test.pixels.shape[1:])}; give image_size to make them the same"
@@ -203,16 +197,22 @@ def _hold_out(train: Images, config: DataConfig) -> tuple[Images, Images | None]
         raise SeekingError(
             f"held_out is {config.held_out}, and {config.data} has {len(train)} training images; hold out fewer"
         )
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(2)).numpy()
-    kept, held = order[config.held_out :], order[: config.held_out]
-    if config.hold_out == "classes":
-        kept, held = keep_classes(train.labels.cpu().numpy(), kept, held)
+    kept, held = _apart(train, config.held_out, 2, config)
     if len(held) < config.held_out:
         raise SeekingError(
             f"held_out is {config.held_out}, and {config.data} has {len(train)} training images, of which {len(held)} "
             "can be held out such that each class keeps one; hold out fewer"
         )
-    return train.select(torch.from_numpy(kept)), train.select(torch.from_numpy(held))
+    return kept, held
+
+
+def _apart(images: Images, count: int, seed: int, config: DataConfig) -> tuple[Images, Images]:
+    """The images that are kept, and at most this many random ones that are held out."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).numpy()
+    kept, held = order[count:], order[:count]
+    if config.hold_out == "classes":
+        kept, held = keep_classes(images.labels.cpu().numpy(), kept, held)
+    return images.select(torch.from_numpy(kept)), images.select(torch.from_numpy(held))
 
 
 def _warn_of_lost_classes(train: Images, test: Images, classes: tuple[str, ...], config: DataConfig) -> None:

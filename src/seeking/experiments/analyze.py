@@ -15,6 +15,7 @@ from seeking.analysis.steps import changes_by_a_step, put_back
 from seeking.checkpointing import run_files, snapshot
 from seeking.checkpointing.resume import State, read_state
 from seeking.checkpointing.weights import load_weights
+from seeking.choices import MODELS
 from seeking.data import Batches, ImageData, Images, load, loader
 from seeking.distributed.processes import this_process
 from seeking.errors import DamagedError, RunWarning, SeekingError
@@ -30,8 +31,6 @@ from seeking.training.objective import sample_count
 from seeking.training.recalibration import recalibrate
 from seeking.training.trainer import Trainer
 from seeking.weights_map import WeightsMap, tensors
-
-MODELS = ("base", "motivated")
 
 
 def analyze(
@@ -77,7 +76,7 @@ def analyze(
         checkpoints.append({"step": state["step"], **bench.checkpoint(state["parts"], steps)})
     if bench is None:
         raise SeekingError(f"{run}: there is no intact checkpoint of a run; name the folder of one run")
-    ends = {}
+    ends: dict[str, dict[str, Any]] = {}
     for name in MODELS:
         notify(f"sharpness of the {name} model")
         ends[name] = bench.end(bench.run.learners[name], iterations)

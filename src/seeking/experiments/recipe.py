@@ -78,7 +78,7 @@ class Recipe:
         reference: the arm that the others are compared with.
         seeds: default number of seeds.
         budgets: FLOPs, in epochs of the larger model alone; empty if the options set the number of epochs.
-        search: for each arm, a grid of options and settings. The best is chosen on held-out training images, with a
+        search: for each arm, a grid of options and settings. The best is chosen on held-out training data, with a
             seed of its own, before the arms are run.
         pretraining: options of a run of the pair that all others start from; no pretraining if empty.
         jobs: runs in parallel, if the default is too many.

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seeking.choices import MODELS
 from seeking.distributed.processes import cores, this_process
 from seeking.errors import DivergedError, RunError, SeekingError
 from seeking.experiments.parallel import RunListener, data_config, is_finished, load_cached, run_all, runs_by_folder
 from seeking.experiments.recipe import Recipe, Trial
-from seeking.experiments.results import MODELS, gather, summarize
+from seeking.experiments.results import gather, summarize
 from seeking.experiments.run import models
 from seeking.experiments.tasks import TaskData, task
 from seeking.files import MAX_OPTIONS_BYTES, atomic_write, read_json, write_json

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seeking.checkpointing.metrics_log import read_rows
+from seeking.choices import MODELS
 from seeking.conditions import parse
 from seeking.errors import SeekingError
 from seeking.experiments.compare import spread
@@ -21,8 +22,6 @@ SHUFFLES = 50
 """Number of random orders of a run's losses that its condition is compared with."""
 
 STAGES = ("early", "midway", "late")
-
-MODELS = ("base", "motivated")
 
 
 def gather(trial: Trial, root: Path, metric: Metric = ACCURACY) -> dict[str, Any]:

@@ -3,22 +3,19 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from seeking.checkpointing import run_files
 from seeking.checkpointing.weights import load_weights, shapes_of_weights
-from seeking.choices import Extra, SharedFrom
+from seeking.choices import MODELS, Extra, Model
 from seeking.errors import SeekingError
 from seeking.initialization import embed, extract
 from seeking.models import create, warn_of_replaced
 from seeking.models.heads import head
 from seeking.weights_map import WeightsMap
-
-Model = Literal["base", "motivated"]
-MODELS: tuple[Model, ...] = ("base", "motivated")
 
 PRETRAINED = "pretrained"
 
@@ -78,7 +75,7 @@ def sources(start_from: tuple[str, ...], pretrained: bool, plan: ModelArguments)
     return found
 
 
-def shared_from(found: Mapping[Model, str], chosen: SharedFrom | None, extra: str) -> SharedFrom | None:
+def shared_from(found: Mapping[Model, str], chosen: Model | None, extra: str) -> Model | None:
     """Whose weights the shared part gets; None if both models start anew.
 
     Raises:
@@ -125,7 +122,7 @@ def initial_models(plan: ModelArguments, seed: int, found: Mapping[Model, str]) 
     return models
 
 
-def share_weights(models: Mapping[str, nn.Module], weights_map: WeightsMap, owner: SharedFrom, extra: Extra) -> None:
+def share_weights(models: Mapping[str, nn.Module], weights_map: WeightsMap, owner: Model, extra: Extra) -> None:
     """Give both models the weights that they start with in a pair, to train one of them alone."""
     if owner == "motivated":
         extract(models["motivated"], models["base"], weights_map)

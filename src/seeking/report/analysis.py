@@ -5,6 +5,9 @@ from typing import Any
 
 from seeking.report.tables import Rows
 
+LOSSES = {"training_loss": "training loss", "held_out_loss": "held-out loss"}
+"""Names of the losses of a model, in tables and figures."""
+
 
 def checkpoint_rows(analysis: Mapping[str, Any]) -> Rows:
     """Agreement of the gradients, and by how much a step changes the base's held-out loss, at each checkpoint."""
@@ -30,23 +33,21 @@ def end_rows(analysis: Mapping[str, Any]) -> Rows:
     rows = [
         (
             name,
-            f"{end['training_loss']:.4f}",
-            f"{end['held_out_loss']:.4f}",
+            *(f"{end[key]:.4f}" for key in LOSSES),
             f"{end['sharpness']['eigenvalue']:.4g}" + ("" if end["sharpness"]["converged"] else " (not converged)"),
         )
         for name, end in analysis["ends"].items()
     ]
-    return ("model", "training loss", "held-out loss", "sharpness"), [*rows]
+    return ("model", *LOSSES.values(), "sharpness"), [*rows]
 
 
 def line_rows(analysis: Mapping[str, Any]) -> Rows:
     """Losses along the line from the shared part to the base that was trained alone."""
-    names = {"training_loss": "training loss", "held_out_loss": "held-out loss"}
     rows = [
-        (f"{point['position']:.1f}", *(f"{point[name]:.4f}" for name in names)) for point in analysis.get("line", ())
+        (f"{point['position']:.1f}", *(f"{point[name]:.4f}" for name in LOSSES)) for point in analysis.get("line", ())
     ]
-    rows += [("barrier", *(f"{analysis['barrier'][name]:.4f}" for name in names))] if rows else []
-    return ("position", *names.values()), [*rows]
+    rows += [("barrier", *(f"{analysis['barrier'][name]:.4f}" for name in LOSSES))] if rows else []
+    return ("position", *LOSSES.values()), [*rows]
 
 
 def _spread(estimate: Mapping[str, Any], form: str) -> str:

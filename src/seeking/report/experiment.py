@@ -46,8 +46,10 @@ def qualities(rows: Sequence[Row], reference: str, metric: Metric) -> str:
         ]
         for row in rows
     ]
-    note = f"{metric.sentence}, mean ± standard deviation; "
-    note += "differences, seed by seed, with their 95 % confidence interval.\n"
+    note = (
+        f"{metric.sentence}, mean ± standard deviation; differences, seed by seed, with their 95 % confidence "
+        "interval.\n"
+    )
     return markdown((heading, list(lines))) + "\n" + note
 
 
@@ -76,8 +78,8 @@ def costs(rows: Sequence[Row], reference: str, metric: Metric) -> str:
     ]
     note = (
         f"The last two columns: epochs and training TFLOPs until the mean final {metric.title} of {reference} is first "
+        "reached, averaged over the seeds that reach it; in brackets, how many do, if not all.\n"
     )
-    note += "reached, averaged over the seeds that reach it; in brackets, how many do, if not all.\n"
     return markdown((heading, list(lines))) + "\n" + note
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from seeking.choices import Role
+from seeking.report.analysis import LOSSES
 from seeking.report.figures import plain, two_panels, widen
 from seeking.report.metric import ACCURACY, Metric, shown
 from seeking.training.result import Result
@@ -198,9 +199,8 @@ def draw_analysis(analysis: Mapping[str, Any], path: Path, title: str) -> None:
         left.axhline(0, color="black", linewidth=0.6)
         left.set(xlabel="batch", ylabel="cosine on the shared weights", title="Agreement of the two gradients")
         if line := analysis.get("line"):
-            for name, style in (("training_loss", ":"), ("held_out_loss", "-")):
-                positions = [point["position"] for point in line]
-                label = name.replace("_l", " l").replace("d_o", "d-o")
+            positions = [point["position"] for point in line]
+            for (name, label), style in zip(LOSSES.items(), (":", "-"), strict=True):
                 right.plot(positions, [point[name] for point in line], style, color=BASE, label=label)
             right.set(xlabel="0: the base in the pair, 1: alone", ylabel="loss", title="Between the two bases")
         else:

@@ -173,7 +173,7 @@ def _bar(console: Console, *texts: str) -> Progress:
 
 
 def _scores(row: Row) -> list[str]:
-    """The metric that an evaluation is told by: accuracy, or else the loss, of each model."""
+    """The metric that an evaluation is told by: accuracy, bits per byte, or else the loss, of each model."""
     models = {name: row[name] for name in ("base", "motivated") if row.get(name)}
     metric = shown(models.values())
     texts = {name: metric.text(metrics[metric.name]) for name, metrics in models.items()}

@@ -5,7 +5,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from seeking.choices import Extra, NormPolicy, SharedFrom, Tracker
+from seeking.choices import Extra, Model, NormPolicy, Tracker
 from seeking.errors import SeekingError, unknown
 from seeking.option_types import check_types
 
@@ -14,7 +14,6 @@ OptimizerState = Literal["separate", "inherit", "shared"]
 ScheduleName = Literal["cosine", "onecycle", "step", "wsd", "constant"]
 Finish = Literal["tied", "private"]
 Update = Literal["separate", "joint"]
-Student = Literal["base", "motivated"]
 Precision = Literal["auto", "no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
 BestMode = Literal["max", "min"]
@@ -70,7 +69,7 @@ class TrainConfig:
     teach: float = 0.0
     """Weight of one model's outputs in the loss of the other one, on batches on which both take a step; with 1, the
     other one learns from these alone, and not from the labels."""
-    student: Student = "base"
+    student: Model = "base"
     """The model that is taught: the base by the motivated model, or the motivated model by the base."""
     update: Update = "separate"
     """On batches on which both take a step: an optimizer step of each model (as in the paper), or one joint step on the
@@ -90,7 +89,7 @@ class TrainConfig:
     """Share of the run that the re-warming takes."""
     on: Timing = "same"
     """Batch of the motivated step: the same one at which the condition held, or the next one."""
-    shared_from: SharedFrom | None = None
+    shared_from: Model | None = None
     """Model whose weights the shared part starts from. If not given, the one that starts from weights (--pretrained,
     --start-from), else the base; in Python, the base."""
     norm: NormPolicy = "private"

@@ -77,3 +77,9 @@ class Task:
     name: str
     metric: Metric
     load: Callable[[DataConfig, int], TaskData]
+
+
+def cut(samples: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """What comes before the last ``count`` samples, and these; all of them if there are fewer."""
+    place = max(0, len(samples) - count)
+    return samples[:place], samples[place:]

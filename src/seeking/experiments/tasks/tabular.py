@@ -13,7 +13,7 @@ from seeking.data.select import SplitUse
 from seeking.data.table import Rows, Table, read_table
 from seeking.errors import SeekingError
 from seeking.experiments.config import RunConfig
-from seeking.experiments.tasks.base import RunLoaders, Task, TaskData
+from seeking.experiments.tasks.base import RunLoaders, Task, TaskData, cut
 from seeking.report.metric import ACCURACY
 from seeking.training.objective import Classification, Objective
 
@@ -82,28 +82,21 @@ class TableOfRun:
 def _load(config: DataConfig, sharing: int) -> TaskData:
     table = read_table(config.data)
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(0))
-    rest, test = _cut(order, round(len(order) * TEST))
+    rest, test = cut(order, round(len(order) * TEST))
     if config.validation:
-        rest, test = _cut(rest, round(len(rest) * config.validation))
+        rest, test = cut(rest, round(len(rest) * config.validation))
     aside = None
     if config.held_out:
-        rest, aside = _cut(rest, config.held_out)
+        rest, aside = cut(rest, config.held_out)
     rest, test = rest[: config.max_train_samples], test[: config.max_eval_samples]
     if not len(rest) or not len(test):
         raise SeekingError(
             f"{config.data}: of {len(table)} rows, {len(rest)} are left to train on and {len(test)} to test on; hold "
             "out fewer"
         )
-    train, tested, kept = (None if rows is None else table.select(rows) for rows in (rest, test, aside))
-    assert train and tested
-    return TableOfRun(
-        config.data, train.scaled_as(train), tested.scaled_as(train), kept.scaled_as(train) if kept else None
-    )
-
-
-def _cut(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    place = max(0, len(rows) - count)
-    return rows[:place], rows[place:]
+    train = table.select(rest)
+    kept = None if aside is None else table.select(aside).scaled_as(train)
+    return TableOfRun(config.data, train.scaled_as(train), table.select(test).scaled_as(train), kept)
 
 
 TASK = Task("tabular", ACCURACY, _load)

@@ -12,7 +12,7 @@ from seeking.data.select import SplitUse
 from seeking.data.text import Windows, read_text
 from seeking.errors import SeekingError
 from seeking.experiments.config import RunConfig
-from seeking.experiments.tasks.base import RunLoaders, Task, TaskData
+from seeking.experiments.tasks.base import RunLoaders, Task, TaskData, cut
 from seeking.report.metric import BITS_PER_BYTE
 from seeking.training.next_byte import NextByte
 from seeking.training.objective import Objective
@@ -100,12 +100,12 @@ class TextOfRun:
 def _load(config: DataConfig, sharing: int) -> TaskData:
     """The last tenth of the text is for tests; before it lies what is held out, and before that what is trained on."""
     text, length = read_text(config.data), config.sequence_length
-    train, test = _cut(text, round(len(text) * TEST))
+    train, test = cut(text, round(len(text) * TEST))
     if config.validation:
-        train, test = _cut(train, round(len(train) * config.validation))
+        train, test = cut(train, round(len(train) * config.validation))
     aside = None
     if config.held_out:
-        train, aside = _cut(train, config.held_out * length + 1)
+        train, aside = cut(train, config.held_out * length + 1)
     for part, content in (("training", train), ("test", test)):
         if len(content) <= length:
             raise SeekingError(
@@ -113,11 +113,6 @@ def _load(config: DataConfig, sharing: int) -> TaskData:
                 "give a longer text or a smaller sequence_length"
             )
     return TextOfRun(config.data, train, test, aside, length, config.max_train_samples, config.max_eval_samples)
-
-
-def _cut(text: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    place = max(0, len(text) - size)
-    return text[:place], text[place:]
 
 
 TASK = Task("text", BITS_PER_BYTE, _load)
