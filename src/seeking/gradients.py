@@ -1,10 +1,15 @@
-"""Gradients of both models on what they share."""
+"""Gradients of one model by name, and of both models on what they share."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seeking.pair import MAX_BLOCKS
 from seeking.weights_map import WeightsMap
+
+
+def gradients_by_name(model: nn.Module) -> dict[str, Tensor]:
+    """The gradients of a model by parameter name, of those parameters that have one; not copied."""
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 @torch.no_grad()

@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tiny import ERRORS, FOREIGN, TINY, Failing, Network, contents, deleted, files_of, moved, replaced, tiny
+from torch import nn
 
 from seeking import RunError, SeekingError
 from seeking.checkpointing import manifest, run_files, snapshot
-from seeking.checkpointing.weights import load_weights, save_weights
+from seeking.checkpointing.weights import load_matching_weights, load_weights, save_weights
 from seeking.errors import DamagedError, RunWarning
 from seeking.report.folder import describe
 from seeking.training import RunFolder
@@ -252,6 +253,23 @@ def test_weights_that_were_saved_are_loaded_whatever_the_name_of_their_file(name
     save_weights(saved, tmp_path / name)
     load_weights(loaded, tmp_path / name)
     assert all(torch.equal(loaded.state_dict()[key], value) for key, value in saved.state_dict().items())
+
+
+@pytest.mark.parametrize("words", [5, 7])
+def test_weights_of_the_same_shapes_are_loaded_and_tied_ones_with_them(words: int, tmp_path: Path) -> None:
+    """As those of a language model, whose head is its embedding, for as many words or for others."""
+
+    def model(words: int) -> nn.Module:
+        embedding, inner, head = nn.Embedding(words, 3), nn.Linear(3, 3), nn.Linear(3, words, bias=False)
+        head.weight = embedding.weight
+        return nn.Sequential(embedding, inner, head)
+
+    saved, loaded = model(5), model(words)
+    save_weights(saved, tmp_path / "weights.safetensors")
+    with pytest.warns(RunWarning, match="not loaded: 0.weight, 2") if words != 5 else contextlib.nullcontext():
+        load_matching_weights(loaded, tmp_path / "weights.safetensors")
+    same = {name: torch.equal(loaded.state_dict()[name], value) for name, value in saved.state_dict().items()}
+    assert same == {"0.weight": words == 5, "1.weight": True, "1.bias": True, "2.weight": words == 5}
 
 
 def test_weights_are_checked_while_a_run_replaces_them(tmp_path: Path) -> None:

@@ -162,6 +162,14 @@ def test_matched_count_keeps_the_rate_in_the_first_epoch_and_is_random() -> None
     assert both / inside == pytest.approx(1 / 6, rel=0.15), "where it falls has nothing to do with the losses"
 
 
+@pytest.mark.parametrize("text", ["next({})", "matched({})", "~{}", "{} & always", "never | {}", "~matched(next({}))"])
+@pytest.mark.parametrize("inner", ["decrease:2", "affordable:1,1", "held_out:3", "agreement:0"])
+def test_a_condition_needs_what_its_parts_need(text: str, inner: str) -> None:
+    whole, part = parse_condition(text.format(inner)), parse_condition(inner)
+    for need in ("needs_gradients", "needs_held_out", "needs_budget"):
+        assert getattr(whole, need) == getattr(part, need), need
+
+
 def test_matched_count_without_an_epoch_length_says_so() -> None:
     with pytest.raises(ValueError, match="give it epoch_length"):
         MatchedCount(Always()).update(1.0)

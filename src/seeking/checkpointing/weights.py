@@ -110,23 +110,12 @@ def load_matching_weights(model: nn.Module, path: Path) -> None:
     A warning names the others.
 
     Raises:
-        SeekingError: the file cannot be read, or its names are not the model's.
+        DamagedError, SeekingError: as ``load_weights``.
     """
-    own = model.state_dict()
-    check_file(path)
-    try:
-        with safe_open(path, "pt") as file:
-            loaded = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise SeekingError(f"{path}: cannot be read ({error})") from error
-    if loaded.keys() != own.keys():
-        odd = ", ".join(sorted(loaded.keys() ^ own.keys())[:3])
-        raise SeekingError(f"{path}: not weights of this {type(model).__name__}: {odd} on one side alone")
-    skipped = [name for name, tensor in loaded.items() if tensor.shape != own[name].shape]
-    if skipped:
-        warnings.warn(f"{path}: of other shapes, so not loaded: {', '.join(skipped)}", RunWarning, stacklevel=2)
-    _check_dtypes(model, loaded, path)
-    model.load_state_dict({**loaded, **{name: own[name] for name in skipped}})
+    own = [name for name, value in model.state_dict().items() if isinstance(value, Tensor)]
+    kept = load_weights(model, path, replaceable=own)
+    if kept:
+        warnings.warn(f"{path}: of other shapes, so not loaded: {', '.join(kept)}", RunWarning, stacklevel=2)
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:

@@ -2,7 +2,7 @@
 
 import random
 
-from seeking.conditions.base import Condition, Outcome, Signals, State
+from seeking.conditions.base import Condition, Signals, State, Wrapper
 from seeking.conditions.registry import register
 from seeking.conditions.schedule import Counting
 
@@ -34,7 +34,7 @@ class RandomTimes(Counting):
 
 
 @register("matched", wraps=True)
-class MatchedCount(Counting):
+class MatchedCount(Wrapper, Counting):
     """Ablation B: random batches, as many in an epoch as another condition would choose ("matched(decrease:2)").
 
     How often the inner condition holds in an epoch is known only at its end. So each epoch takes the count of the
@@ -51,8 +51,8 @@ class MatchedCount(Counting):
     """
 
     def __init__(self, inner: Condition, seed: int = 0, epoch_length: int | None = None) -> None:
-        super().__init__()
-        self.inner = inner
+        Wrapper.__init__(self, inner)
+        Counting.__init__(self)
         self.seed = seed
         self.epoch_length = epoch_length
         self.count: int | None = None
@@ -62,17 +62,6 @@ class MatchedCount(Counting):
 
     def __str__(self) -> str:
         return f"matched({self.inner})"
-
-    @property
-    def needs_gradients(self) -> bool:
-        return self.inner.needs_gradients
-
-    @property
-    def needs_held_out(self) -> bool:
-        return self.inner.needs_held_out
-
-    def feedback(self, outcome: Outcome) -> None:
-        self.inner.feedback(outcome)
 
     def decide(self, signals: Signals) -> bool:
         decision = super().decide(signals)
@@ -95,10 +84,10 @@ class MatchedCount(Counting):
         return batch_in_epoch in self._chosen
 
     def state_dict(self) -> State:
-        return {**super().state_dict(), "count": self.count, "held": self.met, "inner": self.inner.state_dict()}
+        return {**Counting.state_dict(self), **Wrapper.state_dict(self), "count": self.count, "held": self.met}
 
     def load_state_dict(self, state: State) -> None:
-        super().load_state_dict(state)
+        Counting.load_state_dict(self, state)
+        Wrapper.load_state_dict(self, state)
         self.count, self.met = state["count"], state["held"]
-        self.inner.load_state_dict(state["inner"])
         self._chosen = None

@@ -6,6 +6,7 @@ motivated model takes a step on the same batches.
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from torch.optim import Optimizer
 from seeking.conditions import Condition, ConsecutiveDecrease, Outcome, Signals, parse
 from seeking.distributed.mean_loss import mean_loss
 from seeking.errors import SeekingError
+from seeking.gradients import gradients_by_name
 from seeking.integrations import missing
 from seeking.internals import leave_out_of_ddp
 from seeking.pair import Pair
@@ -155,7 +157,7 @@ class MotivatedModule(L.LightningModule):
             learning_rate=float(optimizer.param_groups[0]["lr"]),
             base_stepped=math.isfinite(self._norm),
             grad_norm=self._norm if math.isfinite(self._norm) else None,
-            gradients=_gradients(self.base) if self.condition.needs_gradients else None,
+            gradients=gradients_by_name(self.base) if self.condition.needs_gradients else None,
         )
         holds = self.condition.update(signals.loss, signals)
         if holds:
@@ -176,7 +178,6 @@ class MotivatedModule(L.LightningModule):
             group.update({name: base_group[name] for name in ("momentum", "betas") if name in base_group})
         losses: list[Tensor] = []
         precision, optimizer = self.trainer.precision_plugin, self._optimizer
-        gradients: dict[str, Tensor] | None = None
 
         def closure() -> Tensor:
             for number, (batch, index, _) in enumerate(batches, start=1):
@@ -191,7 +192,7 @@ class MotivatedModule(L.LightningModule):
         with self.pair.motivated() as module:
             # As for the base, this unscales under fp16, clips and steps.
             precision.optimizer_step(optimizer, model=self, closure=closure)
-            gradients = _gradients(module) if self.condition.needs_gradients else None
+            gradients = gradients_by_name(module) if self.condition.needs_gradients else None
             optimizer.zero_grad()
         loss = mean_loss(torch.stack([loss.float() for loss in losses]).mean())
         if self.loss_fn:
@@ -202,7 +203,7 @@ class MotivatedModule(L.LightningModule):
             flops=0.0,
             taken=math.isfinite(self._norm),
             gradients=gradients,
-            shared_gradients=(lambda: self.pair.map.extract(gradients)) if gradients else None,
+            shared_gradients=functools.partial(self.pair.map.extract, gradients) if gradients else None,
         )
 
     def on_train_start(self) -> None:
@@ -310,26 +311,21 @@ class _Step(nn.Module):
         return loss
 
 
-class _Hidden(nn.Module):
+class _Hidden:
     """Holds a module without registering it as a part."""
 
     def __init__(self, inner: nn.Module | None = None) -> None:
-        super().__init__()
-        self._inner = [inner]
-
-    @property
-    def inner(self) -> Any:
-        return self._inner[0]
+        self.inner: Any = inner
 
 
 class _Log:
     """``log`` of a model inside: that of the module which Lightning knows, with a prefix."""
 
     def __init__(self, outer: MotivatedModule, prefix: str) -> None:
-        self.outer, self.prefix = _Hidden(outer), prefix
+        self.outer, self.prefix = outer, prefix
 
     def __call__(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-        self.outer.inner.log(self.prefix + name, value, *args, **kwargs)
+        self.outer.log(self.prefix + name, value, *args, **kwargs)
 
 
 def _own(model: nn.Module) -> L.LightningModule:
@@ -365,7 +361,3 @@ def _whole(steps: float) -> int | None:
 
 def _initial(group: Mapping[str, Any]) -> float:
     return float(group.get("initial_lr", group["lr"]))
-
-
-def _gradients(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}

@@ -5,8 +5,9 @@ optimizer step and the next one, the condition decides, and the motivated model 
 """
 
 import contextlib
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.optim import Optimizer
 from seeking.conditions import Condition, ConsecutiveDecrease, Outcome, Signals, parse
 from seeking.distributed.mean_loss import mean_loss, mean_over_processes
 from seeking.errors import SeekingError
+from seeking.gradients import gradients_by_name
 from seeking.integrations import missing
 from seeking.pair import Pair
 from seeking.training.saved_condition import SavedCondition
@@ -137,7 +139,7 @@ class MotivatedTrainer(transformers.Trainer):
             motivated_flops=motivated_flops,
             base_stepped=stepped,
             grad_norm=float(self._grad_norm) if stepped and self._grad_norm is not None else None,
-            gradients=_gradients(self.pair.base) if self.condition.needs_gradients else None,
+            gradients=gradients_by_name(self.pair.base) if self.condition.needs_gradients else None,
         )
 
     def _over_processes(self, batches: list[tuple[dict[str, Any], Any, Tensor]]) -> tuple[float, float, float]:
@@ -167,7 +169,7 @@ class MotivatedTrainer(transformers.Trainer):
                 scaler.unscale_(optimizer)
             limit = self.args.max_grad_norm if self.args.max_grad_norm > 0 else math.inf
             norm = float(nn.utils.clip_grad_norm_(module.parameters(), limit))
-            gradients = _gradients(module) if self.condition.needs_gradients else None
+            gradients = gradients_by_name(module) if self.condition.needs_gradients else None
             taken = math.isfinite(norm)
             if scaler is not None:  # It skips the step by itself.
                 scaler.step(optimizer)
@@ -182,7 +184,7 @@ class MotivatedTrainer(transformers.Trainer):
             flops=flops,
             taken=taken,
             gradients=gradients,
-            shared_gradients=_shared(self.pair, gradients),
+            shared_gradients=functools.partial(self.pair.map.extract, gradients) if gradients else None,
         )
 
     @contextlib.contextmanager
@@ -355,11 +357,3 @@ def _check(pair: Pair, args: transformers.TrainingArguments, condition: Conditio
         )
     if pair.separated:
         raise SeekingError("the pair was separated: each model has weights of its own; make a new Pair")
-
-
-def _gradients(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-def _shared(pair: Pair, gradients: dict[str, Tensor] | None) -> Callable[[], dict[str, Tensor]] | None:
-    return (lambda: pair.map.extract(gradients)) if gradients else None

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from seeking.distributed.sharding import copy_into
 from seeking.errors import SeekingError
+from seeking.gradients import gradients_by_name
 from seeking.internals import buffer_slots, foreach_copy
 from seeking.training.modes import set_modes, training_modes
 from seeking.training.optim import load_optimizer_state
@@ -74,7 +75,7 @@ class Learner:
 
     def gradients(self) -> dict[str, Tensor]:
         """The gradients of the latest backward pass by parameter name; valid after the step as well."""
-        return {name: p.grad for name, p in self.module.named_parameters() if p.grad is not None}
+        return gradients_by_name(self.module)
 
     def train_mode(self) -> nn.Module:
         """The model, each of its modules in its mode for training; only the model's own mode is looked at."""
