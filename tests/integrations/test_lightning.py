@@ -130,6 +130,20 @@ def test_both_models_are_measured_and_either_chooses_the_best(tmp_path: Path, mo
     assert measured[0][monitor] == pytest.approx(float(best.best_model_score))
 
 
+def test_an_optimizer_may_ask_for_the_gradient_several_times_a_step(tmp_path: Path) -> None:
+    class Twice(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            closure()
+            return super().step(closure)
+
+    trained = {}
+    for kind in (torch.optim.SGD, Twice):
+        trained[kind] = module()
+        trained[kind].optimizer = lambda parameters, kind=kind: kind(parameters, lr=0.1, momentum=0.9)
+        lightning(tmp_path, accumulate_grad_batches=1).fit(trained[kind], data())
+    assert same(*trained.values())
+
+
 def test_signals_and_outcomes(tmp_path: Path) -> None:
     seen: list[seeking.Signals] = []
 

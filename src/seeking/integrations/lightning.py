@@ -112,7 +112,8 @@ class MotivatedModule(L.LightningModule):
         """The base's loss; remembers the batch for the motivated model."""
         result, loss = self._loss(self.base, batch, batch_idx)
         if loss is not None:
-            self._batches.append((batch, batch_idx, loss.detach()))
+            if all(index != batch_idx for _, index, _ in self._batches):  # Not where an optimizer asks once more.
+                self._batches.append((batch, batch_idx, loss.detach()))
             if self.loss_fn:
                 self.log("train_loss", loss.detach(), prog_bar=True)
         return result
@@ -184,17 +185,20 @@ class MotivatedModule(L.LightningModule):
         for group, base_group, rate in zip(self._optimizer.param_groups, base.param_groups, self._rates, strict=True):
             group["lr"] = rate * base_group["lr"]
             group.update({name: base_group[name] for name in ("momentum", "betas") if name in base_group})
-        losses: list[Tensor] = []
+        first: list[Tensor] = []
         precision, optimizer = self.trainer.precision_plugin, self._optimizer
         gradients: dict[str, Tensor] | None = None
 
         def closure() -> Tensor:
+            optimizer.zero_grad()  # Some optimizers call it several times a step.
+            losses: list[Tensor] = []
             for number, (batch, index, _) in enumerate(batches, start=1):
                 with contextlib.nullcontext() if number == len(batches) else _no_sync(self._step.inner):
                     with precision.train_step_context():
                         loss = self._step.inner(batch, index)
                     losses.append(loss.detach())
                     precision.pre_backward(loss / self.trainer.accumulate_grad_batches, self).backward()
+            first[:] = first or losses
             return torch.stack(losses).mean()
 
         self.base.zero_grad()  # Its gradients are done with.
@@ -203,7 +207,7 @@ class MotivatedModule(L.LightningModule):
             precision.optimizer_step(optimizer, model=self, closure=closure)
             gradients = _gradients(module) if self.condition.needs_gradients else None
             optimizer.zero_grad()
-        loss = mean_loss(torch.stack([loss.float() for loss in losses]).mean())
+        loss = mean_loss(torch.stack([loss.float() for loss in first]).mean())
         if self.loss_fn:
             self.log("motivated_train_loss", loss, batch_size=1)
         return Outcome(
