@@ -336,3 +336,12 @@ def test_commands_train_language_models(
         assert main([command, "--output", str(tmp_path / "run"), "--resume"]) == 0
         assert main(["analyze", str(tmp_path / "run")]) == 2
         assert "measures runs on images; this one is on text data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["gpt2-1x32", "llama-1x64"])
+def test_a_misspelled_option_of_a_language_model_is_told(name: str) -> None:
+    with pytest.raises(SeekingError, match=r"unknown option of .*'initialiser_range'; did you mean initializer_range"):
+        create(name, num_classes=8, sequence_length=4, initialiser_range=0.1)
+    assert create(name, num_classes=8, sequence_length=4, initializer_range=0.1).config.initializer_range == 0.1
+    options = {"attn_implementation": "eager", **({"rope_theta": 500.0} if "llama" in name else {"n_inner": 48})}
+    create(name, num_classes=8, sequence_length=4, **options)

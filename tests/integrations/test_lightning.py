@@ -1,9 +1,11 @@
 """Pairs under Lightning."""
 
+import random
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -39,6 +41,29 @@ def test_without_motivated_steps_the_base_trains_as_under_lightning_itself(
     for each in (ours, alone):
         lightning(tmp_path, **options).fit(each, data(), data(24))
     assert same(ours.base, alone)
+
+
+def test_random_numbers_of_the_evaluation_are_those_of_the_base_alone(tmp_path: Path) -> None:
+    seen: list[tuple[int, float]] = []
+
+    class Noisy(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            return super().training_step([batch[0] + torch.randn_like(batch[0]), batch[1]], batch_idx)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            seen.append((self.net[0].out_features, float(torch.rand(1)) + random.random() + np.random.rand()))
+
+        def on_validation_epoch_end(self) -> None:
+            self.validation_step(None, 0)
+
+    models = [Noisy(width) for width in (3, 3, 5)]
+    models[1].load_state_dict(models[0].state_dict())
+    for each in (models[0], MotivatedModule(Pair(models[1], models[2]), condition="never")):
+        L.seed_everything(0, verbose=False)
+        lightning(tmp_path).fit(each, data(), data(24))
+    assert same(models[0], models[1])
+    drawn = {width: [number for each, number in seen if each == width] for width in (3, 5)}
+    assert drawn[3] == 2 * drawn[5]  # The base has drawn them alone and in the pair.
 
 
 @pytest.mark.parametrize("options", [{}, {"gradient_clip_val": 0.05}, {"accumulate_grad_batches": 2}], ids=str)
@@ -105,6 +130,20 @@ def test_both_models_are_measured_and_either_chooses_the_best(tmp_path: Path, mo
     assert measured[0][monitor] == pytest.approx(float(best.best_model_score))
 
 
+def test_an_optimizer_may_ask_for_the_gradient_several_times_a_step(tmp_path: Path) -> None:
+    class Twice(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            closure()
+            return super().step(closure)
+
+    trained = {}
+    for kind in (torch.optim.SGD, Twice):
+        trained[kind] = module()
+        trained[kind].optimizer = lambda parameters, kind=kind: kind(parameters, lr=0.1, momentum=0.9)
+        lightning(tmp_path, accumulate_grad_batches=1).fit(trained[kind], data())
+    assert same(*trained.values())
+
+
 def test_signals_and_outcomes(tmp_path: Path) -> None:
     seen: list[seeking.Signals] = []
 
@@ -138,6 +177,35 @@ def test_a_stream_has_no_end(tmp_path: Path) -> None:
     assert (trainer.global_step, trained.motivated_steps) == (8, 4)
 
 
+def test_a_new_run_from_a_checkpoint_begins_with_new_optimizers(tmp_path: Path) -> None:
+    trained, saving = module("modules"), ModelCheckpoint(tmp_path, monitor="accuracy")
+    trainer = lightning(tmp_path, callbacks=[saving])
+    trainer.fit(trained, data(), data(24))
+    trainer.validate(trained, data(24), ckpt_path="best", verbose=False)
+    pair = Pair(Classifier(3), Classifier(5))
+    loaded = MotivatedModule.load_from_checkpoint(saving.best_model_path, pair=pair, condition="every:2")
+    for each in (trained, loaded):
+        each.motivated_steps = 0
+        again = lightning(tmp_path, max_epochs=1)
+        again.fit(each, data())
+        for optimizer, steps in ((again.optimizers[0], 6), (each._optimizer, 3)):
+            assert {int(state["step"]) for state in optimizer.state.values()} == {steps}
+        assert each.motivated_steps == 3
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_motivated_step_whose_gradient_is_not_finite_is_left_out(tmp_path: Path, precision: str) -> None:
+    def spoiled(model: nn.Module, batch: Any) -> torch.Tensor:
+        broken = model[0].out_features == 5 and both.global_step == 5
+        return loss_fn(model, batch) * (float("nan") if broken else 1)
+
+    both = module()
+    both.loss_fn = spoiled
+    lightning(tmp_path, precision=precision, gradient_clip_val=1.0).fit(both, data())
+    assert both.motivated_steps == 8
+    assert all(tensor.isfinite().all() for tensor in both.state_dict().values())
+
+
 def test_refusals(tmp_path: Path) -> None:
     pair = Pair(network(3), network(5))
     with pytest.raises(SeekingError, match="give loss_fn and optimizer"):
@@ -146,6 +214,11 @@ def test_refusals(tmp_path: Path) -> None:
         MotivatedModule(Pair(Classifier(3), Classifier(5)), loss_fn=loss_fn)
     with pytest.raises(SeekingError, match=r"only seeking\.Trainer"):
         MotivatedModule(pair, loss_fn=loss_fn, optimizer=torch.optim.SGD, condition="held_out:4")
+    for manual in (0, 1):
+        models = Classifier(3), Classifier(5)
+        models[manual].automatic_optimization = False
+        with pytest.raises(SeekingError, match="would never be trained"):
+            MotivatedModule(Pair(*models))
     trainer = lightning(tmp_path, max_epochs=1)
     trainer.fit(Classifier(3), data())
     trainer.save_checkpoint(tmp_path / "other.ckpt")

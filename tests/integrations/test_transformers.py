@@ -1,10 +1,12 @@
 """Pairs under the Hugging Face Trainer."""
 
+import random
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -177,6 +179,62 @@ def test_the_best_models_are_those_of_one_checkpoint(tmp_path: Path, best: str) 
     for model, saved in ((run.pair.base, folder), (run.pair.motivated_model, folder / "motivated")):
         kept = load_file(saved / "model.safetensors")
         assert all(torch.equal(weights(model)[name], tensor) for name, tensor in kept.items())
+
+
+def test_callbacks_see_both_models_of_the_best_checkpoint(tmp_path: Path) -> None:
+    class Saving(t.TrainerCallback):
+        def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+            run.save_model(str(tmp_path / "end"))
+
+    best = {"metric_for_best_model": "motivated_loss", "greater_is_better": True, "load_best_model_at_end": True}
+    run = trainer(tmp_path, eval_strategy="epoch", save_strategy="epoch", condition="always", **best)
+    run.add_callback(Saving())
+    run.train()
+    for name in ("model.safetensors", "motivated/model.safetensors"):
+        assert equal(load_file(tmp_path / "end" / name), load_file(Path(run.state.best_model_checkpoint) / name))
+
+
+def test_random_numbers_of_the_evaluation_are_those_of_the_base_alone(tmp_path: Path) -> None:
+    drawn: list[float] = []
+
+    class Noisy(Words):
+        def __init__(self, samples: int) -> None:
+            super().__init__(samples)
+            self.own = np.random.default_rng(0)
+
+        def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+            drawn.append(float(torch.rand(1)) + random.random() + np.random.rand() + self.own.random())
+            return super().__getitem__(int(drawn[-1] * 1e6) % len(self))
+
+    ours = trainer(tmp_path, condition="never", eval_strategy="epoch")
+    ours.train_dataset, ours.eval_dataset = Noisy(24), Noisy(8)
+    ours.train()
+    pair_drew, drawn = drawn, []
+    torch.manual_seed(0)
+    theirs = t.Trainer(gpt2(1), ours.args, train_dataset=Noisy(24), eval_dataset=Noisy(8))
+    theirs.train()
+    assert equal(ours.pair.base, theirs.model)
+    assert pair_drew == [*drawn[:32], *drawn[24:], *drawn[56:]]  # Twice what is drawn for evaluation.
+
+
+@pytest.mark.parametrize("returned", [True, False])
+def test_an_optimizer_of_ones_own(tmp_path: Path, returned: bool) -> None:
+    class Own(MotivatedTrainer):
+        def create_optimizer(self) -> Any:
+            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+            return self.optimizer if returned else None
+
+    class ByTensor(MotivatedTrainer):
+        def create_optimizer(self) -> Any:
+            self.optimizer = torch.optim.SGD([{"params": [p]} for p in self.model.parameters()], lr=0.1)
+            return self.optimizer
+
+    args = trainer(tmp_path, max_steps=2).args
+    run = Own(Pair(gpt2(1), gpt2(2)), args, condition="always", train_dataset=Words(24))
+    run.train()
+    assert run.motivated_steps == 2
+    with pytest.raises(SeekingError, match="parameter groups"):
+        ByTensor(Pair(gpt2(1), gpt2(2)), args, train_dataset=Words(24)).train()
 
 
 def test_a_stream_is_counted_in_steps(tmp_path: Path) -> None:

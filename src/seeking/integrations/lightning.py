@@ -23,11 +23,13 @@ from seeking.gradients import gradients_by_name
 from seeking.integrations import missing
 from seeking.internals import leave_out_of_ddp
 from seeking.pair import Pair
+from seeking.training.rng import RandomState
 from seeking.training.saved_condition import SavedCondition
 
 try:
     import lightning as L
     from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+    from lightning.pytorch.trainer.states import TrainerFn
 except ModuleNotFoundError as error:
     raise missing("lightning", "lightning") from error
 
@@ -83,6 +85,11 @@ class MotivatedModule(L.LightningModule):
                 raise SeekingError("the models are not both LightningModules; give loss_fn and optimizer")
         elif loss_fn or optimizer or schedule:
             raise SeekingError("the models are LightningModules, with a training_step and optimizers of their own")
+        elif not all(_own(model).automatic_optimization for model in (self.base, self.motivated)):
+            raise SeekingError(
+                "a model of the pair has automatic_optimization=False, so that its training_step would take the steps, "
+                "and the motivated model would never be trained; return the loss instead, or train in your own loop"
+            )
         if self.condition.needs_held_out or self.condition.needs_budget:
             raise SeekingError(f"{self.condition} needs what only seeking.Trainer has; choose another condition")
         self._batches: list[tuple[Any, int, Tensor]] = []
@@ -107,14 +114,15 @@ class MotivatedModule(L.LightningModule):
         """The base's loss; remembers the batch for the motivated model."""
         result, loss = self._loss(self.base, batch, batch_idx)
         if loss is not None:
-            self._batches.append((batch, batch_idx, loss.detach()))
+            if all(index != batch_idx for _, index, _ in self._batches):  # Not where an optimizer asks once more.
+                self._batches.append((batch, batch_idx, loss.detach()))
             if self.loss_fn:
                 self.log("train_loss", loss.detach(), prog_bar=True)
         return result
 
     def _loss(self, model: nn.Module, batch: Any, index: int) -> tuple[Any, Tensor | None]:
         result = self.loss_fn(model, batch) if self.loss_fn else _own(model).training_step(batch, index)
-        return result, result["loss"] if isinstance(result, Mapping) else result
+        return result, result.get("loss") if isinstance(result, Mapping) else result
 
     def configure_optimizers(self) -> Any:
         """The base's optimizer and schedule. The motivated model's optimizer is not Lightning's."""
@@ -170,22 +178,28 @@ class MotivatedModule(L.LightningModule):
         """Note the norm of the gradient, which is not clipped yet."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        if optimizer is self._optimizer and not math.isfinite(self._norm):
+            for parameter in parameters:  # The motivated step is left out: it would spoil the base as well.
+                parameter.grad = None
 
     def _motivated_step(self, batches: list[tuple[Any, int, Tensor]], base: Any) -> Outcome:
         assert self._optimizer is not None
         for group, base_group, rate in zip(self._optimizer.param_groups, base.param_groups, self._rates, strict=True):
             group["lr"] = rate * base_group["lr"]
             group.update({name: base_group[name] for name in ("momentum", "betas") if name in base_group})
-        losses: list[Tensor] = []
+        first: list[Tensor] = []
         precision, optimizer = self.trainer.precision_plugin, self._optimizer
 
         def closure() -> Tensor:
+            optimizer.zero_grad()  # Some optimizers call it several times a step.
+            losses: list[Tensor] = []
             for number, (batch, index, _) in enumerate(batches, start=1):
                 with contextlib.nullcontext() if number == len(batches) else _no_sync(self._step.inner):
                     with precision.train_step_context():
                         loss = self._step.inner(batch, index)
                     losses.append(loss.detach())
                     precision.pre_backward(loss / self.trainer.accumulate_grad_batches, self).backward()
+            first[:] = first or losses
             return torch.stack(losses).mean()
 
         self.base.zero_grad()  # Its gradients are done with.
@@ -194,7 +208,7 @@ class MotivatedModule(L.LightningModule):
             precision.optimizer_step(optimizer, model=self, closure=closure)
             gradients = gradients_by_name(module) if self.condition.needs_gradients else None
             optimizer.zero_grad()
-        loss = mean_loss(torch.stack([loss.float() for loss in losses]).mean())
+        loss = mean_loss(torch.stack([loss.float() for loss in first]).mean())
         if self.loss_fn:
             self.log("motivated_train_loss", loss, batch_size=1)
         return Outcome(
@@ -243,24 +257,29 @@ class MotivatedModule(L.LightningModule):
             self.log(prefix + name, loss, on_epoch=True, on_step=False, prog_bar=True, sync_dist=True)
             return loss
 
-        result = measure(self.base, "")
-        with self._entered():
-            measure(self.motivated, "motivated_")
-        return result
+        return self._on_both(measure)
 
     def on_train_epoch_end(self) -> None:
         """That of both models, if they are LightningModules."""
-        self._both("on_train_epoch_end")
+        if not self.loss_fn:
+            self._on_both(lambda model, _: _own(model).on_train_epoch_end())
 
     def on_validation_epoch_end(self) -> None:
         """That of both models, if they are LightningModules."""
-        self._both("on_validation_epoch_end")
-
-    def _both(self, hook: str) -> None:
         if not self.loss_fn:
-            getattr(self.base, hook)()
-            with self._entered():
-                getattr(self.motivated, hook)()
+            self._on_both(lambda model, _: _own(model).on_validation_epoch_end())
+
+    def _on_both(self, measure: Callable[[nn.Module, str], Any]) -> Any:
+        """The base's result. The motivated model gets the same random numbers; training goes on as after the base."""
+        random = RandomState(self.device)
+        before = random.snapshot()
+        result = measure(self.base, "")
+        after = random.snapshot()
+        random.load_state_dict(before)
+        with self._entered():
+            measure(self.motivated, "motivated_")
+        random.load_state_dict(after)
+        return result
 
     @contextlib.contextmanager
     def _entered(self) -> Iterator[None]:
@@ -293,7 +312,9 @@ class MotivatedModule(L.LightningModule):
         """
         if "seeking" not in checkpoint:
             raise SeekingError("this checkpoint is not one of a MotivatedModule; it has no state of a condition")
-        self._restored = checkpoint["seeking"]
+        # With the weights alone, for evaluation or a new run, both models begin with new optimizers.
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._restored = checkpoint["seeking"]
 
 
 class _Step(nn.Module):

@@ -21,6 +21,7 @@ from seeking.errors import SeekingError
 from seeking.gradients import gradients_by_name
 from seeking.integrations import missing
 from seeking.pair import Pair
+from seeking.training.rng import RandomState
 from seeking.training.saved_condition import SavedCondition
 
 try:
@@ -87,7 +88,8 @@ class MotivatedTrainer(transformers.Trainer):
         self._batches: list[tuple[dict[str, Any], Any, Tensor]] = []
         self._since_log: list[float] = []
         self._last_log = 0
-        self.add_callback(_Steps(self))
+        # Before all others, which then see both models of one step, and at the end both of the best checkpoint.
+        self.callback_handler.callbacks.insert(0, _Steps(self))
 
     # What the base's step leaves behind.
 
@@ -216,7 +218,15 @@ class MotivatedTrainer(transformers.Trainer):
         self._batches, self._since_log, self._last_log = [], [], self.state.global_step
         if self._learner is None:
             with self._swapped(None):
-                optimizer = self.create_optimizer()
+                self.create_optimizer()
+                optimizer = self.optimizer
+            assert self.optimizer is not None and optimizer is not None
+            groups = len(self.optimizer.param_groups), len(optimizer.param_groups)
+            if groups[0] != groups[1]:
+                raise SeekingError(
+                    f"the base's optimizer has {groups[0]} parameter groups, the motivated model's {groups[1]}; "
+                    "create_optimizer must group both alike, since the motivated model takes the base's learning rates"
+                )
             self._learner = self.accelerator.prepare_model(self.pair.motivated_model), optimizer
             self._ready_to_evaluate = True
         if self._resumed:
@@ -275,13 +285,18 @@ class MotivatedTrainer(transformers.Trainer):
     ) -> Any:
         """As in ``transformers.Trainer``: the base's predictions, and the metrics of both models."""
         options = dataloader, description, prediction_loss_only, ignore_keys
+        random = RandomState(self.args.device, dataloader)
+        before = random.snapshot()
         output = super().evaluation_loop(*options, metric_key_prefix)
+        after = random.snapshot()
         if not self._ready_to_evaluate:
             self.accelerator.prepare_model(self.pair.motivated_model, evaluation_mode=True)
             self._ready_to_evaluate = True
-        # The second pass over the data must not move the random numbers that training goes on with.
-        with self.pair.motivated(), self._swapped(None), torch.random.fork_rng(devices=[]):
+        # Both models are measured with the same random numbers, and training goes on with those after the first.
+        random.load_state_dict(before)
+        with self.pair.motivated(), self._swapped(None):
             motivated = super().evaluation_loop(*options, f"{metric_key_prefix}_{MOTIVATED}")
+        random.load_state_dict(after)
         assert output.metrics is not None and motivated.metrics is not None
         output.metrics.update(motivated.metrics)
         return output

@@ -5,11 +5,13 @@ from typing import Any
 
 from torch import nn
 
-from seeking.errors import SeekingError
+from seeking.errors import SeekingError, unknown
 
 HEAD = 32
 """Channels of an attention head."""
 NAME = re.compile(r"(gpt2|llama)-([1-9]\d*)x([1-9]\d*)")
+OTHER_NAMES = ("attn_implementation", "rope_scaling", "rope_theta")
+"""Of configurations, which keep them by other names."""
 FORMS = ("gpt2-LAYERSxWIDTH", "llama-LAYERSxWIDTH")
 
 
@@ -31,7 +33,7 @@ def language_model(name: str, *, num_classes: int, sequence_length: int, **chang
         changes: to the configuration, by transformers' names.
 
     Raises:
-        SeekingError: transformers is not installed.
+        SeekingError: transformers is not installed, or its configuration has no option of such a name.
         ValueError: the width is not a multiple of a head's, or of two heads' for ``llama``.
     """
     try:
@@ -44,10 +46,13 @@ def language_model(name: str, *, num_classes: int, sequence_length: int, **chang
     least = HEAD if family == "gpt2" else 2 * HEAD
     if width % least:
         raise ValueError(f"the width is {width}; it must be a multiple of {least}")
+    kind: Any = transformers.GPT2Config if family == "gpt2" else transformers.LlamaConfig
+    known = {*kind().to_dict(), *kind.attribute_map, *OTHER_NAMES}
+    for change in changes.keys() - known:  # Transformers would keep it without a word.
+        raise unknown(f"option of {kind.__name__}", change, known)
     common: dict[str, Any] = {"vocab_size": num_classes, "use_cache": False, "bos_token_id": None, "eos_token_id": None}
-    config: Any
     if family == "gpt2":
-        config = transformers.GPT2Config(
+        config = kind(
             n_layer=layers,
             n_embd=width,
             n_head=width // HEAD,
@@ -55,7 +60,7 @@ def language_model(name: str, *, num_classes: int, sequence_length: int, **chang
             **{"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, **common, **changes},
         )
     else:
-        config = transformers.LlamaConfig(
+        config = kind(
             num_hidden_layers=layers,
             hidden_size=width,
             intermediate_size=3 * width,
