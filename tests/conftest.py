@@ -17,7 +17,9 @@ from seeking import Trainer
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # As in what a shell has started in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("soak", max_examples=100_000, print_blob=True)  # Of make fuzz and make torture.
+settings.register_profile("same", derandomize=True)  # What a commit is tested by does not change from run to run.
+settings.load_profile("same")
+settings.register_profile("soak", max_examples=100_000, print_blob=True, derandomize=False)  # make fuzz, make torture
 
 DATA = Path(os.environ.get("SEEKING_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

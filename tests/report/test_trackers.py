@@ -1,5 +1,8 @@
 """Each tracker gets the numbers of ``metrics.jsonl`` under the same names; a resumed run goes on in the same run."""
 
+import contextlib
+import dataclasses
+import errno
 import importlib.util
 import json
 import os
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 from accelerate.tracking import GeneralTracker
 from runs import CONFIG, run
+from tiny import Failing
 
 from seeking import SeekingError, TrainConfig, Trainer
 from seeking.errors import DivergedError, RunWarning
@@ -146,6 +150,24 @@ def test_a_tracker_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.Mo
         _, result = run(TrainConfig(**{**vars(CONFIG), "tracker": "tensorboard"}), output=tmp_path / "run")
     assert made[0].logged == [0, 1, 2]
     assert result.metrics
+
+
+def test_ids_that_cannot_be_read_are_refused_and_not_read_without_trackers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trackers, "TensorBoardTracker", lambda *a, **k: Recording(*a, **k))
+    monkeypatch.setattr(trackers, "check_trackers", lambda names: None)
+    config = TrainConfig(**{**vars(CONFIG), "tracker": "tensorboard", "max_steps": 2})
+    run(config, output=tmp_path / "run")
+    failed = [Failing(tmp_path, errno.EIO, after, "trackers.json", times=1) for after in range(8)]
+    for failing in failed:
+        with failing, contextlib.suppress(SeekingError):
+            run(config, output=tmp_path / "run", resume=True)
+    assert failed[2].failed
+    (tmp_path / "run/trackers.json").write_text("{")
+    with pytest.raises(SeekingError, match="remove the file to begin new runs in the trackers"):
+        run(config, output=tmp_path / "run", resume=True)
+    run(dataclasses.replace(config, tracker=()), output=tmp_path / "run", resume=True)
 
 
 def test_what_is_missing_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:

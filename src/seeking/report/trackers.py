@@ -1,6 +1,5 @@
 """Experiment trackers, through accelerate: TensorBoard, Weights & Biases, MLflow, trackio."""
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -78,7 +77,7 @@ class Tracking:
 
     def _start(self, step: int | None) -> None:
         """Open the trackers, at the beginning or at the step at which the run is resumed."""
-        if step is not None and self._folder:
+        if step is not None and self._folder and self._names:
             self._ids |= _read_ids(self._folder)
         for name in self._names:
             known = self._ids.get(name)
@@ -93,7 +92,10 @@ class Tracking:
             if name == "mlflow":
                 self._ids[name] = tracker.tracker.info.run_id
         if self._folder and self._names:
-            self._folder.write_json(IDS, self._ids)
+            try:
+                self._folder.write_json(IDS, self._ids)
+            except OSError as error:
+                raise SeekingError(f"{self._folder.path / IDS}: cannot be written ({error.strerror})") from error
 
     def _make(self, name: str, known: str | None, step: int | None) -> GeneralTracker:
         if name == "tensorboard":
@@ -139,12 +141,15 @@ def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_ids(folder: RunFolder) -> dict[str, str]:
+    """The ids that the run had before; the folder can be a stranger's, so only what looks like one is taken."""
     path = folder.path / IDS
-    with contextlib.suppress(SeekingError):
-        if is_file(path):
-            content = read_json(path, MAX_OPTIONS_BYTES)
-            return {name: value for name, value in content.items() if re.fullmatch(r"[\w. -]{1,128}", str(value))}
-    return {}
+    try:
+        content = read_json(path, MAX_OPTIONS_BYTES) if is_file(path) else {}
+    except OSError as error:
+        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+    except SeekingError as error:
+        raise SeekingError(f"{error}; remove the file to begin new runs in the trackers") from error
+    return {name: value for name, value in content.items() if re.fullmatch(r"[\w. -]{1,128}", str(value))}
 
 
 def _short_id() -> str:
