@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import io
 import json
 import math
@@ -12,6 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import image_folder
+from tiny import Failing
 
 from seeking import WeightsMap
 from seeking.cli import COMMANDS, main
@@ -94,6 +96,11 @@ def test_compare_shows_the_pair_beside_its_models_alone(capsys: pytest.CaptureFi
     shutil.rmtree("out/motivated-seed1")
     Path("out/comparison.json").unlink()
     refused(["train", "--resume", "--output", "out"], "a comparison is resumed by seeking compare", capsys)
+    with Failing(Path.cwd() / "out/.comparison", errno.ENOSPC):
+        assert main(["compare", "--resume", "--output", str(Path.cwd() / "out")]) == 1
+    captured = capsys.readouterr()
+    assert "the comparison cannot be written (No space left on device)" in " ".join(captured.err.split())
+    assert "in the pair" in captured.out, "what was trained for is shown all the same"
     assert main(["compare", "--resume", "--output", "out"]) == 0
     again = json.loads(Path("out/comparison.json").read_text())
     assert again["models"] == summary["models"]

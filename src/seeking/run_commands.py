@@ -79,13 +79,16 @@ def compare_command(config: Compare) -> int:
     summary = summarize(results, metric)
     tables = comparison_rows(summary, metric), cost_rows(summary)
     sentence = cost_sentence(summary["pair"])
-    if is_main_process():
-        folder.write_json("comparison.json", summary)
-        page = "\n".join([*map(markdown, tables), sentence])
-        folder.write_file("comparison.md", lambda path: path.write_text(f"{page}\n", encoding="utf-8"))
-        folder.write_file("comparison.png", lambda path: draw(results, path, f"{title}, {data.name}"))
     console.print(terminal(tables[0], f"{title}, {data.name}"), terminal(tables[1]))
     console.tell(sentence)
+    if is_main_process():
+        page = "\n".join([*map(markdown, tables), sentence])
+        try:
+            folder.write_json("comparison.json", summary)
+            folder.write_file("comparison.md", lambda path: path.write_text(f"{page}\n", encoding="utf-8"))
+            folder.write_file("comparison.png", lambda path: draw(results, path, f"{title}, {data.name}"))
+        except OSError as error:
+            raise RunError(f"{output}: the comparison cannot be written ({error.strerror})") from error
     console.tell(f"Runs and table: {output}\nFigure: {output / 'comparison.png'}")
     return 0
 
