@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from seeking.errors import DamagedError, SeekingError, unknown
+from seeking.files import read_yaml
 from seeking.flag_names import name_of_other_tool
 from seeking.option_parsing import REPEATED, parse_options
 from seeking.report.output import printable
@@ -100,6 +101,19 @@ def recipe_file(name: str) -> Path:
     if name not in packaged and not name.endswith((".yaml", ".yml")):
         raise unknown("recipe", name, packaged)
     return packaged.get(name, Path(name))
+
+
+def recipe_options(name: str) -> dict[str, Any]:
+    """The options of a recipe, by its name or path.
+
+    Raises:
+        SeekingError: there is no such recipe, or it starts from another one.
+    """
+    path = recipe_file(name)
+    options = normalized(read_yaml(path), path)
+    if "recipe" in options:
+        raise SeekingError(f"{path}: a recipe cannot start from another recipe; give its options instead")
+    return options
 
 
 def flags_of_run(folder: Path, command: type[Any]) -> list[str]:

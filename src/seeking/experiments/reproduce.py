@@ -76,7 +76,7 @@ def claim(recipe: Recipe, root: Path) -> None:
         raise SeekingError(f"{root}: cannot be used as an output folder ({error.strerror})") from error
     recorded = read_json(path, MAX_OPTIONS_BYTES)
     for content in (current, recorded):
-        for name in CHANGEABLE_ON_RESUME - {"epochs"}:
+        for name in CHANGEABLE_ON_RESUME - {"epochs", "recipe"}:
             if isinstance(content.get("options"), dict):
                 content["options"].pop(name, None)
     differing = [key for key in current if key not in ("title", "seeds", "jobs") and current[key] != recorded.get(key)]
@@ -221,7 +221,7 @@ def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device:
     config = recipe.config(recipe.pairs[0])
     about = {
         "command": f"`{command}`",
-        "options": " ".join(f"{key}={value}" for key, value in recipe.options.items()),
+        "options": " ".join(f"{key}={value}" for key, value in recipe.merged({}).items()),
         "precision": resolve_precision(config.precision, device),
         "seeds": f"{len(seeds)} ({', '.join(map(str, seeds))})",
         "machine": machine(device),
