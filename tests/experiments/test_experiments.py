@@ -235,6 +235,8 @@ def test_a_recipe_gives_tables_and_figures_goes_on_and_takes_more_seeds(tmp_path
     both = results(root)
     assert both["records"][: len(TINY["arms"])] == first["records"]
     assert {record["seed"] for record in both["records"]} == {0, 1}
+    assert [front["name"] for front in both["fronts"]] == [arm for arm in TINY["arms"] if arm != "ordinary"]
+    assert "| method | cost of parity |" in (root / "results.md").read_text()
     gains = next(row for row in both["rows"] if row["arm"] == "condition")["base_gain"]
     by_arm = {(one["arm"], one["seed"]): one for one in both["records"]}
     assert gains["values"] == [by_arm["condition", s]["base"] - by_arm["ordinary", s]["base"] for s in (0, 1)]

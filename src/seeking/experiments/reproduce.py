@@ -17,6 +17,7 @@ from seeking.choices import MODELS
 from seeking.distributed.processes import cores, this_process
 from seeking.errors import DivergedError, RunError, SeekingError
 from seeking.experiments.parallel import RunListener, data_config, is_finished, load_cached, run_all, runs_by_folder
+from seeking.experiments.parity import fronts
 from seeking.experiments.recipe import Recipe, Trial
 from seeking.experiments.results import gather, summarize
 from seeking.experiments.run import models
@@ -212,7 +213,7 @@ def reproduce(
 
 def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device: torch.device, command: str) -> None:
     """Write the tables and figures of these trials."""
-    from seeking.report.plots import draw_arms, draw_by_flops, draw_evidence
+    from seeking.report.plots import draw_arms, draw_by_flops, draw_evidence, draw_front
 
     metric = metric_of(recipe)
     rows = summarize(recipe, records, metric)
@@ -231,13 +232,18 @@ def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device:
     if (root / "search.json").exists():
         results = read_json(root / "search.json", MAX_OPTIONS_BYTES)
         about["found by the search"] = "; ".join(f"{arm}: {_format(result['best'])}" for arm, result in results.items())
-    write_json(root / "results.json", {"format": FORMAT, "about": about, "rows": rows, "records": records})
+    parities = fronts(recipe, rows, metric)
+    content = {"format": FORMAT, "about": about, "rows": rows, "fronts": parities, "records": records}
+    write_json(root / "results.json", content)
     with atomic_write(root / "results.md") as temporary:
-        temporary.write_text(page(recipe.title, recipe.reference, rows, about, metric), encoding="utf-8")
+        temporary.write_text(page(recipe.title, recipe.reference, rows, about, metric, parities), encoding="utf-8")
     for pair in recipe.pairs:
         pair_rows = [row for row in rows if tuple(row["pair"]) == pair]
         name, title = "-".join(pair), f"{recipe.title}: {pair[0]} in {pair[1]}"
         draw_by_flops(pair_rows, root / f"{name}-flops.png", title, metric)
+        of_pair = [front for front in parities if tuple(front["pair"]) == pair]
+        if any(len(front["arms"]) > 1 for front in of_pair):
+            draw_front(of_pair, pair_rows, recipe.reference, root / f"{name}-front.png", title, metric)
         if not recipe.budgets:
             draw_arms(pair_rows, recipe.reference, root / f"{name}.png", title, metric)
         if any(row["evidence"] for row in pair_rows):

@@ -12,6 +12,7 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from seeking.choices import Role
 from seeking.report.analysis import LOSSES
+from seeking.report.experiment import parity_text
 from seeking.report.figures import plain, two_panels, widen
 from seeking.report.metric import ACCURACY, Metric, shown
 from seeking.training.result import Result
@@ -184,6 +185,56 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str, met
         seeds = max(row["seeds"] for row in rows)
         panels[0].set_ylabel(f"{metric.label}, ± standard deviation of {seeds} seed{'s' if seeds > 1 else ''}")
         panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def draw_front(
+    fronts: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    reference: str,
+    path: Path,
+    title: str,
+    metric: Metric = ACCURACY,
+) -> None:
+    """Save the difference of both models from their twins against cost: a line for each method, through its budgets.
+
+    Args:
+        fronts: of one pair.
+        rows: of the same pair, as ``summarize`` returns them.
+        reference: the arm of the twins.
+        path: file to write; its suffix sets the format.
+        title: title of the figure.
+        metric: that the arms are compared by.
+    """
+    by_arm = {row["arm"]: row for row in rows}
+    colors = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+    level = -metric.level if metric.higher_is_better else metric.level
+    with two_panels(path, title, 4.2, sharex=True, sharey=True) as panels:
+        for panel, model in zip(panels, ("base", "motivated"), strict=True):
+            panel.axhline(0, color="grey", linewidth=0.8)
+            panel.axhline(level, color="grey", linestyle=":", linewidth=1, label=f"level: interval beyond {level:+g}")
+            panel.plot(1, 0, "D", color="black", markersize=6, label=f"{plain(reference)}: 1.00")
+            for number, front in enumerate(fronts):
+                gains = [by_arm[arm][f"{model}_gain"] for arm in front["arms"]]
+                color, parity = colors[number % len(colors)], front["parity"]
+                panel.errorbar(
+                    front["costs"],
+                    [metric.scale * gain["mean"] for gain in gains],
+                    yerr=[metric.scale * (gain["interval"] or 0) for gain in gains],
+                    fmt="o-",
+                    color=color,
+                    markersize=4,
+                    capsize=3,
+                    linewidth=1.2,
+                    elinewidth=0.8,
+                    label=f"{plain(front['name'])}: {parity_text(front)}",
+                )
+                if parity is not None:
+                    panel.axvline(parity, color=color, linestyle="--", linewidth=0.8)
+            panel.set(title=f"{model} model", xlabel=f"training FLOPs over {plain(reference)}")
+            panel.grid(alpha=0.25)
+        widen(panels[0].yaxis, metric.least_span)
+        panels[0].set_ylabel(f"{metric.label}, difference from its twin")
+        panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), title="cost of parity")
 
 
 def draw_analysis(analysis: Mapping[str, Any], path: Path, title: str) -> None:
