@@ -212,11 +212,7 @@ def reproduce(
 
 
 def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device: torch.device, command: str) -> None:
-    """Write the tables and figures of these trials."""
-    from seeking.report.plots import draw_arms, draw_by_flops, draw_evidence, draw_front
-
-    metric = metric_of(recipe)
-    rows = summarize(recipe, records, metric)
+    """Write the tables and figures of these trials, with facts about how they were run."""
     hours = sum(read_json(path, MAX_OPTIONS_BYTES)["seconds"]["total"] for path in root.rglob("summary.json")) / 3600
     seeds = sorted({record["seed"] for record in records})
     config = recipe.config(recipe.pairs[0])
@@ -232,6 +228,22 @@ def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device:
     if (root / "search.json").exists():
         results = read_json(root / "search.json", MAX_OPTIONS_BYTES)
         about["found by the search"] = "; ".join(f"{arm}: {_format(result['best'])}" for arm, result in results.items())
+    render(recipe, records, about, root)
+
+
+def render(recipe: Recipe, records: Sequence[Mapping[str, Any]], about: Mapping[str, str], root: Path) -> None:
+    """Write ``results.json``, ``results.md`` and the figures.
+
+    Args:
+        recipe: the recipe.
+        records: of its finished trials, as ``gather`` returns them.
+        about: facts about the runs, by name.
+        root: output folder.
+    """
+    from seeking.report.plots import draw_arms, draw_by_flops, draw_evidence, draw_front
+
+    metric = metric_of(recipe)
+    rows = summarize(recipe, records, metric)
     parities = fronts(recipe, rows, metric)
     content = {"format": FORMAT, "about": about, "rows": rows, "fronts": parities, "records": records}
     write_json(root / "results.json", content)
@@ -239,13 +251,13 @@ def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device:
         temporary.write_text(page(recipe.title, recipe.reference, rows, about, metric, parities), encoding="utf-8")
     for pair in recipe.pairs:
         pair_rows = [row for row in rows if tuple(row["pair"]) == pair]
+        of_pair = [front for front in parities if tuple(front["pair"]) == pair]
         name, title = "-".join(pair), f"{recipe.title}: {pair[0]} in {pair[1]}"
         draw_by_flops(pair_rows, root / f"{name}-flops.png", title, metric)
-        of_pair = [front for front in parities if tuple(front["pair"]) == pair]
-        if any(len(front["arms"]) > 1 for front in of_pair):
-            draw_front(of_pair, pair_rows, recipe.reference, root / f"{name}-front.png", title, metric)
         if not recipe.budgets:
             draw_arms(pair_rows, recipe.reference, root / f"{name}.png", title, metric)
+        if any(len(front["arms"]) > 1 for front in of_pair):
+            draw_front(of_pair, pair_rows, recipe.reference, root / f"{name}-front.png", title, metric)
         if any(row["evidence"] for row in pair_rows):
             draw_evidence(pair_rows, root / f"{name}-condition.png", title)
 

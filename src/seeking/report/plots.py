@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from seeking.choices import Role
 from seeking.report.analysis import LOSSES
@@ -37,6 +37,8 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
     colors: dict[Role, str] = {"base": BASE, "motivated": MOTIVATED}
     with two_panels(path, title, 4.2) as (left, right):
         _training(left, results["pair"][0])
+        if len(results["pair"]) > 1:
+            left.set_title(f"Training, the first of {len(results['pair'])} seeds")
         for model, color in colors.items():
             label = f"{model}, in the pair" if compared else model
             _evaluation(right, results["pair"], model, metric, label, color, "-")
@@ -139,14 +141,16 @@ def draw_arms(
                 values = [metric.scale * value for value in row[model]["values"]]
                 seed, interval = (None, None) if position else ("one seed", "mean, 95 % confidence interval")
                 panel.plot(values, [position] * len(values), ".", color=color, alpha=0.45, label=seed)
-                panel.errorbar(
-                    mean, position, xerr=half_width, fmt="D", color=color, capsize=3, markersize=5, label=interval
-                )
+                if len(values) > 1:
+                    panel.errorbar(
+                        mean, position, xerr=half_width, fmt="D", color=color, capsize=3, markersize=5, label=interval
+                    )
                 if row["arm"] == reference:
                     panel.axvline(mean, color="grey", linestyle=":", linewidth=1, label=f"mean of {plain(reference)}")
             widen(panel.xaxis, metric.least_span)
             panel.set(title=f"{model} model", xlabel=metric.label)
             panel.set_yticks(range(len(names)), names)
+            panel.xaxis.set_major_locator(MaxNLocator(6))
             panel.grid(axis="x", alpha=0.25)
         panels[0].set_ylim(len(rows) - 0.5, -0.5)
         panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -168,7 +172,7 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str, met
                 if arm_rows[0]["budget"] is None:
                     points = arm_rows[0][f"{model}_curve"]
                 panel.errorbar(
-                    [point["flops"] / 1e12 for point in points],
+                    [point["flops"] for point in points],
                     [metric.scale * point["mean"] for point in points],
                     yerr=[metric.scale * (point["deviation"] or 0) for point in points],
                     fmt=".-",
@@ -177,13 +181,13 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str, met
                     elinewidth=0.6,
                     label=plain(arm),
                 )
-            panel.set(title=f"{model} model", xlabel="training TFLOPs", xscale="log")
-            panel.xaxis.set_major_formatter(LogFormatter())
-            panel.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+            panel.set(title=f"{model} model", xlabel="training FLOPs")
+            panel.set_xlim(left=0)
+            panel.xaxis.set_major_formatter(EngFormatter())
             panel.grid(alpha=0.25)
             widen(panel.yaxis, metric.least_span)
         seeds = max(row["seeds"] for row in rows)
-        panels[0].set_ylabel(f"{metric.label}, ± standard deviation of {seeds} seed{'s' if seeds > 1 else ''}")
+        panels[0].set_ylabel(metric.label + (f", ± standard deviation of {seeds} seeds" if seeds > 1 else ", one seed"))
         panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
@@ -279,13 +283,12 @@ def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
                     continue
                 height, label = position + (number - 1) * 0.22, None if position else stage
                 if "shuffled" in evidence:
-                    left.errorbar(
-                        evidence["shuffled"], height, xerr=2 * evidence["deviation"], fmt="|", color="grey", linewidth=1
-                    )
+                    shuffled, width = evidence["shuffled"], 2 * evidence["deviation"]
+                    left.errorbar(shuffled, height, xerr=width, fmt="|", color="grey", linewidth=1)
                 left.plot(evidence["rate"], height, "o", color=f"C{number}", markersize=4)
                 if "loss" in evidence:
                     right.plot(evidence["loss"], height, "o", color=f"C{number}", markersize=4, label=label)
-        left.set(title="motivated batches (grey: losses shuffled, ± 2 SD)", xlabel="share of the batches")
+        left.set(title="motivated batches", xlabel="share of the batches")
         right.set(
             title="base's loss on motivated batches",
             xlabel="over its mean loss\n(below 1 by construction, where the loss has to fall)",
@@ -295,6 +298,10 @@ def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
         left.set_xlim(left=0)
         left.set_yticks(range(len(conditional)), names)
         left.invert_yaxis()
+        if any("shuffled" in evidence for row in conditional for evidence in row["evidence"].values()):
+            right.errorbar(
+                [], [], xerr=[], fmt="|", color="grey", linewidth=1, label="losses shuffled,\n± 2 deviations"
+            )
         if right.get_legend_handles_labels()[1]:
             right.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         for panel in (left, right):
