@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,3 +104,13 @@ def test_private_names_of_other_libraries_are_in_one_file() -> None:
 
 def _private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name != "_exit"  # os._exit is documented.
+
+
+def test_the_layout_in_the_docs_is_that_of_the_code() -> None:
+    page = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    layout = page.split("```")[1]
+    named = set(re.findall(r"\b(\w+(?:\.py|/))", layout))
+    found = {path.name + ("/" if path.is_dir() else "") for path in PACKAGE.iterdir()}
+    found -= {"__init__.py", "__pycache__/", "py.typed"}
+    assert found <= named
+    assert {name for name in named if name.endswith(".py")} <= {path.name for path in FILES}
