@@ -58,7 +58,7 @@ def tensors(draw: st.DrawFn) -> Tensor:
     try:
         flat = bits.view(dtype) if dtype != torch.bool else bits > 127
         tensor = flat[: math.prod(shape)].clone().view(shape)
-    except (RuntimeError, TypeError):  # Quantised and packed types, of which tensors are not made in this way.
+    except (RuntimeError, TypeError):  # Quantized and packed types, of which tensors are not made in this way.
         return torch.ones(shape)
     return tensor.t() if tensor.ndim == 2 and draw(st.booleans()) else tensor
 

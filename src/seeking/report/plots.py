@@ -47,7 +47,7 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
         right.set(xlabel="epoch", ylabel=metric.label, title="Evaluation")
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(results["pair"]) > 1:
-            right.fill_between([], [], [], color="grey", alpha=0.25, label=f"range of {len(results['pair'])} seeds")
+            right.fill_between([], [], [], color="gray", alpha=0.25, label=f"range of {len(results['pair'])} seeds")
         _from_zero(right)
         right.legend(frameon=False)
         for axes in (left, right):
@@ -146,7 +146,7 @@ def draw_arms(
                         mean, position, xerr=half_width, fmt="D", color=color, capsize=3, markersize=5, label=interval
                     )
                 if row["arm"] == reference:
-                    panel.axvline(mean, color="grey", linestyle=":", linewidth=1, label=f"mean of {plain(reference)}")
+                    panel.axvline(mean, color="gray", linestyle=":", linewidth=1, label=f"mean of {plain(reference)}")
             widen(panel.xaxis, metric.least_span)
             panel.set(title=f"{model} model", xlabel=metric.label)
             panel.set_yticks(range(len(names)), names)
@@ -214,8 +214,8 @@ def draw_front(
     level = -metric.level if metric.higher_is_better else metric.level
     with two_panels(path, title, 4.2, sharex=True, sharey=True) as panels:
         for panel, model in zip(panels, ("base", "motivated"), strict=True):
-            panel.axhline(0, color="grey", linewidth=0.8)
-            panel.axhline(level, color="grey", linestyle=":", linewidth=1, label=f"level: interval beyond {level:+g}")
+            panel.axhline(0, color="gray", linewidth=0.8)
+            panel.axhline(level, color="gray", linestyle=":", linewidth=1, label=f"level: interval beyond {level:+g}")
             panel.plot(1, 0, "D", color="black", markersize=6, label=f"{plain(reference)}: 1.00")
             for number, front in enumerate(fronts):
                 gains = [by_arm[arm][f"{model}_gain"] for arm in front["arms"]]
@@ -248,8 +248,8 @@ def draw_analysis(analysis: Mapping[str, Any], path: Path, title: str) -> None:
     with two_panels(path, title, 4.2) as (left, right):
         means = np.array([row["batch_agreement"]["mean"] for row in rows])
         deviations = np.array([row["batch_agreement"]["deviation"] or 0 for row in rows])
-        left.fill_between(steps, means - deviations, means + deviations, color="grey", alpha=0.2, linewidth=0)
-        left.plot(steps, means, ".-", color="grey", label="of a batch, ± standard deviation")
+        left.fill_between(steps, means - deviations, means + deviations, color="gray", alpha=0.2, linewidth=0)
+        left.plot(steps, means, ".-", color="gray", label="of a batch, ± standard deviation")
         left.plot(steps, [row["agreement"] for row in rows], ".-", color=BASE, label="of the mean gradients")
         left.axhline(0, color="black", linewidth=0.6)
         left.set(xlabel="batch", ylabel="cosine on the shared weights", title="Agreement of the two gradients")
@@ -284,7 +284,7 @@ def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
                 height, label = position + (number - 1) * 0.22, None if position else stage
                 if "shuffled" in evidence:
                     shuffled, width = evidence["shuffled"], 2 * evidence["deviation"]
-                    left.errorbar(shuffled, height, xerr=width, fmt="|", color="grey", linewidth=1)
+                    left.errorbar(shuffled, height, xerr=width, fmt="|", color="gray", linewidth=1)
                 left.plot(evidence["rate"], height, "o", color=f"C{number}", markersize=4)
                 if "loss" in evidence:
                     right.plot(evidence["loss"], height, "o", color=f"C{number}", markersize=4, label=label)
@@ -293,14 +293,14 @@ def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
             title="base's loss on motivated batches",
             xlabel="over its mean loss\n(below 1 by construction, where the loss has to fall)",
         )
-        right.axvline(1, color="grey", linestyle=":", linewidth=1)
+        right.axvline(1, color="gray", linestyle=":", linewidth=1)
         widen(right.xaxis, 0.1)
         left.set_xlim(left=0)
         left.set_yticks(range(len(conditional)), names)
         left.invert_yaxis()
         if any("shuffled" in evidence for row in conditional for evidence in row["evidence"].values()):
             right.errorbar(
-                [], [], xerr=[], fmt="|", color="grey", linewidth=1, label="losses shuffled,\n± 2 deviations"
+                [], [], xerr=[], fmt="|", color="gray", linewidth=1, label="losses shuffled,\n± 2 deviations"
             )
         if right.get_legend_handles_labels()[1]:
             right.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
