@@ -47,6 +47,28 @@ def test_no_file_imports_itself_through_others() -> None:
     graphlib.TopologicalSorter(graph).prepare()  # Raises CycleError, which names the cycle.
 
 
+UPWARD = {
+    ("seeking.report.folder", "seeking.commands"),  # The defaults of the options that it shows.
+    ("seeking.training.trainer", "seeking.report.showing"),  # What a run shows of itself.
+    ("seeking.training.build", "seeking.algorithms"),  # The algorithm of the options.
+}
+"""The imports that run against the order of the folders, which ``docs/architecture.md`` names."""
+
+
+def test_folders_import_in_one_direction() -> None:
+    graph: dict[str, set[str]] = {}
+    upward = set()
+    for name, path in MODULES.items():
+        for other in imported(path):
+            folder, target = (f"{each}.".split(".")[1] for each in (name, other))
+            found = {(name, known) for known in (other, f"seeking.{target}")} & UPWARD
+            upward |= found
+            if folder and target and folder != target and not found:
+                graph.setdefault(folder, set()).add(target)
+    graphlib.TopologicalSorter(graph).prepare()
+    assert upward == UPWARD
+
+
 def test_the_core_imports_neither_the_trainer_nor_a_framework() -> None:
     core = ("pair", "initialization", "weights_map", "matching", "verification", "conditions")
     for name, path in MODULES.items():
