@@ -120,6 +120,15 @@ def test_arms_that_differ_in_their_budget_are_one_front(metric: Any, sign: float
     text = page("x", "ordinary", rows, {}, metric, [paper, best])
     assert f"| best | {best['parity']:.2f} |" in text
     assert "| paper | none up to 0.43 |" in text
+    assert (
+        "lower end" if sign > 0 else "upper end"
+    ) in text and f"0.48: {sign * expected[0]:+.{metric.digits}f}" in text
+
+
+def test_without_flops_there_is_no_cost(tmp_path: Path) -> None:
+    made = recipe(tmp_path)
+    rows = summarize(made, [{**one, "flops": 0.0} for one in records(1.0)])
+    assert fronts(made, rows, ACCURACY) == []
 
 
 def test_searched_options_may_differ_and_others_may_not(tmp_path: Path) -> None:

@@ -30,14 +30,16 @@ def fronts(recipe: Recipe, rows: Sequence[Mapping[str, Any]], metric: Metric) ->
     """
     if recipe.budgets or recipe.method(recipe.reference).name != TWINS:
         return []
+    flops = {tuple(row["pair"]): row["flops"] for row in rows if row["arm"] == recipe.reference}
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         arm = row["arm"]
+        if not flops.get(tuple(row["pair"])):  # Of models without products, none are counted.
+            continue
         if (method := recipe.method(arm).name) != TWINS:
             options = {**recipe.merged(recipe.arms[arm]), "method": method, "pair": row["pair"]}
             fixed = options.keys() - {"budget", *recipe.search[arm]}
             groups.setdefault(repr([(name, options[name]) for name in sorted(fixed)]), []).append(row)
-    flops = {tuple(row["pair"]): row["flops"] for row in rows if row["arm"] == recipe.reference}
     found = []
     for group in groups.values():
         points = sorted((row["flops"] / flops[tuple(row["pair"])], row["arm"], margin(row, metric)) for row in group)

@@ -112,15 +112,16 @@ def evidence(rows: Sequence[Row]) -> str:
 
 def parity(fronts: Sequence[Front], reference: str, metric: Metric) -> str:
     """The cost of parity of each method of one pair."""
-    heading = ("method", "cost of parity", f"cost over {reference}: difference of the worse model, lower end")
+    end, level = (
+        ("lower", f"below -{metric.level:g}") if metric.higher_is_better else ("upper", f"above {metric.level:g}")
+    )
+    heading = ("method", "cost of parity", f"cost over {reference}: {end} end of the worse model's difference")
     rows: list[Sequence[str]] = [(reference, "1.00", "")]
-    rows += [(front["name"], parity_text(front), ", ".join(_parity_margins(front, metric))) for front in fronts]
-    unit = "points" if metric.unit == "%" else metric.title
+    rows += [(front["name"], parity_text(front), ", ".join(_margins(front, metric))) for front in fronts]
     note = (
         f"Cost of parity: the least training FLOPs, over those of {reference}, at which both models are level with "
-        f"{reference}: the lower end of each difference's 95 % confidence interval is not below -{metric.level:g} "
-        f"{unit}{'' if metric.higher_is_better else ' (the other way round, as lower is better)'}. Linear between "
-        "neighboring budgets.\n"
+        f"{reference}: the {end} end of each difference's 95 % confidence interval is not {level} "
+        f"{'points' if metric.unit == '%' else metric.title}. Linear between neighboring budgets.\n"
     )
     return markdown((heading, rows)) + "\n" + note
 
@@ -135,9 +136,10 @@ def parity_text(front: Front) -> str:
     return f"{'at most ' if front['parity'] == known[0] else ''}{front['parity']:.2f}"
 
 
-def _parity_margins(front: Front, metric: Metric) -> list[str]:
+def _margins(front: Front, metric: Metric) -> list[str]:
+    sign = 1 if metric.higher_is_better else -1
     return [
-        f"{cost:.2f}" + ("" if margin is None else f": {margin:+.{metric.digits}f}")
+        f"{cost:.2f}" + ("" if margin is None else f": {sign * margin + 0.0:+.{metric.digits}f}")
         for cost, margin in zip(front["costs"], front["margins"], strict=True)
     ]
 
