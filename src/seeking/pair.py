@@ -21,7 +21,7 @@ from seeking.verification.shareable import check_modes, check_parametrizations
 from seeking.weights_map import Entry, WeightsMap, identity, tensors, tensors_in
 
 NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""Last part of the names of the buffers that batch normalization estimates from the data."""
+"""Last part of the names of the buffers that batch normalisation estimates from the data."""
 
 MAX_BLOCKS = 32
 """An entry of more blocks than this is copied by index instead of block by block."""
@@ -44,7 +44,7 @@ class Pair:
         motivated: the larger model.
         weights_map: where the base lies; derived by ``seeking.match`` if not given, for models whose forward pass it
             can follow.
-        norm: whose the statistics of batch normalization are. ``shared``: one set, through the map, as in the paper.
+        norm: whose the statistics of batch normalisation are. ``shared``: one set, through the map, as in the paper.
             ``private``: each model keeps its own. ``recalibrated``: as ``private``, and ``seeking.recalibrate`` is
             meant to be called before the motivated model is evaluated (the ``Trainer`` does).
         tie: False copies every tensor, which gives the same numbers.
