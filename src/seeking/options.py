@@ -26,6 +26,7 @@ OLDER_RUNS = {"hold_out": "random"}
 """Options that runs of older versions did not record, with the values that they had."""
 
 RECIPES = Path(__file__).parent / "training" / "recipes"
+"""Folder of the library's recipes of training."""
 
 TEXTS = frozenset(
     {"condition", "base_condition", "optimizer", "save_every", "device", "data", "train_split", "test_split"}
@@ -91,13 +92,17 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
     return arguments
 
 
-def recipe_file(name: str) -> Path:
+def recipe_file(name: str, folder: Path = RECIPES) -> Path:
     """The file of a recipe: one of the library's by its name, or any YAML file.
+
+    Args:
+        name: name or path.
+        folder: of the library's recipes; by default, of those of training.
 
     Raises:
         SeekingError: the library has no recipe of this name.
     """
-    packaged = {path.stem: path for path in RECIPES.glob("*.yaml")}
+    packaged = {path.stem: path for path in folder.glob("*.yaml")}
     if name not in packaged and not name.endswith((".yaml", ".yml")):
         raise unknown("recipe", name, packaged)
     return packaged.get(name, Path(name))

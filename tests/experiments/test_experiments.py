@@ -5,6 +5,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -214,6 +215,13 @@ def test_recipes_can_be_planned_at_every_scale(name: str) -> None:
         for trial in trials:
             for run in trial.runs:  # What is shared is the same.
                 assert folders.setdefault(run.folder, run) == run
+
+
+def test_the_docs_name_every_key_of_a_recipe() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", page.split("## Custom recipes")[1].split("\n## ")[0], re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == {*Recipe.__dataclass_fields__, "scales", "without"} - {"name", "scale", "of_pairs"}
 
 
 def test_a_recipe_gives_tables_and_figures_goes_on_and_takes_more_seeds(tmp_path: Path) -> None:

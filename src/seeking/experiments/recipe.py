@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,11 @@ from seeking.experiments.config import RunConfig
 from seeking.experiments.methods import Method, Stage, methods
 from seeking.files import read_yaml
 from seeking.option_parsing import parse_options
-from seeking.options import flags, normalized, recipe_options
+from seeking.options import flags, normalized, recipe_file, recipe_options
 
 DEFAULT_METHOD = "motivated"
+RECIPES = Path(__file__).parent / "recipes"
+"""Folder of the library's recipes of experiments."""
 PRETRAINING = "pretraining/"
 """Folder of the pretraining runs that all arms start from."""
 
@@ -225,8 +226,7 @@ def _round_epochs(exact: Sequence[float], costs: Sequence[float], budget: float)
 
 def names() -> list[str]:
     """Names of the built-in recipes."""
-    folder = files("seeking.experiments").joinpath("recipes")
-    return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir())
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None = None) -> Recipe:
@@ -241,11 +241,7 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
     Raises:
         SeekingError: the recipe or the scale does not exist, or the file is not a valid recipe.
     """
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        if name not in names():
-            raise unknown("recipe", name, names())
-        path = Path(str(files("seeking.experiments").joinpath("recipes", f"{name}.yaml")))
+    path = recipe_file(name, RECIPES)
     content = read_yaml(path)
     scales = content.pop("scales", {})
     if not isinstance(scales, Mapping) or scale not in scales:
