@@ -77,7 +77,7 @@ def hand_written_loop(model: nn.Module, optimizer: torch.optim.Optimizer, bf16: 
 
 
 class Plain(nn.Module):
-    """Without batch normalisation, so that a batch is the mean of its parts."""
+    """Without batch normalization, so that a batch is the mean of its parts."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -36,15 +36,17 @@ def spellings(name: str) -> st.SearchStrategy[str]:
 
 
 KWARGS = ("model_kwargs", "base_kwargs", "motivated_kwargs")
+CONDITIONS = ("condition", "base_condition")
 hostile_arguments = st.dictionaries(
     st.sampled_from(LOADING).flatmap(spellings), st.sampled_from(("x.pth", "/tmp/x", True, 1, ["x"], {"file": "x"}))
 )
 hostile = st.one_of(
-    st.tuples(
-        st.sampled_from(("model_kwargs", "base_kwargs", "motivated_kwargs")).flatmap(spellings), hostile_arguments
-    ),
+    st.tuples(st.sampled_from(KWARGS).flatmap(spellings), hostile_arguments),
     st.tuples(spellings("overrides"), st.just("/etc/passwd")),
-    st.tuples(spellings("condition"), st.sampled_from(("evil.Boom", "~evil.Boom", "every:2 | evil.Boom:1"))),
+    st.tuples(
+        st.sampled_from(CONDITIONS).flatmap(spellings),
+        st.sampled_from(("evil.Boom", "~evil.Boom", "every:2 | evil.Boom:1")),
+    ),
     st.tuples(
         st.sampled_from(("base", "motivated")).flatmap(spellings),
         st.sampled_from(("hf-hub:a/b", "local-dir:/tmp", "hf_hub:a/b", "/tmp/x", ["resnet8", "--overrides", "x"])),
@@ -71,19 +73,9 @@ def stranger(folder: Path, changes: Iterable[tuple[str, Any]]) -> Path:
 
 def offends(config: Train) -> bool:
     """Whether options that a stranger gave would load something."""
-    given = (
-        config.output,
-        config.config,
-        config.overwrite,
-        config.resume,
-        config.overrides,
-        config.accept_changed_data,
-    )
-    kwargs = {**config.model_kwargs, **config.base_kwargs, **config.motivated_kwargs}
     return bool(
-        any(given)
-        or config.accept_changed_data
-        or "evil" in config.condition
+        any(getattr(config, name) for name in (*NOT_RESUMED, "overrides"))
+        or any("evil" in getattr(config, name) for name in CONDITIONS)
         or not re.fullmatch(r"\w+", config.base + config.motivated)
-        or {key.lower().replace("-", "_").strip() for key in kwargs} & set(LOADING)
+        or {key.lower().replace("-", "_").strip() for name in KWARGS for key in getattr(config, name)} & set(LOADING)
     )

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,28 @@ def test_no_file_imports_itself_through_others() -> None:
     graph = {name: set(imported(path)) - {name} for name, path in MODULES.items()}
     assert sum(map(len, graph.values())) > 100
     graphlib.TopologicalSorter(graph).prepare()  # Raises CycleError, which names the cycle.
+
+
+UPWARD = {
+    ("seeking.report.folder", "seeking.commands"),  # The defaults of the options that it shows.
+    ("seeking.training.trainer", "seeking.report.showing"),  # What a run shows of itself.
+    ("seeking.training.build", "seeking.algorithms"),  # The algorithm of the options.
+}
+"""The imports that run against the order of the folders, which ``docs/architecture.md`` names."""
+
+
+def test_folders_import_in_one_direction() -> None:
+    graph: dict[str, set[str]] = {}
+    upward = set()
+    for name, path in MODULES.items():
+        for other in imported(path):
+            folder, target = (f"{each}.".split(".")[1] for each in (name, other))
+            found = {(name, known) for known in (other, f"seeking.{target}")} & UPWARD
+            upward |= found
+            if folder and target and folder != target and not found:
+                graph.setdefault(folder, set()).add(target)
+    graphlib.TopologicalSorter(graph).prepare()
+    assert upward == UPWARD
 
 
 def test_the_core_imports_neither_the_trainer_nor_a_framework() -> None:
@@ -103,3 +126,13 @@ def test_private_names_of_other_libraries_are_in_one_file() -> None:
 
 def _private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name != "_exit"  # os._exit is documented.
+
+
+def test_the_layout_in_the_docs_is_that_of_the_code() -> None:
+    page = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    layout = page.split("```")[1]
+    named = set(re.findall(r"\b(\w+(?:\.py|/))", layout))
+    found = {path.name + ("/" if path.is_dir() else "") for path in PACKAGE.iterdir()}
+    found -= {"__init__.py", "__pycache__/", "py.typed"}
+    assert found <= named
+    assert {name for name in named if name.endswith(".py")} <= {path.name for path in FILES}

@@ -246,6 +246,13 @@ def test_a_loss_that_is_not_finite_fails_the_run(capsys: pytest.CaptureFixture[s
     )
 
 
+def test_the_list_of_commands_has_whole_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  seeking ")]
+    assert len(lines) == len(COMMANDS)
+    assert not [line for line in lines if not line.endswith(".")]
+
+
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_is_there(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with contextlib.suppress(SystemExit):

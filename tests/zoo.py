@@ -303,7 +303,7 @@ class Split(nn.Module):
 
 
 class GroupNormed(nn.Sequential):
-    """Normalised in two groups, which may be of one channel each."""
+    """Normalized in two groups, which may be of one channel each."""
 
     def __init__(self, sizes: Sizes) -> None:
         inner = 2 * sizes.hidden
@@ -323,7 +323,7 @@ class Transposed(nn.Sequential):
 
 
 class ChannelAttention(nn.Module):
-    """A convolution over neighbouring channels (ECA); its channels grow at the end."""
+    """A convolution over neighboring channels (ECA); its channels grow at the end."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ from seeking.errors import EXIT_SAVED, MatchWarning, RunError, RunWarning, Seeki
 from seeking.files import read_yaml
 from seeking.flag_names import check_flags, with_flags
 from seeking.option_parsing import parse_options
-from seeking.options import flags, flags_of_run, normalized, recipe_file
+from seeking.options import flags, flags_of_run, normalized, recipe_file, recipe_options
 from seeking.report.output import ignore_output_errors, plain_errors, print_text
 
 COMMANDS: dict[str, tuple[type[Any], str]] = {
@@ -49,7 +49,7 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
 """The options of each command, and the function that runs it, imported only then: help needs no PyTorch."""
 
 
-def _with_files(args: list[str], command: type[Any]) -> list[str]:
+def with_files(args: list[str], command: type[Any]) -> list[str]:
     """Flags with those of the files that they name before them: the resumed run, the recipe, the options file."""
     early_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early_parser.add_argument("--config", type=Path, nargs="?")
@@ -63,12 +63,8 @@ def _with_files(args: list[str], command: type[Any]) -> list[str]:
         args = flags(of_file, file, command) + args
     recipe = early_parser.parse_known_args(args)[0].recipe
     if recipe:
-        file = recipe_file(recipe)
-        of_recipe = normalized(read_yaml(file), file)
-        if "recipe" in of_recipe:
-            raise SeekingError(f"{file}: a recipe cannot start from another recipe; give its options instead")
-        of_recipe = {key: value for key, value in of_recipe.items() if key not in of_file}
-        args = flags(of_recipe, file, command) + args
+        of_recipe = {key: value for key, value in recipe_options(recipe).items() if key not in of_file}
+        args = flags(of_recipe, recipe_file(recipe), command) + args
     options = early_parser.parse_known_args(args)[0]
     if options.resume and options.output:
         args = flags_of_run(options.output, command) + args
@@ -97,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, function = COMMANDS[name]
         check_flags(args, command)
         if issubclass(command, RunOptions):
-            args = _with_files(args, command)
+            args = with_files(args, command)
         told = functools.partial(with_flags, command=command)
         with plain_errors():  # They quote values.
             config = parse_options(command, args, f"seeking {name}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from seeking.errors import DamagedError, SeekingError, unknown
+from seeking.files import read_yaml
 from seeking.flag_names import name_of_other_tool
 from seeking.option_parsing import REPEATED, parse_options
 from seeking.report.output import printable
@@ -25,6 +26,7 @@ OLDER_RUNS = {"hold_out": "random"}
 """Options that runs of older versions did not record, with the values that they had."""
 
 RECIPES = Path(__file__).parent / "training" / "recipes"
+"""Folder of the library's recipes of training."""
 
 TEXTS = frozenset(
     {"condition", "base_condition", "optimizer", "save_every", "device", "data", "train_split", "test_split"}
@@ -90,16 +92,33 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
     return arguments
 
 
-def recipe_file(name: str) -> Path:
+def recipe_file(name: str, folder: Path = RECIPES) -> Path:
     """The file of a recipe: one of the library's by its name, or any YAML file.
+
+    Args:
+        name: name or path.
+        folder: of the library's recipes; by default, of those of training.
 
     Raises:
         SeekingError: the library has no recipe of this name.
     """
-    packaged = {path.stem: path for path in RECIPES.glob("*.yaml")}
+    packaged = {path.stem: path for path in folder.glob("*.yaml")}
     if name not in packaged and not name.endswith((".yaml", ".yml")):
         raise unknown("recipe", name, packaged)
     return packaged.get(name, Path(name))
+
+
+def recipe_options(name: str) -> dict[str, Any]:
+    """The options of a recipe, by its name or path.
+
+    Raises:
+        SeekingError: there is no such recipe, or it starts from another one.
+    """
+    path = recipe_file(name)
+    options = normalized(read_yaml(path), path)
+    if "recipe" in options:
+        raise SeekingError(f"{path}: a recipe cannot start from another recipe; give its options instead")
+    return options
 
 
 def flags_of_run(folder: Path, command: type[Any]) -> list[str]:

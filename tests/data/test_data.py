@@ -43,7 +43,7 @@ def test_the_digits_are_real_and_apart() -> None:
 
 @given(st.integers(1, 3), st.integers(2, 9))
 @settings(max_examples=20, deadline=None)
-def test_normalised_images_have_mean_zero_and_deviation_one(channels: int, size: int) -> None:
+def test_normalized_images_have_mean_zero_and_deviation_one(channels: int, size: int) -> None:
     images = random_images(count=5, channels=channels, size=size)
     mean, std = images.statistics()
     x, y = Batches(images, mean, std).__getitems__(list(range(5)))

@@ -1,4 +1,4 @@
-"""Pixels mean what they meant: formats, depth, colour, orientation, constant channels, plain columns of bytes."""
+"""Pixels mean what they meant: formats, depth, color, orientation, constant channels, plain columns of bytes."""
 
 import io
 import struct
@@ -102,20 +102,20 @@ def test_values_that_are_not_finite_are_refused_by_name(value: float) -> None:
         decoded([saved(Image.fromarray(image), "TIFF") for image in values])
 
 
-def test_deep_greys_among_colour_are_scaled_by_their_type_or_refused() -> None:
-    colour = saved(Image.new("RGB", (5, 3), (255, 0, 0)))
+def test_deep_greys_among_color_are_scaled_by_their_type_or_refused() -> None:
+    color = saved(Image.new("RGB", (5, 3), (255, 0, 0)))
     deep = (NOISE[0] * 65535).astype(np.uint16)
-    (pixels,) = decoded([colour, saved(Image.fromarray(deep))])
+    (pixels,) = decoded([color, saved(Image.fromarray(deep))])
     torch.testing.assert_close(pixels[1, 0].double(), torch.from_numpy(deep / 257.0), atol=0.51, rtol=0)
     far = (NOISE[0] * 7).astype(np.float32)
     with pytest.raises(SeekingError, match=r"image 1: its values, 0 to 7, are not all in 0 to 1; save it with 8 bits"):
-        decoded([colour, saved(Image.fromarray(far), "TIFF")])
+        decoded([color, saved(Image.fromarray(far), "TIFF")])
 
 
-COLOURED, GREY = ("RGB", "RGBA", "P", "CMYK"), ("L", "1", "LA")
+COLORED, GRAY = ("RGB", "RGBA", "P", "CMYK"), ("L", "1", "LA")
 
 
-MODES = st.lists(st.sampled_from(COLOURED + GREY), min_size=1, max_size=20)
+MODES = st.lists(st.sampled_from(COLORED + GRAY), min_size=1, max_size=20)
 
 
 @given(MODES, MODES)
@@ -124,21 +124,21 @@ def test_images_are_grey_only_if_all_of_them_are(train: list[str], test: list[st
     kinds = {"CMYK": "TIFF"}
     image = Image.new("RGB", (2, 2), (200, 30, 30))
     splits = [[saved(image.convert(mode), kinds.get(mode, "PNG")) for mode in split] for split in (train, test)]
-    channels = 3 if any(mode in COLOURED for mode in train + test) else 1
+    channels = 3 if any(mode in COLORED for mode in train + test) else 1
     for said, expected in ((None, channels), (1, 1), (3, 3)):
         for split, pixels in zip(splits, decoded(*splits, channels=said), strict=True):
             assert pixels.shape == (len(split), expected, 2, 2)
 
 
 @pytest.mark.parametrize("position", [0, 1, CHUNK - 1, CHUNK, 17 * CHUNK, 17 * CHUNK + 1])
-def test_one_colour_image_is_found_wherever_it_is(position: int) -> None:
-    grey, colour = saved(Image.new("L", (1, 1))), saved(Image.new("RGB", (1, 1)))
-    files = [grey] * (17 * CHUNK + 2)
-    files[position] = colour
+def test_one_color_image_is_found_wherever_it_is(position: int) -> None:
+    gray, color = saved(Image.new("L", (1, 1))), saved(Image.new("RGB", (1, 1)))
+    files = [gray] * (17 * CHUNK + 2)
+    files[position] = color
     assert common_format([Files(Column(files), "image", "shapes")], None).mode == "RGB"
 
 
-def test_colour_is_decided_without_decoding_and_by_one_image_if_it_can_be() -> None:
+def test_color_is_decided_without_decoding_and_by_one_image_if_it_can_be() -> None:
     broken = saved(Image.new("RGB", (9, 9)))[:50]  # The header alone.
     assert common_format([Files(Column([broken, b"nothing"]), "image", "shapes")], None).mode == "RGB"
 
@@ -216,10 +216,10 @@ def test_a_constant_channel_is_divided_by_one(value: int, size: int) -> None:
 
 
 def test_the_digits_are_grey_unless_said_otherwise() -> None:
-    grey, colour = (load(DataConfig(channels=channels)) for channels in (None, 3))
-    assert (grey.shape[0], colour.shape[0]) == (1, 3)
-    assert isinstance(grey.train.pixels, torch.Tensor)
-    assert torch.equal(grey.train.pixels.expand(-1, 3, -1, -1), colour.train.pixels)
+    gray, color = (load(DataConfig(channels=channels)) for channels in (None, 3))
+    assert (gray.shape[0], color.shape[0]) == (1, 3)
+    assert isinstance(gray.train.pixels, torch.Tensor)
+    assert torch.equal(gray.train.pixels.expand(-1, 3, -1, -1), color.train.pixels)
 
 
 def test_a_set_of_one_constant_loads(tmp_path: Path) -> None:
@@ -268,5 +268,5 @@ def test_columns_that_are_no_images_are_refused_with_a_way_round(tmp_path: Path)
     pyarrow.parquet.write_table(table, tmp_path / "train.parquet")
     with pytest.raises(SeekingError, match=r"holds .*, not images; store them encoded \(PNG, JPEG\), or name another"):
         load(DataConfig(data=str(tmp_path), image_column="picture"))
-    with pytest.raises(SeekingError, match=r"channels is 2; it must be 1 \(grey\) or 3 \(colour\)"):
+    with pytest.raises(SeekingError, match=r"channels is 2; it must be 1 \(gray\) or 3 \(color\)"):
         DataConfig(channels=2)

@@ -27,7 +27,7 @@ PAIRS = {"tied": ((8, 1), (8, 2)), "sliced": ((8, 1), (12, 2))}
 
 
 class Residual(nn.Module):
-    """Blocks around an identity, normalised by the sample: the mean over a batch is the mean over its parts."""
+    """Blocks around an identity, normalized by the sample: the mean over a batch is the mean over its parts."""
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()

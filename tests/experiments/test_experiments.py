@@ -5,9 +5,11 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +31,8 @@ from torch.func import functional_call
 
 from seeking import RunError, SeekingError, TrainConfig, Trainer
 from seeking.algorithms import distillation, sandwich
-from seeking.cli import main
+from seeking.cli import main, with_files
+from seeking.commands import Train
 from seeking.conditions import parse
 from seeking.experiments import parallel
 from seeking.experiments import recipe as recipes
@@ -37,6 +40,7 @@ from seeking.experiments import reproduce as reproducing
 from seeking.experiments.methods import methods
 from seeking.experiments.recipe import Recipe, names, read
 from seeking.experiments.results import curve, estimate, evidence, first_reaching, mean_curve, mean_evidence
+from seeking.option_parsing import parse_options
 from seeking.report import experiment
 from seeking.training import count_flops
 from seeking.training.objective import Classification
@@ -205,12 +209,19 @@ def test_recipes_can_be_planned_at_every_scale(name: str) -> None:
     for scale in content["scales"]:
         made = read(name, scale, {})
         assert made.seeds >= 3
-        trials = [*made.trials(range(made.seeds), {pair: 1.5 + n for n, pair in enumerate(made.pairs)})]
-        assert len(trials) == len(made.pairs) * len(made.arms) * made.seeds * max(1, len(made.budgets))
+        trials = [*made.trials(range(2), {pair: 1.5 + n for n, pair in enumerate(made.pairs)})]
+        assert len(trials) == len(made.pairs) * len(made.arms) * 2 * max(1, len(made.budgets))
         folders: dict[str, Any] = {}
         for trial in trials:
             for run in trial.runs:  # What is shared is the same.
                 assert folders.setdefault(run.folder, run) == run
+
+
+def test_the_docs_name_every_key_of_a_recipe() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", page.split("## Custom recipes")[1].split("\n## ")[0], re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == {*Recipe.__dataclass_fields__, "scales", "without"} - {"name", "scale", "of_pairs"}
 
 
 def test_a_recipe_gives_tables_and_figures_goes_on_and_takes_more_seeds(tmp_path: Path) -> None:
@@ -232,6 +243,8 @@ def test_a_recipe_gives_tables_and_figures_goes_on_and_takes_more_seeds(tmp_path
     both = results(root)
     assert both["records"][: len(TINY["arms"])] == first["records"]
     assert {record["seed"] for record in both["records"]} == {0, 1}
+    assert [front["name"] for front in both["fronts"]] == [arm for arm in TINY["arms"] if arm != "ordinary"]
+    assert "| method | cost of parity |" in (root / "results.md").read_text()
     gains = next(row for row in both["rows"] if row["arm"] == "condition")["base_gain"]
     by_arm = {(one["arm"], one["seed"]): one for one in both["records"]}
     assert gains["values"] == [by_arm["condition", s]["base"] - by_arm["ordinary", s]["base"] for s in (0, 1)]
@@ -383,6 +396,7 @@ def test_bad_input(
         ({"search": {"rl": [0.1]}}, "unknown option in .*'rl'"),
         ({"scales": {"quick": 5}}, "scale quick is 5; it must be a mapping"),
         ({"options": {"temperature": 2}}, "unknown option in .*'temperature'"),
+        ({"options": {"recipe": "bset"}}, "unknown recipe 'bset'; did you mean best"),
         (
             {"search": {"lr": [0.1]}, "arms": {"ordinary": {"method": "ordinary", "each": {"base": {"lr": 0.2}}}}},
             "ordinary: lr is both set by each and searched",
@@ -431,7 +445,7 @@ def steps(losses: list[float], condition: str) -> list[dict[str, Any]]:
 
 
 @given(st.integers(1, 3), st.integers(0, 99))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_losses_without_a_trend_hold_as_often_as_their_shuffles(n: int, seed: int) -> None:
     losses = torch.rand(900, generator=torch.Generator().manual_seed(seed)).tolist()
     found = evidence(steps(losses, f"decrease:{n}"), f"decrease:{n}", 0)
@@ -578,3 +592,46 @@ def test_runs_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SeekingError, match="two different runs of this recipe have the folder arms/n-1/"):
         reproducing.reproduce(made, tmp_path / "out", range(1), 1, quietly)
     assert not (tmp_path / "out").exists()
+
+
+OPTIONS = {"budget": [0.7, 0.9], "condition": ["always", "every:3"], "finish": ["tied", "private"], "decay": [0.1, 0.3]}
+SOME_OPTIONS = st.fixed_dictionaries({}, optional={name: st.sampled_from(OPTIONS[name]) for name in OPTIONS})
+WITH_RECIPE = st.tuples(st.sampled_from([{}, {"recipe": "best"}, {"recipe": "paper"}]), SOME_OPTIONS).map(
+    lambda parts: {**parts[0], **parts[1]}
+)
+
+
+@given(WITH_RECIPE, WITH_RECIPE, SOME_OPTIONS)
+@settings(max_examples=30, deadline=None)
+def test_an_arm_with_a_training_recipe_is_the_run_of_the_command_line(
+    shared: dict[str, Any], arm: dict[str, Any], pair: dict[str, Any]
+) -> None:
+    """The recipe's options under all others, wherever these are given."""
+    explicit = {**shared, **pair, **arm}
+    with tempfile.TemporaryDirectory() as folder:
+        scales = {"quick": {"pairs": [["resnet8", "resnet14", pair]]}}
+        path = tiny(Path(folder), options=shared, arms={"x": arm}, reference="x", scales=scales)
+        made = read(path, "quick", {})
+        config = Path(folder) / "config.yaml"
+        config.write_text(yaml.safe_dump(explicit))
+        args = with_files(["--config", str(config)], Train)
+    expected = parse_options(Train, args, "seeking train").recorded()
+    (run,) = made.trial("x", ("resnet8", "resnet14"), None, 0, 2.0).runs
+    assert run.config.recorded().items() <= expected.items()
+
+
+@pytest.mark.parametrize("place", ["options", "arms"])
+def test_an_experiment_records_the_options_of_a_training_recipe(place: str, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    by_recipe = {"recipe": str(own)}
+    changes: dict[str, Any] = {"reference": "x", "arms": {"x": by_recipe if place == "arms" else {}}}
+    changes |= {"options": by_recipe} if place == "options" else {}
+    root = tmp_path / "out"
+    own.write_text("condition: always\n")
+    reproducing.claim(read(tiny(tmp_path, **changes), "quick", {}), root)
+    recorded = json.loads((root / "recipe.json").read_text())
+    resolved = recorded["options"] if place == "options" else recorded["arms"]["x"]
+    assert resolved["recipe"] == {"condition": "always"}
+    own.write_text("condition: never\n")
+    with pytest.raises(SeekingError, match=r"another recipe:\n.*'always'.*'never'"):
+        reproducing.claim(read(tiny(tmp_path, **changes), "quick", {}), root)

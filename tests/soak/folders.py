@@ -4,7 +4,6 @@ import io
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -252,21 +251,18 @@ class Parquet(Target):
         self.inputs = st.tuples(self.rows, st.none() | self.rows, self.kinds | st.just(self.usual)) | damaged(valid)
 
     def check(self, content: Any) -> None:
-        data = self.folder / "data"
-        shutil.rmtree(data, ignore_errors=True)
-        data.mkdir()
-        if isinstance(content, bytes):
-            (data / "train.parquet").write_bytes(content)
-        else:
-            for split, rows in zip(("train", "test"), content[:2], strict=True):
-                if rows is not None:
-                    write_parquet(data / f"{split}.parquet", rows, *content[2])
-        cache = self.folder / "cache"
-        try:
-            with mock.patch.object(datasets.config, "HF_DATASETS_CACHE", str(cache)):
-                loaded = load(DataConfig(data=str(data)))
-        finally:
-            shutil.rmtree(cache, ignore_errors=True)
+        with (
+            self.scratch() as data,
+            mock.patch.object(datasets.config, "HF_DATASETS_CACHE", str(data.parent / "cache")),
+        ):
+            data.mkdir()
+            if isinstance(content, bytes):
+                (data / "train.parquet").write_bytes(content)
+            else:
+                for split, rows in zip(("train", "test"), content[:2], strict=True):
+                    if rows is not None:
+                        write_parquet(data / f"{split}.parquet", rows, *content[2])
+            loaded = load(DataConfig(data=str(data)))
         for part in (loaded.train, loaded.test):
             assert len(part) and 0 <= int(part.labels.min()) <= int(part.labels.max()) < len(loaded.classes)
         assert np.isfinite([*loaded.mean, *loaded.std]).all()

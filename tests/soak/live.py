@@ -1,8 +1,6 @@
 """Folders of runs: of others, in which reading fails, that are moved while a run is live, or that are damaged."""
 
 import contextlib
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,8 +30,7 @@ class Foreign(Target):
 
     def check(self, content: tuple[dict[str, str], bool]) -> None:
         files, overwrite = content
-        with tempfile.TemporaryDirectory(dir=self.folder) as name:
-            folder = Path(name) / "folder"
+        with self.scratch() as folder:
             folder.mkdir()
             for file, text in files.items():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -76,19 +73,17 @@ class Unreadable(Target):
 
     def check(self, content: tuple[int, int, int, str]) -> None:
         number, after, times, only = content
-        output = Path(tempfile.mkdtemp(dir=self.folder)) / "run"
-        shutil.copytree(self.valid, output)
-        try:
-            with Failing(output, number, after, only, times):
+        with self.scratch(self.valid) as output:
+            try:
+                with Failing(output, number, after, only, times):
+                    tiny(RunFolder(output, resume=True), resume=True).fit()
+            finally:
+                assert not list(output.glob("checkpoints/damaged-*")), "an error in reading was taken for damage"
                 tiny(RunFolder(output, resume=True), resume=True).fit()
-        finally:
-            assert not list(output.glob("checkpoints/damaged-*")), "an error in reading was taken for damage"
-            tiny(RunFolder(output, resume=True), resume=True).fit()
-            for which in ("base.last", "motivated.last"):
-                one, other = (load_file(run / f"{which}.safetensors") for run in (output, self.whole))
-                assert all(torch.equal(one[name], other[name]) for name in other), "the run ended differently"
-            assert (output / "metrics.jsonl").read_bytes() == (self.whole / "metrics.jsonl").read_bytes()
-            shutil.rmtree(output.parent)
+                for which in ("base.last", "motivated.last"):
+                    one, other = (load_file(run / f"{which}.safetensors") for run in (output, self.whole))
+                    assert all(torch.equal(one[name], other[name]) for name in other), "the run ended differently"
+                assert (output / "metrics.jsonl").read_bytes() == (self.whole / "metrics.jsonl").read_bytes()
 
 
 def emptied(run: Path) -> None:
@@ -113,7 +108,6 @@ class Moved(Target):
 
     def check(self, content: tuple[Callable[[Path], None], int, bool]) -> None:
         act, step, wait = content
-        output = Path(tempfile.mkdtemp(dir=self.folder)) / "run"
         before: dict[str, Any] = {}
 
         def listen(row: dict[str, Any]) -> None:
@@ -125,18 +119,17 @@ class Moved(Target):
                 if act is not moved_and_back:  # Which goes on being written.
                     before.update(contents(output) if output.exists() else {})
 
-        trainer = tiny(output, listeners=[listen])
-        try:
-            trainer.fit()
-            assert act is moved_and_back, "the run ended as if nothing had happened"
-        except RunError:
-            assert act is not moved_and_back
-            raise
-        finally:
-            if act is not moved_and_back:
-                left = contents(output) if output.exists() else {}
+        with self.scratch() as output:
+            trainer = tiny(output, listeners=[listen])
+            try:
+                trainer.fit()
+                assert act is moved_and_back, "the run ended as if nothing had happened"
+            except RunError:
+                assert act is not moved_and_back
+                raise
+            finally:
+                left = contents(output) if output.exists() and act is not moved_and_back else {}
                 assert not left or left == before, "something was written to another's folder"
-            shutil.rmtree(output.parent)
 
 
 class Damaged(Target):
@@ -158,19 +151,15 @@ class Damaged(Target):
 
     def check(self, content: tuple[str, bytes]) -> None:
         name, text = content
-        output = Path(tempfile.mkdtemp(dir=self.folder)) / "run"
-        shutil.copytree(self.run, output)
-        same = (output / name).read_bytes() == text
-        (output / name).write_bytes(text)
-        try:
+        with self.scratch(self.run) as output:
+            same = (output / name).read_bytes() == text
+            (output / name).write_bytes(text)
             assert describe(output)[1] == same, "damage was not shown"
             tiny(RunFolder(output, resume=True), resume=True).fit()
             older = name.startswith("checkpoints") and not name.startswith(f"checkpoints/{self.newest}")
             assert older or describe(output)[1], "damage stays"
-            if not same:
-                raise SeekingError("damaged, shown and mended")
-        finally:
-            shutil.rmtree(output.parent)
+        if not same:
+            raise SeekingError("damaged, shown and mended")
 
 
 class Spellings(Target):
@@ -181,10 +170,9 @@ class Spellings(Target):
     known = ([("epochs", 3)], [("model-kwargs", {"checkpoint_path": "x"})])
 
     def check(self, content: list[tuple[str, Any]]) -> None:
-        folder = self.folder / "run"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        arguments = flags_of_run(stranger(folder, content), Train)
+        with self.scratch() as folder:
+            folder.mkdir()
+            arguments = flags_of_run(stranger(folder, content), Train)
         if not arguments:
             raise SeekingError("not taken")
         try:

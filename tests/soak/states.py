@@ -5,7 +5,6 @@ import json
 import math
 import random
 import shutil
-import tempfile
 import types
 from collections import Counter
 from pathlib import Path
@@ -58,7 +57,7 @@ def tensors(draw: st.DrawFn) -> Tensor:
     try:
         flat = bits.view(dtype) if dtype != torch.bool else bits > 127
         tensor = flat[: math.prod(shape)].clone().view(shape)
-    except (RuntimeError, TypeError):  # Quantised and packed types, of which tensors are not made in this way.
+    except (RuntimeError, TypeError):  # Quantized and packed types, of which tensors are not made in this way.
         return torch.ones(shape)
     return tensor.t() if tensor.ndim == 2 and draw(st.booleans()) else tensor
 
@@ -228,19 +227,17 @@ class Resumed(Target):
         return Trainer(*two_models(), **batches(), config=config, output=output, resume=True, listeners=[listen])
 
     def check(self, content: Json) -> None:
-        output, trainer = Path(tempfile.mkdtemp(dir=self.folder)), None
-        shutil.copytree(self.valid, output, dirs_exist_ok=True)
-        checkpoint = output / "checkpoints" / self.checkpoint.name
-        (checkpoint / "state.json").write_text(json.dumps(content))
-        (checkpoint / "manifest.json").write_text(snapshot._manifest(int(checkpoint.name[5:]), checkpoint))
-        try:
-            trainer = self.trainer(output)
-            with contextlib.suppress(Ended):
-                trainer.fit()
-        finally:
-            if trainer and trainer.saver:
-                with contextlib.suppress(RunError):
-                    trainer.saver.wait()
-            begun_anew = not checkpoint.exists() and not list(checkpoint.parent.glob("damaged-*"))
-            shutil.rmtree(output)
-            assert not begun_anew, "what the folder held is gone"
+        with self.scratch(self.valid) as output:
+            checkpoint, trainer = output / "checkpoints" / self.checkpoint.name, None
+            (checkpoint / "state.json").write_text(json.dumps(content))
+            (checkpoint / "manifest.json").write_text(snapshot._manifest(int(checkpoint.name[5:]), checkpoint))
+            try:
+                trainer = self.trainer(output)
+                with contextlib.suppress(Ended):
+                    trainer.fit()
+            finally:
+                if trainer and trainer.saver:
+                    with contextlib.suppress(RunError):
+                        trainer.saver.wait()
+                aside = list(checkpoint.parent.glob("damaged-*"))
+                assert checkpoint.exists() or aside, "what the folder held is gone"

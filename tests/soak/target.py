@@ -2,7 +2,9 @@
 
 import contextlib
 import resource
+import shutil
 import signal
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -48,6 +50,12 @@ class Target:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @contextlib.contextmanager
+    def scratch(self, like: Path | None = None) -> Iterator[Path]:
+        """A path for one input, with a copy of a folder; gone afterwards, and all that lies beside it."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as name:
+            yield Path(shutil.copytree(like, Path(name) / "run")) if like else Path(name) / "run"
 
     def check(self, content: Any) -> None:
         """Put an input through the program; raises one of ``allowed`` if it is refused."""

@@ -42,7 +42,7 @@ class Poisoned:
         x, y = batch
         wrong = self.trainer is not None and model.training and self.trainer.progress.step in self.at
         wrong = wrong and model is self.trainer.learners[self.model].module
-        if wrong and self.what == "activations":  # These get into the statistics of batch normalisation.
+        if wrong and self.what == "activations":  # These get into the statistics of batch normalization.
             x = x.clone()
             x[0] = math.nan
         loss = F.cross_entropy(model(x), y)

@@ -75,7 +75,7 @@ BREAKS = {
     "halves that go by exchanged": (images("split"), ["leave.weight"], 1, turn(6)),
     "groups of a norm off by one": (images("group norm"), ["1.weight", "1.bias"], 0, plus(1)),
     "a transposed convolution's inputs off by one": (images("transposed"), ["1.weight"], 0, plus(1)),
-    "neighbouring channels turned": (images("channel attention"), ["shrink.weight"], 1, turn(1)),
+    "neighboring channels turned": (images("channel attention"), ["shrink.weight"], 1, turn(1)),
     "flattened pixel by pixel": (images("conv", flat=True), ["/head.weight"], 1, rows((4, 16), (1, 0))),
     "statistics off by one": (images("conv"), ["1.running_mean", "1.running_var"], 0, plus(1)),
 }  # fmt: skip

@@ -26,7 +26,7 @@ def pack(value: Any) -> tuple[Any, dict[str, Tensor]]:
         value: the state.
 
     Returns:
-        What is JSON-serialisable, with names in place of tensors, and the tensors by name: not copied, and one that
+        What is JSON-serializable, with names in place of tensors, and the tensors by name: not copied, and one that
         occurs in several places once.
 
     Raises:

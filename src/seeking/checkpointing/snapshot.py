@@ -53,7 +53,7 @@ def write(
     Args:
         folder: of the run's checkpoints; made if missing.
         step: steps taken so far.
-        state: JSON-serialisable.
+        state: JSON-serializable.
         tensors: contiguous, on the CPU.
         ready: called when all is written, before it gets its name.
 

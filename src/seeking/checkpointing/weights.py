@@ -180,7 +180,7 @@ def write_tensors(
     Args:
         tensors: no two of which share memory.
         path: of the file.
-        metadata: JSON-serialisable; the file has it under ``seeking``.
+        metadata: JSON-serializable; the file has it under ``seeking``.
         ready: called with the path of the complete file before it gets its name.
 
     Raises:

@@ -34,7 +34,7 @@ class DataConfig:
     label_column: str | None = None
     """Name of the label column, if it is not label, labels or fine_label."""
     channels: int | None = None
-    """1 to read images in grey, 3 to read them in colour; if not given, 1 if all of them are grey."""
+    """1 to read images in gray, 3 to read them in color; if not given, 1 if all of them are gray."""
     crop_padding: int | None = None
     """Padding of the random crop in pixels; an eighth of the image's side if not given, 0 for no crop."""
     crop_scale: float | None = None
@@ -91,7 +91,7 @@ class DataConfig:
             if value is not None and value < minimum:
                 raise SeekingError(f"{name} is {value}; it must be {minimum} or more")
         if self.channels not in (None, 1, 3):
-            raise SeekingError(f"channels is {self.channels}; it must be 1 (grey) or 3 (colour)")
+            raise SeekingError(f"channels is {self.channels}; it must be 1 (gray) or 3 (color)")
         if self.validation is not None and not 0 < self.validation < 1:
             raise SeekingError(f"validation is {self.validation}; it is a share of the images, between 0 and 1")
         from seeking.data.augment import Augmentation  # Imports PyTorch, which help does without.

@@ -40,9 +40,9 @@ class PixelFormat:
     """What images are decoded to.
 
     Attributes:
-        mode: PIL mode, ``L`` (grey) or ``RGB``.
-        integers: range of grey images of 16 or 32 bits.
-        floats: range of grey images of floating point.
+        mode: PIL mode, ``L`` (gray) or ``RGB``.
+        integers: range of gray images of 16 or 32 bits.
+        floats: range of gray images of floating point.
     """
 
     mode: Literal["L", "RGB"]
@@ -85,12 +85,12 @@ class Extent:
     """What some images hold.
 
     Attributes:
-        colour: whether one of them has colour; then the ranges are not complete.
+        color: whether one of them has color; then the ranges are not complete.
         integers: lowest and highest value of the integers of more than 8 bits; None if there are none.
         floats: lowest and highest floating-point value; None if there are none.
     """
 
-    colour: bool = False
+    color: bool = False
     integers: Range | None = None
     floats: Range | None = None
 
@@ -102,7 +102,7 @@ class Extent:
             SeekingError: a value is NaN or infinite.
         """
         if not is_deep(image):
-            return cls(colour=not is_grey(image))
+            return cls(color=not is_grey(image))
         pixels: np.ndarray[Any, Any] = np.asarray(image)
         extremes = float(pixels.min()), float(pixels.max())
         if not np.isfinite(extremes).all():
@@ -114,17 +114,17 @@ class Extent:
         """What all of these images hold."""
         extents = list(extents)
         ranges = ([extent.integers for extent in extents], [extent.floats for extent in extents])
-        return cls(any(extent.colour for extent in extents), *map(_hull, ranges))
+        return cls(any(extent.color for extent in extents), *map(_hull, ranges))
 
     def pixel_format(self, channels: int | None) -> PixelFormat:
-        """The format for images that hold this: RGB if one of them has colour, unless the channels are given.
+        """The format for images that hold this: RGB if one of them has color, unless the channels are given.
 
         Integers are scaled by the smallest number of bits that holds all of them, at least 8; floats are taken to be
         from 0 to 1. If some are not, or if integers are negative, the lowest value becomes black and the highest white.
-        With colour images among them, integers are taken to have 16 bits.
+        With color images among them, integers are taken to have 16 bits.
         """
-        mode: Literal["L", "RGB"] = "RGB" if channels == 3 or (channels is None and self.colour) else "L"
-        if self.colour:
+        mode: Literal["L", "RGB"] = "RGB" if channels == 3 or (channels is None and self.color) else "L"
+        if self.color:
             return PixelFormat(mode)
         integers, floats = PixelFormat.integers, PixelFormat.floats
         if self.integers is not None:

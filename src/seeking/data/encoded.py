@@ -86,12 +86,12 @@ class Files:
 def common_format(parts: Sequence[Files], channels: int | None) -> PixelFormat:
     """The format in which all images of some parts of a data set can be decoded alike.
 
-    Images are looked at up to the first one with colour, so all of them are if there is none. Those that cannot be
+    Images are looked at up to the first one with color, so all of them are if there is none. Those that cannot be
     decoded are noted.
 
     Args:
         parts: such as the training and the test images.
-        channels: 1 for grey, 3 for colour; 3 by default if any image has colour.
+        channels: 1 for gray, 3 for color; 3 by default if any image has color.
     """
     chunks = [(part, rows.tolist()) for part in parts for rows in torch.arange(len(part)).split(CHUNK) if len(rows)]
 
@@ -100,13 +100,13 @@ def common_format(parts: Sequence[Files], channels: int | None) -> PixelFormat:
         extents = []
         for image_extent in part.try_read(rows, Extent.of):
             extents.append(image_extent or Extent())
-            if extents[-1].colour:
+            if extents[-1].color:
                 break
         return Extent.union(extents)
 
     extents = [extent((part, rows[:1])) for part, rows in chunks[:1]]  # Most often one image is enough.
     with ThreadPoolExecutor() as pool:  # Decoding releases the GIL.
-        while chunks and not extents[-1].colour:
+        while chunks and not extents[-1].color:
             extents.append(Extent.union(pool.map(extent, chunks[:CHUNKS_AT_ONCE])))
             chunks = chunks[CHUNKS_AT_ONCE:]
     return Extent.union(extents).pixel_format(channels)

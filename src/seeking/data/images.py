@@ -63,7 +63,7 @@ class Images:
 
 
 class Batches(Dataset[tuple[Tensor, Tensor]]):
-    """Normalised batches of images.
+    """Normalized batches of images.
 
     The random augmentation of an image depends only on the seed, the epoch and the image. It does not depend on the
     batch, the process or the worker.

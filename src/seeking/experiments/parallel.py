@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -80,37 +80,53 @@ def run_all(
 
     if waiting:
         listener("", {"kind": "plan", "epochs": sum(run.config.epochs for run in waiting.values()), "text": "starting"})
-    if waiting and jobs == 1:
-        for run in waiting.values():
-            if run.after not in failed:
-                collect(run, functools.partial(train_run, run, root, jobs, functools.partial(listener, run.folder)))
-    elif waiting:
-        context = multiprocessing.get_context("spawn")
-        queue: Any = context.SimpleQueue()
-        threads = max(1, torch.get_num_threads() // jobs)
-        pool = ProcessPoolExecutor(jobs, context, _initialize_worker, (queue, threads))
-        with _terminated_on_exit(pool):
-            running: dict[Future[None], Run] = {}
-            try:
-                while waiting or running:
-                    for folder, run in list(waiting.items()):
-                        if run.after in failed:
-                            del waiting[folder]
-                        elif len(running) < jobs and (run.after is None or is_finished(root, run.after)):
-                            running[pool.submit(_train_in_worker, run, root, jobs)] = run
-                            del waiting[folder]
-                    completed, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-                    while not queue.empty():
-                        listener(*queue.get())
-                    for future in completed:
-                        collect(running[future], future.result)
-                        del running[future]
-            except BrokenProcessPool as error:
-                raise RunError(
-                    f"a process died while training {', '.join(run.folder for run in running.values())}, maybe out of "
-                    "memory; run the same command again to continue, with a smaller --jobs if necessary"
-                ) from error
+        if jobs == 1:
+            for run in waiting.values():
+                if run.after not in failed:
+                    collect(run, functools.partial(train_run, run, root, jobs, functools.partial(listener, run.folder)))
+        else:
+            _run_in_processes(waiting, failed, root, jobs, listener, collect)
     return {folder: failed[folder] for folder in runs if folder in failed}
+
+
+def _run_in_processes(
+    waiting: dict[str, Run],
+    failed: Mapping[str, Exception],
+    root: Path,
+    jobs: int,
+    listener: RunListener,
+    collect: Callable[[Run, Callable[[], None]], None],
+) -> None:
+    """Train these runs, each in one of several processes, when what it starts from is finished.
+
+    Raises:
+        RunError: a process has died.
+    """
+    context = multiprocessing.get_context("spawn")
+    queue: Any = context.SimpleQueue()
+    threads = max(1, torch.get_num_threads() // jobs)
+    pool = ProcessPoolExecutor(jobs, context, _initialize_worker, (queue, threads))
+    with _terminated_on_exit(pool):
+        running: dict[Future[None], Run] = {}
+        try:
+            while waiting or running:
+                for folder, run in list(waiting.items()):
+                    if run.after in failed:
+                        del waiting[folder]
+                    elif len(running) < jobs and (run.after is None or is_finished(root, run.after)):
+                        running[pool.submit(_train_in_worker, run, root, jobs)] = run
+                        del waiting[folder]
+                completed, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                while not queue.empty():
+                    listener(*queue.get())
+                for future in completed:
+                    collect(running[future], future.result)
+                    del running[future]
+        except BrokenProcessPool as error:
+            raise RunError(
+                f"a process died while training {', '.join(run.folder for run in running.values())}, maybe out of "
+                "memory; run the same command again to continue, with a smaller --jobs if necessary"
+            ) from error
 
 
 @contextlib.contextmanager

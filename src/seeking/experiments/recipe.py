@@ -1,11 +1,11 @@
 """Recipes: YAML files that describe the runs of an experiment."""
 
+import functools
 import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from seeking.experiments.config import RunConfig
 from seeking.experiments.methods import Method, Stage, methods
 from seeking.files import read_yaml
 from seeking.option_parsing import parse_options
-from seeking.options import flags
+from seeking.options import flags, normalized, recipe_file, recipe_options
 
 DEFAULT_METHOD = "motivated"
+RECIPES = Path(__file__).parent / "recipes"
+"""Folder of the library's recipes of experiments."""
 PRETRAINING = "pretraining/"
 """Folder of the pretraining runs that all arms start from."""
 
@@ -72,7 +74,8 @@ class Recipe:
         scale: name of the scale.
         classes: number of classes that the data must have; any number if None.
         pairs: names of the base and the motivated model of each pair.
-        options: options of every run.
+        options: options of every run; ``recipe``, here and below, holds the options of a training recipe, which all
+            others override.
         of_pairs: additional options for the runs of a pair.
         arms: settings of the method and additional options of each arm.
         reference: the arm that the others are compared with.
@@ -107,9 +110,17 @@ class Recipe:
             SystemExit: an option has the wrong type; the message has been printed.
         """
         pair_options = self.of_pairs.get("-".join(pair), {})
-        merged = {**self.options, **pair_options, "base": pair[0], "motivated": pair[1], **options}
-        arguments = flags(merged, Path(f"recipe {self.name}"), RunConfig)
-        return parse_options(RunConfig, arguments, "seeking reproduce")
+        merged = self.merged({**pair_options, "base": pair[0], "motivated": pair[1], **options})
+        return _parsed(tuple(flags(merged, Path(f"recipe {self.name}"), RunConfig)))
+
+    def merged(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """These options over those of every run, and all of them over the training recipe's.
+
+        Raises:
+            SeekingError: an option is given under two names.
+        """
+        explicit = normalized({**self.options, **options}, Path(f"recipe {self.name}"))
+        return {**explicit.pop("recipe", {}), **explicit}
 
     def candidates(self, arm: str) -> list[dict[str, Any]]:
         """All combinations in an arm's search grid."""
@@ -145,7 +156,7 @@ class Recipe:
         options.pop("method", None)
         stage_options = options.pop("each", {})
         settings = {name: options.pop(name, default) for name, default in method.settings.items()}
-        config = self.config(pair, **options, seed=seed)
+        config = replace(self.config(pair, **options), seed=seed)
         arm_folder = re.sub(r"\W+", "-", arm).strip("-") + (f"-{budget:g}" if budget else "")
         pretraining = self._pretraining_run(pair, seed)
         # Several pairs can share the run of a model alone, unless the pair changes how it is trained.
@@ -191,8 +202,13 @@ class Recipe:
             return None
         method = methods()[DEFAULT_METHOD]
         (stage,) = method.stages(1.0, method.settings)
-        config = self.config(pair, **self.pretraining, seed=seed)
+        config = replace(self.config(pair, **self.pretraining), seed=seed)
         return Run(f"{PRETRAINING}{pair[0]}-{pair[1]}/seed{seed}", method.name, stage, config, None, method.settings)
+
+
+@functools.lru_cache(maxsize=1024)  # Several trials have the same options, and parsing takes tens of milliseconds.
+def _parsed(arguments: tuple[str, ...]) -> RunConfig:
+    return parse_options(RunConfig, arguments, "seeking reproduce")
 
 
 def _round_epochs(exact: Sequence[float], costs: Sequence[float], budget: float) -> Sequence[int]:
@@ -210,8 +226,7 @@ def _round_epochs(exact: Sequence[float], costs: Sequence[float], budget: float)
 
 def names() -> list[str]:
     """Names of the built-in recipes."""
-    folder = files("seeking.experiments").joinpath("recipes")
-    return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir())
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None = None) -> Recipe:
@@ -226,11 +241,7 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
     Raises:
         SeekingError: the recipe or the scale does not exist, or the file is not a valid recipe.
     """
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        if name not in names():
-            raise unknown("recipe", name, names())
-        path = Path(str(files("seeking.experiments").joinpath("recipes", f"{name}.yaml")))
+    path = recipe_file(name, RECIPES)
     content = read_yaml(path)
     scales = content.pop("scales", {})
     if not isinstance(scales, Mapping) or scale not in scales:
@@ -246,22 +257,23 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
     from_source = {"data": source} if source else {}
     try:
         excluded = merged.get("without", ())
-        arms = {str(arm): dict(options or {}) for arm, options in merged["arms"].items() if arm not in excluded}
-        pairs = [(str(base), str(motivated), dict(*options)) for base, motivated, *options in merged["pairs"]]
+        arms = {str(arm): _resolved(options or {}) for arm, options in merged["arms"].items() if arm not in excluded}
+        pairs = [(str(base), str(motivated), _resolved(*options)) for base, motivated, *options in merged["pairs"]]
+        pretraining = {**content.get("pretraining", {}), **scale_content.get("pretraining", {}), **from_source}
         recipe = Recipe(
             name=path.stem,
             title=str(merged["title"]),
             scale=scale,
             classes=merged.get("classes"),
             pairs=tuple((base, motivated) for base, motivated, _ in pairs),
-            options={**content.get("options", {}), **scale_content.get("options", {}), **changes},
+            options=_resolved({**content.get("options", {}), **scale_content.get("options", {}), **changes}),
             of_pairs={f"{base}-{motivated}": options for base, motivated, options in pairs},
             search={arm: {**merged.get("search", {}), **options.pop("search", {})} for arm, options in arms.items()},
             arms=arms,
             reference=str(merged["reference"]),
             seeds=int(merged.get("seeds", 3)),
             budgets=tuple(float(budget) for budget in merged.get("budgets", ())),
-            pretraining={**content.get("pretraining", {}), **scale_content.get("pretraining", {})} | from_source,
+            pretraining=_resolved(pretraining),
             jobs=merged.get("jobs"),
         )
         # Validate before anything is run.
@@ -269,6 +281,14 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SeekingError(f"{path}: not a recipe ({type(error).__name__}: {error})") from error
     return recipe
+
+
+def _resolved(options: Mapping[str, Any] = {}) -> dict[str, Any]:
+    """These options, with the options of a training recipe in the place of its name, so that they are recorded."""
+    resolved = dict(options)
+    if (name := resolved.pop("recipe", None)) is not None:
+        resolved["recipe"] = recipe_options(name)
+    return resolved
 
 
 def _check(recipe: Recipe, path: Path, changes: Mapping[str, Any]) -> None:

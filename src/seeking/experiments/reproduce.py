@@ -17,6 +17,7 @@ from seeking.choices import MODELS
 from seeking.distributed.processes import cores, this_process
 from seeking.errors import DivergedError, RunError, SeekingError
 from seeking.experiments.parallel import RunListener, data_config, is_finished, load_cached, run_all, runs_by_folder
+from seeking.experiments.parity import fronts
 from seeking.experiments.recipe import Recipe, Trial
 from seeking.experiments.results import gather, summarize
 from seeking.experiments.run import models
@@ -76,7 +77,7 @@ def claim(recipe: Recipe, root: Path) -> None:
         raise SeekingError(f"{root}: cannot be used as an output folder ({error.strerror})") from error
     recorded = read_json(path, MAX_OPTIONS_BYTES)
     for content in (current, recorded):
-        for name in CHANGEABLE_ON_RESUME - {"epochs"}:
+        for name in CHANGEABLE_ON_RESUME - {"epochs", "recipe"}:
             if isinstance(content.get("options"), dict):
                 content["options"].pop(name, None)
     differing = [key for key in current if key not in ("title", "seeds", "jobs") and current[key] != recorded.get(key)]
@@ -211,17 +212,13 @@ def reproduce(
 
 
 def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device: torch.device, command: str) -> None:
-    """Write the tables and figures of these trials."""
-    from seeking.report.plots import draw_arms, draw_by_flops, draw_evidence
-
-    metric = metric_of(recipe)
-    rows = summarize(recipe, records, metric)
+    """Write the tables and figures of these trials, with facts about how they were run."""
     hours = sum(read_json(path, MAX_OPTIONS_BYTES)["seconds"]["total"] for path in root.rglob("summary.json")) / 3600
     seeds = sorted({record["seed"] for record in records})
     config = recipe.config(recipe.pairs[0])
     about = {
         "command": f"`{command}`",
-        "options": " ".join(f"{key}={value}" for key, value in recipe.options.items()),
+        "options": " ".join(f"{key}={value}" for key, value in recipe.merged({}).items()),
         "precision": resolve_precision(config.precision, device),
         "seeds": f"{len(seeds)} ({', '.join(map(str, seeds))})",
         "machine": machine(device),
@@ -231,15 +228,36 @@ def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device:
     if (root / "search.json").exists():
         results = read_json(root / "search.json", MAX_OPTIONS_BYTES)
         about["found by the search"] = "; ".join(f"{arm}: {_format(result['best'])}" for arm, result in results.items())
-    write_json(root / "results.json", {"format": FORMAT, "about": about, "rows": rows, "records": records})
+    render(recipe, records, about, root)
+
+
+def render(recipe: Recipe, records: Sequence[Mapping[str, Any]], about: Mapping[str, str], root: Path) -> None:
+    """Write ``results.json``, ``results.md`` and the figures.
+
+    Args:
+        recipe: the recipe.
+        records: of its finished trials, as ``gather`` returns them.
+        about: facts about the runs, by name.
+        root: output folder.
+    """
+    from seeking.report.plots import draw_arms, draw_by_flops, draw_evidence, draw_front
+
+    metric = metric_of(recipe)
+    rows = summarize(recipe, records, metric)
+    parities = fronts(recipe, rows, metric)
+    content = {"format": FORMAT, "about": about, "rows": rows, "fronts": parities, "records": records}
+    write_json(root / "results.json", content)
     with atomic_write(root / "results.md") as temporary:
-        temporary.write_text(page(recipe.title, recipe.reference, rows, about, metric), encoding="utf-8")
+        temporary.write_text(page(recipe.title, recipe.reference, rows, about, metric, parities), encoding="utf-8")
     for pair in recipe.pairs:
         pair_rows = [row for row in rows if tuple(row["pair"]) == pair]
+        of_pair = [front for front in parities if tuple(front["pair"]) == pair]
         name, title = "-".join(pair), f"{recipe.title}: {pair[0]} in {pair[1]}"
         draw_by_flops(pair_rows, root / f"{name}-flops.png", title, metric)
         if not recipe.budgets:
             draw_arms(pair_rows, recipe.reference, root / f"{name}.png", title, metric)
+        if any(len(front["arms"]) > 1 for front in of_pair):
+            draw_front(of_pair, pair_rows, recipe.reference, root / f"{name}-front.png", title, metric)
         if any(row["evidence"] for row in pair_rows):
             draw_evidence(pair_rows, root / f"{name}-condition.png", title)
 

@@ -7,9 +7,17 @@ from seeking.report.metric import ACCURACY, Metric
 from seeking.report.tables import markdown, spread
 
 Row = Mapping[str, Any]
+Front = Mapping[str, Any]
 
 
-def page(title: str, reference: str, rows: Sequence[Row], about: Mapping[str, Any], metric: Metric = ACCURACY) -> str:
+def page(
+    title: str,
+    reference: str,
+    rows: Sequence[Row],
+    about: Mapping[str, Any],
+    metric: Metric = ACCURACY,
+    fronts: Sequence[Front] = (),
+) -> str:
     """All tables of an experiment.
 
     Args:
@@ -18,6 +26,7 @@ def page(title: str, reference: str, rows: Sequence[Row], about: Mapping[str, An
         rows: what ``summarize`` returns.
         about: facts about the runs, by name: command, options, machine, versions.
         metric: that the arms are compared by.
+        fronts: of each method and pair, if the reference trains the twins.
     """
     parts = [f"# {title}\n"]
     parts += ["".join(f"- {name}: {value}\n" for name, value in about.items())]
@@ -26,6 +35,8 @@ def page(title: str, reference: str, rows: Sequence[Row], about: Mapping[str, An
         budget_text = f", FLOPs of {budget:g} epochs of {pair[1]}" if budget else ""
         parts += [f"## {pair[0]} in {pair[1]}{budget_text}\n", qualities(group, reference, metric)]
         parts.append(costs(group, reference, metric))
+        if of_pair := [front for front in fronts if tuple(front["pair"]) == pair]:
+            parts.append(parity(of_pair, reference, metric))
         if any(row["evidence"] for row in group):
             parts.append(evidence(group))
     return "\n".join(parts)
@@ -97,6 +108,40 @@ def evidence(rows: Sequence[Row]) -> str:
         "the run and averaged over the seeds. Loss: the mean loss of motivated batches over the mean loss.\n"
     )
     return markdown((heading, list(lines))) + "\n" + note
+
+
+def parity(fronts: Sequence[Front], reference: str, metric: Metric) -> str:
+    """The cost of parity of each method of one pair."""
+    end, level = (
+        ("lower", f"below -{metric.level:g}") if metric.higher_is_better else ("upper", f"above {metric.level:g}")
+    )
+    heading = ("method", "cost of parity", f"cost over {reference}: {end} end of the worse model's difference")
+    rows: list[Sequence[str]] = [(reference, "1.00", "")]
+    rows += [(front["name"], parity_text(front), ", ".join(_margins(front, metric))) for front in fronts]
+    note = (
+        f"Cost of parity: the least training FLOPs, over those of {reference}, at which both models are level with "
+        f"{reference}: the {end} end of each difference's 95 % confidence interval is not {level} "
+        f"{'points' if metric.unit == '%' else metric.title}. Linear between neighboring budgets.\n"
+    )
+    return markdown((heading, rows)) + "\n" + note
+
+
+def parity_text(front: Front) -> str:
+    """The cost of parity in words: how far it was searched where it was not found, or is below what was tried."""
+    known = [cost for cost, margin in zip(front["costs"], front["margins"], strict=True) if margin is not None]
+    if not known:
+        return "needs two seeds"
+    if front["parity"] is None:
+        return f"none up to {known[-1]:.2f}"
+    return f"{'at most ' if front['parity'] == known[0] else ''}{front['parity']:.2f}"
+
+
+def _margins(front: Front, metric: Metric) -> list[str]:
+    sign = 1 if metric.higher_is_better else -1
+    return [
+        f"{cost:.2f}" + ("" if margin is None else f": {sign * margin + 0.0:+.{metric.digits}f}")
+        for cost, margin in zip(front["costs"], front["margins"], strict=True)
+    ]
 
 
 def _gain(gain: Mapping[str, Any] | None, metric: Metric) -> str:

@@ -17,6 +17,7 @@ class Metric:
         digits: after the decimal point.
         higher_is_better: whether it is.
         least_span: that an axis spans at least, as shown.
+        level: by how much a value may be worse than another, as shown, and still count as level with it.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Metric:
     digits: int = 4
     higher_is_better: bool = False
     least_span: float = 0.0
+    level: float = 0.0
 
     @property
     def label(self) -> str:
@@ -57,8 +59,8 @@ class Metric:
         return value if self.higher_is_better else -value
 
 
-ACCURACY = Metric("accuracy", "accuracy", "%", 100, 2, higher_is_better=True, least_span=2.0)
-BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte", digits=3, least_span=0.02)
+ACCURACY = Metric("accuracy", "accuracy", "%", 100, 2, higher_is_better=True, least_span=2.0, level=0.3)
+BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte", digits=3, least_span=0.02, level=0.01)
 LOSS = Metric("loss", "loss")
 
 

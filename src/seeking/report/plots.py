@@ -8,10 +8,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from seeking.choices import Role
 from seeking.report.analysis import LOSSES
+from seeking.report.experiment import parity_text
 from seeking.report.figures import plain, two_panels, widen
 from seeking.report.metric import ACCURACY, Metric, shown
 from seeking.training.result import Result
@@ -36,6 +37,8 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
     colors: dict[Role, str] = {"base": BASE, "motivated": MOTIVATED}
     with two_panels(path, title, 4.2) as (left, right):
         _training(left, results["pair"][0])
+        if len(results["pair"]) > 1:
+            left.set_title(f"Training, the first of {len(results['pair'])} seeds")
         for model, color in colors.items():
             label = f"{model}, in the pair" if compared else model
             _evaluation(right, results["pair"], model, metric, label, color, "-")
@@ -44,7 +47,7 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
         right.set(xlabel="epoch", ylabel=metric.label, title="Evaluation")
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(results["pair"]) > 1:
-            right.fill_between([], [], [], color="grey", alpha=0.25, label=f"range of {len(results['pair'])} seeds")
+            right.fill_between([], [], [], color="gray", alpha=0.25, label=f"range of {len(results['pair'])} seeds")
         _from_zero(right)
         right.legend(frameon=False)
         for axes in (left, right):
@@ -138,14 +141,16 @@ def draw_arms(
                 values = [metric.scale * value for value in row[model]["values"]]
                 seed, interval = (None, None) if position else ("one seed", "mean, 95 % confidence interval")
                 panel.plot(values, [position] * len(values), ".", color=color, alpha=0.45, label=seed)
-                panel.errorbar(
-                    mean, position, xerr=half_width, fmt="D", color=color, capsize=3, markersize=5, label=interval
-                )
+                if len(values) > 1:
+                    panel.errorbar(
+                        mean, position, xerr=half_width, fmt="D", color=color, capsize=3, markersize=5, label=interval
+                    )
                 if row["arm"] == reference:
-                    panel.axvline(mean, color="grey", linestyle=":", linewidth=1, label=f"mean of {plain(reference)}")
+                    panel.axvline(mean, color="gray", linestyle=":", linewidth=1, label=f"mean of {plain(reference)}")
             widen(panel.xaxis, metric.least_span)
             panel.set(title=f"{model} model", xlabel=metric.label)
             panel.set_yticks(range(len(names)), names)
+            panel.xaxis.set_major_locator(MaxNLocator(6))
             panel.grid(axis="x", alpha=0.25)
         panels[0].set_ylim(len(rows) - 0.5, -0.5)
         panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -167,7 +172,7 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str, met
                 if arm_rows[0]["budget"] is None:
                     points = arm_rows[0][f"{model}_curve"]
                 panel.errorbar(
-                    [point["flops"] / 1e12 for point in points],
+                    [point["flops"] for point in points],
                     [metric.scale * point["mean"] for point in points],
                     yerr=[metric.scale * (point["deviation"] or 0) for point in points],
                     fmt=".-",
@@ -176,14 +181,64 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str, met
                     elinewidth=0.6,
                     label=plain(arm),
                 )
-            panel.set(title=f"{model} model", xlabel="training TFLOPs", xscale="log")
-            panel.xaxis.set_major_formatter(LogFormatter())
-            panel.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+            panel.set(title=f"{model} model", xlabel="training FLOPs")
+            panel.set_xlim(left=0)
+            panel.xaxis.set_major_formatter(EngFormatter())
             panel.grid(alpha=0.25)
             widen(panel.yaxis, metric.least_span)
         seeds = max(row["seeds"] for row in rows)
-        panels[0].set_ylabel(f"{metric.label}, ± standard deviation of {seeds} seed{'s' if seeds > 1 else ''}")
+        panels[0].set_ylabel(metric.label + (f", ± standard deviation of {seeds} seeds" if seeds > 1 else ", one seed"))
         panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def draw_front(
+    fronts: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    reference: str,
+    path: Path,
+    title: str,
+    metric: Metric = ACCURACY,
+) -> None:
+    """Save the difference of both models from their twins against cost: a line for each method, through its budgets.
+
+    Args:
+        fronts: of one pair.
+        rows: of the same pair, as ``summarize`` returns them.
+        reference: the arm of the twins.
+        path: file to write; its suffix sets the format.
+        title: title of the figure.
+        metric: that the arms are compared by.
+    """
+    by_arm = {row["arm"]: row for row in rows}
+    colors = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+    level = -metric.level if metric.higher_is_better else metric.level
+    with two_panels(path, title, 4.2, sharex=True, sharey=True) as panels:
+        for panel, model in zip(panels, ("base", "motivated"), strict=True):
+            panel.axhline(0, color="gray", linewidth=0.8)
+            panel.axhline(level, color="gray", linestyle=":", linewidth=1, label=f"level: interval beyond {level:+g}")
+            panel.plot(1, 0, "D", color="black", markersize=6, label=f"{plain(reference)}: 1.00")
+            for number, front in enumerate(fronts):
+                gains = [by_arm[arm][f"{model}_gain"] for arm in front["arms"]]
+                color, parity = colors[number % len(colors)], front["parity"]
+                panel.errorbar(
+                    front["costs"],
+                    [metric.scale * gain["mean"] for gain in gains],
+                    yerr=[metric.scale * (gain["interval"] or 0) for gain in gains],
+                    fmt="o-",
+                    color=color,
+                    markersize=4,
+                    capsize=3,
+                    linewidth=1.2,
+                    elinewidth=0.8,
+                    label=f"{plain(front['name'])}: {parity_text(front)}",
+                )
+                if parity is not None:
+                    panel.axvline(parity, color=color, linestyle="--", linewidth=0.8)
+            panel.set(title=f"{model} model", xlabel=f"training FLOPs over {plain(reference)}")
+            panel.grid(alpha=0.25)
+        widen(panels[0].yaxis, metric.least_span)
+        panels[0].set_ylabel(f"{metric.label}, difference from its twin")
+        panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), title="cost of parity")
 
 
 def draw_analysis(analysis: Mapping[str, Any], path: Path, title: str) -> None:
@@ -193,8 +248,8 @@ def draw_analysis(analysis: Mapping[str, Any], path: Path, title: str) -> None:
     with two_panels(path, title, 4.2) as (left, right):
         means = np.array([row["batch_agreement"]["mean"] for row in rows])
         deviations = np.array([row["batch_agreement"]["deviation"] or 0 for row in rows])
-        left.fill_between(steps, means - deviations, means + deviations, color="grey", alpha=0.2, linewidth=0)
-        left.plot(steps, means, ".-", color="grey", label="of a batch, ± standard deviation")
+        left.fill_between(steps, means - deviations, means + deviations, color="gray", alpha=0.2, linewidth=0)
+        left.plot(steps, means, ".-", color="gray", label="of a batch, ± standard deviation")
         left.plot(steps, [row["agreement"] for row in rows], ".-", color=BASE, label="of the mean gradients")
         left.axhline(0, color="black", linewidth=0.6)
         left.set(xlabel="batch", ylabel="cosine on the shared weights", title="Agreement of the two gradients")
@@ -228,22 +283,25 @@ def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
                     continue
                 height, label = position + (number - 1) * 0.22, None if position else stage
                 if "shuffled" in evidence:
-                    left.errorbar(
-                        evidence["shuffled"], height, xerr=2 * evidence["deviation"], fmt="|", color="grey", linewidth=1
-                    )
+                    shuffled, width = evidence["shuffled"], 2 * evidence["deviation"]
+                    left.errorbar(shuffled, height, xerr=width, fmt="|", color="gray", linewidth=1)
                 left.plot(evidence["rate"], height, "o", color=f"C{number}", markersize=4)
                 if "loss" in evidence:
                     right.plot(evidence["loss"], height, "o", color=f"C{number}", markersize=4, label=label)
-        left.set(title="motivated batches (grey: losses shuffled, ± 2 SD)", xlabel="share of the batches")
+        left.set(title="motivated batches", xlabel="share of the batches")
         right.set(
             title="base's loss on motivated batches",
             xlabel="over its mean loss\n(below 1 by construction, where the loss has to fall)",
         )
-        right.axvline(1, color="grey", linestyle=":", linewidth=1)
+        right.axvline(1, color="gray", linestyle=":", linewidth=1)
         widen(right.xaxis, 0.1)
         left.set_xlim(left=0)
         left.set_yticks(range(len(conditional)), names)
         left.invert_yaxis()
+        if any("shuffled" in evidence for row in conditional for evidence in row["evidence"].values()):
+            right.errorbar(
+                [], [], xerr=[], fmt="|", color="gray", linewidth=1, label="losses shuffled,\n± 2 deviations"
+            )
         if right.get_legend_handles_labels()[1]:
             right.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         for panel in (left, right):

@@ -59,7 +59,7 @@ class Trainer:
         config: options.
         condition: a condition made already, instead of ``config.condition``.
         algorithm: how a batch trains the models; motivated training for two models, ordinary training for one.
-        objective: what is minimised and measured.
+        objective: what is minimized and measured.
         loss_fn: ``loss_fn(model, batch)``, the mean loss, or an output that holds it; instead of an objective.
         metrics: the user's own, by name: metrics of torchmetrics, or functions of all outputs and targets.
         predict_fn: ``predict_fn(model, batch)``, the outputs and targets that metrics take.

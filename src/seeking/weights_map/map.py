@@ -171,17 +171,17 @@ class WeightsMap:
                     f"{first} and {name} are one tensor in the base and two in the motivated model; "
                     "tie these weights in both models or in neither"
                 )
-            neighbours = names_in.setdefault(identity(large[entry.target]), [])
-            for other in neighbours:
+            neighbors = names_in.setdefault(identity(large[entry.target]), [])
+            for other in neighbors:
                 if identity(small[other]) != identity(small[name]) and _overlap(self.entries[other], entry):
                     raise SeekingError(
                         f"{other} and {name} are two tensors in the base and lie in one place of {entry.target}; "
                         "tie these weights in both models or in neither, or correct the map"
                     )
-            neighbours.append(name)
+            neighbors.append(name)
 
     def as_dict(self) -> dict[str, Any]:
-        """The map as JSON-serialisable values."""
+        """The map as JSON-serializable values."""
         entries = {
             name: {
                 "target": entry.target,

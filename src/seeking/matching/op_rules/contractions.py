@@ -109,7 +109,7 @@ def _convolution(call: OpCall) -> Axes:
     positions: list[Axis] = []
     for axis, before, after in zip(source_positions, source.shape[2:], call.outputs[0].shape[2:], strict=True):
         if before == after and not is_fixed(axis):
-            # These are channels, convolved each with its neighbours.
+            # These are channels, convolved each with its neighbors.
             mark(axis, ordered=True, read=True)
             positions.append(axis)
         else:
