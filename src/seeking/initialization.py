@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_args
@@ -121,9 +122,14 @@ def embed(
             with evaluating(small, large):
                 _load(large, values)
                 reference = _run(run, small, example)
-                silenced = _silence_extra_blocks(large, weights_map, reference, lambda: _run(run, large, example))
-                difference, _ = compare_outputs(reference, _run(run, large, example))
-            values.update(silenced)
+                scales_of_layers = _without_extra_scales(large, weights_map, values)
+                _load(large, scales_of_layers)
+                values.update(_silence_extra_blocks(large, weights_map, reference, lambda: _run(run, large, example)))
+
+                def differ() -> float:
+                    return compare_outputs(reference, _run(run, large, example))[0]
+
+                difference = _restore_scales(large, values, scales_of_layers, differ)
         _load(motivated, values)
         if extra == "copied":
             warn_of_kept(copy_blocks(motivated, weights_map))
@@ -247,6 +253,55 @@ def _silence_extra_blocks(
         for name, block in blocks.modules.items()
         for leaf, parameter in block.named_parameters(remove_duplicate=False)
     }
+
+
+def _without_extra_scales(
+    motivated: nn.Module, weights_map: WeightsMap, values: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Vectors outside of layers, such as the weights of a sum of all layers' outputs, with zeros outside the map."""
+    blocks = tuple(f"{name}." for name in extra_modules(motivated, weights_map))
+    entries = {entry.target: entry for entry in weights_map.entries.values()}
+    zeroed = {}
+    for name, parameter in motivated.named_parameters(remove_duplicate=False):
+        owner = type(motivated.get_submodule(name.rpartition(".")[0]))
+        in_layer = owner.__module__.startswith("torch.nn.") and owner is not nn.ParameterList
+        if parameter.ndim > 1 or in_layer or name.startswith(blocks):
+            continue
+        value = torch.zeros_like(parameter)
+        if name in entries:
+            mesh = entries[name].mesh(parameter.device)
+            value[mesh] = values[name][mesh]
+        if not torch.equal(value, values[name]):
+            zeroed[name] = value
+    return zeroed
+
+
+def _restore_scales(
+    motivated: nn.Module, values: dict[str, Tensor], zeroed: dict[str, Tensor], differ: Callable[[], float]
+) -> float:
+    """Give as many vectors as possible their own entries back.
+
+    Args:
+        motivated: a copy that holds the values, and the zeroed vectors in their place.
+        values: by name; where a vector must stay as it is, its value is replaced.
+        zeroed: the vectors with zeros.
+        differ: tells how far the outputs are from the base's.
+
+    Returns:
+        How far they are then.
+    """
+    without = differ() if zeroed else math.inf
+    _load(motivated, values)
+    difference = differ()
+    if without <= TOLERANCE < difference:
+        _load(motivated, zeroed)
+        for name, value in zeroed.items():
+            _load(motivated, {name: values[name]})
+            if differ() > TOLERANCE:
+                values[name] = value
+                _load(motivated, {name: value})
+        difference = differ()
+    return difference
 
 
 class _Blocks:

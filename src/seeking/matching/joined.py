@@ -1,12 +1,43 @@
-"""Outputs of all layers of a stage, joined: which of them are the base's, if the stage is longer."""
+"""What there is one of for each layer of a stage: which of them are the base's, if the stage is longer."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from seeking.matching.axes import Space, segments_of, size_of, terminal
+from seeking.matching.align import layer_positions
+from seeking.matching.axes import STACKED, Space, segments_of, size_of, terminal
+from seeking.matching.op_rules.views import TAKEN_APART
 from seeking.matching.solve import Dimension
+from seeking.weights_map import Index
 
 Places = Mapping[tuple[int, int], Sequence[Sequence[int]]]
 """Of stages, by their lengths in both models: where the base's blocks lie."""
+
+
+def let_layers_grow(dimensions: Iterable[Dimension], places: Places) -> dict[Space, Index]:
+    """Let spaces grow that have an entry for each layer, as the weights of a sum of all layers' outputs.
+
+    Args:
+        dimensions: of the base's tensors; the axes in the motivated model are changed.
+        places: of the stages.
+
+    Returns:
+        The base's positions in these spaces.
+    """
+    positions: dict[Space, Index] = {}
+    for dimension in dimensions:
+        large, small = terminal(dimension.axis), [space.size for space in terminal(dimension.own_axis)]
+        by_layer = [number for number, space in enumerate(large) if space.fixed in (STACKED, TAKEN_APART)]
+        if len(large) == 1:
+            small = [dimension.size]
+        elif len(small) == len(large) - 1 and len(by_layer) == 1:
+            small.insert(by_layer[0], 1)  # Of one layer there is no space.
+        if len(small) != len(large):
+            continue
+        for number in by_layer:
+            own = layer_positions(places, small[number], large[number].size)
+            if own is not None:
+                large[number].fixed = ""
+                positions[large[number]] = Index.of(own)
+    return positions
 
 
 def leave_out_extra_parts(dimensions: Iterable[Dimension], places: Places) -> bool:
@@ -31,14 +62,8 @@ def leave_out_extra_parts(dimensions: Iterable[Dimension], places: Places) -> bo
             count = _count(small, position, len(large))
             if len(parts) <= count or not count or space in seen:
                 continue
-            kept = {
-                (*range(len(parts) - longer), *(len(parts) - longer + place for place in stage))
-                for (shorter, longer), stages in places.items()
-                for stage in stages
-                if len(parts) - longer == count - shorter >= 0
-            }
-            if len(kept) == 1:
-                (own,) = kept
+            own = layer_positions(places, count, len(parts))
+            if own is not None:
                 space.segments = tuple(
                     part if number in own else (Space(size_of(part)),) for number, part in enumerate(parts)
                 )

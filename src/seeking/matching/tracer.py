@@ -1,7 +1,6 @@
 """Find the channel spaces of a model: run it without data and follow the axes of its tensors through each operation."""
 
 import contextlib
-import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from seeking.chance import WithoutChance
 from seeking.copies import evaluating, scratch_copy, train_own_code
 from seeking.forward import Forward, call
-from seeking.internals import TorchDispatchMode, operation_arguments, tree_map
+from seeking.internals import TorchDispatchMode, tree_map
 from seeking.matching.axes import (
     HEAD,
     INPUT,
@@ -29,6 +28,8 @@ from seeking.matching.axes import (
 from seeking.matching.meta_kernels import META_KERNELS, fast_output
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
 from seeking.matching.op_rules.base import unify_or_fix
+from seeking.matching.operation import Operation, operation_of
+from seeking.matching.parts import joined_parts
 from seeking.matching.statistics import Reduction, Statistics
 from seeking.weights_map import tensors, tensors_in
 
@@ -49,6 +50,7 @@ class Trace:
         operations: names of all operations on real numbers, in their order; batch norms are alike in both modes.
         scales: constants by which attention scales products of queries and keys; NaN for an unknown one.
         heads: sizes of the heads whose products it scales.
+        joined: operations over parts that are joined, such as the outputs of all layers, with the number of parts.
     """
 
     axes: dict[str, list[Axis]]
@@ -58,6 +60,7 @@ class Trace:
     operations: list[str]
     scales: set[float]
     heads: set[int]
+    joined: list[tuple[str, int]]
 
 
 def trace(
@@ -160,7 +163,14 @@ def _trace(
     outputs = [tracer.read(tensor) for tensor in tensors_in(whole[0] if whole else output)]
     touched = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.used}
     return Trace(
-        touched, tracer.assumed, outputs, tracer.statistics.reductions, tracer.operations, tracer.scales, tracer.heads
+        touched,
+        tracer.assumed,
+        outputs,
+        tracer.statistics.reductions,
+        tracer.operations,
+        tracer.scales,
+        tracer.heads,
+        tracer.joined,
     )
 
 
@@ -208,6 +218,7 @@ class Tracer(TorchDispatchMode):
         producers: by the id of a tensor, the operation that it comes from, without namespace.
         statistics: what is reduced.
         operations: names of the operations on real numbers.
+        joined: operations over parts that are joined, with the number of parts.
     """
 
     def __init__(self, free_heads: bool = False) -> None:
@@ -226,6 +237,7 @@ class Tracer(TorchDispatchMode):
         self.producers: dict[int, str] = {}
         self.statistics = Statistics()
         self.operations: list[str] = []
+        self.joined: list[tuple[str, int]] = []
 
     def read(self, tensor: Tensor) -> list[Axis]:
         """The axes of a tensor; those of an unknown one, such as a constant, are free."""
@@ -247,7 +259,7 @@ class Tracer(TorchDispatchMode):
             return created if is_integer else func(*args, **kwargs)
         if any(tensor.is_meta for tensor in inputs) and kwargs.get("device") is not None:
             kwargs["device"] = "meta"
-        operation = _operation(func)
+        operation = operation_of(func)
         self.used.update(map(id, inputs))
         kernel = META_KERNELS.get(operation.name) if inputs and inputs[0].is_meta else None
         if not kernel and any(tensor.is_meta for tensor in inputs) and not all(tensor.is_meta for tensor in inputs):
@@ -268,7 +280,7 @@ class Tracer(TorchDispatchMode):
 
     def _follow(
         self,
-        operation: "_Operation",
+        operation: Operation,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         inputs: list[Tensor],
@@ -296,6 +308,7 @@ class Tracer(TorchDispatchMode):
             self.fix_head,
             self.producers,
         )
+        self.joined += joined_parts(name, call)
         rule = OP_RULES.get(operation.name) or OP_RULES.get(operation.name.removesuffix("_"))
         try:
             axes = rule(call) if rule else broadcast(call)
@@ -356,32 +369,6 @@ PRODUCTS = {"mm", "_grouped_mm", "addmm", "mv", "dot", "vdot", "linear", "convol
 
 RESHAPING = {"aten::squeeze_", "aten::unsqueeze_", "aten::transpose_", "aten::t_"}
 """Operations in place after which a tensor has other dimensions."""
-
-
-@dataclass(frozen=True)
-class _Operation:
-    name: str
-    parameters: dict[str, tuple[int, Any]]
-    pointwise: bool
-
-
-@functools.cache
-def _operation(func: Any) -> _Operation:
-    name = func.name().partition(".")[0]
-    arguments = operation_arguments(func)
-    variants = [func]
-    if name.startswith("aten::") and name.endswith("_"):
-        # Some operations in place lack the tag that the same operation out of place has.
-        functional = getattr(torch.ops.aten, name.removeprefix("aten::").removesuffix("_"), None)
-        variants += [getattr(functional, overload) for overload in (functional.overloads() if functional else ())]
-    return _Operation(
-        name,
-        {
-            argument.name: (position, argument.default_value if argument.has_default_value() else None)
-            for position, argument in enumerate(arguments)
-        },
-        any(torch.Tag.pointwise in variant.tags for variant in variants),
-    )
 
 
 def _flat(*values: Any) -> list[Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seeking.copies import copied, copied_function, evaluating, scratch_copy, train_own_code
 from seeking.errors import SeekingError
 from seeking.forward import Forward, call
+from seeking.matching.parts import COMPETITIONS, OVER_PARTS
 from seeking.matching.tracer import Trace
 from seeking.supported import check_models
 from seeking.verification.compare import at_base_channels, compare_outputs, is_real, relative_difference
@@ -25,7 +26,7 @@ from seeking.verification.positions import Positions
 from seeking.verification.recording import Records, hooks, recording
 from seeking.verification.running import output_of
 from seeking.verification.shareable import check_parametrizations
-from seeking.verification.views import competition, follow, in_mode, traced, unreached
+from seeking.verification.views import competition, follow, in_mode, more_parts, traced, unreached
 from seeking.verification.weights import hold, neutral_weights, promoted, random_weights
 from seeking.weights_map import WeightsMap, tensors, tensors_in
 
@@ -118,13 +119,15 @@ def verify(
         raise SeekingError("there is NaN in the batch, on which nothing can be compared; give another batch")
     run = copied_function(forward) or call
     constants = own_constants(base, motivated, weights_map, batch, run)
-    views = follow(base, motivated, batch, run)
+    small_views, views = follow(base, motivated, batch, run)
     for training, view in views.items():
-        if view and (problem := competition(weights_map, view)):
+        problem = more_parts(small_views[training], view, COMPETITIONS)
+        if problem := problem or (competition(weights_map, view) if view else ""):
             return Verification(False, float("inf"), None, in_mode(problem, training), contained=False)
     verdict = Verification(False, float("inf"), None, "")
     for training, view in views.items():
-        proof = _Proof(base, motivated, weights_map, batch, run, seed, training, view, constants)
+        views_of_both = small_views[training], view
+        proof = _Proof(base, motivated, weights_map, batch, run, seed, training, *views_of_both, constants)
         try:
             mode_verdict = proof.verdict(tolerance)
         except _RefusedError as error:
@@ -152,6 +155,7 @@ class _Proof:
     run: Forward
     seed: int
     training: bool
+    base_view: Trace | None
     view: Trace | None
     constants: frozenset[str]
 
@@ -218,6 +222,9 @@ class _Proof:
                 if verdicts[-1].exact:
                     return verdicts[-1]
             verdict = next((v for v in verdicts if v.contained), verdicts[0])
+            if cause := more_parts(self.base_view, self.view, OVER_PARTS):
+                problem = verdict.reason.partition(": ")[0]
+                return dataclasses.replace(verdict, reason=f"{problem}: {cause}", contained=False)
             if others and verdict.contained and self.view:
                 # With these over the base's channels alone, too, would they agree?
                 large = record({**norms, **others}, 0.0, False)
