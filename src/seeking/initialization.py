@@ -29,7 +29,14 @@ TOLERANCE = 1e-4
 """Relative difference up to which two models' outputs count as those of one function, in float32."""
 
 
-def extract(motivated: nn.Module, base: nn.Module, weights_map: WeightsMap | None = None) -> WeightsMap:
+def extract(
+    motivated: nn.Module,
+    base: nn.Module,
+    weights_map: WeightsMap | None = None,
+    *,
+    batch: Any = None,
+    forward: Forward | None = None,
+) -> WeightsMap:
     """Initialize the base with its part of the motivated model's weights.
 
     From a pretrained large model this is weight selection (Xu et al., "Initializing Models with Larger Ones",
@@ -39,6 +46,9 @@ def extract(motivated: nn.Module, base: nn.Module, weights_map: WeightsMap | Non
         motivated: the larger model; left as it is.
         base: the smaller model; its parameters and buffers are overwritten, but for constants of its own.
         weights_map: where the base lies; derived by ``seeking.match`` if not given.
+        batch: one input, as ``forward`` takes it, on which is seen which buffers training changes; if not given, one is
+            made where the models tell what they take.
+        forward: runs a model on the batch; as in ``seeking.match``.
 
     Returns:
         The map.
@@ -49,11 +59,11 @@ def extract(motivated: nn.Module, base: nn.Module, weights_map: WeightsMap | Non
     """
     check_models(base, motivated)
     check_writable(base, "base")
-    weights_map = weights_map or match(base, motivated)
+    weights_map = weights_map or match(base, motivated, batch=batch, forward=forward)
     weights_map.check(base, motivated)
     if any(tensor.is_meta for tensor in tensors(motivated).values()):
         raise SeekingError("the motivated model is on the meta device and holds nothing to extract")
-    constants = own_constants(base, motivated, weights_map)
+    constants = own_constants(base, motivated, weights_map, batch, forward)
     with torch.no_grad():
         values = weights_map.extract(tensors(motivated))
         _load(base, {name: tensor for name, tensor in values.items() if name not in constants})

@@ -62,7 +62,9 @@ def leave_out_extra_parts(dimensions: Iterable[Dimension], places: Places) -> bo
             count = _count(small, position, len(large))
             if len(parts) <= count or not count or space in seen:
                 continue
-            own = layer_positions(places, count, len(parts))
+            wide = [number for number, part in enumerate(parts) if part]
+            # Of a slice, a rest of a single channel is nothing that the base has.
+            own = layer_positions(places, count, len(parts)) or (wide if len(wide) == count else None)
             if own is not None:
                 space.segments = tuple(
                     part if number in own else (Space(size_of(part)),) for number, part in enumerate(parts)

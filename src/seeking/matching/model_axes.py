@@ -14,6 +14,12 @@ from seeking.matching.module_rules import BUILT_IN, RULES, Dimension, Rule, defa
 from seeking.matching.tracer import Trace, UntraceableError, trace
 from seeking.weights_map import tensors
 
+BY_NAME = "name"
+"""Origin of axes of models that could not be traced, and for which there is no rule."""
+
+UNREACHED = "not reached"
+"""Origin of axes of tensors that no forward pass reaches, so that any part of them does."""
+
 
 class ModelAxes:
     """What the dimensions of the base's and of the motivated model's tensors are made of.
@@ -111,11 +117,11 @@ class ModelAxes:
             tensor = self._tensors[side][name]
             if self.untraceable:
                 axes = [_axis(dimension) for dimension in default_dimensions(tensor)]
-            else:  # No forward pass reaches it, so that any part of it does.
+            else:
                 axes = [free(size) for size in tensor.shape]
             self._axes[side][name] = axes
             if side:
-                self.origin[name] = "name"
+                self.origin[name] = BY_NAME if self.untraceable else UNREACHED
         return self._axes[side][name]
 
 

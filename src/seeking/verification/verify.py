@@ -171,7 +171,12 @@ class _Proof:
             # Would they agree if the motivated model had the base's?
             shared = dataclasses.replace(self, constants=frozenset())
             if shared.verdict(tolerance):
-                cause = own_constant(self.base, self.motivated, self.weights_map, self.constants)
+                reached = {
+                    name
+                    for name in self.constants
+                    if self.view and self.weights_map.entries[name].target in self.view.axes
+                }
+                cause = own_constant(self.base, self.motivated, self.weights_map, reached or self.constants)
                 return dataclasses.replace(verdict, reason=cause, contained=False)
         return verdict
 
