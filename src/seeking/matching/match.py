@@ -94,13 +94,13 @@ def match(
     }
     try:
         sizes, layers = _sizes(base, motivated, axes, targets, counterparts, chosen_alone)
-    except NotContainedError:
+    except NotContainedError as error:
         if not axes.untraceable or any(tensor.is_meta for tensor in (*small.values(), *large.values())):
-            raise
+            raise _with_remark(error, axes, batch) from None
         # Names and shapes do not do, but what the models do with this batch may.
         axes = ModelAxes(base, motivated, batch, forward, numbers=True)
         if axes.untraceable:
-            raise
+            raise _with_remark(error, axes, batch) from None
         sizes, layers = _sizes(base, motivated, axes, targets, counterparts, chosen_alone)
     if assumed := _resized(axes, sizes):
         _warn(f"treated as elementwise: {', '.join(assumed)}; seeking.verify tells whether rightly")
@@ -128,6 +128,17 @@ def match(
         {name: tuple(tensor.shape) for name, tensor in large.items()},
         buffers=(name for name, _ in motivated.named_buffers(remove_duplicate=False)),
     )
+
+
+def _with_remark(error: NotContainedError, axes: ModelAxes, batch: Any) -> NotContainedError:
+    """A refusal with what it is based on, if that is less than the user's own batch."""
+    if batch is not None:
+        return error
+    if axes.untraceable:
+        return NotContainedError(f"{error}. Names and shapes alone tell so; give match a batch")
+    if axes.made:
+        return NotContainedError(f"{error}. The models were run on an input of shape {axes.made}; give match a batch")
+    return error
 
 
 def _warn(message: str) -> None:

@@ -19,7 +19,14 @@ from seeking.matching.tracer import Trace
 from seeking.supported import check_models
 from seeking.verification.compare import at_base_channels, compare_outputs, is_real, relative_difference
 from seeking.verification.constants import own_constants
-from seeking.verification.diagnose import constant_factor, differing_count, differing_setting, obstacle, own_constant
+from seeking.verification.diagnose import (
+    constant_factor,
+    differing_count,
+    differing_setting,
+    more_recurrent_layers,
+    obstacle,
+    own_constant,
+)
 from seeking.verification.extra import extra_modules
 from seeking.verification.narrowing import DivergedError, Narrowed, Plan, narrowings
 from seeking.verification.positions import Positions
@@ -289,6 +296,7 @@ def _judge(
         # What another part of the model computes may have come in by another way.
         cause = cause or obstacle(motivated, [record for record in large[:end] if record[0] in extra], tolerance)
         cause = cause or differing_count(layers, [name for name, _ in small], [name for name, _ in large])
+        cause = cause or more_recurrent_layers(base, motivated, weights_map)
         reason = f"{problem}: {cause}" if cause else problem
         return Verification(False, difference, layer, reason, contained=not cause)
 
