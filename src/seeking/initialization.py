@@ -301,7 +301,7 @@ def _restore_scales(
         How far they are then.
     """
     without = differ() if zeroed else math.inf
-    _load(motivated, values)
+    _load(motivated, {name: values[name] for name in zeroed})
     difference = differ()
     if without <= TOLERANCE < difference:
         _load(motivated, zeroed)
@@ -376,9 +376,12 @@ class _Blocks:
     def _compare(self, name: str) -> Callable[[nn.Module, Any, Any, Any], None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             before, after = tensors_in((args, kwargs)), tensors_in(output)
-            self.is_identity[name] = bool(before and after) and (
-                torch.equal(before[0], after[0]) or (self.may_be_zero and not after[0].any())
-            )
+            kinds = [[(tensor.shape, tensor.dtype) for tensor in each] for each in (before, after)]
+            # Several streams, each with its own shortcut, or one and what it is computed with.
+            compared = len(before) if kinds[0] == kinds[1] else 1
+            same = bool(before and after) and all(map(torch.equal, before[:compared], after[:compared]))
+            zero = self.may_be_zero and bool(after) and not any(bool(tensor.any()) for tensor in after)
+            self.is_identity[name] = same or zero
 
         return hook
 

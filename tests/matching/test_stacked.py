@@ -113,3 +113,27 @@ def test_shares_of_layers_in_a_softmax_are_refused() -> None:
 
     with pytest.raises(seeking.NotContainedError, match=r"weights.*3 in the base, 5 .*number of shares in a softmax"):
         seeking.match(Shares("sum", 4, 2), Shares("sum", 4, 4), batch=BATCH)
+
+
+def test_pairs_that_are_taken_apart_are_not_taken_for_layers() -> None:
+    """Rotary positions, with as many pairs as the motivated model has layers and heads."""
+
+    class Rotary(nn.Module):
+        def __init__(self, heads: int, depth: int) -> None:
+            super().__init__()
+            self.heads = heads
+            self.enter, self.leave = nn.Linear(6, 8 * heads), nn.Linear(8 * heads, 2)
+            self.layers = nn.ModuleList(nn.Linear(8 * heads, 8 * heads) for _ in range(depth))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.enter(x)
+            for layer in self.layers:
+                odd, even = layer(x).view(len(x), self.heads, 4, 2).unbind(-1)
+                x = x + torch.stack([-even, odd], -1).flatten(1)
+            y: Tensor = self.leave(x)
+            return y
+
+    for depth in (1, 2):
+        base, motivated = Rotary(1, depth), Rotary(2, 2)
+        verdict = seeking.verify(base, motivated, seeking.match(base, motivated, batch=BATCH), BATCH)
+        assert verdict, verdict.reason

@@ -24,16 +24,17 @@ def let_layers_grow(dimensions: Iterable[Dimension], places: Places) -> dict[Spa
     """
     positions: dict[Space, Index] = {}
     for dimension in dimensions:
-        large, small = terminal(dimension.axis), [space.size for space in terminal(dimension.own_axis)]
-        by_layer = [number for number, space in enumerate(large) if space.fixed in (STACKED, TAKEN_APART)]
+        large, small = terminal(dimension.axis), terminal(dimension.own_axis)
         if len(large) == 1:
-            small = [dimension.size]
-        elif len(small) == len(large) - 1 and len(by_layer) == 1:
-            small.insert(by_layer[0], 1)  # Of one layer there is no space.
-        if len(small) != len(large):
+            small = [Space(dimension.size, large[0].fixed)]
+        elif [space.fixed for space in large].count(STACKED) == 1 and len(small) == len(large) - 1:
+            # Of one layer there is no space.
+            small.insert([space.fixed for space in large].index(STACKED), Space(1, STACKED))
+        if [space.fixed for space in small] != [space.fixed for space in large]:
             continue
-        for number in by_layer:
-            own = layer_positions(places, small[number], large[number].size)
+        for number, space in enumerate(large):
+            by_layer = space.fixed in (STACKED, TAKEN_APART)
+            own = layer_positions(places, small[number].size, space.size) if by_layer else None
             if own is not None:
                 large[number].fixed = ""
                 positions[large[number]] = Index.of(own)
