@@ -96,7 +96,7 @@ def trace(
     try:
         return _trace(model, batch, forward, known or {}, before, training, numbers, numbers, free_heads)
     except UntraceableError as error:
-        # The forward may need the batch's numbers before they meet the first weight.
+        # The forward may need the batch's numbers before they meet the first weight, or those of masks that it makes.
         with contextlib.suppress(UntraceableError):
             return _trace(model, batch, forward, known or {}, before, training, numbers, True, free_heads)
         raise error
@@ -118,7 +118,7 @@ def _trace(
     on_meta = not real_batch
     twin = scratch_copy(model, lambda tensor: _on_meta(tensor) if _real(tensor) and not real_model else tensor.clone())
     twins = tensors(twin)
-    tracer = Tracer(free_heads)
+    tracer = Tracer(free_heads, keep_constants=real_batch)
     tracer.computed.update(map(id, twin.parameters()))
     for name, axes in (before.axes if before else {}).items():
         tracer.write(twins[name], axes)
@@ -147,7 +147,7 @@ def _trace(
             raise tracer.rule_error from None
         raise UntraceableError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
     returned = [tracer.read(tensor) for tensor in tensors_in(output)]
-    tracer.used.update(map(id, tensors_in(output)))
+    tracer.use(tensors_in(output))
     vocabularies = {
         tensor.shape[0]: tracer.read(tensor)[0]
         for tensor in twins.values()
@@ -221,9 +221,10 @@ class Tracer(TorchDispatchMode):
         joined: operations over parts that are joined, with the number of parts.
     """
 
-    def __init__(self, free_heads: bool = False) -> None:
+    def __init__(self, free_heads: bool = False, *, keep_constants: bool = False) -> None:
         super().__init__()
         self._free_heads = free_heads
+        self._keep_constants = keep_constants
         self.scales: set[float] = set()
         self.heads: set[int] = set()
         self.axes: dict[int, tuple[Tensor, list[Axis]]] = {}
@@ -238,6 +239,7 @@ class Tracer(TorchDispatchMode):
         self.statistics = Statistics()
         self.operations: list[str] = []
         self.joined: list[tuple[str, int]] = []
+        self._unused: dict[int, list[tuple[Axis, str]]] = {}
 
     def read(self, tensor: Tensor) -> list[Axis]:
         """The axes of a tensor; those of an unknown one, such as a constant, are free."""
@@ -249,18 +251,30 @@ class Tracer(TorchDispatchMode):
         """Set the axes of a tensor."""
         self.axes[id(tensor)] = tensor, list(axes)
 
+    def use(self, tensors: Iterable[Tensor]) -> None:
+        """Take note that an operation takes these tensors, or that the model puts them out."""
+        for tensor in tensors:
+            self.used.add(id(tensor))
+            for axis, why in self._unused.pop(id(tensor), ()):
+                fix(axis, why)
+
+    def _fix_if_used(self, tensor: Tensor, axis: Axis, why: str) -> None:
+        self._unused.setdefault(id(tensor), []).append((axis, why))
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         inputs = _flat(*args, *kwargs.values())
         if not inputs and str(kwargs.get("device")) == "meta":
-            # The forward may depend on the values of integer constants.
-            created = func(*args, **{**kwargs, "device": "cpu"})
+            # The forward may depend on the values of constants: of integers, or of masks.
+            created = func(*args, **kwargs)
+            keeps = self._keep_constants and isinstance(created, Tensor) and created.numel() <= MAX_CONSTANT
             is_integer = isinstance(created, Tensor) and not created.is_floating_point()
-            return created if is_integer else func(*args, **kwargs)
-        if any(tensor.is_meta for tensor in inputs) and kwargs.get("device") is not None:
-            kwargs["device"] = "meta"
+            return func(*args, **{**kwargs, "device": "cpu"}) if is_integer or keeps else created
+        any_on_meta = any(tensor.is_meta for tensor in inputs)
+        if inputs and kwargs.get("device") is not None and (any_on_meta or self._keep_constants):
+            kwargs["device"] = "meta" if any_on_meta else inputs[0].device
         operation = operation_of(func)
-        self.used.update(map(id, inputs))
+        self.use(inputs)
         kernel = META_KERNELS.get(operation.name) if inputs and inputs[0].is_meta else None
         if not kernel and any(tensor.is_meta for tensor in inputs) and not all(tensor.is_meta for tensor in inputs):
             args, kwargs = tree_map(self._moved_to_meta, (args, kwargs))
@@ -307,6 +321,7 @@ class Tracer(TorchDispatchMode):
             scaled,
             self.fix_head,
             self.producers,
+            self._fix_if_used,
         )
         self.joined += joined_parts(name, call)
         rule = OP_RULES.get(operation.name) or OP_RULES.get(operation.name.removesuffix("_"))
@@ -362,6 +377,9 @@ class Tracer(TorchDispatchMode):
             self.scaled[id(twin)] = self.scaled[id(value)]
         return twin
 
+
+MAX_CONSTANT = 1 << 20
+"""Constants of real numbers that are larger, in entries, are not computed."""
 
 PRODUCTS = {"mm", "_grouped_mm", "addmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
 """Products with weights; what was scaled before is scaled anew."""
