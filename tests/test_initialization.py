@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,44 @@ class ByParent(nn.Module):
         for block in self.blocks:
             x = x + block(x)
         return self.out(x)
+
+
+class Streams(nn.Module):
+    """Blocks of two streams, each with its own shortcut, and a buffer that a forward sizes."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Stream() for _ in range(depth))
+        self.leave = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = coarse = x
+        for block in self.blocks:
+            fine, coarse = block(fine, coarse)
+        y: Tensor = self.leave(fine + coarse)
+        return y
+
+
+class Stream(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.down, self.norm = nn.Linear(6, 6), nn.Linear(6, 6), nn.LayerNorm(6)
+        self.register_buffer("places", torch.zeros(1, 1))
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        if len(self.places) != len(fine):
+            self.places = torch.arange(len(fine), dtype=fine.dtype)[:, None]
+        fine = fine + self.fine(fine).tanh() * self.places
+        return fine, coarse + self.norm(self.down(fine))
+
+
+def test_blocks_of_several_streams_are_the_identity_in_all_of_them() -> None:
+    x = torch.randn(4, 6)
+    base, motivated = Streams(1), Streams(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seeking.embed(base, motivated, batch=x)
+    assert torch.equal(base(x), motivated(x))
 
 
 def test_blocks_whose_input_the_model_adds_put_out_zero() -> None:

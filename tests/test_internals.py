@@ -21,6 +21,13 @@ def test_lists_of_tensors_are_copied_in_one_call() -> None:
     assert all(map(torch.equal, targets, sources))
 
 
+def test_tensors_inside_vmap_have_no_storage() -> None:
+    seen = []
+    torch.vmap(lambda row: seen.append((internals.is_wrapped(row), internals.storage_id(row))) or row)(torch.ones(2, 3))
+    assert seen == [(True, None)]
+    assert not internals.is_wrapped(torch.ones(2))
+
+
 def test_changes_in_place_are_counted() -> None:
     tensors = [torch.zeros(2), torch.zeros(2)]
     before = internals.versions(tensors)

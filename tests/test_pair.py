@@ -1,10 +1,13 @@
 import copy
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from families import SMALL_FAMILIES, Family
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from timm.optim import create_optimizer_v2
 from torch import nn
 
@@ -313,3 +316,61 @@ def test_a_sliced_map_that_is_only_guessed_is_not_taken_unasked() -> None:
         Pair(narrow, wide)
     assert Pair(narrow, wide, match(narrow, wide)).map.entries
     assert Pair(Unfollowed(3, 2), Unfollowed(3, 4)).map.entries
+
+
+class Rows(torch.nn.Module):
+    """Parameters of its own, so that nothing tells what it takes, and buffers of all kinds."""
+
+    def __init__(self, width: int, length: int, value: float, unused: str) -> None:
+        super().__init__()
+        self.enter, self.head = nn.Parameter(torch.randn(width, 6)), nn.Parameter(torch.randn(3, width))
+        self.register_buffer("mask", torch.tril(torch.ones(length, length)))
+        self.register_buffer("mean", torch.full((width,), value))
+        self.register_buffer("table", torch.full((width,), value) if unused == "buffer" else None)
+        self.token = nn.Parameter(torch.zeros(width)) if unused == "parameter" else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.mask[: x.shape[1], : x.shape[1]] @ (x @ self.enter.T)
+        if self.training:
+            self.mean.lerp_(x.detach().mean((0, 1)), 0.1)
+        return (x - self.mean) @ self.head.T
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    widths=st.tuples(st.integers(1, 3), st.integers(0, 2)),
+    lengths=st.tuples(st.integers(4, 5), st.integers(0, 2)),
+    values=st.tuples(*[st.sampled_from([0.0, 0.5])] * 2),
+    unused=st.sampled_from(["", "buffer", "parameter"]),
+)
+def test_advice_works_when_it_is_followed(
+    widths: tuple[int, int], lengths: tuple[int, int], values: tuple[float, float], unused: str
+) -> None:
+    x = torch.randn(2, 4, 6)
+    base, motivated = (
+        Rows(sum(widths[: number + 1]), sum(lengths[: number + 1]), values[number], unused) for number in (0, 1)
+    )
+    advice: dict[str, Callable[[], Pair]] = {
+        "Give Pair a batch": lambda: Pair(base, motivated, batch=x),
+        "Pair(base, motivated, weights_map, batch=batch)": lambda: Pair(
+            base, motivated, match(base, motivated, batch=x), batch=x
+        ),
+    }
+
+    def follow(pair: Callable[[], Pair]) -> Pair:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                made = pair()
+                given = [str(warning.message) for warning in told if "give a batch" in str(warning.message)]
+                return follow(advice.pop("Give Pair a batch")) if given else made
+            except SeekingError as error:
+                given = [text for text in advice if text in str(error)]
+                return follow(advice.pop(given[0]))
+
+    pair = follow(lambda: Pair(base, motivated))
+    assert verify(base, motivated, pair.map, x)
+    assert "mean" not in pair.constants
+    with pair.motivated() as model:
+        model(x)
+    assert torch.equal(base.mean, motivated.mean[: widths[0]])

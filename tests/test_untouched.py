@@ -1,6 +1,7 @@
 """What the user gives is never changed by being looked at; what cannot be shared is refused by name."""
 
 import contextlib
+import functools
 import random
 import warnings
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import seeking
 from seeking.checkpointing.weights import load_weights, save_weights
 from seeking.copies import scratch_copy
 from seeking.errors import RunError, SeekingError
+from seeking.matching import Override
 from seeking.training.cost import count_flops
 from seeking.weights_map import identity, tensors
 
@@ -115,6 +117,71 @@ def test_models_come_out_as_they_went_in(
     assert runs == runs_before
     assert torch.equal(random_state[0], torch.get_rng_state()) and random_state[1] == random.getstate()
     assert random_state[2] == np.random.get_state()[1].tolist()
+
+
+class Branches(nn.Module):
+    """A layer that is reached by functions only."""
+
+    def __init__(self, width: int, how: str) -> None:
+        super().__init__()
+        self.enter, self.norm, self.leave = nn.Linear(3, width), nn.BatchNorm1d(width), nn.Linear(width, 2)
+        run = lambda x: self.norm(self.enter(x))  # noqa: E731
+        within: list[Any] = [self]
+        within.append(within)
+        self.run = {
+            "plain": run,
+            "list": [run, within],
+            "mapping": {"a": (run, 1)},
+            "partial": functools.partial(run),
+            "method": self.entered,
+        }[how]
+
+    def entered(self, x: Tensor) -> Tensor:
+        return self.norm(self.enter(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        run: Any = self.run
+        while not callable(run):
+            run = next(iter(run.values())) if isinstance(run, dict) else run[0]
+        y: Tensor = self.leave(run(x).relu())
+        return y
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("how", ["plain", "list", "mapping", "partial", "method"])
+def test_copies_run_on_weights_of_their_own(how: str, compiled: bool) -> None:
+    x = torch.randn(4, 3)
+    models = [Branches(width, how).train() for width in (4, 6)]
+    if compiled:
+        models = [torch.compile(model, backend="eager") for model in models]
+    before = [state(model) for model in models]
+    twin = scratch_copy(models[0])
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    assert not twin(x).any()
+    weights_map = seeking.match(*models, batch=x)
+    verdict = seeking.verify(*models, weights_map, x)
+    assert verdict and not verdict.not_judged, verdict.reason
+    seeking.embed(models[0], scratch_copy(models[1]), weights_map, batch=x)
+    assert [unlike(*each) for each in zip(before, map(state, models), strict=True)] == [[], []]
+
+
+def test_layers_inside_vmap_are_judged_by_what_comes_after_them() -> None:
+    class Mapped(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(3, width), nn.Linear(width, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = torch.vmap(lambda row: self.leave(self.enter(row).tanh()))(x)
+            return y
+
+    x = torch.randn(4, 3)
+    weights_map = seeking.match(*pair_of(Mapped), batch=x)
+    assert seeking.verify(*pair_of(Mapped), weights_map, x)
+    turned = {"leave.bias": Override(index=["1, 0"])}
+    assert not seeking.verify(*pair_of(Mapped), seeking.match(*pair_of(Mapped), batch=x, overrides=turned), x)
 
 
 def pair_of(make: Callable[[int], nn.Module]) -> tuple[nn.Module, nn.Module]:

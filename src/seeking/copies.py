@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import random
 from collections.abc import Callable, Iterator, Mapping
 from types import CellType, FunctionType
@@ -76,12 +77,15 @@ def _copied_tensors(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> di
     return parts
 
 
-def _plain_parts(value: Any) -> Iterator[Any]:
+def _plain_parts(value: Any, around: tuple[int, ...] = ()) -> Iterator[Any]:
+    if id(value) in around:
+        return
+    around = (*around, id(value))
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         for part in value:
-            yield from _plain_parts(part)
+            yield from _plain_parts(part, around)
     else:
         yield value
 
@@ -101,13 +105,37 @@ def _deep_copy(model: nn.Module, parts: dict[int, Any]) -> nn.Module:
     if type(twin) is not type(model):
         raise SeekingError(f"{type(model).__name__}: its copy is a {type(twin).__name__}; correct its __deepcopy__")
     functions: dict[int, FunctionType] = {}
+    # A function that a copy has made for itself, as a compiled module does, is of the copy already.
+    memo |= {id(part): part for part in (*twin.modules(), *tensors(twin).values())}
     for module in twin.modules():
         for name, value in list(vars(module).items()):
-            if isinstance(value, FunctionType):
-                vars(module)[name] = _rebound(value, memo, functions)
-            elif name.endswith("hooks") and isinstance(value, dict):
-                value.update({key: _rebound(hook, memo, functions) for key, hook in value.items()})
+            if name not in ("_parameters", "_buffers", "_modules"):
+                vars(module)[name] = _with_rebound(value, memo, functions)
     return twin
+
+
+def _with_rebound(
+    value: Any, memo: dict[int, Any], functions: dict[int, FunctionType], around: tuple[int, ...] = ()
+) -> Any:
+    """A copied value whose functions, in lists, tuples and mappings as well, are over copies."""
+    if isinstance(value, FunctionType):
+        return _rebound(value, memo, functions)
+    if type(value) is functools.partial:
+        return functools.partial(_with_rebound(value.func, memo, functions), *value.args, **value.keywords)
+    if not isinstance(value, list | tuple | dict) or not value or id(value) in around:
+        return value
+    around = (*around, id(value))
+    parts = [*value.values()] if isinstance(value, dict) else [*value]
+    rebound = [_with_rebound(part, memo, functions, around) for part in parts]
+    if all(new is old for new, old in zip(rebound, parts, strict=True)):
+        return value
+    if isinstance(value, dict):
+        value.update(zip(value, rebound, strict=True))
+        return value
+    if isinstance(value, list):
+        value[:] = rebound
+        return value
+    return tuple(rebound) if type(value) is tuple else value
 
 
 def _rebound(function: Any, memo: dict[int, Any], functions: dict[int, FunctionType]) -> Any:

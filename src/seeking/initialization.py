@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_args
@@ -28,7 +29,14 @@ TOLERANCE = 1e-4
 """Relative difference up to which two models' outputs count as those of one function, in float32."""
 
 
-def extract(motivated: nn.Module, base: nn.Module, weights_map: WeightsMap | None = None) -> WeightsMap:
+def extract(
+    motivated: nn.Module,
+    base: nn.Module,
+    weights_map: WeightsMap | None = None,
+    *,
+    batch: Any = None,
+    forward: Forward | None = None,
+) -> WeightsMap:
     """Initialize the base with its part of the motivated model's weights.
 
     From a pretrained large model this is weight selection (Xu et al., "Initializing Models with Larger Ones",
@@ -38,6 +46,9 @@ def extract(motivated: nn.Module, base: nn.Module, weights_map: WeightsMap | Non
         motivated: the larger model; left as it is.
         base: the smaller model; its parameters and buffers are overwritten, but for constants of its own.
         weights_map: where the base lies; derived by ``seeking.match`` if not given.
+        batch: one input, as ``forward`` takes it, on which is seen which buffers training changes; if not given, one is
+            made where the models tell what they take.
+        forward: runs a model on the batch; as in ``seeking.match``.
 
     Returns:
         The map.
@@ -48,11 +59,11 @@ def extract(motivated: nn.Module, base: nn.Module, weights_map: WeightsMap | Non
     """
     check_models(base, motivated)
     check_writable(base, "base")
-    weights_map = weights_map or match(base, motivated)
+    weights_map = weights_map or match(base, motivated, batch=batch, forward=forward)
     weights_map.check(base, motivated)
     if any(tensor.is_meta for tensor in tensors(motivated).values()):
         raise SeekingError("the motivated model is on the meta device and holds nothing to extract")
-    constants = own_constants(base, motivated, weights_map)
+    constants = own_constants(base, motivated, weights_map, batch, forward)
     with torch.no_grad():
         values = weights_map.extract(tensors(motivated))
         _load(base, {name: tensor for name, tensor in values.items() if name not in constants})
@@ -121,9 +132,14 @@ def embed(
             with evaluating(small, large):
                 _load(large, values)
                 reference = _run(run, small, example)
-                silenced = _silence_extra_blocks(large, weights_map, reference, lambda: _run(run, large, example))
-                difference, _ = compare_outputs(reference, _run(run, large, example))
-            values.update(silenced)
+                scales_of_layers = _without_extra_scales(large, weights_map, values)
+                _load(large, scales_of_layers)
+                values.update(_silence_extra_blocks(large, weights_map, reference, lambda: _run(run, large, example)))
+
+                def differ() -> float:
+                    return compare_outputs(reference, _run(run, large, example))[0]
+
+                difference = _restore_scales(large, values, scales_of_layers, differ)
         _load(motivated, values)
         if extra == "copied":
             warn_of_kept(copy_blocks(motivated, weights_map))
@@ -249,6 +265,55 @@ def _silence_extra_blocks(
     }
 
 
+def _without_extra_scales(
+    motivated: nn.Module, weights_map: WeightsMap, values: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Vectors outside of layers, such as the weights of a sum of all layers' outputs, with zeros outside the map."""
+    blocks = tuple(f"{name}." for name in extra_modules(motivated, weights_map))
+    entries = {entry.target: entry for entry in weights_map.entries.values()}
+    zeroed = {}
+    for name, parameter in motivated.named_parameters(remove_duplicate=False):
+        owner = type(motivated.get_submodule(name.rpartition(".")[0]))
+        in_layer = owner.__module__.startswith("torch.nn.") and owner is not nn.ParameterList
+        if parameter.ndim > 1 or in_layer or name.startswith(blocks):
+            continue
+        value = torch.zeros_like(parameter)
+        if name in entries:
+            mesh = entries[name].mesh(parameter.device)
+            value[mesh] = values[name][mesh]
+        if not torch.equal(value, values[name]):
+            zeroed[name] = value
+    return zeroed
+
+
+def _restore_scales(
+    motivated: nn.Module, values: dict[str, Tensor], zeroed: dict[str, Tensor], differ: Callable[[], float]
+) -> float:
+    """Give as many vectors as possible their own entries back.
+
+    Args:
+        motivated: a copy that holds the values, and the zeroed vectors in their place.
+        values: by name; where a vector must stay as it is, its value is replaced.
+        zeroed: the vectors with zeros.
+        differ: tells how far the outputs are from the base's.
+
+    Returns:
+        How far they are then.
+    """
+    without = differ() if zeroed else math.inf
+    _load(motivated, {name: values[name] for name in zeroed})
+    difference = differ()
+    if without <= TOLERANCE < difference:
+        _load(motivated, zeroed)
+        for name, value in zeroed.items():
+            _load(motivated, {name: values[name]})
+            if differ() > TOLERANCE:
+                values[name] = value
+                _load(motivated, {name: value})
+        difference = differ()
+    return difference
+
+
 class _Blocks:
     """The extra blocks of a motivated model, and what they do in the latest forward pass.
 
@@ -311,9 +376,12 @@ class _Blocks:
     def _compare(self, name: str) -> Callable[[nn.Module, Any, Any, Any], None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             before, after = tensors_in((args, kwargs)), tensors_in(output)
-            self.is_identity[name] = bool(before and after) and (
-                torch.equal(before[0], after[0]) or (self.may_be_zero and not after[0].any())
-            )
+            kinds = [[(tensor.shape, tensor.dtype) for tensor in each] for each in (before, after)]
+            # Several streams, each with its own shortcut, or one and what it is computed with.
+            compared = len(before) if kinds[0] == kinds[1] else 1
+            same = bool(before and after) and all(map(torch.equal, before[:compared], after[:compared]))
+            zero = self.may_be_zero and bool(after) and not any(bool(tensor.any()) for tensor in after)
+            self.is_identity[name] = same or zero
 
         return hook
 

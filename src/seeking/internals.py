@@ -48,7 +48,17 @@ def storage_id(tensor: Tensor) -> int | None:
     """
     if tensor.layout is not torch.strided or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
         return None
+    if is_wrapped(tensor):
+        return None
     return int(tensor.untyped_storage()._cdata)
+
+
+def is_wrapped(tensor: Tensor) -> bool:
+    """Whether a tensor is one of a transform of ``torch.func``, such as ``vmap``, and has no storage of its own.
+
+    Without it: models whose forward uses these transforms are refused.
+    """
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
 def buffer_slots(module: nn.Module) -> list[tuple[dict[str, Tensor | None], str]]:

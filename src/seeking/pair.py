@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from seeking.choices import MODELS, Model, NormPolicy
+from seeking.derive import derive
 from seeking.errors import RunWarning, SeekingError, unknown
 from seeking.forward import Forward
 from seeking.internals import child_modules, foreach_copy, own_tensor, versions
-from seeking.matching import match
 from seeking.supported import check_models, check_writable
 from seeking.verification.constants import own_constants
 from seeking.verification.shareable import check_modes, check_parametrizations
@@ -43,7 +43,7 @@ class Pair:
         base: the smaller model.
         motivated: the larger model.
         weights_map: where the base lies; derived by ``seeking.match`` if not given, for models whose forward pass it
-            can follow.
+            can follow. Give a batch, too, where the models' own code has running statistics.
         norm: whose the statistics of batch normalisation are. ``shared``: one set, through the map, as in the paper.
             ``private``: each model keeps its own. ``recalibrated``: as ``private``, and ``seeking.recalibrate`` is
             meant to be called before the motivated model is evaluated (the ``Trainer`` does).
@@ -87,7 +87,7 @@ class Pair:
         check_models(base, motivated)
         if base is motivated:
             raise SeekingError("the base and the motivated model are one module; give two")
-        self.map = weights_map or _derive(base, motivated, batch, forward)
+        self.map = weights_map or derive(base, motivated, batch, forward)
         self.norm = norm
         self.tie = tie
         self.optimizers: tuple[Optimizer, Optimizer] | None = None
@@ -375,17 +375,6 @@ def _part_state(base: Optimizer, motivated: Optimizer) -> None:
             motivated.state[parameter] = {
                 slot: value.clone() if isinstance(value, Tensor) else value for slot, value in state.items()
             }
-
-
-def _derive(base: nn.Module, motivated: nn.Module, batch: Any, forward: Forward | None) -> WeightsMap:
-    weights_map = match(base, motivated, batch=batch, forward=forward)
-    guessed = [name for name, entry in weights_map.entries.items() if not entry.whole and entry.origin == "name"]
-    if guessed:
-        raise SeekingError(
-            f"{guessed[0]}: which part of {weights_map.entries[guessed[0]].target} is the base's is known from names "
-            "and shapes alone. Give seeking.match a batch, check the map with seeking.verify, and pass it on"
-        )
-    return weights_map
 
 
 def _owner(modules: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]:

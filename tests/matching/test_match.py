@@ -218,3 +218,18 @@ def test_a_forward_with_state_is_left_as_it_is(kind: str) -> None:
     assert verify(*models, weights_map, torch.randn(2, 3), forward=forward)
     assert loss.mean.device.type == "cpu"
     assert loss.mean == 0
+
+
+def test_a_refusal_says_if_it_is_of_no_batch_of_the_users() -> None:
+    class Mixer(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(3, width), nn.Linear(width, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.leave(torch.fft.fft(self.enter(x), dim=1).real)
+            return y
+
+    with pytest.raises(NotContainedError, match=r"Fourier.*run on an input of shape \[2, 3\]; give match a batch"):
+        match(Mixer(4), Mixer(6))
+    assert match(Mixer(4), Mixer(6), batch=torch.randn(2, 5, 3)).entries

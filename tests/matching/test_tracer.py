@@ -1,5 +1,6 @@
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -155,3 +156,49 @@ def twice(x: Tensor) -> Tensor:
 @twice.register_fake
 def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
+
+
+class Masked(nn.Module):
+    """Looks at a mask that it makes, and at one channel for its shape alone."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.words, self.leave = nn.Embedding(9, width), nn.Linear(width, 2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.words(tokens)
+        mask = torch.ones(tokens.shape, device=x.device).to(device=x.device, dtype=torch.bool)
+        if not mask.all():
+            x = x * mask[..., None]
+        places = torch.arange(x[:, :, -1].shape[1], device=x.device)
+        y: Tensor = self.leave(x + places[None, :, None])
+        return y
+
+
+def test_masks_that_a_forward_makes_and_shapes_of_channels_are_no_obstacle() -> None:
+    tokens = torch.arange(8).view(2, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weights_map = match(Masked(3), Masked(5), batch=tokens)
+    assert {entry.origin for entry in weights_map.entries.values()} == {"structure"}
+    assert verify(Masked(3), Masked(5), weights_map, tokens)
+
+
+@pytest.mark.parametrize("told", [{"num_channels": 3}, {}])
+def test_configurations_that_do_not_tell_the_input_are_no_error(told: dict[str, int]) -> None:
+    class Configured(nn.Module):
+        main_input_name = "pixel_values"
+
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.config = SimpleNamespace(**told)
+            self.enter, self.leave = nn.Conv2d(3, width, 3), nn.Conv2d(width, 2, 1)
+
+        def forward(self, pixel_values: Tensor) -> Tensor:
+            y: Tensor = self.leave(self.enter(pixel_values))
+            return y
+
+    with warnings.catch_warnings(record=True) as told_of:
+        warnings.simplefilter("always")
+        assert match(Configured(3), Configured(5)).entries
+    assert bool(told_of) == (not told)

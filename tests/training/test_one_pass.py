@@ -194,6 +194,25 @@ def test_where_there_is_no_prefix_two_passes_are_taken_and_a_warning_says_so() -
         Trainer(*vits(), **batches(), config=config)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("condition", "base_condition", "teach"),
+    [("decrease:1", "always", 0.0), ("decrease:1", "~every:4", 0.0), ("random:0.5", "always", 0.5)],
+)
+@pytest.mark.filterwarnings("ignore::seeking.errors.RunWarning")
+def test_two_passes_in_place_of_one_decide_and_train_alike(condition: str, base_condition: str, teach: float) -> None:
+    options = {**JOINT, "condition": condition, "base_condition": base_condition, "teach": teach}
+    runs = []
+    for instead in (False, True):
+        config = dataclasses.replace(PLAIN, **options, checkpoint_activations=instead)
+        trainer = Trainer(*vits(), **batches(), config=config)
+        assert (trainer.run.prefix is None) == instead
+        runs.append(steps(trainer.fit()))
+    for one, two in zip(*runs, strict=True):
+        assert ("motivated_loss" in one) == ("motivated_loss" in two)
+        assert one.get("loss", 0.0) == pytest.approx(two.get("loss", 0.0), rel=1e-3)
+
+
 def test_an_error_leaves_no_gradient_and_no_change_of_the_modules() -> None:
     def loss_fn(model: nn.Module, batch: Any) -> Tensor:
         if failing and len(model.blocks) == 1:

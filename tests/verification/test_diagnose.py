@@ -26,6 +26,22 @@ def test_what_no_map_can_cure_is_told_from_a_wrong_map() -> None:
         assert re.search(reason, verdict.reason), verdict.reason
 
 
+def test_a_recurrent_module_with_more_layers_is_named() -> None:
+    class Tagger(nn.Module):
+        def __init__(self, layers: int) -> None:
+            super().__init__()
+            self.rnn, self.out = nn.GRU(3, 4, layers), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.out(self.rnn(x)[0])
+            return y
+
+    base, motivated, x = Tagger(1), Tagger(2), torch.randn(5, 2, 3)
+    verdict = verify(base, motivated, match(base, motivated, batch=x), x)
+    assert not verdict.contained
+    assert "rnn has 1 recurrent layers in the base and 2 in the motivated model" in verdict.reason
+
+
 def test_a_layer_that_differs_without_tensors_is_found() -> None:
     base = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     motivated = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2))

@@ -27,6 +27,8 @@ class Scheduled:
         separate_at: share of the run after which each model has weights of its own; None keeps them shared.
         base_weight: where both step on a batch, they take one optimizer step, with this weight of the base's loss, in
             (0, 1); None lets each take its own.
+        decide_first: where both may take one optimizer step, decide before the base's step, as one pass of both needs
+            it, whether or not one pass is taken.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class Scheduled:
         student: Model | None = None,
         separate_at: float | None = None,
         base_weight: float | None = None,
+        decide_first: bool = False,
     ) -> None:
         self.base_condition = base_condition
         self.student = student
         self.separate_at = separate_at
         self.base_weight = base_weight
+        self.decide_first = decide_first
         self.loss = 0.0
         """Of the base's latest step; conditions take no loss that is not finite."""
         self.norm = math.nan
@@ -90,9 +94,12 @@ class Scheduled:
                 discard(run, run.base, run.motivated)
             run.condition.feedback(outcome)
         else:
+            if self.decide_first and not self._decide(batch, run, pending=True):
+                self._seen(run.step(run.base, batch, losses["base"]))
+                return
             smaller = self._seen(with_norm(run, run.gradient(run.base, batch, losses["base"])))
             with discarded_on_error(run, run.base):
-                if not self._decide(batch, run, smaller):
+                if not self.decide_first and not self._decide(batch, run, smaller):
                     run.update(run.base, smaller)
                     return
                 with run.synced("motivated"):

@@ -134,6 +134,24 @@ def stage_places(
     return places
 
 
+def layer_positions(
+    places: Mapping[tuple[int, int], Sequence[Sequence[int]]], small: int, large: int
+) -> list[int] | None:
+    """The base's positions among parts of which there is one for each layer of a stage; None if no stage fits.
+
+    Args:
+        places: of the stages, as ``stage_places`` gives them.
+        small: number of parts in the base. What is before the stage, such as its input, is the base's.
+        large: number of parts in the motivated model.
+    """
+    for before in range(small):
+        stages_before = places.get((small - before, large - before), [])
+        if stages_before:
+            found = [[*range(before), *(before + place for place in stage)] for stage in stages_before]
+            return found[0] if len(found) == 1 else None
+    return None
+
+
 def _kind(module: nn.Module) -> object:
     """What two blocks must have in common to be counterparts."""
     own = tensors(module)

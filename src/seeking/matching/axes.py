@@ -98,9 +98,9 @@ def is_fixed(axis: Axis) -> str:
 
 
 def fix(axis: Axis, why: str) -> None:
-    """Declare that an axis must be of one size in both models."""
+    """Declare that an axis must be of one size in both models; any other reason is stronger than ``STACKED``."""
     for space in terminal(axis):
-        space.fixed = space.fixed or why
+        space.fixed = why if space.fixed in ("", STACKED) else space.fixed
         for segment in space.segments or ():
             fix(segment, why)
 

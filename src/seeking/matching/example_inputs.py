@@ -1,5 +1,6 @@
 """Example inputs: enough to run a model without data."""
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,7 +31,8 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
         return torch.randn(shape, generator=generator, device="cpu").to(dtype)
 
     if hasattr(model, "config") and isinstance(getattr(model, "main_input_name", None), str):
-        yield _transformers(model, noise)
+        with contextlib.suppress(AttributeError):  # One that does not tell.
+            yield _transformers(model, noise)
         return
     first = next((m for m in model.modules() if isinstance(m, (Convolution, nn.Linear, nn.Embedding))), None)
     if isinstance(first, nn.Embedding):
@@ -64,7 +66,10 @@ def _transformers(model: Any, noise: Callable[..., Tensor]) -> dict[str, Tensor]
     parameters = inspect.signature(model.forward).parameters
     batch: dict[str, Tensor] = {}
     if "pixel_values" in parameters:
-        side = setting("image_size")
+        try:
+            side = setting("image_size")
+        except AttributeError:
+            side = 224
         batch["pixel_values"] = noise(2, setting("num_channels"), side, side)
     if "input_features" in parameters:
         batch["input_features"] = noise(2, setting("num_mel_bins"), 2 * setting("max_source_positions"))

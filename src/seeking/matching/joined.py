@@ -1,12 +1,44 @@
-"""Outputs of all layers of a stage, joined: which of them are the base's, if the stage is longer."""
+"""What there is one of for each layer of a stage: which of them are the base's, if the stage is longer."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from seeking.matching.axes import Space, segments_of, size_of, terminal
+from seeking.matching.align import layer_positions
+from seeking.matching.axes import STACKED, Space, segments_of, size_of, terminal
+from seeking.matching.op_rules.views import TAKEN_APART
 from seeking.matching.solve import Dimension
+from seeking.weights_map import Index
 
 Places = Mapping[tuple[int, int], Sequence[Sequence[int]]]
 """Of stages, by their lengths in both models: where the base's blocks lie."""
+
+
+def let_layers_grow(dimensions: Iterable[Dimension], places: Places) -> dict[Space, Index]:
+    """Let spaces grow that have an entry for each layer, as the weights of a sum of all layers' outputs.
+
+    Args:
+        dimensions: of the base's tensors; the axes in the motivated model are changed.
+        places: of the stages.
+
+    Returns:
+        The base's positions in these spaces.
+    """
+    positions: dict[Space, Index] = {}
+    for dimension in dimensions:
+        large, small = terminal(dimension.axis), terminal(dimension.own_axis)
+        if len(large) == 1:
+            small = [Space(dimension.size, large[0].fixed)]
+        elif [space.fixed for space in large].count(STACKED) == 1 and len(small) == len(large) - 1:
+            # Of one layer there is no space.
+            small.insert([space.fixed for space in large].index(STACKED), Space(1, STACKED))
+        if [space.fixed for space in small] != [space.fixed for space in large]:
+            continue
+        for number, space in enumerate(large):
+            by_layer = space.fixed in (STACKED, TAKEN_APART)
+            own = layer_positions(places, small[number].size, space.size) if by_layer else None
+            if own is not None:
+                large[number].fixed = ""
+                positions[large[number]] = Index.of(own)
+    return positions
 
 
 def leave_out_extra_parts(dimensions: Iterable[Dimension], places: Places) -> bool:
@@ -31,14 +63,10 @@ def leave_out_extra_parts(dimensions: Iterable[Dimension], places: Places) -> bo
             count = _count(small, position, len(large))
             if len(parts) <= count or not count or space in seen:
                 continue
-            kept = {
-                (*range(len(parts) - longer), *(len(parts) - longer + place for place in stage))
-                for (shorter, longer), stages in places.items()
-                for stage in stages
-                if len(parts) - longer == count - shorter >= 0
-            }
-            if len(kept) == 1:
-                (own,) = kept
+            wide = [number for number, part in enumerate(parts) if part]
+            # Of a slice, a rest of a single channel is nothing that the base has.
+            own = layer_positions(places, count, len(parts)) or (wide if len(wide) == count else None)
+            if own is not None:
                 space.segments = tuple(
                     part if number in own else (Space(size_of(part)),) for number, part in enumerate(parts)
                 )

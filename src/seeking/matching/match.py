@@ -11,12 +11,11 @@ from seeking.choices import DepthPolicy, WidthPolicy
 from seeking.copies import copied_function
 from seeking.errors import MatchWarning, NotContainedError, unknown
 from seeking.forward import Forward
-from seeking.matching.align import align, differing_types, stage_places
-from seeking.matching.axes import Space, is_fixed, size_of
+from seeking.matching.align import align, differing_types, layer_positions, stage_places
+from seeking.matching.axes import Space, size_of
 from seeking.matching.dropout import differing_rates
-from seeking.matching.joined import leave_out_extra_parts
+from seeking.matching.joined import leave_out_extra_parts, let_layers_grow
 from seeking.matching.model_axes import ModelAxes
-from seeking.matching.op_rules.views import TAKEN_APART
 from seeking.matching.overrides import Override, check_names, read_positions
 from seeking.matching.selection import Selection
 from seeking.matching.solve import Dimension, solve, value
@@ -87,7 +86,6 @@ def match(
         )
     small, large = tensors(base), tensors(motivated)
     indices = {name: read_positions(name, small[name], o.index) for name, o in overrides.items() if o.index is not None}
-    by_layer = _by_layer(base, motivated, axes, targets, counterparts)
     chosen_alone = {
         (name, dim)
         for name, chosen in indices.items()
@@ -95,20 +93,19 @@ def match(
         if positions is not None and not overrides[name].space
     }
     try:
-        sizes = _sizes(base, motivated, axes, targets, counterparts, {*by_layer, *chosen_alone})
-    except NotContainedError:
+        sizes, layers = _sizes(base, motivated, axes, targets, counterparts, chosen_alone)
+    except NotContainedError as error:
         if not axes.untraceable or any(tensor.is_meta for tensor in (*small.values(), *large.values())):
-            raise
+            raise _with_remark(error, axes, batch) from None
         # Names and shapes do not do, but what the models do with this batch may.
         axes = ModelAxes(base, motivated, batch, forward, numbers=True)
         if axes.untraceable:
-            raise
-        by_layer = _by_layer(base, motivated, axes, targets, counterparts)
-        sizes = _sizes(base, motivated, axes, targets, counterparts, {*by_layer, *chosen_alone})
+            raise _with_remark(error, axes, batch) from None
+        sizes, layers = _sizes(base, motivated, axes, targets, counterparts, chosen_alone)
     if assumed := _resized(axes, sizes):
         _warn(f"treated as elementwise: {', '.join(assumed)}; seeking.verify tells whether rightly")
 
-    selection = Selection(sizes, width)
+    selection = Selection(sizes, width, layers)
     for name, chosen in indices.items():
         for dim, positions in enumerate(chosen):
             if positions is not None and overrides[name].space:
@@ -119,9 +116,9 @@ def match(
         target_axes = axes.motivated(target)
         own = indices[name] if name in indices and not overrides[name].space else [None] * tensor.ndim
         index = tuple(
-            by_layer.get((name, dim)) or selection.index(axis, size, target_size) if positions is None else positions
-            for dim, (positions, axis, size, target_size) in enumerate(
-                zip(own, target_axes, tensor.shape, large[target].shape, strict=True)
+            selection.index(axis, size, target_size) if positions is None else positions
+            for positions, axis, size, target_size in zip(
+                own, target_axes, tensor.shape, large[target].shape, strict=True
             )
         )
         origin = "user" if name in overrides or selection.is_pinned(target_axes) else axes.origin[target]
@@ -131,6 +128,17 @@ def match(
         {name: tuple(tensor.shape) for name, tensor in large.items()},
         buffers=(name for name, _ in motivated.named_buffers(remove_duplicate=False)),
     )
+
+
+def _with_remark(error: NotContainedError, axes: ModelAxes, batch: Any) -> NotContainedError:
+    """A refusal with what it is based on, if that is less than the user's own batch."""
+    if batch is not None:
+        return error
+    if axes.untraceable:
+        return NotContainedError(f"{error}. Names and shapes alone tell so; give match a batch")
+    if axes.made:
+        return NotContainedError(f"{error}. The models were run on an input of shape {axes.made}; give match a batch")
+    return error
 
 
 def _warn(message: str) -> None:
@@ -148,10 +156,15 @@ def _targets(
 ) -> dict[str, str]:
     """The motivated model's tensor for each of the base's, by name."""
     large = tensors(motivated)
+    places = stage_places(base, motivated, counterparts)
     targets = {}
     for name, tensor in tensors(base).items():
         module, _, leaf = name.rpartition(".")
         counterpart = counterparts[module]
+        lists = base.get_submodule(module), motivated.get_submodule(counterpart)
+        if all(isinstance(each, nn.ParameterList) for each in lists):
+            own = layer_positions(places, *(len(each) for each in lists))  # type: ignore[arg-type]
+            leaf = str(own[int(leaf)]) if own else leaf
         target = overrides.get(name, Override()).target or (f"{counterpart}.{leaf}" if counterpart else leaf)
         remark = differing_types(base, motivated, module, counterpart)
         if target not in large:
@@ -164,50 +177,33 @@ def _targets(
     return targets
 
 
-def _by_layer(
-    base: nn.Module,
-    motivated: nn.Module,
-    axes: ModelAxes,
-    targets: Mapping[str, str],
-    counterparts: Mapping[str, str],
-) -> dict[tuple[str, int], Index]:
-    """Dimensions that are taken apart and as long as a stage: their entries go where the blocks of the stage go."""
-    places = stage_places(base, motivated, counterparts)
-    large = tensors(motivated)
-    positions = {}
-    for name, tensor in tensors(base).items():
-        for dim, axis in enumerate(axes.motivated(targets[name])):
-            fitting = places.get((tensor.shape[dim], large[targets[name]].shape[dim]), [])
-            if len(fitting) == 1 and is_fixed(axis) == TAKEN_APART:
-                positions[name, dim] = Index.of(fitting[0])
-    return positions
-
-
 def _sizes(
     base: nn.Module,
     motivated: nn.Module,
     axes: ModelAxes,
     targets: Mapping[str, str],
     counterparts: Mapping[str, str],
-    by_layer: Container[tuple[str, int]],
-) -> dict[Space, int]:
-    """How much of each space of the motivated model is the base's."""
+    chosen_alone: Container[tuple[str, int]],
+) -> tuple[dict[Space, int], dict[Space, Index]]:
+    """How much of each space of the motivated model is the base's, and where it lies in those of one entry a layer."""
     small = tensors(base)
+    places = stage_places(base, motivated, counterparts)
     dimensions = [
         Dimension(f"{name}, dimension {dim}", size, axis, own_axis)
         for name, tensor in small.items()
         for dim, (size, axis, own_axis) in enumerate(
             zip(tensor.shape, axes.motivated(targets[name]), axes.base(name), strict=True)
         )
-        if (name, dim) not in by_layer
+        if (name, dim) not in chosen_alone
     ]
     dimensions = [d for d in dimensions if d.size or d.axis]
+    layers = let_layers_grow(dimensions, places)
     try:
-        return solve(dimensions)
+        return solve(dimensions), layers
     except NotContainedError as error:
-        if leave_out_extra_parts(dimensions, stage_places(base, motivated, counterparts)):
+        if leave_out_extra_parts(dimensions, places):
             with contextlib.suppress(NotContainedError):
-                return solve(dimensions)
+                return solve(dimensions), layers
         name = str(error).partition(",")[0]
         module = name.rpartition(".")[0]
         remark = differing_types(base, motivated, module, counterparts.get(module, "")) if name in small else ""

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from seeking.forward import Forward, call
 from seeking.matching.axes import Axis, Space, free
@@ -13,6 +13,12 @@ from seeking.matching.example_inputs import example_inputs
 from seeking.matching.module_rules import BUILT_IN, RULES, Dimension, Rule, default_dimensions, factors_of
 from seeking.matching.tracer import Trace, UntraceableError, trace
 from seeking.weights_map import tensors
+
+BY_NAME = "name"
+"""Origin of axes of models that could not be traced, and for which there is no rule."""
+
+UNREACHED = "not reached"
+"""Origin of axes of tensors that no forward pass reaches, so that any part of them does."""
 
 
 class ModelAxes:
@@ -30,6 +36,7 @@ class ModelAxes:
         untraceable: why the models could not be traced; empty if they were.
         assumed: operations of either model that were only assumed to be elementwise, with the axes of their inputs
             in the motivated model; none where the base alone has them.
+        made: shape of the input that was made where the first layer told no more than its features; empty otherwise.
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class ModelAxes:
         self._axes: tuple[dict[str, list[Axis]], dict[str, list[Axis]]] = {}, {}
         self.origin = dict.fromkeys(self._tensors[1], "structure")
         self.assumed: Mapping[str, list[Axis]] = {}
+        self.made: list[int] = []
         self._apply(RULES)
         self.untraceable = self._trace(batch, forward)
         if self.untraceable:
@@ -76,6 +84,8 @@ class ModelAxes:
             for axes, model_trace in zip(self._axes, traces, strict=True):
                 axes.update(model_trace.axes)
             self.assumed = traces[1].assumed
+            if batch is None and isinstance(example, Tensor) and example.ndim < 4:
+                self.made = list(example.shape)
             self._trace_training(example, forward, traces, free_heads)
             return ""
         return reason
@@ -111,11 +121,11 @@ class ModelAxes:
             tensor = self._tensors[side][name]
             if self.untraceable:
                 axes = [_axis(dimension) for dimension in default_dimensions(tensor)]
-            else:  # No forward pass reaches it, so that any part of it does.
+            else:
                 axes = [free(size) for size in tensor.shape]
             self._axes[side][name] = axes
             if side:
-                self.origin[name] = "name"
+                self.origin[name] = BY_NAME if self.untraceable else UNREACHED
         return self._axes[side][name]
 
 

@@ -16,10 +16,12 @@ class Selection:
     Args:
         sizes: how much of each space is the base's.
         width: which positions of a larger space are the base's.
+        layers: the base's positions in spaces that have an entry for each layer.
     """
 
-    def __init__(self, sizes: Mapping[Space, int], width: WidthPolicy) -> None:
+    def __init__(self, sizes: Mapping[Space, int], width: WidthPolicy, layers: Mapping[Space, Index]) -> None:
         self._sizes = dict(sizes)
+        self._layers = layers
         self._width = width
         self._pinned: dict[Space, Index] = {}
         self._cache: dict[tuple[Space, ...], Index] = {}
@@ -84,6 +86,6 @@ class Selection:
             return positions
         if space.fixed:
             return range(space.size)
-        if space in self._pinned:
-            return list(self._pinned[space])
+        if space in self._pinned or space in self._layers:
+            return list(self._pinned.get(space) or self._layers[space])
         return choose(self._sizes[space], space.size, "leading" if space.ordered else self._width)

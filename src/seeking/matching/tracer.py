@@ -1,7 +1,6 @@
 """Find the channel spaces of a model: run it without data and follow the axes of its tensors through each operation."""
 
 import contextlib
-import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from seeking.chance import WithoutChance
 from seeking.copies import evaluating, scratch_copy, train_own_code
 from seeking.forward import Forward, call
-from seeking.internals import TorchDispatchMode, operation_arguments, tree_map
+from seeking.internals import TorchDispatchMode, tree_map
 from seeking.matching.axes import (
     HEAD,
     INPUT,
@@ -29,6 +28,8 @@ from seeking.matching.axes import (
 from seeking.matching.meta_kernels import META_KERNELS, fast_output
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
 from seeking.matching.op_rules.base import unify_or_fix
+from seeking.matching.operation import Operation, operation_of
+from seeking.matching.parts import joined_parts
 from seeking.matching.statistics import Reduction, Statistics
 from seeking.weights_map import tensors, tensors_in
 
@@ -49,6 +50,7 @@ class Trace:
         operations: names of all operations on real numbers, in their order; batch norms are alike in both modes.
         scales: constants by which attention scales products of queries and keys; NaN for an unknown one.
         heads: sizes of the heads whose products it scales.
+        joined: operations over parts that are joined, such as the outputs of all layers, with the number of parts.
     """
 
     axes: dict[str, list[Axis]]
@@ -58,6 +60,7 @@ class Trace:
     operations: list[str]
     scales: set[float]
     heads: set[int]
+    joined: list[tuple[str, int]]
 
 
 def trace(
@@ -93,7 +96,7 @@ def trace(
     try:
         return _trace(model, batch, forward, known or {}, before, training, numbers, numbers, free_heads)
     except UntraceableError as error:
-        # The forward may need the batch's numbers before they meet the first weight.
+        # The forward may need the batch's numbers before they meet the first weight, or those of masks that it makes.
         with contextlib.suppress(UntraceableError):
             return _trace(model, batch, forward, known or {}, before, training, numbers, True, free_heads)
         raise error
@@ -115,7 +118,7 @@ def _trace(
     on_meta = not real_batch
     twin = scratch_copy(model, lambda tensor: _on_meta(tensor) if _real(tensor) and not real_model else tensor.clone())
     twins = tensors(twin)
-    tracer = Tracer(free_heads)
+    tracer = Tracer(free_heads, keep_constants=real_batch)
     tracer.computed.update(map(id, twin.parameters()))
     for name, axes in (before.axes if before else {}).items():
         tracer.write(twins[name], axes)
@@ -144,7 +147,7 @@ def _trace(
             raise tracer.rule_error from None
         raise UntraceableError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
     returned = [tracer.read(tensor) for tensor in tensors_in(output)]
-    tracer.used.update(map(id, tensors_in(output)))
+    tracer.use(tensors_in(output))
     vocabularies = {
         tensor.shape[0]: tracer.read(tensor)[0]
         for tensor in twins.values()
@@ -160,7 +163,14 @@ def _trace(
     outputs = [tracer.read(tensor) for tensor in tensors_in(whole[0] if whole else output)]
     touched = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.used}
     return Trace(
-        touched, tracer.assumed, outputs, tracer.statistics.reductions, tracer.operations, tracer.scales, tracer.heads
+        touched,
+        tracer.assumed,
+        outputs,
+        tracer.statistics.reductions,
+        tracer.operations,
+        tracer.scales,
+        tracer.heads,
+        tracer.joined,
     )
 
 
@@ -208,11 +218,13 @@ class Tracer(TorchDispatchMode):
         producers: by the id of a tensor, the operation that it comes from, without namespace.
         statistics: what is reduced.
         operations: names of the operations on real numbers.
+        joined: operations over parts that are joined, with the number of parts.
     """
 
-    def __init__(self, free_heads: bool = False) -> None:
+    def __init__(self, free_heads: bool = False, *, keep_constants: bool = False) -> None:
         super().__init__()
         self._free_heads = free_heads
+        self._keep_constants = keep_constants
         self.scales: set[float] = set()
         self.heads: set[int] = set()
         self.axes: dict[int, tuple[Tensor, list[Axis]]] = {}
@@ -226,6 +238,8 @@ class Tracer(TorchDispatchMode):
         self.producers: dict[int, str] = {}
         self.statistics = Statistics()
         self.operations: list[str] = []
+        self.joined: list[tuple[str, int]] = []
+        self._unused: dict[int, list[tuple[Axis, str]]] = {}
 
     def read(self, tensor: Tensor) -> list[Axis]:
         """The axes of a tensor; those of an unknown one, such as a constant, are free."""
@@ -237,18 +251,30 @@ class Tracer(TorchDispatchMode):
         """Set the axes of a tensor."""
         self.axes[id(tensor)] = tensor, list(axes)
 
+    def use(self, tensors: Iterable[Tensor]) -> None:
+        """Take note that an operation takes these tensors, or that the model puts them out."""
+        for tensor in tensors:
+            self.used.add(id(tensor))
+            for axis, why in self._unused.pop(id(tensor), ()):
+                fix(axis, why)
+
+    def _fix_if_used(self, tensor: Tensor, axis: Axis, why: str) -> None:
+        self._unused.setdefault(id(tensor), []).append((axis, why))
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         inputs = _flat(*args, *kwargs.values())
         if not inputs and str(kwargs.get("device")) == "meta":
-            # The forward may depend on the values of integer constants.
-            created = func(*args, **{**kwargs, "device": "cpu"})
+            # The forward may depend on the values of constants: of integers, or of masks.
+            created = func(*args, **kwargs)
+            keeps = self._keep_constants and isinstance(created, Tensor) and created.numel() <= MAX_CONSTANT
             is_integer = isinstance(created, Tensor) and not created.is_floating_point()
-            return created if is_integer else func(*args, **kwargs)
-        if any(tensor.is_meta for tensor in inputs) and kwargs.get("device") is not None:
-            kwargs["device"] = "meta"
-        operation = _operation(func)
-        self.used.update(map(id, inputs))
+            return func(*args, **{**kwargs, "device": "cpu"}) if is_integer or keeps else created
+        any_on_meta = any(tensor.is_meta for tensor in inputs)
+        if inputs and kwargs.get("device") is not None and (any_on_meta or self._keep_constants):
+            kwargs["device"] = "meta" if any_on_meta else inputs[0].device
+        operation = operation_of(func)
+        self.use(inputs)
         kernel = META_KERNELS.get(operation.name) if inputs and inputs[0].is_meta else None
         if not kernel and any(tensor.is_meta for tensor in inputs) and not all(tensor.is_meta for tensor in inputs):
             args, kwargs = tree_map(self._moved_to_meta, (args, kwargs))
@@ -268,7 +294,7 @@ class Tracer(TorchDispatchMode):
 
     def _follow(
         self,
-        operation: "_Operation",
+        operation: Operation,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         inputs: list[Tensor],
@@ -295,7 +321,9 @@ class Tracer(TorchDispatchMode):
             scaled,
             self.fix_head,
             self.producers,
+            self._fix_if_used,
         )
+        self.joined += joined_parts(name, call)
         rule = OP_RULES.get(operation.name) or OP_RULES.get(operation.name.removesuffix("_"))
         try:
             axes = rule(call) if rule else broadcast(call)
@@ -350,38 +378,15 @@ class Tracer(TorchDispatchMode):
         return twin
 
 
+MAX_CONSTANT = 1 << 20
+"""Constants of real numbers that are larger, in entries, are not computed."""
+
 PRODUCTS = {"mm", "_grouped_mm", "addmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
 """Products with weights; what was scaled before is scaled anew."""
 
 
 RESHAPING = {"aten::squeeze_", "aten::unsqueeze_", "aten::transpose_", "aten::t_"}
 """Operations in place after which a tensor has other dimensions."""
-
-
-@dataclass(frozen=True)
-class _Operation:
-    name: str
-    parameters: dict[str, tuple[int, Any]]
-    pointwise: bool
-
-
-@functools.cache
-def _operation(func: Any) -> _Operation:
-    name = func.name().partition(".")[0]
-    arguments = operation_arguments(func)
-    variants = [func]
-    if name.startswith("aten::") and name.endswith("_"):
-        # Some operations in place lack the tag that the same operation out of place has.
-        functional = getattr(torch.ops.aten, name.removeprefix("aten::").removesuffix("_"), None)
-        variants += [getattr(functional, overload) for overload in (functional.overloads() if functional else ())]
-    return _Operation(
-        name,
-        {
-            argument.name: (position, argument.default_value if argument.has_default_value() else None)
-            for position, argument in enumerate(arguments)
-        },
-        any(torch.Tag.pointwise in variant.tags for variant in variants),
-    )
 
 
 def _flat(*values: Any) -> list[Tensor]:

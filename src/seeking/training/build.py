@@ -198,6 +198,7 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool)
         student=config.student if config.teach else None,
         separate_at=separate_at,
         base_weight=config.base_weight if config.update == "joint" else None,
+        decide_first=config.one_pass,
     )
 
 

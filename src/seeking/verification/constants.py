@@ -1,6 +1,7 @@
 """Constants of each model: buffers that training leaves as they are, of which the two models have other values."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seeking.copies import copied, copied_function, random_state_preserved, scratch_copy
+from seeking.errors import MatchWarning
 from seeking.forward import Forward, call
 from seeking.internals import StatisticsNorm, tree_map_only
 from seeking.matching.example_inputs import example_inputs
@@ -45,7 +47,20 @@ def own_constants(
         for name, buffer in base.named_buffers(remove_duplicate=False)
         if name in mapped and not buffer.is_meta and not mapped[name].is_meta and _differ(buffer, mapped[name])
     }
-    return frozenset(differing - _changed_by_training(base, batch, forward)) if differing else frozenset()
+    if not differing:
+        return frozenset()
+    changed = changed_by_training(base, batch, forward)
+    constants = frozenset(differing - (_statistics(base) if changed is None else changed))
+    if changed is None and constants:
+        others = " and other buffers" if len(constants) > 1 else ""
+        warnings.warn(
+            f"whether training changes {min(constants)}{others} is not known, since "
+            f"the base was not run in training mode{'; give a batch' if batch is None else ''}. Each model keeps "
+            "its own values",
+            MatchWarning,
+            stacklevel=3,
+        )
+    return constants
 
 
 def _differ(buffer: Tensor, other: Tensor) -> bool:
@@ -54,11 +69,24 @@ def _differ(buffer: Tensor, other: Tensor) -> bool:
     return not torch.equal(buffer, other.to(buffer))
 
 
-def _changed_by_training(model: nn.Module, batch: Any, forward: Forward | None) -> set[str]:
-    changed: set[str] = set()
-    for path, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, StatisticsNorm) and (module.training or not model.training):
-            changed.update(f"{path}.{leaf}".removeprefix(".") for leaf, _ in module.named_buffers(recurse=False))
+def _statistics(model: nn.Module) -> set[str]:
+    """The buffers of PyTorch's norms, but for those that are frozen."""
+    return {
+        f"{path}.{leaf}".removeprefix(".")
+        for path, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, StatisticsNorm) and (module.training or not model.training)
+        for leaf, _ in module.named_buffers(recurse=False)
+    }
+
+
+def changed_by_training(model: nn.Module, batch: Any, forward: Forward | None) -> set[str] | None:
+    """The buffers that training changes, as seen in a forward pass of a copy; None if no batch runs in training mode.
+
+    Args:
+        model: left as it is.
+        batch: one input, as ``forward`` takes it; if None, one is made where the model tells what it takes.
+        forward: runs a model on the batch; as in ``seeking.verify``.
+    """
     run = copied_function(forward) or call
     for example in _examples(model) if batch is None else [batch]:
         twin = scratch_copy(model)
@@ -69,9 +97,9 @@ def _changed_by_training(model: nn.Module, batch: Any, forward: Forward | None) 
             run(twin, copied(example))
             break
     else:
-        return changed
+        return None
     after = tensors(twin)
-    return changed | {
+    return _statistics(model) | {
         name for name, tensor in before.items() if name not in after or not torch.equal(after[name], tensor)
     }
 

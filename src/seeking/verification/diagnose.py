@@ -65,6 +65,19 @@ def differing_count(layers: Mapping[str, str], base: Sequence[str], motivated: S
     return ""
 
 
+def more_recurrent_layers(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> str:
+    """A sentence on a recurrent module that has more layers in the motivated model; empty if there is none."""
+    for name, entry in weights_map.entries.items():
+        places = name.rpartition(".")[0], entry.target.rpartition(".")[0]
+        small, large = base.get_submodule(places[0]), motivated.get_submodule(places[1])
+        if isinstance(small, nn.RNNBase) and isinstance(large, nn.RNNBase) and small.num_layers != large.num_layers:
+            return (
+                f"{places[0]} has {small.num_layers} recurrent layers in the base and {large.num_layers} in the "
+                "motivated model, of which none is the identity"
+            )
+    return ""
+
+
 def constant_factor(base: Tensor, motivated: Tensor, tolerance: float) -> str:
     """A sentence on the factor by which one layer's output is a multiple of the other's; empty if it is none."""
     if base.shape != motivated.shape or base.is_complex():

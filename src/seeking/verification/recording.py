@@ -7,6 +7,8 @@ from typing import Any
 from torch import nn
 
 from seeking.copies import copied
+from seeking.internals import is_wrapped
+from seeking.weights_map import tensors_in
 
 Hook = Callable[[nn.Module, Any, Any], Any]
 
@@ -32,6 +34,8 @@ def recording(records: Records, names: Iterable[str], with_input: bool = False) 
 
     def hook(name: str) -> Hook:
         def record(module: nn.Module, inputs: Any, output: Any) -> None:
+            if any(map(is_wrapped, tensors_in((inputs, output)))):
+                return  # Inside vmap, a layer sees one sample at a time.
             # The model may change it in place later.
             records.append((name, copied((inputs, output) if with_input else output)))
 

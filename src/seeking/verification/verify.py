@@ -14,18 +14,26 @@ from torch import Tensor, nn
 from seeking.copies import copied, copied_function, evaluating, scratch_copy, train_own_code
 from seeking.errors import SeekingError
 from seeking.forward import Forward, call
+from seeking.matching.parts import COMPETITIONS, OVER_PARTS
 from seeking.matching.tracer import Trace
 from seeking.supported import check_models
 from seeking.verification.compare import at_base_channels, compare_outputs, is_real, relative_difference
 from seeking.verification.constants import own_constants
-from seeking.verification.diagnose import constant_factor, differing_count, differing_setting, obstacle, own_constant
+from seeking.verification.diagnose import (
+    constant_factor,
+    differing_count,
+    differing_setting,
+    more_recurrent_layers,
+    obstacle,
+    own_constant,
+)
 from seeking.verification.extra import extra_modules
 from seeking.verification.narrowing import DivergedError, Narrowed, Plan, narrowings
 from seeking.verification.positions import Positions
 from seeking.verification.recording import Records, hooks, recording
 from seeking.verification.running import output_of
 from seeking.verification.shareable import check_parametrizations
-from seeking.verification.views import competition, follow, in_mode, traced, unreached
+from seeking.verification.views import competition, follow, in_mode, more_parts, traced, unreached
 from seeking.verification.weights import hold, neutral_weights, promoted, random_weights
 from seeking.weights_map import WeightsMap, tensors, tensors_in
 
@@ -118,13 +126,15 @@ def verify(
         raise SeekingError("there is NaN in the batch, on which nothing can be compared; give another batch")
     run = copied_function(forward) or call
     constants = own_constants(base, motivated, weights_map, batch, run)
-    views = follow(base, motivated, batch, run)
+    small_views, views = follow(base, motivated, batch, run)
     for training, view in views.items():
-        if view and (problem := competition(weights_map, view)):
+        problem = more_parts(small_views[training], view, COMPETITIONS)
+        if problem := problem or (competition(weights_map, view) if view else ""):
             return Verification(False, float("inf"), None, in_mode(problem, training), contained=False)
     verdict = Verification(False, float("inf"), None, "")
     for training, view in views.items():
-        proof = _Proof(base, motivated, weights_map, batch, run, seed, training, view, constants)
+        views_of_both = small_views[training], view
+        proof = _Proof(base, motivated, weights_map, batch, run, seed, training, *views_of_both, constants)
         try:
             mode_verdict = proof.verdict(tolerance)
         except _RefusedError as error:
@@ -152,6 +162,7 @@ class _Proof:
     run: Forward
     seed: int
     training: bool
+    base_view: Trace | None
     view: Trace | None
     constants: frozenset[str]
 
@@ -167,7 +178,12 @@ class _Proof:
             # Would they agree if the motivated model had the base's?
             shared = dataclasses.replace(self, constants=frozenset())
             if shared.verdict(tolerance):
-                cause = own_constant(self.base, self.motivated, self.weights_map, self.constants)
+                reached = {
+                    name
+                    for name in self.constants
+                    if self.view and self.weights_map.entries[name].target in self.view.axes
+                }
+                cause = own_constant(self.base, self.motivated, self.weights_map, reached or self.constants)
                 return dataclasses.replace(verdict, reason=cause, contained=False)
         return verdict
 
@@ -218,6 +234,9 @@ class _Proof:
                 if verdicts[-1].exact:
                     return verdicts[-1]
             verdict = next((v for v in verdicts if v.contained), verdicts[0])
+            if cause := more_parts(self.base_view, self.view, OVER_PARTS):
+                problem = verdict.reason.partition(": ")[0]
+                return dataclasses.replace(verdict, reason=f"{problem}: {cause}", contained=False)
             if others and verdict.contained and self.view:
                 # With these over the base's channels alone, too, would they agree?
                 large = record({**norms, **others}, 0.0, False)
@@ -277,6 +296,7 @@ def _judge(
         # What another part of the model computes may have come in by another way.
         cause = cause or obstacle(motivated, [record for record in large[:end] if record[0] in extra], tolerance)
         cause = cause or differing_count(layers, [name for name, _ in small], [name for name, _ in large])
+        cause = cause or more_recurrent_layers(base, motivated, weights_map)
         reason = f"{problem}: {cause}" if cause else problem
         return Verification(False, difference, layer, reason, contained=not cause)
 

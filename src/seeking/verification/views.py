@@ -1,6 +1,6 @@
 """What is seen of the models before they are compared: their forward passes, traced in both modes."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from torch import nn
@@ -14,9 +14,12 @@ from seeking.matching.tracer import Trace, UntraceableError, trace
 from seeking.verification.positions import Positions
 from seeking.weights_map import WeightsMap
 
+Views = dict[bool, Trace | None]
+"""Traces of a model by whether it trains; None in place of one where the model cannot be traced."""
 
-def follow(base: nn.Module, motivated: nn.Module, batch: Any, run: Forward) -> dict[bool, Trace | None]:
-    """The motivated model's traces by whether it trains; that in training mode only where something is different there.
+
+def follow(base: nn.Module, motivated: nn.Module, batch: Any, run: Forward) -> tuple[Views, Views]:
+    """Both models' traces; those in training mode only where something is different there.
 
     Args:
         base: the smaller model.
@@ -25,14 +28,15 @@ def follow(base: nn.Module, motivated: nn.Module, batch: Any, run: Forward) -> d
         run: runs a model on the batch.
 
     Returns:
-        None in place of a trace where the model cannot be traced.
+        Of the base, and of the motivated model.
     """
-    views = {training: traced(motivated, batch, run, training=training) for training in (False, True)}
-    if _alike(views[False], views[True]) and _alike(
-        *(traced(base, batch, run, training=training) for training in (False, True))
-    ):
-        del views[True]
-    return views
+    small, large = (
+        {training: traced(model, batch, run, training=training) for training in (False, True)}
+        for model in (base, motivated)
+    )
+    if _alike(small[False], small[True]) and _alike(large[False], large[True]):
+        del small[True], large[True]
+    return small, large
 
 
 def traced(
@@ -63,6 +67,20 @@ def competition(weights_map: WeightsMap, view: Trace) -> str:
                         f"{name}, dimension {dim}: {len(part)} in the base, {space.size} in the motivated model; the "
                         f"{space.fixed} must be the same in both, since extra ones compete, though they are zero"
                     )
+    return ""
+
+
+def more_parts(base: Trace | None, motivated: Trace | None, names: Container[str]) -> str:
+    """A sentence on the first of these operations over joined parts that are more in the motivated model, or empty."""
+    if not base or not motivated:
+        return ""
+    # The output of a single layer is no part of a join.
+    single = [(name, 1) for name, _ in motivated.joined]
+    for (name, small), (other, large) in zip(base.joined or single, motivated.joined, strict=False):
+        if name != other:
+            break
+        if small != large and name in names:
+            return f"{name.strip('_')} over {large} joined parts, such as the outputs of layers, {small} in the base"
     return ""
 
 

@@ -25,7 +25,8 @@ class Entry:
         target: name of the motivated model's tensor.
         index: for each dimension of the base tensor, its positions in the target.
         target_shape: shape of the target.
-        origin: what decided it: ``name``, ``structure``, ``rule: …`` or ``user``.
+        origin: what decided it: ``name``, ``structure``, ``rule: …``, ``user``, or ``not reached`` by any forward
+            pass.
 
     Raises:
         SeekingError: an index for each dimension is missing, leaves the dimension, or names a position twice.

@@ -35,6 +35,7 @@ class OpCall:
         scaled: the constants by which tensors that the inputs come from were multiplied; NaN for an unknown one.
         fix_head: declares that an axis is that of a head, whose products attention scales by these constants.
         producers: by the id of a tensor, the operation that it comes from, without namespace.
+        fix_if_used: declares that an axis must be of one size in both models, once an operation takes a result.
     """
 
     parameters: Mapping[str, tuple[int, Any]]
@@ -47,6 +48,7 @@ class OpCall:
     scaled: frozenset[float]
     fix_head: Callable[[Axis, Iterable[float]], None]
     producers: Mapping[int, str]
+    fix_if_used: Callable[[Tensor, Axis, str], None]
 
     def producer(self, tensor: Tensor) -> str:
         """The operation that a tensor comes from, without namespace; empty for weights and inputs."""

@@ -109,7 +109,8 @@ def _repeat_interleave(call: OpCall) -> Axes | None:
 @op_rule("select")
 def _select(call: OpCall) -> Axes:
     axes = list(call.axes(call["self"]))
-    fix(axes.pop(call["dim"]), TAKEN_APART)
+    # Some forwards take one channel for its shape alone.
+    call.fix_if_used(call.outputs[0], axes.pop(call["dim"]), TAKEN_APART)
     return [axes]
 
 

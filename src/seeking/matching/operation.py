@@ -1,0 +1,44 @@
+"""What PyTorch declares of an operation."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from seeking.internals import operation_arguments
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Name, parameters and kind of an operation.
+
+    Attributes:
+        name: with namespace, without overload.
+        parameters: position and default of each, by name.
+        pointwise: whether it is elementwise.
+    """
+
+    name: str
+    parameters: dict[str, tuple[int, Any]]
+    pointwise: bool
+
+
+@functools.cache
+def operation_of(func: Any) -> Operation:
+    """What is declared of an operation as ``__torch_dispatch__`` gets it."""
+    name = func.name().partition(".")[0]
+    arguments = operation_arguments(func)
+    variants = [func]
+    if name.startswith("aten::") and name.endswith("_"):
+        # Some operations in place lack the tag that the same operation out of place has.
+        functional = getattr(torch.ops.aten, name.removeprefix("aten::").removesuffix("_"), None)
+        variants += [getattr(functional, overload) for overload in (functional.overloads() if functional else ())]
+    return Operation(
+        name,
+        {
+            argument.name: (position, argument.default_value if argument.has_default_value() else None)
+            for position, argument in enumerate(arguments)
+        },
+        any(torch.Tag.pointwise in variant.tags for variant in variants),
+    )

@@ -1,0 +1,35 @@
+"""Operations over parts that are joined, such as the outputs of all layers: more parts give another result."""
+
+from torch import Tensor
+
+from seeking.matching.axes import STACKED, is_fixed, size_of
+from seeking.matching.op_rules import OpCall
+from seeking.matching.statistics import REDUCTIONS
+
+COMPETITIONS = {"max", "min", "amax", "amin", "aminmax", "argmax", "argmin", "median", "nanmedian", "mode", "kthvalue"}
+COMPETITIONS |= {"sort", "topk", "cummax", "cummin", "_cummax_helper", "_cummin_helper"}
+"""Operations that choose: whether other parts win depends on the numbers."""
+
+OVER_PARTS = (
+    COMPETITIONS
+    | (REDUCTIONS - {"native_group_norm"})
+    | {"_softmax", "_log_softmax", "logsumexp", "prod", "cumsum", "cumprod"}
+)
+
+
+def joined_parts(name: str, call: OpCall) -> list[tuple[str, int]]:
+    """The name of an operation over joined parts, and their number; none for other operations.
+
+    Args:
+        name: without namespace.
+        call: as its rule sees it, before that rule changes an axis.
+    """
+    if name not in OVER_PARTS or isinstance(call.get("other"), Tensor) or not call.inputs[0].ndim:
+        return []
+    source = call.inputs[0]
+    dim = call.get("dim")
+    dims = [dim] if type(dim) is int else list(dim or range(source.ndim))
+    if "normalized_shape" in call:
+        dims = [-1 - place for place in range(len(call["normalized_shape"]))]
+    axes = [call.axes(source)[place] for place in dims]
+    return [(name, size_of(axis)) for axis in axes if is_fixed(axis) == STACKED]
