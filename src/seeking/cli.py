@@ -1,7 +1,7 @@
 """The ``seeking`` command.
 
 Exit codes: 0 success (for ``verify``: exact, for ``show``: intact), 1 the run or the verification failed, 2 wrong usage
-or invalid input, 75 stopped by SIGTERM and saved, 130 interrupted.
+or invalid input, 75 stopped by SIGTERM (a run is saved before), 130 interrupted.
 """
 
 import argparse
@@ -129,4 +129,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from seeking.__main__ import main as program
+
+    sys.exit(program())
