@@ -34,6 +34,7 @@ from seeking.flag_names import check_flags, with_flags
 from seeking.option_parsing import parse_options
 from seeking.options import flags, flags_of_run, normalized, recipe_file
 from seeking.report.output import ignore_output_errors, plain_errors, print_text
+from seeking.termination import end_on_sigterm
 
 COMMANDS: dict[str, tuple[type[Any], str]] = {
     "train": (Train, "seeking.run_commands:train_command"),
@@ -129,6 +130,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from seeking.__main__ import main as program
-
-    sys.exit(program())
+    end_on_sigterm()
+    sys.exit(main())
