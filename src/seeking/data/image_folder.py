@@ -155,8 +155,8 @@ def _warn_of_leftovers(root: str, splits: Mapping[str, Classes]) -> None:
             count = sum(map(len, left.values()))
             places = sorted({str(left_by_programs(path)) for paths in left.values() for path in paths})
             warnings.warn(
-                f"data set {root}: {count:,} of the images are such as zip tools, file managers and notebooks leave, in "
-                f"{shown(places, NAMED_FILES)}; they count as images of {shown(sorted(left), NAMED_FILES)}. Remove "
+                f"data set {root}: {count:,} of the images are such as zip tools, file managers and notebooks leave, "
+                f"in {shown(places, NAMED_FILES)}; they count as images of {shown(sorted(left), NAMED_FILES)}. Remove "
                 "them if they are none of yours",
                 RunWarning,
                 stacklevel=3,
