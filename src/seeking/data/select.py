@@ -94,6 +94,11 @@ def select(
     images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
     images = images or [column for column, feature in features.items() if _holds_bytes(feature)]
     image_column = _column("image", config.image_column, list(features), images, name)
+    if image_column not in evaluation.features:
+        raise SeekingError(
+            f"data set {name}: {test_source} has no column {image_column}; it has {', '.join(evaluation.features)}. "
+            "Call the columns the same in both splits"
+        )
     files = [Files(_encoded(part, image_column, name), image_column, name) for part in (train, evaluation)]
     pixel_format = common_format(files, config.channels)
     loaded = []
