@@ -1,6 +1,8 @@
 """How the command starts, and options of a wrong type."""
 
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,29 +15,92 @@ from hypothesis import strategies as st
 
 import seeking
 from seeking import SeekingError, TrainConfig
+from seeking.__main__ import main as start
 from seeking.data import DataConfig
 from seeking.experiments.run import RunConfig
 
 INTERRUPTED = """
-import runpy, sys
+import os, runpy, signal, sys
 
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == {at!r}:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), {number})
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Interrupt())
-sys.argv = ["seeking", "train"]
+sys.argv = ["seeking", "train", "--output", "out"]
 runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize(("module", "at"), [("seeking", "torch"), ("seeking", "seeking.cli"), ("seeking.cli", "torch")])
-def test_ctrl_c_during_the_imports_is_no_traceback(module: str, at: str) -> None:
-    program = INTERRUPTED.format(at=at, module=module)
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [(signal.SIGINT, 130, "seeking: interrupted\n"), (signal.SIGTERM, 75, "seeking: stopped by SIGTERM\n")],
+)
+@pytest.mark.parametrize(
+    ("module", "at"),
+    [
+        ("seeking", "seeking.cli"),
+        pytest.param("seeking.cli", "torch", marks=pytest.mark.slow),
+    ],
+)
+def test_a_stop_during_the_imports_is_no_traceback(
+    module: str, at: str, number: int, code: int, message: str, tmp_path: Path
+) -> None:
+    program = INTERRUPTED.format(at=at, module=module, number=int(number))
     environment = {"PYTHONPATH": str(Path(seeking.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "seeking: interrupted\n")
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", message)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(
+    "at", ["run_commands.check_names", pytest.param("data.loading._digits", marks=pytest.mark.slow)]
+)
+def test_a_stop_before_training_leaves_nothing(
+    at: str,
+    number: int,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(f"seeking.{at}", lambda *given, **options: os.kill(os.getpid(), number))
+    monkeypatch.setattr("sys.argv", ["seeking", "train", "--output", str(tmp_path / "out")])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ended: object = start()
+    except SystemExit as stop:
+        ended = stop.code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended == code
+    assert "seeking: stopped by SIGTERM" in (err := capfd.readouterr().err) or "seeking: interrupted" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_sigterm_is_ignored_where_it_was_and_ends_forked_processes_as_usual(ignored: bool) -> None:
+    program = f"""
+import os, signal, sys
+import seeking.__main__, seeking.cli
+signal.signal(signal.SIGTERM, signal.{"SIG_IGN" if ignored else "SIG_DFL"})
+def act():
+    if (child := os.fork()) == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(7)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return 0
+seeking.cli.main = act
+sys.exit(seeking.__main__.main())
+"""
+    environment = {"PYTHONPATH": str(Path(seeking.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("7\n" if ignored else "-15\n", "")
 
 
 def test_all_public_names_are_there() -> None:

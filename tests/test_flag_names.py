@@ -50,5 +50,10 @@ def test_what_only_looks_like_an_argument_is_left(name: str, message: str) -> No
 def test_words_are_arguments_only_where_they_are_given_a_value() -> None:
     assert with_flags("epochs is 0; it must be 1 or more", Train) == "--epochs is 0; it must be 1 or more"
     assert with_flags("options:\n  lr: 0.1 in the run, 0.2 now", Train) == "options:\n  --lr: 0.1 in the run, 0.2 now"
+    assert with_flags("condition: unknown\n  x\n  ^", Train) == "--condition: unknown\n  x\n  ^"
+    assert (
+        with_flags("set update to joint, or give update joint", Train) == "set update to joint, or give --update joint"
+    )
+    assert with_flags("the batch: seed: 3", Train) == "the batch: seed: 3"
     assert with_flags("the seed of the data is 3", Train) == "the seed of the data is 3"
     assert not re.search("--", with_flags("no data set is there", Train))

@@ -1,10 +1,13 @@
-"""Starts the ``seeking`` command; imports nothing large before Ctrl-C is handled."""
+"""Starts the ``seeking`` command; imports nothing large before Ctrl-C and SIGTERM are handled."""
 
 import sys
+
+from seeking.termination import end_on_sigterm
 
 
 def main() -> int:
     """Run the command line; returns the exit code."""
+    end_on_sigterm()
     try:
         from seeking.cli import main as run
 

@@ -1,7 +1,7 @@
 """The ``seeking`` command.
 
 Exit codes: 0 success (for ``verify``: exact, for ``show``: intact), 1 the run or the verification failed, 2 wrong usage
-or invalid input, 75 stopped by SIGTERM and saved, 130 interrupted.
+or invalid input, 75 stopped by SIGTERM (a run is saved before), 130 interrupted.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from seeking.flag_names import check_flags, with_flags
 from seeking.option_parsing import parse_options
 from seeking.options import flags, flags_of_run, normalized, recipe_file, recipe_options
 from seeking.report.output import ignore_output_errors, plain_errors, print_text
+from seeking.termination import end_on_sigterm
 
 COMMANDS: dict[str, tuple[type[Any], str]] = {
     "train": (Train, "seeking.run_commands:train_command"),
@@ -125,4 +126,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     sys.exit(main())

@@ -104,14 +104,14 @@ class TwoModelsOptions(ModelConfig):
     """Name of the smaller model."""
     motivated: Positional[str] = dataclasses.field()
     """Name of the larger model."""
-    in_chans: int = 3
-    """Number of image channels; of models for tables, number of columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewModelsOptions(TwoModelsOptions):
     """Options of commands that take two models without weights."""
 
+    in_chans: int = 3
+    """Number of image channels; of models for tables, number of columns."""
     num_classes: int = 10
     """Number of classes of both models; those for text have one for each byte."""
 
@@ -144,6 +144,8 @@ class TransferOptions(TwoModelsOptions):
 
     weights: Path
     """Weights to start from: a safetensors file, or a state_dict saved with torch.save."""
+    in_chans: int | None = None
+    """Number of image channels; of models for tables, number of columns; if not given, that of the weights."""
     num_classes: int | None = None
     """Number of classes of both models; if not given, that of the weights."""
     output: Path

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,14 +71,36 @@ def with_flags(message: object, command: type[Any]) -> str:
     """A message that names arguments, as the command line has them: ``label_column`` becomes ``--label-column``.
 
     A name of one word may as well be an ordinary word. It is taken for an argument only where a line begins with it and
-    says what it is, or lists it with its value. Lists of what is known, such as the condition ``held_out``, stay.
+    says what it is, or lists it with its value, where the message begins with it and a colon, and before one of the
+    words that it may hold. Lists of what is known, such as the condition ``held_out``, stay.
     """
     fields = _fields(command)
     long = "|".join(sorted((name for name in fields if "_" in name), key=len, reverse=True))
-    text = re.sub(rf"(?m)(^|(?<=^  ))({'|'.join(fields)})(?= is |: .* in the run)", _flag, str(message))
-    listed = r"known: .*|did you mean .*"
-    argument = rf"(?<![\w./\\'\"=-])({long})(?![\w./\\'\"=(-])"
-    return re.sub(f"{listed}|{argument}", lambda found: _flag(found) if found[1] else found[0], text) if long else text
+    text = re.sub(rf"(?m)\A({'|'.join(fields)})(?=: )", _flag, str(message))
+    text = re.sub(rf"(?m)(^|(?<=^  ))({'|'.join(fields)})(?= is |: .* in the run)", _flag, text)
+    listed, not_before = r"known: .*|did you mean .*", r"(?<![\w./\\'\"=-])"
+    for name, words in _words(command).items():
+        text = re.sub(rf"{listed}|{not_before}({name})(?= ({'|'.join(words)})\b)", _flag_or_same, text)
+    argument = rf"{not_before}({long})(?![\w./\\'\"=(-])"
+    return re.sub(f"{listed}|{argument}", _flag_or_same, text) if long else text
+
+
+def _words(command: type[Any]) -> dict[str, list[str]]:
+    """The words that options of one word may hold, but for such short ones that they may as well be others."""
+    found: dict[str, list[str]] = {}
+    for name, hint in typing.get_type_hints(command).items():
+        if "_" not in name and len(name) > 2:
+            words = [word for each in (hint, *typing.get_args(hint)) for word in _literals(each) if len(word) > 2]
+            found |= {name: words} if words else {}
+    return found
+
+
+def _literals(hint: Any) -> tuple[str, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+
+
+def _flag_or_same(found: re.Match[str]) -> str:
+    return _flag(found) if found[1] else found[0]
 
 
 def _flag(match: re.Match[str]) -> str:

@@ -1,18 +1,20 @@
 """The commands about two models: their map, its proof, and one initialized from the other."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 
 from torch import nn
 
 from seeking.checkpointing.weights import load_weights, save_weights, shapes_of_weights
 from seeking.choices import Model
-from seeking.commands import Embed, Extract, Map, TransferOptions, TwoModelsOptions, Verify
+from seeking.commands import Embed, Extract, Map, TransferOptions, Verify
 from seeking.errors import NotContainedError, SeekingError
+from seeking.experiments.config import ModelConfig
 from seeking.experiments.run import arguments, models, weights_map
 from seeking.initialization import embed, extract
 from seeking.models import arguments_for, example_input, takes_images
-from seeking.models.heads import classes_of_weights
+from seeking.models.heads import arguments_of_weights
 from seeking.prefix import find_prefix
 from seeking.report.output import print_text
 from seeking.verification import verify
@@ -23,7 +25,7 @@ def map_command(config: Map) -> int:
     """Run ``seeking map``."""
     both = models(config, arguments_for(config.base, config.num_classes, config.in_chans))
     batch = example_input(config.base, both["base"], None, config.in_chans)
-    derived = _derived(config, both)
+    derived = _derived(config, both, config.in_chans)
     print_text(derived.details() if config.details else derived)
     if find_prefix(both["base"], both["motivated"], derived, batch):
         print_text("prefix pair: one pass can serve both (update joint, one_pass)")
@@ -62,7 +64,7 @@ def verify_command(config: Verify) -> int:
             with _refusal():
                 derived.check(both["base"], both["motivated"])
         else:
-            derived = _derived(config, both)
+            derived = _derived(config, both, config.in_chans)
         verdict = verify(both["base"], both["motivated"], derived, batch, tolerance=config.tolerance)
     except NotContainedError as error:
         print_text(f"{config.base} in {config.motivated}: {error}")
@@ -95,18 +97,26 @@ def embed_command(config: Embed) -> int:
 def _load_for_transfer(config: TransferOptions, source: Model) -> tuple[dict[str, nn.Module], WeightsMap]:
     if config.output.exists() and not config.overwrite:
         raise SeekingError(f"{config.output} exists; name another file, or give --overwrite")
-    classes = config.num_classes
-    if classes is None:
-        plan = arguments(config, arguments_for(config.base, 10, config.in_chans))
-        shapes = shapes_of_weights(config.weights)
-        told = classes_of_weights(shapes, lambda number: plan.make(source, num_classes=number), str(config.weights))
-        classes = 10 if told is None else told
-    both = models(config, arguments_for(config.base, classes, config.in_chans), config.seed)
+    common = _common_arguments(config, source)
+    both = models(config, common, config.seed)
     load_weights(both[source], config.weights)
-    return both, WeightsMap.load(config.map) if config.map else _derived(config, both)
+    channels = common.get("in_features", common.get("in_chans", 0))
+    return both, WeightsMap.load(config.map) if config.map else _derived(config, both, channels)
 
 
-def _derived(config: TwoModelsOptions, both: Mapping[str, nn.Module]) -> WeightsMap:
+def _common_arguments(config: TransferOptions, source: Model) -> dict[str, int]:
+    """The arguments of both models: what is given, or what the weights tell."""
+    classes, channels = config.num_classes, config.in_chans
+    usual = arguments_for(config.base, 10 if classes is None else classes, 3 if channels is None else channels)
+    given = {"num_classes": classes, "in_chans": channels, "in_features": channels}
+    open_ones = {name: value for name, value in usual.items() if given.get(name) is None}
+    if not open_ones:
+        return usual
+    make = functools.partial(arguments(config, usual).make, source)
+    return usual | arguments_of_weights(shapes_of_weights(config.weights), make, open_ones, str(config.weights))
+
+
+def _derived(config: ModelConfig, both: Mapping[str, nn.Module], channels: int) -> WeightsMap:
     """The map of both models; for images, on an input that the matching chooses."""
-    batch = None if takes_images(config.base) else example_input(config.base, both["base"], in_chans=config.in_chans)
+    batch = None if takes_images(config.base) else example_input(config.base, both["base"], in_chans=channels)
     return weights_map(config, both["base"], both["motivated"], batch)

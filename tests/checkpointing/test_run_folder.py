@@ -108,6 +108,24 @@ def test_runs_of_older_versions_are_known(run: Path) -> None:
     assert describe(run)[1] and (run / "manifest.json").exists()
 
 
+@pytest.mark.parametrize("lost", ["manifest", "entries"])
+def test_a_lost_manifest_is_told_and_the_next_resume_lists_every_file_again(lost: str, run: Path) -> None:
+    (run / "trackers.json").write_text("{}")
+    before = {name for name in files_of(run) if "/" not in name} - {"manifest.json"}
+    if lost == "manifest":
+        (run / "manifest.json").unlink()
+    else:
+        manifest.Manifest(run).write()  # Killed as soon as it was made anew.
+    text = describe(run)[0]
+    assert all(f"{name}: not checked, since manifest.json does not list it" in text for name in before), text
+    with pytest.warns(RunWarning, match="lists base.best.safetensors, .*trackers.json from now on, as they are"):
+        tiny(RunFolder(run, resume=True), resume=True).fit()
+    listed = manifest.Manifest.read(run)
+    assert listed and listed.files.keys() == before
+    text, intact = describe(run)
+    assert intact and "not checked" not in text
+
+
 # Errors in reading.
 
 

@@ -267,8 +267,10 @@ def test_the_held_out_loss_is_that_of_the_base_after_its_step() -> None:
 
 
 def test_a_run_without_held_out_data_is_refused_before_it_begins() -> None:
-    with pytest.raises(SeekingError, match="held_out:3,1 & always measures the loss on held-out training data"):
+    with pytest.raises(SeekingError, match="held_out:3,1 & always, which measures the loss on held-out training data"):
         tiny(None, dataclasses.replace(TINY, condition="held_out:3 & always"))
+    with pytest.raises(SeekingError, match=r"^base_condition is held_out:3,1, which measures the loss on held-out"):
+        tiny(None, dataclasses.replace(TINY, base_condition="held_out:3"))
     with pytest.raises(SeekingError, match="the held-out data yield no batch"):
         tiny(None, TINY, held_out=[])
 

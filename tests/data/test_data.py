@@ -142,7 +142,7 @@ def picture(value: int = 0) -> Image.Image:
     [
         ([{"text": "a", "label": 1}] * 3, None, "needs one image column, found none among text, label"),
         ([{"image": picture(), "caption": "a"}] * 3, None, "needs one label column, found none"),
-        ([{"image": picture(), "label": 0.5}] * 3, None, "not classes or integers"),
+        ([{"image": picture(), "label": 0.5}] * 3, None, "not classes, integers"),
         (
             [{"image": picture(), "label": 0}, {"image": picture(9), "label": 1}],
             [{"image": picture(), "label": 5}],

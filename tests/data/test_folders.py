@@ -253,6 +253,36 @@ def test_names_of_classes_in_such_a_file_may_hold_each_other(data: st.DataObject
     assert {path: name for name, paths in found[0].items() for path in paths} == dict(zip(images, labels, strict=True))
 
 
+@given(data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_columns_that_may_both_be_the_classes_are_refused(data: st.DataObject) -> None:
+    """Classes that are numbers, beside widths and boxes: taken where only one column can be the classes."""
+    classes = ["0", "1", "2"]
+    count = data.draw(st.integers(1, 5))
+    numbers = st.sampled_from(["0", "1", "2", "480", ""])
+    rows = data.draw(st.lists(st.tuples(numbers, numbers, numbers), min_size=count, max_size=count))
+    separator = data.draw(st.sampled_from(["\t", ",", ", "]))
+    images = [f"val/{number}.png" for number in range(count)]
+    with tempfile.TemporaryDirectory() as root:
+        (Path(root) / "val").mkdir()
+        lines = [separator.join((Path(image).name, *row)) for image, row in zip(images, rows, strict=True)]
+        (Path(root) / "val" / "list.csv").write_text("\n".join(lines))
+        columns = [*zip(*rows, strict=True)]
+        possible = [column for column in columns if {*column} <= {*classes}]
+        if columns[0] in possible and len({*possible}) > 1:
+            with pytest.raises(SeekingError, match=r"val/list\.csv, columns 2 and [34] hold names of classes"):
+                annotated(root, "val", {"": images}, ["val/list.csv"], classes)
+            return
+        found = annotated(root, "val", {"": images}, ["val/list.csv"], classes)
+    if columns[0] in possible:
+        assert found is not None
+        assert {path: name for name, paths in found[0].items() for path in paths} == dict(
+            zip(images, columns[0], strict=True)
+        )
+    else:
+        assert found is None
+
+
 @pytest.mark.parametrize("texts", [["a.png x\na.png y\n"], ["a.png x\n", "a.png y\n"]])
 def test_files_that_list_an_image_with_two_classes_are_refused(texts: list[str], tmp_path: Path) -> None:
     (tmp_path / "val").mkdir()
@@ -306,6 +336,31 @@ def test_a_folder_that_holds_the_data_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(SeekingError, match=rf"Give data {tmp_path}/archive, or train_split \. if archive is a class"):
         load(DataConfig(data=root))
     assert len(load(DataConfig(data=f"{root}/archive")).test) == 2
+
+
+@pytest.mark.parametrize(
+    ("left", "place"),
+    [
+        ("train/__MACOSX/9.png", "train/__MACOSX"),
+        ("train/a/@eaDir/1.png/thumb.png", "train/a/@eaDir"),
+        ("train/.ipynb_checkpoints/a.png", "train/.ipynb_checkpoints"),
+        ("test/a/._1.png", "test/a/._1.png"),
+        ("test/b/Thumbs.db/1.jpg", "test/b/Thumbs.db"),
+    ],
+)
+def test_what_programs_leave_counts_as_an_image_and_is_named_before_training(
+    left: str, place: str, tmp_path: Path
+) -> None:
+    held = [f"{split}/{name}/{n}.png" for split in ("train", "test") for name in "ab" for n in (1, 2)]
+    root = pictures(tmp_path, *held, left)
+    (tmp_path / "train" / "a" / ".DS_Store").touch()
+    data, messages = told(root)
+    assert len(data.train) + len(data.test) == 9
+    name = left.split("/")[1]
+    assert name in data.classes
+    told_of = f"notebooks leave, in {place}; they count as images of {name}."
+    assert any("1 of the images are such as" in text and told_of in text for text in messages)
+    assert any(".DS_Store" in text for text in messages)
 
 
 def test_classes_of_several_folders_are_told_of(tmp_path: Path) -> None:

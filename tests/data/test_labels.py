@@ -1,6 +1,8 @@
 """Labels by the names of their classes."""
 
 import string
+import unicodedata
+import warnings
 from typing import Any
 
 import datasets
@@ -100,7 +102,7 @@ def test_missing_labels_stay_missing() -> None:
         (rows([0, 1], "int64"), rows(["a", "b"], "string"), r"holds numbers \(0, 1\) in some files and names \(a, b\)"),
         (rows([1, 2], "int64"), rows([0, 1], "int64"), "labels 0 are in test and not in train"),
         (rows(["a", "b"], "string"), rows(["A", "B"], "string"), "no class in common: a, b and A, B"),
-        (rows([0.0, 1.0], "float32"), rows([0.0, 1.0], "float32"), "not classes or integers or strings"),
+        (rows([0.0, 1.0], "float32"), rows([0.0, 1.0], "float32"), "not classes, integers, strings or booleans"),
     ],
 )
 def test_labels_that_cannot_be_identified(train: Any, test: Any, message: str) -> None:
@@ -108,3 +110,37 @@ def test_labels_that_cannot_be_identified(train: Any, test: Any, message: str) -
         unite(Split("train", [train]), Split("test", [test]), "label", "data")
     with pytest.raises(SeekingError, match="test has no column label"):
         unite(Split("train", [rows(["a"], "string")]), Split("test", [train.remove_columns("label")]), "label", "data")
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=6), st.sampled_from(("bool", "int8")))
+@settings(max_examples=20, deadline=None)
+def test_booleans_are_the_classes_0_and_1(labels: list[bool], other: str) -> None:
+    train = Split("train", [rows([False, True, *labels], "bool")])
+    test = Split("test", [rows(labels if other == "bool" else [int(label) for label in labels], other)])
+    united = unite(train, test, "label", "data")
+    assert united[2] == ("0", "1")
+    assert united[1]["label"][:] == [int(label) for label in labels]
+
+
+@given(
+    st.sampled_from(("cafe\u0301", "Cat", "pen test", "\ufb01n", "straße")),
+    st.sampled_from((str.upper, str.lower, lambda name: f"{name} ", lambda name: unicodedata.normalize("NFC", name))),
+)
+@settings(deadline=None)
+def test_classes_that_look_alike_are_told_of(name: str, change: Any) -> None:
+    other = change(name)
+    train, test = (Split(split, [rows(["dog", text], "string")]) for split, text in (("a", name), ("b", other)))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        classes = unite(train, test, "label", "data")[2]
+    assert set(classes) == {"dog", name, other}, "the names are kept"
+    alike = [str(each.message) for each in told if "form of letters alone" in str(each.message)]
+    assert bool(alike) == (name != other)
+    assert all(ascii(text) in alike[0] for text in (name, other)) if alike else True
+
+
+@pytest.mark.parametrize("kind", ["float32", "binary", "timestamp[s]"])
+def test_labels_of_other_types_are_refused_with_a_way_out(kind: str) -> None:
+    held = datasets.Dataset.from_dict({"label": [None]}, features=datasets.Features({"label": datasets.Value(kind)}))
+    with pytest.raises(SeekingError, match=r"label of train holds .*; store them so, or name another column"):
+        read_labels(Split("train", [held]), "label", "data")

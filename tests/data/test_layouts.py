@@ -272,3 +272,12 @@ def test_chosen_splits_of_parquet_files(tmp_path: Path) -> None:
     for number, split in enumerate(("train", "test", "validation")):
         parquet(tmp_path / f"{split}.parquet", [number] * 4, [0, 1, 0, 1], datasets.Value("int64"))
     check(tmp_path, "0 0 0 0", "2 2 2 2", "0 1", test_split="validation")
+
+
+def test_a_split_without_the_image_column_is_refused(tmp_path: Path) -> None:
+    for split, column in (("train", "image"), ("test", "img")):
+        features = datasets.Features({column: datasets.Image(), "label": datasets.Value("int64")})
+        held = datasets.Dataset.from_dict({column: [picture(0), picture(1)], "label": [0, 1]}, features=features)
+        held.to_parquet(tmp_path / f"{split}.parquet")
+    with pytest.raises(SeekingError, match=r"test\.parquet has no column image; it has img, label\. Call the columns"):
+        load(DataConfig(data=str(tmp_path)))

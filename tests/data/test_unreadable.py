@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -116,3 +119,23 @@ def test_wrong_options_are_found_before_images_are_decoded(
     (tmp_path / "taken" / "thesis.tex").touch()
     assert main([command, *options]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+@pytest.mark.parametrize(
+    ("image", "cause"),
+    [
+        (b"no picture", "image 0: not an image of a known format"),
+        ("x" * 300_000, r"image 0 \(x{300}…\): File name too long"),
+        ("nowhere/1.png", r"image 0 \(nowhere/1.png\): No such file or directory"),
+        (None, "image 0: it is missing"),
+    ],
+)
+def test_the_cause_is_told_in_short(image: Any, cause: str, tmp_path: Path) -> None:
+    rows = [{"bytes": None, "path": image} if isinstance(image, str) else image and {"bytes": image, "path": None}]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    column = pa.array(rows * 4, features.arrow_schema.field("image").type)
+    pq.write_table(pa.table([column, [0, 1, 0, 1]], schema=features.arrow_schema), tmp_path / "train.parquet")
+    with pytest.raises(SeekingError, match=cause) as caught:
+        load(DataConfig(data=str(tmp_path)))
+    assert len(str(caught.value)) < 5000

@@ -343,9 +343,11 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
     with pytest.raises(SeekingError, match="does not hold the results of a recipe"):
         reproducing.claim(made, root)
     (root / "mine.txt").unlink()
-    reproducing.claim(made, root)
-    reproducing.claim(made, root)
+    reproducing.claim(read(tiny(tmp_path), "quick", {"lr": 0.3}), root)
+    reproducing.claim(made, root)  # Nothing has begun.
     before = (root / "recipe.json").read_text()
+    assert "0.05" in before
+    (root / "arms").mkdir()
     with pytest.raises(SeekingError, match=r"another recipe:\n  options: .*'lr': 0.05.*'lr': 0.3"):
         reproducing.claim(read(tiny(tmp_path), "quick", {"lr": 0.3}), root)
     with pytest.raises(SeekingError, match=r"scale: 'quick' in the folder, 'by-cost' now"):
@@ -353,7 +355,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
     (root / "recipe.json").write_text(before.replace('"format": 2', '"format": 1'))
     with pytest.raises(SeekingError, match="format: 1 in the folder, 2 now"):
         reproducing.claim(made, root)
-    assert [one.name for one in root.iterdir()] == ["recipe.json"]
+    assert sorted(one.name for one in root.iterdir()) == ["arms", "recipe.json"]
 
 
 @pytest.mark.parametrize(
@@ -369,6 +371,11 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
         (["ablation", "--scale", "small", "--set", "lr=3"], "recipe ablation sets lr itself"),
         (["ablation", "--data", "digits", "--output", "/dev/null/x"], "cannot be used as an output folder"),
         (["ablation", "--jobs", "0", "--data", "digits"], "jobs is 0"),
+        (["ablation", "--data", "digits", "--set", "optimizer=adamv"], "unknown optimizer 'adamv'; did you mean"),
+        (
+            ["ablation", "--data", "digits", "--set", "base_condition=evry:2"],
+            "base_condition: unknown condition 'evry'",
+        ),
         (["nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],
 )

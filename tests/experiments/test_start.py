@@ -1,6 +1,7 @@
 """Runs that start from weights: timm's pretrained ones, and files."""
 
 import dataclasses
+import functools
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -20,11 +21,12 @@ from seeking.checkpointing.weights import save_weights
 from seeking.cli import main
 from seeking.data import load
 from seeking.errors import RunWarning
+from seeking.experiments import start
 from seeking.experiments.run import RunConfig, arguments, trainer
 from seeking.experiments.start import ModelArguments, initial_models, shared_from, sources
 from seeking.experiments.tasks.images import ImagesOfRun
-from seeking.models import create
-from seeking.models.heads import classes_of_weights, head
+from seeking.models import arguments_for, create
+from seeking.models.heads import arguments_of_weights, growing, shapes_of
 from seeking.models.resnet import ResNet
 from seeking.training import RunFolder
 from seeking.weights_map import tensors
@@ -97,6 +99,24 @@ def test_what_each_model_starts_from(tmp_path: Path) -> None:
         sources((base,), False, plan(base_kwargs={"width": 5}))
     with pytest.raises(SeekingError, match="cannot be read"):
         sources(("missing.safetensors",), False, plan())
+
+
+@pytest.mark.parametrize(("classes", "most"), [(10, 2), (7, 3)])
+def test_few_models_are_made_to_tell_whose_weights_are_in_a_file(
+    classes: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def counted(name: str, **arguments: Any) -> nn.Module:
+        made.append(name)
+        return create(name, **arguments)
+
+    monkeypatch.setattr(start, "create", counted)
+    for model in SIZES:
+        made.clear()
+        path = str(file_of(model, tmp_path, classes))
+        assert sources((path,), False, plan()) == {model: path}
+        assert len(made) <= most
 
 
 def test_whose_the_shared_part_is() -> None:
@@ -189,28 +209,39 @@ def test_a_resumed_run_needs_the_weights_no_more(tmp_path: Path, digits: ImagesO
         trainer(longer, digits, output=RunFolder(tmp_path / "killed", resume=True))
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
-@given(classes=st.integers(1, 300), name=st.sampled_from(("resnet8", "test_efficientnet", "test_vit")))
-def test_the_number_of_classes_is_read_from_weights(classes: int, name: str) -> None:
-    def make(number: int) -> nn.Module:
-        return create(name, num_classes=number)
-
-    shapes = {key: tuple(tensor.shape) for key, tensor in tensors(make(classes)).items()}
-    assert classes_of_weights(shapes, make, "file") == classes
-    odd = {key: shapes[key] for key in head(make)} | {next(iter(head(make))): (3, 3)}
-    if classes != 3:
-        with pytest.raises(SeekingError, match=r"the number of classes is .* give it as num_classes"):
-            classes_of_weights(odd, make, "file")
+@given(
+    name=st.sampled_from(("resnet8", "test_efficientnet", "test_vit", "mlp-8", "gpt2-1x32")),
+    classes=st.integers(1, 300),
+    other=st.integers(1, 40),
+)
+def test_arguments_are_read_from_weights(name: str, classes: int, other: int) -> None:
+    make = functools.partial(create, name)
+    usual = arguments_for(name, 10)
+    arguments = {argument: classes if argument == "num_classes" else other for argument in usual}
+    shapes = shapes_of(make(**arguments))
+    assert arguments_of_weights(shapes, make, usual, "file") == arguments
+    for argument, value in arguments.items():
+        more = shapes_of(make(**{**arguments, argument: value + 1}))
+        if len(heads := growing(shapes, more, value)) > 1:
+            odd = shapes | {key: more[key] for key in list(heads)[:1]}
+            with pytest.raises(SeekingError, match=rf"file: {argument} is {value} by .*; give {argument}"):
+                arguments_of_weights(odd, make, usual, "file")
 
 
 @pytest.mark.slow
 def test_extract_and_embed_take_the_classes_of_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    widths = ["--base-kwargs", "width=4", "--motivated-kwargs", "width=6", "--in-chans", "1"]
+    widths = ["--base-kwargs", "width=4", "--motivated-kwargs", "width=6"]
     for command, source, classes in (("extract", "motivated", 7), ("embed", "base", 12)):
         weights, output = file_of(source, tmp_path, classes), tmp_path / f"{command}.safetensors"
         given = [command, "resnet8", "resnet14", *widths, "--weights", str(weights), "--output", str(output)]
         assert main(given) == 0, capsys.readouterr().err
         assert load_file(output)["fc.bias"].shape == (classes,)
+        assert load_file(output)["conv1.weight"].shape[1] == 1
+        given = [*given, "--overwrite", "--in-chans", "3"]
+        assert main(given) == 2
+        assert "[6, 1, 3, 3]" in capsys.readouterr().err or source == "base"
 
 
 def test_models_without_classes_are_embedded_and_extracted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,11 +15,13 @@ from torch import Tensor
 from seeking import SeekingError
 from seeking.cli import main
 from seeking.data import table, text
+from seeking.data.select import NOT_USED, SET_ASIDE
 from seeking.data.text import Windows, python_sources, read_text
 from seeking.experiments import RunConfig, models, trainer
 from seeking.experiments import reproduce as reproducing
 from seeking.experiments.recipe import read
 from seeking.experiments.results import first_reaching
+from seeking.experiments.run import check_names
 from seeking.experiments.tasks import TaskData, task, tasks
 from seeking.models import create
 from seeking.report import experiment
@@ -106,6 +108,42 @@ def test_parts_of_a_text_have_nothing_in_common(
     assert len(whole) - sum(map(len, parts)) == (round(len(whole) * 0.1) if validation else 0)  # The test part.
     aside = data.loaders(config).held_out
     assert (len(aside.dataset) if aside else None) == held_out
+    uses = {split.use: split.source for split in data.splits}
+    assert uses.keys() == {"training", "test"} | ({SET_ASIDE} if held_out else set()) | (
+        {NOT_USED} if validation else set()
+    )
+    assert sum(int(source.removesuffix(" bytes").replace(",", "")) for source in uses.values()) == len(whole)
+
+
+@pytest.mark.slow
+@given(st.none() | st.floats(0.05, 0.5), st.none() | st.integers(1, 20), st.sampled_from(("images", "tabular")))
+@settings(max_examples=15, deadline=None)
+def test_each_image_or_row_is_in_the_table_of_splits_once(
+    validation: float | None, held_out: int | None, kind: Any
+) -> None:
+    data = loaded(RunConfig(task=kind, data="digits", validation=validation, held_out=held_out))
+    uses = {split.use: split.images for split in data.splits}
+    assert sum(uses.values()) == 1797
+    assert uses.get(SET_ASIDE) == held_out and (NOT_USED in uses) == (validation is not None)
+
+
+@pytest.mark.slow
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_model_for_other_data_names_the_task(data: st.DataObject) -> None:
+    names = {"images": ["resnet8", "vit_tiny_patch16_224"], "text": ["gpt2-1x32", "llama-2x64"], "tabular": ["mlp-16"]}
+    kinds = sorted(names)
+    kind, base, motivated = (data.draw(st.sampled_from(kinds)) for _ in range(3))
+    models = [data.draw(st.sampled_from(names[each])) for each in (base, motivated)]
+    config = RunConfig(task=kind, base=models[0], motivated=models[1])
+    wrong = [(name, each) for name, each in zip(models, (base, motivated), strict=True) if each != kind]
+    if not wrong:
+        check_names(config)
+        return
+    with pytest.raises(
+        SeekingError, match=f"{wrong[0][0]} is a model of task {wrong[0][1]}.* the task is {kind}; give task"
+    ):
+        check_names(config)
 
 
 @pytest.mark.slow

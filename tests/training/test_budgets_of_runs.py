@@ -81,7 +81,7 @@ def test_budgets_that_recalibrations_leave_nothing_of_are_refused() -> None:
 def test_conditions_that_spend_a_budget_are_refused_without_one_before_training(
     condition: str, whose: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SeekingError, match="spends a budget, and the run has none; set budget"):
+    with pytest.raises(SeekingError, match=f"^{whose} is .*, which spends a budget, and the run has none; set budget"):
         make(dataclasses.replace(PLAIN, **{whose: condition}))
 
     def decode(config: Any, sharing: int) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 import signal
 import warnings
 from collections.abc import Callable
@@ -317,3 +318,20 @@ def test_recipes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert main(["train", "--recipe", recipe, *small, "--output", str(tmp_path / recipe)]) == 0
     assert main(["train", "--recipe", "bset", *small]) == 2
     assert "unknown recipe 'bset'; did you mean best" in capsys.readouterr().err
+
+
+BAD = ["decrese:2", "decrease:0", "every:2 &", "no.module.Class", "always" + " | always" * 200, "agreement:0 | every:2"]
+
+
+@pytest.mark.parametrize("option", ["condition", "base_condition"])
+@pytest.mark.parametrize("text", BAD)
+def test_a_bad_condition_is_reported_as_the_option_that_has_it(
+    text: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"one_pass": True, "update": "joint"} if option == "condition" else {}
+    with pytest.raises(SeekingError, match=rf"^{option}( is|:) "):
+        Trainer(*two_models(), **batches(), config=dataclasses.replace(CONFIG, **options, **{option: text}))
+    flag = f"--{option.replace('_', '-')}"
+    switches = ["--one-pass", "--update", "joint"] if options else []
+    assert main(["train", *switches, flag, text]) == 2
+    assert re.match(rf"seeking: {flag}( is|:) ", capsys.readouterr().err)

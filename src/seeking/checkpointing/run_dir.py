@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from seeking.checkpointing import run_files, snapshot
-from seeking.checkpointing.manifest import Kind, Manifest, check_file
+from seeking.checkpointing.manifest import NAME, Kind, Manifest, check_file
 from seeking.checkpointing.metrics_log import MetricsLog
 from seeking.checkpointing.weights import read_metadata, write_tensors
 from seeking.errors import DamagedError, RunError, RunWarning, SeekingError
@@ -159,10 +159,11 @@ class RunFolder:
         self.lock()
         with self._writing():
             self.read_manifest()
-            self._manifest.forget(["metrics.jsonl", "summary.json"])  # They will be finished anew.
+            self._manifest.forget(run_files.GROWING)  # They will be finished anew.
             self.write_json("config.json", config)
-            if weights_map and self._is_lost("map.json"):
+            if weights_map and (self._is_lost("map.json") or not is_file(self.path / "map.json")):
                 self.write_file("map.json", weights_map.save)
+            self._list_unlisted()
             return self.metrics.rewind(size)
 
     def read_manifest(self) -> None:
@@ -181,6 +182,24 @@ class RunFolder:
             self._manifest = manifest
         else:
             self._manifest.write()
+
+    def _list_unlisted(self) -> None:
+        """List finished files that a lost manifest had, and that are not made again.
+
+        Raises:
+            OSError: the manifest cannot be written.
+        """
+        made_again = "last.safetensors"
+        found = [name for name in run_files.unlisted(self.path, self._manifest) if not name.endswith(made_again)]
+        for name in found:
+            self._manifest.announce(name, self.path / name)
+        if found:
+            warnings.warn(
+                f"{self.path}: the manifest lists {', '.join(found)} from now on, as they are; whether they are "
+                "intact is not known",
+                RunWarning,
+                stacklevel=2,
+            )
 
     def close(self) -> None:
         """Leave the folder to others."""
@@ -317,7 +336,7 @@ class RunFolder:
         return metadata if measured else {}
 
     def lost_weights(self, models: Iterable[str]) -> list[str]:
-        """The models whose last weights are listed and are missing or damaged.
+        """The models whose last weights are listed and are missing or damaged, or are there and not listed.
 
         Raises:
             SeekingError: a file cannot be read.
@@ -326,7 +345,8 @@ class RunFolder:
 
     def _is_lost(self, name: str) -> bool:
         try:
-            check_file(self.path / name)
+            if not check_file(self.path / name) and is_file(self.path / name):
+                raise DamagedError(f"{self.path / name}: not listed in {NAME}, which would tell whether it is intact")
         except DamagedError as error:
             warnings.warn(f"{error}; it is made again from the checkpoint", RunWarning, stacklevel=2)
             return True

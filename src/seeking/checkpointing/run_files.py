@@ -27,6 +27,9 @@ _FILE = re.compile(
     rf"config\.json|map\.json|metrics\.jsonl|manifest\.json|summary\.json|curves\.png|trackers\.json|comparison\.(json|md|png)"
     rf"|{_WEIGHTS}|damaged-{_WEIGHTS}"
 )
+GROWING = ("metrics.jsonl", "summary.json")
+"""Files that are listed in the manifest when the run is over."""
+
 TENSORBOARD = "tensorboard"
 _EVENTS = re.compile(r"events\.out\.tfevents\.[\w.-]+|hparams\.yml")
 _TEMPORARY = re.compile(rf"\.({_FILE.pattern})\.writing")
@@ -111,6 +114,17 @@ def _has_record(folder: Path) -> bool:
     runs = [path for path in folder.iterdir() if _RUN_OF_COMPARISON.fullmatch(path.name)]
     # It may have been killed before there was a record.
     return any(is_run(path) for path in runs) or names <= {LOCK, "config.json", "map.json"}
+
+
+def unlisted(folder: Path, known: manifest.Manifest | None) -> list[str]:
+    """The program's own finished files in a folder that its manifest does not list, but for those that grow.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    listed = {manifest.NAME, *GROWING, *(known.files if known else ())}
+    found = [path for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name) and path.name not in listed]
+    return [path.name for path in found if is_file(path) and not path.name.startswith("damaged-")]
 
 
 def is_leftover(path: Path) -> bool:

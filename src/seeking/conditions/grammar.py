@@ -37,37 +37,41 @@ def known() -> Mapping[str, Registered]:
     return REGISTRY
 
 
-def parse(text: str, seed: int = 0, imports: bool = True) -> Condition:
+def parse(text: str, seed: int = 0, imports: bool = True, option: str = "condition") -> Condition:
     """Parse a condition.
 
     Args:
         text: the condition, in the grammar of this module.
         seed: seed of the random conditions in it.
         imports: whether to import custom classes; must be False for untrusted text.
+        option: that the text was given for, for error messages.
 
     Raises:
         SeekingError: the text does not parse, a name is unknown, or a condition rejects its argument; the message
             points at the position.
     """
-    return _Parser(text, seed, imports).parse()
+    return _Parser(text, seed, imports, option).parse()
 
 
 class _Parser:
-    def __init__(self, text: str, seed: int, imports: bool) -> None:
+    def __init__(self, text: str, seed: int, imports: bool, option: str) -> None:
         self.text = text
         self.seed = seed
         self.imports = imports
+        self.option = option
         self.position = 0
         self.depth = 0
 
     def parse(self) -> Condition:
         if len(self.text) > MAX_LENGTH:
-            raise SeekingError(f"condition: {len(self.text)} characters long; the limit is {MAX_LENGTH}")
+            raise SeekingError(f"{self.option}: {len(self.text)} characters long; the limit is {MAX_LENGTH}")
         condition = self.parse_or()
         if self.text[self.position :].strip():
             raise self.error("'&', '|' or the end is expected here")
         if len(str(condition)) > MAX_LENGTH:
-            raise SeekingError(f"condition: more than {MAX_LENGTH} characters long when its numbers are written out")
+            raise SeekingError(
+                f"{self.option}: more than {MAX_LENGTH} characters long when its numbers are written out"
+            )
         return condition
 
     def parse_or(self) -> Condition:
@@ -157,7 +161,7 @@ class _Parser:
     def error(self, message: str, position: int | None = None) -> SeekingError:
         if position is None:
             position = len(self.text) - len(self.text[self.position :].lstrip())
-        return SeekingError(f"condition: {message}\n  {self.text}\n  {' ' * position}^")
+        return SeekingError(f"{self.option}: {message}\n  {self.text}\n  {' ' * position}^")
 
 
 def _number(text: str) -> int | float:

@@ -8,6 +8,12 @@ from seeking.errors import SeekingError
 
 MAX_BYTES = 100 * 2**20
 
+Row = tuple[str, ...]
+"""The fields of a line after the name of the image."""
+
+Listed = dict[str, set[Row]]
+"""By the name of an image."""
+
 
 def annotated(
     root: str, source: str, folders: Mapping[str, Sequence[str]], files: Sequence[str], classes: Collection[str]
@@ -15,7 +21,8 @@ def annotated(
     """Find a text file in the folder of a split that lists the class of each of its images.
 
     Each line begins with the name of an image and the name of its class, separated by a tab, a comma, or other white
-    space. The file must list every image of the split, and no class that is not one of the training split.
+    space. The file must list every image of the split, and no class that is not one of the training split. What follows
+    must not be classes as well, such as a width where the classes are numbers.
 
     Args:
         root: the folder of the data set.
@@ -28,23 +35,25 @@ def annotated(
         The paths of the images of each class, and the path of the file; None if there is no such file.
 
     Raises:
-        SeekingError: an image is listed with two classes, in one file or in two.
+        SeekingError: an image is listed with two classes, in one file or in two; or a file has several columns that
+            may be the classes.
     """
     images = {PurePosixPath(path).name: path for held in folders.values() for path in held}
-    lists: dict[str, dict[str, set[str]]] = {}
+    lists: dict[str, Listed] = {}
     for file in files:
         if str(PurePosixPath(file).parent) != source or not file.endswith((".txt", ".csv", ".tsv")):
             continue
         listed = _read(f"{root}/{file}", {*classes})
         named = {name: listed[name] for name in images.keys() & listed.keys()}
         complete = images and len(named) == len(images) == sum(map(len, folders.values()))
-        if complete and set[str]().union(*named.values()) <= {*classes}:
+        if complete and {row[0] for rows in named.values() for row in rows} <= {*classes}:
+            _check_columns(root, file, [row for rows in named.values() for row in rows], {*classes})
             lists[file] = named
     if not lists:
         return None
     found: dict[str, list[str]] = {}
     for name, path in sorted(images.items()):
-        labels = set[str]().union(*(named[name] for named in lists.values()))
+        labels = {row[0] for named in lists.values() for row in named[name]}
         if len(labels) > 1:
             raise SeekingError(
                 f"data set {root}: {' and '.join(lists)} list {name} as {' and as '.join(sorted(labels))}; keep one "
@@ -54,28 +63,44 @@ def annotated(
     return found, next(iter(lists))
 
 
-def _read(path: str, classes: set[str]) -> dict[str, set[str]]:
-    """The classes in the lines of each image, by the name of its file."""
-    listed: dict[str, set[str]] = {}
+def _check_columns(root: str, file: str, rows: Sequence[Row], classes: set[str]) -> None:
+    """Refuse a file in which another column than the first after the name holds classes alone, and others.
+
+    Raises:
+        SeekingError: it does.
+    """
+    for column in range(1, min(map(len, rows))):
+        if {row[column] for row in rows} <= classes and any(row[column] != row[0] for row in rows):
+            first = next(row for row in rows if row[column] != row[0])
+            raise SeekingError(
+                f"data set {root}: in {file}, columns 2 and {column + 2} hold names of classes (such as {first[0]} and "
+                f"{first[column]} in one line); keep the name of each image and its class alone"
+            )
+
+
+def _read(path: str, classes: set[str]) -> Listed:
+    """The fields after the name in the lines of each image, by the name of its file; the first one is the class."""
+    listed: Listed = {}
     try:
         if Path(path).stat().st_size > MAX_BYTES:
             return {}
         with Path(path).open(encoding="utf-8-sig") as lines:
             for line in lines:
-                name, label = _parts(line, classes)
-                if label:
-                    listed.setdefault(PurePosixPath(name).name, set()).add(label)
+                name, row = _parts(line, classes)
+                if row and row[0]:
+                    listed.setdefault(PurePosixPath(name).name, set()).add(row)
     except (OSError, UnicodeDecodeError, csv.Error):
         return {}
     return listed
 
 
-def _parts(line: str, classes: set[str]) -> tuple[str, str]:
-    """The name of the image and of its class; both may hold blanks, the class also where blanks separate them."""
+def _parts(line: str, classes: set[str]) -> tuple[str, Row]:
+    """The name of the image, its class, and the fields that follow; the first two may hold blanks, the class also where
+    blanks separate them."""
     for separator in "\t,":
         if separator in line:
             fields = [field.strip() for field in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
-            return fields[0], fields[1] if len(fields) > 1 else ""
+            return fields[0], tuple(fields[1:])
     name, *words = line.split() or [""]
-    prefixes = (" ".join(words[:count]) for count in range(len(words), 0, -1))
-    return name, next((prefix for prefix in prefixes if prefix in classes), " ".join(words[:1]))
+    length = next((count for count in range(len(words), 0, -1) if " ".join(words[:count]) in classes), 1)
+    return name, (" ".join(words[:length]), *words[length:])

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from seeking.data.decode import Extent, PixelFormat
 from seeking.errors import SeekingError
 
+MAX_TEXT = 300
+"""Characters of a path, or of a decoder's message, that are shown."""
 MAX_WORKERS = 64
 CHUNK = 256
 """Images that a thread decodes at a time."""
@@ -52,19 +54,22 @@ class Files:
         """
         for row, file in zip(rows, self._rows[rows][self._column], strict=True):
             try:
-                yield convert(self._open(file))
+                with self._open(file) as image:
+                    converted = convert(image)
             except Exception as error:  # Decoders raise errors of any kind.
                 raise SeekingError(
                     f"data set {self.name}: {_describe(row, file)} cannot be decoded ({_cause(error)}); repair or "
                     "remove it, or give on_bad_image skip"
                 ) from error
+            yield converted
 
     def try_read(self, rows: list[int], convert: Callable[[Image.Image], T]) -> Iterator[T | None]:
         """Like ``read``, with None for each image that cannot be decoded, which is noted as unreadable."""
         for row, file in zip(rows, self._rows[rows][self._column], strict=True):
             converted: T | None = None
             try:
-                converted = convert(self._open(file))
+                with self._open(file) as image:
+                    converted = convert(image)
             except Exception as error:
                 self.unreadable.setdefault(row, f"{_describe(row, file)}: {_cause(error)}")
             yield converted
@@ -206,9 +211,17 @@ class Encoded:
 
 
 def _cause(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a known format"
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return _in_short(" ".join(reason.split()).rstrip(".")) or type(error).__name__
 
 
 def _describe(row: int, file: Any) -> str:
     path = file["path"] if file else None
-    return f"image {row} ({path})" if path else f"image {row}"
+    return f"image {row} ({_in_short(path)})" if path else f"image {row}"
+
+
+def _in_short(text: str) -> str:
+    """A path or message of a usual length; what was taken for a path may be an image in base64."""
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"

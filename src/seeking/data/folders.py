@@ -18,6 +18,14 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
     "validation": ("validation", "valid", "val", "dev", "eval", "evaluation"),
 }
+LEFT_BY_PROGRAMS = frozenset(
+    {"__macosx", ".ds_store", "@eadir", ".ipynb_checkpoints", ".thumbnails", "thumbs.db", "lost+found", "$recycle.bin"}
+    | {"#recycle", "system volume information", ".trash", ".trashes", ".spotlight-v100", ".fseventsd", ".git", ".cache"}
+    | {"__pycache__"}
+)
+"""Folders that zip tools, file managers, network disks and notebooks leave, in lower case."""
+RESOURCE_FORK = "._"
+"""Files that macOS leaves beside others begin with this, and have their extension."""
 NAMED_FILES = 3
 """How many files of each kind a message names."""
 
@@ -109,6 +117,15 @@ def files(tree: Tree) -> list[str]:
 def is_image(path: str) -> bool:
     """Whether the extension is that of an image."""
     return path.lower().endswith(IMAGE_EXTENSIONS)
+
+
+def left_by_programs(path: str) -> str | None:
+    """The folder or file on a path that a program has left beside the data, by its name; None if there is none."""
+    parts = path.split("/")
+    for place, part in enumerate(parts):
+        if part.lower() in LEFT_BY_PROGRAMS or (place == len(parts) - 1 and part.startswith(RESOURCE_FORK)):
+            return "/".join(parts[: place + 1])
+    return None
 
 
 def join(folder: str, name: str) -> str:

@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 
 from seeking.data.annotations import annotated
-from seeking.data.folders import NAMED_FILES, Split, Splits, Tree, is_image, join, shown, standard_split
+from seeking.data.folders import (
+    NAMED_FILES,
+    Split,
+    Splits,
+    Tree,
+    is_image,
+    join,
+    left_by_programs,
+    shown,
+    standard_split,
+)
 from seeking.errors import RunWarning, SeekingError, unknown
 
 Classes = dict[str, list[str]]
@@ -22,6 +32,8 @@ Classes = dict[str, list[str]]
 
 def image_folder(root: str, tree: Tree, chosen: Mapping[str, str] | None = None) -> tuple[Splits, list[str]]:
     """Assign the images of a folder to splits and classes.
+
+    What programs leave beside the data is told of, but used like all else.
 
     A split without folders of classes is not used, and neither is a test or validation split without a class of the
     training split if the other one has some.
@@ -66,6 +78,7 @@ def image_folder(root: str, tree: Tree, chosen: Mapping[str, str] | None = None)
             unused += [path for images in splits.pop(split).values() for path in images]
         elif any(splits[split].values()):
             _refuse_other_classes(root, tree, sources, split, splits)
+    _warn_of_leftovers(root, splits)
     order = [split for split in ("train", "test", "validation") if splits.get(split)]
     return {split: Split(sources[split] or root, [_rows(root, splits[split])]) for split in order}, sorted(unused)
 
@@ -131,6 +144,23 @@ def _check_depth(root: str, source: str, classes: Classes, named: bool) -> None:
     raise SeekingError(
         f"data set {root}: {problem}; but {where}, so deeper folders may be meant. Give {', or '.join(ways)}"
     )
+
+
+def _warn_of_leftovers(root: str, splits: Mapping[str, Classes]) -> None:
+    """Tell of images that lie where programs leave files of their own; they count as others do."""
+    for classes in splits.values():
+        left = {name: [path for path in images if left_by_programs(path)] for name, images in classes.items()}
+        left = {name: paths for name, paths in left.items() if paths}
+        if left:
+            count = sum(map(len, left.values()))
+            places = sorted({str(left_by_programs(path)) for paths in left.values() for path in paths})
+            warnings.warn(
+                f"data set {root}: {count:,} of the images are such as zip tools, file managers and notebooks leave, "
+                f"in {shown(places, NAMED_FILES)}; they count as images of {shown(sorted(left), NAMED_FILES)}. Remove "
+                "them if they are none of yours",
+                RunWarning,
+                stacklevel=3,
+            )
 
 
 def _refuse_other_classes(

@@ -1,5 +1,6 @@
 """Labels by the names of their classes."""
 
+import unicodedata
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -136,8 +137,13 @@ def _read(rows: Any, column: str, source: str, data: str) -> _Labels:
     named = isinstance(feature, datasets.ClassLabel)
     if dtype == "null":  # No row has a label, so nothing says of which type they would be.
         return _Labels(np.full(len(values), -1))
+    if dtype == "bool":
+        values, dtype = values.cast(pa.int8()), "int8"
     if not named and not dtype.startswith(("int", "uint")):
-        raise SeekingError(f"data set {data}: column {column} holds {feature}, not classes or integers or strings")
+        raise SeekingError(
+            f"data set {data}: column {column} of {source} holds {feature}, not classes, integers, strings or "
+            "booleans; store them so, or name another column with label_column"
+        )
     largest = pc.max(values).as_py() or 0
     if not named and largest >= MAX_CLASSES:
         raise SeekingError(
@@ -180,6 +186,14 @@ def _without(names: list[str], others: list[str]) -> list[str]:
     return [name for name in names if name not in excluded]
 
 
+def _alike(names: list[str]) -> list[list[str]]:
+    """The first few groups of names that look the same, but for case and blanks."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault("".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
+    return [group for group in alike.values() if len(group) > 1][:NAMED_CLASSES]
+
+
 def _warn(classes: list[str], used: list[list[str]], splits: list[Split], data: str) -> None:
     """Tell of classes that a split has no images of, and of a class that is the only one."""
     train, test = used[0], used[-1]
@@ -193,6 +207,8 @@ def _warn(classes: list[str], used: list[list[str]], splits: list[Split], data: 
         for where, names in rare.items()
         if 0 < len(names) < len(classes)
     ]
+    for twins in _alike(classes):
+        texts.append(f"the classes {', '.join(map(ascii, twins))} differ in case, blanks or the form of letters alone")
     if len(classes) == 1:
         texts.append(f"all images are of one class, {shown(classes, 1)}")
     for text in texts:

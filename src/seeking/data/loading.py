@@ -13,7 +13,7 @@ from seeking.data.folders import shown
 from seeking.data.hold_out import keep_classes
 from seeking.data.images import Batches, Images
 from seeking.data.labels import NAMED_CLASSES
-from seeking.data.select import SplitUse, held_out, select
+from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse, held_out, select
 from seeking.data.unreadable import readable
 from seeking.distributed.processes import cores, local_process_count, this_process
 from seeking.errors import RunWarning, SeekingError
@@ -73,11 +73,12 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
     if config.data == "digits":
         train, test, classes = _digits(config.stored_size, config.channels or 1)
         sources = "the other images", "every fifth image"
+        unused: list[SplitUse] = []
         if config.validation:
+            unused.append(SplitUse(NOT_USED, sources[1], None, len(test)))
             sources = sources[0], held_out(config.validation, sources[0])
             train, test = _apart(train, round(len(train) * config.validation), 1, config)
         train, test = _subset(train, config.max_train_samples), _subset(test, config.max_eval_samples)
-        unused: list[SplitUse] = []
     else:
         train, test, classes, sources, unused = select(config)
     for split, images in (("training", train), ("test", test)):
@@ -112,7 +113,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         train, test = readable({"training": train, "test": test}, encoded, config.on_bad_image)
     train, aside = _hold_out(train, config)
     if aside:
-        unused.append(_use("held out for conditions", f"{len(aside)} of {sources[0]}", aside))
+        unused.append(_use(SET_ASIDE, f"{len(aside)} of {sources[0]}", aside))
     _warn_of_lost_classes(train, test, classes, config)
     mean, std = train.statistics()
     mean, std = config.mean or mean, config.std or std

@@ -17,6 +17,9 @@ from seeking.errors import SeekingError, unknown
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 TEST_SPLITS = ("test", "validation")
 
+NOT_USED = "not used"
+SET_ASIDE = "held out for conditions"
+
 
 @dataclass(frozen=True)
 class SplitUse:
@@ -69,7 +72,7 @@ def select(
     train_source = splits["train"].source
     test_source = splits[test_split].source if test_split else ""
     unused = [
-        SplitUse("not used", rows.source, None, len(rows))
+        SplitUse(NOT_USED, rows.source, None, len(rows))
         for split, rows in splits.items()
         if split not in ("train", test_split)
     ]
@@ -79,7 +82,7 @@ def select(
         if len(train) < 2:
             raise SeekingError(f"data set {name}: {len(train)} images and no test split; cannot hold out a test split")
         rows = hold_out(numbers_of(train, label_column), held_out_share, seed, each_class=config.hold_out == "classes")
-        unused += [SplitUse("not used", test_source, None, len(evaluation))] if evaluation is not None else []
+        unused += [SplitUse(NOT_USED, test_source, None, len(evaluation))] if evaluation is not None else []
         train, evaluation = train.select(rows[0]), train.select(rows[1])
         test_source = held_out(held_out_share, train_source)
     train, evaluation = (
@@ -91,6 +94,11 @@ def select(
     images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
     images = images or [column for column, feature in features.items() if _holds_bytes(feature)]
     image_column = _column("image", config.image_column, list(features), images, name)
+    if image_column not in evaluation.features:
+        raise SeekingError(
+            f"data set {name}: {test_source} has no column {image_column}; it has {', '.join(evaluation.features)}. "
+            "Call the columns the same in both splits"
+        )
     files = [Files(_encoded(part, image_column, name), image_column, name) for part in (train, evaluation)]
     pixel_format = common_format(files, config.channels)
     loaded = []

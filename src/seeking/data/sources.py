@@ -110,7 +110,7 @@ def _local(path: Path, chosen: Mapping[str, str]) -> Splits:
         except Exception as error:
             raise SeekingError(
                 f"data set {root}: no parquet files and no images are in it, but {describe(held)}, which cannot be "
-                f"read ({error})"
+                f"read ({error.__cause__ or error}); unpack archives"
             ) from error
     else:
         raise SeekingError(f"data set {root}: the folder is empty")

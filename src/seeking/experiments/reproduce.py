@@ -20,7 +20,7 @@ from seeking.experiments.parallel import RunListener, data_config, is_finished, 
 from seeking.experiments.parity import fronts
 from seeking.experiments.recipe import Recipe, Trial
 from seeking.experiments.results import gather, summarize
-from seeking.experiments.run import models
+from seeking.experiments.run import check_names, models
 from seeking.experiments.tasks import TaskData, task
 from seeking.files import MAX_OPTIONS_BYTES, atomic_write, read_json, write_json
 from seeking.report.experiment import page
@@ -61,6 +61,8 @@ def metric_of(recipe: Recipe) -> Metric:
 def claim(recipe: Recipe, root: Path) -> None:
     """Create the folder of an experiment, or check that it belongs to this recipe.
 
+    A folder in which no run has begun becomes this recipe's.
+
     Raises:
         SeekingError: it belongs to another recipe, scale or format version, or holds other files.
     """
@@ -68,11 +70,11 @@ def claim(recipe: Recipe, root: Path) -> None:
     path = root / "recipe.json"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            if any(not path.name.endswith(".writing") for path in root.iterdir()):
-                raise SeekingError(f"{root} does not hold the results of a recipe; name another output folder")
+        if all(held == path or held.name.endswith(".writing") for held in root.iterdir()):
             write_json(path, current)
             return
+        if not path.exists():
+            raise SeekingError(f"{root} does not hold the results of a recipe; name another output folder")
     except OSError as error:
         raise SeekingError(f"{root}: cannot be used as an output folder ({error.strerror})") from error
     recorded = read_json(path, MAX_OPTIONS_BYTES)
@@ -179,12 +181,15 @@ def reproduce(
         jobs = cores() if process.device.type == "cpu" else 4
     if jobs < 1:
         raise SeekingError(f"jobs is {jobs}; it must be 1 or more")
+    for pair in recipe.pairs:
+        check_names(recipe.config(pair))
     data = load_cached(data_config(config), jobs)
     classes = data.model_arguments["num_classes"]
     if recipe.classes is not None and classes != recipe.classes:
         raise SeekingError(f"recipe {recipe.name} needs data with {recipe.classes} classes, {data.name} has {classes}")
     ratio = ratios(recipe, data)
-    runs_by_folder(recipe.trials(seeds, ratio))  # Validate before anything is written.
+    for run in runs_by_folder(recipe.trials(seeds, ratio)).values():  # Validate before anything is written.
+        check_names(run.config)
     claim(recipe, root)
     if jobs > 1:  # Each process loads its own.
         del data

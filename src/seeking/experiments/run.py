@@ -26,8 +26,9 @@ from seeking.experiments.tasks import TaskData
 from seeking.files import read_yaml
 from seeking.matching import Override
 from seeking.models import check_name as check_model
+from seeking.models import check_task
 from seeking.report.showing import Display
-from seeking.training.budget import check_conditions
+from seeking.training.budget import check_condition
 from seeking.training.optim import check_name as check_optimizer
 from seeking.training.record import Listener
 from seeking.training.trainer import Trainer
@@ -54,12 +55,14 @@ def check_names(config: RunConfig) -> None:
     """Check what can be checked before data are loaded: names of models and the optimizer, conditions, overrides.
 
     Raises:
-        SeekingError: one of them does not exist, or cannot be parsed or read.
+        SeekingError: one of them does not exist, cannot be parsed or read, or is for other data than the task's.
     """
     for name in (config.base, config.motivated):
         check_model(name)
+        check_task(name, config.task)
     check_optimizer(config.optimizer)
-    check_conditions(config, parse(config.condition), parse(config.base_condition))
+    for option in ("condition", "base_condition"):
+        check_condition(config, parse(getattr(config, option), option=option), option)
     if config.overrides:
         read_overrides(config.overrides)
 

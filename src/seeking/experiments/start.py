@@ -14,7 +14,7 @@ from seeking.choices import MODELS, Extra, Model
 from seeking.errors import SeekingError
 from seeking.initialization import embed, extract
 from seeking.models import create, warn_of_replaced
-from seeking.models.heads import head
+from seeking.models.heads import growing, shapes_of
 from seeking.weights_map import WeightsMap
 
 PRETRAINED = "pretrained"
@@ -117,7 +117,7 @@ def initial_models(plan: ModelArguments, seed: int, found: Mapping[Model, str]) 
         source, asked = found.get(model), bool(plan.arguments[model].get("pretrained"))
         models[model] = plan.make(model, pretrained=source == PRETRAINED or (not found and asked))
         if source not in (None, PRETRAINED):
-            anew = load_weights(models[model], source, replaceable=_head(model, plan))
+            anew = load_weights(models[model], source, replaceable=_other_head(model, plan, models[model], source))
             warn_of_replaced(f"the weights in {source}", anew, plan.arguments[model]["num_classes"])
     return models
 
@@ -143,8 +143,14 @@ def check_given_again(run: Path) -> None:
         )
 
 
-def _head(model: Model, plan: ModelArguments) -> list[str]:
-    return [*head(lambda classes: plan.make(model, num_classes=classes, pretrained=False))]
+def _other_head(model: Model, plan: ModelArguments, module: nn.Module, path: str) -> list[str]:
+    """The tensors of a model's head, if the weights in a file are of such a model, but of other shapes."""
+    own, given = shapes_of(module), shapes_of_weights(path)
+    of_such_a_model = own.keys() >= given.keys() >= {name for name, _ in module.named_parameters()}
+    if not of_such_a_model or all(own[name] == shape for name, shape in given.items()):
+        return []
+    classes = plan.arguments[model]["num_classes"]
+    return [*growing(own, shapes_of(plan.make(model, num_classes=classes + 1, pretrained=False)), classes)]
 
 
 def _model_of(path: str, plan: ModelArguments) -> Model:
@@ -165,7 +171,8 @@ def _model_of(path: str, plan: ModelArguments) -> Model:
 
 def _fits(model: Model, path: str, plan: ModelArguments) -> bool:
     try:
-        load_weights(plan.make(model, pretrained=False), path, replaceable=_head(model, plan))
+        module = plan.make(model, pretrained=False)
+        load_weights(module, path, replaceable=_other_head(model, plan, module, path))
     except SeekingError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""The tensors of a model that depend on the number of classes."""
+"""The tensors of a model that depend on an argument of its constructor, such as the number of classes."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -8,47 +8,64 @@ from torch import nn
 from seeking.errors import SeekingError
 from seeking.weights_map import tensors
 
-MakeModel = Callable[[int], nn.Module]
-"""Makes a model for a number of classes."""
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of tensors, by name."""
+
+MakeModel = Callable[..., nn.Module]
+"""Makes a model with these arguments."""
 
 
-class ClassDimension(NamedTuple):
-    """The dimension of a tensor that grows with the number of classes: ``size = offset + slope * classes``."""
+class Growing(NamedTuple):
+    """The dimension of a tensor that grows with an argument: ``size = offset + slope * argument``."""
 
     dimension: int
     slope: int
     offset: int
 
 
-def head(make: MakeModel) -> dict[str, ClassDimension]:
-    """The tensors of a model that depend on the number of classes, found by making it for two numbers of them."""
-    fewer, more = 10, 11
-    small, large = (tensors(make(classes)) for classes in (fewer, more))
+def shapes_of(model: nn.Module) -> Shapes:
+    """The shapes of a model's tensors."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors(model).items()}
+
+
+def growing(small: Shapes, large: Shapes, argument: int) -> dict[str, Growing]:
+    """The tensors that depend on an argument.
+
+    Args:
+        small: of a model with this argument.
+        large: of the same with one more.
+        argument: its value.
+    """
     found = {}
-    for name in small:
-        for dimension, (size, grown) in enumerate(zip(small[name].shape, large[name].shape, strict=True)):
+    for name in (name for name in small if name in large):
+        for dimension, (size, grown) in enumerate(zip(small[name], large[name], strict=True)):
             if size != grown:
-                slope = (grown - size) // (more - fewer)
-                found[name] = ClassDimension(dimension, slope, size - slope * fewer)
+                found[name] = Growing(dimension, grown - size, size - (grown - size) * argument)
     return found
 
 
-def classes_of_weights(shapes: Mapping[str, tuple[int, ...]], make: MakeModel, source: str) -> int | None:
-    """The number of classes for which weights of these shapes were made; None if no tensor tells.
+def arguments_of_weights(shapes: Shapes, make: MakeModel, usual: Mapping[str, int], source: str) -> dict[str, int]:
+    """The arguments of the model that weights of these shapes were made with; those that no tensor tells are left out.
 
     Args:
-        shapes: of the weights, by name.
+        shapes: of the weights.
         make: makes the model that they are of.
+        usual: the arguments, with any value with which the model can be made, and with one more.
         source: of the weights, for the error message.
 
     Raises:
-        SeekingError: their tensors tell different numbers.
+        SeekingError: their tensors tell different values of an argument.
     """
-    numbers: dict[int, str] = {}
-    for name, (dimension, slope, offset) in head(make).items():
-        if len(shapes.get(name, ())) > dimension:
-            numbers.setdefault((shapes[name][dimension] - offset) // slope, name)
-    if len(numbers) > 1:
-        told = ", ".join(f"{number} by {name}" for number, name in sorted(numbers.items()))
-        raise SeekingError(f"{source}: the number of classes is {told}; give it as num_classes")
-    return next(iter(numbers), None)
+    told: dict[str, int] = {}
+    small = shapes_of(make(**usual))
+    for argument, value in usual.items():
+        values: dict[int, str] = {}
+        large = shapes_of(make(**{**usual, argument: value + 1}))
+        for name, (dimension, slope, offset) in growing(small, large, value).items():
+            if len(shapes.get(name, ())) > dimension:
+                values.setdefault((shapes[name][dimension] - offset) // slope, name)
+        if len(values) > 1:
+            by = ", ".join(f"{value} by {name}" for value, name in sorted(values.items()))
+            raise SeekingError(f"{source}: {argument} is {by}; give {argument}")
+        told |= dict.fromkeys([argument], next(iter(values))) if values else {}
+    return told

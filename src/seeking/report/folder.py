@@ -68,6 +68,11 @@ def _describe(path: Path) -> tuple[str, bool]:
         files = [f"  {NAME}: NOT intact (missing)"]
     elif manifest == [None]:
         files = ["  (there is no manifest.json: only checkpoints can be checked)"]
+    if known or damaged:
+        why = f"not checked, since {NAME} does not list it"
+        files += [f"  {name}: {why}; resuming the run lists it" for name in run_files.unlisted(path, known)]
+        growing = [name for name in run_files.GROWING if is_file(path / name) and not (known and name in known.files)]
+        files += [f"  {name}: {why} before the run is over" for name in growing]
     options = run_files.read_options(path) if known else read_json(path / "config.json", MAX_OPTIONS_BYTES)
     steps = motivated = 0
     lines = []

@@ -61,15 +61,26 @@ def make_budget(config: TrainConfig, models: Mapping[str, nn.Module], loader: Lo
     return Budget(config.budget, batches / config.accumulate, config.eval_every)
 
 
-def check_conditions(config: TrainConfig, *conditions: Condition) -> None:
-    """Check that there is a budget if one of these conditions spends it.
+def check_condition(config: TrainConfig, condition: Condition, option: str = "condition") -> None:
+    """Check that the options allow a condition, which one of them is: ``condition`` or ``base_condition``.
 
     Raises:
-        SeekingError: there is none.
+        SeekingError: it spends a budget and there is none, or it needs a gradient that there is not when it decides.
     """
-    for condition in conditions:
-        if condition.needs_budget and config.budget is None:
-            raise SeekingError(f"the condition {condition} spends a budget, and the run has none; set budget")
+    if condition.needs_budget and config.budget is None:
+        raise SeekingError(f"{option} is {condition}, which spends a budget, and the run has none; set budget")
+    early = None
+    if option == "base_condition":
+        early = "the base's condition"
+    elif config.one_pass:
+        early = "with one_pass it"
+    elif config.teach and config.student == "base":
+        early = "with a base that is taught (teach) it"
+    if condition.needs_gradients and early:
+        raise SeekingError(
+            f"{option} is {condition}, which needs the gradient of the base's step, and {early} decides before that "
+            "step; use another condition, or leave the option out"
+        )
 
 
 def check_budget(config: TrainConfig, cost: Cost, budget: Budget | None, progress: Progress) -> None:

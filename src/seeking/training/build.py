@@ -24,7 +24,7 @@ from seeking.initialization import embed
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
-from seeking.training.budget import check_conditions
+from seeking.training.budget import check_condition
 from seeking.training.config import TrainConfig
 from seeking.training.interrupts import Requests
 from seeking.training.joining import Joining
@@ -154,13 +154,7 @@ def make_condition(condition: Condition | None, config: TrainConfig) -> Conditio
             f"condition is {condition!r}, a {type(condition).__name__}; give a seeking.Condition, such as "
             "seeking.ConsecutiveDecrease(2), or its text as TrainConfig(condition=...)"
         )
-    check_conditions(config, condition)
-    if condition.needs_gradients and (config.one_pass or (config.teach and config.student == "base")):
-        option = "one_pass" if config.one_pass else "a base that is taught (teach)"
-        raise SeekingError(
-            f"the condition {condition} needs the gradient of the base's step, and with {option} it decides before "
-            "that step; use another condition, or leave the option out"
-        )
+    check_condition(config, condition)
     condition = Next(condition) if config.on == "next" else condition
     return condition if config.budget is None else WithinBudget(condition)
 
@@ -190,8 +184,9 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool)
     as_in_paper = config.base_condition == "always" and config.finish == "tied" and config.update == "separate"
     if as_in_paper and not config.teach:
         return motivated
-    base_condition = parse(config.base_condition, -1 - config.seed)  # Other draws than the condition's.
-    check_conditions(config, base_condition)
+    # Other draws than the condition's.
+    base_condition = parse(config.base_condition, -1 - config.seed, option="base_condition")
+    check_condition(config, base_condition, "base_condition")
     separate_at = config.finish_at if config.finish == "private" else None
     return Scheduled(
         base_condition,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from accelerate import Accelerator
 
-from seeking.conditions import Condition
+from seeking.conditions import Condition, parse
 from seeking.errors import SeekingError
 from seeking.training.config import TrainConfig
 from seeking.training.held_out import HeldOut
@@ -58,11 +58,13 @@ def make_held_out(
         SeekingError: there are none, and the condition needs them; or they yield no batch.
     """
     if batches is None:
-        if condition.needs_held_out:
-            raise SeekingError(
-                f"the condition {condition} measures the loss on held-out training data, and there are none; give the "
-                "Trainer held_out batches (on the command line: --held-out 256), or change the condition"
-            )
+        conditions = {"condition": condition, "base_condition": parse(config.base_condition, option="base_condition")}
+        for option, each in conditions.items():
+            if each.needs_held_out:
+                raise SeekingError(
+                    f"{option} is {each}, which measures the loss on held-out training data, and there are none; give "
+                    "the Trainer held_out batches (on the command line: --held-out 256), or change the condition"
+                )
         return None
     where = derive_seed(config.seed), accelerator.num_processes, accelerator.process_index
     return HeldOut(prepare(batches, "held_out", *where), accelerator, generators)

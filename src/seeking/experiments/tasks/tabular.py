@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seeking.data.batched import in_batches
 from seeking.data.config import DataConfig
-from seeking.data.select import SplitUse
+from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse
 from seeking.data.table import Rows, Table, read_table
 from seeking.errors import SeekingError
 from seeking.experiments.config import RunConfig
@@ -23,12 +23,21 @@ TEST = 0.2
 
 @dataclass(frozen=True)
 class TableOfRun:
-    """A table in parts, scaled by the training rows; ``aside`` are training rows for conditions, if there are any."""
+    """A table in parts, scaled by the training rows.
+
+    Attributes:
+        name: of the table.
+        train: to train on.
+        test: to evaluate on.
+        aside: training rows for conditions; None if there are none.
+        unused: number of test rows that are not used, since training rows are held out instead.
+    """
 
     name: str
     train: Table
     test: Table
     aside: Table | None
+    unused: int = 0
     unit: str = "rows"
 
     @property
@@ -49,10 +58,10 @@ class TableOfRun:
     @property
     def splits(self) -> tuple[SplitUse, ...]:
         """What each part of the table is used for."""
-        parts = {"training": self.train, "test": self.test}
-        return tuple(
-            SplitUse(use, f"rows of {self.name}", len(part.labels.unique()), len(part)) for use, part in parts.items()
-        )
+        parts = {"training": self.train, "test": self.test, SET_ASIDE: self.aside}
+        source = f"rows of {self.name}"
+        uses = [SplitUse(use, source, len(part.labels.unique()), len(part)) for use, part in parts.items() if part]
+        return (*uses, *([SplitUse(NOT_USED, source, None, self.unused)] if self.unused else []))
 
     def describe(self) -> str:
         """Numbers of rows, columns and classes."""
@@ -83,7 +92,9 @@ def _load(config: DataConfig, sharing: int) -> TaskData:
     table = read_table(config.data)
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(0))
     rest, test = cut(order, round(len(order) * TEST))
+    unused = 0
     if config.validation:
+        unused = len(test)
         rest, test = cut(rest, round(len(rest) * config.validation))
     aside = None
     if config.held_out:
@@ -96,7 +107,7 @@ def _load(config: DataConfig, sharing: int) -> TaskData:
         )
     train = table.select(rest)
     kept = None if aside is None else table.select(aside).scaled_as(train)
-    return TableOfRun(config.data, train.scaled_as(train), table.select(test).scaled_as(train), kept)
+    return TableOfRun(config.data, train.scaled_as(train), table.select(test).scaled_as(train), kept, unused)
 
 
 TASK = Task("tabular", ACCURACY, _load)

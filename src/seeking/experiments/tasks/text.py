@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seeking.data.batched import in_batches
 from seeking.data.config import DataConfig
-from seeking.data.select import SplitUse
+from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse
 from seeking.data.text import Windows, read_text
 from seeking.errors import SeekingError
 from seeking.experiments.config import RunConfig
@@ -33,6 +33,7 @@ class TextOfRun:
         length: bytes in a window.
         windows: number of training windows in an epoch; None for as many as lie side by side.
         test_windows: number of test windows; None for the same.
+        unused: bytes of the test part that are not used, since the end of the training part is held out instead.
     """
 
     name: str
@@ -42,6 +43,7 @@ class TextOfRun:
     length: int
     windows: int | None
     test_windows: int | None
+    unused: int = 0
     unit: str = "windows"
 
     @property
@@ -62,11 +64,10 @@ class TextOfRun:
     @property
     def splits(self) -> tuple[SplitUse, ...]:
         """What each part of the text is used for."""
-        test = Windows(self.test, self.length, self.test_windows)
-        return (
-            SplitUse("training", f"{len(self.train):,} bytes", None, self.train_samples),
-            SplitUse("test", f"{len(self.test):,} bytes", None, len(test)),
-        )
+        parts = {"training": self._training(0), "test": self._testing(), SET_ASIDE: self._aside()}
+        uses = [SplitUse(use, f"{len(part.text):,} bytes", None, len(part)) for use, part in parts.items() if part]
+        unused = SplitUse(NOT_USED, f"{self.unused:,} bytes", None, max(0, self.unused - 1) // self.length)
+        return (*uses, unused) if self.unused else tuple(uses)
 
     def describe(self) -> str:
         """Bytes of each part, and length of a window."""
@@ -77,11 +78,10 @@ class TextOfRun:
 
     def loaders(self, config: RunConfig) -> RunLoaders:
         """Random windows to train on, and evenly spread ones."""
-        test = Windows(self.test, self.length, self.test_windows)
-        aside = Windows(self.aside, self.length) if self.aside is not None else None
+        aside = self._aside()
         return RunLoaders(
             in_batches(self._training(config.seed), config.batch_size, shuffle_seed=config.seed),
-            in_batches(test, config.batch_size),
+            in_batches(self._testing(), config.batch_size),
             in_batches(aside, config.batch_size) if aside else None,
         )
 
@@ -96,12 +96,20 @@ class TextOfRun:
     def _training(self, seed: int) -> Windows:
         return Windows(self.train, self.length, self.windows, seed)
 
+    def _testing(self) -> Windows:
+        return Windows(self.test, self.length, self.test_windows)
+
+    def _aside(self) -> Windows | None:
+        return None if self.aside is None else Windows(self.aside, self.length)
+
 
 def _load(config: DataConfig, sharing: int) -> TaskData:
     """The last tenth of the text is for tests; before it lies what is held out, and before that what is trained on."""
     text, length = read_text(config.data), config.sequence_length
     train, test = cut(text, round(len(text) * TEST))
+    unused = 0
     if config.validation:
+        unused = len(test)
         train, test = cut(train, round(len(train) * config.validation))
     aside = None
     if config.held_out:
@@ -112,7 +120,7 @@ def _load(config: DataConfig, sharing: int) -> TaskData:
                 f"{config.data}: the {part} part has {len(content):,} bytes, of which a window needs {length + 1}; "
                 "give a longer text or a smaller sequence_length"
             )
-    return TextOfRun(config.data, train, test, aside, length, config.max_train_samples, config.max_eval_samples)
+    return TextOfRun(config.data, train, test, aside, length, config.max_train_samples, config.max_eval_samples, unused)
 
 
 TASK = Task("text", BITS_PER_BYTE, _load)
