@@ -168,6 +168,7 @@ def test_a_condition_needs_what_its_parts_need(text: str, inner: str) -> None:
     whole, part = parse_condition(text.format(inner)), parse_condition(inner)
     for need in ("needs_gradients", "needs_held_out", "needs_budget"):
         assert getattr(whole, need) == getattr(part, need), need
+    assert whole.needs_epoch_length == ("matched" in text)
 
 
 def test_matched_count_without_an_epoch_length_says_so() -> None:

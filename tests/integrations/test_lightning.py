@@ -175,6 +175,11 @@ def test_a_stream_has_no_end(tmp_path: Path) -> None:
     trainer = lightning(tmp_path, max_epochs=-1, max_steps=8)
     trainer.fit(trained, torch.utils.data.DataLoader(Stream(), batch_size=None))
     assert (trainer.global_step, trained.motivated_steps) == (8, 4)
+    trained.condition = seeking.MatchedCount(trained.condition)
+    with pytest.raises(SeekingError, match="needs the number of batches in an epoch"):
+        lightning(tmp_path, max_epochs=-1, max_steps=1).fit(
+            trained, torch.utils.data.DataLoader(Stream(), batch_size=None)
+        )
 
 
 def test_a_new_run_from_a_checkpoint_begins_with_new_optimizers(tmp_path: Path) -> None:

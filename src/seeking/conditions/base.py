@@ -117,6 +117,11 @@ class Condition:
         """Whether ``Signals.flops_planned`` is needed, so that the run must have a budget."""
         return False
 
+    @property
+    def needs_epoch_length(self) -> bool:
+        """Whether ``Signals.epoch_length`` is needed, so that the training data must have a length."""
+        return False
+
     def update(self, loss: float | Tensor, signals: Signals | None = None, **named: Any) -> bool:
         """Update the condition with one batch and return its decision; False if the loss is NaN or infinite.
 
@@ -185,6 +190,10 @@ class _Binary(Condition):
     def needs_budget(self) -> bool:
         return self.left.needs_budget or self.right.needs_budget
 
+    @property
+    def needs_epoch_length(self) -> bool:
+        return self.left.needs_epoch_length or self.right.needs_epoch_length
+
     def _update_both(self, signals: Signals) -> tuple[bool, bool]:
         return self.left.update(signals.loss, signals), self.right.update(signals.loss, signals)
 
@@ -235,6 +244,10 @@ class Wrapper(Condition):
     @property
     def needs_budget(self) -> bool:
         return self.inner.needs_budget
+
+    @property
+    def needs_epoch_length(self) -> bool:
+        return self.inner.needs_epoch_length
 
     def feedback(self, outcome: Outcome) -> None:
         self.inner.feedback(outcome)

@@ -63,6 +63,10 @@ class MatchedCount(Wrapper, Counting):
     def __str__(self) -> str:
         return f"matched({self.inner})"
 
+    @property
+    def needs_epoch_length(self) -> bool:
+        return self.epoch_length is None or self.inner.needs_epoch_length
+
     def decide(self, signals: Signals) -> bool:
         decision = super().decide(signals)
         self.met += self.inner.update(signals.loss, signals)

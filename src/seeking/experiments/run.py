@@ -27,7 +27,7 @@ from seeking.files import read_yaml
 from seeking.matching import Override
 from seeking.models import check_name as check_model
 from seeking.report.showing import Display
-from seeking.training.budget import check_conditions
+from seeking.training.needs import Given
 from seeking.training.optim import check_name as check_optimizer
 from seeking.training.record import Listener
 from seeking.training.trainer import Trainer
@@ -59,7 +59,7 @@ def check_names(config: RunConfig) -> None:
     for name in (config.base, config.motivated):
         check_model(name)
     check_optimizer(config.optimizer)
-    check_conditions(config, parse(config.condition), parse(config.base_condition))
+    Given(budget=config.budget is not None).check(parse(config.condition), parse(config.base_condition))
     if config.overrides:
         read_overrides(config.overrides)
 

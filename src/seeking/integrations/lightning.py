@@ -23,6 +23,7 @@ from seeking.gradients import gradients_by_name
 from seeking.integrations import missing
 from seeking.internals import leave_out_of_ddp
 from seeking.pair import Pair
+from seeking.training.needs import Given
 from seeking.training.rng import RandomState
 from seeking.training.saved_condition import SavedCondition
 
@@ -161,7 +162,7 @@ class MotivatedModule(L.LightningModule):
             loss=mean_loss(torch.stack([loss.float() for _, _, loss in batches]).mean()),
             step=self.trainer.global_step,
             steps=_whole(self.trainer.estimated_stepping_batches),
-            epoch_length=_whole(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches),
+            epoch_length=self._epoch_length,
             learning_rate=float(optimizer.param_groups[0]["lr"]),
             base_stepped=math.isfinite(self._norm),
             grad_norm=self._norm if math.isfinite(self._norm) else None,
@@ -220,6 +221,10 @@ class MotivatedModule(L.LightningModule):
             shared_gradients=functools.partial(self.pair.map.extract, gradients) if gradients else None,
         )
 
+    @property
+    def _epoch_length(self) -> int | None:
+        return _whole(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+
     def on_train_start(self) -> None:
         """Make the motivated model ready to be trained, from the checkpoint that is resumed if there is one."""
         strategy = self.trainer.strategy
@@ -227,6 +232,7 @@ class MotivatedModule(L.LightningModule):
             raise SeekingError(
                 f"{type(strategy).__name__} cannot train a pair; give L.Trainer(strategy='ddp') or one device"
             )
+        Given(budget=False, epoch_length=self._epoch_length is not None).check(self.condition)
         step: nn.Module = _Step(self)
         if isinstance(strategy, DDPStrategy):
             step = DistributedDataParallel(step, device_ids=strategy.determine_ddp_device_ids())

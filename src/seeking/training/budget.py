@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from seeking.conditions import Condition
 from seeking.errors import RunWarning, SeekingError
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost
@@ -59,17 +58,6 @@ def make_budget(config: TrainConfig, models: Mapping[str, nn.Module], loader: Lo
     )
     batches = min(config.recalibration_batches, loader.length or 0) if recalibrates else 0
     return Budget(config.budget, batches / config.accumulate, config.eval_every)
-
-
-def check_conditions(config: TrainConfig, *conditions: Condition) -> None:
-    """Check that there is a budget if one of these conditions spends it.
-
-    Raises:
-        SeekingError: there is none.
-    """
-    for condition in conditions:
-        if condition.needs_budget and config.budget is None:
-            raise SeekingError(f"the condition {condition} spends a budget, and the run has none; set budget")
 
 
 def check_budget(config: TrainConfig, cost: Cost, budget: Budget | None, progress: Progress) -> None:
