@@ -79,7 +79,8 @@ class Stepper:
                     in_loss = False
                     if self.stand_in:
                         self.stand_in.after(learner, micro_batch)
-                    total += loss.detach()
+                    if weight:  # The mean over no targets is NaN.
+                        total += loss.detach()
                     # Not accelerate's own backward: like its optimizers, it looks for a package on the disk each time.
                     (loss if scaler is None else scaler.scale(loss)).backward()
         except Exception:
