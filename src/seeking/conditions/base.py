@@ -122,6 +122,11 @@ class Condition:
         """Whether ``Signals.epoch_length`` is needed, so that the training data must have a length."""
         return False
 
+    @property
+    def is_schedule(self) -> bool:
+        """Whether its decisions depend on nothing that training shows, such as losses, so that they can be foreseen."""
+        return False
+
     def update(self, loss: float | Tensor, signals: Signals | None = None, **named: Any) -> bool:
         """Update the condition with one batch and return its decision; False if the loss is NaN or infinite.
 
@@ -194,6 +199,10 @@ class _Binary(Condition):
     def needs_epoch_length(self) -> bool:
         return self.left.needs_epoch_length or self.right.needs_epoch_length
 
+    @property
+    def is_schedule(self) -> bool:
+        return self.left.is_schedule and self.right.is_schedule
+
     def _update_both(self, signals: Signals) -> tuple[bool, bool]:
         return self.left.update(signals.loss, signals), self.right.update(signals.loss, signals)
 
@@ -248,6 +257,10 @@ class Wrapper(Condition):
     @property
     def needs_epoch_length(self) -> bool:
         return self.inner.needs_epoch_length
+
+    @property
+    def is_schedule(self) -> bool:
+        return self.inner.is_schedule
 
     def feedback(self, outcome: Outcome) -> None:
         self.inner.feedback(outcome)

@@ -4,11 +4,11 @@ import random
 
 from seeking.conditions.base import Condition, Signals, State, Wrapper
 from seeking.conditions.registry import register
-from seeking.conditions.schedule import Counting
+from seeking.conditions.schedule import Counting, Schedule
 
 
 @register("random")
-class RandomTimes(Counting):
+class RandomTimes(Schedule):
     """Ablation A: each batch with probability ``p``, regardless of the loss ("random:0.17").
 
     The draw for a batch depends on the seed and the batch's number alone.

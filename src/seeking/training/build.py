@@ -24,6 +24,7 @@ from seeking.initialization import embed
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
+from seeking.training.budget import base_condition
 from seeking.training.config import TrainConfig
 from seeking.training.interrupts import Requests
 from seeking.training.joining import Joining
@@ -200,16 +201,16 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool,
     as_in_paper = config.base_condition == "always" and config.finish == "tied" and config.update == "separate"
     if as_in_paper and not config.teach:
         return motivated
-    base_condition = parse(config.base_condition, -1 - config.seed)  # Other draws than the condition's.
-    given.check(base_condition)
-    if base_condition.needs_gradients:
+    condition = base_condition(config)
+    given.check(condition)
+    if condition.needs_gradients:
         raise SeekingError(
-            f"base_condition {base_condition} needs the gradient of the base's step, and it decides before that step; "
+            f"base_condition {condition} needs the gradient of the base's step, and it decides before that step; "
             "use another condition"
         )
     separate_at = config.finish_at if config.finish == "private" else None
     return Scheduled(
-        base_condition,
+        condition,
         student=config.student if config.teach else None,
         separate_at=separate_at,
         base_weight=config.base_weight if config.update == "joint" else None,

@@ -146,8 +146,8 @@ class Trainer:
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
             last = last_size(train_loader)
             cost = preflight(models, self.pair, objective, batch, unseen, config, last, own=own, best=best)
-            budget.check_budget(config, cost, spending, self.progress)
         prefix = make_prefix(self.pair, objective, batch, config, self.accelerator, cost)
+        budget.check_budget(config, cost, spending, self.progress)
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
 
