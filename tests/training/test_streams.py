@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tiny import TINY, Network
+from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from seeking import Always, MatchedCount, RunError, SeekingError, TrainConfig, Trainer
@@ -117,12 +118,20 @@ CONDITIONS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::seeking.errors.RunWarning")
+@pytest.mark.parametrize("one_pass", [False, True])
 @pytest.mark.parametrize("option", ["condition", "base_condition"])
 @pytest.mark.parametrize("name", sorted(known()))
-def test_a_condition_is_refused_before_the_first_batch_or_not_at_all(name: str, option: str) -> None:
+def test_a_condition_is_refused_before_the_first_batch_or_not_at_all(name: str, option: str, one_pass: bool) -> None:
     text = CONDITIONS.get(name, f"{name}:2" if name in ("after", "before", "decrease", "every") else name)
+    options = {"condition": "every:2", "base_condition": "every:2 | before:0.5", option: text}
+    if one_pass:
+        options |= {"update": "joint", "one_pass": True}
+    torch.manual_seed(0)
+    models = (nn.Sequential(*(nn.Linear(4, 4) for _ in range(depth)), nn.Linear(4, 2)) for depth in (2, 3))
+    config = dataclasses.replace(TINY, max_steps=4, **options)
     try:
-        run = trainer(DataLoader(Stream(), 4), max_steps=3, **{"base_condition": "every:2", option: text})
+        run = Trainer(*models, train_loader=DataLoader(Stream(), 4), config=config)
     except SeekingError:
         return
     assert "matched" not in text, "it needs the length of an epoch"

@@ -65,7 +65,7 @@ class MatchedCount(Wrapper, Counting):
 
     @property
     def needs_epoch_length(self) -> bool:
-        return self.epoch_length is None or self.inner.needs_epoch_length
+        return self.epoch_length is None or super().needs_epoch_length
 
     def decide(self, signals: Signals) -> bool:
         decision = super().decide(signals)

@@ -59,7 +59,8 @@ def check_names(config: RunConfig) -> None:
     for name in (config.base, config.motivated):
         check_model(name)
     check_optimizer(config.optimizer)
-    Given(budget=config.budget is not None).check(parse(config.condition), parse(config.base_condition))
+    given = Given(budget=config.budget is not None, grad_norm=not config.one_pass)
+    given.check(parse(config.condition), parse(config.base_condition))
     if config.overrides:
         read_overrides(config.overrides)
 

@@ -214,6 +214,7 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool,
         student=config.student if config.teach else None,
         separate_at=separate_at,
         base_weight=config.base_weight if config.update == "joint" else None,
+        one_pass=config.one_pass,
     )
 
 

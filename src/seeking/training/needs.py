@@ -14,11 +14,13 @@ class Given:
         budget: whether its FLOPs are limited.
         held_out: whether there are training data that no step trains on.
         epoch_length: whether the number of batches in an epoch is known.
+        grad_norm: whether the norm of the base's gradient is.
     """
 
     budget: bool
     held_out: bool = True
     epoch_length: bool = True
+    grad_norm: bool = True
 
     def check(self, *conditions: Condition) -> None:
         """Check that there is what these conditions need.
@@ -33,6 +35,11 @@ class Given:
                 raise SeekingError(
                     f"the condition {condition} measures the loss on held-out training data, and there are none; give "
                     "the Trainer held_out batches (on the command line: --held-out 256), or change the condition"
+                )
+            if condition.needs_grad_norm and not self.grad_norm:
+                raise SeekingError(
+                    f"the condition {condition} needs the norm of the base's gradient, which is not known where one "
+                    "pass serves both models; leave one_pass out, or change the condition"
                 )
             if condition.needs_epoch_length and not self.epoch_length:
                 raise SeekingError(
