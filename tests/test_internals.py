@@ -28,6 +28,10 @@ def test_tensors_inside_vmap_have_no_storage() -> None:
     assert not internals.is_wrapped(torch.ones(2))
 
 
+def test_the_norms_of_a_list_of_tensors_are_taken_in_one_call() -> None:
+    assert [norm.item() for norm in internals.foreach_norm([torch.ones(4), torch.tensor([[3.0, 4.0]])])] == [2, 5]
+
+
 def test_changes_in_place_are_counted() -> None:
     tensors = [torch.zeros(2), torch.zeros(2)]
     before = internals.versions(tensors)

@@ -1,8 +1,13 @@
 """Gradients of one model by name, and of both models on what they share."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
+from seeking.distributed.sharding import is_sharded
+from seeking.internals import foreach_norm
 from seeking.pair import MAX_BLOCKS
 from seeking.weights_map import WeightsMap
 
@@ -10,6 +15,23 @@ from seeking.weights_map import WeightsMap
 def gradients_by_name(model: nn.Module) -> dict[str, Tensor]:
     """The gradients of a model by parameter name, of those parameters that have one; not copied."""
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@torch.no_grad()
+def total_norm(gradients: Iterable[Tensor]) -> Tensor:
+    """The norm of all gradients as one vector, of shape ``[]``; 0 if there are none.
+
+    These are the operations of ``get_total_norm``, which spends more time on sorting the tensors by device and dtype
+    than a small model's norms take.
+    """
+    dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
+    if not dense or is_sharded(dense[0]):
+        return get_total_norm(dense)
+    try:
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(foreach_norm(dense)))
+    except RuntimeError:  # They are on several devices, or some of them are sharded.
+        return get_total_norm(dense)
+    return norm
 
 
 @torch.no_grad()

@@ -26,6 +26,11 @@ def foreach_copy(targets: list[Tensor], sources: list[Tensor]) -> None:
     torch._foreach_copy_(targets, sources)
 
 
+def foreach_norm(tensors: list[Tensor]) -> list[Tensor]:
+    """The norm of each tensor in one call. Without it: ``get_total_norm``, and about 0.1 ms more for each step."""
+    return list(torch._foreach_norm(tensors))
+
+
 def own_tensor(module: nn.Module, name: str) -> Tensor:
     """A module's parameter or buffer, faster than by attribute access. Without it: ``getattr``."""
     tensor: Tensor | None = module._parameters.get(name)

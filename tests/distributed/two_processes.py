@@ -51,7 +51,9 @@ class Block(nn.Module):
 def train(pair: str, condition: str, on: str, shared: str, more: dict[str, Any]) -> Trainer:
     torch.manual_seed(0)
     x = torch.randn(200, 1, 6, 6)
-    data = TensorDataset(x, (x.mean(dim=(1, 2, 3)) * 6).round().long() % 5)
+    labels = (x.mean(dim=(1, 2, 3)) * 6).round().long() % 5
+    labels[torch.rand(200) < 0.4] = -100  # So that the processes have other numbers of labels, at times none.
+    data = TensorDataset(x, labels)
     config = TrainConfig(
         epochs=2, lr=0.05, condition=condition, on=on, optimizer_state=shared, precision="no", clip_grad=5.0, **more
     )

@@ -43,6 +43,49 @@ def test_without_motivated_steps_the_base_trains_as_under_lightning_itself(
     assert same(ours.base, alone)
 
 
+class WithoutIndex(Classifier):
+    """As a user may write one: no step takes the index of the batch."""
+
+    def training_step(self, batch: Any) -> torch.Tensor:  # type: ignore[override]
+        return super().training_step(batch, 0)
+
+    def validation_step(self, batch: Any) -> None:  # type: ignore[override]
+        super().validation_step(batch, 0)
+
+    def predict_step(self, batch: Any) -> torch.Tensor:  # type: ignore[override]
+        return self(batch[0]).softmax(1)
+
+
+class WithKeywords(Classifier):
+    def training_step(self, batch: Any, *rest: Any, **more: Any) -> torch.Tensor:
+        assert isinstance(rest[0], int)
+        return super().training_step(batch, rest[0])
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        return self(batch[0]) + batch_idx + 10 * dataloader_idx
+
+
+@pytest.mark.parametrize("kind", [WithoutIndex, WithKeywords])
+def test_steps_get_what_lightning_would_give_them(kind: type[Classifier], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    models = [kind(width) for width in (3, 3, 5)]
+    models[1].load_state_dict(models[0].state_dict())
+    pair = Pair(models[1], models[2])
+    predicted = []
+    for each in (models[0], MotivatedModule(pair, condition="never")):
+        trainer = lightning(tmp_path)
+        trainer.fit(each, data(), data(24))
+        predicted.append(trainer.predict(each, data() if kind is WithoutIndex else [data(), data()]))
+    assert same(models[0], models[1])
+    for alone, within in zip(*predicted, strict=True):
+        torch.testing.assert_close(alone, within)
+    with pair.motivated() as model:
+        assert torch.equal(
+            trainer.predict(model, data(24))[0],
+            model.predict_step(next(iter(data(24))), *(() if kind is WithoutIndex else (0,))),
+        )
+
+
 def test_random_numbers_of_the_evaluation_are_those_of_the_base_alone(tmp_path: Path) -> None:
     seen: list[tuple[int, float]] = []
 
@@ -175,6 +218,11 @@ def test_a_stream_has_no_end(tmp_path: Path) -> None:
     trainer = lightning(tmp_path, max_epochs=-1, max_steps=8)
     trainer.fit(trained, torch.utils.data.DataLoader(Stream(), batch_size=None))
     assert (trainer.global_step, trained.motivated_steps) == (8, 4)
+    trained.condition = seeking.MatchedCount(trained.condition)
+    with pytest.raises(SeekingError, match="needs the number of batches in an epoch"):
+        lightning(tmp_path, max_epochs=-1, max_steps=1).fit(
+            trained, torch.utils.data.DataLoader(Stream(), batch_size=None)
+        )
 
 
 def test_a_new_run_from_a_checkpoint_begins_with_new_optimizers(tmp_path: Path) -> None:

@@ -249,6 +249,9 @@ def test_a_stream_is_counted_in_steps(tmp_path: Path) -> None:
     assert run.state.global_step == 5 and run.motivated_steps == 2
     run.train()  # Once more, with the same optimizers.
     assert run.state.global_step == 5 and run.motivated_steps == 5
+    run.condition = seeking.MatchedCount(seeking.Always())
+    with pytest.raises(SeekingError, match="needs the number of batches in an epoch"):
+        run.train()
 
 
 def test_predictions_are_the_bases_and_metrics_of_both(tmp_path: Path) -> None:

@@ -74,6 +74,34 @@ def test_budgets_that_recalibrations_leave_nothing_of_are_refused() -> None:
     make(dataclasses.replace(config, norm="private"))
 
 
+@pytest.mark.parametrize("rests", ["every:4", "before:0.4 | every:3", "random:0.3", "~next(every:2)", "never"])
+def test_more_than_both_models_can_spend_is_told_of_at_the_start_if_the_base_rests(rests: str) -> None:
+    config = dataclasses.replace(PLAIN, epochs=EPOCHS, lr=0.01, base_condition=rests, condition="always")
+    with warnings.catch_warnings(action="ignore"):  # Of a base that has taken no step.
+        whole = make(config)
+        whole.fit()
+        most = whole.run.cost.report()["of_motivated_alone"]
+        with pytest.warns(RunWarning, match=f"the motivated model on every batch, cost {most:.2f}"):
+            make(dataclasses.replace(config, budget=1.03 * most))
+        met = make(dataclasses.replace(config, budget=0.99 * most))
+        met.fit()
+    assert met.run.cost.report()["of_motivated_alone"] == pytest.approx(0.99 * most, abs=1.01 / met.progress.step)
+
+
+def test_a_budget_that_recipes_cannot_spend_or_pay_is_told_of_at_the_start() -> None:
+    """Their base rests as soon as the budget pays for the motivated model."""
+    rests = dataclasses.replace(
+        PLAIN, epochs=EPOCHS, condition="affordable:0.25,0.77", base_condition="~affordable:0.25,0.77 | every:4"
+    )
+    with pytest.raises(SeekingError, match="give a greater budget, or another base_condition"):
+        make(dataclasses.replace(rests, budget=ratio() - 0.1))
+    with pytest.warns(RunWarning, match="give a smaller budget"):
+        make(dataclasses.replace(rests, budget=1.3))
+    with warnings.catch_warnings(action="error", category=RunWarning):
+        make(dataclasses.replace(rests, budget=1.05))
+        make(dataclasses.replace(rests, base_condition="decrease:1", budget=1.3))  # Nobody knows when that holds.
+
+
 @pytest.mark.parametrize(
     "condition", ["affordable:0.25,0.77", "~(decrease:2 & affordable:1,1)", "next(affordable:0,1)"]
 )

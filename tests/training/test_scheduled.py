@@ -161,7 +161,7 @@ def test_a_budget_counts_samples(batch_size: int) -> None:
 
 
 def test_a_budget_that_is_missed_and_a_base_that_never_steps_are_told_of() -> None:
-    config = dataclasses.replace(CONFIG, budget=0.2, base_condition="before:0.99 | always")
+    config = dataclasses.replace(CONFIG, budget=0.2, base_condition="decrease:9 | always")
     with pytest.warns(RunWarning, match="and its budget was 0.2"):
         run(config)
     with pytest.warns(RunWarning, match="the base has not taken a step"):

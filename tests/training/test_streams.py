@@ -16,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tiny import TINY, Network
+from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from seeking import RunError, SeekingError, TrainConfig, Trainer
+from seeking import Always, MatchedCount, RunError, SeekingError, TrainConfig, Trainer
+from seeking.conditions.grammar import known
 from seeking.errors import RunWarning
 from seeking.report.folder import describe
 from seeking.training import evaluation
@@ -100,6 +102,52 @@ def test_a_stream_is_the_run_over_the_same_batches(options: dict[str, Any]) -> N
     steps = trainer(DataLoader(Stream(), 4), max_steps=epochs.progress.steps, **options)
     steps.fit()
     assert rows(steps) == rows(epochs)
+
+
+CONDITIONS = {
+    "affordable": "affordable:1,1",
+    "agreement": "agreement:0",
+    "below_trend": "below_trend:1,0.5",
+    "exp3": "exp3:0.5,4",
+    "grad_norm": "grad_norm:1,0.5",
+    "held_out": "held_out:2",
+    "matched": "~matched(every:2) & always",
+    "next": "next(matched(always))",
+    "random": "random:0.5",
+    "smoothed": "smoothed:1",
+}
+
+
+@pytest.mark.filterwarnings("ignore::seeking.errors.RunWarning")
+@pytest.mark.parametrize("one_pass", [False, True])
+@pytest.mark.parametrize("option", ["condition", "base_condition"])
+@pytest.mark.parametrize("name", sorted(known()))
+def test_a_condition_is_refused_before_the_first_batch_or_not_at_all(name: str, option: str, one_pass: bool) -> None:
+    text = CONDITIONS.get(name, f"{name}:2" if name in ("after", "before", "decrease", "every") else name)
+    options = {"condition": "every:2", "base_condition": "every:2 | before:0.5", option: text}
+    if one_pass:
+        options |= {"update": "joint", "one_pass": True}
+    torch.manual_seed(0)
+    models = (nn.Sequential(*(nn.Linear(4, 4) for _ in range(depth)), nn.Linear(4, 2)) for depth in (2, 3))
+    config = dataclasses.replace(TINY, max_steps=4, **options)
+    try:
+        run = Trainer(*models, train_loader=DataLoader(Stream(), 4), config=config)
+    except SeekingError:
+        return
+    assert "matched" not in text, "it needs the length of an epoch"
+    run.fit()
+
+
+def test_a_condition_that_knows_the_length_of_an_epoch_takes_a_stream() -> None:
+    condition = MatchedCount(Always(), epoch_length=2)
+    run = Trainer(
+        *(Network(3), Network(5)),
+        train_loader=DataLoader(Stream(), 4),
+        config=dataclasses.replace(TINY, max_steps=4),
+        condition=condition,
+    )
+    run.fit()
+    assert condition.seen == 4
 
 
 @settings(max_examples=8, deadline=None)

@@ -1,5 +1,6 @@
 """What models may be trained towards, and what a loss_fn may return."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from seeking import SeekingError, Trainer
+from seeking.errors import DivergedError
 from seeking.training.objective import Classification
 
 X = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
@@ -70,6 +72,62 @@ def test_probabilities_are_evaluated_by_the_most_probable_class() -> None:
     probabilities = F.one_hot(CLASSES).float() * 0.7 + 0.1
     soft, hard = (Classification().evaluate(model, (X, targets))["accuracy"] for targets in (probabilities, CLASSES))
     assert torch.equal(soft, hard)
+
+
+class Tokens(nn.Module):
+    """Logits of 3 classes for each of any number of tokens of 2 values: [samples, 3, tokens]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner, self.out = nn.Linear(2, width), nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.inner(x).relu()).movedim(-1, 1)
+
+
+def token_loss(model: nn.Module, batch: Any) -> Tensor:
+    return F.cross_entropy(model(batch["x"]), batch["labels"])
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), min_size=1, max_size=4),
+    ignored=st.floats(0, 1),
+    seed=st.integers(0, 99),
+    mapping=st.booleans(),
+    options=st.sampled_from([{}, {"update": "joint"}, {"label_smoothing": 0.1}, {"teach": 0.6}]),
+)
+def test_every_label_of_a_step_weighs_the_same(
+    sizes: list[tuple[int, int]], ignored: float, seed: int, mapping: bool, options: dict[str, Any]
+) -> None:
+    """Of batches of several lengths, whichever labels are -100: as if the step's batches were one, of single tokens."""
+    torch.manual_seed(seed)
+    parts = [(torch.randn(*size, 2), torch.randint(3, size)) for size in sizes]
+    for _, labels in parts:
+        labels[torch.rand(labels.shape) < ignored] = -100
+    parts[-1][1][0, 0] = 1
+    whole = [tuple(torch.cat([values.flatten(0, 1) for values in each])[:, None] for each in zip(*parts, strict=True))]
+    found = []
+    for batches in (whole, parts):
+        torch.manual_seed(0)
+        config = replace(PLAIN, epochs=1, accumulate=len(batches), condition="always", schedule="constant", **options)
+        run = Trainer(
+            *(Tokens(3), Tokens(5)),
+            train_loader=[{"x": x, "labels": y} for x, y in batches] if mapping else batches,
+            loss_fn=token_loss if mapping else None,
+            config=replace(config, label_smoothing=0.0, teach=0.0) if mapping else config,
+        )
+        (row,) = [row for row in run.fit().history if row["kind"] == "step"]
+        found.append([row["loss"], row["motivated_loss"], *(p.sum().item() for p in run.pair.base.parameters())])
+    assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-5)
+
+
+def test_a_step_without_any_label_is_not_taken() -> None:
+    run = trainer(CLASSES)
+    run.fit()
+    batch = [(X[:4], CLASSES[:4] * 0 - 100)] * 2
+    with pytest.raises(DivergedError, match="loss became nan"):
+        run.algorithm(batch, run.run)
 
 
 FORMS = {

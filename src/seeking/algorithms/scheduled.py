@@ -27,8 +27,8 @@ class Scheduled:
         separate_at: share of the run after which each model has weights of its own; None keeps them shared.
         base_weight: where both step on a batch, they take one optimizer step, with this weight of the base's loss, in
             (0, 1); None lets each take its own.
-        decide_first: where both may take one optimizer step, decide before the base's step, as one pass of both needs
-            it, whether or not one pass is taken.
+        one_pass: whether the motivated model's condition decides before the base's step there, as one pass for both
+            needs; it does so as well where two passes are taken after all.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class Scheduled:
         student: Model | None = None,
         separate_at: float | None = None,
         base_weight: float | None = None,
-        decide_first: bool = False,
+        one_pass: bool = False,
     ) -> None:
         self.base_condition = base_condition
         self.student = student
         self.separate_at = separate_at
         self.base_weight = base_weight
-        self.decide_first = decide_first
+        self.one_pass = one_pass
         self.loss = 0.0
         """Of the base's latest step; conditions take no loss that is not finite."""
         self.norm = math.nan
@@ -78,12 +78,13 @@ class Scheduled:
     def _step_jointly(self, batch: Batch, run: Run, base_weight: float) -> None:
         """As one by one, but the gradient of the model that goes first waits for the other one's."""
         losses = self._losses(run)
-        if run.prefix:
-            self._step_in_one_pass(batch, run, base_weight, run.prefix)
-        elif self.student == "base":
-            if not self._decide(batch, run, pending=True):
-                self._seen(run.step(run.base, batch, losses["base"]))
-                return
+        taught = self.student == "base"
+        decided = taught or self.one_pass
+        if decided and not self._decide(batch, run, pending=True, one_pass=run.prefix is not None):
+            self._seen(run.step(run.base, batch, losses["base"]))
+        elif run.prefix:
+            self._step_in_one_pass(batch, run, base_weight, run.prefix, losses)
+        elif taught:
             with run.synced("motivated"):
                 larger = run.gradient(run.motivated, batch, losses["motivated"])
             with discarded_on_error(run, run.motivated):
@@ -94,12 +95,9 @@ class Scheduled:
                 discard(run, run.base, run.motivated)
             run.condition.feedback(outcome)
         else:
-            if self.decide_first and not self._decide(batch, run, pending=True):
-                self._seen(run.step(run.base, batch, losses["base"]))
-                return
             smaller = self._seen(with_norm(run, run.gradient(run.base, batch, losses["base"])))
             with discarded_on_error(run, run.base):
-                if not self.decide_first and not self._decide(batch, run, smaller):
+                if not decided and not self._decide(batch, run, smaller):
                     run.update(run.base, smaller)
                     return
                 with run.synced("motivated"):
@@ -109,12 +107,11 @@ class Scheduled:
                 discard(run, run.base)
             run.condition.feedback(outcome)
 
-    def _step_in_one_pass(self, batch: Batch, run: Run, base_weight: float, prefix: Prefix) -> None:
-        if not self._decide(batch, run, pending=True, one_pass=True):
-            self._seen(run.step(run.base, batch))
-            return
+    def _step_in_one_pass(
+        self, batch: Batch, run: Run, base_weight: float, prefix: Prefix, losses: Mapping[str, Loss | None]
+    ) -> None:
         with discarded_on_error(run, run.base), run.synced("motivated"):
-            smaller, larger = gradients_of_one_pass(run, prefix, batch, self._losses(run), base_weight)
+            smaller, larger = gradients_of_one_pass(run, prefix, batch, losses, base_weight)
             outcome = update_jointly(run, self._seen(smaller), larger, None)
         if not outcome.taken:
             discard(run, run.base)

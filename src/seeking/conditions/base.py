@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -103,19 +103,39 @@ class Condition:
         raise TypeError(f"{self} is neither true nor false; compose conditions with &, | and ~, not with and, or, not")
 
     @property
+    def inner_conditions(self) -> Sequence["Condition"]:
+        """Conditions that this one is composed of."""
+        return ()
+
+    @property
     def needs_gradients(self) -> bool:
         """Whether ``Signals.gradients`` is needed, which keeps the base's gradients in memory a little longer."""
-        return False
+        return any(inner.needs_gradients for inner in self.inner_conditions)
+
+    @property
+    def needs_grad_norm(self) -> bool:
+        """Whether ``Signals.grad_norm`` is needed, which is not known where one pass serves both models."""
+        return any(inner.needs_grad_norm for inner in self.inner_conditions)
 
     @property
     def needs_held_out(self) -> bool:
         """Whether ``Signals.held_out_loss`` is needed, for which training data are set aside."""
-        return False
+        return any(inner.needs_held_out for inner in self.inner_conditions)
 
     @property
     def needs_budget(self) -> bool:
         """Whether ``Signals.flops_planned`` is needed, so that the run must have a budget."""
-        return False
+        return any(inner.needs_budget for inner in self.inner_conditions)
+
+    @property
+    def needs_epoch_length(self) -> bool:
+        """Whether ``Signals.epoch_length`` is needed, so that the training data must have a length."""
+        return any(inner.needs_epoch_length for inner in self.inner_conditions)
+
+    @property
+    def is_schedule(self) -> bool:
+        """Whether its decisions depend on nothing that training shows, such as losses, so that they can be foreseen."""
+        return bool(self.inner_conditions) and all(inner.is_schedule for inner in self.inner_conditions)
 
     def update(self, loss: float | Tensor, signals: Signals | None = None, **named: Any) -> bool:
         """Update the condition with one batch and return its decision; False if the loss is NaN or infinite.
@@ -174,16 +194,8 @@ class _Binary(Condition):
         return " ".join([_parenthesized(self.left, type(self), Not), self.symbol, _parenthesized(self.right, Not)])
 
     @property
-    def needs_gradients(self) -> bool:
-        return self.left.needs_gradients or self.right.needs_gradients
-
-    @property
-    def needs_held_out(self) -> bool:
-        return self.left.needs_held_out or self.right.needs_held_out
-
-    @property
-    def needs_budget(self) -> bool:
-        return self.left.needs_budget or self.right.needs_budget
+    def inner_conditions(self) -> Sequence[Condition]:
+        return self.left, self.right
 
     def _update_both(self, signals: Signals) -> tuple[bool, bool]:
         return self.left.update(signals.loss, signals), self.right.update(signals.loss, signals)
@@ -225,16 +237,8 @@ class Wrapper(Condition):
         self.inner = inner
 
     @property
-    def needs_gradients(self) -> bool:
-        return self.inner.needs_gradients
-
-    @property
-    def needs_held_out(self) -> bool:
-        return self.inner.needs_held_out
-
-    @property
-    def needs_budget(self) -> bool:
-        return self.inner.needs_budget
+    def inner_conditions(self) -> Sequence[Condition]:
+        return (self.inner,)
 
     def feedback(self, outcome: Outcome) -> None:
         self.inner.feedback(outcome)

@@ -71,6 +71,10 @@ class Affordable(Condition):
     def needs_budget(self) -> bool:
         return True
 
+    @property
+    def is_schedule(self) -> bool:
+        return True
+
     def __str__(self) -> str:
         return f"affordable:{self.base_share},{self.finish}"
 

@@ -18,6 +18,10 @@ class LowGradNorm(BelowTrend):
 
     name = "grad_norm"
 
+    @property
+    def needs_grad_norm(self) -> bool:
+        return True
+
     def value(self, signals: Signals) -> float:
         """The norm.
 

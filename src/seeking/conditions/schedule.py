@@ -27,12 +27,24 @@ class Counting(Condition):
         self.seen = state["seen"]
 
 
+class Schedule(Counting):
+    """A condition that depends on the number of the batch alone."""
+
+    @property
+    def is_schedule(self) -> bool:
+        return True
+
+
 @register("always")
 class Always(Condition):
     """Holds on every batch ("always")."""
 
     def __str__(self) -> str:
         return "always"
+
+    @property
+    def is_schedule(self) -> bool:
+        return True
 
     def decide(self, signals: Signals) -> bool:
         return True
@@ -45,12 +57,16 @@ class Never(Condition):
     def __str__(self) -> str:
         return "never"
 
+    @property
+    def is_schedule(self) -> bool:
+        return True
+
     def decide(self, signals: Signals) -> bool:
         return False
 
 
 @register("every")
-class Every(Counting):
+class Every(Schedule):
     """Batches number k, 2k, 3k and so on ("every:6").
 
     Raises:
@@ -69,7 +85,7 @@ class Every(Counting):
 
 
 @register("after")
-class After(Counting):
+class After(Schedule):
     """Every batch after the first ``step`` batches ("after:500"), or after this share of the run ("after:0.3").
 
     Args:

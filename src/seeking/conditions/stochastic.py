@@ -4,11 +4,11 @@ import random
 
 from seeking.conditions.base import Condition, Signals, State, Wrapper
 from seeking.conditions.registry import register
-from seeking.conditions.schedule import Counting
+from seeking.conditions.schedule import Counting, Schedule
 
 
 @register("random")
-class RandomTimes(Counting):
+class RandomTimes(Schedule):
     """Ablation A: each batch with probability ``p``, regardless of the loss ("random:0.17").
 
     The draw for a batch depends on the seed and the batch's number alone.
@@ -62,6 +62,10 @@ class MatchedCount(Wrapper, Counting):
 
     def __str__(self) -> str:
         return f"matched({self.inner})"
+
+    @property
+    def needs_epoch_length(self) -> bool:
+        return self.epoch_length is None or super().needs_epoch_length
 
     def decide(self, signals: Signals) -> bool:
         decision = super().decide(signals)

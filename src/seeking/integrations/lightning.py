@@ -23,6 +23,7 @@ from seeking.gradients import gradients_by_name
 from seeking.integrations import missing
 from seeking.internals import leave_out_of_ddp
 from seeking.pair import Pair
+from seeking.training.needs import Given
 from seeking.training.rng import RandomState
 from seeking.training.saved_condition import SavedCondition
 
@@ -30,6 +31,7 @@ try:
     import lightning as L
     from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
     from lightning.pytorch.trainer.states import TrainerFn
+    from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 except ModuleNotFoundError as error:
     raise missing("lightning", "lightning") from error
 
@@ -121,7 +123,7 @@ class MotivatedModule(L.LightningModule):
         return result
 
     def _loss(self, model: nn.Module, batch: Any, index: int) -> tuple[Any, Tensor | None]:
-        result = self.loss_fn(model, batch) if self.loss_fn else _own(model).training_step(batch, index)
+        result = self.loss_fn(model, batch) if self.loss_fn else _step_of(model, "training_step", batch, index)
         return result, result.get("loss") if isinstance(result, Mapping) else result
 
     def configure_optimizers(self) -> Any:
@@ -161,7 +163,7 @@ class MotivatedModule(L.LightningModule):
             loss=mean_loss(torch.stack([loss.float() for _, _, loss in batches]).mean()),
             step=self.trainer.global_step,
             steps=_whole(self.trainer.estimated_stepping_batches),
-            epoch_length=_whole(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches),
+            epoch_length=self._epoch_length,
             learning_rate=float(optimizer.param_groups[0]["lr"]),
             base_stepped=math.isfinite(self._norm),
             grad_norm=self._norm if math.isfinite(self._norm) else None,
@@ -194,7 +196,8 @@ class MotivatedModule(L.LightningModule):
             optimizer.zero_grad()  # Some optimizers call it several times a step.
             losses: list[Tensor] = []
             for number, (batch, index, _) in enumerate(batches, start=1):
-                with contextlib.nullcontext() if number == len(batches) else _no_sync(self._step.inner):
+                synced = number == len(batches) or not isinstance(self._step.inner, DistributedDataParallel)
+                with contextlib.nullcontext() if synced else self._step.inner.no_sync():
                     with precision.train_step_context():
                         loss = self._step.inner(batch, index)
                     losses.append(loss.detach())
@@ -220,6 +223,10 @@ class MotivatedModule(L.LightningModule):
             shared_gradients=functools.partial(self.pair.map.extract, gradients) if gradients else None,
         )
 
+    @property
+    def _epoch_length(self) -> int | None:
+        return _whole(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+
     def on_train_start(self) -> None:
         """Make the motivated model ready to be trained, from the checkpoint that is resumed if there is one."""
         strategy = self.trainer.strategy
@@ -227,6 +234,7 @@ class MotivatedModule(L.LightningModule):
             raise SeekingError(
                 f"{type(strategy).__name__} cannot train a pair; give L.Trainer(strategy='ddp') or one device"
             )
+        Given(budget=False, epoch_length=self._epoch_length is not None).check(self.condition)
         step: nn.Module = _Step(self)
         if isinstance(strategy, DDPStrategy):
             step = DistributedDataParallel(step, device_ids=strategy.determine_ddp_device_ids())
@@ -249,10 +257,14 @@ class MotivatedModule(L.LightningModule):
         """The base's and the motivated model's."""
         return self._evaluated("test_step", "test_loss", batch, batch_idx, *rest)
 
+    def predict_step(self, batch: Any, batch_idx: int, *rest: Any) -> Any:
+        """The base's prediction; without LightningModules, its output for the batch."""
+        return self(batch) if self.loss_fn else _step_of(self.base, "predict_step", batch, batch_idx, *rest)
+
     def _evaluated(self, step: str, name: str, batch: Any, *rest: Any) -> Any:
         def measure(model: nn.Module, prefix: str) -> Any:
             if not self.loss_fn:
-                return getattr(model, step)(batch, *rest)
+                return _step_of(model, step, batch, *rest)
             loss = self.loss_fn(model, batch)
             self.log(prefix + name, loss, on_epoch=True, on_step=False, prog_bar=True, sync_dist=True)
             return loss
@@ -349,13 +361,16 @@ class _Log:
         self.outer.log(self.prefix + name, value, *args, **kwargs)
 
 
+def _step_of(model: nn.Module, name: str, batch: Any, index: int, *rest: Any) -> Any:
+    """Call a step of a LightningModule, with the index of the batch if it takes that, as Lightning does."""
+    step = getattr(model, name)
+    indexed = is_param_in_hook_signature(step, "batch_idx", min_args=2)
+    return step(batch, index, *rest) if indexed else step(batch, *rest)
+
+
 def _own(model: nn.Module) -> L.LightningModule:
     assert isinstance(model, L.LightningModule)
     return model
-
-
-def _no_sync(step: nn.Module) -> contextlib.AbstractContextManager[None]:
-    return step.no_sync() if isinstance(step, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def _only_optimizer(configured: Any) -> Optimizer:

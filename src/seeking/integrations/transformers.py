@@ -21,6 +21,7 @@ from seeking.errors import SeekingError
 from seeking.gradients import gradients_by_name
 from seeking.integrations import missing
 from seeking.pair import Pair
+from seeking.training.needs import Given
 from seeking.training.rng import RandomState
 from seeking.training.saved_condition import SavedCondition
 
@@ -104,6 +105,7 @@ class MotivatedTrainer(transformers.Trainer):
         """As in ``transformers.Trainer``; remembers the number of steps of an epoch."""
         values = super().set_initial_training_values(args, dataloader, *rest)
         self._epoch_length = values[1] if has_length(dataloader) else None
+        Given(budget=False, epoch_length=self._epoch_length is not None).check(self.condition)
         return values
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:

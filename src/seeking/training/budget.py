@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from seeking.conditions import Condition
+from seeking.conditions import Condition, Signals, parse
 from seeking.errors import RunWarning, SeekingError
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost
 from seeking.training.loaders import Loader
 from seeking.training.progress import Progress
 from seeking.training.recalibration import norms_with_statistics
+
+TOLERANCE = 0.02
+"""A budget that is missed by more is told of."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,15 @@ class Budget:
         return epochs // self.eval_every - ended // self.eval_every + (epochs % self.eval_every > 0 and ended < epochs)
 
 
+def base_condition(config: TrainConfig) -> Condition:
+    """The condition of the base, with other draws than the motivated model's.
+
+    Raises:
+        SeekingError: it cannot be parsed.
+    """
+    return parse(config.base_condition, -1 - config.seed, option="base_condition")
+
+
 def make_budget(config: TrainConfig, models: Mapping[str, nn.Module], loader: Loader) -> Budget | None:
     """The budget of the options, if there is one."""
     if config.budget is None:
@@ -61,30 +73,11 @@ def make_budget(config: TrainConfig, models: Mapping[str, nn.Module], loader: Lo
     return Budget(config.budget, batches / config.accumulate, config.eval_every)
 
 
-def check_condition(config: TrainConfig, condition: Condition, option: str = "condition") -> None:
-    """Check that the options allow a condition, which one of them is: ``condition`` or ``base_condition``.
-
-    Raises:
-        SeekingError: it spends a budget and there is none, or it needs a gradient that there is not when it decides.
-    """
-    if condition.needs_budget and config.budget is None:
-        raise SeekingError(f"{option} is {condition}, which spends a budget, and the run has none; set budget")
-    early = None
-    if option == "base_condition":
-        early = "the base's condition"
-    elif config.one_pass:
-        early = "with one_pass it"
-    elif config.teach and config.student == "base":
-        early = "with a base that is taught (teach) it"
-    if condition.needs_gradients and early:
-        raise SeekingError(
-            f"{option} is {condition}, which needs the gradient of the base's step, and {early} decides before that "
-            "step; use another condition, or leave the option out"
-        )
-
-
 def check_budget(config: TrainConfig, cost: Cost, budget: Budget | None, progress: Progress) -> None:
-    """Check that the budget can be met: by the base on its own at least, by both models on every batch at most.
+    """Check that the budget can be met: by the base on its own at least, by the motivated model on every batch at most.
+
+    How often the base steps is known if it steps on every batch, or by a schedule. The FLOPs per sample of a run that
+    is resumed are not known yet, and nothing is checked.
 
     Args:
         config: options.
@@ -93,30 +86,76 @@ def check_budget(config: TrainConfig, cost: Cost, budget: Budget | None, progres
         progress: of the run, before its first step.
 
     Raises:
-        SeekingError: it cannot.
+        SeekingError: it cannot; a base that rests and cannot spend all of it is warned of.
     """
     if budget is None or config.budget is None or not (cost.base_flops and cost.motivated_flops):
         return
-    recalibration = config.budget - budget.for_steps(progress, cost, 1.0) / (progress.steps * cost.motivated_flops)
-    share = cost.base_flops / cost.motivated_flops + recalibration
+    planned, alone = budget.for_steps(progress, cost, 1.0), progress.steps * cost.motivated_flops
+    recalibration = config.budget - planned / alone
     more = " with its recalibrations" if budget.recalibrations else ""
-    if config.base_condition == "always" and config.budget < share:
+    costs = f"of training the motivated model alone{more}"
+    always = config.base_condition == "always"
+    if not always and not base_condition(config).is_schedule:
+        return
+    tolerance = 0.0 if always else TOLERANCE
+    least, most = (
+        _flops_of_steps(config, cost, planned, progress, joined) / alone + recalibration for joined in (False, True)
+    )
+    base = "a base that steps on every batch" if always else f"a base with base_condition {config.base_condition}"
+    if config.budget < least * (1 - tolerance):
         raise SeekingError(
-            f"budget is {config.budget}, but a base that steps on every batch costs {share:.2f} of training the "
-            f"motivated model alone{more}; give a greater budget, or a base_condition"
+            f"budget is {config.budget}, but {base} costs {least:.2f} {costs}; give a greater budget, or "
+            f"{'a' if always else 'another'} base_condition"
         )
-    if config.budget > 1 + share:
-        raise SeekingError(
-            f"budget is {config.budget}, but steps of both models on every batch cost {1 + share:.2f} of training the "
-            f"motivated model alone{more}; give a smaller budget, or none"
+    if config.budget > most * (1 + tolerance):
+        if always:
+            raise SeekingError(
+                f"budget is {config.budget}, but steps of both models on every batch cost {most:.2f} {costs}; give a "
+                "smaller budget, or none"
+            )
+        warnings.warn(
+            f"budget is {config.budget}, but {base}, and the motivated model on every batch, cost {most:.2f} {costs}, "
+            "which is all that this run will take; give a smaller budget, or a base_condition that holds more often",
+            RunWarning,
+            stacklevel=3,
         )
+
+
+def _flops_of_steps(config: TrainConfig, cost: Cost, planned: float, progress: Progress, joined: bool) -> float:
+    """FLOPs of all steps of a run by its base's schedule, the motivated model stepping on every batch or on none.
+
+    Args:
+        config: options.
+        cost: FLOPs per sample; a batch has one sample here.
+        planned: FLOPs of the steps by the budget.
+        progress: of the run, before its first step.
+        joined: whether the motivated model steps.
+    """
+    condition, steps = base_condition(config), progress.steps
+    base_steps, spent = 0, 0.0
+    saved = cost.prefix_flops if joined and config.finish == "tied" else 0.0  # By one pass, until the models part.
+    of_base_step = cost.base_flops - saved
+    for step in range(steps):
+        signals = Signals(
+            loss=0.0,
+            step=step,
+            steps=steps,
+            epoch_length=progress.epoch_length,
+            flops_spent=spent,
+            flops_planned=planned,
+            base_flops=cost.base_flops,
+            motivated_flops=cost.motivated_flops,
+        )
+        base_steps += condition.update(0.0, signals)
+        spent = base_steps * of_base_step + joined * (step + 1) * cost.motivated_flops
+    return spent
 
 
 def check_steps_taken(config: TrainConfig, cost: Cost) -> None:
     """Warn at the end of a run if its budget was not met by 2 %, or its base has not taken a step."""
     report = cost.report()
     spent = report.get("of_motivated_alone")
-    if config.budget is not None and spent is not None and abs(spent / config.budget - 1) > 0.02:
+    if config.budget is not None and spent is not None and abs(spent / config.budget - 1) > TOLERANCE:
         warnings.warn(
             f"the run took {spent:.2f} of training the motivated model alone, and its budget was {config.budget}: the "
             "conditions, few batches or another number of epochs kept it from being met",

@@ -15,7 +15,7 @@ from seeking.checkpointing.fingerprint import fingerprint
 from seeking.checkpointing.functions import qualified_name
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import Saver
-from seeking.conditions import Condition, Next, WithinBudget, parse
+from seeking.conditions import Condition, Never, Next, WithinBudget, parse
 from seeking.copies import copied, scratch_copy
 from seeking.distributed.processes import this_process
 from seeking.distributed.sharding import reshard, shard
@@ -24,13 +24,14 @@ from seeking.initialization import embed
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
-from seeking.training.budget import check_condition
+from seeking.training.budget import base_condition
 from seeking.training.config import TrainConfig
 from seeking.training.interrupts import Requests
 from seeking.training.joining import Joining
 from seeking.training.learner import Learner
 from seeking.training.modes import evaluating
 from seeking.training.moving_average import Average
+from seeking.training.needs import Given
 from seeking.training.objective import Objective
 from seeking.training.optim import (
     MakeOptimizer,
@@ -139,14 +140,22 @@ def make_averages(learners: Mapping[str, Learner], config: TrainConfig) -> dict[
     return {} if decay is None else {name: Average(learner.module, decay) for name, learner in learners.items()}
 
 
-def make_condition(condition: Condition | None, config: TrainConfig) -> Condition:
+def make_condition(condition: Condition | None, config: TrainConfig, pair: bool, given: Given) -> Condition:
     """The motivation condition: this one, or the one of the options; delayed by a batch for ``on="next"``.
 
     A budget has the last word, on the batch on which it is spent.
 
+    Args:
+        condition: a custom condition, if any.
+        config: options.
+        pair: whether there are two models; it never holds if not.
+        given: what the run has for conditions.
+
     Raises:
-        SeekingError: the condition of the options cannot be parsed, or spends a budget and there is none.
+        SeekingError: the condition of the options cannot be parsed, or needs what the run has not.
     """
+    if not pair:
+        return Never()
     if condition is None:
         condition = parse(config.condition, config.seed)
     if not isinstance(condition, Condition):
@@ -154,21 +163,23 @@ def make_condition(condition: Condition | None, config: TrainConfig) -> Conditio
             f"condition is {condition!r}, a {type(condition).__name__}; give a seeking.Condition, such as "
             "seeking.ConsecutiveDecrease(2), or its text as TrainConfig(condition=...)"
         )
-    check_condition(config, condition)
+    given.check(condition)
     condition = Next(condition) if config.on == "next" else condition
     return condition if config.budget is None else WithinBudget(condition)
 
 
-def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool) -> Algorithm:
+def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool, given: Given) -> Algorithm:
     """How a batch trains the models: the paper's algorithm, unless the options give the base a condition of its own.
 
     Args:
         algorithm: a custom algorithm, if any.
         config: options.
         pair: whether there are two models.
+        given: what the run has for conditions.
 
     Raises:
-        SeekingError: the condition of the base cannot be parsed, or options contradict a custom algorithm.
+        SeekingError: the condition of the base cannot be parsed or needs what the run has not, or options contradict a
+            custom algorithm.
     """
     if algorithm:
         defaults = {"base_condition": "always", "finish": "tied", "update": "separate", "teach": 0.0}
@@ -184,16 +195,15 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool)
     as_in_paper = config.base_condition == "always" and config.finish == "tied" and config.update == "separate"
     if as_in_paper and not config.teach:
         return motivated
-    # Other draws than the condition's.
-    base_condition = parse(config.base_condition, -1 - config.seed, option="base_condition")
-    check_condition(config, base_condition, "base_condition")
+    condition = base_condition(config)
+    given.check(condition, "base_condition")
     separate_at = config.finish_at if config.finish == "private" else None
     return Scheduled(
-        base_condition,
+        condition,
         student=config.student if config.teach else None,
         separate_at=separate_at,
         base_weight=config.base_weight if config.update == "joint" else None,
-        decide_first=config.one_pass,
+        one_pass=config.one_pass,
     )
 
 

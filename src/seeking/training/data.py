@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from accelerate import Accelerator
 
-from seeking.conditions import Condition, parse
 from seeking.errors import SeekingError
 from seeking.training.config import TrainConfig
 from seeking.training.held_out import HeldOut
 from seeking.training.loaders import Loader, prepare
+from seeking.training.needs import Given, reason_to_decide_early
 from seeking.training.rng import RandomState, derive_seed
 from seeking.training.stream import check_stream
 
@@ -22,12 +22,18 @@ class Loaders(NamedTuple):
     evaluation: Loader | None
     epoch_length: int | None
     """None if the training data have no length."""
+    given: Given
+    """What the run has for its conditions."""
 
 
 def prepare_loaders(
-    accelerator: Accelerator, train: Iterable[Any], evaluation: Iterable[Any] | None, config: TrainConfig
+    accelerator: Accelerator,
+    train: Iterable[Any],
+    evaluation: Iterable[Any] | None,
+    held_out: Iterable[Any] | None,
+    config: TrainConfig,
 ) -> Loaders:
-    """Prepare the loaders for this process, between which each batch is split.
+    """Prepare the loaders for this process, between which each batch is split; the held-out data are loaded later.
 
     Raises:
         SeekingError: a loader is empty, has no length which options need, or can be gone through once only.
@@ -42,12 +48,18 @@ def prepare_loaders(
         raise SeekingError("the training data yield no batch: fewer samples than the batch size, or none")
     if prepared_evaluation is not None and prepared_evaluation.length == 0:
         raise SeekingError("the evaluation data yield no batch")
-    return Loaders(prepared, prepared_evaluation, None if batches is None else math.ceil(batches / config.accumulate))
+    given = Given(
+        budget=config.budget is not None,
+        held_out=held_out is not None,
+        epoch_length=batches is not None,
+        early=reason_to_decide_early(config),
+    )
+    steps = None if batches is None else math.ceil(batches / config.accumulate)
+    return Loaders(prepared, prepared_evaluation, steps, given)
 
 
 def make_held_out(
     batches: Iterable[Any] | None,
-    condition: Condition,
     accelerator: Accelerator,
     config: TrainConfig,
     generators: RandomState,
@@ -55,16 +67,9 @@ def make_held_out(
     """Load the held-out batches, if there are any.
 
     Raises:
-        SeekingError: there are none, and the condition needs them; or they yield no batch.
+        SeekingError: they yield no batch.
     """
     if batches is None:
-        conditions = {"condition": condition, "base_condition": parse(config.base_condition, option="base_condition")}
-        for option, each in conditions.items():
-            if each.needs_held_out:
-                raise SeekingError(
-                    f"{option} is {each}, which measures the loss on held-out training data, and there are none; give "
-                    "the Trainer held_out batches (on the command line: --held-out 256), or change the condition"
-                )
         return None
     where = derive_seed(config.seed), accelerator.num_processes, accelerator.process_index
     return HeldOut(prepare(batches, "held_out", *where), accelerator, generators)

@@ -5,10 +5,8 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 
-from torch.nn.utils import get_total_norm
-
 from seeking.conditions import Outcome
-from seeking.gradients import add_gradients
+from seeking.gradients import add_gradients, total_norm
 from seeking.training.learner import Learner
 from seeking.training.run import Run
 
@@ -36,7 +34,7 @@ def discard(run: Run, *learners: Learner) -> None:
 
 def with_norm(run: Run, outcome: Outcome) -> Outcome:
     """The outcome of a gradient of the base, with its norm."""
-    return dataclasses.replace(outcome, grad_norm=float(get_total_norm([*run.base.gradients().values()])))
+    return dataclasses.replace(outcome, grad_norm=float(total_norm(run.base.gradients().values())))
 
 
 def update_jointly(run: Run, base: Outcome, motivated: Outcome, base_weight: float | None) -> Outcome:

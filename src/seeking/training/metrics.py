@@ -12,15 +12,13 @@ from torch import Tensor, nn
 from seeking.errors import SeekingError, unknown
 from seeking.forward import call
 from seeking.training.objective import Metrics, Objective
+from seeking.training.targets import targets_in
 
 Predict = Callable[[nn.Module, Any], tuple[Any, Any]]
 """Maps a model and a batch to outputs and targets, as the metrics take them."""
 
 BETTER = {"loss": "min", "accuracy": "max", "bits_per_byte": "min"}
 """Which way the metrics of the library's own objectives are better."""
-
-TARGETS = ("labels", "label", "target", "targets")
-"""Under which names the targets of a batch are looked for, if it is a mapping."""
 
 
 def outputs_and_targets(model: nn.Module, batch: Any) -> tuple[Any, Any]:
@@ -29,15 +27,13 @@ def outputs_and_targets(model: nn.Module, batch: Any) -> tuple[Any, Any]:
     Raises:
         SeekingError: the batch has another form.
     """
-    if isinstance(batch, tuple | list) and len(batch) == 2:
-        output, targets = model(batch[0]), batch[1]
-    elif isinstance(batch, Mapping) and (name := next((name for name in TARGETS if name in batch), None)):
-        output, targets = call(model, batch), batch[name]
-    else:
+    targets = targets_in(batch)
+    if targets is None:
         raise SeekingError(
             f"it is not known what the targets are in a batch that is a {type(batch).__name__}; give the Trainer a "
             "predict_fn, such as lambda model, batch: (model(batch['image']), batch['class'])"
         )
+    output = call(model, batch) if isinstance(batch, Mapping) else model(batch[0])
     return getattr(output, "logits", output), targets
 
 

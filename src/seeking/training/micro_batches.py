@@ -1,13 +1,15 @@
 """Batches split between processes, and the batches that make one step."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
 
+from seeking.distributed.mean_loss import mean_over_processes
 from seeking.errors import SeekingError
 from seeking.training.objective import sample_count
 
@@ -35,13 +37,38 @@ class MicroBatches(list[Any]):
     Attributes:
         samples: their number of samples, over all processes.
         weights: weight of each micro-batch's mean loss, such that the mean over all processes of the weighted sum is
-            the mean over all samples.
+            the mean over all samples; after ``weigh``, over all targets that count.
+        weighed: whether that was called.
     """
 
     def __init__(self, parts: Sequence[Part], processes: int) -> None:
         super().__init__(part.batch for part in parts)
         self.samples = sum(part.samples for part in parts)
         self.weights = [processes * part.share * part.samples / max(1, self.samples) for part in parts]
+        self.weighed = False
+        self._processes, self._copies = processes, [part.copies for part in parts]
+
+    def weigh(self, targets: Callable[[Any], float], device: torch.device) -> None:
+        """Weigh each micro-batch by its number of targets, once; all processes must call this.
+
+        A single process leaves those without any out. If there are none at all, the weights stay as they are.
+
+        Args:
+            targets: their number in a micro-batch.
+            device: of this process.
+        """
+        if self.weighed or len(self) * self._processes == 1:
+            return
+        self.weighed = True
+        counts = [targets(batch) / copies for batch, copies in zip(self, self._copies, strict=True)]
+        total = float(sum(counts))
+        if self._processes > 1:
+            total = self._processes * mean_over_processes(torch.tensor([total], device=device))[0]
+        if not total:
+            return
+        weights = [self._processes * count / total for count in counts]
+        kept = [number for number, weight in enumerate(weights) if weight or self._processes > 1]
+        self[:], self.weights = [self[number] for number in kept], [weights[number] for number in kept]
 
     @classmethod
     def of(cls, batch: Sequence[Any], processes: int) -> "MicroBatches":

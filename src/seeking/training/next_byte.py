@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seeking.training.objective import LossFn, distilled
+from seeking.training.objective import LossFn, distilled, target_count
 
 
 @dataclass
@@ -38,13 +38,17 @@ class NextByte:
         if teacher_logits is None:
             return hard
         student, teacher = (each.float().flatten(0, 1) for each in (logits, teacher_logits))
-        return distilled(hard, student, teacher, self.teacher_weight, self.temperature)
+        return distilled(hard, student, teacher, batch[1], self.teacher_weight, self.temperature)
 
     def logits(self, model: nn.Module, batch: Any) -> Tensor:
         """The model's logits, shape ``[samples, bytes, 256]``; of an output object, its ``logits``."""
         output = model(batch[0])
         logits: Tensor = getattr(output, "logits", output)
         return logits
+
+    def count(self, batch: Any) -> int:
+        """Number of targets that are not -100."""
+        return target_count(batch)
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
         """The mean loss of each sample's bytes, in nats, and the same in bits."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seeking.errors import SeekingError
 from seeking.internals import tree_map_only
-from seeking.training.targets import class_targets
+from seeking.training.targets import IGNORED_LABEL, class_targets, counted_targets
 from seeking.weights_map import tensors_in
 
 LossFn = Callable[[nn.Module, Any], Any]
@@ -18,15 +18,13 @@ or to a tuple that begins with it."""
 
 Metrics = dict[str, float]
 
-IGNORED_LABEL = -100
-"""The label that ``cross_entropy`` leaves out."""
-
 
 class Objective(Protocol):
     """The loss that both models minimize, and the metrics that they are evaluated with.
 
     Pass a custom objective to the ``Trainer`` as ``objective``. If it has ``state_dict`` and ``load_state_dict``, its
-    state is saved with the run.
+    state is saved with the run. If it has ``count(batch)``, that is the number of targets in a batch that the loss is
+    the mean over: batches that make one step are weighted by it, and by their samples without it.
     """
 
     def loss(self, model: nn.Module, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
@@ -76,12 +74,17 @@ class Classification:
         hard = _cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if teacher_logits is None:
             return hard
-        return distilled(hard, logits, teacher_logits, self.teacher_weight, self.temperature)
+        student, teacher = (each.movedim(1, -1).flatten(0, -2) for each in (logits, teacher_logits))
+        return distilled(hard, student, teacher, labels, self.teacher_weight, self.temperature)
 
     def logits(self, model: nn.Module, batch: Any) -> Tensor:
         """The model's output, shape ``[samples, classes]``."""
         logits: Tensor = model(_labelled(batch)[0])
         return logits
+
+    def count(self, batch: Any) -> int:
+        """Number of labels that are not -100; of probabilities, number of samples."""
+        return target_count(batch)
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
         """Loss and accuracy for each sample whose label is not -100, which training leaves out as well."""
@@ -101,16 +104,22 @@ class Classification:
         return metrics["accuracy"] > best["accuracy"]
 
 
-def distilled(hard: Tensor, logits: Tensor, teacher_logits: Tensor, weight: float, temperature: float) -> Tensor:
+def distilled(
+    hard: Tensor, logits: Tensor, teacher_logits: Tensor, labels: Tensor, weight: float, temperature: float
+) -> Tensor:
     """The loss of a student, from its loss on the labels and the logits of both.
 
     Args:
         hard: the mean loss on the labels.
-        logits: the student's, shape ``[samples, classes]``.
+        logits: the student's, shape ``[labels, classes]``.
         teacher_logits: the teacher's, of the same shape.
+        labels: those that are -100 are left out here as well.
         weight: of the divergence from the teacher, in [0, 1]; the loss on the labels has the rest.
         temperature: divides the logits of both; the divergence is scaled by its square.
     """
+    if not labels.is_floating_point():
+        counted = labels.flatten() != IGNORED_LABEL
+        logits, teacher_logits = logits[counted], teacher_logits[counted]
     student = F.log_softmax(logits / temperature, dim=-1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=-1)
     soft = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
@@ -185,6 +194,10 @@ class CustomLoss:
         """Not available for a ``loss_fn``."""
         raise NotImplementedError("a loss_fn does not take logits; give the Trainer an objective that does")
 
+    def count(self, batch: Any) -> int:
+        """Number of targets that are not -100, if they are found and integers; else number of samples."""
+        return target_count(batch)
+
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
         """The mean loss, repeated for each sample."""
         samples = sample_count(batch)  # The loss_fn may take something out of the batch.
@@ -202,6 +215,12 @@ class CustomLoss:
 def sample_count(batch: Any) -> int:
     """Length of the first tensor in a batch; 1 if there is none."""
     return next((len(tensor) for tensor in tensors_in(batch) if tensor.ndim), 1)
+
+
+def target_count(batch: Any) -> int:
+    """Number of targets that count in the mean loss of a batch; number of samples if they are not integers."""
+    counted = counted_targets(batch)
+    return sample_count(batch) if counted is None else counted
 
 
 def first_sample(batch: Any) -> Any:

@@ -18,7 +18,6 @@ from seeking.pair import Pair
 from seeking.prefix import Prefix, find_prefix
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost, attention_counted
-from seeking.training.micro_batches import MicroBatches
 from seeking.training.modes import set_modes, training_modes
 from seeking.training.objective import Objective, sample_count
 from seeking.training.run import Batch, Run
@@ -89,7 +88,7 @@ def gradients_of_one_pass(
         What is known of the base, and of the motivated model.
     """
     smaller, larger = (losses[name] or run.objective.loss for name in ("base", "motivated"))
-    micro_batches = MicroBatches.of(batch, 1)
+    micro_batches = run.micro_batches(batch)
     weights = iter(micro_batches.weights)
     means = [0.0, 0.0]
 

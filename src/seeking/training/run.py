@@ -124,7 +124,7 @@ class Run:
         """
         if self.joining and learner.name == "motivated":
             self.joining.begin(self.base, learner)
-        batch = self._micro_batches(batch)
+        batch = self.micro_batches(batch)
         loss = self.stepper.backward(learner, batch, loss_fn or self.objective.loss)
         for trained in (learner, *also):
             self.cost.add_step(trained.name, batch.samples)
@@ -236,10 +236,16 @@ class Run:
 
     def batch_samples(self, batch: Batch) -> int:
         """Number of samples in a batch, over all processes."""
-        return self._micro_batches(batch).samples
+        return MicroBatches.of(batch, self.stepper.accelerator.num_processes).samples
 
-    def _micro_batches(self, batch: Batch) -> MicroBatches:
-        return MicroBatches.of(batch, self.stepper.accelerator.num_processes)
+    def micro_batches(self, batch: Batch) -> MicroBatches:
+        """The micro-batches of a step, each with its weight; all processes must call this."""
+        accelerator = self.stepper.accelerator
+        micro_batches = MicroBatches.of(batch, accelerator.num_processes)
+        count = getattr(self.objective, "count", None)
+        if count:
+            micro_batches.weigh(count, accelerator.device)
+        return micro_batches
 
 
 def average_part(name: str) -> str:

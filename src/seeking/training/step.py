@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 
 from seeking.distributed.mean_loss import mean_over_processes
 from seeking.distributed.sharding import is_sharded
 from seeking.errors import ProcessError
+from seeking.gradients import total_norm
 from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
 from seeking.training.lending import Lending
@@ -78,7 +79,8 @@ class Stepper:
                     in_loss = False
                     if self.stand_in:
                         self.stand_in.after(learner, micro_batch)
-                    total += loss.detach()
+                    if weight:  # The mean over no targets is NaN.
+                        total += loss.detach()
                     # Not accelerate's own backward: like its optimizers, it looks for a package on the disk each time.
                     (loss if scaler is None else scaler.scale(loss)).backward()
         except Exception:
@@ -139,8 +141,7 @@ class Stepper:
         """The norm of the whole gradient, which is then clipped if that is asked for."""
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.unscale_(learner.optimizer)
-        gradients = [p.grad for p in learner.parameters if p.grad is not None]
-        norm = get_total_norm([grad.coalesce().values() if grad.is_sparse else grad for grad in gradients])
+        norm = total_norm(p.grad for p in learner.parameters if p.grad is not None)
         if self.clip_grad is not None:
             clip_grads_with_norm_(learner.parameters, self.clip_grad, norm)
         return norm.full_tensor() if is_sharded(norm) else norm

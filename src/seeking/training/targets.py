@@ -1,5 +1,6 @@
 """What classification is trained towards: numbers of classes, or their probabilities. All else is refused."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,8 +8,33 @@ from torch import Tensor
 
 from seeking.errors import SeekingError
 
+IGNORED_LABEL = -100
+"""The label that ``cross_entropy`` leaves out."""
+
+NAMES = ("labels", "label", "target", "targets")
+"""Under which names the targets of a batch are looked for, if it is a mapping."""
+
 VALUES = "lambda model, batch: F.mse_loss(model(batch[0]).flatten(), batch[1].flatten())"
 SEVERAL_LABELS = "lambda model, batch: F.binary_cross_entropy_with_logits(model(batch[0]), batch[1].float())"
+
+
+def targets_in(batch: Any) -> Any:
+    """The targets of a batch ``(inputs, targets)``, or of a mapping with ``labels``; None if it has another form."""
+    if isinstance(batch, tuple | list):
+        return batch[1] if len(batch) == 2 else None
+    return next((batch[name] for name in NAMES if name in batch), None) if isinstance(batch, Mapping) else None
+
+
+def counted_targets(batch: Any) -> int | None:
+    """How many targets of a batch cross-entropy takes the mean over: those that are not -100.
+
+    Returns:
+        None if the batch has no targets that are integers.
+    """
+    targets = targets_in(batch)
+    if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.is_complex() or not targets.ndim:
+        return None
+    return int((targets != IGNORED_LABEL).sum()) if targets.dtype.is_signed else targets.numel()
 
 
 def class_targets(targets: Tensor, logits: Any) -> Tensor:

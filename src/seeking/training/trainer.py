@@ -12,7 +12,7 @@ from torch import nn
 
 from seeking.checkpointing.resume import Stateful
 from seeking.checkpointing.run_dir import RunFolder
-from seeking.conditions import Condition, Never
+from seeking.conditions import Condition
 from seeking.distributed.processes import gather_json
 from seeking.errors import RunError, SeekingError
 from seeking.report.showing import Display, make_showing
@@ -112,7 +112,7 @@ class Trainer:
     ) -> None:
         self.config = config = config or TrainConfig()
         self.accelerator = accelerator or build.make_accelerator(config)
-        self.loaders = data.prepare_loaders(self.accelerator, train_loader, eval_loader, config)
+        self.loaders = data.prepare_loaders(self.accelerator, train_loader, eval_loader, held_out, config)
         models = {name: model for name, model in (("base", base), ("motivated", motivated)) if model is not None}
         if not models:
             raise SeekingError("there is no model; give the Trainer a base, a motivated model, or both")
@@ -131,7 +131,7 @@ class Trainer:
         device = self.accelerator.device
         (batch,) = peek(self.loaders.train, 1, device)
         owners: list[Any] = [*models.values(), *[None] * (2 - len(models))]
-        self.condition = build.make_condition(condition, config) if len(models) == 2 else Never()
+        self.condition = build.make_condition(condition, config, len(models) == 2, self.loaders.given)
         owners += [self.loaders.train, self.loaders.evaluation, loss_fn or objective, algorithm, self.condition]
         generators = RandomState(device, *owners)
         build.place_models(models, config, device, objective, batch, generators)
@@ -146,8 +146,8 @@ class Trainer:
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
             last = last_size(train_loader)
             cost = preflight(models, self.pair, objective, batch, unseen, config, last, own=own, best=best)
-            budget.check_budget(config, cost, spending, self.progress)
         prefix = make_prefix(self.pair, objective, batch, config, self.accelerator, cost)
+        budget.check_budget(config, cost, spending, self.progress)
         if config.shard:
             build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
 
@@ -157,7 +157,7 @@ class Trainer:
         self.record = Record(listeners, self.saver.metrics, self.saver.folder is not None)
         self.scores = Scores(best)
         self.random = RunRandomState(generators, self.accelerator)
-        self.algorithm = build.make_algorithm(algorithm, config, self.pair is not None)
+        self.algorithm = build.make_algorithm(algorithm, config, self.pair is not None, self.loaders.given)
         self._requests = Requests(self.accelerator, due=lambda: self.saver.due(self.progress.step + 1))
         self.run = Run(
             learners=self.learners,
@@ -169,7 +169,7 @@ class Trainer:
             stepper=build.make_stepper(self.accelerator, config, self._requests),
             guard=NonFiniteGuard(config.on_nonfinite, self.record, lambda: self.saver.describe(self.progress.epoch)),
             budget=spending,
-            held_out=data.make_held_out(held_out, self.condition, self.accelerator, config, generators),
+            held_out=data.make_held_out(held_out, self.accelerator, config, generators),
             prefix=prefix,
             joining=build.make_joining(self.pair, self.progress, config),
             averages=build.make_averages(self.learners, config),
