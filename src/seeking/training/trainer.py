@@ -237,7 +237,7 @@ class Trainer:
             seconds = {name: learner.seconds for name, learner in self.learners.items()}
             result = Result(self.scores.latest, self.scores.best, self.run.cost, seconds, self.record.rows)
             draw(result)
-            self.saver.finish(result.summary())
+            self.saver.finish(result.summary() | data.preparation(self.loaders.train))
             budget.check_steps_taken(self.config, self.run.cost)
             return result
         except Exception:
