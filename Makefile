@@ -26,6 +26,7 @@ benchmark: .venv/installed
 	$(BIN)/python benchmarks/sync.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/input.py
+	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/derive.py
 	$(BIN)/python benchmarks/checkpoint.py

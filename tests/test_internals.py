@@ -206,3 +206,35 @@ def test_the_words_of_numpys_generator_are_its_state() -> None:
         state = generator.state["state"]
         expected = state["key"].astype(np.uint32).tobytes() + np.int32(state["pos"]).tobytes()
         assert internals.mt19937_words(generator) == expected
+
+
+def test_streams_of_datasets_lose_what_is_in_their_shuffle_buffers() -> None:
+    from datasets import Dataset, concatenate_datasets
+
+    def stream() -> Any:
+        return Dataset.from_dict({"x": [*range(24)]}).to_iterable_dataset(num_shards=3)
+
+    def rest(data: Any, state: Any, count: int) -> list[int]:
+        data.load_state_dict(state)
+        return [row["x"] for row in data][:count]
+
+    kinds = {
+        "plain": (stream, False),
+        "mapped": (lambda: stream().map(lambda rows: rows, batched=True, batch_size=5).filter(lambda row: True), False),
+        "joined": (lambda: concatenate_datasets([stream(), stream().skip(3)]), False),
+        "shuffled": (lambda: stream().shuffle(seed=1, buffer_size=10).map(lambda row: row), True),
+        "one of two": (lambda: concatenate_datasets([stream().shuffle(seed=1, buffer_size=10), stream()]), True),
+    }
+    for name, (make, lost) in kinds.items():
+        data = make()
+        whole = [row["x"] for row in data]
+        for _ in zip(range(9), data, strict=False):
+            pass
+        state = data.state_dict()
+        assert internals.has_shuffle_buffer(make()) == lost, name
+        again = make()
+        assert (rest(again, state, 99) != whole[9:]) == lost, name
+        internals.forget_position(again)
+        assert [row["x"] for row in again] == whole, name
+    assert not internals.has_shuffle_buffer(TensorDataset(torch.zeros(2)))
+    internals.forget_position(TensorDataset(torch.zeros(2)))

@@ -1,4 +1,4 @@
-"""Private names of PyTorch and accelerate that this library uses, and a layout of NumPy, with what breaks without them.
+"""Private names of PyTorch, accelerate and datasets that this library uses, and a layout of NumPy: what breaks without.
 
 Each has a test in ``tests/test_internals.py``.
 """
@@ -255,6 +255,29 @@ def mt19937_words(bit_generator: np.random.MT19937) -> bytes:
 def is_split_by_node(dataset: Any) -> bool:
     """Whether ``datasets.distributed.split_dataset_by_node`` made this iterable data set. Without it: split twice."""
     return getattr(dataset, "_distributed", None) is not None
+
+
+def has_shuffle_buffer(dataset: Any) -> bool:
+    """Whether an iterable data set of ``datasets`` has a shuffle buffer, whose samples its ``state_dict`` lacks.
+
+    Without it: a run on a shuffled stream that is resumed loses the samples in the buffer.
+    """
+    pending = [getattr(dataset, "_ex_iterable", None)]
+    for part in pending:
+        if hasattr(part, "buffer_size"):
+            return True
+        inner = [getattr(part, "ex_iterable", None), *(getattr(part, "ex_iterables", None) or ())]
+        pending += [each for each in inner if each is not None]
+    return False
+
+
+def forget_position(dataset: Any) -> None:
+    """Let an iterable data set of ``datasets`` start anew, after ``load_state_dict`` had its effect on one pass.
+
+    Without it: a later pass of the same epoch, such as of another run in this process, starts where that one did.
+    """
+    if getattr(dataset, "_starting_state_dict", None) is not None:
+        dataset.load_state_dict(None)
 
 
 # TorchDispatchMode: without it, no derivation of maps from what models compute. tree_map: without it, no batches and

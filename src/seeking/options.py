@@ -35,6 +35,9 @@ TEXTS = frozenset(
 """Options that hold text and may be taken from a run folder, if ``_is_harmless`` agrees. So may models, their
 arguments, and options that hold numbers or one of a few words; no others."""
 
+TEXT_LISTS = frozenset({"ignore_columns", "category_columns"})
+"""Options that hold several texts, and may be taken likewise."""
+
 TEXT_ARGUMENTS = frozenset(
     {"act_layer", "attn_type", "global_pool", "norm_layer", "pad_type", "pool_type", "pos_embed", "rel_pos_type"}
     | {"rope_type", "stem_type", "weight_init"}
@@ -197,6 +200,8 @@ def _is_harmless(option: str, value: Any, hint: Any) -> bool:
         return re.fullmatch(r"\w[\w.-]*", str(value)) is not None  # Without a colon, nothing is loaded from elsewhere.
     if option.endswith("_kwargs"):
         return isinstance(value, Mapping) and all(_is_harmless_argument(*item) for item in value.items())
+    if option in TEXT_LISTS:
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
     return option in TEXTS and isinstance(value, str | None)
 
 

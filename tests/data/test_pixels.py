@@ -1,7 +1,9 @@
 """Pixels mean what they meant: formats, depth, color, orientation, constant channels, plain columns of bytes."""
 
+import importlib.util
 import io
 import struct
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from PIL import Image, ImageOps
 
 from seeking import SeekingError
 from seeking.data import Batches, DataConfig, Images, load
-from seeking.data.decode import TRANSPOSED
+from seeking.data import pixels as pixels_of
+from seeking.data.decode import TRANSPOSED, PixelFormat
 from seeking.data.encoded import CHUNK, Encoded, Files, common_format
 from seeking.data.unreadable import readable
 
@@ -191,7 +194,7 @@ def test_a_damaged_image_is_named_or_read(kind: str, damage: str) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, TypeError, struct.error, KeyError, EOFError, MemoryError, Exception])
 def test_whatever_a_decoder_raises_the_image_is_named(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    file = saved(Image.new("RGB", (2, 2)))
+    file = saved(Image.new("RGB", (2, 2)), "BMP")
     (pixels,) = [Encoded(part := Files(Column([file] * 3), "image", "shapes"), common_format([part], None))]
 
     def broken(*args: Any, **kwargs: Any) -> None:
@@ -270,3 +273,63 @@ def test_columns_that_are_no_images_are_refused_with_a_way_round(tmp_path: Path)
         load(DataConfig(data=str(tmp_path), image_column="picture"))
     with pytest.raises(SeekingError, match=r"channels is 2; it must be 1 \(gray\) or 3 \(color\)"):
         DataConfig(channels=2)
+
+
+@st.composite
+def files(draw: st.DrawFn) -> bytes:
+    """JPEG and PNG files of all modes and options, some of them damaged."""
+    width, height, seed = draw(st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9)))
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 4), dtype=np.uint8)
+    kind = draw(st.sampled_from(["JPEG", "PNG"]))
+    modes = ["L", "RGB", "CMYK"] if kind == "JPEG" else ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]
+    mode = draw(st.sampled_from(modes))
+    options: dict[str, Any] = {"exif": exif((0x0112, 3, 1, struct.pack("<HH", draw(st.integers(0, 9)), 0)))}
+    if kind == "JPEG":
+        options |= {"quality": draw(st.integers(1, 100)), "progressive": draw(st.booleans())}
+        options |= {"subsampling": draw(st.integers(0, 2))} if mode == "RGB" else {}
+    elif mode in ("L", "RGB") and draw(st.booleans()):
+        options["transparency"] = 3 if mode == "L" else (1, 2, 3)
+    if draw(st.booleans()):
+        del options["exif"]
+    image = Image.fromarray(noise, "RGBA")
+    image = Image.fromarray(noise[..., 0].astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
+    file = bytearray(saved(image, kind, **options))
+    if draw(st.booleans()):
+        return bytes(file)
+    place = draw(st.integers(0, len(file) - 1))
+    if draw(st.booleans()):
+        return bytes(file[:place])
+    file[place] ^= draw(st.integers(1, 255))
+    return bytes(file)
+
+
+@given(files(), st.sampled_from(["RGB", "L"]))
+@settings(max_examples=150, deadline=None)
+def test_pixels_do_not_depend_on_the_decoder(file: bytes, mode: Any) -> None:
+    pytest.importorskip("torchcodec")
+
+    def outcome() -> Any:
+        try:
+            return pixels_of.pixels(Image.open(io.BytesIO(file)), PixelFormat(mode)).tolist()
+        except Exception as error:
+            return type(error)
+
+    quick = outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pixels_of, "decoders", dict)
+        assert outcome() == quick
+
+
+def test_plain_files_are_decoded_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If torchcodec is there; and by PIL, if it cannot be loaded."""
+    image = Image.fromarray((NOISE[:3].transpose(1, 2, 0) * 255).astype(np.uint8))
+    kept = pixels_of.decoders()
+    assert kept or not importlib.util.find_spec("torchcodec")
+    with monkeypatch.context() as patch:
+        patch.setattr(PixelFormat, "convert", lambda *_: pytest.fail("PIL decodes it"))
+        for kind in kept:
+            assert pixels_of.pixels(Image.open(io.BytesIO(saved(image, kind))), PixelFormat("RGB")).shape == (3, 3, 5)
+    pixels_of.decoders.cache_clear()
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)  # As if it were not installed.
+    assert pixels_of.decoders() == {}
+    pixels_of.decoders.cache_clear()

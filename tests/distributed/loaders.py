@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
+from datasets.distributed import split_dataset_by_node
 from timm.data.distributed_sampler import RepeatAugSampler
 from timm.data.loader import MultiEpochsDataLoader
 from torch import Tensor, nn
@@ -110,6 +112,24 @@ LOADERS: dict[str, Callable[[], Any]] = {
 }
 
 
+def streamed(change: Callable[[Any], Any]) -> Any:
+    """A stream of ``datasets``, in four parts."""
+    rows = Dataset.from_dict({"x": X[:40].tolist(), "y": (X[:40].argmax(1) % 3).tolist()})
+    return DataLoader(change(rows.to_iterable_dataset(num_shards=4)), 8, collate_fn=collate)
+
+
+def collate(rows: list[dict[str, Any]]) -> Any:
+    return torch.tensor([row["x"] for row in rows]), torch.tensor([row["y"] for row in rows])
+
+
+STREAMS: dict[str, Callable[[Any], Any]] = {
+    "read by the first process": lambda rows: rows.map(lambda row: row),
+    "shuffled": lambda rows: rows.shuffle(seed=1, buffer_size=7),
+    "each process its own part": lambda rows: split_dataset_by_node(rows, RANK, PROCESSES),
+    "each its own, shuffled": lambda rows: split_dataset_by_node(rows.shuffle(seed=1, buffer_size=7), RANK, PROCESSES),
+}
+
+
 def loss_fn(model: nn.Module, batch: Any) -> Tensor:
     if isinstance(batch, dict):
         assert batch["names"] == [str(label) for label in batch["y"].tolist()]
@@ -129,6 +149,7 @@ def train(
         condition="decrease:1",
         device="cpu",
         precision="no",
+        schedule="constant" if "output" in options else "cosine",
     )
     trainer = seeking.Trainer(
         base, motivated, train_loader=loader, eval_loader=evaluation, loss_fn=loss_fn, config=config, **options
@@ -150,6 +171,15 @@ def main(folder: Path) -> None:
             numbers = [number for state in weights for tensor in state.values() for number in tensor.flatten().tolist()]
             found = {"weights": numbers, "history": [*trainer.record.rows()]}
             (folder / f"{name}.json").write_text(json.dumps(found))
+    for name, change in STREAMS.items() if PROCESSES > 1 else ():  # Of one process, test_streams.py has more.
+        torch.manual_seed(0)
+        whole = train(streamed(change), None, max_steps=7, output=folder / f"{name}, whole")
+        torch.manual_seed(0)
+        train(streamed(change), None, max_steps=3, output=folder / name)
+        resumed = train(streamed(change), None, max_steps=7, output=folder / name, resume=True)
+        for one, other in zip(whole.learners.values(), resumed.learners.values(), strict=True):
+            for tensor, same in zip(one.module.parameters(), other.module.parameters(), strict=True):
+                assert torch.equal(tensor, same), name
     torch.manual_seed(0)
     # Each process may bring its own part of the data.
     own = DistributedSampler(DATA, PROCESSES, RANK, shuffle=False)

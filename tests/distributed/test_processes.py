@@ -82,7 +82,10 @@ def test_two_processes_give_the_weights_of_one(client: str, tmp_path: Path) -> N
 
 
 def test_two_processes_give_the_weights_of_one_whatever_the_loader_is(client: str, tmp_path: Path) -> None:
-    """With batches and micro-batches of unequal sizes, some of them smaller than the number of processes."""
+    """With batches and micro-batches of unequal sizes, some of them smaller than the number of processes.
+
+    A stream that is resumed goes on where it was, whichever process reads it.
+    """
     by_one_and_by_two("loaders.py", client, tmp_path)
     files = sorted((tmp_path / "one").glob("*.json"))
     assert len(files) == 16

@@ -174,13 +174,13 @@ def test_tables_are_scaled_by_their_training_rows(name: str) -> None:
     torch.testing.assert_close(parts.train.values.mean(0), torch.zeros(len(constant)), rtol=0, atol=1e-4)
     torch.testing.assert_close(parts.train.values.std(0)[~constant], torch.ones(int((~constant).sum())))
     rest = loaded(dataclasses.replace(config, validation=None, held_out=None))
-    whole = len(table.read_table(name))
+    whole = len(table.read_tables(config)[0]["train"])
     assert len(parts.train) + len(parts.test) + len(parts.aside) == rest.train_samples == whole - round(whole * 0.2)
 
 
 def test_what_tables_there_are() -> None:
     with pytest.raises(SeekingError, match=r"unknown table 'whine'; did you mean wine"):
-        table.read_table("whine")
+        loaded(RunConfig(**{**TABLE, "data": "whine"}, task="tabular"))
 
 
 def configs(lyrics: Path) -> dict[str, RunConfig]:
@@ -346,12 +346,15 @@ def test_a_search_and_its_results_are_by_bits_per_byte(lyrics: Path, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tabular", "text"])
 def test_the_recipe_runs(name: str, lyrics: Path, tmp_path: Path) -> None:
-    data = str(lyrics) if name == "text" else "wine"
+    table = tmp_path / "wine.csv"
+    rows = [f"{n % 7},{n % 5},{'red' if n % 3 else 'white'}" for n in range(160)]
+    table.write_text("\n".join(["acid,sugar,colour", *rows]))
+    data = str(lyrics if name == "text" else table)
     few = [
         "epochs=2",
         "eval_every=2",
         "verify=false",
-        *(["max_train_samples=32", "max_eval_samples=16"] if name == "text" else []),
+        *(["max_train_samples=32", "max_eval_samples=16"] if name == "text" else ["label_column=colour"]),
     ]
     arguments = ["reproduce", name, "--seeds", "1", "--jobs", "1", "--data", data, "--output", str(tmp_path / "out")]
     assert main([*arguments, "--set", *few]) == 0

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from seeking.conditions.grammar import known
 from seeking.errors import RunWarning
 from seeking.report.folder import describe
 from seeking.training import evaluation
+from seeking.training.objective import Classification
 from seeking.training.progress import Progress
 
 X = torch.randn(24, 4, generator=torch.Generator().manual_seed(1))
@@ -179,51 +180,164 @@ def test_a_run_of_a_known_length_may_end_within_an_epoch(max_steps: int, tmp_pat
     assert [row for row in rows(longer, "eval") if row["step"] != max_steps] == rows(whole, "eval")
 
 
-LOADERS = {
-    "stream": lambda: DataLoader(Stream(), 4),
-    "shuffled": lambda: DataLoader(Shuffled(), 4),
-    "position": Positioned,
-    "datasets": lambda: DataLoader(
-        Dataset.from_dict({"x": X.tolist(), "y": DATA.tensors[1].tolist()})
-        .to_iterable_dataset()
-        .shuffle(seed=3, buffer_size=10)
-        .map(lambda row: {"x": torch.tensor(row["x"]), "y": row["y"]}),
-        4,
-        collate_fn=lambda rows: (torch.stack([row["x"] for row in rows]), torch.tensor([row["y"] for row in rows])),
+class Keeping(IterableDataset[Any]):
+    """A stream that keeps its position and counts what it has read; each pass is in another random order."""
+
+    def __init__(self, unpackable: bool = False) -> None:
+        self.place = self.start = self.read = 0
+        self.order: list[int] = []
+        self.unpackable = unpackable
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.start:
+            self.order = torch.randperm(len(DATA)).tolist()
+        self.place, self.start = self.start, 0
+        while self.place < len(DATA):
+            self.place += 1
+            self.read += 1
+            yield DATA[self.order[self.place - 1]]
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {"place": self.place, "order": list(self.order)}
+        return state | {"extra": {self.place}} if self.unpackable else state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.start, self.order = state["place"], state["order"]
+
+
+def collate(rows: list[dict[str, Any]]) -> Any:
+    return torch.stack([torch.as_tensor(row["x"]) for row in rows]), torch.tensor([row["y"] for row in rows])
+
+
+def streamed(change: Callable[[Any], Any]) -> Any:
+    """A stream of ``datasets`` in three parts."""
+    rows = Dataset.from_dict({"x": X.tolist(), "y": DATA.tensors[1].tolist()}).to_iterable_dataset(num_shards=3)
+    return DataLoader(change(rows), 4, collate_fn=collate)
+
+
+def noisy(row: dict[str, Any]) -> dict[str, Any]:
+    return {"x": torch.tensor(row["x"]) + torch.rand(4), "y": row["y"]}
+
+
+def stateful(dataset: Any, **options: Any) -> Any:
+    torchdata = pytest.importorskip("torchdata.stateful_dataloader")
+    return torchdata.StatefulDataLoader(dataset, 4, **options)
+
+
+KEPT = "where the loader stands"
+SKIPPED = "skipping to batch"
+LOADERS: dict[str, tuple[Callable[[], Any], str]] = {
+    "stream": (lambda: DataLoader(Stream(), 4), SKIPPED),
+    "shuffled": (lambda: DataLoader(Shuffled(), 4), SKIPPED),
+    "position of a loader": (Positioned, KEPT),
+    "position of a data set": (lambda: DataLoader(Keeping(), 4), KEPT),
+    "position that no file can hold": (lambda: DataLoader(Keeping(unpackable=True), 4), SKIPPED),
+    "datasets": (lambda: streamed(lambda rows: rows.map(noisy)), KEPT),
+    "datasets, shuffled": (lambda: streamed(lambda rows: rows.shuffle(seed=3, buffer_size=10).map(noisy)), SKIPPED),
+    "datasets, in order of parts": (lambda: streamed(lambda rows: rows.filter(lambda row: row["x"][0] > -1)), KEPT),
+    "torchdata": (lambda: stateful(Keeping()), KEPT),
+    "torchdata, without state": (lambda: stateful(Shuffled()), SKIPPED),
+    "torchdata, shuffled": (
+        lambda: stateful(streamed(lambda rows: rows.shuffle(seed=3, buffer_size=10)).dataset, collate_fn=collate),
+        SKIPPED,
     ),
+    "torchdata, workers": (
+        lambda: stateful(streamed(lambda rows: rows).dataset, collate_fn=collate, num_workers=1),
+        KEPT,
+    ),
+    "torchdata, datasets": (lambda: stateful(streamed(lambda rows: rows.map(noisy)).dataset, collate_fn=collate), KEPT),
 }
 
 
 @pytest.mark.parametrize("kind", LOADERS)
 def test_a_stream_is_resumed_where_it_was(kind: str, tmp_path: Path) -> None:
-    """Within the first pass and a later one, at an evaluation, and between two passes."""
+    """Within the first pass and a later one, at an evaluation, and between two passes; also after a failed batch."""
+    make, words = LOADERS[kind]
     options: dict[str, Any] = {"max_steps": 14, "eval_every_steps": 4}
-    whole = trainer(LOADERS[kind](), **options)
+    whole = trainer(make(), **options)
     whole.fit()
     passes = whole.progress.epoch + 1
     begun = 0
-    for stop in (1, 4, 6, 11, 14):
-        loader = LOADERS[kind]()
+    for stop in (1, 4, 6, 9, 11, 14):
+        loader = make()
         told: list[str] = []
+        patch = pytest.MonkeyPatch()
 
-        def listen(row: dict[str, Any], stop: int = stop, told: list[str] = told) -> None:
+        def listen(row: dict[str, Any], stop: int = stop, told: list[str] = told, patch: Any = patch) -> None:
             told.append(str(row.get("text")))
-            if row["kind"] == "step" and row["step"] + 1 == stop < 14:
+            if row["kind"] == "step" and row["step"] + 1 == stop == 6:
+                patch.setattr(Classification, "loss", fails)  # The next batch is loaded, and no model steps on it.
+            elif row["kind"] == "step" and row["step"] + 1 == stop < 14:
                 signal.raise_signal(signal.SIGINT)
 
         run = trainer(loader, tmp_path / "run", resume=True, listeners=[listen], **options)
         within = run.progress.step_in_epoch
-        with pytest.raises(KeyboardInterrupt) if stop < 14 else contextlib.nullcontext():
+        with pytest.raises(Broken if stop == 6 else KeyboardInterrupt) if stop < 14 else contextlib.nullcontext():
             run.fit()
-        if isinstance(loader, Positioned):
-            assert loader.read <= stop - begun + 1, "only one batch is read that is not trained on, to look at it"
+        patch.undo()
+        assert run.progress.step == stop
+        read = 4 * getattr(loader, "read", 0) or getattr(getattr(loader, "dataset", None), "read", 0)
+        if read and words == KEPT:
+            assert read <= 4 * (stop - begun + 2), "only what is looked at, or has failed, is read and not trained on"
         if within:
-            words = "where the loader stands" if isinstance(loader, Positioned) else "skipping to batch"
             assert any(words in text for text in told)
         begun = stop
     assert passes > 2
     assert rows(run) == rows(whole)
     assert rows(run, "eval") == rows(whole, "eval")
+
+
+class Broken(Exception): ...
+
+
+def fails(*_: Any) -> Any:
+    raise Broken
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "position of a data set", "datasets", "datasets, shuffled"])
+def test_a_stream_goes_on_in_the_same_process(kind: str, tmp_path: Path) -> None:
+    """When ``fit`` is called again, and when another run is trained on the same loader."""
+    make, _ = LOADERS[kind]
+    whole = trainer(make(), max_steps=9)
+    whole.fit()
+    loader = make()
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["kind"] == "step" and row["step"] in (1, 2, 7):
+            signal.raise_signal(signal.SIGINT)
+
+    run = trainer(loader, tmp_path / "run", listeners=[stop], max_steps=9)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            run.fit()
+    run.fit()
+    assert rows(run) == rows(whole)
+    again = trainer(loader, max_steps=9)
+    again.fit()
+    assert rows(again) == rows(whole)
+
+
+def test_a_stream_that_is_evaluated_too_has_no_position_of_its_own(tmp_path: Path) -> None:
+    data = Keeping()
+    options: dict[str, Any] = {"train_loader": DataLoader(data, 4), "eval_loader": DataLoader(data, 8)}
+    config = dataclasses.replace(TINY, max_steps=9, eval_every_steps=2)
+
+    def run(folder: str, *listeners: Any) -> Trainer:
+        torch.manual_seed(0)
+        models = Network(3), Network(5)
+        return Trainer(*models, **options, config=config, output=tmp_path / folder, resume=True, listeners=listeners)
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["kind"] == "eval" and row["step"] == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    whole = run("whole")
+    whole.fit()
+    with pytest.raises(KeyboardInterrupt):
+        run("cut", stop).fit()
+    resumed = run("cut")
+    resumed.fit()
+    assert rows(resumed) == rows(whole)
 
 
 def test_what_is_measured_between_epochs_is_shown(tmp_path: Path) -> None:

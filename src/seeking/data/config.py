@@ -18,13 +18,13 @@ class DataConfig:
     data: str = "digits"
     """digits (scikit-learn's handwritten digits, nothing to download), a name on the Hugging Face hub such as
     uoft-cs/cifar10, a folder of parquet files or one such file, or a folder of images (train/CLASS/*.png). For text: a
-    file, or python (the sources of Python's standard library). For tabular: breast_cancer, digits or wine (of
-    scikit-learn)."""
+    file, or python (the sources of Python's standard library). For tabular: a CSV or parquet file, a folder of them,
+    or breast_cancer, digits or wine (of scikit-learn)."""
     sequence_length: int = 256
     """Bytes in a sample of a text."""
     train_split: str | None = None
     """Training split, if it is not called train: the name of a split, or, in a folder of images, the path of the folder
-    that the classes are in, such as seg_train/seg_train ("." for the folder itself)."""
+    that the classes are in, such as seg_train/seg_train ("." for the folder itself). For tabular, a file as well."""
     test_split: str | None = None
     """Test split; as for train_split."""
     image_size: int | None = None
@@ -33,6 +33,10 @@ class DataConfig:
     """Name of the image column, if there are several."""
     label_column: str | None = None
     """Name of the label column, if it is not label, labels or fine_label."""
+    ignore_columns: tuple[str, ...] = ()
+    """Columns of a table that are left out, such as identifiers."""
+    category_columns: tuple[str, ...] = ()
+    """Columns of a table whose numbers are categories."""
     channels: int | None = None
     """1 to read images in gray, 3 to read them in color; if not given, 1 if all of them are gray."""
     crop_padding: int | None = None

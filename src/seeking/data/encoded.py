@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from seeking.data.decode import Extent, PixelFormat
+from seeking.data.pixels import pixels
 from seeking.errors import SeekingError
 
 MAX_TEXT = 300
@@ -131,11 +132,11 @@ class Encoded:
 
         self.files, self._format = files, pixel_format
         transforms: list[Any] = [v2.Resize(size, antialias=True), v2.CenterCrop(size)] if size else []
-        self._prepare = v2.Compose([*transforms, v2.PILToTensor()])
+        self._prepare = v2.Compose(transforms) if transforms else None
         self._current_rows = torch.full((MAX_WORKERS,), -1).share_memory_()
         decoded = (tensor for row in range(len(files)) for tensor in files.try_read([row], self._decode))
         first = next((tensor for tensor in decoded if tensor is not None), None)
-        blank = self._prepare(Image.new(pixel_format.mode, (1, 1)))
+        blank = self._decode(Image.new(pixel_format.mode, (1, 1)))
         self.shape = torch.Size((len(files), *(blank if first is None else first).shape))
 
     def __len__(self) -> int:
@@ -147,14 +148,14 @@ class Encoded:
         Raises:
             SeekingError: an image cannot be decoded, or its size is not that of the first image.
         """
-        pixels = torch.empty(len(indices), *self.shape[1:], dtype=torch.uint8)
+        batch = torch.empty(len(indices), *self.shape[1:], dtype=torch.uint8)
         worker, rows = get_worker_info(), indices.tolist()
         images = self.files.read(rows, self._decode)
         for position, row in enumerate(rows):
             if worker and worker.id < MAX_WORKERS:
                 self._current_rows[worker.id] = row
-            pixels[position] = self._of_one_size(row, next(images))
-        return pixels
+            batch[position] = self._of_one_size(row, next(images))
+        return batch
 
     def decoded(self) -> Tensor:
         """All images in one tensor. Those that cannot be decoded are noted, and their pixels are arbitrary.
@@ -162,9 +163,9 @@ class Encoded:
         Raises:
             SeekingError: the size of an image is not that of the first one.
         """
-        pixels = torch.empty(self.shape, dtype=torch.uint8)
-        self._read_all(lambda row, tensor: pixels[row].copy_(tensor))
-        return pixels
+        every = torch.empty(self.shape, dtype=torch.uint8)
+        self._read_all(lambda row, tensor: every[row].copy_(tensor))
+        return every
 
     def check(self) -> None:
         """Decode all images, and note those that cannot be decoded.
@@ -206,8 +207,8 @@ class Encoded:
         return ", ".join(self.files.describe(row) for row in self._current_rows.tolist() if row >= 0)
 
     def _decode(self, image: Image.Image) -> Tensor:
-        tensor: Tensor = self._prepare(self._format.convert(image))
-        return tensor
+        tensor = pixels(image, self._format)
+        return self._prepare(tensor) if self._prepare else tensor
 
 
 def _cause(error: Exception) -> str:

@@ -12,7 +12,29 @@ from seeking.errors import SeekingError
 
 
 def parquet_files(root: str, files: list[str]) -> tuple[Splits, list[str]]:
-    """Read parquet files.
+    """Read parquet files; their splits are as ``split_files`` says.
+
+    Args:
+        root: the folder.
+        files: paths of the files in it.
+
+    Returns:
+        The splits, and the files that are not used.
+
+    Raises:
+        SeekingError: see ``split_files``; or a file cannot be read.
+    """
+    named, unused = split_files(root, files)
+    return {split: Split(source_of(group), _read(root, group)) for split, group in named.items()}, unused
+
+
+def source_of(files: list[str]) -> str:
+    """Where a split comes from, for messages."""
+    return files[0] + (f" and {len(files) - 1:,} more" if len(files) > 1 else "")
+
+
+def split_files(root: str, files: list[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """The files of each split.
 
     The split is a word of the file's name, or of the name of the nearest folder that has such a word. If no file has a
     split, all are training data.
@@ -22,7 +44,7 @@ def parquet_files(root: str, files: list[str]) -> tuple[Splits, list[str]]:
         files: paths of the files in it.
 
     Returns:
-        The splits, and the files that are not used.
+        The files by split, and those that are not used.
 
     Raises:
         SeekingError: a name has words of several splits, there is no training split, or the folder holds several data
@@ -37,28 +59,25 @@ def parquet_files(root: str, files: list[str]) -> tuple[Splits, list[str]]:
         else:
             named[split].append(file)
             parents.add(parent)
+    suffix = PurePosixPath(files[0]).suffix
     if not named:
         if len(unused) > 1 and any("train" in file.lower() for file in unused):
             raise SeekingError(
                 f"data set {root}: the splits of {shown(unused, NAMED_FILES)} are not known; rename the files, such as "
-                "train.parquet and test.parquet"
+                f"train{suffix} and test{suffix}"
             )
         named["train"], unused = unused, []
     if "train" not in named:
         raise SeekingError(
             f"data set {root}: no train split; it has {', '.join(named)}. Rename the files of the training split, "
-            "such as train.parquet"
+            f"such as train{suffix}"
         )
     if len(parents) > 1:
         raise SeekingError(
             f"data set {root}: there are several data sets, in {', '.join(sorted(p or '.' for p in parents))}; give "
             "the folder of one"
         )
-    splits = {}
-    for split, group in named.items():
-        more = f" and {len(group) - 1:,} more" if len(group) > 1 else ""
-        splits[split] = Split(f"{group[0]}{more}", _read(root, group))
-    return splits, unused
+    return dict(named), unused
 
 
 def _split_of(root: str, file: str) -> tuple[str | None, str]:

@@ -1,43 +1,48 @@
-"""Tables of numbers with a class for each row: those that scikit-learn has on board."""
+"""Tables: rows of numbers with a class for each, of scikit-learn or a user's own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from seeking.errors import unknown
+from seeking.data.config import DataConfig
+from seeking.data.folders import shown
+from seeking.data.labels import NAMED_CLASSES
+from seeking.data.select import LABEL_COLUMNS, TEST_SPLITS
+from seeking.data.table_columns import Preparation, in_order, read_classes
+from seeking.data.table_files import KINDS, RawRows, read_files
+from seeking.errors import SeekingError, unknown
 
 TABLES = ("breast_cancer", "digits", "wine")
+"""Those that scikit-learn has on board."""
+
+TARGET = "target"
+"""The label column of these."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of numbers with their classes.
+    """Rows as models take them, with their classes.
 
     Attributes:
         values: float32, ``[rows, columns]``.
         labels: int64, ``[rows]``.
         classes: names of the classes.
+        preparation: what it takes to prepare new rows in the same way, as JSON has it.
     """
 
     values: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    preparation: Mapping[str, Any]
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def select(self, rows: Tensor) -> "Table":
-        """These rows, int64."""
-        return Table(self.values[rows], self.labels[rows], self.classes)
-
-    def scaled_as(self, other: "Table") -> "Table":
-        """With each column's mean and standard deviation in another table at 0 and 1; constant columns are 0 there."""
-        deviation, mean = torch.std_mean(other.values, dim=0)
-        scaled = (self.values - mean) / torch.where(deviation > 0, deviation, 1.0)
-        return Table(scaled, self.labels, self.classes)
 
 
 class Rows(Dataset[tuple[Tensor, Tensor]]):
@@ -49,6 +54,7 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, table: Table) -> None:
         self.table = table
         self.classes = table.classes
+        self.preparation = table.preparation
         self.tensors = (table.values, table.labels)
 
     def __len__(self) -> int:
@@ -62,16 +68,100 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         return self.table.values[indices], self.table.labels[indices]
 
 
-def read_table(name: str) -> Table:
-    """A table of scikit-learn; nothing is downloaded.
+def read_tables(config: DataConfig) -> tuple[dict[str, RawRows], str]:
+    """The splits of a table, and the name of its label column.
 
     Raises:
-        SeekingError: it does not exist.
+        SeekingError: it does not exist or cannot be read, or the label column is not known.
     """
-    if name not in TABLES:
-        raise unknown("table", name, TABLES)
+    if config.data in TABLES:
+        return {"train": _of_scikit_learn(config.data)}, TARGET
+    path = Path(config.data).expanduser()
+    if not path.exists():
+        if path.suffix.lower() in KINDS or "/" in config.data:
+            raise SeekingError(f"data set {config.data}: no such file or folder")
+        raise unknown("table", config.data, TABLES)
+    chosen = {split: name for split, name in (("train", config.train_split), ("test", config.test_split)) if name}
+    splits = read_files(config.data, chosen)
+    names = splits["train"].table.column_names
+    label = config.label_column or next((name for name in LABEL_COLUMNS if name in names), None)
+    if label is None:
+        raise SeekingError(
+            f"data set {config.data}: none of the columns is called {' or '.join(LABEL_COLUMNS)}; name the one that "
+            f"holds the classes in label_column: {', '.join(names)}"
+        )
+    if label not in names:
+        raise unknown(f"label column of {splits['train'].source}", label, names)
+    return splits, label
+
+
+def test_split_of(splits: Mapping[str, RawRows], label: str) -> str | None:
+    """The split that models are evaluated on: the first with classes; None if there is none."""
+    for name in TEST_SPLITS:
+        table = splits[name].table if name in splits else None
+        if table is not None and label in table.column_names and table.column(label).null_count < len(table):
+            return name
+    return None
+
+
+def classes_of(train: list[str], test: list[str], name: str) -> tuple[str, ...]:
+    """The names of all classes, those that only test rows have last.
+
+    Raises:
+        SeekingError: nearly every row has a class of its own, there is only one class, or the two splits have none in
+            common.
+    """
+    first = in_order({*train})
+    more = in_order({*test} - {*train})
+    if len(first) < 2:
+        raise SeekingError(f"{name}: all training rows are of one class, {shown(first, 1)}; there is nothing to learn")
+    if len(first) > max(2, len(train) // 2):
+        raise SeekingError(
+            f"{name}: {len(train):,} training rows have {len(first):,} classes, {shown(first, NAMED_CLASSES)}; name "
+            "another column in label_column, or group the values"
+        )
+    if more and not {*test} & {*train}:
+        raise SeekingError(
+            f"{name}: the training and the test split have no class in common: {shown(first, NAMED_CLASSES)} and "
+            f"{shown(more, NAMED_CLASSES)}; call the classes the same in both"
+        )
+    return (*first, *more)
+
+
+def prepared(rows: RawRows, preparation: Preparation) -> Table:
+    """Rows as models take them.
+
+    Raises:
+        SeekingError: a value cannot be used; the message names its row and column.
+    """
+    numbers = {name: number for number, name in enumerate(preparation.classes)}
+    labels = torch.tensor([numbers[name] for name in read_classes(rows, preparation.label)], dtype=torch.long)
+    values = torch.from_numpy(preparation.values(rows))
+    return Table(values, labels, preparation.classes, preparation.as_dict())
+
+
+def prepare_rows(preparation: Mapping[str, Any], file: str | Path) -> Tensor:
+    """New rows as a model of an earlier run takes them.
+
+    Args:
+        preparation: of the run, from its ``summary.json``.
+        file: CSV or parquet, with the columns that the run was trained on; a column of classes may be missing.
+
+    Returns:
+        Float32, ``[rows, columns]``.
+
+    Raises:
+        SeekingError: the file cannot be read, a column is missing, or a value cannot be used.
+    """
+    return torch.from_numpy(Preparation.from_dict(preparation).values(read_files(str(file), {})["train"]))
+
+
+def _of_scikit_learn(name: str) -> RawRows:
+    import pyarrow as pa
     from sklearn import datasets
 
     bunch: Any = getattr(datasets, f"load_{name}")()
-    classes = tuple(map(str, bunch.target_names))
-    return Table(torch.from_numpy(bunch.data).float(), torch.from_numpy(bunch.target).long(), classes)
+    columns = {str(column): bunch.data[:, number] for number, column in enumerate(bunch.feature_names)}
+    columns[TARGET] = np.array(bunch.target_names, dtype=object)[bunch.target].astype(str)
+    table = pa.table(columns)
+    return RawRows(name, table, [(name, len(table))], np.arange(len(table)))

@@ -17,6 +17,7 @@ from seeking.training.loaders import Loader, components
 from seeking.training.micro_batches import MicroBatches, Part
 from seeking.training.progress import Progress
 from seeking.training.rng import RunRandomState
+from seeking.training.stream import StreamPosition
 from seeking.training.workers import starting_workers
 
 MAX_CHARACTERS = 2000
@@ -54,6 +55,7 @@ def rest_of_epoch(
     accumulate: int,
     progress: Progress,
     random: RunRandomState,
+    position: StreamPosition | None,
     notify: Callable[[str], None],
 ) -> Iterator[MicroBatches]:
     """The remaining batches of this epoch, in groups that make one step.
@@ -64,6 +66,7 @@ def rest_of_epoch(
         progress: progress of the run; read again before each group.
         random: random states of the run, with that of the start of the epoch. Neither skipping batches nor loading ones
             that do not come changes them.
+        position: in a loader without a length.
         notify: called with a message if skipping takes time.
 
     Raises:
@@ -72,11 +75,15 @@ def rest_of_epoch(
     skip, device = progress.step_in_epoch * accumulate, random.generators.device
     if progress.epoch_complete or progress.done:
         return
+    if position:
+        position.begin()
     random.start_batch()
     try:
         if loader.positioned:
             notify(f"going on at batch {skip} of epoch {progress.epoch + 1}, where the loader stands")
             with random.generators.preserved():
+                # Those that were drawn at the start of the pass, such as seeds of workers.
+                random.generators.load_state_dict(random.epoch_start)
                 parts = draw(loader, device, whole_length=False)
             loader.positioned = False
         elif not skip:
@@ -87,9 +94,17 @@ def rest_of_epoch(
             with random.generators.preserved():
                 random.generators.load_state_dict(random.epoch_start)
                 parts = draw(loader, device, skip, whole_length=False)
+        begun = False
         while not (progress.epoch_complete or progress.done) and (group := [*itertools.islice(parts, accumulate)]):
+            if position and not begun:
+                position.begun()
+            begun = True
             yield MicroBatches(group, loader.processes)
             random.start_batch()
+            if position:
+                position.mark()
+        if position and not begun:  # It was at its end already.
+            position.begun()
     except (Exception, Stopped):
         random.undo_batch()
         raise

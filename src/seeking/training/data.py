@@ -1,7 +1,7 @@
 """The data of a run: training, evaluation and held-out batches."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from accelerate import Accelerator
@@ -56,6 +56,15 @@ def prepare_loaders(
     )
     steps = None if batches is None else math.ceil(batches / config.accumulate)
     return Loaders(prepared, prepared_evaluation, steps, given)
+
+
+def preparation(loader: Loader) -> dict[str, Any]:
+    """What the run's summary says of how to prepare new samples as those of a data set.
+
+    That is the ``preparation`` of the data set, a mapping that JSON has; nothing if it has none.
+    """
+    found = getattr(loader.dataset, "preparation", None)
+    return {"preparation": found} if isinstance(found, Mapping) else {}
 
 
 def make_held_out(

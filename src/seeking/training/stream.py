@@ -1,16 +1,18 @@
 """Training data without a length, such as streams: what they need, and where a run is in them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch.utils.data import IterableDataset
 
+from seeking.checkpointing.serialize import pack
 from seeking.errors import SeekingError
+from seeking.internals import forget_position, has_shuffle_buffer, iterates_by_torch
 from seeking.training.config import TrainConfig
-from seeking.training.loaders import Dispatched, Loader
+from seeking.training.loaders import Dispatched, Loader, components
 from seeking.training.progress import Progress
-from seeking.training.rng import RandomState
 
 
 def check_stream(config: TrainConfig) -> None:
@@ -31,40 +33,112 @@ def check_stream(config: TrainConfig) -> None:
 
 
 class StreamPosition:
-    """Where a run is within a pass over a loader that keeps its position, as torchdata's ``StatefulDataLoader`` does.
+    """Where a run is within a pass over a stream, as the stream itself or its loader keeps it.
+
+    Without such a keeper there is no position, and batches are skipped when a run is resumed.
 
     Args:
-        loader: whose loader has ``state_dict`` and ``load_state_dict``.
+        loader: of the stream.
         progress: of the run.
-        reads: whether this process reads the loader.
+        accelerator: that knows the processes.
+        keeper: with ``state_dict`` and ``load_state_dict``; None if nothing keeps the position.
     """
 
-    def __init__(self, loader: Loader, progress: Progress, reads: bool) -> None:
-        self._loader, self._progress, self._reads = loader, progress, reads
+    def __init__(self, loader: Loader, progress: Progress, accelerator: Accelerator, keeper: Any) -> None:
+        self._loader, self._progress, self._keeper = loader, progress, keeper
+        # What is dispatched is read in one process; else each reads its own part.
+        whole = isinstance(loader, Dispatched) or accelerator.num_processes == 1
+        self._own = 0 if whole else accelerator.process_index
+        self._reads = accelerator.process_index == self._own
+        self._kind = {
+            "keeper": None if keeper is None else "loader" if keeper is loader.base_dataloader else "dataset",
+            "readers": 1 if whole else accelerator.num_processes,
+        }
+        self._begun = False
+        self._at: Any = None
+        self._marked: tuple[tuple[int, int], Any] = (-1, 0), None
+
+    def begin(self) -> None:
+        """Before a pass, or the rest of one: in a pass that was interrupted in this process, go on where it was."""
+        if self._progress.step_in_epoch and not self._loader.positioned:
+            self._go_to(self._place())
+        self._marked = self._batch, self._at if self._loader.positioned else None
+
+    def begun(self) -> None:
+        """After its first batch. The data forget where they were to begin, since they may be gone through again."""
+        self._begun = True
+        for part in components(self._loader):
+            forget_position(part)
+
+    def mark(self) -> None:
+        """Note the position before the next batch is loaded: if no model steps on it, the run is still there."""
+        self._marked = self._batch, self._current()
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the loader; None between two passes, of which each starts anew."""
-        if not self._reads or not self._progress.step_in_epoch:
-            return {"loader": None}
-        with RandomState(torch.device("cpu")).preserved():
-            return {"loader": self._loader.base_dataloader.state_dict()}
+        """The position of each process; None between two passes, of which each starts anew."""
+        place = self._place()
+        try:
+            pack(place)
+        except SeekingError:  # A checkpoint cannot hold it.
+            place = None
+        return {**self._kind, "places": gather_object([place])}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next pass go on from there."""
-        if state["loader"] is None:
-            return
-        if self._reads:
-            self._loader.base_dataloader.load_state_dict(state["loader"])
-        self._loader.positioned = True
+        """Let the next pass go on from there, if this keeper can."""
+        if all(state[name] == value for name, value in self._kind.items()):
+            self._go_to(state["places"][self._own])
+
+    def _place(self) -> Any:
+        batch, place = self._marked
+        return place if batch == self._batch else self._current() if self._begun else None
+
+    @property
+    def _batch(self) -> tuple[int, int]:
+        return self._progress.step, self._progress.step_in_epoch
+
+    def _current(self) -> Any:
+        if self._keeper is None or not self._reads or not self._progress.step_in_epoch:
+            return None
+        return self._keeper.state_dict()
+
+    def _go_to(self, place: Any) -> None:
+        self._at = place
+        if self._reads and place is not None:
+            self._keeper.load_state_dict(place)
+        self._loader.positioned = place is not None
 
 
-def position_of(loader: Loader, progress: Progress, accelerator: Accelerator) -> StreamPosition | None:
-    """The position in a loader without a length that keeps it itself; None if batches are skipped on resuming.
+def position_of(
+    loader: Loader, progress: Progress, accelerator: Accelerator, others: Iterable[Any]
+) -> StreamPosition | None:
+    """The position in a loader without a length; None for others, of which batches are skipped by their indices.
 
-    What each process reads for itself is not known to the others.
+    Args:
+        loader: of the training data.
+        progress: of the run.
+        accelerator: that knows the processes.
+        others: loaders of other data of the run. Reading them would change the position in data that they share.
     """
-    keeps = all(hasattr(loader.base_dataloader, name) for name in ("state_dict", "load_state_dict"))
-    alone = accelerator.num_processes == 1
-    if progress.epoch_length is not None or not keeps or not (alone or isinstance(loader, Dispatched)):
+    if progress.epoch_length is not None:
         return None
-    return StreamPosition(loader, progress, reads=accelerator.is_main_process)
+    elsewhere = {id(part) for other in others if other is not None for part in components(other)}
+    shared = any(id(part) in elsewhere for part in components(loader)[1:])
+    return StreamPosition(loader, progress, accelerator, None if shared else _keeper(loader.base_dataloader))
+
+
+def _keeper(loader: Any) -> Any:
+    """What keeps the position: the loader, or else an iterable data set that it reads in this process."""
+    parts = components(loader)
+    if any(has_shuffle_buffer(part) for part in parts):  # Its samples would be lost.
+        return None
+    dataset = getattr(loader, "dataset", None)
+    stream = isinstance(dataset, IterableDataset)
+    if _keeps(loader):
+        # Of a stream that cannot tell its position, torchdata's loader skips batches as well, and miscounts them.
+        return None if stream and not _keeps(dataset) else loader
+    here = stream and iterates_by_torch(loader) and not loader.num_workers
+    return dataset if here and _keeps(dataset) else None
+
+
+def _keeps(part: Any) -> bool:
+    return all(hasattr(part, name) for name in ("state_dict", "load_state_dict"))

@@ -177,10 +177,10 @@ class Trainer:
         self._evaluate = Evaluator(
             self.run, self.scores, self.record, self.loaders, config, generators, self._requests, own
         )
-        position = position_of(self.loaders.train, self.progress, self.accelerator)
-        self.parts = collect_parts(
-            self.run, self.algorithm, loss_fn, self.scores, self.random, self.accelerator.scaler, position, parts or {}
-        )
+        others, scaler = (self.loaders.evaluation, held_out), self.accelerator.scaler
+        self._position = position = position_of(self.loaders.train, self.progress, self.accelerator, others)
+        inner = self.scores, self.random, scaler, position
+        self.parts = collect_parts(self.run, self.algorithm, loss_fn, *inner, parts or {})
         self.save = Save(self.run, self.saver, self.scores, self.record, self.parts, config)
         self._begun, self._resumed = False, saved is not None
         self._shown = make_showing(progress, config, models, self.record, self.saver, self.accelerator)
@@ -191,8 +191,8 @@ class Trainer:
     def train_batches(self) -> None:
         """Train on the remaining batches of this epoch, without evaluating or saving at its end."""
         self._evaluate_at_step()
-        accumulate = self.config.accumulate
-        batches = rest_of_epoch(self.loaders.train, accumulate, self.progress, self.random, self.record.note)
+        where = self.progress, self.random, self._position
+        batches = rest_of_epoch(self.loaders.train, self.config.accumulate, *where, self.record.note)
         for batch in self._requests.waits(batches):
             self.run.row = {}
             end_batch = functools.partial(self._end_batch, self.run.batch_samples(batch))
@@ -237,7 +237,7 @@ class Trainer:
             seconds = {name: learner.seconds for name, learner in self.learners.items()}
             result = Result(self.scores.latest, self.scores.best, self.run.cost, seconds, self.record.rows)
             draw(result)
-            self.saver.finish(result.summary())
+            self.saver.finish(result.summary() | data.preparation(self.loaders.train))
             budget.check_steps_taken(self.config, self.run.cost)
             return result
         except Exception:

@@ -1,0 +1,353 @@
+"""What the columns of a table become: numbers, from what its training rows hold."""
+
+import dataclasses
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seeking.data.folders import NAMED_FILES, shown
+from seeking.data.table_files import RawRows
+from seeking.errors import RunWarning, SeekingError, unknown
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+WHOLE = r"^[+-]?\d+(\.0*)?$"
+MISSING = frozenset({"", "?", "na", "n/a", "#n/a", "nan", "null", "none", "nil"})
+"""What stands for a missing value, in upper or lower case."""
+MAX_CATEGORIES = 1000
+FEW = 10
+"""As many categories a column may always have; more, if each has two rows on average."""
+LARGEST = 1e30
+"""Numbers beyond it are refused: float32 could not hold them, or their squares."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A column of numbers, scaled to mean 0 and standard deviation 1 of the training rows.
+
+    Missing values become the mean. If some training rows have none, a second column is 1 where it is missing. A column
+    that is constant in the training rows is 0.
+    """
+
+    name: str
+    mean: float
+    deviation: float
+    missing: bool
+
+    @property
+    def width(self) -> int:
+        """Numbers that a row gets."""
+        return 1 + self.missing
+
+    def prepare(self, column: "Column") -> Floats:
+        """Float64, ``[rows, width]``."""
+        values = column.numbers()
+        absent = np.isnan(values)
+        scaled = np.zeros(len(values))
+        if self.deviation:
+            scaled = np.where(absent, 0.0, (values - self.mean) / self.deviation)
+        return np.stack([scaled, absent] if self.missing else [scaled], axis=1)
+
+
+@dataclass(frozen=True)
+class Category:
+    """A column of categories: for each that the training rows have, a column of 0 and 1.
+
+    All are 0 for other values, and for missing ones. If some training rows have none, one more column is 1 where it is
+    missing.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    missing: bool
+
+    @property
+    def width(self) -> int:
+        """Numbers that a row gets."""
+        return len(self.values) + self.missing
+
+    def prepare(self, column: "Column") -> Floats:
+        """Float64, ``[rows, width]``; warns of values that are not among the categories."""
+        found, codes = column.categories()
+        places = {value: place for place, value in enumerate(self.values)}
+        new = [value for value in found if value not in places]
+        if new:
+            rows = np.isin(codes, [found.index(value) for value in new])
+            warnings.warn(
+                f"{column.where}: {int(rows.sum()):,} rows have values that no training row has, and count as none of "
+                f"the categories: {shown(new, NAMED_FILES)} (such as {column.rows.place(int(rows.argmax()))})",
+                RunWarning,
+                stacklevel=4,
+            )
+        # One more row of the table of codes, for missing values, whose code is -1.
+        lookup = np.array([*(places.get(value, -1) for value in found), len(self.values) if self.missing else -1])
+        ones = lookup[codes]
+        out = np.zeros((len(codes), self.width))
+        known = ones >= 0
+        out[known.nonzero()[0], ones[known]] = 1
+        return out
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as it is in files.
+
+    Attributes:
+        name: its name.
+        rows: that it is of.
+        like: what it is compared with, for messages.
+    """
+
+    name: str
+    rows: RawRows
+    like: str = "all others"
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"column {self.name} of {self.rows.source}"
+
+    def texts(self) -> Any:
+        """As strings of pyarrow; null where a value is missing.
+
+        Raises:
+            SeekingError: they are neither numbers nor text.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        values = self.rows.table.column(self.name).combine_chunks()
+        if pa.types.is_dictionary(values.type):
+            values = values.cast(values.type.value_type)
+        kind = values.type
+        if pa.types.is_floating(kind):
+            values = pc.if_else(pc.is_nan(values), None, values)
+        plain = pa.types.is_boolean(kind) or pa.types.is_null(kind) or pa.types.is_decimal(kind)
+        if not (plain or _is_numeric(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise SeekingError(
+                f"{self.where} holds {kind}, neither numbers nor text; convert it, or leave it out with ignore_columns"
+            )
+        texts = pc.utf8_trim_whitespace(values.cast(pa.string()))
+        return pc.if_else(pc.is_in(pc.utf8_lower(texts), pa.array([*MISSING])), None, texts)
+
+    def are_numbers(self) -> Flags:
+        """Which values are numbers; missing ones are."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if _is_numeric(self.rows.table.column(self.name).type):
+            return np.ones(len(self.rows), bool)
+        match = pc.match_substring_regex(self.texts(), NUMBER)
+        numbers: Flags = pc.fill_null(match, pa.scalar(True)).to_numpy(zero_copy_only=False)
+        return numbers
+
+    def numbers(self) -> Floats:
+        """As float64; NaN where a value is missing.
+
+        Raises:
+            SeekingError: a value is not a number, or too large.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        are = self.are_numbers()
+        if not are.all():
+            row = int((~are).argmax())
+            raise SeekingError(
+                f"column {self.name}, {self.rows.place(row)}: {self.texts()[row].as_py()!r} is not a number, as "
+                f"{self.like} are; correct it, leave it empty if it is missing, or name the column in "
+                "category_columns or ignore_columns"
+            )
+        column = self.rows.table.column(self.name).combine_chunks()
+        values = column if _is_numeric(column.type) else self.texts()
+        found: Floats = pc.fill_null(values.cast(pa.float64(), safe=False), np.nan).to_numpy()
+        large = np.abs(found) > LARGEST
+        if large.any():
+            row = int(large.argmax())
+            raise SeekingError(
+                f"column {self.name}, {self.rows.place(row)}: {found[row]:g} is infinite or too large; correct it"
+            )
+        return found
+
+    def categories(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """The different values as text, and the place of each row's; -1 where it is missing."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        encoded = self.texts().dictionary_encode()
+        codes = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy()
+        return encoded.dictionary.to_pylist(), codes
+
+
+def _is_numeric(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def fit_column(column: Column, categorical: bool) -> Number | Category:
+    """What a column becomes: a number if all values of the training rows are, else categories.
+
+    Args:
+        column: of the training rows.
+        categorical: whether it holds categories, even if these are numbers.
+
+    Raises:
+        SeekingError: most values are numbers and some are not, or there are too many categories.
+    """
+    are = column.are_numbers()
+    texts = column.texts()
+    missing = 0 < texts.null_count < len(texts)
+    of_numbers = int(are.sum()) - texts.null_count
+    others = len(texts) - texts.null_count - of_numbers
+    if not categorical and of_numbers >= others:
+        values = dataclasses.replace(column, like=f"{of_numbers:,} others").numbers()
+        known = values[~np.isnan(values)]
+        mean = float(known.mean()) if len(known) else 0.0
+        deviation = float(known.std(ddof=1)) if len(known) > 1 else 0.0
+        return Number(column.name, mean, deviation if deviation > 1e-12 * abs(mean) else 0.0, missing)
+    found, codes = column.categories()
+    if len(found) > min(MAX_CATEGORIES, max(FEW, (codes >= 0).sum() // 2)):
+        row = int((codes >= 0).argmax())
+        raise SeekingError(
+            f"column {column.name} has {len(found):,} different values in {len(column.rows):,} training rows, such as "
+            f"{found[codes[row]]!r} in {column.rows.place(row)}: too many for categories; leave it out with "
+            "ignore_columns, or group the values"
+        )
+    return Category(column.name, tuple(sorted(found)), missing)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How rows of a table are made ready for models: what was learnt from the training rows.
+
+    Attributes:
+        columns: that are used, in their order.
+        label: name of the column of classes.
+        classes: names of the classes, in the order of their numbers.
+    """
+
+    columns: tuple[Number | Category, ...]
+    label: str
+    classes: tuple[str, ...]
+
+    @classmethod
+    def fit(
+        cls,
+        rows: RawRows,
+        label: str,
+        classes: Sequence[str],
+        ignore: Collection[str] = (),
+        categorical: Collection[str] = (),
+    ) -> "Preparation":
+        """Learn it from training rows.
+
+        Args:
+            rows: the training rows.
+            label: name of the column of classes.
+            classes: names of the classes.
+            ignore: names of columns that are left out.
+            categorical: names of columns whose numbers are categories.
+
+        Raises:
+            SeekingError: there are no such columns, none is left, or one cannot be used; all of these are named.
+        """
+        names = rows.table.column_names
+        for name in (*ignore, *categorical):
+            if name not in names:
+                raise unknown(f"column of {rows.source}", name, names)
+        used = [name for name in names if name != label and name not in ignore]
+        if not used:
+            raise SeekingError(f"{rows.source} has no column but {label} and those that are ignored")
+        columns, problems = [], []
+        for name in used:
+            try:
+                columns.append(fit_column(Column(name, rows), name in categorical))
+            except SeekingError as error:
+                problems.append(str(error))
+        if problems:
+            raise SeekingError("\n".join(problems))
+        return cls(tuple(columns), label, tuple(classes))
+
+    @property
+    def width(self) -> int:
+        """Numbers that a row becomes."""
+        return sum(column.width for column in self.columns)
+
+    def values(self, rows: RawRows) -> npt.NDArray[np.float32]:
+        """The rows as float32, ``[rows, width]``; columns that are not used may be there or not.
+
+        Raises:
+            SeekingError: a column is missing, or a value is not a number where those of the training rows are.
+        """
+        lacking = [column.name for column in self.columns if column.name not in rows.table.column_names]
+        if lacking:
+            raise SeekingError(
+                f"{rows.source} has no column {shown(lacking, NAMED_FILES)}, which the training rows have"
+            )
+        like = "all values of the training rows"
+        prepared = [column.prepare(Column(column.name, rows, like)) for column in self.columns]
+        return np.concatenate(prepared, axis=1).astype(np.float32)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        columns = [{"kind": type(column).__name__.lower(), **dataclasses.asdict(column)} for column in self.columns]
+        return {"columns": columns, "label": self.label, "classes": [*self.classes]}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Preparation":
+        """The preparation that ``as_dict`` gave, such as ``preparation`` of a run's ``summary.json``."""
+        columns: list[Number | Category] = []
+        for column in content["columns"]:
+            own = {name: value for name, value in column.items() if name != "kind"}
+            if column["kind"] == "number":
+                columns.append(Number(**own))
+            else:
+                columns.append(Category(**{**own, "values": tuple(own["values"])}))
+        return cls(tuple(columns), content["label"], tuple(content["classes"]))
+
+
+def read_classes(rows: RawRows, label: str) -> list[str]:
+    """The class of each row, by name; whole numbers are written as such.
+
+    Raises:
+        SeekingError: the column does not exist, a row has no class, or the values are no classes.
+    """
+    import pyarrow.compute as pc
+
+    names = rows.table.column_names
+    if label not in names:
+        raise unknown(f"label column of {rows.source}", label, names)
+    column = Column(label, rows)
+    texts = column.texts()
+    if texts.null_count:
+        row = int(texts.is_null().to_numpy(zero_copy_only=False).argmax())
+        raise SeekingError(
+            f"column {label}, {rows.place(row)}: there is no class (of {texts.null_count:,} of {len(rows):,} rows); "
+            "remove these rows, or name another column in label_column"
+        )
+    if column.are_numbers().all():
+        whole = pc.match_substring_regex(texts, WHOLE).to_numpy(zero_copy_only=False)
+        if not whole.all():
+            row = int((~whole).argmax())
+            raise SeekingError(
+                f"column {label}, {rows.place(row)}: {texts[row].as_py()} is no class; seeking learns classes of rows, "
+                "so group the values, or name another column in label_column"
+            )
+        return [str(int(value.split(".")[0])) for value in texts.to_pylist()]
+    found: list[str] = texts.to_pylist()
+    return found
+
+
+def in_order(classes: Collection[str]) -> list[str]:
+    """Names of classes by number if all are numbers, else by the alphabet."""
+    try:
+        return sorted(classes, key=int)
+    except ValueError:
+        return sorted(classes)

@@ -1,0 +1,192 @@
+"""Tables in files: CSV and parquet, alone or in a folder."""
+
+import csv
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seeking.data.folders import NAMED_FILES, describe, files, shown, walk
+from seeking.data.parquet import source_of, split_files
+from seeking.errors import RunWarning, SeekingError, unknown
+
+CSV = (".csv", ".tsv")
+KINDS = (*CSV, ".parquet")
+DELIMITERS = ",;\t|"
+INDEX = "__index_level_0__"
+"""The name that pandas gives its row index in parquet files; in CSV, the index has none."""
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """Rows as they are in files.
+
+    Attributes:
+        source: where they come from, for messages.
+        table: of pyarrow; the columns of CSV files are strings.
+        files: each file, and how many rows it has.
+        numbers: of the rows among all of these files, from 0.
+    """
+
+    source: str
+    table: Any
+    files: Sequence[tuple[str, int]]
+    numbers: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def select(self, rows: Any) -> "RawRows":
+        """These rows, by their place here."""
+        rows = np.asarray(rows)
+        return RawRows(self.source, self.table.take(rows), self.files, self.numbers[rows])
+
+    def place(self, row: int) -> str:
+        """The row and its file, for messages; the first row after the names of columns is row 1."""
+        number = int(self.numbers[row])
+        for name, count in self.files:
+            if number < count:
+                return f"row {number + 1:,} of {name}"
+            number -= count
+        raise IndexError(row)
+
+
+def read_files(data: str, chosen: Mapping[str, str]) -> dict[str, RawRows]:
+    """The splits of a table, by standard name: ``train``, and perhaps ``test`` and ``validation``.
+
+    Args:
+        data: a file, or a folder of files of one kind.
+        chosen: the names of splits or files that the user has chosen as ``train`` or ``test``.
+
+    Raises:
+        SeekingError: a file cannot be read, its columns have no names, or they differ between the files of a split;
+            the splits are not known.
+    """
+    path = Path(data).expanduser()
+    if path.is_file():
+        root, held = path.parent, [path.name]
+    else:
+        root, held = path, files(walk(str(path)))
+    kinds = sorted({Path(file).suffix.lower() for file in held} & {*KINDS})
+    if len(kinds) != 1:
+        there = " and ".join(kinds) if kinds else describe(held) or "nothing"
+        raise SeekingError(
+            f"data set {data}: a table is a CSV or parquet file, or a folder of files of one of these kinds; here is "
+            f"{there}"
+        )
+    tables = [file for file in held if file.lower().endswith(kinds[0])]
+    named, unused = ({}, tables) if len(chosen) == 2 else split_files(str(root), tables)
+    splits = {split: (source_of(group), group) for split, group in named.items()}
+    if chosen:
+        splits, unused = _chosen(data, splits, tables, chosen)
+    unused += [file for file in held if file not in tables]
+    if unused:
+        warnings.warn(f"data set {data}: not used are {describe(unused)}", RunWarning, stacklevel=3)
+    return {split: _read(data, root, source, group) for split, (source, group) in splits.items()}
+
+
+def _chosen(
+    data: str, splits: dict[str, tuple[str, list[str]]], tables: list[str], chosen: Mapping[str, str]
+) -> tuple[dict[str, tuple[str, list[str]]], list[str]]:
+    """The chosen splits, those that are left, and the files that are not used."""
+    known = {**{file: (file, [file]) for file in tables}, **splits}
+    for name in chosen.values():
+        if name not in known:
+            raise unknown(f"split or file of {data}", name, known)
+    taken = {split: known[name] for split, name in chosen.items()}
+    used = [file for _, group in taken.values() for file in group]
+    if len({*used}) < len(used):
+        raise SeekingError(
+            f"data set {data}: train_split {chosen['train']} and test_split {chosen['test']} have a file in common; "
+            "name two, or hold rows out of the training split with validation"
+        )
+    left = {name: split for name, split in splits.items() if name not in taken and not {*used} & {*split[1]}}
+    kept = {*used, *(file for _, group in left.values() for file in group)}
+    if "train" not in taken and "train" not in left:
+        raise SeekingError(f"data set {data}: its only training file is chosen as test_split; name it in train_split")
+    return {**taken, **left}, [file for file in tables if file not in kept]
+
+
+def _read(data: str, root: Path, source: str, names: list[str]) -> RawRows:
+    import pyarrow as pa
+
+    tables: list[Any] = []
+    for name in names:
+        try:
+            table = _read_csv(root / name) if name.lower().endswith(CSV) else _read_parquet(root / name)
+        except SeekingError as error:
+            raise SeekingError(f"data set {data}: {name}: {error}") from error
+        except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+            raise SeekingError(f"data set {data}: {name} cannot be read ({error}); repair it") from error
+        if tables and {*table.column_names} != {*tables[0].column_names}:
+            differing = sorted({*table.column_names} ^ {*tables[0].column_names})
+            raise SeekingError(
+                f"data set {data}: {names[0]} and {name} have not the same columns: one of them lacks "
+                f"{shown(differing, NAMED_FILES)}"
+            )
+        tables.append(table)
+    counts = [(name, len(table)) for name, table in zip(names, tables, strict=True)]
+    try:
+        joined = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise SeekingError(f"data set {data}: the columns of {source} are of different types ({error})") from error
+    return RawRows(source, joined, counts, np.arange(len(joined)))
+
+
+def _read_csv(path: Path) -> Any:
+    """A CSV file, all columns as strings, blanks around them taken away."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv as arrow_csv
+
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        first = file.readline()
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=first.count)
+    names = next(csv.reader([first], delimiter=delimiter), [])
+    if not names:
+        raise SeekingError("there is nothing in it")
+    table = arrow_csv.read_csv(
+        path,
+        read_options=arrow_csv.ReadOptions(use_threads=False),  # With threads, errors do not name the row.
+        parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+    )
+    columns = [pc.utf8_trim_whitespace(column) for column in table.columns]
+    return _named(pa.table(columns, names=[name.strip() for name in names]))
+
+
+def _read_parquet(path: Path) -> Any:
+    """A parquet file; classes that it has names for are strings."""
+    import datasets
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(path).read()
+    for number, (name, feature) in enumerate(datasets.Features.from_arrow_schema(table.schema).items()):
+        if isinstance(feature, datasets.ClassLabel):
+            codes = [code if code is not None and code >= 0 else None for code in table.column(number).to_pylist()]
+            table = table.set_column(number, name, pa.array(feature.names, pa.string()).take(pa.array(codes)))
+    return _named(table)
+
+
+def _named(table: Any) -> Any:
+    """The table without a row index.
+
+    Raises:
+        SeekingError: the columns have no names, or two have the same.
+    """
+    names = table.column_names
+    if twice := sorted({name for name in names if names.count(name) > 1 and name}):
+        raise SeekingError(f"several columns are called {shown(twice, NAMED_FILES)}; rename them")
+    if all(name.replace(".", "").replace("-", "").isdigit() for name in names):
+        raise SeekingError(
+            f"its first line holds numbers ({shown(names, NAMED_FILES)}), not the names of columns; add a line of names"
+        )
+    index = [number for number, name in enumerate(names) if name in ("", INDEX)]
+    for number in reversed(index):
+        table = table.remove_column(number)
+    return table

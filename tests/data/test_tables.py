@@ -1,0 +1,299 @@
+"""Tables of a user's own: what their columns become, and which rows are trained and tested on."""
+
+import json
+import math
+import string
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seeking import SeekingError
+from seeking.cli import main
+from seeking.data.table import prepare_rows
+from seeking.data.table_columns import MISSING, Category, Number, Preparation
+from seeking.data.table_files import read_files
+from seeking.errors import RunWarning
+from seeking.experiments.config import RunConfig
+from seeking.experiments.tasks import task
+
+ROWS = 24
+NAMES = st.text(string.ascii_letters + "äß_ -", min_size=1, max_size=6).map(str.strip).filter(bool)
+NUMBERS = st.lists(st.none() | st.floats(-1e6, 1e6, width=32), min_size=ROWS, max_size=ROWS)
+WORDS = st.lists(st.none() | st.sampled_from(["red", "green", 'b"l,ue', "ü"]), min_size=ROWS, max_size=ROWS)
+COLUMNS = st.dictionaries(NAMES.filter(lambda name: name != "label"), NUMBERS | WORDS, min_size=1, max_size=4)
+CLASSES = ["cat", "dog"] * (ROWS // 2)
+
+
+def write(path: Path, columns: dict[str, Any]) -> Path:
+    table = pa.table(columns)
+    (pa.csv.write_csv if path.suffix == ".csv" else pa.parquet.write_table)(table, path)
+    return path
+
+
+def load(path: Path | str, **options: Any) -> Any:
+    return task("tabular").load(RunConfig(task="tabular", data=str(path), **options), 1)
+
+
+def has_value(values: Sequence[Any]) -> bool:
+    return any(value is not None for value in values)
+
+
+@given(columns=COLUMNS)
+@settings(max_examples=40, deadline=None)
+def test_a_table_is_the_same_in_any_file_and_in_any_order_of_columns(
+    columns: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """And new rows are prepared by the summary as the run's were; numbers are scaled, categories are 0 or 1."""
+    folder = tmp_path_factory.mktemp("table")
+    columns = {name: values for name, values in columns.items() if has_value(values)} | {"label": CLASSES}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RunWarning)  # A category may be in the test rows alone.
+        if len(columns) == 1:
+            with pytest.raises(SeekingError, match="no column but label"):
+                load(write(folder / "a.csv", columns))
+            return
+        files = [write(folder / name, columns) for name in ("a.csv", "a.parquet")]
+        one, other = map(load, files)
+        turned = load(write(folder / "b.csv", dict(reversed(columns.items()))))
+        preparation = json.loads(json.dumps(one.train.preparation))
+        everything = prepare_rows(preparation, write(folder / "new.csv", columns))
+    for part in ("train", "test"):
+        torch.testing.assert_close(getattr(one, part).values, getattr(other, part).values, rtol=0, atol=1e-5)
+        assert torch.equal(getattr(one, part).labels, getattr(other, part).labels)
+    assert {str(column) for column in turned.train.preparation["columns"]} == {
+        str(column) for column in one.train.preparation["columns"]
+    }
+    rows = {tuple(row) for row in everything.tolist()}
+    assert {tuple(row) for part in (one.train, one.test) for row in part.values.tolist()} == rows
+    place = 0
+    for column in Preparation.from_dict(preparation).columns:
+        values = one.train.values[:, place : place + column.width].double()
+        if isinstance(column, Number):
+            known = [value for value in columns[column.name] if value is not None]
+            assert abs(values[:, 0].sum()) < 1e-4 * ROWS or not known
+            assert set(values[:, 1:].flatten().tolist()) <= {0.0, 1.0}
+        else:
+            assert ((values == 0) | (values == 1)).all() and (values.sum(1) <= 1).all()
+        place += column.width
+    assert place == one.model_arguments["in_features"]
+
+
+def test_what_missing_and_unknown_values_become(tmp_path: Path) -> None:
+    train = {
+        "age": [1.0, 3.0, None, 2.0] * 3,
+        "height": [1, 2, 3, 2] * 3,
+        "colour": ["red", None, "blue", "red"] * 3,
+        "code": [7, 8, 8, 7] * 3,
+        "label": [1, 0, 10, 2] * 3,
+    }
+    new = {"code": [8, 9, None], "colour": ["green", "blue", ""], "height": [None, 2, 3], "age": [None, 2.0, 3.0]}
+    write(tmp_path / "train.csv", train)
+    write(tmp_path / "test.csv", {**new, "label": [0, 1, 11]})
+    with pytest.warns(RunWarning) as told:
+        data = load(tmp_path, category_columns=("code",))
+    texts = " ".join(str(warning.message) for warning in told)
+    assert "column colour of test.csv: 1 rows have values that no training row has" in texts
+    assert "green (such as row 1 of test.csv)" in texts and "1 of 5 classes have no training rows: 11" in texts
+    assert data.train.classes == ("0", "1", "2", "10", "11")
+    expected = {  # age, is its missing, height, blue, red, colour is missing, 7, 8
+        (0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
+        (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0),
+        (1.1547, 0.0, 1.35401, 0.0, 0.0, 1.0, 0.0, 0.0),
+    }
+    assert {tuple(round(value, 5) for value in row) for row in data.test.values.tolist()} == expected
+    assert [split.source for split in data.splits] == ["rows of train.csv", "rows of test.csv"]
+    assert "5 columns" not in data.describe() and "4 columns (8 numbers), 5 classes" in data.describe()
+
+
+@pytest.mark.parametrize("missing", sorted(MISSING))
+def test_words_for_missing_values(missing: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("n, c ,label\n" + f"1,a,x\n{missing.upper()}, {missing} ,y\n3,b,x\n" * 5)
+    numbers, words = load(path, validation=0.3).train.preparation["columns"]
+    assert (numbers["kind"], words["kind"]) == ("number", "category")
+    assert (words["values"], words["missing"]) == (("a", "b"), True)
+
+
+GOOD = "age,city,label\n" + "1,Rome,yes\n2,Bern,no\n" * 8
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (GOOD + "old,Rome,yes\n", {}, r"column age, row 17 of a.csv: 'old' is not a number, as .* others are; correct"),
+        (GOOD + "1e999,Rome,yes\n", {}, "column age, row 17 of a.csv: inf is infinite or too large"),
+        (GOOD + "3,Rome,\n", {}, "column label, row 17 of a.csv: there is no class .of 1 of 17 rows"),
+        (GOOD + "3,Rome\n", {}, "a.csv cannot be read .*Row #18: Expected 3 columns, got 2"),
+        (GOOD, {"label_column": "lable"}, "unknown label column of a.csv 'lable'; did you mean label"),
+        (GOOD.replace("label", "y"), {}, "none of the columns is called label .* in label_column: age, city, y"),
+        (GOOD, {"ignore_columns": ("agee",)}, "unknown column of a.csv 'agee'; did you mean age"),
+        (GOOD, {"ignore_columns": ("age", "city")}, "no column but label and those that are ignored"),
+        (GOOD.replace("city", "age"), {}, "several columns are called age; rename"),
+        ("1,2,3\n" * 9, {}, r"its first line holds numbers \(1, 2, 3\), not the names of columns"),
+        ("", {}, "there is nothing in it"),
+        ("a,label\n" + "1,0.5\n2,1.5\n" * 5, {}, "column label, row 1 of a.csv: 0.5 is no class; .* group the values"),
+        ("a,label\n" + "".join(f"1,k{n}\n" for n in range(30)), {}, "30 training rows have 30 classes"),
+        ("a,label\n" + "1,k\n" * 9, {}, "all training rows are of one class, k; there is nothing to learn"),
+        (
+            "name,label\n" + "".join(f"n{n},{n % 2}\n" for n in range(40)),
+            {},
+            "column name has 32 different values in 32 training rows, such as 'n.*' in row .* of a.csv: too many",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_named_by_column_and_row(
+    content: str, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    with pytest.raises(SeekingError, match=message):
+        load(path, **options)
+
+
+def test_rows_are_named_by_their_file(tmp_path: Path) -> None:
+    for number, value in ((1, "4"), (2, "x")):
+        (tmp_path / f"train-{number}.csv").write_text(GOOD + f"{value},Rome,yes\n")
+    with pytest.raises(SeekingError, match=r"column age, row 17 of train-2.csv: 'x' is not a number"):
+        load(tmp_path)
+    (tmp_path / "train-2.csv").write_text(GOOD.replace("city", "town"))
+    with pytest.raises(SeekingError, match=r"train-1.csv and train-2.csv have not the same columns.*city, town"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "used"),
+    [
+        (["a"], {}, {"training": 13, "test": 3}),
+        (["train", "test"], {}, {"training": 16, "test": 16}),
+        (["train", "val"], {}, {"training": 16, "test": 16}),
+        (["train", "test"], {"validation": 0.25}, {"training": 12, "test": 4, "not used": 16}),
+        (["train", "unlabelled test"], {}, {"training": 13, "test": 3, "not used": 16}),
+        (["train", "test"], {"held_out": 5}, {"training": 11, "test": 16, "held out for conditions": 5}),
+        (["one", "two"], {"train_split": "two.csv", "test_split": "one.csv"}, {"training": 16, "test": 16}),
+        (["train", "test"], {"max_train_samples": 9, "max_eval_samples": 2}, {"training": 9, "test": 2}),
+    ],
+)
+def test_which_rows_are_trained_and_tested_on(
+    files: list[str], options: dict[str, Any], used: dict[str, int], tmp_path: Path
+) -> None:
+    for name in files:
+        text = GOOD if "unlabelled" not in name else GOOD.replace(",label", "").replace(",yes", "").replace(",no", "")
+        (tmp_path / f"{name}.csv").write_text(text)
+    data = load(tmp_path, **options)
+    assert {split.use: split.images for split in data.splits} == used
+    one, other = (load(tmp_path, **options, seed=seed) for seed in (0, 1))
+    assert torch.equal(one.train.values, other.train.values)
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        (
+            ["train", "unlabelled"],
+            {"test_split": "unlabelled.csv"},
+            "unlabelled.csv has no classes .column label",
+        ),
+        (["a", "b"], {"train_split": "c.csv"}, "unknown split or file of .*'c.csv'; did you mean"),
+        (["a"], {"train_split": "a.csv", "test_split": "a.csv"}, "have a file in common"),
+        (["a"], {"test_split": "a.csv"}, "its only training file is chosen as test_split"),
+    ],
+)
+def test_splits_that_there_are_not(files: list[str], options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    for name in files:
+        text = GOOD if "unlabelled" not in name else GOOD.replace(",label", "").replace(",yes", "").replace(",no", "")
+        (tmp_path / f"{name}.csv").write_text(text)
+    with pytest.raises(SeekingError, match=message):
+        load(tmp_path, **options)
+
+
+def test_kinds_of_files(tmp_path: Path) -> None:
+    with pytest.raises(SeekingError, match=r"a CSV or parquet file, or a folder .*; here is nothing"):
+        load(tmp_path)
+    with pytest.raises(SeekingError, match=r"nowhere.csv: no such file or folder"):
+        load(tmp_path / "nowhere.csv")
+    (tmp_path / "a.tsv").write_text(",label,x\n" + "0,a,1\n1,b,2\n".replace(",", "\t") * 4)
+    (tmp_path / "a.tsv").write_text((tmp_path / "a.tsv").read_text().replace(",", "\t"))
+    (tmp_path / "readme.txt").write_text("rows")
+    with pytest.warns(RunWarning, match="not used are 1 .txt"):
+        data = load(tmp_path)
+    assert [column["name"] for column in data.train.preparation["columns"]] == ["x"]  # Without the row index.
+    features = datasets.Features({"x": datasets.Value("float32"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    rows = {"x": [float(n) for n in range(10)], "label": [n % 2 for n in range(10)]}
+    path = tmp_path / "named.parquet"
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+    assert load(path).train.classes == ("no", "yes")
+    (tmp_path / "a.tsv").rename(tmp_path / "a.csv")
+    with pytest.raises(SeekingError, match=r"here is .csv and .parquet"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_what_stands_between_columns(delimiter: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("\ufeff" + GOOD.replace(",", delimiter), encoding="utf-8")
+    columns = load(tmp_path / "a.csv").train.preparation["columns"]
+    assert [(column["name"], column["kind"]) for column in columns] == [("age", "number"), ("city", "category")]
+
+
+def test_kinds_of_columns(tmp_path: Path) -> None:
+    columns = {
+        "bool": [True, False] * 8,
+        "small": pa.array([1, 2] * 8, pa.int8()),
+        "exact": pa.array([1, 2] * 8).cast(pa.decimal128(30, 2)),
+        "dictionary": pa.array(["a", "b"] * 8).dictionary_encode(),
+        "constant": [0.1] * 16,
+        "nothing": pa.nulls(16),
+        "nan": [math.nan, 1.0] * 8,
+        "label": [0.0, 1.0] * 8,
+    }
+    data = load(write(tmp_path / "a.parquet", columns))
+    kinds = [type(column) for column in Preparation.from_dict(data.train.preparation).columns]
+    assert kinds == [Category, Number, Number, Category, Number, Number, Number]
+    assert data.train.classes == ("0", "1")
+    assert torch.isfinite(data.train.values).all()
+    assert (data.train.values[:, 6:8] == 0).all()  # What is constant, or nowhere known.
+    columns["when"] = pa.array([0, 1] * 8, pa.timestamp("s"))
+    with pytest.raises(SeekingError, match=r"column when of a.parquet holds timestamp\[.*, neither numbers nor text"):
+        load(write(tmp_path / "a.parquet", columns))
+    load(tmp_path / "a.parquet", ignore_columns=("when",))
+
+
+def test_new_rows_are_checked(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(GOOD)
+    preparation = load(tmp_path / "a.csv").train.preparation
+    (tmp_path / "new.csv").write_text("more,city,age\n1,Bern,2\n1,Rome,many\n")
+    with pytest.raises(SeekingError, match=r"column age, row 2 of new.csv: 'many' is not a number, as all values of"):
+        prepare_rows(preparation, tmp_path / "new.csv")
+    (tmp_path / "new.csv").write_text("city\nBern\n")
+    with pytest.raises(SeekingError, match=r"new.csv has no column age, which the training rows have"):
+        prepare_rows(preparation, tmp_path / "new.csv")
+    rows = read_files(str(tmp_path / "a.csv"), {})["train"]
+    assert rows.select(np.array([3, 1])).select([1]).place(0) == "row 2 of a.csv"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_commands_train_on_a_users_table(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train.csv").write_text(
+        "age,city,answer\n" + "".join(f"{n % 7},{'Rome' if n % 2 else 'Bern'},{n % 2}\n" for n in range(120))
+    )
+    output = tmp_path / "out"
+    models = ["--base", "mlp-4", "--motivated", "mlp-8", "--epochs", "1"]
+    arguments = [command, "--task", "tabular", *models, "--label-column", "answer", "--category-columns", "city"]
+    arguments += ["--seeds", "1"] if command == "compare" else []
+    assert main([*arguments, "--data", str(tmp_path / "train.csv"), "--output", str(output)]) == 0
+    if command == "train":
+        assert "rows of train.csv, held out" in capsys.readouterr().out
+        summary = json.loads((output / "summary.json").read_text())
+        assert prepare_rows(summary["preparation"], tmp_path / "train.csv").shape == (120, 3)
+        assert main([command, "--output", str(output), "--resume", "--epochs", "2"]) == 0
