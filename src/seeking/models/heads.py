@@ -21,16 +21,16 @@ class ClassDimension(NamedTuple):
 
 
 def head(make: MakeModel) -> dict[str, ClassDimension]:
-    """The tensors of a model that depend on the number of classes, dimensions by making it for two numbers of them."""
+    """The tensors of a model that depend on the number of classes, found by making it for two numbers of them."""
     fewer, more = 10, 11
     small, large = (tensors(make(classes)) for classes in (fewer, more))
-    dimensions = {}
+    found = {}
     for name in small:
         for dimension, (size, grown) in enumerate(zip(small[name].shape, large[name].shape, strict=True)):
             if size != grown:
                 slope = (grown - size) // (more - fewer)
-                dimensions[name] = ClassDimension(dimension, slope, size - slope * fewer)
-    return dimensions
+                found[name] = ClassDimension(dimension, slope, size - slope * fewer)
+    return found
 
 
 def classes_of_weights(shapes: Mapping[str, tuple[int, ...]], make: MakeModel, source: str) -> int | None:
