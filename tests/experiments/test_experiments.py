@@ -639,6 +639,29 @@ def test_an_experiment_records_the_options_of_a_training_recipe(place: str, tmp_
     recorded = json.loads((root / "recipe.json").read_text())
     resolved = recorded["options"] if place == "options" else recorded["arms"]["x"]
     assert resolved["recipe"] == {"condition": "always"}
+    (root / "arms").mkdir()
+    reproducing.claim(read(tiny(tmp_path, **changes), "quick", {}), root)
     own.write_text("condition: never\n")
     with pytest.raises(SeekingError, match=r"another recipe:\n.*'always'.*'never'"):
         reproducing.claim(read(tiny(tmp_path, **changes), "quick", {}), root)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(["options", "pairs", "arms"]), SOME_OPTIONS.filter(bool), st.booleans())
+def test_a_recipe_written_in_another_way_goes_on(place: str, moved: dict[str, Any], changed: bool) -> None:
+    """The same options of the same runs, whether they are those of all runs, of the pair or of the arm."""
+
+    def written(place: str, options: dict[str, Any], folder: Path) -> Recipe:
+        given = {name: options if name == place else {} for name in ("options", "pairs", "arms")}
+        scales = {"quick": {"pairs": [["resnet8", "resnet14", given["pairs"]]]}}
+        return read(
+            tiny(folder, options=given["options"], arms={"x": given["arms"]}, reference="x", scales=scales), "quick", {}
+        )
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        reproducing.claim(written("arms", moved, folder), folder / "out")
+        (folder / "out" / "arms").mkdir()
+        again = written(place, {**moved, **({"lr": 0.3} if changed else {})}, folder)
+        with pytest.raises(SeekingError, match="another recipe") if changed else contextlib.nullcontext():
+            reproducing.claim(again, folder / "out")

@@ -59,7 +59,7 @@ def gradients(model: nn.Module, batch: Any, loss_fn: LossFn) -> Gradients:
     set_modes(training_modes(model))
     try:
         names, parameters = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
-        found = torch.autograd.grad(loss_fn(model, batch), parameters, allow_unused=True)
+        values = torch.autograd.grad(loss_fn(model, batch), parameters, allow_unused=True)
     finally:
         set_modes(modes)
-    return {name: gradient for name, gradient in zip(names, found, strict=True) if gradient is not None}
+    return {name: gradient for name, gradient in zip(names, values, strict=True) if gradient is not None}

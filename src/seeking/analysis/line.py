@@ -54,15 +54,15 @@ def losses_along_line(
                 "one; both must be of this architecture"
             )
     start, end = ({name: tensor.detach().clone() for name, tensor in side.items()} for side in (start, end))
-    found = []
+    solutions = []
     for number in range(points):
         position = number / (points - 1)
         with torch.no_grad():
             for name, tensor in own.items():
                 one, other = start[name].to(tensor.device), end[name].to(tensor.device)
                 tensor.copy_(torch.lerp(one, other, position) if tensor.is_floating_point() else one)
-        found.append(Point(position, dict(measure(model))))
-    return found
+        solutions.append(Point(position, dict(measure(model))))
+    return solutions
 
 
 def barrier(points: Sequence[Point], loss: str) -> float:

@@ -40,12 +40,12 @@ def fronts(recipe: Recipe, rows: Sequence[Mapping[str, Any]], metric: Metric) ->
             options = {**recipe.merged(recipe.arms[arm]), "method": method, "pair": row["pair"]}
             fixed = options.keys() - {"budget", *recipe.search[arm]}
             groups.setdefault(repr([(name, options[name]) for name in sorted(fixed)]), []).append(row)
-    found = []
+    result = []
     for group in groups.values():
         points = sorted((row["flops"] / flops[tuple(row["pair"])], row["arm"], margin(row, metric)) for row in group)
         costs, arms, margins = zip(*points, strict=True)
         known = [(cost, value) for cost, value in zip(costs, margins, strict=True) if value is not None]
-        found.append(
+        result.append(
             {
                 "name": common_name(arms),
                 "pair": group[0]["pair"],
@@ -55,7 +55,7 @@ def fronts(recipe: Recipe, rows: Sequence[Mapping[str, Any]], metric: Metric) ->
                 "parity": cost_of_parity(known, -metric.level),
             }
         )
-    return found
+    return result
 
 
 def margin(row: Mapping[str, Any], metric: Metric) -> float | None:

@@ -33,6 +33,9 @@ from seeking.weights_map import tensors_in
 FORMAT = 2
 """Format version of the files of an experiment; files of another version are not read."""
 
+CHANGEABLE = CHANGEABLE_ON_RESUME - {"epochs"}
+"""Options that may change when an experiment is resumed."""
+
 SEARCH_SEED = 1_000_000
 """Seed of the runs of the search; the arms use other seeds."""
 SEARCH_VALIDATION = 0.1
@@ -79,15 +82,37 @@ def claim(recipe: Recipe, root: Path) -> None:
         raise SeekingError(f"{root}: cannot be used as an output folder ({error.strerror})") from error
     recorded = read_json(path, MAX_OPTIONS_BYTES)
     for content in (current, recorded):
-        for name in CHANGEABLE_ON_RESUME - {"epochs", "recipe"}:
+        for name in CHANGEABLE - {"recipe"}:
             if isinstance(content.get("options"), dict):
                 content["options"].pop(name, None)
     differing = [key for key in current if key not in ("title", "seeds", "jobs") and current[key] != recorded.get(key)]
-    if differing:
+    if differing and not (recorded.get("format") == FORMAT and _same_runs(recorded, recipe)):
         lines = [f"  {key}: {recorded.get(key)!r} in the folder, {current[key]!r} now" for key in differing]
         raise SeekingError(
             "\n".join([f"{root} holds the results of another recipe:", *lines, "Name another output folder"])
         )
+
+
+def _same_runs(recorded: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Whether a recipe that is written in another way has the same arms, of the same runs."""
+    fields: dict[str, Any] = {name: recorded.get(name) for name in Recipe.__dataclass_fields__}
+    try:
+        fields |= {"pairs": tuple(map(tuple, recorded["pairs"])), "budgets": tuple(recorded["budgets"])}
+        return bool(_plan(Recipe(**fields)) == _plan(recipe))
+    except (AttributeError, LookupError, SeekingError, SystemExit, TypeError, ValueError):
+        return False
+
+
+def _plan(recipe: Recipe) -> Any:
+    """What a recipe comes to: its runs, but for options that may change, and what is searched."""
+    runs = runs_by_folder(recipe.trials([0], dict.fromkeys(recipe.pairs, 2.0)))
+    fixed = {
+        folder: {name: value for name, value in run.config.recorded().items() if name not in CHANGEABLE}
+        for folder, run in runs.items()
+    }
+    stages = {folder: (run.method, run.after, dict(run.settings)) for folder, run in runs.items()}
+    searched = {arm: recipe.candidates(arm) for arm in recipe.search}
+    return recipe.name, recipe.scale, recipe.reference, recipe.classes, fixed, stages, searched
 
 
 def search(

@@ -40,9 +40,9 @@ def language_model(name: str, *, num_classes: int, sequence_length: int, **chang
         import transformers
     except ImportError as error:
         raise SeekingError(f"{name} is a model of transformers; pip install 'seeking[transformers]'") from error
-    found = NAME.fullmatch(name)
-    assert found
-    family, layers, width = found[1], int(found[2]), int(found[3])
+    match = NAME.fullmatch(name)
+    assert match
+    family, layers, width = match[1], int(match[2]), int(match[3])
     least = HEAD if family == "gpt2" else 2 * HEAD
     if width % least:
         raise ValueError(f"the width is {width}; it must be a multiple of {least}")

@@ -25,9 +25,9 @@ def mlp(name: str, *, num_classes: int, in_features: int, depth: int = 2) -> nn.
         in_features: number of columns.
         depth: number of hidden layers.
     """
-    found = NAME.fullmatch(name)
-    assert found
-    widths = [in_features, *[int(found[1])] * depth]
+    match = NAME.fullmatch(name)
+    assert match
+    widths = [in_features, *[int(match[1])] * depth]
     layers: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]

@@ -50,17 +50,17 @@ def plain(text: str) -> str:
 
 def families(text: str) -> list[str]:
     """Font families that together have all characters of a text, matplotlib's own first, as far as there are any."""
-    found: list[str] = [*matplotlib.rcParams["font.family"]]
+    names: list[str] = [*matplotlib.rcParams["font.family"]]
     missing = {ord(character) for character in text if not character.isspace()}
     missing -= characters(font_manager.findfont(font_manager.FontProperties()), missing)
     fonts = font_manager.fontManager.ttflist if missing else []
     for font in sorted((font for font in fonts if not NO_TEXT.match(font.name)), key=lambda font: "Last" in font.name):
         if has := characters(font.fname, missing):
-            found.append(font.name)
+            names.append(font.name)
             missing -= has
         if not missing:
             break
-    return found
+    return names
 
 
 def widen(axis: Any, least: float) -> None:

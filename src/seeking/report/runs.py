@@ -76,8 +76,8 @@ def _progress(path: Path) -> tuple[Mapping[str, Any], int, bool]:
                 metrics, epoch = row, row["epoch"]
     finished = status(path / "summary.json") is not None
     if finished:
-        found = read_json(path / "summary.json", MAX_OPTIONS_BYTES).get("metrics")
-        metrics = found if isinstance(found, dict) else metrics
+        recorded = read_json(path / "summary.json", MAX_OPTIONS_BYTES).get("metrics")
+        metrics = recorded if isinstance(recorded, dict) else metrics
     return metrics, epoch, finished or status(path / "comparison.json") is not None
 
 

@@ -171,17 +171,17 @@ class WeightsMap:
                     f"{first} and {name} are one tensor in the base and two in the motivated model; "
                     "tie these weights in both models or in neither"
                 )
-            neighbors = names_in.setdefault(identity(large[entry.target]), [])
-            for other in neighbors:
+            neighbours = names_in.setdefault(identity(large[entry.target]), [])
+            for other in neighbours:
                 if identity(small[other]) != identity(small[name]) and _overlap(self.entries[other], entry):
                     raise SeekingError(
                         f"{other} and {name} are two tensors in the base and lie in one place of {entry.target}; "
                         "tie these weights in both models or in neither, or correct the map"
                     )
-            neighbors.append(name)
+            neighbours.append(name)
 
     def as_dict(self) -> dict[str, Any]:
-        """The map as JSON-serializable values."""
+        """The map as JSON-serialisable values."""
         entries = {
             name: {
                 "target": entry.target,
