@@ -25,7 +25,10 @@ import os, runpy, signal, sys
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == {at!r}:
-            os.kill(os.getpid(), {number})
+            try:
+                os.kill(os.getpid(), {number})
+            except BaseException:  # As some modules do that import others.
+                pass
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Interrupt())
@@ -81,6 +84,25 @@ def test_a_stop_before_training_leaves_nothing(
     assert ended == code
     assert "seeking: stopped by SIGTERM" in (err := capfd.readouterr().err) or "seeking: interrupted" in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("module", ["seeking.__main__", "seeking.cli"])
+def test_sigterm_while_python_ends_does_not_change_the_exit_code(module: str) -> None:
+    program = f"""
+import os, runpy, signal, sys
+
+class Late:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+import seeking
+seeking.late = Late()
+sys.argv = ["seeking", "--version"]
+runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
+"""
+    environment = {"PYTHONPATH": str(Path(seeking.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("ignored", [False, True])

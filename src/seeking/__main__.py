@@ -2,16 +2,16 @@
 
 import sys
 
-from seeking.termination import end_on_sigterm
+from seeking.termination import ending_by_signals
 
 
 def main() -> int:
     """Run the command line; returns the exit code."""
-    end_on_sigterm()
     try:
-        from seeking.cli import main as run
+        with ending_by_signals():
+            from seeking.cli import main as run
 
-        return run()
+            return run()
     except KeyboardInterrupt:
         print("seeking: interrupted", file=sys.stderr)
         return 130

@@ -34,7 +34,7 @@ from seeking.flag_names import check_flags, with_flags
 from seeking.option_parsing import parse_options
 from seeking.options import flags, flags_of_run, normalized, recipe_file, recipe_options
 from seeking.report.output import ignore_output_errors, plain_errors, print_text
-from seeking.termination import end_on_sigterm
+from seeking.termination import ending_by_signals
 
 COMMANDS: dict[str, tuple[type[Any], str]] = {
     "train": (Train, "seeking.run_commands:train_command"),
@@ -126,5 +126,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    end_on_sigterm()
-    sys.exit(main())
+    with ending_by_signals():
+        sys.exit(main())
