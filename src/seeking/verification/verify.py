@@ -92,7 +92,8 @@ def verify(
     (scales of one, biases of zero) hides an error; the extra parameters are set to zero, which makes extra input
     channels contribute nothing and extra residual blocks the identity. Where the motivated model divides channels by
     a statistic of them, or centers them, as norms do, it takes the statistic over the base's channels alone, and
-    computes on by itself. The models run in evaluation mode and, where their own code does something else there, in
+    computes on by itself. Where they decide (a threshold, rounding, a choice), the numbers that they decide by are
+    compared, too. The models run in evaluation mode and, where their own code does something else there, in
     training mode, without dropout. They run in float64, so that constants such as a norm's ``eps`` show, in float32 if
     they insist on it, and are left as they were. What the batch does not reach, such as rows of an embedding that it
     does not name, is not compared. Buffers that training does not change, and of which the two models have other values
