@@ -1,4 +1,10 @@
-"""Operations over parts that are joined, such as the outputs of all layers: more parts give another result."""
+"""What tells that two forward passes compute different things: numbers in them, and operations over joined parts.
+
+Joined parts are such as the outputs of all layers: more parts give another result.
+"""
+
+from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -9,6 +15,8 @@ from seeking.matching.statistics import REDUCTIONS
 COMPETITIONS = {"max", "min", "amax", "amin", "aminmax", "argmax", "argmin", "median", "nanmedian", "mode", "kthvalue"}
 COMPETITIONS |= {"sort", "topk", "cummax", "cummin", "_cummax_helper", "_cummin_helper"}
 """Operations that choose: whether other parts win depends on the numbers."""
+
+ARITHMETIC = {f"{name}{suffix}" for name in ("add", "sub", "rsub", "mul", "div", "pow") for suffix in ("", "_")}
 
 OVER_PARTS = (
     COMPETITIONS
@@ -33,3 +41,11 @@ def joined_parts(name: str, call: OpCall) -> list[tuple[str, int]]:
         dims = [-1 - place for place in range(len(call["normalized_shape"]))]
     axes = [call.axes(source)[place] for place in dims]
     return [(name, size_of(axis)) for axis in axes if is_fixed(axis) == STACKED]
+
+
+def described(name: str, args: Sequence[Any]) -> str:
+    """The name of an operation, without namespace, with the numbers in it if it is arithmetic."""
+    if "batch_norm" in name:
+        return "batch_norm"  # It has another name when it trains.
+    numbers = [f"{value:.6g}" for value in args if type(value) in (int, float)] if name in ARITHMETIC else []
+    return " by ".join([name, *numbers])

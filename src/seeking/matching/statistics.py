@@ -14,7 +14,10 @@ NORMS = {"native_layer_norm", "native_group_norm", "_fused_rms_norm"}
 SUMS = {"sum", "nansum", "linalg_vector_norm", "norm"}
 """Reductions that grow with the number of channels: what is divided by that number, or its root, is a mean."""
 
-REDUCTIONS = NORMS | SUMS | {"mean", "var", "std", "var_mean", "std_mean", "amax", "max"}
+SHARES = {"logsumexp", "prod"}
+"""Reductions to which entries that are zero contribute."""
+
+REDUCTIONS = NORMS | SUMS | SHARES | {"mean", "var", "std", "var_mean", "std_mean", "amax", "max"}
 
 PRODUCTS = {
     "mm",
@@ -112,7 +115,7 @@ class Statistics:
                     self._scale(second, call.axes(first))
         if name in REDUCTIONS and not (name == "max" and "other" in call):
             sources |= {len(self.reductions)}
-            is_share = producers.get(id(inputs[0]), "").removesuffix("_") in POSITIVE_AT_ZERO
+            is_share = name in SHARES or producers.get(id(inputs[0]), "").removesuffix("_") in POSITIVE_AT_ZERO
             reduced = _reduced(name, call)
             self.reductions.append(Reduction(name, tuple(inputs[0].shape), reduced, is_share=is_share))
             if name not in NORMS and any(not space.fixed for axis in reduced.values() for space in _spaces(axis)):

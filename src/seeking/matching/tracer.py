@@ -29,7 +29,7 @@ from seeking.matching.meta_kernels import META_KERNELS, fast_output
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
 from seeking.matching.op_rules.base import unify_or_fix
 from seeking.matching.operation import Operation, operation_of
-from seeking.matching.parts import joined_parts
+from seeking.matching.parts import described, joined_parts
 from seeking.matching.statistics import Reduction, Statistics
 from seeking.weights_map import tensors, tensors_in
 
@@ -304,7 +304,7 @@ class Tracer(TorchDispatchMode):
         scores = [axis for tensor in inputs for axis in self.scores.get(id(tensor), ())]
         name = operation.name.removeprefix("aten::")
         if _real(outputs[0]):
-            self.operations.append("batch_norm" if "batch_norm" in name else name)
+            self.operations.append(described(name, args))
         scaled: frozenset[float] = frozenset()
         if name not in PRODUCTS:
             scaled = scaled.union(*(self.scaled.get(id(tensor), ()) for tensor in inputs))

@@ -92,16 +92,25 @@ def changed_by_training(model: nn.Module, batch: Any, forward: Forward | None) -
         twin = scratch_copy(model)
         if not twin.training:  # As training does; modules that alone are in evaluation mode are frozen.
             twin.train()
-        before = copied(tensors(twin))
+        before = copied(dict(twin.named_buffers(remove_duplicate=False)))
         with contextlib.suppress(Exception), random_state_preserved(), torch.no_grad():
             run(twin, copied(example))
+            # What has been estimated from this batch, or these weights, alone stays as it is on them.
+            with contextlib.suppress(Exception):
+                for parameter in twin.parameters():
+                    parameter.copy_(_scaled(parameter))
+                run(twin, tree_map_only(Tensor, _scaled, copied(example)))
             break
     else:
         return None
-    after = tensors(twin)
+    after = dict(twin.named_buffers(remove_duplicate=False))
     return _statistics(model) | {
         name for name, tensor in before.items() if name not in after or not torch.equal(after[name], tensor)
     }
+
+
+def _scaled(tensor: Tensor) -> Tensor:
+    return tensor * 1.5 if tensor.is_floating_point() or tensor.is_complex() else tensor
 
 
 def _examples(model: nn.Module) -> Iterator[Any]:

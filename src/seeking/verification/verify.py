@@ -19,6 +19,7 @@ from seeking.matching.tracer import Trace
 from seeking.supported import check_models
 from seeking.verification.compare import at_base_channels, compare_outputs, is_real, relative_difference
 from seeking.verification.constants import own_constants
+from seeking.verification.decisions import Deciding, Decisions, differing_decision
 from seeking.verification.diagnose import (
     constant_factor,
     differing_count,
@@ -33,7 +34,7 @@ from seeking.verification.positions import Positions
 from seeking.verification.recording import Records, hooks, recording
 from seeking.verification.running import output_of
 from seeking.verification.shareable import check_parametrizations
-from seeking.verification.views import competition, follow, in_mode, more_parts, traced, unreached
+from seeking.verification.views import competition, differing_numbers, follow, in_mode, more_parts, traced, unreached
 from seeking.verification.weights import hold, neutral_weights, promoted, random_weights
 from seeking.weights_map import WeightsMap, tensors, tensors_in
 
@@ -91,7 +92,8 @@ def verify(
     (scales of one, biases of zero) hides an error; the extra parameters are set to zero, which makes extra input
     channels contribute nothing and extra residual blocks the identity. Where the motivated model divides channels by
     a statistic of them, or centers them, as norms do, it takes the statistic over the base's channels alone, and
-    computes on by itself. The models run in evaluation mode and, where their own code does something else there, in
+    computes on by itself. Where they decide (a threshold, rounding, a choice), the numbers that they decide by are
+    compared, too. The models run in evaluation mode and, where their own code does something else there, in
     training mode, without dropout. They run in float64, so that constants such as a norm's ``eps`` show, in float32 if
     they insist on it, and are left as they were. What the batch does not reach, such as rows of an embedding that it
     does not name, is not compared. Buffers that training does not change, and of which the two models have other values
@@ -194,6 +196,7 @@ class _Proof:
         layers = _counterparts(self.weights_map)
         extra = extra_modules(self.motivated, self.weights_map)
         small: Records = []
+        decisions: tuple[Decisions, Decisions] = [], []
         base, motivated = scratch_copy(self.base), scratch_copy(self.motivated)
 
         def output(model: nn.Module, picked: list[int] | None, *modes: Any) -> tuple[Any, list[int] | None]:
@@ -205,8 +208,9 @@ class _Proof:
             neutral = promoted(neutral_weights(motivated, extra, scale), dtype)
             hold(motivated, self.weights_map.embed(shared, neutral))
             narrowed = Narrowed(self.view.reductions, plan, as_means=as_means) if self.view else nullcontext()
+            decisions[1].clear()
             with hooks(motivated, *recorders):
-                large.append(("", output(motivated, picked, narrowed)[0]))
+                large.append(("", output(motivated, picked, Deciding(decisions[1]), narrowed)[0]))
             return large
 
         with evaluating(base, motivated):
@@ -216,7 +220,7 @@ class _Proof:
             try:
                 hold(base, copied(weights))
                 with hooks(base, recording(small, layers)):
-                    result, picked = output(base, None)
+                    result, picked = output(base, None, Deciding(decisions[0]))
                 small.append(("", result))
             except Exception as error:
                 raise _RefusedError(error) from error
@@ -231,6 +235,8 @@ class _Proof:
                 except Exception as error:
                     return Verification(False, float("inf"), None, f"{REFUSES}: {error}", contained=False)
                 verdicts.append(self._judged(small, large, tolerance, picked))
+                if verdicts[-1].exact and (problem := differing_decision(*decisions, tolerance)):
+                    verdicts[-1] = Verification(False, verdicts[-1].difference, None, problem)
                 if verdicts[-1].exact:
                     return verdicts[-1]
             verdict = next((v for v in verdicts if v.contained), verdicts[0])
@@ -244,6 +250,8 @@ class _Proof:
                     names = sorted({self.view.reductions[place].name for place in others})
                     cause = f"{', '.join(names)} over channels of which the base has only a part sees all of them"
                     verdict = dataclasses.replace(verdict, reason=f"{verdict.reason}: {cause}", contained=False)
+            if verdict.contained and (hint := differing_numbers(self.base_view, self.view)):
+                verdict = dataclasses.replace(verdict, reason=f"{verdict.reason}; {hint}")
             return verdict
 
     def _again_with_numbers(self, dtype: torch.dtype, tolerance: float) -> Verification:
@@ -297,6 +305,8 @@ def _judge(
         cause = cause or obstacle(motivated, [record for record in large[:end] if record[0] in extra], tolerance)
         cause = cause or differing_count(layers, [name for name, _ in small], [name for name, _ in large])
         cause = cause or more_recurrent_layers(base, motivated, weights_map)
+        if not cause and difference == float("inf") and _has_nan(large[-1][1]) and not _has_nan(small[-1][1]):
+            cause = "the motivated model computes NaN where its extra weights are zero, as a division by them gives"
         reason = f"{problem}: {cause}" if cause else problem
         return Verification(False, difference, layer, reason, contained=not cause)
 
@@ -322,6 +332,10 @@ def _judge(
     if difference > tolerance:
         return failure(problem, None, len(large))
     return Verification(True, difference, None, f"exact: greatest relative difference {difference:.1e}")
+
+
+def _has_nan(output: Any) -> bool:
+    return any(bool(tensor.isnan().any()) for tensor in tensors_in(output) if is_real(tensor))
 
 
 def _counterparts(weights_map: WeightsMap) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What is seen of the models before they are compared: their forward passes, traced in both modes."""
 
+from collections import Counter
 from collections.abc import Container, Iterable
 from typing import Any
 
@@ -81,6 +82,18 @@ def more_parts(base: Trace | None, motivated: Trace | None, names: Container[str
             break
         if small != large and name in names:
             return f"{name.strip('_')} over {large} joined parts, such as the outputs of layers, {small} in the base"
+    return ""
+
+
+def differing_numbers(base: Trace | None, motivated: Trace | None) -> str:
+    """A sentence on the first number in arithmetic that is another in the motivated model; empty if there is none."""
+    small, large = (Counter(view.operations if view else ()) for view in (base, motivated))
+    ours, others = ([text for text in counts if " by " in text] for counts in (small - large, large - small))
+    for text in ours:
+        name = text.partition(" by ")[0]
+        other = next((candidate for candidate in others if candidate.startswith(f"{name} by ")), "")
+        if other and other not in small and text not in large:
+            return f"{text} in the base is {other} in the motivated model, which may be why"
     return ""
 
 

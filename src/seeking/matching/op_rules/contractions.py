@@ -50,6 +50,17 @@ def _baddbmm(call: OpCall) -> Axes:
     return _add(call, _batched_product(call, call.axes(call["batch1"]), call.axes(call["batch2"])))
 
 
+@op_rule("cdist", "_cdist_forward", "_euclidean_dist")
+def _distance(call: OpCall) -> Axes:
+    call.scores = []
+    (*batch, rows, channels), (*_, columns, others) = map(call.axes, call.inputs[:2])
+    _contract(channels, others)
+    result: list[Axis] = [*batch, rows, columns]
+    # Batch dimensions of the second may be more.
+    missing = call.outputs[0].ndim - len(result)
+    return [[*([free(size) for size in call.outputs[0].shape[:missing]]), *result]]
+
+
 @op_rule("_grouped_mm")
 def _grouped_mm(call: OpCall) -> Axes | None:
     call.scores = []
