@@ -120,6 +120,8 @@ class NewModelsOptions(TwoModelsOptions):
 class Map(NewModelsOptions):
     """Print the weights map of two models: which part of the motivated model is the base."""
 
+    own: tuple[str, ...] = ()
+    """Tensors of the base that each model keeps for itself: patterns of their names or of modules, such as norm*."""
     details: bool = False
     """Print one line for each tensor instead of each block."""
     save: Path | None = None

@@ -43,19 +43,20 @@ def add_gradients(
     Args:
         base: a model with gradients.
         motivated: the larger model with gradients.
-        weights_map: of the base in it.
+        weights_map: of the base in it; base tensors that each model keeps for itself are left out.
         base_weight: weight of the base's gradients.
         own_weight: weight of the motivated model's gradients.
     """
+    entries = weights_map.shared.entries
     targets = dict(motivated.named_parameters(remove_duplicate=False))
     if own_weight != 1:
         for target in motivated.parameters():
             if target.grad is not None:
                 target.grad.mul_(own_weight)
     for name, parameter in base.named_parameters():
-        if parameter.grad is None:
+        entry = entries.get(name)
+        if parameter.grad is None or entry is None:
             continue
-        entry = weights_map.entries[name]
         target = targets[entry.target]
         if target.grad is None:
             target.grad = torch.zeros_like(target)

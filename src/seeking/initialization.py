@@ -39,6 +39,9 @@ def extract(
 ) -> WeightsMap:
     """Initialize the base with its part of the motivated model's weights.
 
+    Of tensors that the map does not share (``WeightsMap.without``), the base gets the motivated model's; a warning says
+    so.
+
     From a pretrained large model this is weight selection (Xu et al., "Initializing Models with Larger Ones",
     arXiv 2311.18823), with the selection that the map makes: ``match(..., width="even")`` is theirs.
 
@@ -63,6 +66,14 @@ def extract(
     weights_map.check(base, motivated)
     if any(tensor.is_meta for tensor in tensors(motivated).values()):
         raise SeekingError("the motivated model is on the meta device and holds nothing to extract")
+    if weights_map.own:
+        name, count = min(weights_map.own), len(weights_map.own)
+        warnings.warn(
+            f"{name}{f' and {count - 1} more tensors' if count > 1 else ''} of the base are its own, and not in the "
+            "motivated model; what is extracted are the motivated model's, so this is not the base that was trained",
+            MatchWarning,
+            stacklevel=2,
+        )
     constants = own_constants(base, motivated, weights_map, batch, forward)
     with torch.no_grad():
         values = weights_map.extract(tensors(motivated))

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import warnings
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,10 +15,11 @@ from seeking.derive import derive
 from seeking.errors import RunWarning, SeekingError, unknown
 from seeking.forward import Forward
 from seeking.internals import child_modules, foreach_copy, own_tensor, versions
+from seeking.shared_state import SharedState, block_views, part_state
 from seeking.supported import check_models, check_writable
 from seeking.verification.constants import own_constants
 from seeking.verification.shareable import check_modes, check_parametrizations
-from seeking.weights_map import Entry, WeightsMap, identity, tensors, tensors_in
+from seeking.weights_map import WeightsMap, identity, tensors
 
 NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Last part of the names of the buffers that batch normalisation estimates from the data."""
@@ -51,6 +52,9 @@ class Pair:
         batch: one input, as ``forward`` takes it, on which is seen which buffers training changes; if not given, one is
             made where the base tells what it takes.
         forward: runs a model on the batch; as in ``seeking.match``.
+        own: patterns of tensors of the base that each model keeps for itself, though the map could share them, as
+            ``WeightsMap.without`` takes them: ``("norm*", "head")``. The base is then no longer exactly inside the
+            motivated model. They keep the values that they have in each model.
         shared_from: whose weights the shared part gets, at once. ``base``: the mapped entries of the motivated model
             take the base's values. ``motivated``: the base takes those of its part of the motivated model. Give it when
             the motivated model is pretrained, since a new base would overwrite what that model has learnt. Nobody can
@@ -78,6 +82,7 @@ class Pair:
         tie: bool = True,
         batch: Any = None,
         forward: Forward | None = None,
+        own: Sequence[str] = (),
         shared_from: Model = "base",
     ) -> None:
         self.base = base
@@ -87,7 +92,7 @@ class Pair:
         check_models(base, motivated)
         if base is motivated:
             raise SeekingError("the base and the motivated model are one module; give two")
-        self.map = weights_map or derive(base, motivated, batch, forward)
+        self.map = (weights_map or derive(base, motivated, batch, forward)).without(*own)
         self.norm = norm
         self.tie = tie
         self.optimizers: tuple[Optimizer, Optimizer] | None = None
@@ -99,26 +104,28 @@ class Pair:
         self.constants = own_constants(base, motivated, self.map, batch, forward)
         self._moving = {
             name: entry
-            for name, entry in self.map.entries.items()
+            for name, entry in self.map.shared.entries.items()
             if name not in self.constants and (norm == "shared" or not name.endswith(NORM_STATISTICS))
         }
         for name, parameter in base.named_parameters():
             target = self.map.entries[name].target
-            if parameter.requires_grad != motivated.get_parameter(target).requires_grad:
+            if name not in self.map.own and parameter.requires_grad != motivated.get_parameter(target).requires_grad:
                 raise SeekingError(
                     f"{name} is {'trained' if parameter.requires_grad else 'frozen'} in the base and {target} is not; "
                     "set requires_grad alike in both models"
                 )
         with torch.no_grad():
             if shared_from == "motivated":
-                part = self.map.extract(tensors(motivated))
+                part = self.map.shared.extract(tensors(motivated))
                 for name, tensor in tensors(base).items():
-                    if name not in self.constants:
+                    if name in part and name not in self.constants:
                         tensor.copy_(part[name])
-            shared = {name: tensor for name, tensor in tensors(base).items() if name not in self.constants}
+            kept = self.constants | self.map.own
+            shared = {name: tensor for name, tensor in tensors(base).items() if name not in kept}
             mapped = self.map.embed(shared, tensors(motivated))
             for name, tensor in tensors(motivated).items():
                 tensor.copy_(mapped[name])
+        self._state = SharedState(base, motivated, self._moving, tie)
         self._depth, self._sharded, self._separated = 0, False, False
         self._modules = [*base.modules(), *motivated.modules()]
         self._children = child_modules(self._modules)
@@ -153,12 +160,12 @@ class Pair:
             return
         optimizers = optimizers or self.optimizers
         if optimizers:
-            self._check_state(*optimizers)
+            self._state.check(*optimizers)
         with torch.no_grad():
             self._bind()
             self._copy(into_motivated=True)
             if optimizers:
-                self._copy_state(*optimizers, into_motivated=True)
+                self._state.copy(*optimizers, into_motivated=True)
         self._depth = 1
         versions_before = versions(self._sliced)
         try:
@@ -180,7 +187,7 @@ class Pair:
                 self._copy(into_motivated=False)
                 self._copy_replaced()
                 if optimizers:
-                    self._copy_state(*optimizers, into_motivated=False)
+                    self._state.copy(*optimizers, into_motivated=False)
             # A graph of the base that is older than this step must not be used for a backward pass any more.
             torch.autograd.graph.increment_version(self._shared)
 
@@ -222,7 +229,7 @@ class Pair:
                 if identity(source) == identity(tied):
                     tied.data = copies.setdefault(identity(source), source.data.clone())
         if self.optimizers:
-            _part_state(*self.optimizers)
+            part_state(*self.optimizers)
         self._separated = True
 
     @torch.no_grad()
@@ -234,9 +241,9 @@ class Pair:
         Raises:
             SeekingError: the state is not shaped like the parameters.
         """
-        self._check_state(base, motivated)
-        self._copy_state(base, motivated, into_motivated=True)
-        _part_state(base, motivated)
+        self._state.check(base, motivated)
+        self._state.copy(base, motivated, into_motivated=True)
+        part_state(base, motivated)
 
     def _bind(self) -> None:
         """Tie what is whole and take views of what is sliced, anew whenever a tensor has moved."""
@@ -280,7 +287,7 @@ class Pair:
             if self.tie and entry.whole:
                 target.data = source.data
             elif entry.block_count() <= MAX_BLOCKS:
-                pairs = _block_views(source, target, entry)
+                pairs = block_views(source, target, entry)
                 self._views[0].extend(view for view, _ in pairs)
                 self._views[1].extend(view for _, view in pairs)
             else:
@@ -312,75 +319,7 @@ class Pair:
                 )
             own_tensor(small, name).copy_(target[entry.mesh(target.device)])
 
-    def _check_state(self, *optimizers: Optimizer) -> None:
-        models = self.base, self.motivated_model
-        for optimizer, model, side in zip(optimizers, models, ("base", "motivated model"), strict=True):
-            parameters = dict(model.named_parameters())
-            for name, entry in self._moving.items():
-                own = name if model is self.base else entry.target
-                parameter = parameters.get(own)
-                if parameter is None or (self.tie and entry.whole):
-                    continue
-                for slot, value in optimizer.state.get(parameter, {}).items():
-                    factored = isinstance(value, Tensor) and value.numel() > 1 and value.shape != parameter.shape
-                    if factored or (not isinstance(value, Tensor) and tensors_in(value)):
-                        raise SeekingError(
-                            f"optimizer {type(optimizer).__name__} of the {side}: its state {slot!r} for {own} is not "
-                            f"shaped like the parameter, {list(parameter.shape)}, so it cannot be shared through the "
-                            "map; let each model keep its own state, or take another optimizer"
-                        )
-
-    def _copy_state(self, base: Optimizer, motivated: Optimizer, *, into_motivated: bool) -> None:
-        small, large = dict(self.base.named_parameters()), dict(self.motivated_model.named_parameters())
-        for name, parameter in small.items():
-            entry = self._moving[name]
-            counterpart = large.get(entry.target)
-            known = base.state.get(parameter)
-            if counterpart is not None and not known and not into_motivated:
-                known = motivated.state.get(counterpart)  # The base has not taken a step of its own.
-            if counterpart is None or not known:
-                continue
-            if self.tie and entry.whole:
-                base.state[parameter] = motivated.state[counterpart] = known
-                continue
-            # What has been entered is left the same way: values that are no tensors, such as counts, go along.
-            base_slots, slots = base.state[parameter], motivated.state[counterpart]
-            for slot in base_slots.keys() | slots.keys():
-                read, written = (base_slots, slots) if into_motivated else (slots, base_slots)
-                value = read.get(slot)
-                if not isinstance(value, Tensor):
-                    if slot in read:
-                        written[slot] = value
-                    continue
-                sliced = value.shape == (parameter if into_motivated else counterpart).shape
-                if not isinstance(written.get(slot), Tensor):
-                    written[slot] = (
-                        torch.zeros_like(counterpart if into_motivated else parameter) if sliced else value.clone()
-                    )
-                pairs = [(base_slots[slot], slots[slot])]
-                if sliced:
-                    pairs = _block_views(base_slots[slot], slots[slot], entry)
-                for base_view, view in pairs:
-                    if into_motivated:
-                        view.copy_(base_view)
-                    else:
-                        base_view.copy_(view)
-
-
-def _part_state(base: Optimizer, motivated: Optimizer) -> None:
-    """Give each optimizer a state of its own where both have one."""
-    shared = {id(state) for state in base.state.values()}
-    for parameter, state in motivated.state.items():
-        if id(state) in shared:
-            motivated.state[parameter] = {
-                slot: value.clone() if isinstance(value, Tensor) else value for slot, value in state.items()
-            }
-
 
 def _owner(modules: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]:
     module, _, leaf = name.rpartition(".")
     return modules[module], leaf
-
-
-def _block_views(source: Tensor, target: Tensor, entry: Entry) -> list[tuple[Tensor, Tensor]]:
-    return [(source.data[here], target.data[there]) for here, there in entry.blocks()]

@@ -75,7 +75,7 @@ def find_prefix(
     Args:
         base: the smaller model; left as it is.
         motivated: the larger model; left as it is.
-        weights_map: of the base in it.
+        weights_map: of the base in it; modules with tensors that each model keeps for itself are run by each.
         batch: one input.
         forward: runs a model on the batch; as in ``seeking.verify``.
 
@@ -86,8 +86,9 @@ def find_prefix(
     if not blocks:
         return None
     run = forward or call
-    small, large = _with_other_weights(base, motivated, weights_map)
-    candidates = _candidates(base, motivated, weights_map)
+    shared = weights_map.shared
+    small, large = _with_other_weights(base, motivated, shared)
+    candidates = _candidates(base, motivated, shared)
     records: tuple[Records, Records] = ([], [])
     with evaluating(small, large):
         for model, names, found in ((small, [*candidates], records[0]), (large, [*candidates.values()], records[1])):
@@ -126,7 +127,10 @@ def _counterparts(base: nn.Module, weights_map: WeightsMap) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, module in base.named_modules():
         leaves = [*tensors(module)]
-        targets = [weights_map.entries[f"{name}.{leaf}".removeprefix(".")].target for leaf in leaves]
+        names = [f"{name}.{leaf}".removeprefix(".") for leaf in leaves]
+        if any(each not in weights_map.entries for each in names):  # Not shared.
+            continue
+        targets = [weights_map.entries[each].target for each in names]
         homes = {target.removesuffix(f".{leaf}") for target, leaf in zip(targets, leaves, strict=True)}
         if name and len(homes) == 1 and all(map(str.endswith, targets, (f".{leaf}" for leaf in leaves))):
             found[name] = homes.pop()
@@ -155,7 +159,8 @@ def _with_other_weights(base: nn.Module, motivated: nn.Module, weights_map: Weig
             for parameter in model.parameters():
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.add_((0.05 * noise).to(parameter.device, parameter.dtype))
-        values = weights_map.embed(tensors(small), tensors(large))
+        own = {name: tensor for name, tensor in tensors(small).items() if name in weights_map.entries}
+        values = weights_map.embed(own, tensors(large))
         for name, parameter in large.named_parameters(remove_duplicate=False):  # Buffers may be each model's own.
             parameter.copy_(values[name])
     return small, large
@@ -194,6 +199,8 @@ def _holds(
     add_gradients(base, motivated, weights_map)
     add_gradients(*twins, weights_map)
     pairs = [(one.grad, other.grad) for one, other in zip(motivated.parameters(), twins[1].parameters(), strict=True)]
+    own, of_twin = dict(base.named_parameters()), dict(twins[0].named_parameters())
+    pairs += [(own[name].grad, of_twin[name].grad) for name in own.keys() & weights_map.own]
     if not all(map(_same, map(tensors_in, apart), map(tensors_in, (smaller, larger)))):
         return False
     if any((one is None) != (other is None) for one, other in pairs):

@@ -200,6 +200,37 @@ def test_an_inherited_state_is_the_bases_where_they_join_and_the_models_own_afte
             assert value.data_ptr() != theirs[slot].data_ptr()
 
 
+@pytest.mark.parametrize(("models", "optimizer"), [(two_models, "adamw"), (deep, "momentum")])
+def test_rewarming_with_an_inherited_state_moves_the_extra_capacity_alone(models: Any, optimizer: str) -> None:
+    """On a step with another factor: the shared weights, and all moments, are those of the same step without it."""
+    batch, found = next(iter(batches()["train_loader"])), {}
+    options = {"plain": {}, "rewarmed": {"rewarm": 3.0, "rewarm_share": 0.9}, "new": {"optimizer_state": "separate"}}
+    for kind, more in options.items():
+        chosen = {"optimizer": optimizer, "schedule": "constant", "condition": "after:3", "optimizer_state": "inherit"}
+        trainer = Trainer(*models(), **batches(), config=dataclasses.replace(PLAIN, **{**chosen, **more}))
+        learner = trainer.learners["motivated"]
+        for step in range(5):
+            before = {name: p.detach().clone() for name, p in learner.module.named_parameters()}
+            trainer.algorithm([batch], trainer.run)
+            trainer.progress.step = step + 1
+        moved = {name: p.detach() - before[name] for name, p in learner.module.named_parameters()}
+        found[kind] = moved, {name: learner.optimizer.state[p] for name, p in learner.module.named_parameters()}
+    factor = 1 + 2 * 2 / (0.9 * trainer.progress.steps)  # On the batch after the first motivated step.
+    shared = {entry.target: entry for entry in trainer.pair.map.entries.values()}
+    for name, plain in found["plain"][0].items():
+        expected = plain * factor
+        if name in shared:
+            expected[shared[name].mesh()] = plain[shared[name].mesh()]
+        torch.testing.assert_close(found["rewarmed"][0][name], expected, rtol=1e-3, atol=1e-6)
+    for name, state in found["plain"][1].items():
+        for slot, value in state.items():
+            assert torch.equal(found["rewarmed"][1][name][slot], value), "no moment knows of the factor"
+    inherited, new = found["plain"][1], found["new"][1]
+    for name in shared:
+        if name in inherited:
+            assert any(not torch.equal(value, new[name][slot]) for slot, value in inherited[name].items())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [[7, 9]])
 def test_a_run_with_a_joining_resumes_bit_for_bit(at: list[int], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from seeking.copies import copied
+from seeking.errors import SeekingError
 from seeking.training.run import Batch, Run
 
 
@@ -15,7 +16,13 @@ def sandwich(batch: Batch, run: Run) -> None:
 
     The gradients are summed before the step. This is the sandwich rule of Yu and Huang, "Universally Slimmable Networks
     and Improved Training Techniques" (arXiv 1903.05134), for two sizes.
+
+    Raises:
+        SeekingError: the base has tensors of its own.
     """
+
+    if run.pair.map.own:
+        raise SeekingError("sandwich training has one optimizer, so that the base can have no tensors of its own")
 
     def loss_fn(model: nn.Module, micro_batch: Any) -> Tensor:
         logits = run.objective.logits(model, copied(micro_batch))

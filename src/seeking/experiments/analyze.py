@@ -122,7 +122,7 @@ class Bench:
         put_back(run, parts)
         with run.synced("motivated"):
             base, motivated = run.base.module, run.motivated.module
-            found = agreement(base, motivated, run.pair.map, self._batches, run.objective.loss)
+            found = agreement(base, motivated, run.pair.map.shared, self._batches, run.objective.loss)
         changes = changes_by_a_step(run, parts, self._batches[:steps], lambda: self._held_out_loss(run.base))
         return {
             "learning_rate": float(run.base.optimizer.param_groups[0]["lr"]),

@@ -220,7 +220,7 @@ class MotivatedModule(L.LightningModule):
             flops=0.0,
             taken=math.isfinite(self._norm),
             gradients=gradients,
-            shared_gradients=functools.partial(self.pair.map.extract, gradients) if gradients else None,
+            shared_gradients=functools.partial(self.pair.map.shared.extract, gradients) if gradients else None,
         )
 
     @property

@@ -188,7 +188,7 @@ class MotivatedTrainer(transformers.Trainer):
             flops=flops,
             taken=taken,
             gradients=gradients,
-            shared_gradients=functools.partial(self.pair.map.extract, gradients) if gradients else None,
+            shared_gradients=functools.partial(self.pair.map.shared.extract, gradients) if gradients else None,
         )
 
     @contextlib.contextmanager

@@ -122,8 +122,16 @@ def make_pair(
         weights_map = match(base, motivated, batch=inputs, forward=forward)
     if config.extra != "own" and not resumed:
         embed(base, motivated, weights_map, extra=config.extra, batch=inputs, forward=forward)
-    owner = config.shared_from or "base"
-    return Pair(base, motivated, weights_map, norm=config.norm, batch=inputs, forward=forward, shared_from=owner)
+    return Pair(
+        base,
+        motivated,
+        weights_map,
+        norm=config.norm,
+        batch=inputs,
+        forward=forward,
+        own=config.own,
+        shared_from=config.shared_from or "base",
+    )
 
 
 def make_joining(pair: Pair | None, progress: Progress, config: TrainConfig) -> Joining | None:
@@ -339,7 +347,9 @@ def make_learner(
     """
     # PyTorch's fused SGD needs momentum buffers for all parameters or none, leaves them uninitialized if the scaler
     # skips the first step, and does not support sharded parameters.
-    separate = config.optimizer_state == "separate" and not config.shard
+    # A joint update is a step of the base's own tensors alone.
+    partly = config.own and config.update == "joint"
+    separate = config.optimizer_state == "separate" and not config.shard and not partly
     fused = config.fused and accelerator.scaler is None and separate
     built_optimizer = optimizer(module) if optimizer else make_optimizer(module, config, fused)
     if isinstance(built_optimizer, AcceleratedOptimizer):  # The training loop does the work of this wrapper.

@@ -82,6 +82,9 @@ class TrainConfig:
     """Initialization of the extra capacity: the model's own (as in the paper), neutral (function-preserving: the
     motivated model starts with the base's function, as closely as possible), or copied (models that differ in depth
     alone: each extra block is a copy of the base's block before it, taken at the first motivated step)."""
+    own: tuple[str, ...] = ()
+    """Tensors of the base that each model keeps for itself, though they could be shared: patterns of their names or of
+    modules, such as norm* head. The base is then no longer exactly inside the motivated model."""
     rewarm: float | None = None
     """Factor of the learning rate of the extra capacity alone, such as 1.3, to which it rises and from which it falls
     back after the first motivated step."""
@@ -170,6 +173,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_types(self, type(self), skip=frozenset({"save_every"}))  # Which may be a number, too.
+        object.__setattr__(self, "own", (self.own,) if isinstance(self.own, str) else tuple(self.own))
         trackers = (self.tracker,) if isinstance(self.tracker, str) else tuple(self.tracker)
         object.__setattr__(self, "tracker", tuple(dict.fromkeys(trackers)))
         for each in trackers:
@@ -217,6 +221,7 @@ class TrainConfig:
             raise SeekingError(f"rewarm is {self.rewarm}; it must be a finite number above 0")
         whole = {"ema": self.ema is not None, "rewarm": self.rewarm is not None, "extra copied": self.extra == "copied"}
         whole |= {"optimizer_state inherit": self.optimizer_state == "inherit", "update joint": self.update == "joint"}
+        whole |= {"own": bool(self.own)}
         if self.shard and any(whole.values()):
             raise SeekingError(f"{next(name for name, on in whole.items() if on)} cannot be combined with shard")
         if self.one_pass and self.update != "joint":

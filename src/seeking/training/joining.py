@@ -64,7 +64,7 @@ class Joining:
         if factor == 1:
             yield
             return
-        shared = {entry.target: entry for entry in self.pair.map.entries.values()}
+        shared = {entry.target: entry for entry in self.pair.map.shared.entries.values()}
         changing = [
             (parameter, parameter.detach().clone(), shared.get(name))
             for name, parameter in self.pair.motivated_model.named_parameters()

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator
 
 from seeking.conditions import Outcome
@@ -40,6 +41,8 @@ def with_norm(run: Run, outcome: Outcome) -> Outcome:
 def update_jointly(run: Run, base: Outcome, motivated: Outcome, base_weight: float | None) -> Outcome:
     """Take one step of the motivated model's optimizer on the weighted sum of both gradients.
 
+    The base's optimizer takes the step of those tensors that the base keeps for itself, on its weighted gradient.
+
     Call this inside ``run.pair.motivated()``, after a ``run.gradient`` of each model. If a loss or a gradient is NaN or
     infinite, the step is skipped for both; ``discard`` must follow outside.
 
@@ -59,10 +62,27 @@ def update_jointly(run: Run, base: Outcome, motivated: Outcome, base_weight: flo
         shared = functools.partial(run.shared_part, own)
         motivated = dataclasses.replace(motivated, gradients=own, shared_gradients=shared)
     add_gradients(run.pair.base, run.pair.motivated_model, run.pair.map, *weights)
-    outcome = run.update(run.motivated, motivated)
+    own_norm = _keep_own_gradients(run, weights[0])
+    outcome = run.update(run.motivated, motivated, finite=math.isfinite(own_norm))
     run.note(run.base, base.loss, None if base_weight is None else base.grad_norm)
     if outcome.taken:
         run.guard.succeeded(run.base)
+        if run.pair.map.own:
+            run.stepper.update(run.base, finite=True)
         run.base.optimizer.zero_grad()
         run.base.stepped = True
     return outcome
+
+
+def _keep_own_gradients(run: Run, weight: float) -> float:
+    """Weigh the gradients of the base's own tensors, and leave it no others; their norm, 0 if there are none."""
+    own = run.pair.map.own
+    if not own:
+        return 0.0
+    kept = []
+    for name, parameter in run.pair.base.named_parameters():
+        if name not in own:
+            parameter.grad = None
+        elif parameter.grad is not None:
+            kept.append(parameter.grad.mul_(weight))
+    return float(total_norm(kept))

@@ -136,17 +136,23 @@ class Run:
             loss=loss, grad_norm=math.nan, flops=flops, taken=True, gradients=gradients, shared_gradients=shared
         )
 
-    def update(self, learner: Learner, outcome: Outcome) -> Outcome:
-        """Take the optimizer step after ``gradient``, unless the loss or the gradient is NaN or infinite."""
+    def update(self, learner: Learner, outcome: Outcome, *, finite: bool = True) -> Outcome:
+        """Take the optimizer step after ``gradient``, unless the loss or the gradient is NaN or infinite.
+
+        Args:
+            learner: the model with its optimizer.
+            outcome: what is known of the gradient.
+            finite: whether all that belongs to the same step is.
+        """
         joining = self.joining if learner.name == "motivated" else None
         with joining.rewarming() if joining else contextlib.nullcontext():
-            norm, taken = self.stepper.update(learner, math.isfinite(outcome.loss))
+            norm, taken = self.stepper.update(learner, finite and math.isfinite(outcome.loss))
         self.note(learner, outcome.loss, norm)
         if taken:
             self.guard.succeeded(learner)
         else:
             where = {"step": self.progress.step, "epoch": self.progress.epoch, "rate": self.row["lr"]}
-            self.guard.failed(learner, loss=outcome.loss, norm=norm, **where)
+            self.guard.failed(learner, loss=outcome.loss, norm=norm if finite else math.nan, **where)
         return dataclasses.replace(outcome, grad_norm=norm, taken=taken)
 
     def note(self, learner: Learner, loss: float, norm: float | None) -> None:
@@ -201,7 +207,7 @@ class Run:
             raise SeekingError(
                 "gradients of sharded models cannot be compared; turn shard off, or change the condition"
             )
-        return self.pair.map.extract(gradients)
+        return self.pair.map.shared.extract(gradients)
 
     def synced(self, name: str) -> contextlib.AbstractContextManager[object]:
         """Inside, the model is up to date: the motivated model has the latest weights of the base, until they part."""

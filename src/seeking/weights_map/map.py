@@ -1,5 +1,6 @@
 """The weights map of a base model in a motivated model, and its file."""
 
+import functools
 import json
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
@@ -11,7 +12,8 @@ from seeking.errors import SeekingError
 from seeking.files import atomic_write, read_json
 from seeking.weights_map.entry import Entry, Shape
 from seeking.weights_map.index import MAX_SIZE, Index
-from seeking.weights_map.table import format_details, format_summary
+from seeking.weights_map.own import chosen
+from seeking.weights_map.table import format_details, format_own, format_summary
 from seeking.weights_map.tensors import identity, tensors
 
 FORMAT = "seeking.weights_map"
@@ -28,16 +30,23 @@ class WeightsMap:
         entries: one entry for each base tensor, by the base tensor's name.
         motivated: shape of every tensor of the motivated model, by name.
         buffers: which of the motivated model's tensors are buffers, not parameters.
+        own: which base tensors each model keeps for itself; see ``without``.
 
     Raises:
-        SeekingError: an entry's target is not among ``motivated``, or has another shape there.
+        SeekingError: an entry's target is not among ``motivated``, or has another shape there; or a name in ``own`` has
+            no entry.
     """
 
     def __init__(
-        self, entries: Mapping[str, Entry], motivated: Mapping[str, Shape], buffers: Iterable[str] = ()
+        self,
+        entries: Mapping[str, Entry],
+        motivated: Mapping[str, Shape],
+        buffers: Iterable[str] = (),
+        own: Iterable[str] = (),
     ) -> None:
         self.entries = dict(entries)
         self.buffers = frozenset(buffers)
+        self.own = frozenset(own)
         self.motivated = {name: tuple(shape) for name, shape in motivated.items()}
         for name, entry in self.entries.items():
             if entry.target not in self.motivated:
@@ -47,6 +56,8 @@ class WeightsMap:
                     f"{name}: target {entry.target} has shape {list(entry.target_shape)} in the entry and "
                     f"{list(self.motivated[entry.target])} in the motivated model"
                 )
+        for name in self.own:
+            self._entry(name)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -54,9 +65,34 @@ class WeightsMap:
             and self.entries == other.entries
             and self.motivated == other.motivated
             and self.buffers == other.buffers
+            and self.own == other.own
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+    def without(self, *patterns: str) -> "WeightsMap":
+        """The same map, in which each model keeps base tensors of these names for itself.
+
+        Their entries stay, so that the whole map can be verified, but a ``Pair`` does not share them.
+
+        Args:
+            patterns: of names as a shell has them, of base tensors or of modules with all their tensors: ``"norm*"``,
+                ``"blocks.*.norm1"``, ``"head"``.
+
+        Raises:
+            SeekingError: a pattern matches nothing.
+        """
+        if not patterns:
+            return self
+        return WeightsMap(self.entries, self.motivated, self.buffers, self.own | chosen(self.entries, patterns))
+
+    @functools.cached_property
+    def shared(self) -> "WeightsMap":
+        """The part of the map that the models share; the map itself if they share all of it."""
+        if not self.own:
+            return self
+        entries = {name: entry for name, entry in self.entries.items() if name not in self.own}
+        return WeightsMap(entries, self.motivated, self.buffers)
 
     def embed(self, source: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Write base tensors into the motivated model's.
@@ -130,16 +166,17 @@ class WeightsMap:
                 index.append(Index.of([positions[place] for place in inner]))
             origin = entry.origin if entry.origin == outer.origin else f"{entry.origin}, {outer.origin}"
             entries[name] = Entry(outer.target, tuple(index), outer.target_shape, origin)
-        return WeightsMap(entries, larger.motivated, larger.buffers)
+        own = self.own | {name for name, entry in self.entries.items() if entry.target in larger.own}
+        return WeightsMap(entries, larger.motivated, larger.buffers, own)
 
     def __str__(self) -> str:
-        """A table with a line for each block and the share of its parameters that is the base's."""
+        """A table with a line for each block and the share of its parameters that is the base's, if shared."""
         parameters = {name: shape for name, shape in self.motivated.items() if name not in self.buffers}
-        return format_summary(self.entries, parameters)
+        return format_summary(self.shared.entries, parameters) + format_own(self.own)
 
     def details(self) -> str:
         """A table with a line for each base tensor: its target, its index and what decided it."""
-        return format_details(self.entries)
+        return format_details(self.entries) + format_own(self.own)
 
     def check(self, base: nn.Module, motivated: nn.Module) -> None:
         """Make sure that the map is one of these two models.
@@ -171,6 +208,11 @@ class WeightsMap:
                     f"{first} and {name} are one tensor in the base and two in the motivated model; "
                     "tie these weights in both models or in neither"
                 )
+            if (first in self.own) != (name in self.own):
+                raise SeekingError(
+                    f"{first} and {name} are one tensor in the base, and only one of these names is the base's own; "
+                    "name both, or neither"
+                )
             neighbours = names_in.setdefault(identity(large[entry.target]), [])
             for other in neighbours:
                 if identity(small[other]) != identity(small[name]) and _overlap(self.entries[other], entry):
@@ -191,7 +233,8 @@ class WeightsMap:
             for name, entry in self.entries.items()
         }
         motivated = {name: list(shape) for name, shape in self.motivated.items()}
-        return {"entries": entries, "motivated": motivated, "buffers": sorted(self.buffers)}
+        own = {"own": sorted(self.own)} if self.own else {}
+        return {"entries": entries, "motivated": motivated, "buffers": sorted(self.buffers), **own}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "WeightsMap":
@@ -202,7 +245,7 @@ class WeightsMap:
         """
         try:
             motivated = {str(name): tuple(map(_size, shape)) for name, shape in content["motivated"].items()}
-            buffers = frozenset(map(str, content["buffers"]))
+            buffers, own = frozenset(map(str, content["buffers"])), frozenset(map(str, content.get("own", ())))
             entries = {
                 str(name): Entry(
                     target=row["target"],
@@ -214,7 +257,7 @@ class WeightsMap:
             }
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise SeekingError(f"not a weights map ({type(error).__name__}: {error})") from error
-        return cls(entries, motivated, buffers)
+        return cls(entries, motivated, buffers, own)
 
     def save(self, path: str | Path) -> None:
         """Write the map as JSON, one line a tensor.
@@ -231,7 +274,9 @@ class WeightsMap:
             temporary.write_text(
                 f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n'
                 f'  "entries": {lines(content["entries"])},\n  "motivated": {lines(content["motivated"])},\n'
-                f'  "buffers": {json.dumps(content["buffers"])}\n}}\n',
+                f'  "buffers": {json.dumps(content["buffers"])}'
+                + (f',\n  "own": {json.dumps(content["own"])}' if self.own else "")
+                + "\n}\n",
                 encoding="utf-8",
             )
 

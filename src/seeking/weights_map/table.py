@@ -8,6 +8,8 @@ from seeking.weights_map.index import Index
 
 MAX_RUNS = 4
 """An index of more runs is abbreviated."""
+MAX_NAMES = 8
+"""A list of more names is abbreviated."""
 
 
 def format_summary(entries: Mapping[str, Entry], parameters: Mapping[str, Shape]) -> str:
@@ -41,6 +43,13 @@ def format_details(entries: Mapping[str, Entry]) -> str:
         index = "whole" if entry.whole else " | ".join(map(_abbreviated, entry.index))
         rows.append((name, entry.target, _times(entry.shape), _times(entry.target_shape), index, entry.origin))
     return _aligned(rows)
+
+
+def format_own(names: Iterable[str]) -> str:
+    """A line with the base tensors that each model keeps for itself; nothing if there are none."""
+    ordered = sorted(names)
+    more = f", … ({len(ordered)} tensors)" if len(ordered) > MAX_NAMES else ""
+    return f"\neach model's own, not shared: {', '.join(ordered[:MAX_NAMES])}{more}" if ordered else ""
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
