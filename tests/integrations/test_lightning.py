@@ -2,6 +2,7 @@
 
 import random
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from lit import Classifier, data, lightning, loss_fn, module, network  # noqa: E
 
 import seeking  # noqa: E402
 from seeking import Pair, SeekingError  # noqa: E402
+from seeking.errors import RunWarning  # noqa: E402
 from seeking.integrations.lightning import MotivatedModule  # noqa: E402
+from seeking.integrations.lightning_hooks import OF_BOTH  # noqa: E402
 
 KINDS = ("loss_fn", "modules")
 
@@ -252,6 +255,77 @@ def test_a_motivated_step_whose_gradient_is_not_finite_is_left_out(tmp_path: Pat
     lightning(tmp_path, precision=precision, gradient_clip_val=1.0).fit(both, data())
     assert both.motivated_steps == 8
     assert all(tensor.isfinite().all() for tensor in both.state_dict().values())
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1}], ids=str)
+def test_all_but_the_position_in_the_data_is_resumed_within_an_epoch(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Lightning begins with the first batch of the epoch again; so here all batches are the same one."""
+
+    def batches() -> Any:
+        return torch.utils.data.DataLoader([next(iter(data()))] * 6, batch_size=None)
+
+    condition = "every:3 | random:0.2"
+    whole = module("modules", condition)
+    saving = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+    lightning(tmp_path, callbacks=[saving], **options).fit(whole, batches())
+    resumed = module("modules", condition)
+    lightning(tmp_path, **options).fit(resumed, batches(), ckpt_path=str(tmp_path / "step=2.ckpt"))
+    assert same(whole, resumed)
+    assert resumed.motivated_steps == whole.motivated_steps > 0
+
+
+def test_steps_may_leave_out_their_last_arguments(tmp_path: Path) -> None:
+    class Short(Classifier):
+        def training_step(self, batch: Any) -> torch.Tensor:  # type: ignore[override]
+            return super().training_step(batch, 0)
+
+        def validation_step(self, batch: Any) -> None:  # type: ignore[override]
+            super().validation_step(batch, 0)
+
+    short = MotivatedModule(Pair(Short(3), Short(5)), condition="every:2")
+    usual = MotivatedModule(Pair(Classifier(3), Classifier(5)), condition="every:2")
+    usual.load_state_dict(short.state_dict())
+    for each in (short, usual):
+        lightning(tmp_path).fit(each, data(), data(24))
+    assert same(short, usual)
+
+
+def test_hooks_of_both_models_are_called_and_predictions_are_the_bases(tmp_path: Path) -> None:
+    called: dict[str, list[int]] = {}
+
+    class Noting(Classifier):
+        def predict_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            return self(batch[0]).argmax(1)
+
+        test_step = Classifier.validation_step
+
+    for name in (*OF_BOTH, "on_train_start"):
+        setattr(Noting, name, lambda self, name=name: called.setdefault(name, []).append(self.net[0].out_features))
+    trained = MotivatedModule(Pair(Noting(3), Noting(5)))
+    trainer = lightning(tmp_path, max_epochs=1, num_sanity_val_steps=0)
+    trainer.fit(trained, data(), data(24))
+    trainer.test(trained, data(24), verbose=False)
+    assert called == {name: [3, 5] for name in (*OF_BOTH, "on_train_start")}
+    (predicted,) = trainer.predict(trained, data(24))
+    assert torch.equal(predicted, trained.base(next(iter(data(24)))[0]).argmax(1))
+    plain = module()
+    lightning(tmp_path, max_epochs=1).fit(plain, data())
+    assert trainer.predict(plain, torch.utils.data.DataLoader(torch.zeros(2, 4)))[0].shape == (1, 2)
+
+
+def test_hooks_that_are_not_called_are_told_or_refused() -> None:
+    def pair(**hooks: Any) -> Pair:
+        kind = type("Own", (Classifier,), hooks)
+        return Pair(kind(3), kind(5))
+
+    for name in ("configure_gradient_clipping", "optimizer_step", "on_after_batch_transfer", "lr_scheduler_step"):
+        with pytest.raises(SeekingError, match=f"Own overrides {name}, which is not called"):
+            MotivatedModule(pair(**{name: lambda self, *_: None}))
+    with pytest.warns(RunWarning, match="on_train_batch_end, train_dataloader of Own are not called"):
+        MotivatedModule(pair(train_dataloader=lambda self: data(), on_train_batch_end=lambda self, *_: None))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MotivatedModule(pair(on_train_epoch_end=lambda self: None))
 
 
 def test_refusals(tmp_path: Path) -> None:

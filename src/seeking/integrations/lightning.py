@@ -21,6 +21,7 @@ from seeking.distributed.mean_loss import mean_loss
 from seeking.errors import SeekingError
 from seeking.gradients import gradients_by_name
 from seeking.integrations import missing
+from seeking.integrations.lightning_hooks import HooksOfBoth, call, check_hooks
 from seeking.internals import leave_out_of_ddp
 from seeking.pair import Pair
 from seeking.training.needs import Given
@@ -31,7 +32,6 @@ try:
     import lightning as L
     from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
     from lightning.pytorch.trainer.states import TrainerFn
-    from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 except ModuleNotFoundError as error:
     raise missing("lightning", "lightning") from error
 
@@ -39,7 +39,7 @@ LossFunction = Callable[[nn.Module, Any], Tensor]
 """From a model and a batch to the mean loss."""
 
 
-class MotivatedModule(L.LightningModule):
+class MotivatedModule(HooksOfBoth):
     """A pair as one ``LightningModule``, to be given to ``L.Trainer(...).fit``.
 
     Checkpoints hold both models, the motivated model's optimizer and the condition. What the motivated model logs has
@@ -104,6 +104,8 @@ class MotivatedModule(L.LightningModule):
         for name, prefix in (("base", ""), ("motivated", "motivated_")):
             model = getattr(self, name)
             if isinstance(model, L.LightningModule):
+                if not loss_fn:
+                    check_hooks(model)
                 model.log = _Log(self, prefix)  # type: ignore[method-assign]
 
     # The base, as Lightning trains it.
@@ -123,7 +125,7 @@ class MotivatedModule(L.LightningModule):
         return result
 
     def _loss(self, model: nn.Module, batch: Any, index: int) -> tuple[Any, Tensor | None]:
-        result = self.loss_fn(model, batch) if self.loss_fn else _step_of(model, "training_step", batch, index)
+        result = self.loss_fn(model, batch) if self.loss_fn else call(_own(model).training_step, batch, index)
         return result, result.get("loss") if isinstance(result, Mapping) else result
 
     def configure_optimizers(self) -> Any:
@@ -246,6 +248,7 @@ class MotivatedModule(L.LightningModule):
             self.motivated_steps = int(self._restored["motivated_steps"])
             self._restored = None
         self._batches = []
+        self.call_hook("on_train_start")
 
     # Evaluate.
 
@@ -257,29 +260,24 @@ class MotivatedModule(L.LightningModule):
         """The base's and the motivated model's."""
         return self._evaluated("test_step", "test_loss", batch, batch_idx, *rest)
 
-    def predict_step(self, batch: Any, batch_idx: int, *rest: Any) -> Any:
-        """The base's prediction; without LightningModules, its output for the batch."""
-        return self(batch) if self.loss_fn else _step_of(self.base, "predict_step", batch, batch_idx, *rest)
-
     def _evaluated(self, step: str, name: str, batch: Any, *rest: Any) -> Any:
         def measure(model: nn.Module, prefix: str) -> Any:
             if not self.loss_fn:
-                return _step_of(model, step, batch, *rest)
+                return call(getattr(model, step), batch, *rest)
             loss = self.loss_fn(model, batch)
             self.log(prefix + name, loss, on_epoch=True, on_step=False, prog_bar=True, sync_dist=True)
             return loss
 
         return self._on_both(measure)
 
-    def on_train_epoch_end(self) -> None:
-        """That of both models, if they are LightningModules."""
-        if not self.loss_fn:
-            self._on_both(lambda model, _: _own(model).on_train_epoch_end())
+    def predict_step(self, batch: Any, batch_idx: int, *rest: Any) -> Any:
+        """The base's prediction; without LightningModules, its output for the batch."""
+        return self(batch) if self.loss_fn else call(_own(self.base).predict_step, batch, batch_idx, *rest)
 
-    def on_validation_epoch_end(self) -> None:
-        """That of both models, if they are LightningModules."""
+    def call_hook(self, name: str) -> None:
+        """Call this hook of both models, if they are LightningModules."""
         if not self.loss_fn:
-            self._on_both(lambda model, _: _own(model).on_validation_epoch_end())
+            self._on_both(lambda model, _: getattr(model, name)())
 
     def _on_both(self, measure: Callable[[nn.Module, str], Any]) -> Any:
         """The base's result. The motivated model gets the same random numbers; training goes on as after the base."""
@@ -359,13 +357,6 @@ class _Log:
 
     def __call__(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
         self.outer.log(self.prefix + name, value, *args, **kwargs)
-
-
-def _step_of(model: nn.Module, name: str, batch: Any, index: int, *rest: Any) -> Any:
-    """Call a step of a LightningModule, with the index of the batch if it takes that, as Lightning does."""
-    step = getattr(model, name)
-    indexed = is_param_in_hook_signature(step, "batch_idx", min_args=2)
-    return step(batch, index, *rest) if indexed else step(batch, *rest)
 
 
 def _own(model: nn.Module) -> L.LightningModule:
