@@ -1,10 +1,9 @@
 """Initialize one of the two models from the other's weights."""
 
-import contextlib
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any, get_args
 
 import torch
@@ -14,6 +13,7 @@ from seeking.block_copies import copy_blocks, warn_of_kept
 from seeking.choices import Extra
 from seeking.copies import copied, evaluating, scratch_copy
 from seeking.errors import MatchWarning, SeekingError, unknown
+from seeking.extra_blocks import ExtraBlocks
 from seeking.forward import Forward, call
 from seeking.internals import Convolution
 from seeking.matching import match
@@ -21,9 +21,9 @@ from seeking.matching.example_inputs import example_inputs
 from seeking.supported import check_models, check_writable
 from seeking.verification.compare import compare_outputs
 from seeking.verification.constants import own_constants
-from seeking.verification.extra import extra_modules, scales
+from seeking.verification.extra import extra_modules
 from seeking.verification.shareable import check_parametrizations
-from seeking.weights_map import Entry, WeightsMap, tensors, tensors_in
+from seeking.weights_map import Entry, WeightsMap, tensors
 
 TOLERANCE = 1e-4
 """Relative difference up to which two models' outputs count as those of one function, in float32."""
@@ -245,7 +245,7 @@ def _silence_extra_blocks(
     Returns:
         The parameters of the extra blocks, by name.
     """
-    blocks = _Blocks(motivated, extra_modules(motivated, weights_map))
+    blocks = ExtraBlocks(motivated, extra_modules(motivated, weights_map))
     with blocks.watched():
         blocks.zero_all()
         if compare_outputs(reference, run())[0] <= TOLERANCE:
@@ -323,82 +323,3 @@ def _restore_scales(
                 _load(motivated, {name: value})
         difference = differ()
     return difference
-
-
-class _Blocks:
-    """The extra blocks of a motivated model, and what they do in the latest forward pass.
-
-    Attributes:
-        modules: the blocks by name.
-        layers: for each block its modules with parameters, in the order in which they first ran.
-        is_identity: whether each block put out its input, or zeros where these are allowed.
-        may_be_zero: whether blocks may put out zeros, since the model itself adds their input.
-    """
-
-    def __init__(self, motivated: nn.Module, names: Iterable[str]) -> None:
-        self.modules = {name: motivated.get_submodule(name) for name in names}
-        self.layers: dict[str, list[nn.Module]] = {name: [] for name in self.modules}
-        self.is_identity: dict[str, bool] = {}
-        self.may_be_zero = False
-        parameters = [parameter for block in self.modules.values() for parameter in block.parameters()]
-        self._own = {parameter: parameter.clone() for parameter in parameters}
-        self._neutral: dict[nn.Parameter, float] = dict.fromkeys(self._own, 0.0)
-
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
-        """Record what the blocks do."""
-        handles = []
-        for name, block in self.modules.items():
-            handles.append(block.register_forward_hook(self._compare(name), with_kwargs=True))
-            handles += [layer.register_forward_hook(self._record(name)) for layer in block.modules()]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def failing(self) -> set[str]:
-        """Names of the blocks that are not the identity."""
-        return {name for name in self.modules if not self.is_identity.get(name)}
-
-    def zero_all(self) -> None:
-        """Zero every parameter of every block."""
-        for block in self.modules.values():
-            for layer in block.modules():
-                self.silence(layer)
-
-    def scale_by_one(self, names: Iterable[str]) -> None:
-        """Silence blocks, but for parameters that scale: these are one."""
-        for name in names:
-            self._neutral.update(dict.fromkeys(scales(self.modules[name]), 1.0))
-            for layer in self.modules[name].modules():
-                self.silence(layer)
-
-    def restore(self, layer: nn.Module) -> None:
-        """Give a layer its own weights back."""
-        for parameter in layer.parameters(recurse=False):
-            parameter.copy_(self._own[parameter])
-
-    def silence(self, layer: nn.Module) -> None:
-        """Fill a layer with its neutral values."""
-        for parameter in layer.parameters(recurse=False):
-            parameter.fill_(self._neutral[parameter])
-
-    def _compare(self, name: str) -> Callable[[nn.Module, Any, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            before, after = tensors_in((args, kwargs)), tensors_in(output)
-            kinds = [[(tensor.shape, tensor.dtype) for tensor in each] for each in (before, after)]
-            # Several streams, each with its own shortcut, or one and what it is computed with.
-            compared = len(before) if kinds[0] == kinds[1] else 1
-            same = bool(before and after) and all(map(torch.equal, before[:compared], after[:compared]))
-            zero = self.may_be_zero and bool(after) and not any(bool(tensor.any()) for tensor in after)
-            self.is_identity[name] = same or zero
-
-        return hook
-
-    def _record(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if module not in self.layers[name] and next(module.parameters(recurse=False), None) is not None:
-                self.layers[name].append(module)
-
-        return hook
