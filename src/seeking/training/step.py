@@ -63,7 +63,7 @@ class Stepper:
         start, scaler = time.perf_counter(), self.accelerator.scaler
         learner.train_mode()
         learner.keep_buffers()
-        total = torch.zeros((), device=self.accelerator.device)
+        total: Tensor | None = None
         in_loss, number = False, 0
         try:
             for number, (micro_batch, weight) in enumerate(zip(batch, batch.weights, strict=True), start=1):
@@ -75,12 +75,15 @@ class Stepper:
                     in_loss = True
                     if self.stand_in:
                         self.stand_in.before(learner)
-                    loss = loss_fn(learner.model, lent) * weight
+                    loss = loss_fn(learner.model, lent)
+                    if weight != 1:
+                        loss = loss * weight
                     in_loss = False
                     if self.stand_in:
                         self.stand_in.after(learner, micro_batch)
                     if weight:  # The mean over no targets is NaN.
-                        total += loss.detach()
+                        value = loss.detach().float().reshape(())
+                        total = value if total is None else total + value
                     # Not accelerate's own backward: like its optimizers, it looks for a package on the disk each time.
                     (loss if scaler is None else scaler.scale(loss)).backward()
         except Exception:
@@ -88,7 +91,7 @@ class Stepper:
             told = in_loss and self.stand_in is not None and self.stand_in.finish(learner, loss_fn, remaining)
             self.discard(learner)
             if told:
-                self._mean_loss(torch.zeros_like(total), failed=True)
+                self._mean_loss(None, failed=True)
             raise
         mean = self._mean_loss(total)
         if self.requests.failed:
@@ -146,9 +149,11 @@ class Stepper:
             clip_grads_with_norm_(learner.parameters, self.clip_grad, norm)
         return norm.full_tensor() if is_sharded(norm) else norm
 
-    def _mean_loss(self, loss: Tensor, failed: bool = False) -> float:
-        """The mean over all processes, which agree here on whether to stop or to save after this batch."""
+    def _mean_loss(self, loss: Tensor | None, failed: bool = False) -> float:
+        """The mean over all processes, which agree here on whether to stop or to save after this batch; None is 0."""
         own = self.requests.own(failed)
+        if loss is None:
+            loss = torch.zeros((), device=self.accelerator.device)
         if self.accelerator.num_processes == 1:
             return float(loss)
         mean, *asked = mean_over_processes(torch.cat([loss.reshape(1), loss.new_tensor(own)]))
