@@ -26,6 +26,7 @@ def map_command(config: Map) -> int:
     both = models(config, arguments_for(config.base, config.num_classes, config.in_chans))
     batch = example_input(config.base, both["base"], None, config.in_chans)
     derived = _derived(config, both, config.in_chans).without(*config.own)
+    derived.check(both["base"], both["motivated"])
     print_text(derived.details() if config.details else derived)
     if find_prefix(both["base"], both["motivated"], derived, batch):
         print_text("prefix pair: one pass can serve both (update joint, one_pass)")

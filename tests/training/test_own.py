@@ -43,6 +43,7 @@ def trainer(config: TrainConfig, widths: tuple[int, int] = (4, 4), **more: Any) 
     return Trainer(*chains(widths), train_loader=data(), config=config, **more)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3))
 def test_patterns_choose_tensors_by_their_names_and_modules(patterns: list[str]) -> None:
     base, motivated = chains()

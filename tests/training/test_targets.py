@@ -89,6 +89,7 @@ def token_loss(model: nn.Module, batch: Any) -> Tensor:
     return F.cross_entropy(model(batch["x"]), batch["labels"])
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), min_size=1, max_size=4),
