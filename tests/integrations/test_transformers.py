@@ -115,10 +115,11 @@ RESUMED = [
     {},
     {"gradient_accumulation_steps": 2, "dataloader_num_workers": 0, "bf16": True},
     {"condition": "decrease:1 | random:0.3", "max_steps": 9, "lr_scheduler_type": "cosine"},
+    {},  # From the end of an epoch.
 ]
 
 
-@pytest.mark.parametrize(("step", "options"), list(zip((3, 4, 5), RESUMED, strict=True)), ids=str)
+@pytest.mark.parametrize(("step", "options"), list(zip((3, 4, 5, 6), RESUMED, strict=True)), ids=str)
 def test_resumed_equals_uninterrupted(tmp_path: Path, options: dict[str, Any], step: int) -> None:
     saving = {**options, "save_strategy": "steps", "save_steps": step}
     whole = trainer(tmp_path, **saving)
