@@ -64,19 +64,32 @@ def trainer(folder: Path, pair: Pair | None = None, *, condition: str = "every:2
 
 def main(folder: Path, processes: int) -> None:
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    both = trainer(
-        folder,
-        Pair(gpt2(1, dropout=0.0), gpt2(2, dropout=0.0)),
-        condition="decrease:1",
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=4 // processes,  # One process accumulates what two take at once.
-        max_grad_norm=0.5,
-        eval_strategy="epoch",
-    )
-    both.train()
-    assert both.motivated_steps > 0
-    both.save_model()
+
+    def trained(place: Path, resumed: str | None = None, **options: Any) -> MotivatedTrainer:
+        torch.manual_seed(0)
+        both = trainer(
+            place,
+            Pair(gpt2(1, dropout=0.0), gpt2(2, dropout=0.0)),
+            condition="decrease:1",
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=4 // processes,  # One process accumulates what two take at once.
+            max_grad_norm=0.5,
+            **options,
+        )
+        both.train(resumed)
+        assert both.motivated_steps > 0
+        return both
+
+    trained(folder, eval_strategy="epoch").save_model()
+    low = {"bf16": True, "max_steps": 5}
+    whole = trained(folder / "bf16", save_strategy="steps", save_steps=2, **low)
+    whole.save_model()
+    if processes > 1:  # Within the first epoch; of one process, test_transformers.py has more.
+        resumed = trained(folder / "resumed", str(folder / "bf16" / "checkpoint-2"), **low)
+        pairs = (whole.pair.base, resumed.pair.base), (whole.pair.motivated_model, resumed.pair.motivated_model)
+        for one, other in pairs:
+            for tensor, same in zip(one.parameters(), other.parameters(), strict=True):
+                assert torch.equal(tensor, same)
 
 
 if __name__ == "__main__":

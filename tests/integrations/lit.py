@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
@@ -82,17 +83,29 @@ def lightning(folder: Path, **options: Any) -> L.Trainer:
 
 def main(folder: Path, processes: int) -> None:
     torch.set_num_threads(1)
-    for kind in ("loss_fn", "modules"):
-        options: dict[str, Any] = {"devices": processes, "strategy": "ddp" if processes > 1 else "auto"}
-        trained = module(kind, "decrease:1")
+
+    def trained(kind: str, ckpt_path: Path | None = None, **options: Any) -> tuple[MotivatedModule, L.Trainer]:
+        of_pair = module(kind, "decrease:1")
         loader = data(4)
         if processes > 1:  # Lightning's own sampler would shuffle; this one deals each batch out.
             rank = int(os.environ["RANK"])
             sampler = DistributedSampler(loader.dataset, processes, rank, shuffle=False)
             loader = DataLoader(loader.dataset, 4 // processes, sampler=sampler)
+        options |= {"devices": processes, "strategy": "ddp" if processes > 1 else "auto"}
         trainer = lightning(folder, gradient_clip_val=0.3, use_distributed_sampler=False, **options)
-        trainer.fit(trained, loader, data(24))
-        trainer.save_checkpoint(folder / f"{kind}.ckpt")
+        trainer.fit(of_pair, loader, data(24), ckpt_path=ckpt_path)
+        return of_pair, trainer
+
+    for kind in ("loss_fn", "modules"):
+        trained(kind)[1].save_checkpoint(folder / f"{kind}.ckpt")
+        low: dict[str, Any] = {"precision": "bf16-mixed", "accumulate_grad_batches": 2}
+        saving = ModelCheckpoint(folder / kind, filename="{epoch}", save_top_k=-1)
+        whole, trainer = trained(kind, **low, callbacks=[saving])
+        trainer.save_checkpoint(folder / f"{kind}, bf16.ckpt")
+        if processes > 1:
+            resumed, _ = trained(kind, folder / kind / "epoch=0.ckpt", **low)
+            for tensor, same in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+                assert torch.equal(tensor, same)
 
 
 if __name__ == "__main__":

@@ -350,14 +350,16 @@ def test_refusals(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_give_the_weights_of_one(client: str, tmp_path: Path) -> None:
+    """With clipping, and with accumulation in bf16; and go on from the end of an epoch."""
     for processes in ("1", "2"):
         done = subprocess.run(
             [client, "--processes", processes, lit.__file__, str(tmp_path / processes)],
             capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-    for kind in KINDS:
+    for kind, rounding in [(f"{kind}{end}", by) for kind in KINDS for end, by in (("", 1e-5), (", bf16", 5e-3))]:
         ours, theirs = (torch.load(tmp_path / by / f"{kind}.ckpt", weights_only=True) for by in ("1", "2"))
         assert ours["seeking"]["motivated_steps"] == theirs["seeking"]["motivated_steps"] > 0
         for name, tensor in ours["state_dict"].items():
-            torch.testing.assert_close(tensor, theirs["state_dict"][name], rtol=1e-4, atol=1e-5)
+            other = theirs["state_dict"][name]
+            torch.testing.assert_close(tensor, other, rtol=10 * rounding, atol=rounding)

@@ -275,6 +275,14 @@ class MotivatedTrainer(transformers.Trainer):
             torch.save(state, folder / STATE)
         super().save_model(output_dir, _internal_call)
 
+    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: each trial needs models, and so a pair, of its own.
+
+        Raises:
+            SeekingError: always.
+        """
+        raise SeekingError("hyperparameter_search cannot make a pair for each trial; make both in a loop of your own")
+
     # Evaluate and log.
 
     def evaluation_loop(
