@@ -403,7 +403,7 @@ def test_a_run_whose_rows_are_lost_is_drawn_without_a_warning(run: Path) -> None
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         tiny(RunFolder(run, resume=True), resume=True, progress=True).fit()
-    assert {each.category for each in told} == {RunWarning}
+    assert not [each.message for each in told if "artists" in str(each.message)]
     assert (run / "curves.png").exists()
 
 
