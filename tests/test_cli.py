@@ -201,6 +201,12 @@ def test_bad_input_is_refused(arguments: list[str], message: str, capsys: pytest
         ("weight-decay: 0\nper_device_train_batch_size: 3", "run.yaml 'per_device_.*'; did you mean batch_size"),
         ("verify: 3", "verify must be true or false, not 3"),
         ("epochs: many", "--epochs"),
+        ("data: null", "run.yaml: data is null; give a value, or leave it out"),
+        ('output: "a\\0b"', "run.yaml: output is .*a value cannot hold a null character"),
+        ("seed: 9223372036854775808", "--seed is 9223372036854775808; it must be below"),
+        ("image_size: 100000000", "--image-size is 100000000; it must be 16384 or less"),
+        ("image_size: 16384", "digits of 16384.16384 pixels take .* GB of memory.*; give a smaller --image-size"),
+        ("start_from: ['base=']", "--start-from is 'base=', which names no file"),
     ],
 )
 def test_bad_files_are_refused(content: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,6 +74,8 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
             if here := name_of_other_tool(name, command):
                 raise SeekingError(f"unknown option in {path} {name!r}; did you mean {here.replace('-', '_')}?")
             raise unknown(f"option in {path}", name, fields)
+        if value is None and types.NoneType not in typing.get_args(hints[name]):
+            raise SeekingError(f"{path}: {name} is null; give a value, or leave it out")
         flag = "--" + name.replace("_", "-")
         if hints[name] in (bool, bool | None):
             if value is None and hints[name] is not bool:
@@ -89,6 +91,8 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
         if len(values) > MAX_VALUES:
             raise SeekingError(f"{path}: {name} has {len(values):,} values; at most {MAX_VALUES:,} are read")
         for text in values:
+            if "\0" in text:
+                raise SeekingError(f"{path}: {name} is {value!r}; a value cannot hold a null character")
             if text[:1] == "-" and not text[1:2].isdigit():  # It would be parsed as another option.
                 raise SeekingError(f"{path}: {name} is {value!r}; a value cannot start with a dash")
         arguments += [word for value in values for word in (flag, value)] if name in REPEATED else [flag, *values]

@@ -397,6 +397,16 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert manifest.check_file(tmp_path / "a.b") and not manifest.check_file(tmp_path / "c.d")
 
 
+@pytest.mark.slow
+def test_a_run_whose_rows_are_lost_is_drawn_without_a_warning(run: Path) -> None:
+    (run / "metrics.jsonl").write_bytes(b"")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        tiny(RunFolder(run, resume=True), resume=True, progress=True).fit()
+    assert not [each.message for each in told if "artists" in str(each.message)]
+    assert (run / "curves.png").exists()
+
+
 # A long run.
 
 

@@ -6,6 +6,9 @@ from seeking.choices import HoldOut, OnBadImage, Task
 from seeking.errors import SeekingError
 from seeking.option_types import check_types
 
+MAX_IMAGE_SIZE = 1 << 14
+"""In pixels; a batch of larger images fits into no memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -94,6 +97,8 @@ class DataConfig:
             value = getattr(self, name)
             if value is not None and value < minimum:
                 raise SeekingError(f"{name} is {value}; it must be {minimum} or more")
+        if self.image_size is not None and self.image_size > MAX_IMAGE_SIZE:
+            raise SeekingError(f"image_size is {self.image_size}; it must be {MAX_IMAGE_SIZE} or less")
         if self.channels not in (None, 1, 3):
             raise SeekingError(f"channels is {self.channels}; it must be 1 (gray) or 3 (color)")
         if self.validation is not None and not 0 < self.validation < 1:

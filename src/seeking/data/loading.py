@@ -177,6 +177,12 @@ def _digits(size: int | None, channels: int) -> tuple[Images, Images, tuple[str,
     bunch = load_digits()
     pixels = (torch.from_numpy(bunch.images) * (255 / 16)).round().to(torch.uint8)[:, None].repeat(1, channels, 1, 1)
     if size:
+        needed, free = len(pixels) * channels * size**2, psutil.virtual_memory().available
+        if needed > free:
+            raise SeekingError(
+                f"digits of {size}×{size} pixels take {needed / 1e9:,.0f} GB of memory, and {free / 1e9:,.0f} GB are "
+                "free; give a smaller image_size"
+            )
         from torchvision.transforms.v2.functional import resize
 
         pixels = resize(pixels, [size, size])

@@ -57,6 +57,8 @@ def sources(start_from: tuple[str, ...], pretrained: bool, plan: ModelArguments)
 
     for text in start_from:
         name, equals, path = text.partition("=")
+        if not (path if equals else name).strip():
+            raise SeekingError(f"start_from is {text!r}, which names no file; give base=FILE, motivated=FILE or FILE")
         for model in MODELS:
             if name == model:
                 add(model, path if equals else PRETRAINED)

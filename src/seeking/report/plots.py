@@ -79,7 +79,8 @@ def _training(axes: Any, result: Result) -> None:
         )
     axes.set(xlabel="batch", ylabel="training loss, smoothed", title="Training")
     _from_zero(axes)
-    axes.legend(frameon=False)
+    if axes.get_legend_handles_labels()[0]:  # The rows of a run may be lost.
+        axes.legend(frameon=False)
 
 
 def _how_easy(steps: Any, losses: Any, motivated: Any) -> str:

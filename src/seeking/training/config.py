@@ -193,6 +193,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < minimum:
                 raise SeekingError(f"{name} is {value}; it must be {minimum} or more")
+        if self.seed >= 1 << 63:
+            raise SeekingError(f"seed is {self.seed}; it must be below 2 to the power of 63")
         for name in ("lr", "weight_decay", "warmup_epochs", "momentum"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise SeekingError(f"{name} is {getattr(self, name)}; it must be a finite number, 0 or more")
