@@ -16,6 +16,7 @@ from seeking.errors import SeekingError
 from seeking.forward import Forward, call
 from seeking.matching.parts import COMPETITIONS, OVER_PARTS
 from seeking.matching.tracer import Trace
+from seeking.outside import outside_preserved
 from seeking.supported import check_models
 from seeking.verification.compare import at_base_channels, compare_outputs, is_real, relative_difference
 from seeking.verification.constants import own_constants
@@ -31,7 +32,7 @@ from seeking.verification.diagnose import (
 from seeking.verification.extra import extra_modules
 from seeking.verification.narrowing import DivergedError, Narrowed, Plan, narrowings
 from seeking.verification.positions import Positions
-from seeking.verification.recording import Records, hooks, recording
+from seeking.verification.recording import Records, dense, hooks, recording
 from seeking.verification.running import output_of
 from seeking.verification.shareable import check_parametrizations
 from seeking.verification.views import competition, differing_numbers, follow, in_mode, more_parts, traced, unreached
@@ -210,10 +211,10 @@ class _Proof:
             narrowed = Narrowed(self.view.reductions, plan, as_means=as_means) if self.view else nullcontext()
             decisions[1].clear()
             with hooks(motivated, *recorders):
-                large.append(("", output(motivated, picked, Deciding(decisions[1]), narrowed)[0]))
+                large.append(("", dense(output(motivated, picked, Deciding(decisions[1]), narrowed)[0])))
             return large
 
-        with evaluating(base, motivated):
+        with evaluating(base, motivated), outside_preserved(base, motivated):
             if self.training:
                 train_own_code(base)
                 train_own_code(motivated)
@@ -221,7 +222,7 @@ class _Proof:
                 hold(base, copied(weights))
                 with hooks(base, recording(small, layers)):
                     result, picked = output(base, None, Deciding(decisions[0]))
-                small.append(("", result))
+                small.append(("", dense(result)))
             except Exception as error:
                 raise _RefusedError(error) from error
             norms, others = self._plans()
