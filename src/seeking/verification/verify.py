@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +35,17 @@ from seeking.verification.positions import Positions
 from seeking.verification.recording import Records, dense, hooks, recording
 from seeking.verification.running import output_of
 from seeking.verification.shareable import check_parametrizations
-from seeking.verification.views import competition, differing_numbers, follow, in_mode, more_parts, traced, unreached
-from seeking.verification.weights import hold, neutral_weights, promoted, random_weights
+from seeking.verification.views import (
+    competition,
+    computes_otherwise,
+    differing_numbers,
+    follow,
+    in_mode,
+    more_parts,
+    traced,
+    unreached,
+)
+from seeking.verification.weights import hold, multiplied, neutral_weights, promoted, random_weights
 from seeking.weights_map import WeightsMap, tensors, tensors_in
 
 
@@ -68,6 +77,9 @@ class Verification:
 
 SINGLE_TOLERANCE = 1e-5
 """Least tolerance where models compute in float32."""
+
+LOUDER = 64.0
+"""Weights and inputs are multiplied by so much to reach bounds, such as that of a ReLU6."""
 
 REFUSES = "the motivated model refuses the input"
 
@@ -168,15 +180,26 @@ class _Proof:
     base_view: Trace | None
     view: Trace | None
     constants: frozenset[str]
+    times: float = 1.0
 
     def verdict(self, tolerance: float) -> Verification:
         """The verdict in float64 or, if models insist on less, in float32."""
+        dtype = torch.float64
         try:
-            verdict = self._compare(torch.float64, tolerance)
+            verdict = self._compare(dtype, tolerance)
         except _RefusedError:
             verdict = None
         if verdict is None or verdict.reason.startswith(REFUSES):
-            verdict = self._compare(torch.float32, max(tolerance, SINGLE_TOLERANCE))
+            dtype, tolerance = torch.float32, max(tolerance, SINGLE_TOLERANCE)
+            verdict = self._compare(dtype, tolerance)
+        if verdict and self.times == 1 and computes_otherwise(self.base_view, self.view):
+            louder = dataclasses.replace(self, batch=multiplied(self.batch, LOUDER), times=LOUDER)
+            with suppress(_RefusedError):
+                loud = louder._compare(dtype, tolerance)
+                if not loud:
+                    return dataclasses.replace(
+                        loud, reason=f"with numbers that are {LOUDER:.0f} times as large, {loud.reason}"
+                    )
         if self.constants and not verdict:
             # Would they agree if the motivated model had the base's?
             shared = dataclasses.replace(self, constants=frozenset())
@@ -192,7 +215,7 @@ class _Proof:
 
     def _compare(self, dtype: torch.dtype, tolerance: float) -> Verification:
         own = {name: tensor for name, tensor in tensors(self.base).items() if name in self.constants}
-        weights = promoted({**random_weights(self.base, self.seed), **copied(own)}, dtype)
+        weights = promoted({**random_weights(self.base, self.seed, self.times), **copied(own)}, dtype)
         shared = {name: tensor for name, tensor in weights.items() if name not in own}
         layers = _counterparts(self.weights_map)
         extra = extra_modules(self.motivated, self.weights_map)
@@ -223,6 +246,8 @@ class _Proof:
                 with hooks(base, recording(small, layers)):
                     result, picked = output(base, None, Deciding(decisions[0]))
                 small.append(("", dense(result)))
+                if self.times != 1 and not _finite(result):
+                    raise OverflowError
             except Exception as error:
                 raise _RefusedError(error) from error
             norms, others = self._plans()
@@ -334,6 +359,10 @@ def _judge(
     if difference > tolerance:
         return failure(problem, None, len(large))
     return Verification(True, difference, None, f"exact: greatest relative difference {difference:.1e}")
+
+
+def _finite(output: Any) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors_in(output) if is_real(tensor))
 
 
 def _has_nan(output: Any) -> bool:
