@@ -6,7 +6,7 @@ import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -182,6 +182,97 @@ def test_layers_inside_vmap_are_judged_by_what_comes_after_them() -> None:
     assert seeking.verify(*pair_of(Mapped), weights_map, x)
     turned = {"leave.bias": Override(index=["1, 0"])}
     assert not seeking.verify(*pair_of(Mapped), seeking.match(*pair_of(Mapped), batch=x, overrides=turned), x)
+
+
+TABLES: dict[int, Tensor] = {}
+LISTED: list[Tensor] = []
+TABLE: Tensor | None = None
+
+
+def table(width: int) -> Tensor:
+    return torch.arange(width) / 4
+
+
+@functools.lru_cache
+def cached_table(width: int, device: torch.device) -> Tensor:
+    return table(width).to(device)
+
+
+class Cached(nn.Module):
+    """Keeps a table outside of itself."""
+
+    tables: ClassVar[dict[int, Tensor]] = {}
+    last: ClassVar[Tensor | None] = None
+
+    def __init__(self, width: int, where: str) -> None:
+        super().__init__()
+        self.enter, self.leave, self.where = nn.Linear(3, width), nn.Linear(width, 2), where
+
+    def own(self, width: int, device: torch.device) -> Tensor:
+        global TABLE
+        if self.where == "function":
+            return cached_table(width, device)
+        if self.where == "global":
+            TABLE = table(width).to(device)
+            return TABLE
+        if self.where == "list":
+            LISTED.append(table(width).to(device))
+            return LISTED[-1]
+        if self.where == "class":
+            type(self).last = table(width).to(device)
+            return self.last
+        tables = TABLES if self.where == "mapping" else self.tables
+        if width not in tables:
+            tables[width] = table(width).to(device)
+        return tables[width]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        y: Tensor = self.leave(x * self.own(x.shape[-1], x.device))
+        return y
+
+
+@pytest.mark.parametrize("filled", [False, True])
+@pytest.mark.parametrize("where", ["function", "global", "list", "class", "mapping", "mapping of the class"])
+def test_what_is_kept_outside_of_models_is_left_as_it_is(where: str, filled: bool) -> None:
+    def kept() -> str:
+        return repr((TABLES, LISTED, TABLE, Cached.tables, Cached.last))
+
+    x = torch.randn(4, 3)
+    base, motivated = pair_of(lambda width: Cached(width, where))
+    if filled:
+        base(x)
+    before = kept()
+    assert seeking.verify(base, motivated, seeking.match(base, motivated, batch=x), x)
+    assert kept() == before
+    for model in (base, motivated):  # What is kept is of the model's own precision and device.
+        model(x)
+    assert all(tensor.dtype == torch.float32 for tensor in (*TABLES.values(), *LISTED, *Cached.tables.values()))
+    TABLES.clear()
+    Cached.tables.clear()
+    LISTED.clear()
+
+
+def test_nested_tensors_are_compared() -> None:
+    class Ragged(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(3, width), nn.Linear(width, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            ragged = torch.nested.nested_tensor([x[0], x[1][:2]], layout=torch.jagged)
+            y: Tensor = self.leave(self.enter(ragged)).to_padded_tensor(0.0)
+            return y
+
+    x = torch.randn(2, 5, 3)
+    base, motivated = pair_of(Ragged)
+    assert seeking.verify(base, motivated, seeking.match(base, motivated, batch=x), x)
+
+
+def test_traced_modules_are_copied() -> None:
+    x = torch.randn(4, 3)
+    base, motivated = pair_of(lambda width: torch.fx.symbolic_trace(mlp(width)))
+    assert seeking.verify(base, motivated, seeking.match(base, motivated, batch=x), x)
 
 
 def pair_of(make: Callable[[int], nn.Module]) -> tuple[nn.Module, nn.Module]:

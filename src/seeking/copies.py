@@ -102,7 +102,9 @@ def _deep_copy(model: nn.Module, parts: dict[int, Any]) -> nn.Module:
             "run as copies, so that they stay as they are; set it after the models were paired, or give its class "
             "a __deepcopy__"
         ) from error
-    if type(twin) is not type(model):
+    # A traced module has a class of its own.
+    traced = isinstance(model, torch.fx.GraphModule) and isinstance(twin, torch.fx.GraphModule)
+    if type(twin) is not type(model) and not traced:
         raise SeekingError(f"{type(model).__name__}: its copy is a {type(twin).__name__}; correct its __deepcopy__")
     functions: dict[int, FunctionType] = {}
     # A function that a copy has made for itself, as a compiled module does, is of the copy already.

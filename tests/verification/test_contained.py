@@ -60,6 +60,7 @@ LAYERS: dict[str, Callable[[int, float], nn.Module]] = {
 }
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh, "silu": F.silu, "softplus": F.softplus, "sine": torch.sin,
+    "relu6": F.relu6, "relu20": lambda x: x.clamp(0, 20),
 }  # fmt: skip
 
 

@@ -18,6 +18,10 @@ COMPETITIONS |= {"sort", "topk", "cummax", "cummin", "_cummax_helper", "_cummin_
 
 ARITHMETIC = {f"{name}{suffix}" for name in ("add", "sub", "rsub", "mul", "div", "pow") for suffix in ("", "_")}
 
+BOUNDS = {"clamp", "clamp_min", "clamp_max", "hardtanh", "threshold", "leaky_relu", "elu", "softshrink", "hardshrink"}
+BOUNDS |= {f"{name}_" for name in BOUNDS} | {"gt", "ge", "lt", "le"}
+"""Operations with numbers that matter to some inputs alone."""
+
 OVER_PARTS = (
     COMPETITIONS
     | (REDUCTIONS - {"native_group_norm"})
@@ -44,8 +48,9 @@ def joined_parts(name: str, call: OpCall) -> list[tuple[str, int]]:
 
 
 def described(name: str, args: Sequence[Any]) -> str:
-    """The name of an operation, without namespace, with the numbers in it if it is arithmetic."""
+    """The name of an operation, without namespace, with the numbers in it if it is arithmetic or has bounds."""
     if "batch_norm" in name:
         return "batch_norm"  # It has another name when it trains.
-    numbers = [f"{value:.6g}" for value in args if type(value) in (int, float)] if name in ARITHMETIC else []
+    counts = name in ARITHMETIC or name in BOUNDS
+    numbers = [f"{value:.6g}" for value in args if type(value) in (int, float)] if counts else []
     return " by ".join([name, *numbers])

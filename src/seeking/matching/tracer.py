@@ -31,6 +31,7 @@ from seeking.matching.op_rules.base import unify_or_fix
 from seeking.matching.operation import Operation, operation_of
 from seeking.matching.parts import described, joined_parts
 from seeking.matching.statistics import Reduction, Statistics
+from seeking.outside import outside_preserved
 from seeking.weights_map import tensors, tensors_in
 
 
@@ -50,7 +51,7 @@ class Trace:
         operations: names of all operations on real numbers, in their order; batch norms are alike in both modes.
         scales: constants by which attention scales products of queries and keys; NaN for an unknown one.
         heads: sizes of the heads whose products it scales.
-        joined: operations over parts that are joined, such as the outputs of all layers, with the number of parts.
+        joined: operations over parts that are joined, such as outputs of layers, with the number of parts.
     """
 
     axes: dict[str, list[Axis]]
@@ -135,7 +136,7 @@ def _trace(
     for tensor in tensors_in(batch):
         tracer.write(tensor, [constant(size, INPUT) for size in tensor.shape])
     try:
-        with evaluating(twin):
+        with evaluating(twin), outside_preserved(twin):
             if training:
                 train_own_code(twin)
             whole: list[Any] = []
@@ -189,8 +190,7 @@ def is_vocabulary(axis: Axis) -> bool:
 
 
 def _is_unread(axis: Axis) -> bool:
-    spaces = terminal(axis)
-    return len(spaces) == 1 and not spaces[0].read and not spaces[0].fixed
+    return len(spaces := terminal(axis)) == 1 and not spaces[0].read and not spaces[0].fixed
 
 
 def _fix_unread(space: Space) -> None:

@@ -14,6 +14,7 @@ from seeking.forward import Forward, call
 from seeking.internals import StatisticsNorm, tree_map_only
 from seeking.matching.example_inputs import example_inputs
 from seeking.verification.compare import relative_difference
+from seeking.verification.weights import multiplied
 from seeking.weights_map import WeightsMap, tensors
 
 ROUNDING = 1e-5
@@ -98,8 +99,8 @@ def changed_by_training(model: nn.Module, batch: Any, forward: Forward | None) -
             # What has been estimated from this batch, or these weights, alone stays as it is on them.
             with contextlib.suppress(Exception):
                 for parameter in twin.parameters():
-                    parameter.copy_(_scaled(parameter))
-                run(twin, tree_map_only(Tensor, _scaled, copied(example)))
+                    parameter.copy_(multiplied(parameter, 1.5))
+                run(twin, multiplied(copied(example), 1.5))
             break
     else:
         return None
@@ -107,10 +108,6 @@ def changed_by_training(model: nn.Module, batch: Any, forward: Forward | None) -
     return _statistics(model) | {
         name for name, tensor in before.items() if name not in after or not torch.equal(after[name], tensor)
     }
-
-
-def _scaled(tensor: Tensor) -> Tensor:
-    return tensor * 1.5 if tensor.is_floating_point() or tensor.is_complex() else tensor
 
 
 def _examples(model: nn.Module) -> Iterator[Any]:

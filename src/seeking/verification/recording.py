@@ -4,16 +4,21 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from seeking.copies import copied
-from seeking.internals import is_wrapped
+from seeking.internals import is_wrapped, tree_map_only
 from seeking.weights_map import tensors_in
 
 Hook = Callable[[nn.Module, Any, Any], Any]
 
 Records = list[tuple[str, Any]]
 """Names of modules with their outputs, in the order in which they ran; the root's name is empty."""
+
+
+def dense(values: Any) -> Any:
+    """Nested tensors as padded ones."""
+    return tree_map_only(Tensor, lambda tensor: tensor.to_padded_tensor(0.0) if tensor.is_nested else tensor, values)
 
 
 @contextlib.contextmanager
@@ -37,7 +42,7 @@ def recording(records: Records, names: Iterable[str], with_input: bool = False) 
             if any(map(is_wrapped, tensors_in((inputs, output)))):
                 return  # Inside vmap, a layer sees one sample at a time.
             # The model may change it in place later.
-            records.append((name, copied((inputs, output) if with_input else output)))
+            records.append((name, dense(copied((inputs, output) if with_input else output))))
 
         return record
 

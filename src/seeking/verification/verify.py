@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from seeking.errors import SeekingError
 from seeking.forward import Forward, call
 from seeking.matching.parts import COMPETITIONS, OVER_PARTS
 from seeking.matching.tracer import Trace
+from seeking.outside import outside_preserved
 from seeking.supported import check_models
 from seeking.verification.compare import at_base_channels, compare_outputs, is_real, relative_difference
 from seeking.verification.constants import own_constants
@@ -31,11 +32,20 @@ from seeking.verification.diagnose import (
 from seeking.verification.extra import extra_modules
 from seeking.verification.narrowing import DivergedError, Narrowed, Plan, narrowings
 from seeking.verification.positions import Positions
-from seeking.verification.recording import Records, hooks, recording
+from seeking.verification.recording import Records, dense, hooks, recording
 from seeking.verification.running import output_of
 from seeking.verification.shareable import check_parametrizations
-from seeking.verification.views import competition, differing_numbers, follow, in_mode, more_parts, traced, unreached
-from seeking.verification.weights import hold, neutral_weights, promoted, random_weights
+from seeking.verification.views import (
+    competition,
+    computes_otherwise,
+    differing_numbers,
+    follow,
+    in_mode,
+    more_parts,
+    traced,
+    unreached,
+)
+from seeking.verification.weights import hold, multiplied, neutral_weights, promoted, random_weights
 from seeking.weights_map import WeightsMap, tensors, tensors_in
 
 
@@ -67,6 +77,9 @@ class Verification:
 
 SINGLE_TOLERANCE = 1e-5
 """Least tolerance where models compute in float32."""
+
+LOUDER = 64.0
+"""Weights and inputs are multiplied by so much to reach bounds, such as that of a ReLU6."""
 
 REFUSES = "the motivated model refuses the input"
 
@@ -167,15 +180,26 @@ class _Proof:
     base_view: Trace | None
     view: Trace | None
     constants: frozenset[str]
+    times: float = 1.0
 
     def verdict(self, tolerance: float) -> Verification:
         """The verdict in float64 or, if models insist on less, in float32."""
+        dtype = torch.float64
         try:
-            verdict = self._compare(torch.float64, tolerance)
+            verdict = self._compare(dtype, tolerance)
         except _RefusedError:
             verdict = None
         if verdict is None or verdict.reason.startswith(REFUSES):
-            verdict = self._compare(torch.float32, max(tolerance, SINGLE_TOLERANCE))
+            dtype, tolerance = torch.float32, max(tolerance, SINGLE_TOLERANCE)
+            verdict = self._compare(dtype, tolerance)
+        if verdict and self.times == 1 and computes_otherwise(self.base_view, self.view):
+            louder = dataclasses.replace(self, batch=multiplied(self.batch, LOUDER), times=LOUDER)
+            with suppress(_RefusedError):
+                loud = louder._compare(dtype, tolerance)
+                if not loud:
+                    return dataclasses.replace(
+                        loud, reason=f"with numbers that are {LOUDER:.0f} times as large, {loud.reason}"
+                    )
         if self.constants and not verdict:
             # Would they agree if the motivated model had the base's?
             shared = dataclasses.replace(self, constants=frozenset())
@@ -191,7 +215,7 @@ class _Proof:
 
     def _compare(self, dtype: torch.dtype, tolerance: float) -> Verification:
         own = {name: tensor for name, tensor in tensors(self.base).items() if name in self.constants}
-        weights = promoted({**random_weights(self.base, self.seed), **copied(own)}, dtype)
+        weights = promoted({**random_weights(self.base, self.seed, self.times), **copied(own)}, dtype)
         shared = {name: tensor for name, tensor in weights.items() if name not in own}
         layers = _counterparts(self.weights_map)
         extra = extra_modules(self.motivated, self.weights_map)
@@ -210,10 +234,10 @@ class _Proof:
             narrowed = Narrowed(self.view.reductions, plan, as_means=as_means) if self.view else nullcontext()
             decisions[1].clear()
             with hooks(motivated, *recorders):
-                large.append(("", output(motivated, picked, Deciding(decisions[1]), narrowed)[0]))
+                large.append(("", dense(output(motivated, picked, Deciding(decisions[1]), narrowed)[0])))
             return large
 
-        with evaluating(base, motivated):
+        with evaluating(base, motivated), outside_preserved(base, motivated):
             if self.training:
                 train_own_code(base)
                 train_own_code(motivated)
@@ -221,7 +245,9 @@ class _Proof:
                 hold(base, copied(weights))
                 with hooks(base, recording(small, layers)):
                     result, picked = output(base, None, Deciding(decisions[0]))
-                small.append(("", result))
+                small.append(("", dense(result)))
+                if self.times != 1 and not _finite(result):
+                    raise OverflowError
             except Exception as error:
                 raise _RefusedError(error) from error
             norms, others = self._plans()
@@ -305,9 +331,10 @@ def _judge(
         cause = cause or obstacle(motivated, [record for record in large[:end] if record[0] in extra], tolerance)
         cause = cause or differing_count(layers, [name for name, _ in small], [name for name, _ in large])
         cause = cause or more_recurrent_layers(base, motivated, weights_map)
-        if not cause and difference == float("inf") and _has_nan(large[-1][1]) and not _has_nan(small[-1][1]):
-            cause = "the motivated model computes NaN where its extra weights are zero, as a division by them gives"
         reason = f"{problem}: {cause}" if cause else problem
+        if not cause and _has_nan(large[-1][1]) and not _has_nan(small[-1][1]):
+            # Other neutral weights might do, of which nothing is known here.
+            reason += ": the motivated model computes NaN where its extra weights are zero, as a division by them gives"
         return Verification(False, difference, layer, reason, contained=not cause)
 
     difference, problem = compare_outputs(small[-1][1], large[-1][1], channels)
@@ -332,6 +359,10 @@ def _judge(
     if difference > tolerance:
         return failure(problem, None, len(large))
     return Verification(True, difference, None, f"exact: greatest relative difference {difference:.1e}")
+
+
+def _finite(output: Any) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors_in(output) if is_real(tensor))
 
 
 def _has_nan(output: Any) -> bool:

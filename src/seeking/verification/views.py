@@ -11,6 +11,7 @@ from seeking.matching.axes import terminal
 from seeking.matching.model_axes import axes_by_rule
 from seeking.matching.module_rules import RULES
 from seeking.matching.op_rules.choices import COMPETING
+from seeking.matching.parts import BOUNDS
 from seeking.matching.tracer import Trace, UntraceableError, trace
 from seeking.verification.positions import Positions
 from seeking.weights_map import WeightsMap
@@ -95,6 +96,17 @@ def differing_numbers(base: Trace | None, motivated: Trace | None) -> str:
         if other and other not in small and text not in large:
             return f"{text} in the base is {other} in the motivated model, which may be why"
     return ""
+
+
+def computes_otherwise(base: Trace | None, motivated: Trace | None) -> bool:
+    """Whether one model runs operations that the other does not, or bounds of others: they may show in few numbers."""
+    if not base or not motivated:
+        return False
+    small, large = (
+        {text if text.partition(" ")[0] in BOUNDS else text.partition(" ")[0] for text in view.operations}
+        for view in (base, motivated)
+    )
+    return small != large
 
 
 def unreached(weights_map: WeightsMap, views: Iterable[Trace | None]) -> tuple[str, ...]:

@@ -11,12 +11,13 @@ from seeking.verification.extra import scales
 from seeking.weights_map import identity, tensors
 
 
-def random_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
+def random_weights(model: nn.Module, seed: int, times: float = 1.0) -> dict[str, Tensor]:
     """Weights that keep signals at their size, without the symmetry of an initialization; integers stay.
 
     Args:
         model: left as it is.
         seed: of a generator on the CPU.
+        times: factor of the parameters.
 
     Returns:
         New tensors of the model's shapes and dtypes, by name; tied ones stay tied.
@@ -31,9 +32,9 @@ def random_weights(model: nn.Module, seed: int) -> dict[str, Tensor]:
         noise = torch.randn(tensor.shape, generator=generator, device="cpu")
         if name in parameters and leaf.endswith("weight"):
             fan_in = max(1, tensor.shape[1:].numel())
-            value = noise * fan_in**-0.5 if tensor.ndim > 1 else noise.sigmoid() + 0.5
+            value = times * (noise * fan_in**-0.5 if tensor.ndim > 1 else noise.sigmoid() + 0.5)
         elif name in parameters or leaf == "running_mean":
-            value = noise * 0.3
+            value = noise * 0.3 * (times if name in parameters else 1)
         elif leaf == "running_var":
             value = noise.sigmoid() + 0.5
         elif tensor.is_floating_point():
@@ -78,6 +79,16 @@ def promoted(values: Any, dtype: torch.dtype) -> Any:
         return cast.setdefault(identity(value), value.to(torch.promote_types(value.dtype, dtype)))
 
     return tree_map(promote, values)
+
+
+def multiplied(values: Any, times: float) -> Any:
+    """All real and complex tensors multiplied by a number, in new containers."""
+    return tree_map(
+        lambda leaf: (
+            leaf * times if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex()) else leaf
+        ),
+        values,
+    )
 
 
 def hold(model: nn.Module, values: Mapping[str, Tensor]) -> None:
