@@ -281,6 +281,17 @@ def test_new_rows_are_checked(tmp_path: Path) -> None:
     assert rows.select(np.array([3, 1])).select([1]).place(0) == "row 2 of a.csv"
 
 
+def test_models_and_data_of_another_task_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").write_text(GOOD)
+    data = ["train", "--data", str(tmp_path / "a.csv"), "--output", str(tmp_path / "out")]
+    assert main([*data, "--task", "tabular"]) == 2
+    assert "resnet8 is for the task images, and the task is tabular; name a base" in capsys.readouterr().err
+    assert main([*data, "--base", "mlp-4", "--motivated", "mlp-8"]) == 2
+    assert "mlp-4 is for the task tabular, and the task is images" in capsys.readouterr().err
+    assert main(data) == 2
+    assert "not a folder or a parquet file; for a table, give the task tabular" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "compare"])
 def test_commands_train_on_a_users_table(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,12 +26,16 @@ from seeking.experiments.tasks import TaskData
 from seeking.files import read_yaml
 from seeking.matching import Override
 from seeking.models import check_name as check_model
+from seeking.models import task_of
 from seeking.report.showing import Display
 from seeking.training.budget import check_conditions
 from seeking.training.optim import check_name as check_optimizer
 from seeking.training.record import Listener
 from seeking.training.trainer import Trainer
 from seeking.weights_map import WeightsMap
+
+EXAMPLES = {"images": "resnet8 and resnet14", "text": "gpt2-2x128 and gpt2-4x128", "tabular": "mlp-16 and mlp-64"}
+"""Models for each task."""
 
 
 def arguments(config: ModelConfig, common: Mapping[str, Any]) -> ModelArguments:
@@ -58,6 +62,11 @@ def check_names(config: RunConfig) -> None:
     """
     for name in (config.base, config.motivated):
         check_model(name)
+        if task_of(name) != config.task:
+            raise SeekingError(
+                f"model {name} is for the task {task_of(name)}, and the task is {config.task}; name a base and a "
+                f"motivated model for it, such as {EXAMPLES[config.task]}"
+            )
     check_optimizer(config.optimizer)
     check_conditions(config, parse(config.condition), parse(config.base_condition))
     if config.overrides:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seeking.choices import Task
 from seeking.errors import RunWarning, SeekingError, unknown
 from seeking.matching.example_inputs import image_size as default_image_size
 from seeking.models import language, mlp
@@ -104,9 +105,14 @@ def warn_of_replaced(source: str, names: Collection[str], classes: int) -> None:
         )
 
 
+def task_of(name: str) -> Task:
+    """The kind of data that a model takes."""
+    return "text" if language.is_language_model(name) else "tabular" if mlp.is_mlp(name) else "images"
+
+
 def takes_images(name: str) -> bool:
     """Whether a model is neither for text nor for tables."""
-    return not language.is_language_model(name) and not mlp.is_mlp(name)
+    return task_of(name) == "images"
 
 
 def arguments_for(name: str, num_classes: int, in_chans: int = 3) -> dict[str, int]:
