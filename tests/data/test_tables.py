@@ -134,7 +134,7 @@ GOOD = "age,city,label\n" + "1,Rome,yes\n2,Bern,no\n" * 8
         (GOOD + "old,Rome,yes\n", {}, r"column age, row 17 of a.csv: 'old' is not a number, as .* others are; correct"),
         (GOOD + "1e999,Rome,yes\n", {}, "column age, row 17 of a.csv: inf is infinite or too large"),
         (GOOD + "3,Rome,\n", {}, "column label, row 17 of a.csv: there is no class .of 1 of 17 rows"),
-        (GOOD + "3,Rome\n", {}, "a.csv cannot be read .*Row #18: Expected 3 columns, got 2"),
+        (GOOD + "3,Rome\n", {}, "a.csv cannot be read .*row 17: Expected 3 columns, got 2"),
         (GOOD, {"label_column": "lable"}, "unknown label column of a.csv 'lable'; did you mean label"),
         (GOOD.replace("label", "y"), {}, "none of the columns is called label .* in label_column: age, city, y"),
         (GOOD, {"ignore_columns": ("agee",)}, "unknown column of a.csv 'agee'; did you mean age"),
@@ -159,6 +159,17 @@ def test_what_cannot_be_read_is_named_by_column_and_row(
     path.write_text(content)
     with pytest.raises(SeekingError, match=message):
         load(path, **options)
+
+
+def test_another_encoding_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes((GOOD + "3,Zürich,yes\n").encode("latin-1"))
+    with pytest.raises(
+        SeekingError, match=r"a.csv cannot be read \(.*column #1: row 17: .*invalid UTF8.*; save it as UTF-8"
+    ):
+        load(tmp_path)
+    (tmp_path / "a.csv").write_bytes(GOOD.replace("city", "Stätte").encode("latin-1"))
+    with pytest.raises(SeekingError, match="save it as UTF-8"):
+        load(tmp_path)
 
 
 def test_rows_are_named_by_their_file(tmp_path: Path) -> None:
@@ -279,6 +290,18 @@ def test_new_rows_are_checked(tmp_path: Path) -> None:
         prepare_rows(preparation, tmp_path / "new.csv")
     rows = read_files(str(tmp_path / "a.csv"), {})["train"]
     assert rows.select(np.array([3, 1])).select([1]).place(0) == "row 2 of a.csv"
+
+
+@pytest.mark.slow
+def test_models_and_data_of_another_task_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").write_text(GOOD)
+    data = ["train", "--data", str(tmp_path / "a.csv"), "--output", str(tmp_path / "out")]
+    assert main([*data, "--task", "tabular"]) == 2
+    assert "resnet8 is a model of task images, but the task is tabular" in capsys.readouterr().err
+    assert main([*data, "--base", "mlp-4", "--motivated", "mlp-8"]) == 2
+    assert "mlp-4 is a model of task tabular, but the task is images" in capsys.readouterr().err
+    assert main(data) == 2
+    assert "not a folder or a parquet file; for a table, give the task tabular" in capsys.readouterr().err
 
 
 @pytest.mark.slow

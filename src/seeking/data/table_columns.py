@@ -45,14 +45,14 @@ class Number:
         """Numbers that a row gets."""
         return 1 + self.missing
 
-    def prepare(self, column: "Column") -> Floats:
-        """Float64, ``[rows, width]``."""
+    def prepare(self, column: "Column", out: npt.NDArray[np.float32]) -> None:
+        """Write the values of the rows into zeros ``[rows, width]``."""
         values = column.numbers()
         absent = np.isnan(values)
-        scaled = np.zeros(len(values))
         if self.deviation:
-            scaled = np.where(absent, 0.0, (values - self.mean) / self.deviation)
-        return np.stack([scaled, absent] if self.missing else [scaled], axis=1)
+            out[:, 0] = np.where(absent, 0.0, (values - self.mean) / self.deviation)
+        if self.missing:
+            out[:, 1] = absent
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Category:
         """Numbers that a row gets."""
         return len(self.values) + self.missing
 
-    def prepare(self, column: "Column") -> Floats:
-        """Float64, ``[rows, width]``; warns of values that are not among the categories."""
+    def prepare(self, column: "Column", out: npt.NDArray[np.float32]) -> None:
+        """Write the values of the rows into zeros ``[rows, width]``; warns of those that are not categories."""
         found, codes = column.categories()
         places = {value: place for place, value in enumerate(self.values)}
         new = [value for value in found if value not in places]
@@ -88,10 +88,8 @@ class Category:
         # One more row of the table of codes, for missing values, whose code is -1.
         lookup = np.array([*(places.get(value, -1) for value in found), len(self.values) if self.missing else -1])
         ones = lookup[codes]
-        out = np.zeros((len(codes), self.width))
         known = ones >= 0
         out[known.nonzero()[0], ones[known]] = 1
-        return out
 
 
 @dataclass(frozen=True)
@@ -292,8 +290,11 @@ class Preparation:
                 f"{rows.source} has no column {shown(lacking, NAMED_FILES)}, which the training rows have"
             )
         like = "all values of the training rows"
-        prepared = [column.prepare(Column(column.name, rows, like)) for column in self.columns]
-        return np.concatenate(prepared, axis=1).astype(np.float32)
+        out, place = np.zeros((len(rows), self.width), np.float32), 0
+        for column in self.columns:
+            column.prepare(Column(column.name, rows, like), out[:, place : place + column.width])
+            place += column.width
+        return out
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""

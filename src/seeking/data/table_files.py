@@ -1,6 +1,7 @@
 """Tables in files: CSV and parquet, alone or in a folder."""
 
 import csv
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -121,7 +122,10 @@ def _read(data: str, root: Path, source: str, names: list[str]) -> RawRows:
         except SeekingError as error:
             raise SeekingError(f"data set {data}: {name}: {error}") from error
         except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-            raise SeekingError(f"data set {data}: {name} cannot be read ({error}); repair it") from error
+            # pyarrow counts the line of names as a row.
+            text = re.sub(r"Row #(\d+)", lambda found: f"row {int(found[1]) - 1}", str(error))
+            advice = "save it as UTF-8" if "utf" in text.lower() else "repair it"
+            raise SeekingError(f"data set {data}: {name} cannot be read ({text}); {advice}") from error
         if tables and {*table.column_names} != {*tables[0].column_names}:
             differing = sorted({*table.column_names} ^ {*tables[0].column_names})
             raise SeekingError(
@@ -143,8 +147,8 @@ def _read_csv(path: Path) -> Any:
     import pyarrow.compute as pc
     from pyarrow import csv as arrow_csv
 
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
+    with path.open("rb") as file:
+        first = file.readline().decode("utf-8-sig")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=first.count)
     names = next(csv.reader([first], delimiter=delimiter), [])
     if not names:
