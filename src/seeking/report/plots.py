@@ -49,7 +49,7 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> No
         if len(results["pair"]) > 1:
             right.fill_between([], [], [], color="gray", alpha=0.25, label=f"range of {len(results['pair'])} seeds")
         _from_zero(right)
-        right.legend(frameon=False)
+        _legend(right)
         for axes in (left, right):
             axes.grid(alpha=0.25)
 
@@ -79,6 +79,10 @@ def _training(axes: Any, result: Result) -> None:
         )
     axes.set(xlabel="batch", ylabel="training loss, smoothed", title="Training")
     _from_zero(axes)
+    _legend(axes)
+
+
+def _legend(axes: Any) -> None:
     if axes.get_legend_handles_labels()[0]:  # The rows of a run may be lost.
         axes.legend(frameon=False)
 
