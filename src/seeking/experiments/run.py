@@ -34,8 +34,6 @@ from seeking.training.record import Listener
 from seeking.training.trainer import Trainer
 from seeking.weights_map import WeightsMap
 
-"""Models for each task."""
-
 
 def arguments(config: ModelConfig, common: Mapping[str, Any]) -> ModelArguments:
     """How both models are made, with these arguments of both that options may replace.
