@@ -297,11 +297,11 @@ def test_models_and_data_of_another_task_are_told(tmp_path: Path, capsys: pytest
     (tmp_path / "a.csv").write_text(GOOD)
     data = ["train", "--data", str(tmp_path / "a.csv"), "--output", str(tmp_path / "out")]
     assert main([*data, "--task", "tabular"]) == 2
-    assert "resnet8 is a model of task images, but the task is tabular" in capsys.readouterr().err
+    assert "resnet8 is a model of --task images, but the task is tabular" in capsys.readouterr().err
     assert main([*data, "--base", "mlp-4", "--motivated", "mlp-8"]) == 2
-    assert "mlp-4 is a model of task tabular, but the task is images" in capsys.readouterr().err
+    assert "mlp-4 is a model of --task tabular, but the task is images" in capsys.readouterr().err
     assert main(data) == 2
-    assert "not a folder or a parquet file; for a table, give the task tabular" in capsys.readouterr().err
+    assert "not a folder or a parquet file; for a table, give --task tabular" in capsys.readouterr().err
 
 
 @pytest.mark.slow

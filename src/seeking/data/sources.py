@@ -92,7 +92,7 @@ def _chosen(splits: Splits, name: str, chosen: Mapping[str, str]) -> Splits:
 def _local(path: Path, chosen: Mapping[str, str]) -> Splits:
     if path.is_file():
         if path.suffix.lower() != ".parquet":
-            table = "; for a table, give the task tabular" if path.suffix.lower() in (".csv", ".tsv") else ""
+            table = "; for a table, give task tabular" if path.suffix.lower() in (".csv", ".tsv") else ""
             raise SeekingError(f"data set {path}: not a folder or a parquet file{table}")
         return _chosen(parquet_files(str(path.parent), [path.name])[0], str(path), chosen)
     root = str(path)
