@@ -366,12 +366,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    before = ""
+    if options.output and options.output.exists():
+        before = options.output.read_text(encoding="utf-8").partition("| library |")[0]
     with multiprocessing.get_context("spawn").Pool(options.workers, maxtasksperchild=40) as pool:
         outcomes = run_pairs(pool, options.only)
     text = page(outcomes)
     print(text.partition("\n\n")[0])
     if options.output:
-        before = options.output.read_text(encoding="utf-8").partition("| library |")[0]
         options.output.write_text(before + text, encoding="utf-8")
 
 

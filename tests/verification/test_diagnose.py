@@ -48,3 +48,34 @@ def test_a_layer_that_differs_without_tensors_is_found() -> None:
     verdict = verify(base, motivated, match(base, motivated), torch.randn(5, 3))
     assert not verdict
     assert verdict.layer == "2"
+
+
+def test_a_norm_of_another_kind_is_named_though_its_own_output_tells_nothing() -> None:
+    """Channels come first, so that the weight of a custom norm does not say which of them are the base's."""
+
+    class MeanSquare(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(width))
+
+        def scale(self, x: torch.Tensor) -> torch.Tensor:
+            return x.pow(2).mean(1, keepdim=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * torch.rsqrt(self.scale(x) + 1e-5) * self.weight[:, None, None]
+
+    class Variance(MeanSquare):
+        def scale(self, x: torch.Tensor) -> torch.Tensor:
+            return x.var(1, keepdim=True)
+
+    def chain(width: int, norm: type[MeanSquare]) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, width, 1), norm(width), nn.Conv2d(width, 2, 1))
+
+    images = torch.randn(2, 3, 4, 4)
+    for kinds in ((Variance, MeanSquare), (MeanSquare, Variance)):
+        base, motivated = chain(4, kinds[0]), chain(6, kinds[1])
+        verdict = verify(base, motivated, match(base, motivated, batch=images), images)
+        assert not verdict.contained
+        assert f"1 is {kinds[0].__name__} in the base and {kinds[1].__name__} in" in verdict.reason, verdict.reason
+        alike = chain(6, kinds[0])
+        assert verify(base, alike, match(base, alike, batch=images), images)

@@ -338,6 +338,7 @@ def _judge(
         return Verification(False, difference, layer, reason, contained=not cause)
 
     difference, problem = compare_outputs(small[-1][1], large[-1][1], channels)
+    unjudged: list[str] = []  # Layers since the last one that agrees, of which the outputs say nothing by themselves.
     for name, small_output in small:
         if not name or not isinstance(small_output, Tensor):
             continue
@@ -348,14 +349,18 @@ def _judge(
         weight = weights_map.entries[f"{name}.weight"]
         mapped = at_base_channels(base.get_submodule(name), small_output, large_output, weight)
         if mapped is None:
+            unjudged.append(name)
             continue
         layer_difference = relative_difference(small_output, mapped)
         if layer_difference > tolerance:
-            settings = (differing_setting(base, motivated, at, layers[at]) for at in (last_layer, name) if at)
+            settings = (
+                differing_setting(base, motivated, at, layers[at]) for at in (last_layer, *unjudged, name) if at
+            )
             cause = next(filter(None, settings), constant_factor(small_output, mapped, tolerance))
             problem = f"{name} in the base and {counterpart} in the motivated model differ by {layer_difference:.1e}"
             return failure(problem, name, place, cause)
         last_layer, last_place = name, place
+        unjudged.clear()
     if difference > tolerance:
         return failure(problem, None, len(large))
     return Verification(True, difference, None, f"exact: greatest relative difference {difference:.1e}")
