@@ -226,6 +226,13 @@ def test_the_same_batches_are_motivated_where_two_passes_are_taken(
     assert {"motivated_loss" in row for row in found[0][1]} == {True, False}
 
 
+@pytest.mark.parametrize("option", ["condition", "base_condition"])
+def test_conditions_on_a_norm_that_is_not_known_are_refused(option: str) -> None:
+    config = dataclasses.replace(PLAIN, **JOINT | {option: "every:2 | grad_norm"})
+    with pytest.raises(SeekingError, match=f"^{option} is .*, which needs the norm of the base's gradient"):
+        Trainer(*vits(), **batches(), config=config)
+
+
 def test_an_error_leaves_no_gradient_and_no_change_of_the_modules() -> None:
     def loss_fn(model: nn.Module, batch: Any) -> Tensor:
         if failing and len(model.blocks) == 1:

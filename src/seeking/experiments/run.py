@@ -28,7 +28,7 @@ from seeking.matching import Override
 from seeking.models import check_name as check_model
 from seeking.models import check_task
 from seeking.report.showing import Display
-from seeking.training.needs import Given, reason_to_decide_early
+from seeking.training.needs import Given
 from seeking.training.optim import check_name as check_optimizer
 from seeking.training.record import Listener
 from seeking.training.trainer import Trainer
@@ -61,10 +61,8 @@ def check_names(config: RunConfig) -> None:
         check_model(name)
         check_task(name, config.task)
     check_optimizer(config.optimizer)
-    early = reason_to_decide_early(config)
-    given = Given(budget=config.budget is not None, grad_norm=not config.one_pass, early=early)
     for option in ("condition", "base_condition"):
-        given.check(parse(getattr(config, option), option=option), option)
+        Given.by(config).check(parse(getattr(config, option), option=option), option)
     if config.overrides:
         read_overrides(config.overrides)
 

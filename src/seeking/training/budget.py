@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from seeking.conditions import Condition, Signals, parse
+from seeking.conditions import Always, Condition, Signals, parse
 from seeking.errors import RunWarning, SeekingError
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost
@@ -132,9 +132,11 @@ def _flops_of_steps(config: TrainConfig, cost: Cost, planned: float, progress: P
         joined: whether the motivated model steps.
     """
     condition, steps = base_condition(config), progress.steps
-    base_steps, spent = 0, 0.0
     saved = cost.prefix_flops if joined and config.finish == "tied" else 0.0  # By one pass, until the models part.
     of_base_step = cost.base_flops - saved
+    if isinstance(condition, Always):
+        return steps * (of_base_step + joined * cost.motivated_flops)
+    base_steps, spent = 0, 0.0
     for step in range(steps):
         signals = Signals(
             loss=0.0,

@@ -10,7 +10,7 @@ from seeking.errors import SeekingError
 from seeking.training.config import TrainConfig
 from seeking.training.held_out import HeldOut
 from seeking.training.loaders import Loader, prepare
-from seeking.training.needs import Given, reason_to_decide_early
+from seeking.training.needs import Given
 from seeking.training.rng import RandomState, derive_seed
 from seeking.training.stream import check_stream
 
@@ -48,12 +48,7 @@ def prepare_loaders(
         raise SeekingError("the training data yield no batch: fewer samples than the batch size, or none")
     if prepared_evaluation is not None and prepared_evaluation.length == 0:
         raise SeekingError("the evaluation data yield no batch")
-    given = Given(
-        budget=config.budget is not None,
-        held_out=held_out is not None,
-        epoch_length=batches is not None,
-        early=reason_to_decide_early(config),
-    )
+    given = Given.by(config, held_out=held_out is not None, epoch_length=batches is not None)
     steps = None if batches is None else math.ceil(batches / config.accumulate)
     return Loaders(prepared, prepared_evaluation, steps, given)
 

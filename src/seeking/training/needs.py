@@ -26,6 +26,18 @@ class Given:
     grad_norm: bool = True
     early: str = ""
 
+    @classmethod
+    def by(cls, config: TrainConfig, *, held_out: bool = True, epoch_length: bool = True) -> "Given":
+        """What a run of the Trainer has by its options, and by its data."""
+        early = "with a base that is taught (teach) it" if config.teach and config.student == "base" else ""
+        return cls(
+            budget=config.budget is not None,
+            held_out=held_out,
+            epoch_length=epoch_length,
+            grad_norm=not config.one_pass,
+            early="with one_pass it" if config.one_pass else early,
+        )
+
     def check(self, condition: Condition, option: str = "condition") -> None:
         """Check that there is what a condition needs, which an option is: ``condition`` or ``base_condition``.
 
@@ -56,10 +68,3 @@ class Given:
                 f"{option} is {condition}, which needs the gradient of the base's step, and {early} decides before "
                 "that step; use another condition, or leave the option out"
             )
-
-
-def reason_to_decide_early(config: TrainConfig) -> str:
-    """Why the motivated model's condition decides before the base's step by these options; empty if it does not."""
-    if config.one_pass:
-        return "with one_pass it"
-    return "with a base that is taught (teach) it" if config.teach and config.student == "base" else ""
