@@ -190,7 +190,8 @@ def is_vocabulary(axis: Axis) -> bool:
 
 
 def _is_unread(axis: Axis) -> bool:
-    return len(spaces := terminal(axis)) == 1 and not spaces[0].read and not spaces[0].fixed
+    spaces = terminal(axis)
+    return len(spaces) == 1 and not spaces[0].read and not spaces[0].fixed
 
 
 def _fix_unread(space: Space) -> None:
@@ -383,7 +384,6 @@ MAX_CONSTANT = 1 << 20
 
 PRODUCTS = {"mm", "_grouped_mm", "addmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
 """Products with weights; what was scaled before is scaled anew."""
-
 
 RESHAPING = {"aten::squeeze_", "aten::unsqueeze_", "aten::transpose_", "aten::t_"}
 """Operations in place after which a tensor has other dimensions."""
