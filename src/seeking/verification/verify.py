@@ -18,7 +18,7 @@ from seeking.matching.parts import COMPETITIONS, OVER_PARTS
 from seeking.matching.tracer import Trace
 from seeking.outside import outside_preserved
 from seeking.supported import check_models
-from seeking.verification.compare import at_base_channels, compare_outputs, is_real, relative_difference
+from seeking.verification.compare import at_base_channels, compare_outputs, relative_difference
 from seeking.verification.constants import own_constants
 from seeking.verification.decisions import Deciding, Decisions, differing_decision
 from seeking.verification.diagnose import (
@@ -46,7 +46,7 @@ from seeking.verification.views import (
     unreached,
 )
 from seeking.verification.weights import hold, multiplied, neutral_weights, promoted, random_weights
-from seeking.weights_map import WeightsMap, tensors, tensors_in
+from seeking.weights_map import WeightsMap, is_real, tensors, tensors_in
 
 
 @dataclass(frozen=True)
