@@ -141,15 +141,14 @@ def verify(
         raise SeekingError("there is NaN in the batch, on which nothing can be compared; give another batch")
     run = copied_function(forward) or call
     constants = own_constants(base, motivated, weights_map, batch, run)
-    small_views, views = follow(base, motivated, batch, run)
-    for training, view in views.items():
-        problem = more_parts(small_views[training], view, COMPETITIONS)
-        if problem := problem or (competition(weights_map, view) if view else ""):
+    views = follow(base, motivated, batch, run)
+    for training, (base_view, view) in views.items():
+        problem = more_parts(base_view, view, COMPETITIONS) or (competition(weights_map, view) if view else "")
+        if problem:
             return Verification(False, float("inf"), None, in_mode(problem, training), contained=False)
     verdict = Verification(False, float("inf"), None, "")
-    for training, view in views.items():
-        views_of_both = small_views[training], view
-        proof = _Proof(base, motivated, weights_map, batch, run, seed, training, *views_of_both, constants)
+    for training, (base_view, view) in views.items():
+        proof = _Proof(base, motivated, weights_map, batch, run, seed, training, base_view, view, constants)
         try:
             mode_verdict = proof.verdict(tolerance)
         except _RefusedError as error:
@@ -159,7 +158,8 @@ def verify(
         if not mode_verdict:
             return dataclasses.replace(mode_verdict, reason=in_mode(mode_verdict.reason, training))
         verdict = mode_verdict if not training else max(verdict, mode_verdict, key=lambda v: v.difference)
-    if not_judged := [name for name in unreached(weights_map, views.values()) if name not in constants]:
+    motivated_views = [view for _, view in views.values()]
+    if not_judged := [name for name in unreached(weights_map, motivated_views) if name not in constants]:
         listed = ", ".join(not_judged[:3]) + (", …" if len(not_judged) > 3 else "")
         reason = f"{verdict.reason}; not judged, since no forward pass reaches them: {listed}"
         verdict = dataclasses.replace(verdict, reason=reason, not_judged=tuple(not_judged))
