@@ -219,7 +219,7 @@ class Cached(Ends):
         if self.where == "global":
             TABLE = table(width).to(device)
             return TABLE
-        if self.where == "list":
+        if self.where in ("list", "long list"):
             LISTED.append(table(width).to(device))
             return LISTED[-1]
         if self.where == "class":
@@ -237,13 +237,17 @@ class Cached(Ends):
 
 
 @pytest.mark.parametrize("filled", [False, True])
-@pytest.mark.parametrize("where", ["function", "global", "list", "class", "mapping", "mapping of the class"])
+@pytest.mark.parametrize(
+    "where", ["function", "global", "list", "long list", "class", "mapping", "mapping of the class"]
+)
 def test_what_is_kept_outside_of_models_is_left_as_it_is(where: str, filled: bool) -> None:
     def kept() -> str:
         return repr((TABLES, LISTED, TABLE, Cached.tables, Cached.last))
 
     x = torch.randn(4, 3)
     base, motivated = pair_of(lambda width: Cached(width, where))
+    if where == "long list":
+        LISTED.extend(table(1) for _ in range(1000))
     if filled:
         base(x)
     before = kept()
