@@ -362,11 +362,10 @@ def test_advice_works_when_it_is_followed(
             warnings.simplefilter("always")
             try:
                 made = pair()
-                given = [str(warning.message) for warning in told if "give a batch" in str(warning.message)]
-                return follow(advice.pop("Give Pair a batch")) if given else made
+                warned = any("give a batch" in str(warning.message) for warning in told)
+                return follow(advice.pop("Give Pair a batch")) if warned else made
             except SeekingError as error:
-                given = [text for text in advice if text in str(error)]
-                return follow(advice.pop(given[0]))
+                return follow(advice.pop(next(text for text in advice if text in str(error))))
 
     pair = follow(lambda: Pair(base, motivated))
     assert verify(base, motivated, pair.map, x)

@@ -119,12 +119,20 @@ def test_models_come_out_as_they_went_in(
     assert random_state[2] == np.random.get_state()[1].tolist()
 
 
-class Branches(nn.Module):
+class Ends(nn.Module):
+    """A first and a last layer; subclasses say what they do with them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(3, width), nn.Linear(width, 2)
+
+
+class Branches(Ends):
     """A layer that is reached by functions only."""
 
     def __init__(self, width: int, how: str) -> None:
-        super().__init__()
-        self.enter, self.norm, self.leave = nn.Linear(3, width), nn.BatchNorm1d(width), nn.Linear(width, 2)
+        super().__init__(width)
+        self.norm = nn.BatchNorm1d(width)
         run = lambda x: self.norm(self.enter(x))  # noqa: E731
         within: list[Any] = [self]
         within.append(within)
@@ -168,11 +176,7 @@ def test_copies_run_on_weights_of_their_own(how: str, compiled: bool) -> None:
 
 
 def test_layers_inside_vmap_are_judged_by_what_comes_after_them() -> None:
-    class Mapped(nn.Module):
-        def __init__(self, width: int) -> None:
-            super().__init__()
-            self.enter, self.leave = nn.Linear(3, width), nn.Linear(width, 2)
-
+    class Mapped(Ends):
         def forward(self, x: Tensor) -> Tensor:
             y: Tensor = torch.vmap(lambda row: self.leave(self.enter(row).tanh()))(x)
             return y
@@ -198,15 +202,15 @@ def cached_table(width: int, device: torch.device) -> Tensor:
     return table(width).to(device)
 
 
-class Cached(nn.Module):
+class Cached(Ends):
     """Keeps a table outside of itself."""
 
     tables: ClassVar[dict[int, Tensor]] = {}
     last: ClassVar[Tensor | None] = None
 
     def __init__(self, width: int, where: str) -> None:
-        super().__init__()
-        self.enter, self.leave, self.where = nn.Linear(3, width), nn.Linear(width, 2), where
+        super().__init__(width)
+        self.where = where
 
     def own(self, width: int, device: torch.device) -> Tensor:
         global TABLE
@@ -215,7 +219,7 @@ class Cached(nn.Module):
         if self.where == "global":
             TABLE = table(width).to(device)
             return TABLE
-        if self.where == "list":
+        if self.where in ("list", "long list"):
             LISTED.append(table(width).to(device))
             return LISTED[-1]
         if self.where == "class":
@@ -233,13 +237,17 @@ class Cached(nn.Module):
 
 
 @pytest.mark.parametrize("filled", [False, True])
-@pytest.mark.parametrize("where", ["function", "global", "list", "class", "mapping", "mapping of the class"])
+@pytest.mark.parametrize(
+    "where", ["function", "global", "list", "long list", "class", "mapping", "mapping of the class"]
+)
 def test_what_is_kept_outside_of_models_is_left_as_it_is(where: str, filled: bool) -> None:
     def kept() -> str:
         return repr((TABLES, LISTED, TABLE, Cached.tables, Cached.last))
 
     x = torch.randn(4, 3)
     base, motivated = pair_of(lambda width: Cached(width, where))
+    if where == "long list":
+        LISTED.extend(table(1) for _ in range(1000))
     if filled:
         base(x)
     before = kept()
@@ -254,11 +262,7 @@ def test_what_is_kept_outside_of_models_is_left_as_it_is(where: str, filled: boo
 
 
 def test_nested_tensors_are_compared() -> None:
-    class Ragged(nn.Module):
-        def __init__(self, width: int) -> None:
-            super().__init__()
-            self.enter, self.leave = nn.Linear(3, width), nn.Linear(width, 2)
-
+    class Ragged(Ends):
         def forward(self, x: Tensor) -> Tensor:
             ragged = torch.nested.nested_tensor([x[0], x[1][:2]], layout=torch.jagged)
             y: Tensor = self.leave(self.enter(ragged)).to_padded_tensor(0.0)

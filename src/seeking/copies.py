@@ -140,9 +140,9 @@ def _with_rebound(
     return tuple(rebound) if type(value) is tuple else value
 
 
-def _rebound(function: Any, memo: dict[int, Any], functions: dict[int, FunctionType]) -> Any:
-    """A function over copies of what it has closed over, which ``deepcopy`` would share; other hooks as they are."""
-    if not isinstance(function, FunctionType) or not (function.__closure__ or function.__defaults__):
+def _rebound(function: FunctionType, memo: dict[int, Any], functions: dict[int, FunctionType]) -> FunctionType:
+    """A function over copies of what it has closed over, which ``deepcopy`` would share."""
+    if not (function.__closure__ or function.__defaults__):
         return function
     if id(function) not in functions:
         cells = tuple(CellType() for _ in function.__closure__ or ())

@@ -143,14 +143,14 @@ def embed(
             with evaluating(small, large):
                 _load(large, values)
                 reference = _run(run, small, example)
-                scales_of_layers = _without_extra_scales(large, weights_map, values)
-                _load(large, scales_of_layers)
+                zeroed = _without_extra_scales(large, weights_map, values)
+                _load(large, zeroed)
                 values.update(_silence_extra_blocks(large, weights_map, reference, lambda: _run(run, large, example)))
 
                 def differ() -> float:
                     return compare_outputs(reference, _run(run, large, example))[0]
 
-                difference = _restore_scales(large, values, scales_of_layers, differ)
+                difference = _restore_scales(large, values, zeroed, differ)
         _load(motivated, values)
         if extra == "copied":
             warn_of_kept(copy_blocks(motivated, weights_map))

@@ -1,4 +1,4 @@
-"""Private names of PyTorch, accelerate and datasets that this library uses, and a layout of NumPy: what breaks without.
+"""Private names of PyTorch, accelerate and datasets, and one memory layout of NumPy, each with what breaks without it.
 
 Each has a test in ``tests/test_internals.py``.
 """

@@ -8,7 +8,8 @@ import contextlib
 import functools
 import sys
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -30,11 +31,11 @@ def outside_preserved(*models: nn.Module) -> Iterator[None]:
     classes = {each for model in models for module in model.modules() for each in type(module).__mro__}
     classes = {each for each in classes if _package(each) not in ("torch", "builtins", "typing")}
     names_of_files = {each.__module__ for each in classes}
-    packages = {name.partition(".")[0] for name in names_of_files}
-    for name in list(names_of_files):
-        functions = [value for value in vars(sys.modules.get(name, functools)).values() if callable(value)]
+    packages = {_package(each) for each in classes}
+    for file in _loaded(names_of_files):
+        functions = [value for value in vars(file).values() if callable(value)]
         names_of_files |= {each.__module__ for each in functions if _package(each) in packages}
-    files = [sys.modules[name] for name in names_of_files if name in sys.modules]
+    files = _loaded(names_of_files)
     owners = [(owner, dict(vars(owner))) for owner in (*files, *classes)]
     containers = {
         id(value): (value, list(value) if type(value) is list else dict(value))
@@ -66,6 +67,10 @@ def outside_preserved(*models: nn.Module) -> Iterator[None]:
                     delattr(owner, name)
 
 
+def _loaded(names: Iterable[str]) -> list[ModuleType]:
+    return [sys.modules[name] for name in names if name in sys.modules]
+
+
 def _package(value: Any) -> str:
     return str(getattr(value, "__module__", None)).partition(".")[0]
 
@@ -73,8 +78,8 @@ def _package(value: Any) -> str:
 def _restore(value: Any, before: Any) -> None:
     """Take out of a container the tensors that it did not hold before."""
     if isinstance(value, list):
-        added = [part for part in value if not any(part is old for old in before)] if len(value) < 1000 else []
-        if any(map(tensors_in, added)):
+        known = set(map(id, before))
+        if any(tensors_in(part) for part in value if id(part) not in known):
             value[:] = before
         return
     for key, part in list(value.items()):

@@ -159,8 +159,8 @@ def _with_other_weights(base: nn.Module, motivated: nn.Module, weights_map: Weig
             for parameter in model.parameters():
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.add_((0.05 * noise).to(parameter.device, parameter.dtype))
-        own = {name: tensor for name, tensor in tensors(small).items() if name in weights_map.entries}
-        values = weights_map.embed(own, tensors(large))
+        shared = {name: tensor for name, tensor in tensors(small).items() if name in weights_map.entries}
+        values = weights_map.embed(shared, tensors(large))
         for name, parameter in large.named_parameters(remove_duplicate=False):  # Buffers may be each model's own.
             parameter.copy_(values[name])
     return small, large
@@ -199,8 +199,8 @@ def _holds(
     add_gradients(base, motivated, weights_map)
     add_gradients(*twins, weights_map)
     pairs = [(one.grad, other.grad) for one, other in zip(motivated.parameters(), twins[1].parameters(), strict=True)]
-    own, of_twin = dict(base.named_parameters()), dict(twins[0].named_parameters())
-    pairs += [(own[name].grad, of_twin[name].grad) for name in own.keys() & weights_map.own]
+    small, of_twin = dict(base.named_parameters()), dict(twins[0].named_parameters())
+    pairs += [(small[name].grad, of_twin[name].grad) for name in small.keys() & weights_map.own]
     if not all(map(_same, map(tensors_in, apart), map(tensors_in, (smaller, larger)))):
         return False
     if any((one is None) != (other is None) for one, other in pairs):

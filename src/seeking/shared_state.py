@@ -53,15 +53,14 @@ class SharedState:
     def copy(self, base: Optimizer, motivated: Optimizer, *, into_motivated: bool) -> None:
         """Copy the states of sliced tensors one way; tied ones get one state."""
         small, large = dict(self.base.named_parameters()), dict(self.motivated.named_parameters())
-        for name, parameter in small.items():
-            entry = self.entries.get(name)
-            if entry is None:
+        for name, entry in self.entries.items():
+            parameter, counterpart = small.get(name), large.get(entry.target)
+            if parameter is None or counterpart is None:
                 continue
-            counterpart = large.get(entry.target)
             known = base.state.get(parameter)
-            if counterpart is not None and not known and not into_motivated:
+            if not known and not into_motivated:
                 known = motivated.state.get(counterpart)  # The base has not taken a step of its own.
-            if counterpart is None or not known:
+            if not known:
                 continue
             if self.tie and entry.whole:
                 base.state[parameter] = motivated.state[counterpart] = known

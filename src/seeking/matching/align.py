@@ -11,6 +11,9 @@ from seeking.errors import NotContainedError
 from seeking.internals import Convolution, registered_children
 from seeking.weights_map import tensors
 
+Places = Mapping[tuple[int, int], Sequence[Sequence[int]]]
+"""Of stages, by their lengths in both models: where the base's blocks lie."""
+
 
 def choose(small: int, large: int, policy: DepthPolicy | WidthPolicy) -> range | list[int]:
     """``small`` of ``large`` positions: the leading ones, or at even distance with the first among them."""
@@ -118,9 +121,7 @@ def _named_alike(blocks: Mapping[str, nn.Module], larger: Mapping[str, nn.Module
     return not counted and blocks.keys() <= larger.keys()
 
 
-def stage_places(
-    base: nn.Module, motivated: nn.Module, counterparts: Mapping[str, str]
-) -> dict[tuple[int, int], list[list[int]]]:
+def stage_places(base: nn.Module, motivated: nn.Module, counterparts: Mapping[str, str]) -> Places:
     """Of each stage that is longer in the motivated model, by both lengths: where the base's blocks lie in it."""
     places: dict[tuple[int, int], list[list[int]]] = {}
     for base_name, motivated_name in counterparts.items():
@@ -134,9 +135,7 @@ def stage_places(
     return places
 
 
-def layer_positions(
-    places: Mapping[tuple[int, int], Sequence[Sequence[int]]], small: int, large: int
-) -> list[int] | None:
+def layer_positions(places: Places, small: int, large: int) -> list[int] | None:
     """The base's positions among parts of which there is one for each layer of a stage; None if no stage fits.
 
     Args:

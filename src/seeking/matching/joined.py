@@ -1,15 +1,12 @@
 """What there is one of for each layer of a stage: which of them are the base's, if the stage is longer."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from seeking.matching.align import layer_positions
+from seeking.matching.align import Places, layer_positions
 from seeking.matching.axes import STACKED, Space, segments_of, size_of, terminal
 from seeking.matching.op_rules.views import TAKEN_APART
 from seeking.matching.solve import Dimension
 from seeking.weights_map import Index
-
-Places = Mapping[tuple[int, int], Sequence[Sequence[int]]]
-"""Of stages, by their lengths in both models: where the base's blocks lie."""
 
 
 def let_layers_grow(dimensions: Iterable[Dimension], places: Places) -> dict[Space, Index]:
@@ -25,19 +22,20 @@ def let_layers_grow(dimensions: Iterable[Dimension], places: Places) -> dict[Spa
     positions: dict[Space, Index] = {}
     for dimension in dimensions:
         large, small = terminal(dimension.axis), terminal(dimension.own_axis)
+        kinds = [space.fixed for space in large]
         if len(large) == 1:
-            small = [Space(dimension.size, large[0].fixed)]
-        elif [space.fixed for space in large].count(STACKED) == 1 and len(small) == len(large) - 1:
+            small = [Space(dimension.size, kinds[0])]
+        elif kinds.count(STACKED) == 1 and len(small) == len(large) - 1:
             # Of one layer there is no space.
-            small.insert([space.fixed for space in large].index(STACKED), Space(1, STACKED))
-        if [space.fixed for space in small] != [space.fixed for space in large]:
+            small.insert(kinds.index(STACKED), Space(1, STACKED))
+        if [space.fixed for space in small] != kinds:
             continue
-        for number, space in enumerate(large):
+        for own, space in zip(small, large, strict=True):
             by_layer = space.fixed in (STACKED, TAKEN_APART)
-            own = layer_positions(places, small[number].size, space.size) if by_layer else None
-            if own is not None:
-                large[number].fixed = ""
-                positions[large[number]] = Index.of(own)
+            found = layer_positions(places, own.size, space.size) if by_layer else None
+            if found is not None:
+                space.fixed = ""
+                positions[space] = Index.of(found)
     return positions
 
 

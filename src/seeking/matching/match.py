@@ -11,7 +11,7 @@ from seeking.choices import DepthPolicy, WidthPolicy
 from seeking.copies import copied_function
 from seeking.errors import MatchWarning, NotContainedError, unknown
 from seeking.forward import Forward
-from seeking.matching.align import align, differing_types, layer_positions, stage_places
+from seeking.matching.align import Places, align, differing_types, layer_positions, stage_places
 from seeking.matching.axes import Space, size_of
 from seeking.matching.dropout import differing_rates
 from seeking.matching.joined import leave_out_extra_parts, let_layers_grow
@@ -75,7 +75,8 @@ def match(
             + (", …" if len(differing) > 1 else "")
             + "): what the models share is trained at two rates. Give both models the same rates if that is not meant."
         )
-    targets = _targets(base, motivated, counterparts, overrides)
+    places = stage_places(base, motivated, counterparts)
+    targets = _targets(base, motivated, counterparts, places, overrides)
     forward = copied_function(forward)
     axes = ModelAxes(base, motivated, batch, forward)
     if axes.untraceable:
@@ -93,7 +94,7 @@ def match(
         if positions is not None and not overrides[name].space
     }
     try:
-        sizes, layers = _sizes(base, motivated, axes, targets, counterparts, chosen_alone)
+        sizes, layers = _sizes(base, motivated, axes, targets, counterparts, places, chosen_alone)
     except NotContainedError as error:
         if not axes.untraceable or any(tensor.is_meta for tensor in (*small.values(), *large.values())):
             raise _with_remark(error, axes, batch) from None
@@ -101,7 +102,7 @@ def match(
         axes = ModelAxes(base, motivated, batch, forward, numbers=True)
         if axes.untraceable:
             raise _with_remark(error, axes, batch) from None
-        sizes, layers = _sizes(base, motivated, axes, targets, counterparts, chosen_alone)
+        sizes, layers = _sizes(base, motivated, axes, targets, counterparts, places, chosen_alone)
     if assumed := _resized(axes, sizes):
         _warn(f"treated as elementwise: {', '.join(assumed)}; seeking.verify tells whether rightly")
 
@@ -152,11 +153,14 @@ def _compare_classes(base: nn.Module, motivated: nn.Module) -> None:
 
 
 def _targets(
-    base: nn.Module, motivated: nn.Module, counterparts: Mapping[str, str], overrides: Mapping[str, Override]
+    base: nn.Module,
+    motivated: nn.Module,
+    counterparts: Mapping[str, str],
+    places: Places,
+    overrides: Mapping[str, Override],
 ) -> dict[str, str]:
     """The motivated model's tensor for each of the base's, by name."""
     large = tensors(motivated)
-    places = stage_places(base, motivated, counterparts)
     targets = {}
     for name, tensor in tensors(base).items():
         module, _, leaf = name.rpartition(".")
@@ -183,11 +187,11 @@ def _sizes(
     axes: ModelAxes,
     targets: Mapping[str, str],
     counterparts: Mapping[str, str],
+    places: Places,
     chosen_alone: Container[tuple[str, int]],
 ) -> tuple[dict[Space, int], dict[Space, Index]]:
     """How much of each space of the motivated model is the base's, and where it lies in those of one entry a layer."""
     small = tensors(base)
-    places = stage_places(base, motivated, counterparts)
     dimensions = [
         Dimension(f"{name}, dimension {dim}", size, axis, own_axis)
         for name, tensor in small.items()

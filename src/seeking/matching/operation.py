@@ -24,6 +24,12 @@ class Operation:
     pointwise: bool
 
 
+def short_name(func: Any) -> str:
+    """The name of an operation as ``__torch_dispatch__`` gets it, without overload and without ``aten::``."""
+    name: str = func.name()
+    return name.removeprefix("aten::").partition(".")[0]
+
+
 @functools.cache
 def operation_of(func: Any) -> Operation:
     """What is declared of an operation as ``__torch_dispatch__`` gets it."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seeking.matching.axes import STACKED, is_fixed, size_of
 from seeking.matching.op_rules import OpCall
-from seeking.matching.statistics import REDUCTIONS
+from seeking.matching.statistics import REDUCTIONS, reduced_axes
 
 COMPETITIONS = {"max", "min", "amax", "amin", "aminmax", "argmax", "argmin", "median", "nanmedian", "mode", "kthvalue"}
 COMPETITIONS |= {"sort", "topk", "cummax", "cummin", "_cummax_helper", "_cummin_helper"}
@@ -36,15 +36,9 @@ def joined_parts(name: str, call: OpCall) -> list[tuple[str, int]]:
         name: without namespace.
         call: as its rule sees it, before that rule changes an axis.
     """
-    if name not in OVER_PARTS or isinstance(call.get("other"), Tensor) or not call.inputs[0].ndim:
+    if name not in OVER_PARTS or isinstance(call.get("other"), Tensor):
         return []
-    source = call.inputs[0]
-    dim = call.get("dim")
-    dims = [dim] if type(dim) is int else list(dim or range(source.ndim))
-    if "normalized_shape" in call:
-        dims = [-1 - place for place in range(len(call["normalized_shape"]))]
-    axes = [call.axes(source)[place] for place in dims]
-    return [(name, size_of(axis)) for axis in axes if is_fixed(axis) == STACKED]
+    return [(name, size_of(axis)) for axis in reduced_axes(name, call).values() if is_fixed(axis) == STACKED]
 
 
 def described(name: str, args: Sequence[Any]) -> str:

@@ -86,6 +86,7 @@ class Selection:
             return positions
         if space.fixed:
             return range(space.size)
-        if space in self._pinned or space in self._layers:
-            return list(self._pinned.get(space) or self._layers[space])
+        known = self._pinned.get(space, self._layers.get(space))
+        if known is not None:
+            return list(known)
         return choose(self._sizes[space], space.size, "leading" if space.ordered else self._width)

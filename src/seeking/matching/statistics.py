@@ -116,9 +116,9 @@ class Statistics:
         if name in REDUCTIONS and not (name == "max" and "other" in call):
             sources |= {len(self.reductions)}
             is_share = name in SHARES or producers.get(id(inputs[0]), "").removesuffix("_") in POSITIVE_AT_ZERO
-            reduced = _reduced(name, call)
-            self.reductions.append(Reduction(name, tuple(inputs[0].shape), reduced, is_share=is_share))
-            if name not in NORMS and any(not space.fixed for axis in reduced.values() for space in _spaces(axis)):
+            axes = reduced_axes(name, call)
+            self.reductions.append(Reduction(name, tuple(inputs[0].shape), axes, is_share=is_share))
+            if name not in NORMS and any(not space.fixed for axis in axes.values() for space in _spaces(axis)):
                 self._pure.update(map(id, call.outputs))
         if not sources:
             return
@@ -150,7 +150,8 @@ class Statistics:
             self.reductions[source].scaled.append(axes)
 
 
-def _reduced(name: str, call: OpCall) -> dict[int, Axis]:
+def reduced_axes(name: str, call: OpCall) -> dict[int, Axis]:
+    """The axes of the dimensions that an operation goes along, such as a reduction, by dimension."""
     tensor = call.inputs[0]
     axes = call.axes(tensor)
     if name == "native_group_norm":
@@ -158,9 +159,7 @@ def _reduced(name: str, call: OpCall) -> dict[int, Axis]:
     if name in NORMS:
         rank = len(call["normalized_shape"])
         return {dim: axes[dim] for dim in range(tensor.ndim - rank, tensor.ndim)}
-    dim = call.get("dim")
-    dims = [dim] if type(dim) is int else list(dim or range(tensor.ndim))
-    return {d % tensor.ndim: axes[d] for d in dims} if tensor.ndim else {}
+    return {dim % tensor.ndim: axes[dim] for dim in call.dims()} if tensor.ndim else {}
 
 
 def _is_negative(call: OpCall) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seeking.chance import WithoutChance
 from seeking.copies import evaluating, scratch_copy, train_own_code
 from seeking.forward import Forward, call
-from seeking.internals import TorchDispatchMode, tree_map
+from seeking.internals import TorchDispatchMode, tree_map, tree_map_only
 from seeking.matching.axes import (
     HEAD,
     INPUT,
@@ -32,7 +32,7 @@ from seeking.matching.operation import Operation, operation_of
 from seeking.matching.parts import described, joined_parts
 from seeking.matching.statistics import Reduction, Statistics
 from seeking.outside import outside_preserved
-from seeking.weights_map import tensors, tensors_in
+from seeking.weights_map import is_real, tensors, tensors_in
 
 
 class UntraceableError(Exception):
@@ -116,8 +116,7 @@ def _trace(
     real_batch: bool,
     free_heads: bool,
 ) -> Trace:
-    on_meta = not real_batch
-    twin = scratch_copy(model, lambda tensor: _on_meta(tensor) if _real(tensor) and not real_model else tensor.clone())
+    twin = scratch_copy(model, lambda tensor: _copied(tensor, on_meta=not real_model))
     twins = tensors(twin)
     tracer = Tracer(free_heads, keep_constants=real_batch)
     tracer.computed.update(map(id, twin.parameters()))
@@ -127,12 +126,7 @@ def _trace(
         tracer.write(twins[name], axes)
         tracer.explained.add(id(twins[name]))
 
-    def copied(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        return _on_meta(value) if on_meta and _real(value) else value.clone()
-
-    batch = tree_map(copied, batch)
+    batch = tree_map_only(Tensor, lambda tensor: _copied(tensor, on_meta=not real_batch), batch)
     for tensor in tensors_in(batch):
         tracer.write(tensor, [constant(size, INPUT) for size in tensor.shape])
     try:
@@ -175,8 +169,8 @@ def _trace(
     )
 
 
-def _real(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
+def _copied(tensor: Tensor, *, on_meta: bool) -> Tensor:
+    return _on_meta(tensor) if on_meta and is_real(tensor) else tensor.clone()
 
 
 def _on_meta(tensor: Tensor) -> Tensor:
@@ -190,7 +184,8 @@ def is_vocabulary(axis: Axis) -> bool:
 
 
 def _is_unread(axis: Axis) -> bool:
-    return len(spaces := terminal(axis)) == 1 and not spaces[0].read and not spaces[0].fixed
+    spaces = terminal(axis)
+    return len(spaces) == 1 and not spaces[0].read and not spaces[0].fixed
 
 
 def _fix_unread(space: Space) -> None:
@@ -303,7 +298,7 @@ class Tracer(TorchDispatchMode):
         """Write the axes of an operation's results."""
         scores = [axis for tensor in inputs for axis in self.scores.get(id(tensor), ())]
         name = operation.name.removeprefix("aten::")
-        if _real(outputs[0]):
+        if is_real(outputs[0]):
             self.operations.append(described(name, args))
         scaled: frozenset[float] = frozenset()
         if name not in PRODUCTS:
@@ -383,7 +378,6 @@ MAX_CONSTANT = 1 << 20
 
 PRODUCTS = {"mm", "_grouped_mm", "addmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
 """Products with weights; what was scaled before is scaled anew."""
-
 
 RESHAPING = {"aten::squeeze_", "aten::unsqueeze_", "aten::transpose_", "aten::t_"}
 """Operations in place after which a tensor has other dimensions."""

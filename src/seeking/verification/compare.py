@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seeking.errors import SeekingError
 from seeking.internals import Convolution, StatisticsNorm
-from seeking.weights_map import Entry, tensors_in
+from seeking.weights_map import Entry, is_real, tensors_in
 
 
 def relative_difference(base: Tensor, motivated: Tensor) -> float:
@@ -81,11 +81,6 @@ def _at_channels(tensor: Tensor, shape: Sequence[int], channels: Sequence[list[i
             if own is not None and len(own) == shape[dim] < tensor.shape[dim]:
                 tensor = tensor.index_select(dim, torch.tensor(own, device=tensor.device))
     return tensor
-
-
-def is_real(tensor: Tensor) -> bool:
-    """Whether a tensor holds real or complex numbers."""
-    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _comparable(base: Tensor, motivated: Tensor) -> tuple[Tensor, Tensor]:

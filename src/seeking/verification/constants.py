@@ -15,7 +15,7 @@ from seeking.internals import StatisticsNorm, tree_map_only
 from seeking.matching.example_inputs import example_inputs
 from seeking.verification.compare import relative_difference
 from seeking.verification.weights import multiplied
-from seeking.weights_map import WeightsMap, tensors
+from seeking.weights_map import WeightsMap, is_real, tensors
 
 ROUNDING = 1e-5
 """Constants may differ by so much, relative to the greatest entry, if they were computed in another order."""
@@ -65,7 +65,7 @@ def own_constants(
 
 
 def _differ(buffer: Tensor, other: Tensor) -> bool:
-    if buffer.is_floating_point() or buffer.is_complex():
+    if is_real(buffer):
         return relative_difference(buffer, other.to(buffer.device)) > ROUNDING
     return not torch.equal(buffer, other.to(buffer))
 

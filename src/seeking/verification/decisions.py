@@ -5,10 +5,13 @@ from typing import Any
 from torch import Tensor
 
 from seeking.internals import TorchDispatchMode
+from seeking.matching.operation import short_name
 from seeking.matching.parts import COMPETITIONS
 from seeking.verification.compare import relative_difference
 
 THRESHOLDS = {"gt", "ge", "lt", "le", "sign", "round", "floor", "ceil", "trunc", "bucketize", "searchsorted"}
+
+DECIDES = COMPETITIONS | THRESHOLDS
 
 Decisions = list[tuple[str, Tensor]]
 """Names of operations that decide, with the real numbers that they decide by, in the order of the forward pass."""
@@ -22,9 +25,9 @@ class Deciding(TorchDispatchMode):
         self._found = found
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.name().removeprefix("aten::").partition(".")[0]
+        name = short_name(func)
         first = args[0] if args else None
-        if name in COMPETITIONS | THRESHOLDS and isinstance(first, Tensor) and first.is_floating_point():
+        if name in DECIDES and isinstance(first, Tensor) and first.is_floating_point():
             self._found.append((name, first.detach().clone()))
         return func(*args, **(kwargs or {}))
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from seeking.internals import TorchDispatchMode
+from seeking.matching.operation import short_name
 from seeking.matching.statistics import REDUCTIONS, SUMS, Reduction
 from seeking.verification.positions import Positions
 
@@ -50,7 +51,7 @@ class Narrowed(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = func.name().removeprefix("aten::").partition(".")[0]
+        name = short_name(func)
         if name not in REDUCTIONS or (name == "max" and func.name().endswith(".other")):
             return func(*args, **kwargs)
         place, self._place = self._place, self._place + 1

@@ -10,9 +10,8 @@ from seeking.chance import WithoutChance
 from seeking.copies import copied, random_state_preserved
 from seeking.forward import Forward
 from seeking.internals import TorchDispatchMode, storage_id
-from seeking.verification.compare import is_real
 from seeking.verification.weights import promoted
-from seeking.weights_map import tensors_in
+from seeking.weights_map import is_real, tensors_in
 
 COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 

@@ -18,7 +18,7 @@ from seeking.matching.parts import COMPETITIONS, OVER_PARTS
 from seeking.matching.tracer import Trace
 from seeking.outside import outside_preserved
 from seeking.supported import check_models
-from seeking.verification.compare import at_base_channels, compare_outputs, is_real, relative_difference
+from seeking.verification.compare import at_base_channels, compare_outputs, relative_difference
 from seeking.verification.constants import own_constants
 from seeking.verification.decisions import Deciding, Decisions, differing_decision
 from seeking.verification.diagnose import (
@@ -46,7 +46,7 @@ from seeking.verification.views import (
     unreached,
 )
 from seeking.verification.weights import hold, multiplied, neutral_weights, promoted, random_weights
-from seeking.weights_map import WeightsMap, tensors, tensors_in
+from seeking.weights_map import WeightsMap, is_real, tensors, tensors_in
 
 
 @dataclass(frozen=True)
@@ -141,15 +141,14 @@ def verify(
         raise SeekingError("there is NaN in the batch, on which nothing can be compared; give another batch")
     run = copied_function(forward) or call
     constants = own_constants(base, motivated, weights_map, batch, run)
-    small_views, views = follow(base, motivated, batch, run)
-    for training, view in views.items():
-        problem = more_parts(small_views[training], view, COMPETITIONS)
-        if problem := problem or (competition(weights_map, view) if view else ""):
+    views = follow(base, motivated, batch, run)
+    for training, (base_view, view) in views.items():
+        problem = more_parts(base_view, view, COMPETITIONS) or (competition(weights_map, view) if view else "")
+        if problem:
             return Verification(False, float("inf"), None, in_mode(problem, training), contained=False)
     verdict = Verification(False, float("inf"), None, "")
-    for training, view in views.items():
-        views_of_both = small_views[training], view
-        proof = _Proof(base, motivated, weights_map, batch, run, seed, training, *views_of_both, constants)
+    for training, (base_view, view) in views.items():
+        proof = _Proof(base, motivated, weights_map, batch, run, seed, training, base_view, view, constants)
         try:
             mode_verdict = proof.verdict(tolerance)
         except _RefusedError as error:
@@ -159,7 +158,8 @@ def verify(
         if not mode_verdict:
             return dataclasses.replace(mode_verdict, reason=in_mode(mode_verdict.reason, training))
         verdict = mode_verdict if not training else max(verdict, mode_verdict, key=lambda v: v.difference)
-    if not_judged := [name for name in unreached(weights_map, views.values()) if name not in constants]:
+    motivated_views = [view for _, view in views.values()]
+    if not_judged := [name for name in unreached(weights_map, motivated_views) if name not in constants]:
         listed = ", ".join(not_judged[:3]) + (", …" if len(not_judged) > 3 else "")
         reason = f"{verdict.reason}; not judged, since no forward pass reaches them: {listed}"
         verdict = dataclasses.replace(verdict, reason=reason, not_judged=tuple(not_judged))

@@ -16,29 +16,29 @@ from seeking.matching.tracer import Trace, UntraceableError, trace
 from seeking.verification.positions import Positions
 from seeking.weights_map import WeightsMap
 
-Views = dict[bool, Trace | None]
-"""Traces of a model by whether it trains; None in place of one where the model cannot be traced."""
+Views = tuple[Trace | None, Trace | None]
+"""Traces of the base and of the motivated model; None in place of one where the model cannot be traced."""
 
 
-def follow(base: nn.Module, motivated: nn.Module, batch: Any, run: Forward) -> tuple[Views, Views]:
-    """Both models' traces; those in training mode only where something is different there.
+def follow(base: nn.Module, motivated: nn.Module, batch: Any, run: Forward) -> dict[bool, Views]:
+    """Both models' traces, by whether they train; those in training mode only where something is different there.
 
     Args:
         base: the smaller model.
         motivated: the larger model.
         batch: one input, as ``run`` takes it.
         run: runs a model on the batch.
-
-    Returns:
-        Of the base, and of the motivated model.
     """
-    small, large = (
-        {training: traced(model, batch, run, training=training) for training in (False, True)}
-        for model in (base, motivated)
-    )
-    if _alike(small[False], small[True]) and _alike(large[False], large[True]):
-        del small[True], large[True]
-    return small, large
+    views = {
+        training: (
+            traced(base, batch, run, training=training),
+            traced(motivated, batch, run, training=training),
+        )
+        for training in (False, True)
+    }
+    if all(map(_alike, views[False], views[True])):
+        del views[True]
+    return views
 
 
 def traced(

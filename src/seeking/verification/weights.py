@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seeking.internals import tree_map
+from seeking.internals import tree_map, tree_map_only
 from seeking.verification.extra import scales
-from seeking.weights_map import identity, tensors
+from seeking.weights_map import identity, is_real, tensors
 
 
 def random_weights(model: nn.Module, seed: int, times: float = 1.0) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ def neutral_weights(motivated: nn.Module, extra: Iterable[str], scale: float) ->
     for tensor in tensors(motivated).values():
         key = identity(tensor)
         if key not in filled:
-            stays = key not in parameters or not (tensor.is_floating_point() or tensor.is_complex())
+            stays = key not in parameters or not is_real(tensor)
             value = scale if key in scaling else 0.0
             filled[key] = tensor.clone() if stays else torch.full_like(tensor, value)
     return {name: filled[identity(tensor)] for name, tensor in tensors(motivated).items()}
@@ -83,12 +83,7 @@ def promoted(values: Any, dtype: torch.dtype) -> Any:
 
 def multiplied(values: Any, times: float) -> Any:
     """All real and complex tensors multiplied by a number, in new containers."""
-    return tree_map(
-        lambda leaf: (
-            leaf * times if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex()) else leaf
-        ),
-        values,
-    )
+    return tree_map_only(Tensor, lambda tensor: tensor * times if is_real(tensor) else tensor, values)
 
 
 def hold(model: nn.Module, values: Mapping[str, Tensor]) -> None:

@@ -28,6 +28,11 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def is_real(tensor: Tensor) -> bool:
+    """Whether a tensor holds real or complex numbers."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
 def tensors_in(value: Any) -> list[Tensor]:
     """Every tensor in a batch or an output: in mappings of any kind, dataclasses, tuples and lists, at any depth."""
     if isinstance(value, Tensor):

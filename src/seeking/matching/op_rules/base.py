@@ -54,6 +54,11 @@ class OpCall:
         """The operation that a tensor comes from, without namespace; empty for weights and inputs."""
         return self.producers.get(id(tensor), "")
 
+    def dims(self) -> list[int]:
+        """The dimensions of the first input that the operation goes along: what ``dim`` names, or all of them."""
+        dim = self.get("dim")
+        return [dim] if type(dim) is int else list(dim or range(self.inputs[0].ndim))
+
     def __contains__(self, parameter: str) -> bool:
         return parameter in self.parameters
 

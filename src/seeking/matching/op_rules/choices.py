@@ -25,16 +25,11 @@ def _compete(name: str, call: OpCall, dims: list[int]) -> None:
         fix(call.axes(tensor)[dim], f"{COMPETING} {name}")
 
 
-def _dims(call: OpCall) -> list[int]:
-    dim = call.get("dim")
-    return [dim] if type(dim) is int else list(dim or range(call.inputs[0].ndim))
-
-
 def _extremum(name: str, call: OpCall) -> Axes | None:
     if isinstance(call.get("other"), Tensor):
         return broadcast(call)
     if call.inputs[0].ndim:
-        _compete(name, call, _dims(call))
+        _compete(name, call, call.dims())
     return reduce(call)
 
 

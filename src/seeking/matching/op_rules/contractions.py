@@ -58,7 +58,7 @@ def _distance(call: OpCall) -> Axes:
     result: list[Axis] = [*batch, rows, columns]
     # Batch dimensions of the second may be more.
     missing = call.outputs[0].ndim - len(result)
-    return [[*([free(size) for size in call.outputs[0].shape[:missing]]), *result]]
+    return [[*(free(size) for size in call.outputs[0].shape[:missing]), *result]]
 
 
 @op_rule("_grouped_mm")

@@ -24,9 +24,7 @@ def reduce(call: OpCall) -> Axes:
     """Axes of results without the dimensions that are reduced."""
     source, result = call["self"], call.outputs[0]
     axes = call.axes(source)
-    dim = call.get("dim")
-    dims = [dim] if type(dim) is int else list(dim or range(source.ndim))
-    reduced = {dim % source.ndim for dim in dims} if source.ndim else set()
+    reduced = {dim % source.ndim for dim in call.dims()} if source.ndim else set()
     if result.ndim == source.ndim:
         kept: list[Axis] = [() if dim in reduced else axis for dim, axis in enumerate(axes)]
     else:
