@@ -1,6 +1,6 @@
 """Time to decode JPEG and PNG files as the workers do, by torchcodec, torchvision and PIL.
 
-The images are noise on smooth colours. Times are relative to PIL alone, which resizes images before they are tensors.
+The images are noise on smooth colors. Times are relative to PIL alone, which resizes images before they are tensors.
 
     python benchmarks/decode.py
 """
@@ -30,8 +30,8 @@ def encoded(height: int, width: int, kind: str, seed: int) -> bytes:
     """An image as a file of this kind."""
     random = np.random.default_rng(seed)
     smooth = random.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
-    colours = np.asarray(Image.fromarray(smooth).resize((width, height))).astype(int)
-    noisy = (colours + random.integers(-8, 9, colours.shape)).clip(0, 255).astype(np.uint8)
+    colors = np.asarray(Image.fromarray(smooth).resize((width, height))).astype(int)
+    noisy = (colors + random.integers(-8, 9, colors.shape)).clip(0, 255).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(noisy).save(file, kind)
     return file.getvalue()

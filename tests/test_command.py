@@ -37,6 +37,14 @@ runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
 """
 
 
+def run(program: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program in an interpreter of its own, in which nothing but seeking's place is set."""
+    environment = {"PYTHONPATH": str(Path(seeking.__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
 @pytest.mark.parametrize(
     ("number", "code", "message"),
     [(signal.SIGINT, 130, "seeking: interrupted\n"), (signal.SIGTERM, 75, "seeking: stopped by SIGTERM\n")],
@@ -52,10 +60,7 @@ def test_a_stop_during_the_imports_is_no_traceback(
     module: str, at: str, number: int, code: int, message: str, tmp_path: Path
 ) -> None:
     program = INTERRUPTED.format(at=at, module=module, number=int(number))
-    environment = {"PYTHONPATH": str(Path(seeking.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = run(program, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", message)
     assert not list(tmp_path.iterdir())
 
@@ -100,8 +105,7 @@ seeking.late = Late()
 sys.argv = ["seeking", "--version"]
 runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
 """
-    environment = {"PYTHONPATH": str(Path(seeking.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    done = run(program)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -120,8 +124,8 @@ def act():
 seeking.cli.main = act
 sys.exit(seeking.__main__.main())
 """
-    environment = {"PYTHONPATH": str(Path(seeking.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    done = run(program)
+    done.check_returncode()
     assert (done.stdout, done.stderr) == ("7\n" if ignored else "-15\n", "")
 
 

@@ -76,7 +76,7 @@ def with_flags(message: object, command: type[Any]) -> str:
     """
     fields = _fields(command)
     long = "|".join(sorted((name for name in fields if "_" in name), key=len, reverse=True))
-    text = re.sub(rf"(?m)\A({'|'.join(fields)})(?=: )", _flag, str(message))
+    text = re.sub(rf"\A({'|'.join(fields)})(?=: )", _flag, str(message))
     text = re.sub(rf"(?m)(^|(?<=^  ))({'|'.join(fields)})(?= is |: .* in the run)", _flag, text)
     listed, not_before = r"known: .*|did you mean .*", r"(?<![\w./\\'\"=-])"
     for name, words in _words(command).items():

@@ -78,7 +78,7 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
             raise SeekingError(f"{path}: {name} is null; give a value, or leave it out")
         flag = "--" + name.replace("_", "-")
         if hints[name] in (bool, bool | None):
-            if value is None and hints[name] is not bool:
+            if value is None:
                 continue
             if not isinstance(value, bool):
                 raise SeekingError(f"{path}: {name} must be true or false, not {value!r}")

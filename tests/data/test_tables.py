@@ -126,6 +126,7 @@ def test_words_for_missing_values(missing: str, tmp_path: Path) -> None:
 
 
 GOOD = "age,city,label\n" + "1,Rome,yes\n2,Bern,no\n" * 8
+WITHOUT_CLASSES = GOOD.replace(",label", "").replace(",yes", "").replace(",no", "")
 
 
 @pytest.mark.parametrize(
@@ -199,8 +200,7 @@ def test_which_rows_are_trained_and_tested_on(
     files: list[str], options: dict[str, Any], used: dict[str, int], tmp_path: Path
 ) -> None:
     for name in files:
-        text = GOOD if "unlabelled" not in name else GOOD.replace(",label", "").replace(",yes", "").replace(",no", "")
-        (tmp_path / f"{name}.csv").write_text(text)
+        (tmp_path / f"{name}.csv").write_text(WITHOUT_CLASSES if "unlabelled" in name else GOOD)
     data = load(tmp_path, **options)
     assert {split.use: split.images for split in data.splits} == used
     one, other = (load(tmp_path, **options, seed=seed) for seed in (0, 1))
@@ -222,8 +222,7 @@ def test_which_rows_are_trained_and_tested_on(
 )
 def test_splits_that_there_are_not(files: list[str], options: dict[str, Any], message: str, tmp_path: Path) -> None:
     for name in files:
-        text = GOOD if "unlabelled" not in name else GOOD.replace(",label", "").replace(",yes", "").replace(",no", "")
-        (tmp_path / f"{name}.csv").write_text(text)
+        (tmp_path / f"{name}.csv").write_text(WITHOUT_CLASSES if "unlabelled" in name else GOOD)
     with pytest.raises(SeekingError, match=message):
         load(tmp_path, **options)
 
@@ -233,8 +232,7 @@ def test_kinds_of_files(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(SeekingError, match=r"nowhere.csv: no such file or folder"):
         load(tmp_path / "nowhere.csv")
-    (tmp_path / "a.tsv").write_text(",label,x\n" + "0,a,1\n1,b,2\n".replace(",", "\t") * 4)
-    (tmp_path / "a.tsv").write_text((tmp_path / "a.tsv").read_text().replace(",", "\t"))
+    (tmp_path / "a.tsv").write_text("\tlabel\tx\n" + "0\ta\t1\n1\tb\t2\n" * 4)
     (tmp_path / "readme.txt").write_text("rows")
     with pytest.warns(RunWarning, match="not used are 1 .txt"):
         data = load(tmp_path)

@@ -38,16 +38,18 @@ def annotated(
         SeekingError: an image is listed with two classes, in one file or in two; or a file has several columns that
             may be the classes.
     """
+    known = {*classes}
     images = {PurePosixPath(path).name: path for held in folders.values() for path in held}
     lists: dict[str, Listed] = {}
     for file in files:
         if str(PurePosixPath(file).parent) != source or not file.endswith((".txt", ".csv", ".tsv")):
             continue
-        listed = _read(f"{root}/{file}", {*classes})
+        listed = _read(f"{root}/{file}", known)
         named = {name: listed[name] for name in images.keys() & listed.keys()}
         complete = images and len(named) == len(images) == sum(map(len, folders.values()))
-        if complete and {row[0] for rows in named.values() for row in rows} <= {*classes}:
-            _check_columns(root, file, [row for rows in named.values() for row in rows], {*classes})
+        rows = [row for of_image in named.values() for row in of_image]
+        if complete and {row[0] for row in rows} <= known:
+            _check_columns(root, file, rows, known)
             lists[file] = named
     if not lists:
         return None
@@ -70,11 +72,11 @@ def _check_columns(root: str, file: str, rows: Sequence[Row], classes: set[str])
         SeekingError: it does.
     """
     for column in range(1, min(map(len, rows))):
-        if {row[column] for row in rows} <= classes and any(row[column] != row[0] for row in rows):
-            first = next(row for row in rows if row[column] != row[0])
+        other = next((row for row in rows if row[column] != row[0]), None)
+        if other and {row[column] for row in rows} <= classes:
             raise SeekingError(
-                f"data set {root}: in {file}, columns 2 and {column + 2} hold names of classes (such as {first[0]} and "
-                f"{first[column]} in one line); keep the name of each image and its class alone"
+                f"data set {root}: in {file}, columns 2 and {column + 2} hold names of classes (such as {other[0]} and "
+                f"{other[column]} in one line); keep the name of each image and its class alone"
             )
 
 

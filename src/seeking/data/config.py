@@ -109,6 +109,12 @@ class DataConfig:
         Augmentation(scale=self.crop_scale, jitter=self.color_jitter, erase=self.random_erasing)
 
     @property
+    def chosen_splits(self) -> dict[str, str]:
+        """The splits, files or folders that are chosen as ``train`` and ``test``, if any are."""
+        chosen = {"train": self.train_split, "test": self.test_split}
+        return {split: name for split, name in chosen.items() if name}
+
+    @property
     def stored_size(self) -> int | None:
         """Side in pixels that images are resized and cropped to when they are decoded."""
         if self.image_size is None or self.crop_scale is None:

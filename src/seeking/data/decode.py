@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 
 from seeking.errors import SeekingError
 
-GREY_MODES = ("1", "L", "LA", "La", "I", "F")
+GRAY_MODES = ("1", "L", "LA", "La", "I", "F")
 TRANSPOSED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -25,9 +25,9 @@ Range = tuple[float, float]
 """The values that become black and white."""
 
 
-def is_grey(image: Image.Image) -> bool:
+def is_gray(image: Image.Image) -> bool:
     """Whether an image has one channel, beside transparency."""
-    return image.mode in GREY_MODES or is_deep(image)
+    return image.mode in GRAY_MODES or is_deep(image)
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -102,7 +102,7 @@ class Extent:
             SeekingError: a value is NaN or infinite.
         """
         if not is_deep(image):
-            return cls(color=not is_grey(image))
+            return cls(color=not is_gray(image))
         pixels: np.ndarray[Any, Any] = np.asarray(image)
         extremes = float(pixels.min()), float(pixels.max())
         if not np.isfinite(extremes).all():

@@ -113,7 +113,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         train, test = readable({"training": train, "test": test}, encoded, config.on_bad_image)
     train, aside = _hold_out(train, config)
     if aside:
-        unused.append(_use(SET_ASIDE, f"{len(aside)} of {sources[0]}", aside))
+        unused.append(SplitUse.of(SET_ASIDE, f"{len(aside)} of {sources[0]}", aside.labels))
     _warn_of_lost_classes(train, test, classes, config)
     mean, std = train.statistics()
     mean, std = config.mean or mean, config.std or std
@@ -132,7 +132,11 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         train=train,
         test=test,
         classes=classes,
-        splits=(_use("training", sources[0], train), _use("test", sources[1], test), *unused),
+        splits=(
+            SplitUse.of("training", sources[0], train.labels),
+            SplitUse.of("test", sources[1], test.labels),
+            *unused,
+        ),
         mean=tuple(mean),
         std=tuple(std),
         size=(height, width),
@@ -233,7 +237,3 @@ def _warn_of_lost_classes(train: Images, test: Images, classes: tuple[str, ...],
             RunWarning,
             stacklevel=3,
         )
-
-
-def _use(use: str, source: str, images: Images) -> SplitUse:
-    return SplitUse(use, source, len(images.labels.unique()), len(images))

@@ -12,7 +12,7 @@ from seeking.data.decode import TRANSPOSED, PixelFormat
 QUICK_MODES = {"RGB": ("RGB", "L"), "L": ("L",)}
 """The modes of images that torchcodec converts to a mode as PIL does."""
 PNG_LAYOUTS = {"L": b"\x08\x00", "RGB": b"\x08\x02"}
-"""Depth and colour type in the header of a PNG file, where no palette or further bits are involved."""
+"""Depth and color type in the header of a PNG file, where no palette or further bits are involved."""
 
 PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 """Where a PNG file may say that it is to be turned."""
@@ -55,7 +55,7 @@ def _by_torchcodec(image: Image.Image, mode: str) -> Tensor | None:
 
 
 def _is_plain(image: Image.Image, content: bytes) -> bool:
-    """Whether a PNG file holds one image of 8 bits without a palette, a transparent colour or EXIF data."""
+    """Whether a PNG file holds one image of 8 bits without a palette, a transparent color or EXIF data."""
     more = "transparency" in image.info or getattr(image, "is_animated", False)
     # PIL would have to decode the image to find the data, which may come last.
     return content[24:26] == PNG_LAYOUTS[image.mode] and not more and not any(word in content for word in PNG_EXIF)

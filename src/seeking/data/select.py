@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from seeking.data.config import DataConfig
 from seeking.data.encoded import Encoded, Files, common_format
@@ -37,6 +38,11 @@ class SplitUse:
     classes: int | None
     images: int
 
+    @classmethod
+    def of(cls, use: str, source: str, labels: Tensor) -> "SplitUse":
+        """The use of images, or rows of a table, with these labels."""
+        return cls(use, source, len(labels.unique()), len(labels))
+
 
 def held_out(share: float, source: str) -> str:
     """Where held-out images come from, for messages."""
@@ -50,8 +56,7 @@ def select(
     import datasets
 
     name = config.data
-    chosen = {split: path for split, path in (("train", config.train_split), ("test", config.test_split)) if path}
-    splits = read(name, chosen)
+    splits = read(name, config.chosen_splits)
     features = splits["train"].rows[0].features
     class_columns = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     labels = next(([column] for column in LABEL_COLUMNS if column in features), class_columns)

@@ -9,6 +9,7 @@ from pathlib import Path
 from seeking.data.folders import Split, Splits, describe, files, is_image, standard_split, walk
 from seeking.data.image_folder import image_folder
 from seeking.data.parquet import parquet_files
+from seeking.data.table_files import CSV
 from seeking.errors import RunWarning, SeekingError, unknown
 
 
@@ -92,7 +93,7 @@ def _chosen(splits: Splits, name: str, chosen: Mapping[str, str]) -> Splits:
 def _local(path: Path, chosen: Mapping[str, str]) -> Splits:
     if path.is_file():
         if path.suffix.lower() != ".parquet":
-            table = "; for a table, give task tabular" if path.suffix.lower() in (".csv", ".tsv") else ""
+            table = "; for a table, give task tabular" if path.suffix.lower() in CSV else ""
             raise SeekingError(f"data set {path}: not a folder or a parquet file{table}")
         return _chosen(parquet_files(str(path.parent), [path.name])[0], str(path), chosen)
     root = str(path)

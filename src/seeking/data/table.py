@@ -81,8 +81,7 @@ def read_tables(config: DataConfig) -> tuple[dict[str, RawRows], str]:
         if path.suffix.lower() in KINDS or "/" in config.data:
             raise SeekingError(f"data set {config.data}: no such file or folder")
         raise unknown("table", config.data, TABLES)
-    chosen = {split: name for split, name in (("train", config.train_split), ("test", config.test_split)) if name}
-    splits = read_files(config.data, chosen)
+    splits = read_files(config.data, config.chosen_splits)
     names = splits["train"].table.column_names
     label = config.label_column or next((name for name in LABEL_COLUMNS if name in names), None)
     if label is None:

@@ -1,6 +1,7 @@
 """What the columns of a table become: numbers, from what its training rows hold."""
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Number:
 
     def prepare(self, column: "Column", out: npt.NDArray[np.float32]) -> None:
         """Write the values of the rows into zeros ``[rows, width]``."""
-        values = column.numbers()
+        values = column.numbers("all values of the training rows")
         absent = np.isnan(values)
         if self.deviation:
             out[:, 0] = np.where(absent, 0.0, (values - self.mean) / self.deviation)
@@ -99,18 +100,17 @@ class Column:
     Attributes:
         name: its name.
         rows: that it is of.
-        like: what it is compared with, for messages.
     """
 
     name: str
     rows: RawRows
-    like: str = "all others"
 
     @property
     def where(self) -> str:
         """For messages."""
         return f"column {self.name} of {self.rows.source}"
 
+    @functools.cached_property
     def texts(self) -> Any:
         """As strings of pyarrow; null where a value is missing.
 
@@ -134,6 +134,7 @@ class Column:
         texts = pc.utf8_trim_whitespace(values.cast(pa.string()))
         return pc.if_else(pc.is_in(pc.utf8_lower(texts), pa.array([*MISSING])), None, texts)
 
+    @functools.cached_property
     def are_numbers(self) -> Flags:
         """Which values are numbers; missing ones are."""
         import pyarrow as pa
@@ -141,12 +142,15 @@ class Column:
 
         if _is_numeric(self.rows.table.column(self.name).type):
             return np.ones(len(self.rows), bool)
-        match = pc.match_substring_regex(self.texts(), NUMBER)
+        match = pc.match_substring_regex(self.texts, NUMBER)
         numbers: Flags = pc.fill_null(match, pa.scalar(True)).to_numpy(zero_copy_only=False)
         return numbers
 
-    def numbers(self) -> Floats:
+    def numbers(self, others: str) -> Floats:
         """As float64; NaN where a value is missing.
+
+        Args:
+            others: that are numbers, for messages.
 
         Raises:
             SeekingError: a value is not a number, or too large.
@@ -154,16 +158,15 @@ class Column:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        are = self.are_numbers()
-        if not are.all():
-            row = int((~are).argmax())
+        if not self.are_numbers.all():
+            row = int((~self.are_numbers).argmax())
             raise SeekingError(
-                f"column {self.name}, {self.rows.place(row)}: {self.texts()[row].as_py()!r} is not a number, as "
-                f"{self.like} are; correct it, leave it empty if it is missing, or name the column in "
+                f"column {self.name}, {self.rows.place(row)}: {self.texts[row].as_py()!r} is not a number, as "
+                f"{others} are; correct it, leave it empty if it is missing, or name the column in "
                 "category_columns or ignore_columns"
             )
         column = self.rows.table.column(self.name).combine_chunks()
-        values = column if _is_numeric(column.type) else self.texts()
+        values = column if _is_numeric(column.type) else self.texts
         found: Floats = pc.fill_null(values.cast(pa.float64(), safe=False), np.nan).to_numpy()
         large = np.abs(found) > LARGEST
         if large.any():
@@ -178,7 +181,7 @@ class Column:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        encoded = self.texts().dictionary_encode()
+        encoded = self.texts.dictionary_encode()
         codes = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy()
         return encoded.dictionary.to_pylist(), codes
 
@@ -199,13 +202,12 @@ def fit_column(column: Column, categorical: bool) -> Number | Category:
     Raises:
         SeekingError: most values are numbers and some are not, or there are too many categories.
     """
-    are = column.are_numbers()
-    texts = column.texts()
+    texts = column.texts
     missing = 0 < texts.null_count < len(texts)
-    of_numbers = int(are.sum()) - texts.null_count
+    of_numbers = int(column.are_numbers.sum()) - texts.null_count
     others = len(texts) - texts.null_count - of_numbers
     if not categorical and of_numbers >= others:
-        values = dataclasses.replace(column, like=f"{of_numbers:,} others").numbers()
+        values = column.numbers(f"{of_numbers:,} others")
         known = values[~np.isnan(values)]
         mean = float(known.mean()) if len(known) else 0.0
         deviation = float(known.std(ddof=1)) if len(known) > 1 else 0.0
@@ -289,10 +291,9 @@ class Preparation:
             raise SeekingError(
                 f"{rows.source} has no column {shown(lacking, NAMED_FILES)}, which the training rows have"
             )
-        like = "all values of the training rows"
         out, place = np.zeros((len(rows), self.width), np.float32), 0
         for column in self.columns:
-            column.prepare(Column(column.name, rows, like), out[:, place : place + column.width])
+            column.prepare(Column(column.name, rows), out[:, place : place + column.width])
             place += column.width
         return out
 
@@ -326,14 +327,14 @@ def read_classes(rows: RawRows, label: str) -> list[str]:
     if label not in names:
         raise unknown(f"label column of {rows.source}", label, names)
     column = Column(label, rows)
-    texts = column.texts()
+    texts = column.texts
     if texts.null_count:
         row = int(texts.is_null().to_numpy(zero_copy_only=False).argmax())
         raise SeekingError(
             f"column {label}, {rows.place(row)}: there is no class (of {texts.null_count:,} of {len(rows):,} rows); "
             "remove these rows, or name another column in label_column"
         )
-    if column.are_numbers().all():
+    if column.are_numbers.all():
         whole = pc.match_substring_regex(texts, WHOLE).to_numpy(zero_copy_only=False)
         if not whole.all():
             row = int((~whole).argmax())

@@ -142,9 +142,8 @@ def _read(data: str, root: Path, source: str, names: list[str]) -> RawRows:
 
 
 def _read_csv(path: Path) -> Any:
-    """A CSV file, all columns as strings, blanks around them taken away."""
+    """A CSV file, all columns as strings."""
     import pyarrow as pa
-    import pyarrow.compute as pc
     from pyarrow import csv as arrow_csv
 
     with path.open("rb") as file:
@@ -159,8 +158,7 @@ def _read_csv(path: Path) -> Any:
         parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
     )
-    columns = [pc.utf8_trim_whitespace(column) for column in table.columns]
-    return _named(pa.table(columns, names=[name.strip() for name in names]))
+    return _named(table.rename_columns([name.strip() for name in names]))
 
 
 def _read_parquet(path: Path) -> Any:

@@ -37,8 +37,8 @@ def growing(small: Shapes, large: Shapes, argument: int) -> dict[str, Growing]:
         argument: its value.
     """
     found = {}
-    for name in (name for name in small if name in large):
-        for dimension, (size, grown) in enumerate(zip(small[name], large[name], strict=True)):
+    for name, sizes in small.items():
+        for dimension, (size, grown) in enumerate(zip(sizes, large.get(name, sizes), strict=True)):
             if size != grown:
                 found[name] = Growing(dimension, grown - size, size - (grown - size) * argument)
     return found
@@ -67,5 +67,6 @@ def arguments_of_weights(shapes: Shapes, make: MakeModel, usual: Mapping[str, in
         if len(values) > 1:
             by = ", ".join(f"{value} by {name}" for value, name in sorted(values.items()))
             raise SeekingError(f"{source}: {argument} is {by}; give {argument}")
-        told |= dict.fromkeys([argument], next(iter(values))) if values else {}
+        if values:
+            (told[argument],) = values
     return told

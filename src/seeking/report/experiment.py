@@ -137,9 +137,8 @@ def parity_text(front: Front) -> str:
 
 
 def _margins(front: Front, metric: Metric) -> list[str]:
-    sign = 1 if metric.higher_is_better else -1
     return [
-        f"{cost:.2f}" + ("" if margin is None else f": {sign * margin + 0.0:+.{metric.digits}f}")
+        f"{cost:.2f}" + ("" if margin is None else f": {metric.goodness(margin) + 0.0:+.{metric.digits}f}")
         for cost, margin in zip(front["costs"], front["margins"], strict=True)
     ]
 

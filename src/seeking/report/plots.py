@@ -20,6 +20,9 @@ from seeking.training.result import Result
 BASE, MOTIVATED = "#2563a8", "#d1642b"
 SMOOTHING = 0.9
 
+BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+"""Where a legend lies to the right of its panel."""
+
 NEIGHBORS = 51
 """Batches around a motivated one that its loss is compared with."""
 
@@ -82,9 +85,18 @@ def _training(axes: Any, result: Result) -> None:
     _legend(axes)
 
 
-def _legend(axes: Any) -> None:
+def _legend(axes: Any, **options: Any) -> None:
     if axes.get_legend_handles_labels()[0]:  # The rows of a run may be lost.
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, **options)
+
+
+def _means(
+    axes: Any, places: Sequence[float], estimates: Sequence[Mapping[str, Any]], spread: str, scale: float, **style: Any
+) -> None:
+    """A line through means, each with a bar of its spread (``deviation`` or ``interval``), if that is known."""
+    means = [scale * estimate["mean"] for estimate in estimates]
+    bars = [scale * (estimate[spread] or 0) for estimate in estimates]
+    axes.errorbar(places, means, yerr=bars, **style)
 
 
 def _how_easy(steps: Any, losses: Any, motivated: Any) -> str:
@@ -158,7 +170,7 @@ def draw_arms(
             panel.xaxis.set_major_locator(MaxNLocator(6))
             panel.grid(axis="x", alpha=0.25)
         panels[0].set_ylim(len(rows) - 0.5, -0.5)
-        panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        _legend(panels[1], **BESIDE)
 
 
 def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str, metric: Metric = ACCURACY) -> None:
@@ -176,10 +188,12 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str, met
                 points = [{"flops": row["flops"], **row[model]} for row in arm_rows]
                 if arm_rows[0]["budget"] is None:
                     points = arm_rows[0][f"{model}_curve"]
-                panel.errorbar(
+                _means(
+                    panel,
                     [point["flops"] for point in points],
-                    [metric.scale * point["mean"] for point in points],
-                    yerr=[metric.scale * (point["deviation"] or 0) for point in points],
+                    points,
+                    "deviation",
+                    metric.scale,
                     fmt=".-",
                     color=color,
                     linewidth=1.2,
@@ -193,7 +207,7 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str, met
             widen(panel.yaxis, metric.least_span)
         seeds = max(row["seeds"] for row in rows)
         panels[0].set_ylabel(metric.label + (f", ± standard deviation of {seeds} seeds" if seeds > 1 else ", one seed"))
-        panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        _legend(panels[1], **BESIDE)
 
 
 def draw_front(
@@ -216,7 +230,7 @@ def draw_front(
     """
     by_arm = {row["arm"]: row for row in rows}
     colors = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
-    level = -metric.level if metric.higher_is_better else metric.level
+    level = metric.goodness(-metric.level)
     with two_panels(path, title, 4.2, sharex=True, sharey=True) as panels:
         for panel, model in zip(panels, ("base", "motivated"), strict=True):
             panel.axhline(0, color="gray", linewidth=0.8)
@@ -225,10 +239,12 @@ def draw_front(
             for number, front in enumerate(fronts):
                 gains = [by_arm[arm][f"{model}_gain"] for arm in front["arms"]]
                 color, parity = colors[number % len(colors)], front["parity"]
-                panel.errorbar(
+                _means(
+                    panel,
                     front["costs"],
-                    [metric.scale * gain["mean"] for gain in gains],
-                    yerr=[metric.scale * (gain["interval"] or 0) for gain in gains],
+                    gains,
+                    "interval",
+                    metric.scale,
                     fmt="o-",
                     color=color,
                     markersize=4,
@@ -243,7 +259,7 @@ def draw_front(
             panel.grid(alpha=0.25)
         widen(panels[0].yaxis, metric.least_span)
         panels[0].set_ylabel(f"{metric.label}, difference from its twin")
-        panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), title="cost of parity")
+        _legend(panels[1], **BESIDE, title="cost of parity")
 
 
 def draw_analysis(analysis: Mapping[str, Any], path: Path, title: str) -> None:
@@ -266,12 +282,12 @@ def draw_analysis(analysis: Mapping[str, Any], path: Path, title: str) -> None:
         else:
             for name, color in (("base", BASE), ("motivated", MOTIVATED)):
                 changes = [row[f"{name}_step"] for row in rows]
-                changed, errors = ([change[key] or 0 for change in changes] for key in ("mean", "deviation"))
-                right.errorbar(steps, changed, yerr=errors, fmt=".-", color=color, label=f"a step of the {name} model")
+                label = f"a step of the {name} model"
+                _means(right, steps, changes, "deviation", 1.0, fmt=".-", color=color, label=label)
             right.axhline(0, color="black", linewidth=0.6)
             right.set(xlabel="batch", ylabel="change", title="Held-out loss of the base, changed by one step")
         for panel in (left, right):
-            panel.legend(frameon=False)
+            _legend(panel)
             panel.grid(alpha=0.25)
 
 
@@ -307,7 +323,6 @@ def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
             right.errorbar(
                 [], [], xerr=[], fmt="|", color="gray", linewidth=1, label="losses shuffled,\n± 2 deviations"
             )
-        if right.get_legend_handles_labels()[1]:
-            right.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        _legend(right, **BESIDE)
         for panel in (left, right):
             panel.grid(axis="x", alpha=0.25)

@@ -104,14 +104,12 @@ def _load(config: DataConfig, sharing: int) -> TaskData:
     train_rows, test_rows, aside_rows, unused_rows = _parts(len(train), None if test is None else len(test), config)
     left = train.select(train_rows)
     preparation = Preparation.fit(left, label, classes, config.ignore_columns, config.category_columns)
-    source = test_source = "rows of " + train.source
-    held_out_of_training = test is None or bool(config.validation)
-    if held_out_of_training:
-        test_source += ", held out"
+    source = f"rows of {train.source}"
+    if test is None or config.validation:
+        evaluated, test_source = train, f"{source}, held out"
         unused |= {"test": test} if test is not None else {}
-    elif test is not None:
-        test_source = "rows of " + test.source
-    evaluated = train if test is None or held_out_of_training else test
+    else:
+        evaluated, test_source = test, f"rows of {test.source}"
     parts = [prepared(left, preparation), prepared(evaluated.select(test_rows), preparation)]
     lost = {*parts[1].labels.tolist()} - {*parts[0].labels.tolist()}
     if lost:
@@ -122,8 +120,8 @@ def _load(config: DataConfig, sharing: int) -> TaskData:
             stacklevel=2,
         )
     uses = [
-        SplitUse("training", source, len(parts[0].labels.unique()), len(parts[0])),
-        SplitUse("test", test_source, len(parts[1].labels.unique()), len(parts[1])),
+        SplitUse.of("training", source, parts[0].labels),
+        SplitUse.of("test", test_source, parts[1].labels),
         *(SplitUse(NOT_USED, rows.source, None, len(rows)) for rows in unused.values()),
     ]
     if unused_rows:
@@ -131,7 +129,7 @@ def _load(config: DataConfig, sharing: int) -> TaskData:
     aside = None
     if aside_rows is not None:
         aside = prepared(train.select(aside_rows), preparation)
-        uses.append(SplitUse(SET_ASIDE, source, len(aside.labels.unique()), len(aside)))
+        uses.append(SplitUse.of(SET_ASIDE, source, aside.labels))
     return TableOfRun(config.data, parts[0], parts[1], aside, tuple(uses), len(preparation.columns))
 
 
