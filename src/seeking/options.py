@@ -30,12 +30,12 @@ RECIPES = Path(__file__).parent / "training" / "recipes"
 
 TEXTS = frozenset(
     {"condition", "base_condition", "optimizer", "save_every", "device", "data", "train_split", "test_split"}
-    | {"image_column", "label_column"}
+    | {"image_column", "label_column", "best"}
 )
 """Options that hold text and may be taken from a run folder, if ``_is_harmless`` agrees. So may models, their
 arguments, and options that hold numbers or one of a few words; no others."""
 
-TEXT_LISTS = frozenset({"ignore_columns", "category_columns"})
+TEXT_LISTS = frozenset({"ignore_columns", "category_columns", "own"})
 """Options that hold several texts, and may be taken likewise."""
 
 TEXT_ARGUMENTS = frozenset(
