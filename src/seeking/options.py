@@ -109,6 +109,8 @@ def recipe_file(name: str, folder: Path = RECIPES) -> Path:
     Raises:
         SeekingError: the library has no recipe of this name.
     """
+    if not isinstance(name, str):  # A file of options may hold anything.
+        raise SeekingError(f"recipe is {name!r}; give the name of one recipe, or the path of a YAML file")
     packaged = {path.stem: path for path in folder.glob("*.yaml")}
     if name not in packaged and not name.endswith((".yaml", ".yml")):
         raise unknown("recipe", name, packaged)
