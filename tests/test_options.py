@@ -1,6 +1,7 @@
 """Options from a stranger's run folder, in every spelling."""
 
 import dataclasses
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,23 @@ def test_harmless_options_are_taken(tmp_path: Path) -> None:
     assert dataclasses.replace(config, resume=False) == dataclasses.replace(
         Train(), model_kwargs=kwargs, lr=0.5, mean=(0.1, 0.2), condition="every:3", verify=False
     )
+
+
+def test_every_option_is_taken_from_a_run_but_what_names_files(tmp_path: Path) -> None:
+    """So that a run is resumed with its options, those included that come later."""
+    texts = {"condition": "every:3", "base_condition": "every:3", "save_every": "7", "base": "resnet20"}
+    lost = set()
+    for name, hint in typing.get_type_hints(Train).items():
+        if (
+            any(kind in str(hint) for kind in ("str", "Path"))
+            and "Literal" not in str(hint)
+            and "Mapping" not in str(hint)
+        ):
+            value: Any = texts.get(name, "resnet32")
+            config = parsed(stranger(tmp_path, [(name, [value] if "tuple" in str(hint) else value)]))
+            if config and getattr(config, name) == getattr(Train(), name):
+                lost.add(name)
+    assert lost == {"output", "config", "recipe", "start_from", "overrides"}
 
 
 def test_one_option_in_two_spellings_is_refused(tmp_path: Path) -> None:

@@ -30,12 +30,12 @@ RECIPES = Path(__file__).parent / "training" / "recipes"
 
 TEXTS = frozenset(
     {"condition", "base_condition", "optimizer", "save_every", "device", "data", "train_split", "test_split"}
-    | {"image_column", "label_column"}
+    | {"image_column", "label_column", "best"}
 )
 """Options that hold text and may be taken from a run folder, if ``_is_harmless`` agrees. So may models, their
 arguments, and options that hold numbers or one of a few words; no others."""
 
-TEXT_LISTS = frozenset({"ignore_columns", "category_columns"})
+TEXT_LISTS = frozenset({"ignore_columns", "category_columns", "own"})
 """Options that hold several texts, and may be taken likewise."""
 
 TEXT_ARGUMENTS = frozenset(
@@ -109,6 +109,8 @@ def recipe_file(name: str, folder: Path = RECIPES) -> Path:
     Raises:
         SeekingError: the library has no recipe of this name.
     """
+    if not isinstance(name, str):  # A file of options may hold anything.
+        raise SeekingError(f"recipe is {name!r}; give the name of one recipe, or the path of a YAML file")
     packaged = {path.stem: path for path in folder.glob("*.yaml")}
     if name not in packaged and not name.endswith((".yaml", ".yml")):
         raise unknown("recipe", name, packaged)

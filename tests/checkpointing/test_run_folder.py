@@ -265,6 +265,13 @@ def test_weights_of_another_dtype_are_refused(tmp_path: Path, finished: Path) ->
             load_weights(Network(3), tmp_path / name)
 
 
+@pytest.mark.parametrize("content", [[1, 2], torch.zeros(2), {"state_dict": [1]}, {"model": 3}, {1: torch.zeros(2)}])
+def test_what_are_no_tensors_by_name_is_told(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(SeekingError, match=r"weights.pt: not a file of weights: it holds a \w+, not tensors by name"):
+        load_weights(Network(3), tmp_path / "weights.pt")
+
+
 @pytest.mark.parametrize("name", ["weights", "weights.st", "weights.pt", "weights.safetensors"])
 def test_weights_that_were_saved_are_loaded_whatever_the_name_of_their_file(name: str, tmp_path: Path) -> None:
     saved, loaded = Network(3), Network(3)

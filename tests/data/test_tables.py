@@ -260,6 +260,7 @@ def test_kinds_of_columns(tmp_path: Path) -> None:
         "small": pa.array([1, 2] * 8, pa.int8()),
         "exact": pa.array([1, 2] * 8).cast(pa.decimal128(30, 2)),
         "dictionary": pa.array(["a", "b"] * 8).dictionary_encode(),
+        "view": pa.array(["a", "b"] * 8, pa.string_view()),
         "constant": [0.1] * 16,
         "nothing": pa.nulls(16),
         "nan": [math.nan, 1.0] * 8,
@@ -267,14 +268,34 @@ def test_kinds_of_columns(tmp_path: Path) -> None:
     }
     data = load(write(tmp_path / "a.parquet", columns))
     kinds = [type(column) for column in Preparation.from_dict(data.train.preparation).columns]
-    assert kinds == [Category, Number, Number, Category, Number, Number, Number]
+    assert kinds == [Category, Number, Number, Category, Category, Number, Number, Number]
     assert data.train.classes == ("0", "1")
     assert torch.isfinite(data.train.values).all()
-    assert (data.train.values[:, 6:8] == 0).all()  # What is constant, or nowhere known.
+    assert (data.train.values[:, 8:10] == 0).all()  # What is constant, or nowhere known.
     columns["when"] = pa.array([0, 1] * 8, pa.timestamp("s"))
     with pytest.raises(SeekingError, match=r"column when of a.parquet holds timestamp\[.*, neither numbers nor text"):
         load(write(tmp_path / "a.parquet", columns))
     load(tmp_path / "a.parquet", ignore_columns=("when",))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_whole_numbers_are_the_same_categories_in_any_form(suffix: str, tmp_path: Path) -> None:
+    """A column of whole numbers of which some are missing is often written as 1.0 and 2.0."""
+    write(tmp_path / f"train{suffix}", {"c": [1, -2, 30, 4] * 4, "label": ["a", "b"] * 8})
+    text = "c,label\n1.0,a\n,b\n-2.,a\n30.00,b\n4,a\n"
+    if suffix == ".csv":
+        (tmp_path / "test.csv").write_text(text)
+    else:
+        write(tmp_path / "test.parquet", {"c": [1.0, None, -2.0, 30.0, 4.0], "label": [*"ababa"]})
+    data = load(tmp_path, category_columns=("c",))
+    assert data.train.preparation["columns"][0]["values"] == ("-2", "1", "30", "4")
+    assert data.test.values.sum(0).tolist() == [1, 1, 1, 1] and data.test.values.sum() == 4
+
+
+def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,label\n")
+    with pytest.raises(SeekingError, match=r"a.csv: there are no training rows, only the names of columns; add rows"):
+        load(tmp_path / "a.csv")
 
 
 def test_new_rows_are_checked(tmp_path: Path) -> None:

@@ -404,6 +404,8 @@ def test_bad_input(
         ({"scales": {"quick": 5}}, "scale quick is 5; it must be a mapping"),
         ({"options": {"temperature": 2}}, "unknown option in .*'temperature'"),
         ({"options": {"recipe": "bset"}}, "unknown recipe 'bset'; did you mean best"),
+        ({"options": {"recipe": ["best"]}}, r"recipe is \['best'\]; give the name of one"),
+        ({"options": {"recipe": 3}}, "recipe is 3; give the name of one"),
         (
             {"search": {"lr": [0.1]}, "arms": {"ordinary": {"method": "ordinary", "each": {"base": {"lr": 0.2}}}}},
             "ordinary: lr is both set by each and searched",

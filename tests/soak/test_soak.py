@@ -117,7 +117,8 @@ def refuse() -> None:
 def test_what_goes_wrong_is_noticed(
     wrong: Callable[[], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(target, "HUNG", 2.0)
+    if message == "not done":  # On a busy machine, two seconds are not enough to compute for one.
+        monkeypatch.setattr(target, "HUNG", 2.0)
     monkeypatch.setattr(target, "MEMORY", 16)
     broken = Broken(tmp_path)
     monkeypatch.setattr(broken, "wrong", wrong)

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from runs import CONFIG, batches, steps, two_models
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from seeking import Every, RunError, SeekingError, Signals, Trainer
+from seeking import Every, RunError, SeekingError, Signals, TrainConfig, Trainer
 from seeking.errors import RunWarning
 from seeking.training.nonfinite import MAX_FAILURES
 from seeking.weights_map import tensors
@@ -99,6 +100,24 @@ def test_the_run_goes_on(what: str, model: str, on: str, tmp_path: Path) -> None
     assert rows == [{"kind": "nonfinite", "step": step, "model": model, "action": on} for step in (3, 9)]
     # Once for each failure, not at every batch until the model trains again.
     assert notes == ([f"rolled back to the weights of step {step}" for step in (0, 6)] if on == "rollback" else [])
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_step_without_a_label_is_told_and_can_be_skipped(accumulate: int) -> None:
+    def trainer(on: str) -> Trainer:
+        x, y = torch.randn(24, 6), torch.arange(24) % 3
+        y[: 4 * accumulate] = -100
+        data = DataLoader(TensorDataset(x, y), batch_size=4)
+        config = TrainConfig(epochs=1, on_nonfinite=on, accumulate=accumulate, device="cpu")  # type: ignore[arg-type]
+        models = [nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3)) for width in (4, 8)]
+        return Trainer(*models, train_loader=data, config=config)
+
+    with pytest.raises(RunError, match=r"became nan at step 0 .*labels are all -100 is NaN"):
+        trainer("stop").fit()
+    run = trainer("skip")
+    with pytest.warns(RunWarning, match="its step on this batch is skipped"):
+        run.fit()
+    assert finite(run) and run.progress.step == 6 // accumulate
 
 
 def test_a_skipped_step_is_a_step_not_taken() -> None:

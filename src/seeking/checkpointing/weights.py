@@ -72,7 +72,13 @@ def _read(path: Path) -> dict[str, Any]:
     with warnings.catch_warnings(action="ignore"):  # Of formats.
         content = torch.load(path, map_location="cpu", weights_only=True)
     for key in ("state_dict", "model"):
-        content = content.get(key, content)
+        if isinstance(content, Mapping):
+            content = content.get(key, content)
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        raise SeekingError(
+            f"{path}: not a file of weights: it holds a {type(content).__name__}, not tensors by name; give a "
+            ".safetensors file, or a state_dict saved with torch.save"
+        )
     return dict(content)
 
 

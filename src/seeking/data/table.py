@@ -107,9 +107,11 @@ def classes_of(train: list[str], test: list[str], name: str) -> tuple[str, ...]:
     """The names of all classes, those that only test rows have last.
 
     Raises:
-        SeekingError: nearly every row has a class of its own, there is only one class, or the two splits have none in
-            common.
+        SeekingError: there are no rows, nearly every row has a class of its own, there is only one class, or the two
+            splits have none in common.
     """
+    if not train:
+        raise SeekingError(f"{name}: there are no training rows, only the names of columns; add rows")
     first = in_order({*train})
     more = in_order({*test} - {*train})
     if len(first) < 2:

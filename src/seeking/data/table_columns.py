@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-WHOLE = r"^[+-]?\d+(\.0*)?$"
+WHOLE = r"^([+-]?\d+)(\.0*)?$"
 MISSING = frozenset({"", "?", "na", "n/a", "#n/a", "nan", "null", "none", "nil"})
 """What stands for a missing value, in upper or lower case."""
 MAX_CATEGORIES = 1000
@@ -177,11 +177,14 @@ class Column:
         return found
 
     def categories(self) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """The different values as text, and the place of each row's; -1 where it is missing."""
+        """The different values as text, and the place of each row's; -1 where it is missing.
+
+        Whole numbers are written as such: a file in which some are missing often has 1.0 for 1.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        encoded = self.texts.dictionary_encode()
+        encoded = pc.replace_substring_regex(self.texts, WHOLE, r"\1").dictionary_encode()
         codes = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy()
         return encoded.dictionary.to_pylist(), codes
 

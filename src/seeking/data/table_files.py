@@ -172,6 +172,8 @@ def _read_parquet(path: Path) -> Any:
         if isinstance(feature, datasets.ClassLabel):
             codes = [code if code is not None and code >= 0 else None for code in table.column(number).to_pylist()]
             table = table.set_column(number, name, pa.array(feature.names, pa.string()).take(pa.array(codes)))
+        elif pa.types.is_string_view(table.schema.field(number).type):  # No rows can be taken of these.
+            table = table.set_column(number, name, table.column(number).cast(pa.large_string()))
     return _named(table)
 
 

@@ -14,6 +14,8 @@ MAX_FAILURES = 10
 """Consecutive failed steps, and rollbacks to one checkpoint, after which the run stops."""
 
 ACTIONS = {"skip": "its step on this batch is skipped", "rollback": "both models are rolled back"}
+UNLABELED = ". The mean loss of a batch whose labels are all -100 is NaN, too"
+"""Hint of another cause than divergence."""
 
 
 class NonFiniteGuard:
@@ -51,7 +53,7 @@ class NonFiniteGuard:
         problem = f"loss became {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
         text = f"the {learner.name} model's {problem} at step {step} (epoch {epoch + 1}, learning rate {rate:.3g})"
         if self._policy == "stop" or self._failures[learner.name] >= MAX_FAILURES:
-            raise DivergedError(f"{text}{self._report(learner)}")
+            raise DivergedError(f"{text}{self._report(learner, UNLABELED if math.isnan(loss) else '')}")
         if self._policy == "rollback":
             self.rollback_due = learner
         self.record.log({"kind": "nonfinite", "step": step, "model": learner.name, "action": self._policy})
@@ -78,13 +80,13 @@ class NonFiniteGuard:
         self._failures.update({str(name): int(count) for name, count in state["failures"].items()})
         self._rollbacks = {str(step): int(count) for step, count in state["rollbacks"].items()}
 
-    def _report(self, learner: Learner) -> str:
+    def _report(self, learner: Learner, more: str = "") -> str:
         """What is saved of the run, its last steps, and what to try."""
         counts = ""
         failures, rollbacks = self._failures[learner.name], sum(self._rollbacks.values())
         if failures > 1 or rollbacks:
             counts = f", after {failures - 1} consecutive failures and {rollbacks} rollbacks"
-        hint = "Try a lower lr, a warm-up, clip_grad, or on_nonfinite skip or rollback"
+        hint = "Try a lower lr, a warm-up, clip_grad, or on_nonfinite skip or rollback" + more
         return "\n".join([f"{counts}; {self._saved()}. {hint}", *_last_steps(self.record.last, learner)])
 
 
