@@ -596,6 +596,14 @@ def test_pairs_that_have_a_model_in_common(before: dict[str, Any], tmp_path: Pat
     assert len([run for run in runs.values() if run.stage.name == "base"]) == (3 if before else 2)
 
 
+def test_two_widths_of_one_model_are_two_runs(tmp_path: Path) -> None:
+    arms, scales = {"ordinary": {"method": "ordinary"}}, {"quick": {"pairs": [["resnet8", "resnet8"]]}}
+    name = tiny(tmp_path, arms=arms, scales=scales, options={"motivated_kwargs": {"width": 24}})
+    made = read(name, "quick", {})
+    runs = parallel.runs_by_folder(made.trials([0], dict.fromkeys(made.pairs, 2.0)))
+    assert [run.stage.name for run in runs.values()] == ["base", "motivated"]
+
+
 def test_runs_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
     made = read(tiny(tmp_path, arms={"n < 1": {}, "n > 1": {"lr": 0.1}}, reference="n < 1"), "quick", {})
     with pytest.raises(SeekingError, match="two different runs of this recipe have the folder arms/n-1/"):

@@ -159,8 +159,9 @@ class Recipe:
         config = replace(self.config(pair, **options), seed=seed)
         arm_folder = re.sub(r"\W+", "-", arm).strip("-") + (f"-{budget:g}" if budget else "")
         pretraining = self._pretraining_run(pair, seed)
-        # Several pairs can share the run of a model alone, unless the pair changes how it is trained.
-        pair_specific = bool(budget or pretraining or self.of_pairs.get("-".join(pair)))
+        # Several pairs can share the run of a model alone, unless the pair changes how it is trained; two models of one
+        # name differ in their arguments.
+        pair_specific = bool(budget or pretraining or self.of_pairs.get("-".join(pair))) or pair[0] == pair[1]
         stages = method.stages(1 / ratio, settings)
         epochs: Sequence[int] = [config.epochs] * len(stages)
         if budget:
