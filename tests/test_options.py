@@ -76,9 +76,10 @@ def test_one_option_in_two_spellings_is_refused(tmp_path: Path) -> None:
 def test_many_values_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(SeekingError, match="mean has 400,000 values"):
         flags({"mean": [1] * 400_000}, tmp_path, Train)
-    (tmp_path / "run.yaml").write_text(f"mean: [{','.join(['1'] * 400_000)}]")
-    with pytest.raises(SeekingError, match="more than 20,000 values"):
-        read_yaml(tmp_path / "run.yaml")
+    for count, message in ((400_000, "larger than the limit of 262,144 bytes"), (10_000, "more than 10,000 values")):
+        (tmp_path / "run.yaml").write_text(f"mean: [{','.join(['1'] * count)}]")
+        with pytest.raises(SeekingError, match=message):
+            read_yaml(tmp_path / "run.yaml")
 
 
 def test_all_options_of_training_are_recorded() -> None:
