@@ -30,7 +30,11 @@ def parsed(folder: Path) -> Train | None:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=max(100, settings.default.max_examples // 10),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(changes=st.lists(hostile, min_size=1, max_size=3))
 def test_nothing_of_a_strangers_options_loads_anything(
     changes: list[tuple[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -52,19 +53,18 @@ def run(finished: Path, tmp_path: Path) -> Path:
 # Folders of others.
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None)
 @given(files=FOREIGN, overwrite=st.booleans())
-def test_nothing_in_a_folder_of_others_is_touched(
-    files: dict[str, str], overwrite: bool, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.mktemp("foreign")
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    before = contents(folder)
-    with pytest.raises(SeekingError, match="not the folder of a run"):
-        RunFolder(folder, overwrite=overwrite, resume=not overwrite)
-    assert contents(folder) == before
+def test_nothing_in_a_folder_of_others_is_touched(files: dict[str, str], overwrite: bool) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file, text in files.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(text)
+        before = contents(folder)
+        with pytest.raises(SeekingError, match="not the folder of a run"):
+            RunFolder(folder, overwrite=overwrite, resume=not overwrite)
+        assert contents(folder) == before
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "checkpoints/step-00000008/mine", "checkpoints/mine", "sub/mine"])
@@ -349,25 +349,49 @@ def unlocked(run: Path) -> None:
     (run / run_files.LOCK).unlink()
 
 
-@pytest.mark.parametrize("act", [moved, deleted, replaced, unlocked])
-def test_a_folder_that_is_no_longer_the_one_that_was_locked_is_not_written_to(act: Any, tmp_path: Path) -> None:
-    run = tmp_path / "run"
+def emptied(run: Path) -> None:
+    moved(run)
+    run.mkdir()
+
+
+def moved_and_back(run: Path) -> None:
+    moved(run)
+    run.with_name("elsewhere").rename(run)
+
+
+@pytest.mark.slow
+@settings(max_examples=max(15, settings.default.max_examples // 20), deadline=None)
+@given(
+    act=st.sampled_from((moved, deleted, replaced, emptied, unlocked, moved_and_back)),
+    step=st.integers(0, 7),
+    wait=st.booleans(),
+)
+def test_a_folder_that_is_no_longer_the_one_that_was_locked_is_not_written_to(act: Any, step: int, wait: bool) -> None:
+    """One that is back is."""
     states: list[Any] = []
 
-    def change() -> None:
-        trainer.saver.wait()
-        act(run)
-        states.append(contents(run) if run.exists() else None)
+    def found() -> dict[str, Any]:
+        left = contents(run) if run.exists() else {}
+        return {name: text for name, text in left.items() if act is not unlocked or name != "metrics.jsonl"}
 
-    trainer = tiny(run, listeners=[stop_after(5, change)])
-    with warnings.catch_warnings():
+    def change() -> None:
+        if wait:
+            with contextlib.suppress(RunError):
+                trainer.saver.wait()
+        act(run)
+        states.append(found())
+
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore", RunWarning)
+        run = Path(name) / "run"
+        trainer = tiny(run, listeners=[stop_after(step, change)])
+        if act is moved_and_back:
+            trainer.fit()
+            return
         with pytest.raises(RunError, match="no longer the folder that this run has locked"):
             trainer.fit()
-    after = contents(run) if run.exists() else None
-    if act is unlocked:
-        after, states[0] = ({k: v for k, v in each.items() if k != "metrics.jsonl"} for each in (after, states[0]))
-    assert after == states[0]
+        # What was being written when it was moved may come where it has gone, or nowhere.
+        assert found() in (states[0], {}) or (act is unlocked and not wait)
 
 
 # Leftovers and lost files.
