@@ -206,38 +206,34 @@ class Strangers(Target):
 file = io.BytesIO()
 Image.new("L", (4, 4)).save(file, "PNG")
 PICTURE = file.getvalue()
-INTEGERS = (0, 0, 0, 1, 1, 1, -1, None, *(number for number in NUMBERS if -(2**63) <= number < 2**63))
-LABELS = {
-    "int64": (datasets.Value("int64"), INTEGERS),
-    "class": (datasets.ClassLabel(names=["a", "b"]), (0, 1, None)),
-    "float64": (datasets.Value("float64"), (0.0, 1.0)),
-    "string": (datasets.Value("string"), ("0", "1", "", None)),
-}
 
 
 class Parquet(Target):
-    """Folders of parquet files: with wrong rows or labels, or damaged."""
+    """Folders of parquet files: with wrong images or labels, or damaged."""
 
     share = 10
     seconds = 5.0
     images = st.sampled_from((*[PICTURE] * 20, None, b"", *BYTES))
-    tables = st.sampled_from(("int64", *LABELS)).flatmap(
-        lambda kind: st.tuples(
-            st.just(kind), st.lists(st.tuples(Parquet.images, st.sampled_from(LABELS[kind][1])), max_size=4)
-        )
-    )
-    few = ("int64", [(PICTURE, 0), (PICTURE, 1)])
+    labels = st.sampled_from((0, 0, 0, 1, 1, 1, -1, None, *(number for number in NUMBERS if abs(number) < 2**63)))
+    rows = st.lists(st.tuples(images, labels), max_size=4)
+    kinds = st.sampled_from(("int64", "int64", "class", "float64", "string"))
+    few: Any = ("int64", [(PICTURE, 0), (PICTURE, 1)])
     none: Any = ("int64", [])
     known = ((few, None), (few, few), (few, none), (none, few), (none, None), b"", b"PAR1")
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.write(folder / "valid", *self.few)
-        self.inputs = st.tuples(self.tables, st.none() | self.tables) | damaged((folder / "valid").read_bytes())
+        tables = st.tuples(self.kinds, self.rows)
+        self.inputs = st.tuples(tables, st.none() | tables) | damaged((folder / "valid").read_bytes())
 
-    def write(self, path: Path, kind: str, rows: list[tuple[bytes | None, Any]]) -> None:
-        features = datasets.Features({"image": datasets.Image(), "label": LABELS[kind][0]})
-        table = {"image": [image for image, _ in rows], "label": [label for _, label in rows]}
+    def write(self, path: Path, kind: str, rows: list[tuple[bytes | None, int | None]]) -> None:
+        classes = datasets.ClassLabel(num_classes=2)
+        convert = {"float64": float, "string": str, "class": lambda number: number % 2}.get(kind, int)
+        labels = [None if number is None else convert(number) for _, number in rows]
+        label = classes if kind == "class" else datasets.Value(kind)
+        features = datasets.Features({"image": datasets.Image(), "label": label})
+        table = {"image": [image for image, _ in rows], "label": labels}
         datasets.Dataset.from_dict(table, features).to_parquet(path)
 
     def check(self, content: Any) -> None:
