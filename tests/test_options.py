@@ -30,6 +30,7 @@ def parsed(folder: Path) -> Train | None:
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 @settings(
     max_examples=max(100, settings.default.max_examples // 10),
     deadline=None,

@@ -14,8 +14,9 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import differences
 from safetensors.torch import load_file, save_file
 from tiny import ERRORS, FOREIGN, TINY, Failing, Network, contents, deleted, files_of, moved, replaced, tiny
 from torch import nn
@@ -45,6 +46,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stopped") / "run"
+    with contextlib.suppress(KeyboardInterrupt):
+        tiny(path, listeners=[stop_after(5)]).fit()
+    return path
+
+
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
@@ -53,6 +62,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 # Folders of others.
 
 
+@pytest.mark.fuzz
 @settings(deadline=None)
 @given(files=FOREIGN, overwrite=st.booleans())
 def test_nothing_in_a_folder_of_others_is_touched(files: dict[str, str], overwrite: bool) -> None:
@@ -162,6 +172,28 @@ def test_an_error_in_reading_is_no_damage(number: int, run: Path) -> None:
     assert tiny(RunFolder(run, resume=True), resume=True).fit().cost.batches == 8
 
 
+@pytest.mark.slow
+@pytest.mark.fuzz
+@settings(max_examples=max(15, settings.default.max_examples // 20), deadline=None)
+@given(
+    number=st.sampled_from(ERRORS),
+    after=st.integers(0, 5) | st.integers(0, 250),
+    only=st.sampled_from(("", "checkpoints", "state.json", "tensors", "manifest", "best", "last", "metrics", "config")),
+    times=st.sampled_from((1, 2, 5, 1000)),
+)
+def test_a_run_whose_files_cannot_be_read_for_a_while_ends_as_the_undisturbed_one(
+    number: int, after: int, only: str, times: int, finished: Path, stopped: Path
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RunWarning)
+        run = Path(shutil.copytree(stopped, Path(folder) / "run"))
+        with contextlib.suppress(SeekingError, RunError), Failing(run, number, after, only, times):
+            tiny(RunFolder(run, resume=True), resume=True).fit()
+        assert not list(run.glob("checkpoints/damaged-*")), "an error in reading was taken for damage"
+        tiny(RunFolder(run, resume=True), resume=True).fit()
+        assert not differences(run, finished)
+
+
 def test_where_all_checkpoints_are_damaged_nothing_is_changed_or_begun(run: Path) -> None:
     for path in run.glob("*.safetensors"):
         path.unlink()
@@ -223,18 +255,41 @@ def test_damage_to_any_file_of_a_finished_run_is_shown(damage: str, run: Path) -
     assert describe(run)[1]
 
 
+@st.composite
+def damaged(draw: st.DrawFn, content: bytes) -> bytes:
+    """With a flipped bit, or a part cut, repeated or replaced."""
+    start, size = draw(st.integers(0, len(content))), draw(st.sampled_from((0, 1, 8, 64, len(content))))
+    part = content[start : start + size]
+    ways = [
+        b"",
+        part * 2,
+        part + b"\0",
+        *([bytes([part[0] ^ 1 << draw(st.integers(0, 7))]) + part[1:]] if part else []),
+    ]
+    return content[:start] + draw(st.sampled_from(ways)) + content[start + size :]
+
+
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.fuzz
+@settings(max_examples=max(30, settings.default.max_examples // 10), deadline=None)
 @given(data=st.data())
-def test_a_flipped_bit_anywhere_is_shown(data: st.DataObject, finished: Path) -> None:
-    path = finished / data.draw(st.sampled_from(files_of(finished)))
-    content = path.read_bytes()
-    bit = data.draw(st.integers(0, 8 * len(content) - 1))
-    path.write_bytes(content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :])
-    try:
-        assert not describe(finished)[1]
-    finally:
-        path.write_bytes(content)
+def test_a_run_with_any_damage_to_any_file_is_shown_as_damaged_and_goes_on_or_is_refused(
+    data: st.DataObject, finished: Path
+) -> None:
+    name = data.draw(st.sampled_from(files_of(finished)))
+    content = (finished / name).read_bytes()
+    changed = data.draw(damaged(content))
+    newest = snapshot.list_checkpoints(finished / "checkpoints")[0].name
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RunWarning)
+        run = Path(shutil.copytree(finished, Path(folder) / "run"))
+        (run / name).write_bytes(changed)
+        assert describe(run)[1] == (changed == content)
+        with contextlib.suppress(SeekingError):
+            tiny(RunFolder(run, resume=True), resume=True).fit()
+            of_checkpoint = name.startswith("checkpoints")
+            assert describe(run)[1] or (of_checkpoint and newest not in name), "damage stays"
+            assert not of_checkpoint or not differences(run, finished), "it is another run now"
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -360,6 +415,7 @@ def moved_and_back(run: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 @settings(max_examples=max(15, settings.default.max_examples // 20), deadline=None)
 @given(
     act=st.sampled_from((moved, deleted, replaced, emptied, unlocked, moved_and_back)),

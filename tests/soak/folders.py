@@ -1,6 +1,5 @@
 """Folders: of runs, of checkpoints, and of data."""
 
-import contextlib
 import io
 import json
 import math
@@ -16,17 +15,13 @@ import torch
 from hypothesis import strategies as st
 from inputs import BYTES, NUMBERS, Json, changed, damaged, json_values
 from PIL import Image
-from programs import differences
 from safetensors.torch import save
 from target import Target
 from texts import ROWS, lines, written
-from tiny import ERRORS, Failing, files_of, tiny
 
-from seeking import RunError, SeekingError
 from seeking.checkpointing import serialize, snapshot
 from seeking.data import DataConfig, load
 from seeking.report.folder import describe
-from seeking.training import RunFolder
 
 NO_FILES: dict[str, Callable[[Path], object]] = {
     "missing": lambda path: None,
@@ -36,115 +31,27 @@ NO_FILES: dict[str, Callable[[Path], object]] = {
 }
 
 
-def put(path: Path, content: Any) -> None:
-    """Write a file, or make one of ``NO_FILES`` in its place."""
-    path.unlink(missing_ok=True)
-    path.write_bytes(content) if isinstance(content, bytes) else NO_FILES[content](path)
-
-
-def ways(name: str, content: bytes) -> st.SearchStrategy[Any]:
-    """A file with something in it that is another, damaged, or no file."""
-    rows = content.splitlines() if name == "metrics.jsonl" else [content] if name.endswith(".json") else []
-    other = st.tuples(*(changed(json.loads(row)) for row in rows)).map(lines)
-    return st.tuples(
-        st.just(name), st.one_of(other, other, damaged(content), damaged(content), st.sampled_from([*NO_FILES]))
-    )
-
-
-def go_on(output: Path) -> None:
-    tiny(RunFolder(output, resume=True), resume=True).fit()
-
-
 class Shown(Target):
     """Folders of runs without checksums are shown."""
 
-    valid: dict[str, bytes] = {  # noqa: RUF012
-        "config.json": written({"epochs": 2, "lr": 0.05, "condition": "decrease:2", "output": None}),
-        "metrics.jsonl": lines(ROWS),
-    }
+    options = written({"epochs": 2, "lr": 0.05, "condition": "decrease:2", "output": None})
+    valid: dict[str, Any] = {"config.json": options, "metrics.jsonl": lines(ROWS)}  # noqa: RUF012
     known = (
-        *(("config.json", text) for text in (valid["config.json"], b'{"a": "\\ud800"}', b'{"\\u001b[2J": 1}')),
-        *(("metrics.jsonl", b'{"kind": "eval", "epoch": "%s"}' % text) for text in (b"\\u001b[2J", b"\\ud800")),
-        *((name, kind) for name in valid for kind in NO_FILES),
+        *({"config.json": text} for text in (options, b'{"a": "\\ud800"}', b'{"\\u001b[2J": 1}', *NO_FILES)),
+        *({"metrics.jsonl": b'{"kind": "eval", "epoch": "%s"}' % text} for text in (b"\\u001b[2J", b"\\ud800")),
+        *({"metrics.jsonl": kind} for kind in NO_FILES),
     )
-    inputs = st.one_of(*(ways(*file) for file in valid.items()))
+    files = changed(json.loads(options)).map(written) | damaged(options), st.tuples(*map(changed, ROWS)).map(lines)
+    inputs = st.fixed_dictionaries({}, optional=dict(zip(valid, files, strict=True)))
 
-    def check(self, content: tuple[str, Any]) -> None:
+    def check(self, content: dict[str, Any]) -> None:
         with self.scratch() as run:
             run.mkdir()
-            for name, text in {**self.valid, content[0]: content[1]}.items():
-                put(run / name, text)
+            for name, text in {**self.valid, **content}.items():
+                (run / name).write_bytes(text) if isinstance(text, bytes) else NO_FILES[text](run / name)
             text, _ = describe(run)
         # It goes to a terminal.
         assert all(line.isprintable() for line in text.split("\n")), f"not fit to be shown: {text!r}"
-
-
-class Damaged(Target):
-    """A file of a finished run is damaged: that is shown, and the run is continued or says why not."""
-
-    share = 10
-    seconds = 10.0
-    refusals = (SeekingError, RunError)
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.run = folder / "run"
-        tiny(self.run).fit()
-        self.newest = snapshot.list_checkpoints(self.run / "checkpoints")[0].name
-        valid = {name: (self.run / name).read_bytes() for name in files_of(self.run)}
-        self.known = [(name, text) for name in valid for text in (valid[name], b"")]
-        self.inputs = st.one_of(*(ways(*file) for file in valid.items()))
-
-    def check(self, content: tuple[str, Any]) -> None:
-        name, text = content
-        with self.scratch(self.run) as output:
-            same = (output / name).read_bytes() == text
-            put(output / name, text)
-            assert describe(output)[1] == same, "damage was not shown"
-            go_on(output)
-            of_checkpoint = name.startswith("checkpoints")
-            assert describe(output)[1] or (of_checkpoint and self.newest not in name), "damage stays"
-            assert not of_checkpoint or not differences(output, self.run), "it is another run now"
-        if not same:
-            raise SeekingError("damaged, shown and mended")
-
-
-class Unreadable(Target):
-    """A run is continued while operations on its files fail, from one of them on and for a while; then it is continued
-    without, and ends as the undisturbed one."""
-
-    share = 20
-    seconds = 10.0
-    refusals = (SeekingError, RunError)
-    inputs = st.tuples(
-        st.sampled_from(ERRORS),
-        st.integers(0, 5) | st.integers(0, 250),
-        st.sampled_from(("", "checkpoints", "state.json", "tensors", "manifest", "best", "last", "metrics", "config")),
-        st.sampled_from((1, 2, 5, 1000)),
-    )
-    known = ((5, 100_000, "", 1), (5, 0, "", 1000), (5, 0, "tensors.safetensors", 3))
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.valid, self.whole = folder / "valid", folder / "whole"
-
-        def stop(row: dict[str, Any]) -> None:
-            if row["kind"] == "step" and row["step"] == 5:
-                raise KeyboardInterrupt
-
-        with contextlib.suppress(KeyboardInterrupt):
-            tiny(self.valid, listeners=[stop]).fit()
-        tiny(self.whole).fit()
-
-    def check(self, content: tuple[int, int, str, int]) -> None:
-        with self.scratch(self.valid) as output:
-            try:
-                with Failing(output, *content):
-                    go_on(output)
-            finally:
-                assert not list(output.glob("checkpoints/damaged-*")), "an error in reading was taken for damage"
-                go_on(output)
-                assert not differences(output, self.whole), "the run ended differently"
 
 
 # fmt: off

@@ -1,86 +1,22 @@
-"""States: values taken apart and put together, of random generators, and of runs that go on."""
+"""States: of random generators, and of runs that go on."""
 
 import contextlib
 import json
 import random
 import shutil
 import types
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from hypothesis import strategies as st
-from inputs import Json, changed, values
+from inputs import Json, changed
 from runs import batches, two_models
 from target import Target
-from torch import Tensor
 
 from seeking import RunError, SeekingError, TrainConfig, Trainer
-from seeking.checkpointing import serialize, snapshot
+from seeking.checkpointing import snapshot
 from seeking.training.rng import RandomState
-
-
-def equal(one: Any, other: Any, twins: dict[int, Tensor]) -> bool:
-    """Whether two values are the same in type and content, and one tensor in several places is one in both."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, Tensor):
-        bits, expected = (value.resolve_conj().resolve_neg().numpy().tobytes() for value in (one, other))
-        shared = not one.numel() or twins.setdefault(id(one), other) is other  # Empty ones have nothing to share.
-        return shared and one.dtype == other.dtype and one.shape == other.shape and bits == expected
-    if isinstance(one, np.ndarray):
-        return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
-    if isinstance(one, dict):
-        return equal([*one], [*other], twins) and equal([*one.values()], [*other.values()], twins)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(equal(*both, twins) for both in zip(one, other, strict=True))
-    return repr(one) == repr(other)
-
-
-def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    dicts, parts = st.dictionaries(KEYS, inner, max_size=4), st.lists(inner, max_size=4)
-    return dicts | parts | parts.map(tuple) | dicts.map(Counter)
-
-
-KEYS = st.sampled_from(("a", "b", "a/b", "/a", "", "/", "$tensor", "$x", "0", 0, 1, -1, (0, "a"), ((), 1), "\ud800"))
-ONES, TWOS, C, ARRAY = torch.ones(2), torch.full((2,), 2.0), torch.tensor([[1 + 2j, 3j]]), np.arange(4)
-TENSORS = [
-    *(
-        ONES,
-        TWOS,
-        ONES[:1],
-        ONES.view(torch.int32),
-        ONES.view(1, 2),
-        ONES[0],
-        ONES > 1,
-        C,
-        C.conj(),
-        C.conj().imag,
-        C.T,
-    ),
-    *(torch.zeros(size, dtype=dtype) for size in ((0,), (0, 2), (3,)) for dtype in (torch.int8, torch.float16)),
-    *(ARRAY, ARRAY[::-1], ARRAY[:0], ARRAY.reshape(2, 2).T, np.array(3.0), ARRAY.astype(">i4"), ARRAY.astype("g")),
-    *serialize.DTYPES.values(),
-]
-PACKABLE = st.recursive(values | st.integers(0, len(TENSORS) - 1).map(TENSORS.__getitem__), containers, max_leaves=12)
-"""Values with keys and types of any kind, in which some tensors are in several places."""
-
-
-class States(Target):
-    """Values taken apart and put together again."""
-
-    known = (
-        *({"a/b": ONES, "a": {"b": TWOS}}, {"a": {"b": TWOS}, "a/b": ONES}, {"/a": ONES, "a": TWOS}),
-        *({1: ONES, "1": TWOS}, {"a": [ONES], ("a", 0): {"x": TWOS}}, {(1, "a"): {"": ONES}, "": TWOS}),
-        [torch.zeros(0, 2), torch.zeros(0, 3), {"a/b": torch.zeros(0), "a": {"b": torch.zeros(0, 5)}}],
-    )
-    inputs = PACKABLE
-
-    def check(self, content: Any) -> None:
-        packed, tensors = serialize.pack(content)
-        assert equal(serialize.unpack(json.loads(json.dumps(packed, allow_nan=False)), tensors), content, {})
 
 
 class Generators(Target):
