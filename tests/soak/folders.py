@@ -41,7 +41,8 @@ class Shown(Target):
         *({"metrics.jsonl": b'{"kind": "eval", "epoch": "%s"}' % text} for text in (b"\\u001b[2J", b"\\ud800")),
         *({"metrics.jsonl": kind} for kind in NO_FILES),
     )
-    files = changed(json.loads(options)).map(written) | damaged(options), st.tuples(*map(changed, ROWS)).map(lines)
+    rows = st.tuples(*map(changed, ROWS)).map(lines)
+    files = changed(json.loads(options)).map(written) | damaged(options), rows | rows.flatmap(damaged)
     inputs = st.fixed_dictionaries({}, optional=dict(zip(valid, files, strict=True)))
 
     def check(self, content: dict[str, Any]) -> None:
