@@ -85,6 +85,7 @@ class Maps(Target):
         map_of(", ".join([f"0:{2**48 - 1}"] * 40_000), 2**48 - 1),
         map_of(", ".join(map(str, range(40_000, 0, -1))), 50_000),
         *(map_of("0:5:" + "9" * 4000, 5), map_of("9" * 5000, 5), b'{"a":' * 5000),
+        *(written({**MAP, "motivated": {**MAP["motivated"], "extra": [size]}}) for size in ("3", 1.5, -1, None)),
     )
     odd = "4", "6", "12", "", " 1 ", "1e3", "２", "1_0", "0x1", "a", "9" * 5000
     numbers = st.sampled_from((*map(str, NUMBERS), *odd)) | st.integers(0, 30).map(str)
