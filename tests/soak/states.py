@@ -29,12 +29,13 @@ class Generators(Target):
         owner = types.SimpleNamespace(torch=torch.Generator(), numpy=self.numpy, python=self.python)
         self.random = RandomState(torch.device("cpu"), owner, np.random.default_rng(1))
         self.valid = json.loads(json.dumps(self.random.state_dict()))
-        own = self.valid["own"]
+        own, words = self.valid["own"], self.valid["python"][1]
         self.known = [
             self.valid,
             *(self.valid | {"torch": value} for value in ("", "zz", "00", "00" * 5056, "ff" * 5056, None)),
             *(self.valid | {"numpy": value} for value in ([], ["MT19937", []], {}, None, "a")),
             *(self.valid | {"python": [3, value, None]} for value in (None, [-1] * 625, [2**64] * 625, ["a"] * 625)),
+            *(self.valid | {"python": [3, words, value]} for value in ("a", {}, [], True)),
             *(self.valid | self.moved("numpy", self.valid["numpy"], at) for at in (625, -1, 10**30, "1", 1.5)),
             *(self.valid | {"own": own | self.moved(f"0.numpy.{n}", own[f"0.numpy.{n}"], 625)} for n in (1, 2)),
         ]
