@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from runs import two_models
 from strangers import USUAL, hostile, offends, stranger
@@ -37,6 +37,8 @@ def parsed(folder: Path) -> Train | None:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(changes=st.lists(hostile, min_size=1, max_size=3))
+@example(changes=[("model_kwargs", {"checkpoint_path": True})])
+@example(changes=[("overrides", "/etc/passwd")])
 def test_nothing_of_a_strangers_options_loads_anything(
     changes: list[tuple[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
