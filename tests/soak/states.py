@@ -78,7 +78,11 @@ class Resumed(Target):
             shutil.rmtree(path)
         tree, _ = snapshot.read(self.checkpoint)
         without = ({key: value for key, value in tree.items() if key != name} for name in tree)
-        self.known = [tree, {}, {"$tuple": []}, *without]
+        other = (
+            {**tree, "parts": {**tree["parts"], name: value}}
+            for name, value in zip(list(tree["parts"])[:3], ("a", [], 1), strict=True)
+        )
+        self.known = [tree, {}, {"$tuple": []}, *without, *other]
         self.inputs = changed(tree).filter(lambda content: isinstance(content, dict))
 
     def go_on(self, output: Path, until: int = 0, **options: Any) -> None:
