@@ -86,7 +86,7 @@ class Strangers(Target):
         *((b"{}", one_tensor("F32", [0, huge, huge], 0)) for huge in (2**31, 2**32, 2**62)),
         *((b"{}", one_tensor("U8", [1] * rank)) for rank in (70, 5000)),
         (b'{"a": ' * 900 + b"1" + b"}" * 900, save({})),
-        (b'{"a": [' + b'{"$tuple": [' * 300 + b"]}" * 300 + b"]}", save({})),
+        *((b'{"a": [' + b'{"$tuple": [' * deep + b"]}" * deep + b"]}", save({})) for deep in (300, 800)),
         *((text, save({})) for text in (b'{"$counter": [["a", "b"], ["a", null]]}', b'{"$mapping": ["ab", "cd"]}')),
         (b'{"a": "' + b"b" * (1 << 26) + b'"}', save({})),
     )
