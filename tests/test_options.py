@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from runs import two_models
 from strangers import USUAL, hostile, offends, stranger
@@ -30,8 +30,15 @@ def parsed(folder: Path) -> Train | None:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.fuzz
+@settings(
+    max_examples=max(100, settings.default.max_examples // 10),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(changes=st.lists(hostile, min_size=1, max_size=3))
+@example(changes=[("model_kwargs", {"checkpoint_path": True})])
+@example(changes=[("overrides", "/etc/passwd")])
 def test_nothing_of_a_strangers_options_loads_anything(
     changes: list[tuple[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,9 +83,10 @@ def test_one_option_in_two_spellings_is_refused(tmp_path: Path) -> None:
 def test_many_values_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(SeekingError, match="mean has 400,000 values"):
         flags({"mean": [1] * 400_000}, tmp_path, Train)
-    (tmp_path / "run.yaml").write_text(f"mean: [{','.join(['1'] * 400_000)}]")
-    with pytest.raises(SeekingError, match="more than 20,000 values"):
-        read_yaml(tmp_path / "run.yaml")
+    for count, message in ((400_000, "larger than the limit of 262,144 bytes"), (10_000, "more than 10,000 values")):
+        (tmp_path / "run.yaml").write_text(f"mean: [{','.join(['1'] * count)}]")
+        with pytest.raises(SeekingError, match=message):
+            read_yaml(tmp_path / "run.yaml")
 
 
 def test_all_options_of_training_are_recorded() -> None:

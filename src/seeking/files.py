@@ -16,11 +16,15 @@ import yaml
 from seeking.errors import SeekingError
 
 MAX_OPTIONS_BYTES = 1 << 20
-"""Maximum size of an options file."""
+"""Maximum size of a JSON file of options or results."""
+
+MAX_YAML_BYTES = 1 << 18
+"""Maximum size of a YAML file. Python scans it character by character: this much in a third of a second."""
 
 MAX_DEPTH = 50
 MAX_DIGITS = 100
-MAX_NODES = 20_000
+MAX_NODES = 10_000
+"""Maximum number of values in YAML, each of which takes some 20 µs."""
 
 
 class Yaml(yaml.SafeLoader):
@@ -29,7 +33,8 @@ class Yaml(yaml.SafeLoader):
     It rejects keys that are given twice, and numbers such as ``010``, which is 8 in YAML 1.1 and 10 in YAML 1.2.
 
     It rejects aliases, which can expand to more values than fit into memory, deep nesting and very long numbers, which
-    take quadratic time, and very many values.
+    take quadratic time, and very many values. libyaml, which is faster, would be a second dialect: it takes a tab for a
+    blank, and refuses ``"\\ud800"``.
     """
 
     depth = 0
@@ -111,7 +116,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         SeekingError: the file cannot be read, or holds something else.
     """
     try:
-        content = read_yaml_text(read_text(path, MAX_OPTIONS_BYTES))
+        content = read_yaml_text(read_text(path, MAX_YAML_BYTES))
     except ValueError as error:
         raise SeekingError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

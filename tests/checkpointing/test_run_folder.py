@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import differences
 from safetensors.torch import load_file, save_file
 from tiny import ERRORS, FOREIGN, TINY, Failing, Network, contents, deleted, files_of, moved, replaced, tiny
 from torch import nn
@@ -44,6 +46,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stopped") / "run"
+    with contextlib.suppress(KeyboardInterrupt):
+        tiny(path, listeners=[stop_after(5)]).fit()
+    return path
+
+
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
@@ -52,19 +62,19 @@ def run(finished: Path, tmp_path: Path) -> Path:
 # Folders of others.
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.fuzz
+@settings(deadline=None)
 @given(files=FOREIGN, overwrite=st.booleans())
-def test_nothing_in_a_folder_of_others_is_touched(
-    files: dict[str, str], overwrite: bool, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.mktemp("foreign")
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    before = contents(folder)
-    with pytest.raises(SeekingError, match="not the folder of a run"):
-        RunFolder(folder, overwrite=overwrite, resume=not overwrite)
-    assert contents(folder) == before
+def test_nothing_in_a_folder_of_others_is_touched(files: dict[str, str], overwrite: bool) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file, text in files.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(text)
+        before = contents(folder)
+        with pytest.raises(SeekingError, match="not the folder of a run"):
+            RunFolder(folder, overwrite=overwrite, resume=not overwrite)
+        assert contents(folder) == before
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "checkpoints/step-00000008/mine", "checkpoints/mine", "sub/mine"])
@@ -162,6 +172,28 @@ def test_an_error_in_reading_is_no_damage(number: int, run: Path) -> None:
     assert tiny(RunFolder(run, resume=True), resume=True).fit().cost.batches == 8
 
 
+@pytest.mark.slow
+@pytest.mark.fuzz
+@settings(max_examples=max(15, settings.default.max_examples // 20), deadline=None)
+@given(
+    number=st.sampled_from(ERRORS),
+    after=st.integers(0, 5) | st.integers(0, 250),
+    only=st.sampled_from(("", "checkpoints", "state.json", "tensors", "manifest", "best", "last", "metrics", "config")),
+    times=st.sampled_from((1, 2, 5, 1000)),
+)
+def test_a_run_whose_files_cannot_be_read_for_a_while_ends_as_the_undisturbed_one(
+    number: int, after: int, only: str, times: int, finished: Path, stopped: Path
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RunWarning)
+        run = Path(shutil.copytree(stopped, Path(folder) / "run"))
+        with contextlib.suppress(SeekingError, RunError), Failing(run, number, after, only, times):
+            tiny(RunFolder(run, resume=True), resume=True).fit()
+        assert not list(run.glob("checkpoints/damaged-*")), "an error in reading was taken for damage"
+        tiny(RunFolder(run, resume=True), resume=True).fit()
+        assert not differences(run, finished)
+
+
 def test_where_all_checkpoints_are_damaged_nothing_is_changed_or_begun(run: Path) -> None:
     for path in run.glob("*.safetensors"):
         path.unlink()
@@ -223,18 +255,41 @@ def test_damage_to_any_file_of_a_finished_run_is_shown(damage: str, run: Path) -
     assert describe(run)[1]
 
 
+@st.composite
+def damaged(draw: st.DrawFn, content: bytes) -> bytes:
+    """With a flipped bit, or a part cut, repeated or replaced."""
+    start, size = draw(st.integers(0, len(content))), draw(st.sampled_from((0, 1, 8, 64, len(content))))
+    part = content[start : start + size]
+    ways = [
+        b"",
+        part * 2,
+        part + b"\0",
+        *([bytes([part[0] ^ 1 << draw(st.integers(0, 7))]) + part[1:]] if part else []),
+    ]
+    return content[:start] + draw(st.sampled_from(ways)) + content[start + size :]
+
+
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.fuzz
+@settings(max_examples=max(30, settings.default.max_examples // 10), deadline=None)
 @given(data=st.data())
-def test_a_flipped_bit_anywhere_is_shown(data: st.DataObject, finished: Path) -> None:
-    path = finished / data.draw(st.sampled_from(files_of(finished)))
-    content = path.read_bytes()
-    bit = data.draw(st.integers(0, 8 * len(content) - 1))
-    path.write_bytes(content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :])
-    try:
-        assert not describe(finished)[1]
-    finally:
-        path.write_bytes(content)
+def test_a_run_with_any_damage_to_any_file_is_shown_as_damaged_and_goes_on_or_is_refused(
+    data: st.DataObject, finished: Path
+) -> None:
+    name = data.draw(st.sampled_from(files_of(finished)))
+    content = (finished / name).read_bytes()
+    changed = data.draw(damaged(content))
+    newest = snapshot.list_checkpoints(finished / "checkpoints")[0].name
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RunWarning)
+        run = Path(shutil.copytree(finished, Path(folder) / "run"))
+        (run / name).write_bytes(changed)
+        assert describe(run)[1] == (changed == content)
+        with contextlib.suppress(SeekingError):
+            tiny(RunFolder(run, resume=True), resume=True).fit()
+            of_checkpoint = name.startswith("checkpoints")
+            assert describe(run)[1] or (of_checkpoint and newest not in name), "damage stays"
+            assert not of_checkpoint or not differences(run, finished), "it is another run now"
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -349,25 +404,50 @@ def unlocked(run: Path) -> None:
     (run / run_files.LOCK).unlink()
 
 
-@pytest.mark.parametrize("act", [moved, deleted, replaced, unlocked])
-def test_a_folder_that_is_no_longer_the_one_that_was_locked_is_not_written_to(act: Any, tmp_path: Path) -> None:
-    run = tmp_path / "run"
+def emptied(run: Path) -> None:
+    moved(run)
+    run.mkdir()
+
+
+def moved_and_back(run: Path) -> None:
+    moved(run)
+    run.with_name("elsewhere").rename(run)
+
+
+@pytest.mark.slow
+@pytest.mark.fuzz
+@settings(max_examples=max(15, settings.default.max_examples // 20), deadline=None)
+@given(
+    act=st.sampled_from((moved, deleted, replaced, emptied, unlocked, moved_and_back)),
+    step=st.integers(0, 7),
+    wait=st.booleans(),
+)
+def test_a_folder_that_is_no_longer_the_one_that_was_locked_is_not_written_to(act: Any, step: int, wait: bool) -> None:
+    """One that is back is."""
     states: list[Any] = []
 
-    def change() -> None:
-        trainer.saver.wait()
-        act(run)
-        states.append(contents(run) if run.exists() else None)
+    def found() -> dict[str, Any]:
+        left = contents(run) if run.exists() else {}
+        return {name: text for name, text in left.items() if act is not unlocked or name != "metrics.jsonl"}
 
-    trainer = tiny(run, listeners=[stop_after(5, change)])
-    with warnings.catch_warnings():
+    def change() -> None:
+        if wait:
+            with contextlib.suppress(RunError):
+                trainer.saver.wait()
+        act(run)
+        states.append(found())
+
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore", RunWarning)
+        run = Path(name) / "run"
+        trainer = tiny(run, listeners=[stop_after(step, change)])
+        if act is moved_and_back:
+            trainer.fit()
+            return
         with pytest.raises(RunError, match="no longer the folder that this run has locked"):
             trainer.fit()
-    after = contents(run) if run.exists() else None
-    if act is unlocked:
-        after, states[0] = ({k: v for k, v in each.items() if k != "metrics.jsonl"} for each in (after, states[0]))
-    assert after == states[0]
+        # What was being written meanwhile may still come to what is left.
+        assert found() == states[0] or (act in (deleted, unlocked) and not wait)
 
 
 # Leftovers and lost files.

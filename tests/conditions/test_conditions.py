@@ -25,7 +25,7 @@ from seeking import (
 )
 from seeking.conditions import BelowTrend, Exp3, HeldOutDecrease, LowGradNorm, SmoothedDecrease
 
-losses = st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=60)
+losses = st.lists(st.floats(), max_size=60)
 loss_atoms = st.one_of(
     st.integers(1, 4).map(ConsecutiveDecrease),
     st.floats(0, 1).map(RandomTimes),
@@ -41,6 +41,7 @@ atoms = st.one_of(
     st.builds(LowGradNorm, st.floats(-2, 2), st.floats(0, 0.9)),
     st.builds(HeldOutDecrease, st.integers(1, 5), st.integers(1, 2)),
     st.builds(Exp3, st.floats(0, 1), st.integers(1, 5)),
+    st.sampled_from(("agreement:0.1", "affordable:0.5,0.1", "before:0.5", "after:0.5")).map(parse_condition),
 )
 conditions = st.recursive(
     atoms,
@@ -49,14 +50,24 @@ conditions = st.recursive(
         st.tuples(inner, inner).map(lambda two: two[0] | two[1]),
         inner.map(lambda one: ~one),
         inner.map(lambda one: MatchedCount(one, epoch_length=7)),
+        inner.map(lambda one: parse_condition(f"next({one})")),
     ),
     max_leaves=6,
 )
 
 
 def run(condition: Condition, values: list[float]) -> list[bool]:
+    fixed = {"epoch_length": 7, "steps": 60, "flops_planned": 99.0, "base_flops": 1.0, "motivated_flops": 2.0}
     return [
-        condition.update(loss, epoch_length=7, grad_norm=loss, held_out_loss=loss, flops_spent=float(place))
+        condition.update(
+            loss,
+            **fixed,
+            step=place,
+            grad_norm=loss,
+            held_out_loss=loss,
+            flops_spent=float(place),
+            gradients={"weight": torch.tensor([loss, 1.0])},
+        )
         for place, loss in enumerate(values)
     ]
 

@@ -23,25 +23,20 @@ BYTES = [
     *(b"9" * 5000, b"0x" + b"f" * 5000, b"[" * 200, b'{"a":' * 200, b"1:59:59", b"2001-99-99", b"&a", b"*a"),
 ]
 # fmt: on
-TAGS = ["$tensor", "$array", "$tuple", "$mapping", "$counter", "$float", "$dtype"]
-
-values = st.sampled_from(VALUES)
+TAGS = st.sampled_from(("$tensor", "$array", "$tuple", "$mapping", "$counter", "$float", "$dtype"))
+NAMES = st.sampled_from(("a", "b", "a/b", "")) | TAGS
+PIECES = st.sampled_from(BYTES) | st.binary(min_size=1, max_size=8)
 
 
 def _containers(inner: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
-    parts = st.lists(inner, max_size=4)
-    tagged = parts | parts.map(lambda items: [[item, item] for item in items]) | inner | st.sampled_from(("a", "b"))
-    names = st.sampled_from(("a", "b", "a/b", "", *TAGS))
-    return (
-        parts | st.dictionaries(names, inner, max_size=4) | st.dictionaries(st.sampled_from(TAGS), tagged, min_size=1)
-    )
+    pairs = st.lists(st.lists(inner, min_size=2, max_size=2), max_size=4)
+    tagged = st.dictionaries(TAGS, st.lists(inner, max_size=4) | pairs | inner, min_size=1, max_size=1)
+    return st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4) | tagged
 
 
+values = st.sampled_from(VALUES)
 json_values = st.recursive(values, _containers, max_leaves=12)
 """JSON of any kind."""
-
-
-PIECES = st.sampled_from(BYTES) | st.binary(min_size=1, max_size=8)
 
 
 @st.composite
@@ -49,12 +44,11 @@ def damaged(draw: st.DrawFn, content: Any, pieces: st.SearchStrategy[Any] = PIEC
     """Bytes or a text of which parts are cut, repeated, replaced, or differ in a bit."""
     for _ in range(draw(st.integers(0, 3))):
         start = draw(st.integers(0, len(content)))
-        end = min(len(content), start + draw(st.sampled_from((0, 1, 3, 8, 64, len(content)))))
-        part = content[start:end]
-        replacement = st.sampled_from((part[:0], part * 2)) | pieces
+        part = content[start:][: draw(st.sampled_from((0, 1, 3, 8, 64, len(content))))]
+        ways = st.sampled_from((part[:0], part * 2)) | pieces
         if isinstance(content, bytes) and part:
-            replacement |= st.integers(0, 7).map(lambda bit, part=part: bytes([part[0] ^ 1 << bit]) + part[1:])
-        content = content[:start] + draw(replacement) + content[end:]
+            ways |= st.integers(0, 7).map(lambda bit, part=part: bytes([part[0] ^ 1 << bit]) + part[1:])
+        content = content[:start] + draw(ways) + content[start + len(part) :]
     return content
 
 
@@ -65,20 +59,13 @@ def changed(draw: st.DrawFn, tree: Json, root: Json = None) -> Json:
     if isinstance(tree, dict | list) and tree and draw(st.integers(0, 7)):
         copy = tree.copy()
         key = draw(st.sampled_from(list(tree) if isinstance(tree, dict) else range(len(tree))))
-        if draw(st.integers(0, 9)) == 9:
+        copy[key] = draw(changed(tree[key], root))
+        if not draw(st.integers(0, 9)):
             del copy[key]
-        else:
-            copy[key] = draw(changed(tree[key], root))
         return copy
-    kind = draw(st.integers(0, 4))
-    if kind == 0:  # What belongs in another place.
-        while isinstance(root, dict | list) and root and draw(st.integers(0, 4)):
-            root = draw(st.sampled_from(list(root.values()) if isinstance(root, dict) else root))
-        return root
-    if kind == 1:
-        return draw(st.sampled_from((str(tree), [tree], {"a": tree})))
-    if kind == 2 and isinstance(tree, int | float) and abs(tree) < 1e300:
-        return tree + draw(st.sampled_from((1, -1, 0.5, 10**9)))
-    if kind == 2 and isinstance(tree, str | list):
-        return tree[: draw(st.integers(0, len(tree)))]
-    return draw(values)
+    while isinstance(root, dict | list) and root and draw(st.integers(0, 4)):  # What belongs in another place.
+        root = draw(st.sampled_from(list(root.values()) if isinstance(root, dict) else root))
+    ways = [root, [tree], {"a": tree}]
+    ways += [tree + 1, tree - 1, tree + 10**9, str(tree)] if isinstance(tree, int | float) else []
+    ways += [tree[:1], tree[:-1], tree * 2] if isinstance(tree, str | list) else []
+    return draw(values | st.sampled_from(ways))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, example, given, seed, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from seeking import SeekingError
@@ -24,28 +24,28 @@ MEMORY = 512
 
 
 class TooSlow(BaseException):
-    """An input has taken longer than any may."""
+    """Passes what catches every Exception."""
 
 
 class Offence(AssertionError):
-    """An input was neither refused in words nor right."""
+    """An input was neither refused in words nor right, or took too much time or memory."""
 
 
 class Target:
-    """One way into the program.
+    """One way into the program, with a folder to work in.
 
     Attributes:
         inputs: strategy of its inputs.
         known: inputs that have once gone wrong, that no chance would find, or that are right.
         share: of the examples asked for, one in this many is drawn.
-        allowed: what a refusal may be.
+        refusals: what a refusal may be.
         seconds: of computing for one input.
     """
 
     inputs: st.SearchStrategy[Any]
     known: Sequence[Any] = ()
     share = 1
-    allowed: tuple[type[Exception], ...] = (SeekingError,)
+    refusals: tuple[type[Exception], ...] = (SeekingError,)
     seconds = 2.0
 
     def __init__(self, folder: Path) -> None:
@@ -58,29 +58,8 @@ class Target:
             yield Path(shutil.copytree(like, Path(name) / "run")) if like else Path(name) / "run"
 
     def check(self, content: Any) -> None:
-        """Put an input through the program; raises one of ``allowed`` if it is refused."""
+        """Put an input through the program; raises one of ``refusals`` if it is refused."""
         raise NotImplementedError
-
-
-@contextlib.contextmanager
-def limits(seconds: float) -> Iterator[None]:
-    """Give up on what takes too much time or memory."""
-
-    def stop(number: int, frame: object) -> None:
-        raise TooSlow(f"not done after {HUNG:.0f} s")
-
-    with contextlib.suppress(OSError):  # Linux: the peak is measured from here.
-        Path("/proc/self/clear_refs").write_text("5")
-    before, memory, start = signal.signal(signal.SIGALRM, stop), peak(), time.process_time()
-    signal.setitimer(signal.ITIMER_REAL, HUNG)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    if (taken := time.process_time() - start) > seconds:
-        raise TooSlow(f"{taken:.1f} s of computing")
-    assert peak() - memory < MEMORY, f"{peak() - memory:.0f} MiB of memory"
 
 
 def peak() -> float:
@@ -92,42 +71,52 @@ def accepted(target: Target, content: Any) -> bool:
     """Try one input: whether it is accepted.
 
     Raises:
-        Offence: it is neither accepted and right nor refused in words, within the limits.
+        Offence: see there.
     """
+
+    def stop(number: int, frame: object) -> None:
+        raise TooSlow(f"not done after {HUNG:.0f} s")
+
     refusal = None
+    with contextlib.suppress(OSError):  # Linux: the peak is measured from here.
+        Path("/proc/self/clear_refs").write_text("5")
+    before, memory, start = signal.signal(signal.SIGALRM, stop), peak(), time.process_time()
+    signal.setitimer(signal.ITIMER_REAL, HUNG)
     try:
-        with limits(target.seconds), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
-                target.check(content)
-            except target.allowed as error:
-                refusal = error
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
+            target.check(content)
+    except target.refusals as error:
+        refusal = error
+    except (Exception, SystemExit, TooSlow) as error:
         raise Offence(f"{type(error).__name__}: {error}") from error
-    if refusal and not str(refusal):
-        raise Offence("refused without a word") from refusal
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    taken, grown = time.process_time() - start, peak() - memory
+    if taken > target.seconds or grown > MEMORY or (refusal and not str(refusal)):
+        raise Offence(f"{taken:.1f} s of computing, {grown:.0f} MiB of memory, {refusal!r}") from refusal
     return not refusal
 
 
-def soak(target: Target, examples: int | None = None, fixed: int | None = None, **options: Any) -> Counter[str]:
-    """Try the known inputs and drawn ones, by default as many as the profile of hypothesis says: what came of them.
+def soak(target: Target, examples: int | None = None, **options: Any) -> Counter[bool]:
+    """Try the known inputs and drawn ones, by default as many as the profile of hypothesis says.
+
+    Returns:
+        How many were accepted (True) and refused (False).
 
     Raises:
         Offence: of the smallest input found for it, which is printed.
     """
-    outcomes: Counter[str] = Counter()
+    outcomes: Counter[bool] = Counter()
 
     def check(content: Any) -> None:
-        outcomes["accepted" if accepted(target, content) else "refused"] += 1
+        outcomes[accepted(target, content)] += 1
 
     check.__name__ = type(target).__name__  # So that hypothesis keeps the failures of each by themselves.
     test = given(target.inputs)(check)
     for content in target.known:
         test = example(content)(test)
-    if fixed is not None:
-        test = seed(fixed)(test)
     count = max(1, (examples or settings.default.max_examples) // target.share)
     settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), **options)(test)()
     return outcomes
