@@ -17,7 +17,10 @@ SUMS = {"sum", "nansum", "linalg_vector_norm", "norm"}
 SHARES = {"logsumexp", "prod"}
 """Reductions to which entries that are zero contribute."""
 
-REDUCTIONS = NORMS | SUMS | SHARES | {"mean", "var", "std", "var_mean", "std_mean", "amax", "max"}
+VOTES = {"all", "any"}
+"""Reductions in which each entry may decide alone."""
+
+REDUCTIONS = NORMS | SUMS | SHARES | VOTES | {"mean", "var", "std", "var_mean", "std_mean", "amax", "max"}
 
 PRODUCTS = {
     "mm",

@@ -1,6 +1,7 @@
 """Run a copy of a model in one precision, and tell which of its outputs are used."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -44,6 +45,17 @@ class InPrecision(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+@contextlib.contextmanager
+def in_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Real numbers that are made inside without a dtype are of this one."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)
+
+
 def output_of(
     model: nn.Module,
     batch: Any,
@@ -76,15 +88,12 @@ def output_of(
             precision.watched = {storage_id(tensor): place for place, tensor in enumerate(tensors_in(output))}
 
     handle = model.register_forward_hook(watch)
-    default = torch.get_default_dtype()
     try:
-        torch.set_default_dtype(dtype)
-        with random_state_preserved(seed), WithoutChance(), precision, contextlib.ExitStack() as stack:
+        with in_dtype(dtype), random_state_preserved(seed), WithoutChance(), precision, contextlib.ExitStack() as stack:
             for mode in modes:
                 stack.enter_context(mode)
             returned = run(model, copied(promoted(batch, dtype)))
     finally:
-        torch.set_default_dtype(default)
         handle.remove()
     if not whole:
         return copied(returned), None
