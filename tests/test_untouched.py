@@ -291,7 +291,6 @@ def mlp(width: int) -> nn.Sequential:
     "reparametrize",
     [
         torch.nn.utils.parametrizations.spectral_norm,
-        torch.nn.utils.parametrizations.weight_norm,
         torch.nn.utils.spectral_norm,
         torch.nn.utils.weight_norm,
     ],

@@ -217,7 +217,8 @@ def _without_reading_extra(
 
 def _written_and_read(model: nn.Module, entry: Entry) -> list[tuple[int, int]]:
     """Pairs of dimensions of a weight: its layer may write along the first and read along the second."""
-    module = model.get_submodule(entry.target.rpartition(".")[0])
+    owner, parametrized, _ = f".{entry.target}".partition(".parametrizations.")
+    module = model.get_submodule(owner[1:] if parametrized else entry.target.rpartition(".")[0])
     if isinstance(module, nn.Embedding):
         return []  # Its rows are chosen by the input.
     if (isinstance(module, Convolution) and module.transposed) or type(module).__name__ == "Conv1D":

@@ -50,7 +50,7 @@ def judge(
         cause = cause or differing_count(layers, [name for name, _ in small], [name for name, _ in large])
         cause = cause or more_recurrent_layers(base, motivated, weights_map)
         reason = f"{problem}: {cause}" if cause else problem
-        if not cause and _has_nan(large[-1][1]) and not _has_nan(small[-1][1]):
+        if not cause and has_nan(large[-1][1]) and not has_nan(small[-1][1]):
             # Other neutral weights might do, of which nothing is known here.
             reason += ": the motivated model computes NaN where its extra weights are zero, as a division by them gives"
         return Verification(False, difference, layer, reason, contained=not cause)
@@ -84,7 +84,8 @@ def judge(
     return Verification(True, difference, None, f"exact: greatest relative difference {difference:.1e}")
 
 
-def _has_nan(output: Any) -> bool:
+def has_nan(output: Any) -> bool:
+    """Whether there is NaN in an output, or in records of outputs."""
     return any(bool(tensor.isnan().any()) for tensor in tensors_in(output) if is_real(tensor))
 
 

@@ -17,10 +17,10 @@ from seeking.verification.compare import Channels
 from seeking.verification.decisions import Deciding, Decisions, differing_decision
 from seeking.verification.diagnose import own_constant
 from seeking.verification.extra import extra_modules
-from seeking.verification.judge import counterparts, judge
+from seeking.verification.judge import counterparts, has_nan, judge
 from seeking.verification.narrowing import DivergedError, OutvotedError
 from seeking.verification.recording import Records, dense, hooks, recording
-from seeking.verification.running import InPrecision, in_dtype, output_of
+from seeking.verification.running import Defined, InPrecision, in_dtype, output_of
 from seeking.verification.sight import Sight
 from seeking.verification.verdict import Verification
 from seeking.verification.views import computes_otherwise, decides, differing_numbers, more_parts, traced
@@ -109,25 +109,27 @@ class Proof:
         def output(model: nn.Module, picked: list[int] | None, *modes: Any) -> tuple[Any, list[int] | None]:
             return output_of(model, self.batch, self.run, dtype, self.seed, *modes, picked=picked)
 
-        def record(sight: Sight, as_means: bool, others: bool, strict: bool) -> Records:
+        def record(sight: Sight, as_means: bool, others: bool, strict: bool, *modes: Any) -> Records:
             large: Records = []
             recorders = recording(large, layers.values()), recording(large, extra, with_input=True)
             narrowed = sight.narrowed(as_means=as_means, others=others, strict=strict)
             decisions[1].clear()
             with hooks(motivated, *recorders):
-                large.append(("", dense(output(motivated, picked, Deciding(decisions[1]), narrowed)[0])))
+                large.append(("", dense(output(motivated, picked, *modes, Deciding(decisions[1]), narrowed)[0])))
             narrowed.finish()
             return large
 
-        def seen(sight: Sight, scale: float, as_means: bool, others: bool = False) -> tuple[Records, Sight]:
+        def seen(
+            sight: Sight, scale: float, as_means: bool, *modes: Any, others: bool = False
+        ) -> tuple[Records, Sight]:
             """What the motivated model puts out, and a trace of that very pass if it depends on numbers."""
             neutral = promoted(neutral_weights(motivated, extra, scale), dtype)
             hold(motivated, self.weights_map.embed(shared, neutral))
             with contextlib.suppress(DivergedError):
-                return record(sight, as_means, others, strict=True), sight
+                return record(sight, as_means, others, True, *modes), sight
             if view := self._traced_with_numbers(motivated, dtype):
                 sight = Sight(view, self.weights_map)
-            return record(sight, as_means, others, strict=False), sight
+            return record(sight, as_means, others, False, *modes), sight
 
         with evaluating(base, motivated), outside_preserved(base, motivated):
             if self.training:
@@ -144,6 +146,7 @@ class Proof:
                 raise RefusedError(error) from error
             sight = Sight(self.view, self.weights_map)
             verdicts = []
+            undefined = False
             for scale, as_means in ((0.0, False), (0.0, True), (1.0, False), (1.0, True)):
                 if as_means and not sight.norms:
                     continue
@@ -155,11 +158,19 @@ class Proof:
                 except Exception as error:
                     return Verification(False, float("inf"), None, f"{REFUSES}: {error}", contained=False)
                 verdicts.append(self._judged(small, large, tolerance, sight.channels(picked)))
+                undefined |= has_nan(large) and not has_nan(small)
                 if verdicts[-1].exact and (problem := differing_decision(*decisions, tolerance)):
                     verdicts[-1] = Verification(False, verdicts[-1].difference, None, problem)
                 if verdicts[-1].exact:
                     return verdicts[-1]
             verdict = next((v for v in verdicts if v.contained), verdicts[0])
+            if undefined:
+                # Extra weights that are not quite zero would have given numbers, whichever.
+                for as_means in (False, True) if sight.norms else (False,):
+                    records = [seen(sight, 0.0, as_means, Defined(number))[0] for number in (1.0, -0.375)]
+                    defined = [self._judged(small, each, tolerance, sight.channels(picked)) for each in records]
+                    if all(defined) and not differing_decision(*decisions, tolerance):
+                        return defined[0]
             if cause := more_parts(self.base_view, self.view, OVER_PARTS):
                 problem = verdict.reason.partition(": ")[0]
                 return dataclasses.replace(verdict, reason=f"{problem}: {cause}", contained=False)

@@ -45,6 +45,24 @@ class InPrecision(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+class Defined(TorchDispatchMode):
+    """Puts a number where an operation on numbers gives none, such as 0 / 0."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self._number = number
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if any(tensor.isnan().any() for tensor in tensors_in((args, kwargs)) if is_real(tensor)):
+            return func(*args, **kwargs)
+        output = func(*args, **kwargs)
+        for tensor in tensors_in(output):
+            if is_real(tensor) and bool(tensor.isnan().any()):
+                tensor.masked_fill_(tensor.isnan(), self._number)
+        return output
+
+
 @contextlib.contextmanager
 def in_dtype(dtype: torch.dtype) -> Iterator[None]:
     """Real numbers that are made inside without a dtype are of this one."""
