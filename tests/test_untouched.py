@@ -6,7 +6,7 @@ import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import pytest
@@ -395,6 +395,7 @@ def expanded(width: int) -> nn.Module:
         (sparse, "adjacency .* sparse"),
         (expanded, r"0\.bias .* expanded"),
         (lambda width: torch.jit.trace(mlp(width), torch.randn(2, 3)), "ScriptModule"),
+        (lambda width: torch.ao.quantization.quantize_dynamic(mlp(width), dtype=torch.qint8), "before quantization"),
         (lambda width: nn.Sequential(nn.LazyLinear(width), nn.Linear(width, 2)), r"0\.weight .*lazy"),
         (lambda width: "a name", "str"),
     ],
@@ -423,6 +424,21 @@ def test_what_cannot_be_copied_is_named() -> None:
     base[0].stream = (number for number in range(3))
     with pytest.raises(SeekingError, match=r"0\.stream cannot be copied"):
         seeking.match(base, motivated, batch=torch.randn(2, 3))
+
+    class Unique(nn.Sequential):
+        def __deepcopy__(self, memo: object) -> NoReturn:
+            raise RuntimeError("there is but one")
+
+    base, motivated = pair_of(lambda width: Unique(nn.Linear(3, width)))
+    with pytest.raises(SeekingError, match=r"Unique cannot be copied.*there is but one.*deepcopy\(model\) must work"):
+        seeking.match(base, motivated, batch=torch.randn(2, 3))
+
+
+def test_wrappers_of_one_model_alone_are_named() -> None:
+    base, motivated = mlp(4), nn.DataParallel(mlp(6))
+    for pair, kinds in (((base, motivated), "Sequential .* DataParallel"), ((motivated, base), "DataParallel .* Seq")):
+        with pytest.raises(seeking.NotContainedError, match=f"the base is a {kinds}"):
+            seeking.match(*pair, batch=torch.randn(2, 3))
 
 
 def test_state_that_is_not_shaped_like_its_parameter_is_refused() -> None:

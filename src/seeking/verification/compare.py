@@ -84,8 +84,10 @@ def compare_outputs(base: Any, motivated: Any, channels: Channels = ()) -> tuple
             f"the outputs have different shapes, {[list(t.shape) for t in small]} in the base "
             f"and {[list(t.shape) for t in large]} in the motivated model,"
         )
-    difference = max(map(relative_difference, small, large))
-    return difference, f"the outputs differ by {difference:.1e}"
+    differences = list(map(relative_difference, small, large))
+    difference = max(differences)
+    which = f" (tensor {differences.index(difference) + 1} of {len(differences)})" if len(differences) > 1 else ""
+    return difference, f"the outputs differ by {difference:.1e}{which}"
 
 
 def _at_channels(tensor: Tensor, shape: Sequence[int], channels: Sequence[list[int] | None]) -> Tensor:
