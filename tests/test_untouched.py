@@ -343,6 +343,29 @@ def test_ties_are_of_storages(how: str) -> None:
         assert identity(model.emb.weight) == identity(model.head.weight)
 
 
+@pytest.mark.parametrize("how", ["object", "data"])
+@pytest.mark.parametrize("width", [4, 6])
+def test_what_extra_blocks_share_with_the_bases_stays_shared(how: str, width: int) -> None:
+    def chain(width: int, depth: int) -> nn.Module:
+        blocks = [nn.Linear(width, width) for _ in range(depth)]
+        for block in blocks[1:]:
+            if how == "object":
+                block.weight = blocks[0].weight
+            else:
+                block.weight.data = blocks[0].weight.data
+        return nn.Sequential(nn.Linear(3, width), nn.Sequential(*blocks), nn.Linear(width, 2))
+
+    base, motivated = chain(4, 2), chain(width, 4)
+    pair = seeking.Pair(base, motivated, batch=torch.randn(2, 3))
+    with pair.motivated(), torch.no_grad():
+        motivated[1][3].weight.add_(1)
+    assert torch.equal(base[1][0].weight, motivated[1][3].weight[:4, :4])
+    pair.separate()
+    for model in (base, motivated):
+        assert len({identity(block.weight) for block in model[1]}) == 1
+    assert identity(base[1][0].weight) != identity(motivated[1][0].weight)
+
+
 def test_a_buffer_that_a_forward_replaces_is_carried_back() -> None:
     pair = seeking.Pair(*pair_of(lambda width: nn.Sequential(Layer(3, width, False), Layer(width, 2, False))))
     for _ in range(2):
