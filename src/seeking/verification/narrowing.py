@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seeking.internals import TorchDispatchMode
 from seeking.matching.operation import short_name
-from seeking.matching.statistics import REDUCTIONS, SUMS, VOTES, Reduction
+from seeking.matching.statistics import LOSSES, REDUCTIONS, SUMS, VOTES, Reduction
 from seeking.verification.positions import Positions
 
 Channels = Mapping[int, list[int]]
@@ -158,9 +158,17 @@ def _over_groups(
     return output, *statistics
 
 
+def _over_all(func: Any, channels: dict[int, Tensor], x: Tensor, target: Tensor, *rest: Any, **kwargs: Any) -> Any:
+    """A loss of two tensors."""
+    for dim, part in channels.items():
+        x, target = x.index_select(dim, part), target.index_select(dim, part)
+    return func(x, target, *rest, **kwargs)
+
+
 NARROWED: dict[str, Callable[..., Any]] = {
     "native_layer_norm": _over_last,
     "_fused_rms_norm": _over_last,
     "native_group_norm": _over_groups,
+    **dict.fromkeys(LOSSES, _over_all),
 }
-"""Operations that put out as many channels as they take."""
+"""Operations that put out as many channels as they take, or take several tensors."""

@@ -40,7 +40,8 @@ class Sight:
     def others(self) -> list[str]:
         """Names of the other reductions over such channels."""
         reductions = self.view.reductions if self.view else []
-        return sorted({reductions[place].name for place in self._plans[1]} - VOTES)
+        names = {reductions[place].name for place in self._plans[1]} - VOTES
+        return sorted(name.strip("_") for name in names)
 
     def narrowed(self, *, as_means: bool, others: bool, strict: bool) -> Narrowed:
         """A mode that runs the norms, or all reductions, over the base's channels alone; see ``Narrowed``."""
