@@ -158,6 +158,41 @@ def test_blocks_whose_input_the_model_adds_put_out_zero() -> None:
     assert not motivated.blocks[2][2].weight.any()
 
 
+class Skips(nn.Module):
+    """A sum of an output of each block, which scales its input; the first layers of all blocks may be one."""
+
+    def __init__(self, width: int, depth: int, tied: bool) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(8, width), nn.Linear(width, 2)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({name: nn.Linear(width, width) for name in ("into", "on", "out")}) for _ in range(depth)
+        )
+        for block in self.blocks[1:] if tied else ():
+            block["into"].weight = self.blocks[0]["into"].weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        total = torch.zeros_like(x)
+        for block in self.blocks:
+            hidden = block["into"](x).tanh()
+            x, total = (x + block["on"](hidden)) * 0.5**0.5, total + block["out"](hidden)
+        y: Tensor = self.leave(total)
+        return y
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("width", [4, 6])
+def test_blocks_that_add_to_the_output_alone_are_silent_and_tied_ones_hold_the_base(tied: bool, width: int) -> None:
+    base, motivated = Skips(4, 2, tied), Skips(width, 4, tied)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weights_map = seeking.embed(base, motivated, batch=VECTORS)
+    assert torch.allclose(base(VECTORS), motivated(VECTORS), atol=1e-6)
+    for name, tensor in weights_map.extract(tensors(motivated)).items():
+        assert torch.equal(tensor, tensors(base)[name]), name
+    assert motivated.blocks[3]["on"].weight.any() and not motivated.blocks[3]["out"].weight.any()
+
+
 def test_custom_matrices_are_neutral_whichever_way_they_are_applied() -> None:
     class Matrix(nn.Module):
         def __init__(self, width: int) -> None:

@@ -6,7 +6,7 @@ import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import pytest
@@ -291,7 +291,6 @@ def mlp(width: int) -> nn.Sequential:
     "reparametrize",
     [
         torch.nn.utils.parametrizations.spectral_norm,
-        torch.nn.utils.parametrizations.weight_norm,
         torch.nn.utils.spectral_norm,
         torch.nn.utils.weight_norm,
     ],
@@ -342,6 +341,29 @@ def test_ties_are_of_storages(how: str) -> None:
     pair.separate()
     for model in (base, motivated):
         assert identity(model.emb.weight) == identity(model.head.weight)
+
+
+@pytest.mark.parametrize("how", ["object", "data"])
+@pytest.mark.parametrize("width", [4, 6])
+def test_what_extra_blocks_share_with_the_bases_stays_shared(how: str, width: int) -> None:
+    def chain(width: int, depth: int) -> nn.Module:
+        blocks = [nn.Linear(width, width) for _ in range(depth)]
+        for block in blocks[1:]:
+            if how == "object":
+                block.weight = blocks[0].weight
+            else:
+                block.weight.data = blocks[0].weight.data
+        return nn.Sequential(nn.Linear(3, width), nn.Sequential(*blocks), nn.Linear(width, 2))
+
+    base, motivated = chain(4, 2), chain(width, 4)
+    pair = seeking.Pair(base, motivated, batch=torch.randn(2, 3))
+    with pair.motivated(), torch.no_grad():
+        motivated[1][3].weight.add_(1)
+    assert torch.equal(base[1][0].weight, motivated[1][3].weight[:4, :4])
+    pair.separate()
+    for model in (base, motivated):
+        assert len({identity(block.weight) for block in model[1]}) == 1
+    assert identity(base[1][0].weight) != identity(motivated[1][0].weight)
 
 
 def test_a_buffer_that_a_forward_replaces_is_carried_back() -> None:
@@ -396,6 +418,7 @@ def expanded(width: int) -> nn.Module:
         (sparse, "adjacency .* sparse"),
         (expanded, r"0\.bias .* expanded"),
         (lambda width: torch.jit.trace(mlp(width), torch.randn(2, 3)), "ScriptModule"),
+        (lambda width: torch.ao.quantization.quantize_dynamic(mlp(width), dtype=torch.qint8), "before quantization"),
         (lambda width: nn.Sequential(nn.LazyLinear(width), nn.Linear(width, 2)), r"0\.weight .*lazy"),
         (lambda width: "a name", "str"),
     ],
@@ -424,6 +447,21 @@ def test_what_cannot_be_copied_is_named() -> None:
     base[0].stream = (number for number in range(3))
     with pytest.raises(SeekingError, match=r"0\.stream cannot be copied"):
         seeking.match(base, motivated, batch=torch.randn(2, 3))
+
+    class Unique(nn.Sequential):
+        def __deepcopy__(self, memo: object) -> NoReturn:
+            raise RuntimeError("there is but one")
+
+    base, motivated = pair_of(lambda width: Unique(nn.Linear(3, width)))
+    with pytest.raises(SeekingError, match=r"Unique cannot be copied.*there is but one.*deepcopy\(model\) must work"):
+        seeking.match(base, motivated, batch=torch.randn(2, 3))
+
+
+def test_wrappers_of_one_model_alone_are_named() -> None:
+    base, motivated = mlp(4), nn.DataParallel(mlp(6))
+    for pair, kinds in (((base, motivated), "Sequential .* DataParallel"), ((motivated, base), "DataParallel .* Seq")):
+        with pytest.raises(seeking.NotContainedError, match=f"the base is a {kinds}"):
+            seeking.match(*pair, batch=torch.randn(2, 3))
 
 
 def test_state_that_is_not_shaped_like_its_parameter_is_refused() -> None:

@@ -9,7 +9,7 @@ from seeking.errors import SeekingError
 from seeking.matching import MatchWarning
 from seeking.matching.align import stages
 from seeking.verification.extra import extra_modules
-from seeking.weights_map import WeightsMap, tensors
+from seeking.weights_map import WeightsMap, identity, tensors
 
 
 def sources(motivated: nn.Module, weights_map: WeightsMap) -> dict[str, str]:
@@ -59,13 +59,16 @@ def copy_blocks(motivated: nn.Module, weights_map: WeightsMap) -> list[str]:
     """
     kept: list[str] = []
     pairs = []
+    everything = tensors(motivated)
+    mapped = {identity(everything[entry.target]) for entry in weights_map.entries.values()}
     for block, source in sources(motivated, weights_map).items():
         given, own = tensors(motivated.get_submodule(source)), tensors(motivated.get_submodule(block))
         fitting = [name for name, tensor in own.items() if name in given and given[name].shape == tensor.shape]
         if not fitting:
             raise SeekingError(f"extra copied: {source} has no tensor of the shape of {block}'s; use own or neutral")
         kept += [f"{block}.{name}" for name in own if name not in fitting]
-        pairs += [(own[name], given[name]) for name in fitting]
+        # What is tied to the base's is the base's.
+        pairs += [(own[name], given[name]) for name in fitting if identity(own[name]) not in mapped]
     for target, value in pairs:
         target.copy_(value)
     return kept

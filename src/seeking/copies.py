@@ -97,11 +97,12 @@ def _deep_copy(model: nn.Module, parts: dict[int, Any]) -> nn.Module:
             twin = copy.deepcopy(model, memo)
     except Exception as error:
         part = _uncopied(model, parts)
-        raise SeekingError(
-            f"{type(model).__name__}: {part} cannot be copied ({type(error).__name__}: {error}), and models are only "
-            "run as copies, so that they stay as they are; set it after the models were paired, or give its class "
-            "a __deepcopy__"
-        ) from error
+        problem = f"cannot be copied ({type(error).__name__}: {error}), and models are only run as copies, so that "
+        problem += "they stay as they are; "
+        if part:
+            cure = "set it after the models were paired, or give its class a __deepcopy__"
+            raise SeekingError(f"{type(model).__name__}: {part} {problem}{cure}") from error
+        raise SeekingError(f"{type(model).__name__} {problem}copy.deepcopy(model) must work") from error
     # A traced module has a class of its own.
     traced = isinstance(model, torch.fx.GraphModule) and isinstance(twin, torch.fx.GraphModule)
     if type(twin) is not type(model) and not traced:
@@ -169,7 +170,7 @@ def _copy_or_share(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def _uncopied(model: nn.Module, parts: dict[int, Any]) -> str:
-    """The name of the first attribute that cannot be copied."""
+    """The name of the first attribute that cannot be copied; empty if it is no single one."""
     for name, module in model.named_modules():
         for key, value in vars(module).items():
             if key == "_modules":
@@ -178,7 +179,7 @@ def _uncopied(model: nn.Module, parts: dict[int, Any]) -> str:
                 copy.deepcopy(value, {**parts, **{id(m): m for m in model.modules()}})
             except Exception:
                 return f"{name}.{key}".removeprefix(".")
-    return "it"
+    return ""
 
 
 @contextlib.contextmanager

@@ -26,8 +26,11 @@ class ExtraBlocks:
         self.layers: dict[str, list[nn.Module]] = {name: [] for name in self.modules}
         self.is_identity: dict[str, bool] = {}
         self.may_be_zero = False
+        blocks = tuple(f"{name}." for name in self.modules)
+        others = {p for name, p in motivated.named_parameters(remove_duplicate=False) if not name.startswith(blocks)}
         parameters = [parameter for block in self.modules.values() for parameter in block.parameters()]
-        self._own = {parameter: parameter.clone() for parameter in parameters}
+        # What the base has, too, stays.
+        self._own = {parameter: parameter.clone() for parameter in parameters if parameter not in others}
         self._neutral: dict[nn.Parameter, float] = dict.fromkeys(self._own, 0.0)
 
     @contextlib.contextmanager
@@ -62,13 +65,16 @@ class ExtraBlocks:
 
     def restore(self, layer: nn.Module) -> None:
         """Give a layer its own weights back."""
-        for parameter in layer.parameters(recurse=False):
+        for parameter in self._own_of(layer):
             parameter.copy_(self._own[parameter])
 
     def silence(self, layer: nn.Module) -> None:
         """Fill a layer with its neutral values."""
-        for parameter in layer.parameters(recurse=False):
+        for parameter in self._own_of(layer):
             parameter.fill_(self._neutral[parameter])
+
+    def _own_of(self, layer: nn.Module) -> list[nn.Parameter]:
+        return [parameter for parameter in layer.parameters(recurse=False) if parameter in self._own]
 
     def _compare(self, name: str) -> Callable[[nn.Module, Any, Any, Any], None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:

@@ -201,7 +201,11 @@ def _load(model: nn.Module, values: dict[str, Tensor]) -> None:
 def _without_reading_extra(
     motivated: nn.Module, weights_map: WeightsMap, values: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The motivated model's tensors with zeros where the base's channels would read extra ones."""
+    """The motivated model's tensors with zeros where the base's channels would read extra ones; tied ones stay tied."""
+    originals = dict(values)
+    tied: dict[int, list[str]] = {}
+    for name, tensor in originals.items():
+        tied.setdefault(id(tensor), []).append(name)
     for entry in weights_map.entries.values():
         if entry.whole or len(entry.index) < 2 or entry.target in weights_map.buffers:
             continue  # Buffers are constants or statistics, and no capacity.
@@ -211,13 +215,14 @@ def _without_reading_extra(
             extra[entry.index[read].tensor(value.device)] = False
             rows = entry.index[written].tensor(value.device)
             value.movedim((written, read), (0, 1))[rows.unsqueeze(1), extra.nonzero().squeeze(1)] = 0
-        values[entry.target] = value
+        values.update(dict.fromkeys(tied[id(originals[entry.target])], value))
     return values
 
 
 def _written_and_read(model: nn.Module, entry: Entry) -> list[tuple[int, int]]:
     """Pairs of dimensions of a weight: its layer may write along the first and read along the second."""
-    module = model.get_submodule(entry.target.rpartition(".")[0])
+    owner, parametrized, _ = f".{entry.target}".partition(".parametrizations.")
+    module = model.get_submodule(owner[1:] if parametrized else entry.target.rpartition(".")[0])
     if isinstance(module, nn.Embedding):
         return []  # Its rows are chosen by the input.
     if (isinstance(module, Convolution) and module.transposed) or type(module).__name__ == "Conv1D":
@@ -234,7 +239,8 @@ def _silence_extra_blocks(
     """Zero as few layers of each extra block as make it the identity or, where the model adds its input, zero.
 
     All of them are zeroed; then, in the order of the forward pass, one layer at a time gets its own weights back, in
-    all blocks at once, and loses them again where its block is not the identity with them.
+    all blocks at once, and loses them again where its block is not the identity with them. Blocks that are not the
+    identity though the output is the base's, as with an output of each block, are judged by the output.
 
     Args:
         motivated: holds the base's weights.
@@ -248,16 +254,19 @@ def _silence_extra_blocks(
     blocks = ExtraBlocks(motivated, extra_modules(motivated, weights_map))
     with blocks.watched():
         blocks.zero_all()
+        silent: set[str] = set()
         if compare_outputs(reference, run())[0] <= TOLERANCE:
             blocks.may_be_zero = True
             run()
+            # What they do to their input reaches nothing but extra blocks.
+            silent = blocks.failing()
         rescaled: set[str] = set()
-        while changing := blocks.failing() - rescaled:
+        while changing := blocks.failing() - rescaled - silent:
             # They may scale their input.
             blocks.scale_by_one(changing)
             rescaled |= changing
             run()
-        for name in blocks.failing():
+        for name in blocks.failing() - silent:
             for layer in blocks.modules[name].modules():
                 blocks.restore(layer)
         passing = [name for name in blocks.modules if blocks.is_identity.get(name)]
@@ -269,6 +278,10 @@ def _silence_extra_blocks(
             for name, layer in restored.items():
                 if not blocks.is_identity[name]:
                     blocks.silence(layer)
+        for layer in (layer for name in sorted(silent) for layer in blocks.layers[name]):
+            blocks.restore(layer)
+            if compare_outputs(reference, run())[0] > TOLERANCE:
+                blocks.silence(layer)
     return {
         f"{name}.{leaf}": parameter
         for name, block in blocks.modules.items()

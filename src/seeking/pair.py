@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -134,6 +134,7 @@ class Pair:
             (*_owner(modules[0], name), *_owner(modules[1], entry.target), entry)
             for name, entry in self._moving.items()
         ]
+        self._twins = _twins(motivated, {entry.target for entry in self._moving.values()})
         self._bound: list[int] = []
         self._targets: list[int] = []
         self._views: tuple[list[Tensor], list[Tensor]] = [], []
@@ -228,6 +229,7 @@ class Pair:
                 source, tied = own_tensor(small, name), own_tensor(large, target)
                 if identity(source) == identity(tied):
                     tied.data = copies.setdefault(identity(source), source.data.clone())
+            self._follow()
         if self.optimizers:
             part_state(*self.optimizers)
         self._separated = True
@@ -292,8 +294,14 @@ class Pair:
                 self._views[1].extend(view for _, view in pairs)
             else:
                 self._indexed.append((source.data, target.data, entry.mesh(target.device)))
+        self._follow()
         self._targets = [] if shards else [target.data_ptr() for _, target, _ in both]
         self._bound = [tensor.data_ptr() for source, target, _ in both for tensor in (source, target)]
+
+    def _follow(self) -> None:
+        """Keep what extra blocks share with the base's part, whatever storage that has now."""
+        for module, name, large, target in self._twins:
+            own_tensor(module, name).data = own_tensor(large, target).data
 
     def _copy(self, *, into_motivated: bool) -> None:
         source, target = self._views
@@ -318,6 +326,18 @@ class Pair:
                     "pair them"
                 )
             own_tensor(small, name).copy_(target[entry.mesh(target.device)])
+
+
+def _twins(model: nn.Module, mapped: Set[str]) -> list[tuple[nn.Module, str, nn.Module, str]]:
+    """The tensors that are others than mapped ones, but lie in the same place, each with its mapped one."""
+    everything, modules = tensors(model), dict(model.named_modules(remove_duplicate=False))
+    objects = {id(everything[name]) for name in mapped}
+    places = {identity(everything[name]): name for name in mapped}
+    return [
+        (*_owner(modules, name), *_owner(modules, places[identity(tensor)]))
+        for name, tensor in everything.items()
+        if id(tensor) not in objects and identity(tensor) in places
+    ]
 
 
 def _owner(modules: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ def renewed(value: Any, convert: Callable[[Tensor], Tensor] | None = None) -> An
     Returns:
         A batch of the same types. What cannot be copied is the same object.
     """
-    if type(value) in PLAIN or isinstance(value, nn.Module):
+    if type(value) in PLAIN or isinstance(value, nn.Module | type):
         return value
     if isinstance(value, Tensor):
         return convert(value) if convert else value
@@ -39,7 +40,7 @@ def renewed(value: Any, convert: Callable[[Tensor], Tensor] | None = None) -> An
         elif isinstance(value, Mapping):
             for key, item in list(value.items()):
                 new[key] = renewed(item, convert)
-        elif hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
+        elif isinstance(value, SimpleNamespace) or hasattr(value, "__dataclass_fields__"):
             vars(new).update({key: renewed(item, convert) for key, item in vars(value).items()})
     except Exception:  # Read-only mappings, streams, locks.
         return value

@@ -12,7 +12,8 @@ def check_models(base: object, motivated: object) -> None:
     """Make sure that these are two modules that can be looked at.
 
     Raises:
-        SeekingError: one is not a module, is scripted, exported or not yet initialized, or holds sparse tensors.
+        SeekingError: one is not a module, is scripted, exported, quantized or not yet initialized, or holds sparse
+            tensors.
     """
     for role, model in (("base", base), ("motivated model", motivated)):
         if not isinstance(model, nn.Module):
@@ -21,6 +22,11 @@ def check_models(base: object, motivated: object) -> None:
             where = f"the {role}" if not name else f"{name} of the {role}"
             if isinstance(module, torch.jit.ScriptModule):
                 raise SeekingError(f"{where} is a ScriptModule; take the module that it was made from")
+            if any(isinstance(value, torch.ScriptObject) for value in vars(module).values()):
+                raise SeekingError(
+                    f"{where} ({type(module).__name__}) holds weights outside of parameters and buffers, as quantized "
+                    "layers do; take the model before quantization"
+                )
             if "eval" in vars(module):
                 raise SeekingError(f"{where} has no train() and eval(), as exported; take the model before export")
         for name, tensor in tensors(model).items():

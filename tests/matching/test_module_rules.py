@@ -1,3 +1,4 @@
+import copy
 import warnings
 
 import pytest
@@ -23,7 +24,7 @@ def test_built_in_rules_tell_of_a_model_that_cannot_be_traced() -> None:
     motivated = Unrunnable(embed_dim=16, num_heads=4, depth=3, **sizes)
     images = torch.randn(1, 3, 16, 16)
     with pytest.warns(MatchWarning, match="unknown"):
-        weights_map = match(base, motivated, batch=images)
+        weights_map = match(copy.deepcopy(base).to("meta"), copy.deepcopy(motivated).to("meta"), batch=images)
     assert weights_map.entries["blocks.0.attn.qkv.weight"].origin == "rule: fused attention"
     assert verify(base, motivated, weights_map, images)
 

@@ -1,6 +1,7 @@
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from zoo import PICTURES, WORDS, Images, Sizes, Tokens
 
-from seeking import MatchWarning, match, verify
+from seeking import MatchWarning, Pair, match, verify
 from seeking.matching import tracer
 from seeking.matching.axes import Axis
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, op_rule
@@ -18,23 +19,47 @@ from seeking.weights_map import tensors
 
 
 class Branching(nn.Module):
-    """Looks at its activations."""
+    """Does something with its activations."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, how: Callable[[Any, Tensor], Tensor]) -> None:
         super().__init__()
-        self.first, self.second = nn.Linear(4, width), nn.Linear(width, 2)
+        self.first, self.second, self.how = nn.Linear(4, width), nn.Linear(width, 1), how
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.first(x)
-        return self.second(x if x.sum() > 0 else x.relu())
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(self.how(self, self.first(x)))
+        return y
 
 
-def test_a_model_that_looks_at_its_activations_is_matched_by_names() -> None:
-    base, motivated = Branching(3), Branching(5)
+def _chosen(model: Any, x: Tensor) -> Tensor:
+    chosen = torch.where(model.second(x)[:, 0] > 0)[0]
+    return x.index_add(0, chosen, model.second(x[chosen]).expand(-1, x.shape[1]))
+
+
+def _neighbors(model: Any, x: Tensor) -> Tensor:
+    means = torch.sparse.mm((torch.ones(len(x), len(x), dtype=x.dtype) / len(x)).to_sparse(), x)
+    return torch.cat([x, means], -1).view(len(x), 2, -1).sum(1)
+
+
+@pytest.mark.parametrize(
+    "how", [lambda _, x: x if x.sum() > 0 else x.relu(), _chosen, _neighbors], ids=["branch", "index", "sparse"]
+)
+def test_a_model_that_depends_on_its_activations_is_traced_with_them(how: Callable[[Any, Tensor], Tensor]) -> None:
+    base, motivated = Branching(3, how), Branching(5, how)
+    batch = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(MatchWarning, match=r"Branching: .* one forward pass of each model shows.* other branches"):
+        weights_map = match(base, motivated, batch=batch)
+    assert {entry.origin for entry in weights_map.entries.values()} == {"structure"}
+    assert verify(base, motivated, weights_map, batch)
+    with pytest.warns(MatchWarning, match="one forward pass"):
+        assert Pair(base, motivated, batch=batch).map == weights_map
+
+
+def test_without_numbers_such_a_model_is_matched_by_names() -> None:
+    with torch.device("meta"):
+        base, motivated = (Branching(width, lambda _, x: x if x.sum() > 0 else x.relu()) for width in (3, 5))
     with pytest.warns(MatchWarning, match=r"Branching: the channel spaces are unknown.*meta tensors.*verify"):
         weights_map = match(base, motivated, batch=torch.randn(2, 4))
     assert weights_map.entries["first.weight"].origin == "name"
-    assert verify(base, motivated, weights_map, torch.randn(2, 4))
 
 
 SMALL = Sizes()

@@ -36,6 +36,15 @@ def chain(width: int, depth: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, width), nn.Sequential(*blocks), nn.Linear(width, 2))
 
 
+def test_copies_leave_what_is_tied_to_the_bases() -> None:
+    base, motivated = chain(4, 2), chain(4, 4)
+    for number in (2, 3):
+        motivated[1][number][0].weight = motivated[1][number - 2][0].weight
+    weights_map = seeking.embed(base, motivated, extra="copied", batch=torch.randn(2, 3))
+    for name, tensor in weights_map.extract(tensors(motivated)).items():
+        assert torch.equal(tensor, tensors(base)[name])
+
+
 @settings(max_examples=5, deadline=None)
 @given(depth=st.integers(1, 3), more=st.integers(1, 3), how=st.sampled_from(["leading", "spread"]))
 def test_extra_blocks_are_copies_of_the_bases_block_before(depth: int, more: int, how: Any) -> None:

@@ -105,9 +105,13 @@ def test_another_number_is_named_in_training_mode_as_well() -> None:
     ("how", "cause"),
     [
         (lambda x: x.logsumexp(-1, keepdim=True), "logsumexp over channels of which the base has only a part"),
-        (lambda x: x / x.abs(), "computes NaN"),
+        (lambda x: F.adaptive_avg_pool1d(x[:, None], 2)[:, 0, :1], "adaptive_avg_pool2d over channels of which"),
+        (lambda x: F.mse_loss(x, x.flip(0)), "mse_loss over channels of which"),
+        (lambda x: torch.linalg.det(x.T @ x), "linalg_det over channels of which"),
+        (lambda x: (x / x.abs()).sum(-1, keepdim=True), "computes NaN"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::seeking.MatchWarning")
 def test_reductions_and_nan_are_named(how: Any, cause: str) -> None:
     models = Decided(4, how), Decided(6, how)
     verdict = seeking.verify(*models, seeking.match(*models, batch=BATCH), BATCH)

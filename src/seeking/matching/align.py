@@ -91,14 +91,14 @@ def align(
 def differing_types(base: nn.Module, motivated: nn.Module, base_name: str, motivated_name: str) -> str:
     """A remark on the innermost enclosing modules that are of different types; empty if there are none."""
     while base_name and motivated_name:
-        small, large = base.get_submodule(base_name), motivated.get_submodule(motivated_name)
-        if type(small) is not type(large):
-            return (
-                f": {base_name} is a {type(small).__name__} in the base and {motivated_name} "
-                f"a {type(large).__name__} in the motivated model"
-            )
+        kinds = [
+            type(model.get_submodule(name)).__name__ for model, name in ((base, base_name), (motivated, motivated_name))
+        ]
+        if kinds[0] != kinds[1]:
+            return f": {base_name} is a {kinds[0]} in the base and {motivated_name} a {kinds[1]} in the motivated model"
         base_name, motivated_name = base_name.rpartition(".")[0], motivated_name.rpartition(".")[0]
-    return ""
+    kinds = [type(model).__name__ for model in (base, motivated)]
+    return f": the base is a {kinds[0]} and the motivated model a {kinds[1]}" if kinds[0] != kinds[1] else ""
 
 
 def stages(module: nn.Module) -> dict[str, dict[str, nn.Module]]:

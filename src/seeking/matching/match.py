@@ -39,9 +39,10 @@ def match(
     shows the channel spaces that the dimensions of their tensors are made of; in each space, as many positions as the
     base has are chosen by the width policy. The result is a proposal: ``seeking.verify`` proves it.
 
-    Warnings (``MatchWarning``) tell of a model that cannot be run without data, for which names, shapes and the rules
-    for modules (see ``seeking.matching.module_rules``) must do; of operations on channels that grow which are not
-    known to be elementwise; and of layers that drop out at different rates.
+    Warnings (``MatchWarning``) tell of a model that cannot be run without data, and runs with its numbers or, on the
+    meta device, is matched by names, shapes and the rules for modules (see ``seeking.matching.module_rules``); of
+    operations on channels that grow which are not known to be elementwise; and of layers that drop out at different
+    rates.
 
     Args:
         base: the smaller model; it may be on the meta device.
@@ -78,13 +79,9 @@ def match(
     places = stage_places(base, motivated, counterparts)
     targets = _targets(base, motivated, counterparts, places, overrides)
     forward = copied_function(forward)
-    axes = ModelAxes(base, motivated, batch, forward)
-    if axes.untraceable:
-        _warn(
-            f"{type(base).__name__}: the channel spaces are unknown, since the model cannot be run without data "
-            f"({axes.untraceable}). Dimensions are matched by names, shapes and rules; seeking.verify tells whether "
-            "rightly."
-        )
+    axes, doubt = _axes(base, motivated, batch, forward)
+    if doubt:
+        _warn(doubt)
     small, large = tensors(base), tensors(motivated)
     indices = {name: read_positions(name, small[name], o.index) for name, o in overrides.items() if o.index is not None}
     chosen_alone = {
@@ -96,13 +93,7 @@ def match(
     try:
         sizes, layers = _sizes(base, motivated, axes, targets, counterparts, places, chosen_alone)
     except NotContainedError as error:
-        if not axes.untraceable or any(tensor.is_meta for tensor in (*small.values(), *large.values())):
-            raise _with_remark(error, axes, batch) from None
-        # Names and shapes do not do, but what the models do with this batch may.
-        axes = ModelAxes(base, motivated, batch, forward, numbers=True)
-        if axes.untraceable:
-            raise _with_remark(error, axes, batch) from None
-        sizes, layers = _sizes(base, motivated, axes, targets, counterparts, places, chosen_alone)
+        raise _with_remark(error, axes, batch) from None
     if assumed := _resized(axes, sizes):
         _warn(f"treated as elementwise: {', '.join(assumed)}; seeking.verify tells whether rightly")
 
@@ -128,6 +119,25 @@ def match(
         entries,
         {name: tuple(tensor.shape) for name, tensor in large.items()},
         buffers=(name for name, _ in motivated.named_buffers(remove_duplicate=False)),
+    )
+
+
+def _axes(base: nn.Module, motivated: nn.Module, batch: Any, forward: Forward | None) -> tuple[ModelAxes, str]:
+    """What the tensors' dimensions are made of, and a sentence about it if that does not hold for every batch."""
+    axes = ModelAxes(base, motivated, batch, forward)
+    if not axes.untraceable:
+        return axes, ""
+    name, reason = type(base).__name__, axes.untraceable
+    if not any(tensor.is_meta for model in (base, motivated) for tensor in tensors(model).values()):
+        with_numbers = ModelAxes(base, motivated, batch, forward, numbers=True)
+        if not with_numbers.untraceable:
+            return with_numbers, (
+                f"{name}: the channel spaces are those that one forward pass of each model shows, since it cannot be "
+                f"run without data ({reason}); other batches may take other branches"
+            )
+    return axes, (
+        f"{name}: the channel spaces are unknown, since the model cannot be run without data ({reason}). Dimensions "
+        "are matched by names, shapes and rules; seeking.verify tells whether rightly."
     )
 
 

@@ -16,6 +16,9 @@ COMPETITIONS = {"max", "min", "amax", "amin", "aminmax", "argmax", "argmin", "me
 COMPETITIONS |= {"sort", "topk", "cummax", "cummin", "_cummax_helper", "_cummin_helper"}
 """Operations that choose: whether other parts win depends on the numbers."""
 
+THRESHOLDS = {"gt", "ge", "lt", "le", "sign", "round", "floor", "ceil", "trunc", "bucketize", "searchsorted"}
+"""Operations that tell where a number lies."""
+
 ARITHMETIC = {f"{name}{suffix}" for name in ("add", "sub", "rsub", "mul", "div", "pow") for suffix in ("", "_")}
 
 BOUNDS = {"clamp", "clamp_min", "clamp_max", "hardtanh", "threshold", "leaky_relu", "elu", "softshrink", "hardshrink"}

@@ -17,7 +17,24 @@ SUMS = {"sum", "nansum", "linalg_vector_norm", "norm"}
 SHARES = {"logsumexp", "prod"}
 """Reductions to which entries that are zero contribute."""
 
-REDUCTIONS = NORMS | SUMS | SHARES | {"mean", "var", "std", "var_mean", "std_mean", "amax", "max"}
+VOTES = {"all", "any"}
+"""Reductions in which each entry may decide alone."""
+
+MIXING = {"_adaptive_avg_pool2d": 2, "_adaptive_avg_pool3d": 3, "_linalg_det": 2, "_linalg_slogdet": 2}
+"""Operations that make other entries of the last dimensions, with the number of these."""
+
+LOSSES = {"mse_loss", "smooth_l1_loss", "huber_loss"}
+"""Means over all dimensions of two tensors, if they are asked for one."""
+
+REDUCTIONS = (
+    NORMS
+    | SUMS
+    | SHARES
+    | VOTES
+    | MIXING.keys()
+    | LOSSES
+    | {"mean", "var", "std", "var_mean", "std_mean", "amax", "max"}
+)
 
 PRODUCTS = {
     "mm",
@@ -159,6 +176,10 @@ def reduced_axes(name: str, call: OpCall) -> dict[int, Axis]:
     if name in NORMS:
         rank = len(call["normalized_shape"])
         return {dim: axes[dim] for dim in range(tensor.ndim - rank, tensor.ndim)}
+    if name in LOSSES and call.outputs[0].ndim:
+        return {}
+    if name in MIXING:
+        return {dim: axes[dim] for dim in range(tensor.ndim - MIXING[name], tensor.ndim)}
     return {dim % tensor.ndim: axes[dim] for dim in call.dims()} if tensor.ndim else {}
 
 

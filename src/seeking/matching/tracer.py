@@ -29,7 +29,7 @@ from seeking.matching.meta_kernels import META_KERNELS, fast_output
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
 from seeking.matching.op_rules.base import unify_or_fix
 from seeking.matching.operation import Operation, operation_of
-from seeking.matching.parts import described, joined_parts
+from seeking.matching.parts import THRESHOLDS, described, joined_parts
 from seeking.matching.statistics import Reduction, Statistics
 from seeking.outside import outside_preserved
 from seeking.weights_map import is_real, tensors, tensors_in
@@ -52,6 +52,7 @@ class Trace:
         scales: constants by which attention scales products of queries and keys; NaN for an unknown one.
         heads: sizes of the heads whose products it scales.
         joined: operations over parts that are joined, such as outputs of layers, with the number of parts.
+        numbers: whether the pass ran with the model's numbers, on which it may depend.
     """
 
     axes: dict[str, list[Axis]]
@@ -62,6 +63,7 @@ class Trace:
     scales: set[float]
     heads: set[int]
     joined: list[tuple[str, int]]
+    numbers: bool
 
 
 def trace(
@@ -166,6 +168,7 @@ def _trace(
         tracer.scales,
         tracer.heads,
         tracer.joined,
+        real_model,
     )
 
 
@@ -298,7 +301,7 @@ class Tracer(TorchDispatchMode):
         """Write the axes of an operation's results."""
         scores = [axis for tensor in inputs for axis in self.scores.get(id(tensor), ())]
         name = operation.name.removeprefix("aten::")
-        if is_real(outputs[0]):
+        if is_real(outputs[0]) or (name in THRESHOLDS and is_real(inputs[0])):
             self.operations.append(described(name, args))
         scaled: frozenset[float] = frozenset()
         if name not in PRODUCTS:

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from seeking.errors import SeekingError
 from seeking.internals import Convolution, StatisticsNorm
-from seeking.weights_map import Entry, is_real, tensors_in
+from seeking.weights_map import Entry, is_real, leaves_in, tensors_in
+
+Channels = Sequence[Sequence[list[int] | None]]
+"""For each tensor of an output and each of its dimensions, the base's positions; None where they are not known."""
+
+
+NUMBER_TOLERANCE = 1e-5
+"""Greatest relative difference of numbers that count as equal: a model may have made them in float32."""
 
 
 def relative_difference(base: Tensor, motivated: Tensor) -> float:
@@ -37,17 +44,14 @@ def relative_difference(base: Tensor, motivated: Tensor) -> float:
     return difference if math.isfinite(difference) else float("inf")
 
 
-def compare_outputs(
-    base: Any, motivated: Any, channels: Sequence[Sequence[list[int] | None]] = ()
-) -> tuple[float, str]:
+def compare_outputs(base: Any, motivated: Any, channels: Channels = ()) -> tuple[float, str]:
     """Greatest relative difference of two models' outputs, and a sentence about it.
 
     Args:
         base: the output of the base: a tensor, or a mapping, dataclass, tuple or list of them.
         motivated: the output of the motivated model. Where it is wider, as hidden states are, its extra entries are
             expected to be zero, unless it is known which ones are the base's.
-        channels: for each tensor of the motivated model's output and each of its dimensions, the base's positions;
-            None where they are not known.
+        channels: the base's positions in the motivated model's output.
 
     Raises:
         SeekingError: the base's output holds no tensor of real or complex numbers.
@@ -61,8 +65,18 @@ def compare_outputs(
     small, large = ([t for t in side if is_real(t)] for side in (tensors_in(base), narrowed))
     if not small:
         raise SeekingError(
-            f"the base model's output, a {type(base).__name__}, holds no tensor of real or complex numbers to compare"
+            f"the base model's output, a {type(base).__name__}, holds no tensor of real or complex numbers to compare; "
+            "give a forward that returns one"
         )
+    numbers = [[leaf for leaf in leaves_in(side) if type(leaf) is float] for side in (base, motivated)]
+    for number, other in zip(*numbers, strict=False):
+        if number != number and other != other:
+            continue
+        if (difference := relative_difference(torch.tensor(number), torch.tensor(other))) > NUMBER_TOLERANCE:
+            return (
+                difference,
+                f"a number in the outputs is {number:.6g} in the base, {other:.6g} in the motivated",
+            )
     if len(small) == len(large):
         small, large = (list(side) for side in zip(*map(_comparable, small, large), strict=True))
     if [t.shape for t in small] != [t.shape for t in large]:
@@ -70,8 +84,10 @@ def compare_outputs(
             f"the outputs have different shapes, {[list(t.shape) for t in small]} in the base "
             f"and {[list(t.shape) for t in large]} in the motivated model,"
         )
-    difference = max(map(relative_difference, small, large))
-    return difference, f"the outputs differ by {difference:.1e}"
+    differences = list(map(relative_difference, small, large))
+    difference = max(differences)
+    which = f" (tensor {differences.index(difference) + 1} of {len(differences)})" if len(differences) > 1 else ""
+    return difference, f"the outputs differ by {difference:.1e}{which}"
 
 
 def _at_channels(tensor: Tensor, shape: Sequence[int], channels: Sequence[list[int] | None]) -> Tensor:

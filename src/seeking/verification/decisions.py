@@ -6,10 +6,8 @@ from torch import Tensor
 
 from seeking.internals import TorchDispatchMode
 from seeking.matching.operation import short_name
-from seeking.matching.parts import COMPETITIONS
+from seeking.matching.parts import COMPETITIONS, THRESHOLDS
 from seeking.verification.compare import relative_difference
-
-THRESHOLDS = {"gt", "ge", "lt", "le", "sign", "round", "floor", "ceil", "trunc", "bucketize", "searchsorted"}
 
 DECIDES = COMPETITIONS | THRESHOLDS
 

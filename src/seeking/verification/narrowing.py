@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seeking.internals import TorchDispatchMode
 from seeking.matching.operation import short_name
-from seeking.matching.statistics import REDUCTIONS, SUMS, Reduction
+from seeking.matching.statistics import LOSSES, REDUCTIONS, SUMS, VOTES, Reduction
 from seeking.verification.positions import Positions
 
 Channels = Mapping[int, list[int]]
@@ -20,6 +20,10 @@ Plan = dict[int, Channels]
 
 class DivergedError(Exception):
     """A forward pass reduces other tensors than the one that was traced."""
+
+
+class OutvotedError(Exception):
+    """Entries that are not the base's decide, though they are zero; the message says where."""
 
 
 def narrowings(reductions: Sequence[Reduction], positions: Positions) -> tuple[Plan, Plan]:
@@ -40,14 +44,36 @@ class Narrowed(TorchDispatchMode):
         plan: what is narrowed.
         as_means: whether sums and root sums of squares grow as if they were over all channels. What is divided by the
             number of channels, or its root, is then a mean.
+        votes: reductions over channels of which the base has only a part. Where these are votes, what the others say
+            must not matter.
+        strict: whether the pass must reduce what the traced one did even where nothing is narrowed.
     """
 
-    def __init__(self, reductions: Sequence[Reduction], plan: Plan, *, as_means: bool = False) -> None:
+    def __init__(
+        self,
+        reductions: Sequence[Reduction],
+        plan: Plan,
+        *,
+        as_means: bool = False,
+        votes: Plan | None = None,
+        strict: bool = False,
+    ) -> None:
         super().__init__()
         self._reductions = reductions
         self._plan = plan
         self._as_means = as_means
+        self._votes = votes or {}
+        self._strict = strict
         self._place = 0
+
+    def finish(self) -> None:
+        """Note that the pass is over.
+
+        Raises:
+            DivergedError: it reduced less than the traced one did.
+        """
+        if self._strict and self._place != len(self._reductions):
+            raise DivergedError
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -55,11 +81,14 @@ class Narrowed(TorchDispatchMode):
         if name not in REDUCTIONS or (name == "max" and func.name().endswith(".other")):
             return func(*args, **kwargs)
         place, self._place = self._place, self._place + 1
+        traced = self._reductions[place] if place < len(self._reductions) else None
+        alike = traced is not None and (name, tuple(args[0].shape)) == (traced.name, traced.shape)
+        if not alike and (self._strict or place in self._plan):
+            raise DivergedError
+        if alike and name in VOTES and place in self._votes:
+            _check_vote(name, args[0], self._votes[place])
         if place not in self._plan:
             return func(*args, **kwargs)
-        traced = self._reductions[place]
-        if (name, tuple(args[0].shape)) != (traced.name, traced.shape):
-            raise DivergedError
         channels = {dim: torch.tensor(part, device=args[0].device) for dim, part in self._plan[place].items()}
         if name in NARROWED:
             return NARROWED[name](func, channels, *args, **kwargs)
@@ -71,6 +100,24 @@ class Narrowed(TorchDispatchMode):
             order = 1 if name in ("sum", "nansum") else args[1] if len(args) > 1 and args[1] is not None else 2
             output = output * (args[0].numel() / x.numel()) ** (1 / order)
         return output
+
+
+def _check_vote(name: str, x: Tensor, channels: Channels) -> None:
+    """Make sure that entries which are not the base's leave a vote to the base's, whatever those say.
+
+    Raises:
+        OutvotedError: they do not.
+    """
+    extra = torch.zeros(x.shape, dtype=torch.bool, device=x.device)
+    for dim, part in channels.items():
+        own = torch.zeros(x.shape[dim], dtype=torch.bool, device=x.device)
+        own[part] = True
+        extra |= ~own.view([-1 if each == dim % x.ndim else 1 for each in range(x.ndim)])
+    if bool((x[extra] != 0).logical_not().any() if name == "all" else (x[extra] != 0).any()):
+        raise OutvotedError(
+            f"{name} is over more channels in the motivated model, of which those that the base does not have decide, "
+            "too, though they are zero"
+        )
 
 
 def _over_last(func: Any, channels: dict[int, Tensor], x: Tensor, shape: Sequence[int], *rest: Any) -> Any:
@@ -111,9 +158,17 @@ def _over_groups(
     return output, *statistics
 
 
+def _over_all(func: Any, channels: dict[int, Tensor], x: Tensor, target: Tensor, *rest: Any, **kwargs: Any) -> Any:
+    """A loss of two tensors."""
+    for dim, part in channels.items():
+        x, target = x.index_select(dim, part), target.index_select(dim, part)
+    return func(x, target, *rest, **kwargs)
+
+
 NARROWED: dict[str, Callable[..., Any]] = {
     "native_layer_norm": _over_last,
     "_fused_rms_norm": _over_last,
     "native_group_norm": _over_groups,
+    **dict.fromkeys(LOSSES, _over_all),
 }
-"""Operations that put out as many channels as they take."""
+"""Operations that put out as many channels as they take, or take several tensors."""

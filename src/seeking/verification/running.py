@@ -1,6 +1,7 @@
 """Run a copy of a model in one precision, and tell which of its outputs are used."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -44,6 +45,35 @@ class InPrecision(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+class Defined(TorchDispatchMode):
+    """Puts a number where an operation on numbers gives none, such as 0 / 0."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self._number = number
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if any(tensor.isnan().any() for tensor in tensors_in((args, kwargs)) if is_real(tensor)):
+            return func(*args, **kwargs)
+        output = func(*args, **kwargs)
+        for tensor in tensors_in(output):
+            if is_real(tensor) and bool(tensor.isnan().any()):
+                tensor.masked_fill_(tensor.isnan(), self._number)
+        return output
+
+
+@contextlib.contextmanager
+def in_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Real numbers that are made inside without a dtype are of this one."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)
+
+
 def output_of(
     model: nn.Module,
     batch: Any,
@@ -76,15 +106,12 @@ def output_of(
             precision.watched = {storage_id(tensor): place for place, tensor in enumerate(tensors_in(output))}
 
     handle = model.register_forward_hook(watch)
-    default = torch.get_default_dtype()
     try:
-        torch.set_default_dtype(dtype)
-        with random_state_preserved(seed), WithoutChance(), precision, contextlib.ExitStack() as stack:
+        with in_dtype(dtype), random_state_preserved(seed), WithoutChance(), precision, contextlib.ExitStack() as stack:
             for mode in modes:
                 stack.enter_context(mode)
             returned = run(model, copied(promoted(batch, dtype)))
     finally:
-        torch.set_default_dtype(default)
         handle.remove()
     if not whole:
         return copied(returned), None

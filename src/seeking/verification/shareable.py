@@ -7,13 +7,20 @@ from torch.nn.utils import parametrize
 from seeking.copies import evaluating, scratch_copy
 from seeking.errors import SeekingError
 from seeking.internals import reparametrizations
+from seeking.verification.compare import relative_difference
 from seeking.verification.extra import extra_modules
 from seeking.verification.weights import hold, random_weights
 from seeking.weights_map import WeightsMap, tensors
 
+ROUNDING = 1e-5
+"""Greatest relative difference of weights that count as equal."""
+
 
 def check_parametrizations(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, *, extra: bool) -> None:
-    """Make sure that no weight that is computed from others has only a part in the map.
+    """Make sure that of a weight that is computed from others, a part is computed from their parts.
+
+    Under ``weight_norm``, it is, as long as the rest is zero; what a statistic of the whole tells, as that of
+    ``spectral_norm`` or ``orthogonal`` does, is something else.
 
     Args:
         base: the smaller model.
@@ -22,11 +29,13 @@ def check_parametrizations(base: nn.Module, motivated: nn.Module, weights_map: W
         extra: whether modules that hold nothing of the base are to be neutral.
 
     Raises:
-        SeekingError: there is such a weight, as under ``weight_norm`` or ``spectral_norm``.
+        SeekingError: there is a weight of which this is not so.
     """
     cure = "; remove the parametrization from both models first (remove_parametrizations)"
     for name, entry in weights_map.entries.items():
-        if not entry.whole and (kind := _parametrization(base, name)):
+        if entry.whole or not (kind := _parametrization(base, name)):
+            continue
+        if not _computes_part(base, motivated, weights_map, name):
             raise SeekingError(
                 f"{name} is part of a weight under {kind} that is {list(entry.shape)} in the base and "
                 f"{list(entry.target_shape)} in the motivated model: what is computed from the whole of it is not what "
@@ -66,18 +75,49 @@ def check_modes(model: nn.Module, role: str) -> None:
                     )
 
 
+def _computes_part(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, name: str) -> bool:
+    """Whether the base's part of the originals of a weight, with zeros besides, makes the base's part of the weight."""
+    owners = [_parametrization_list(base, name), _parametrization_list(motivated, weights_map.entries[name].target)]
+    if not all(owners):
+        return False
+    models = base, motivated
+    small, large = (scratch_copy(model.get_submodule(owner)) for model, owner in zip(models, owners, strict=True))
+    own = random_weights(small, seed=0)
+    parameters = {name for name, _ in small.named_parameters(remove_duplicate=False)}
+    values = {f"{owners[1]}.{leaf}": tensor.detach() for leaf, tensor in tensors(large).items()}
+    for leaf, _ in large.named_parameters(remove_duplicate=False):
+        values[f"{owners[1]}.{leaf}"] = torch.zeros_like(values[f"{owners[1]}.{leaf}"])
+    try:
+        values = weights_map.embed({f"{owners[0]}.{leaf}": own[leaf] for leaf in parameters}, values)
+        with evaluating(small, large):
+            hold(small, {**tensors(small), **{leaf: own[leaf] for leaf in parameters}})
+            hold(large, {leaf: values[f"{owners[1]}.{leaf}"] for leaf in tensors(large)})
+            weights = small(), large()
+    except Exception:
+        return False
+    return any(
+        entry.shape == weights[0].shape
+        and entry.target_shape == weights[1].shape
+        and relative_difference(weights[0], weights[1][entry.mesh(weights[1].device)]) <= ROUNDING
+        for entry in (weights_map.entries[f"{owners[0]}.{leaf}"] for leaf in parameters)
+    )
+
+
+def _parametrization_list(model: nn.Module, name: str) -> str:
+    """The name of the list of parametrizations that a tensor is in; empty if there is none."""
+    path = name.split(".")
+    for end in range(len(path) - 1, 0, -1):
+        if isinstance(model.get_submodule(".".join(path[:end])), parametrize.ParametrizationList):
+            return ".".join(path[:end])
+    return ""
+
+
 def _parametrization(model: nn.Module, name: str) -> str:
     """What a tensor is an original or a statistic of; empty if it is a plain one."""
     owner, _, leaf = name.rpartition(".")
-    module = model.get_submodule(owner)
-    if isinstance(module, parametrize.ParametrizationList):
-        return type(module[0]).__name__
-    path = owner.split(".")
-    for end in range(len(path), 0, -1):
-        outer = model.get_submodule(".".join(path[:end]))
-        if isinstance(outer, parametrize.ParametrizationList):
-            return type(outer[0]).__name__
-    for hook in reparametrizations(module):
+    if outer := _parametrization_list(model, name):
+        return type(next(model.get_submodule(outer).children())).__name__
+    for hook in reparametrizations(model.get_submodule(owner)):
         if leaf.startswith(hook.name):
             return type(hook).__name__
     return ""

@@ -11,10 +11,13 @@ from seeking.matching.axes import terminal
 from seeking.matching.model_axes import axes_by_rule
 from seeking.matching.module_rules import RULES
 from seeking.matching.op_rules.choices import COMPETING
-from seeking.matching.parts import BOUNDS
+from seeking.matching.parts import BOUNDS, THRESHOLDS
 from seeking.matching.tracer import Trace, UntraceableError, trace
 from seeking.verification.positions import Positions
 from seeking.weights_map import WeightsMap
+
+SIZE_MATTERS = THRESHOLDS | {"nan_to_num"}
+"""Operations that numbers of one size may all pass, or none."""
 
 Views = tuple[Trace | None, Trace | None]
 """Traces of the base and of the motivated model; None in place of one where the model cannot be traced."""
@@ -107,6 +110,11 @@ def computes_otherwise(base: Trace | None, motivated: Trace | None) -> bool:
         for view in (base, motivated)
     )
     return small != large
+
+
+def decides(view: Trace | None) -> bool:
+    """Whether a forward pass may compute something else for numbers of another size, which it compares or reads."""
+    return view is None or view.numbers or any(text.partition(" ")[0] in SIZE_MATTERS for text in view.operations)
 
 
 def unreached(weights_map: WeightsMap, views: Iterable[Trace | None]) -> tuple[str, ...]:

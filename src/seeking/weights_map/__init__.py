@@ -3,6 +3,6 @@
 from seeking.weights_map.entry import Entry
 from seeking.weights_map.index import Index
 from seeking.weights_map.map import WeightsMap
-from seeking.weights_map.tensors import identity, is_real, tensors, tensors_in
+from seeking.weights_map.tensors import identity, is_real, leaves_in, tensors, tensors_in
 
-__all__ = ["Entry", "Index", "WeightsMap", "identity", "is_real", "tensors", "tensors_in"]
+__all__ = ["Entry", "Index", "WeightsMap", "identity", "is_real", "leaves_in", "tensors", "tensors_in"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Hashable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,14 +34,22 @@ def is_real(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
-def tensors_in(value: Any) -> list[Tensor]:
-    """Every tensor in a batch or an output: in mappings of any kind, dataclasses, tuples and lists, at any depth."""
+def leaves_in(value: Any) -> list[Any]:
+    """Every tensor, number and other object in mappings of any kind, dataclasses, tuples and lists, at any depth."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, Mapping):
         items = list(value.values())
     else:
         items = list(value) if isinstance(value, (tuple, list)) else []
-    if not items and dataclasses.is_dataclass(value) and not isinstance(value, type):
+    has_fields = isinstance(value, SimpleNamespace) or dataclasses.is_dataclass(value)
+    if not items and has_fields and not isinstance(value, type):
         items = list(vars(value).values())
-    return [tensor for item in items for tensor in tensors_in(item)]
+    elif not isinstance(value, (Mapping, tuple, list)):
+        return [value]
+    return [leaf for item in items for leaf in leaves_in(item)]
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Every tensor in a batch or an output; see ``leaves_in``."""
+    return [leaf for leaf in leaves_in(value) if isinstance(leaf, Tensor)]

@@ -1,0 +1,64 @@
+"""What the trace of a motivated model tells of the base's positions in its forward pass."""
+
+import functools
+from dataclasses import dataclass
+
+from seeking.matching.statistics import VOTES
+from seeking.matching.tracer import Trace
+from seeking.verification.compare import Channels
+from seeking.verification.narrowing import Narrowed, Plan, narrowings
+from seeking.verification.positions import Positions
+from seeking.weights_map import WeightsMap
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A trace of the motivated model, read by a weights map.
+
+    Attributes:
+        view: the trace; None if the model cannot be traced.
+        weights_map: of the base in the motivated model.
+    """
+
+    view: Trace | None
+    weights_map: WeightsMap
+
+    @functools.cached_property
+    def _positions(self) -> Positions:
+        return Positions(self.weights_map, self.view.axes if self.view else {})
+
+    @functools.cached_property
+    def _plans(self) -> tuple[Plan, Plan]:
+        return narrowings(self.view.reductions, self._positions) if self.view else ({}, {})
+
+    @property
+    def norms(self) -> Plan:
+        """The statistics of norms over channels of which the base has only a part."""
+        return self._plans[0]
+
+    @property
+    def others(self) -> list[str]:
+        """Names of the other reductions over such channels."""
+        reductions = self.view.reductions if self.view else []
+        names = {reductions[place].name for place in self._plans[1]} - VOTES
+        return sorted(name.strip("_") for name in names)
+
+    def narrowed(self, *, as_means: bool, others: bool, strict: bool) -> Narrowed:
+        """A mode that runs the norms, or all reductions, over the base's channels alone; see ``Narrowed``."""
+        norms, rest = self._plans
+        return Narrowed(
+            self.view.reductions if self.view else [],
+            {**norms, **rest} if others else norms,
+            as_means=as_means,
+            votes=rest,
+            strict=strict and self.view is not None,
+        )
+
+    def channels(self, picked: list[int] | None) -> Channels:
+        """For each tensor that is put out and picked, the base's positions in each dimension, where they are known."""
+        if not self.view:
+            return []
+        channels: Channels = [[self._positions.left_out(axis) for axis in axes] for axes in self.view.outputs]
+        if picked and picked[-1] < len(channels):
+            channels = [channels[place] for place in picked]
+        return channels
