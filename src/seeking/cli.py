@@ -13,7 +13,6 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from seeking.commands import (
@@ -29,10 +28,11 @@ from seeking.commands import (
     Verify,
 )
 from seeking.errors import EXIT_SAVED, MatchWarning, RunError, RunWarning, SeekingError, unknown
-from seeking.files import read_yaml
+from seeking.files import read_yaml, user_path
 from seeking.flag_names import check_flags, with_flags
 from seeking.option_parsing import parse_options
 from seeking.options import flags, flags_of_run, normalized, recipe_file, recipe_options
+from seeking.renamed import today_flags
 from seeking.report.output import ignore_output_errors, plain_errors, print_text
 from seeking.termination import ending_by_signals
 
@@ -53,9 +53,9 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
 def with_files(args: list[str], command: type[Any]) -> list[str]:
     """Flags with those of the files that they name before them: the resumed run, the recipe, the options file."""
     early_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    early_parser.add_argument("--config", type=Path, nargs="?")
+    early_parser.add_argument("--config", type=user_path, nargs="?")
     early_parser.add_argument("--recipe", nargs="?")
-    early_parser.add_argument("--output", type=Path, nargs="?")
+    early_parser.add_argument("--output", type=user_path, nargs="?")
     early_parser.add_argument("--resume", action="store_true")
     of_file: dict[str, Any] = {}
     file = early_parser.parse_known_args(args)[0].config
@@ -92,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown("command", args[0], COMMANDS)
         name, *args = args
         command, function = COMMANDS[name]
+        args, messages = today_flags(args)
+        for message in messages:
+            print_text(f"seeking: {message}", file=sys.stderr)
         check_flags(args, command)
         if issubclass(command, RunOptions):
             args = with_files(args, command)

@@ -292,7 +292,8 @@ class Preparation:
         lacking = [column.name for column in self.columns if column.name not in rows.table.column_names]
         if lacking:
             raise SeekingError(
-                f"{rows.source} has no column {shown(lacking, NAMED_FILES)}, which the training rows have"
+                f"{rows.source} has no column {shown(lacking, NAMED_FILES)}, which the training rows have; add it, or "
+                "train without it (ignore_columns)"
             )
         out, place = np.zeros((len(rows), self.width), np.float32), 0
         for column in self.columns:
@@ -334,8 +335,9 @@ def read_classes(rows: RawRows, label: str) -> list[str]:
     if texts.null_count:
         row = int(texts.is_null().to_numpy(zero_copy_only=False).argmax())
         raise SeekingError(
-            f"column {label}, {rows.place(row)}: there is no class (of {texts.null_count:,} of {len(rows):,} rows); "
-            "remove these rows, or name another column in label_column"
+            f"column {label}, {rows.place(row)}: there is no class (of {texts.null_count:,} of {len(rows):,} rows), "
+            f"but {rows.table.column(label)[row].as_py()!r}, which stands for a missing one; remove these rows, rename "
+            "the class, or name another column in label_column"
         )
     if column.are_numbers.all():
         whole = pc.match_substring_regex(texts, WHOLE).to_numpy(zero_copy_only=False)
