@@ -1,7 +1,7 @@
 """The ``seeking`` command.
 
 Exit codes: 0 success (for ``verify``: exact, for ``show``: intact), 1 the run or the verification failed, 2 wrong usage
-or invalid input, 75 stopped by SIGTERM (a run is saved before), 130 interrupted.
+or invalid input, 75 stopped by SIGTERM or SIGHUP (a run is saved before), 130 interrupted.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from seeking.commands import (
     Train,
     Verify,
 )
-from seeking.errors import EXIT_SAVED, MatchWarning, RunError, RunWarning, SeekingError, unknown
+from seeking.errors import EXIT_INTERRUPTED, EXIT_SAVED, MatchWarning, RunError, RunWarning, SeekingError, unknown
 from seeking.files import read_yaml, user_path
 from seeking.flag_names import check_flags, with_flags
 from seeking.option_parsing import parse_options
@@ -121,11 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stopped:
         if stopped.code == EXIT_SAVED:  # Schedulers may send SIGTERM again while the program ends.
             with contextlib.suppress(ValueError):  # Outside the main thread.
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                for number in (signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_IGN)
         raise
     except KeyboardInterrupt:
         print("seeking: interrupted", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -4,7 +4,10 @@ import difflib
 from collections.abc import Iterable
 
 EXIT_SAVED = 75
-"""Exit code of a run that was saved and stopped by SIGTERM: EX_TEMPFAIL of sysexits.h, "try again later"."""
+"""Exit code of a run that was saved and stopped by SIGTERM or SIGHUP: EX_TEMPFAIL of sysexits.h, "try again later"."""
+
+EXIT_INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 INCOMPATIBLE_STATE_ERRORS = (
     LookupError,
