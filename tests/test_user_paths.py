@@ -1,4 +1,4 @@
-"""Paths as users write them, and options under their older names."""
+"""Paths and options as users write them, and options under their older names."""
 
 import json
 import os
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from seeking import SeekingError
@@ -15,8 +17,9 @@ from seeking.checkpointing.weights import shapes_of_weights
 from seeking.cli import main, with_files
 from seeking.commands import Embed, Train
 from seeking.data.text import read_text
+from seeking.errors import unknown
 from seeking.experiments.start import ModelArguments, sources
-from seeking.option_parsing import parse_options
+from seeking.option_parsing import parse_options, plain_switches
 from seeking.options import recipe_file
 from seeking.renamed import RENAMED, today, today_flags
 
@@ -89,6 +92,31 @@ def test_older_names_of_options_are_known_and_told(tmp_path: Path, capsys: pytes
     assert parse_options(Train, options, "").split_method == "random"
     assert main(["train", "--hold-out", "random", "--epochs", "0"]) == 2
     assert "seeking: --hold-out is now called --split-method" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("value", "flag"), [("true", "--flip"), ("False", "--no-flip")])
+@pytest.mark.parametrize("joined", [True, False])
+def test_switches_take_true_and_false(value: str, flag: str, joined: bool) -> None:
+    given = [f"--flip={value}"] if joined else ["--flip", value]
+    assert plain_switches(["--lr", "1", *given, "--fused"], Train) == ["--lr", "1", flag, "--fused"]
+    with pytest.raises(SeekingError, match="--flip is 'maybe'; it is a switch: give --flip, or --no-flip"):
+        plain_switches(["--flip=maybe"], Train)
+
+
+def test_no_file_of_options_is_left_out_without_a_word(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "a.yaml").write_text("lr: 0.1\n")
+    (home / "b.yaml").write_text("config: a.yaml\n")
+    assert main(["train", "--config", str(home / "a.yaml"), f"--config={home}/b.yaml"]) == 2
+    assert "--config is given 2 times" in capsys.readouterr().err
+    assert main(["train", "--config=~/b.yaml"]) == 2
+    assert "cannot name another one in config" in capsys.readouterr().err
+
+
+@given(name=st.sampled_from(["adamw", "resnet8", "RegNet", "wide_resnet"]), upper=st.lists(st.booleans(), min_size=11))
+def test_a_name_in_other_case_is_the_only_one_that_is_meant(name: str, upper: list[bool]) -> None:
+    spelled = "".join(letter.swapcase() if swap else letter for letter, swap in zip(name, upper, strict=False))
+    known = ["adamw", "adam", "resnet8", "resnet18", "RegNet", "wide_resnet"]
+    assert str(unknown("name", spelled, known)).endswith(f"did you mean {name}?")
 
 
 @pytest.mark.slow

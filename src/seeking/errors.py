@@ -68,7 +68,9 @@ def add_detail(error: Exception, text: str) -> None:
 def unknown(kind: str, name: str, known: Iterable[str]) -> SeekingError:
     """The error for an unknown name, with the closest known names."""
     known = sorted(known)
-    closest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    folded = {each.casefold(): each for each in known}
+    closest = [folded[each] for each in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
+    closest = [folded[name.casefold()]] if name.casefold() in folded else closest
     if closest:
         hint = "did you mean " + " or ".join(closest) + "?"
     else:

@@ -36,7 +36,7 @@ def parse_options(command: type[Options], args: Sequence[str], prog: str) -> Opt
     """
     # DisallowNone gives each switch a --no-…, also those that are neither on nor off by default.
     markers = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
-    args = _plain_switches(args, command)
+    args = plain_switches(args, command)
     _check_paths(args, command)
     parsed = tyro.cli(_documented(command), prog=prog, args=args, registry=registry, config=markers)
     return command(**{field.name: _at_home(getattr(parsed, field.name)) for field in dataclasses.fields(parsed)})
@@ -61,8 +61,12 @@ def _at_home(value: Any) -> Any:
     return user_path(value) if isinstance(value, Path) else value
 
 
-def _plain_switches(args: Sequence[str], command: type[Any]) -> list[str]:
-    """The same flags, with ``--name`` for ``--name True`` and ``--no-name`` for ``--name False`` of each switch."""
+def plain_switches(args: Sequence[str], command: type[Any]) -> list[str]:
+    """The same flags, with ``--name`` for ``--name True`` and ``--no-name`` for ``--name False`` of each switch.
+
+    Raises:
+        SeekingError: a switch is set to something else.
+    """
     switches = {
         "--" + name.replace("_", "-")
         for name, hint in typing.get_type_hints(command).items()
@@ -71,6 +75,12 @@ def _plain_switches(args: Sequence[str], command: type[Any]) -> list[str]:
     plain: list[str] = []
     for arg in args:
         last = plain[-1].replace("_", "-") if plain else ""
+        name, equals, value = arg.partition("=")
+        if equals and name.replace("_", "-") in switches:
+            if value.lower() not in ("true", "false"):
+                raise SeekingError(f"{name} is {value!r}; it is a switch: give {name}, or --no-{name[2:]}")
+            last, arg = name.replace("_", "-"), value
+            plain.append(last)
         if last in switches and arg.lower() in ("true", "false"):
             plain[-1] = last if arg.lower() == "true" else f"--no-{last[2:]}"
         else:

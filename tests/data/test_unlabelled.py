@@ -12,7 +12,7 @@ from PIL import Image
 
 from seeking import SeekingError
 from seeking.data import DataConfig, load, table
-from seeking.data.table_columns import MISSING
+from seeking.data.table_columns import MISSING, Column, fit_column
 
 ROWS = 6
 SPELLINGS = [spelled for text in sorted(MISSING) for spelled in (text, text.upper(), f" {text} ")]
@@ -52,3 +52,16 @@ def test_blank_labels_of_images_are_none(absent: str | None, tmp_path: Path) -> 
     pq.write_table(pa.table({"image": image, "label": labels}), tmp_path / "train.parquet")
     with pytest.raises(SeekingError, match="have no label"):
         load(DataConfig(data=str(tmp_path), validation=0.5))
+
+
+@given(numbers=st.lists(st.tuples(st.integers(0, 99), st.integers(1, 9)), min_size=4, max_size=8))
+def test_numbers_with_a_decimal_comma_are_not_categories(
+    numbers: list[tuple[int, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("comma") / "table.csv"
+    rows = [f"{whole},{part};{'yes' if row % 2 else 'no'}" for row, (whole, part) in enumerate(numbers)]
+    file.write_text("\n".join(["size;label", *rows]))
+    raw = table.read_tables(DataConfig(task="tabular", data=str(file)))[0]["train"]
+    with pytest.raises(SeekingError, match=r"column size, row 1 of table.csv: '\d+,\d' is a number with a comma"):
+        fit_column(Column("size", raw), categorical=False)
+    assert fit_column(Column("size", raw), categorical=True).width

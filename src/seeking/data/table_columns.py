@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ Flags = npt.NDArray[np.bool_]
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 WHOLE = r"^([+-]?\d+)(\.0*)?$"
+WITH_COMMA = re.compile(r"[+-]?\d+([., ]\d+)*,\d+([.]\d+)?([eE][+-]?\d+)?$")
+"""What most of Europe writes for a number with a fraction, and others for thousands."""
 MISSING = frozenset({"", "?", "na", "n/a", "#n/a", "nan", "null", "none", "nil"})
 """What stands for a missing value, in upper or lower case."""
 MAX_CATEGORIES = 1000
@@ -216,6 +219,12 @@ def fit_column(column: Column, categorical: bool) -> Number | Category:
         deviation = float(known.std(ddof=1)) if len(known) > 1 else 0.0
         return Number(column.name, mean, deviation if deviation > 1e-12 * abs(mean) else 0.0, missing)
     found, codes = column.categories()
+    if not categorical and found and all(WITH_COMMA.match(value) or re.match(NUMBER, value) for value in found):
+        row = next(row for row, code in enumerate(codes) if code >= 0 and "," in found[code])
+        raise SeekingError(
+            f"column {column.name}, {column.rows.place(row)}: {found[codes[row]]!r} is a number with a comma; write "
+            "numbers with a decimal point and nothing between thousands, or name the column in category_columns"
+        )
     if len(found) > min(MAX_CATEGORIES, max(FEW, (codes >= 0).sum() // 2)):
         row = int((codes >= 0).argmax())
         raise SeekingError(
