@@ -23,6 +23,9 @@ NOT_RESUMED = frozenset(
 )
 """Options that are not taken from the run folder when a run is resumed."""
 
+OF_COMPARISON = NOT_RESUMED | {"seeds"}
+"""The same where the command makes a single run, such as one of a comparison."""
+
 OLDER_RUNS = {"split_method": "random"}
 """Options that runs of older versions did not record, with the values that they had."""
 
@@ -152,7 +155,8 @@ def flags_of_run(folder: Path, command: type[Any]) -> list[str]:
         taken = {
             name: value
             for name, value in options.items()
-            if name not in NOT_RESUMED and (name not in hints or _is_harmless(name, value, hints[name]))
+            if name not in (NOT_RESUMED if "seeds" in hints else OF_COMPARISON)
+            and (name not in hints or _is_harmless(name, value, hints[name]))
         }
         return flags(taken, path, command)
     except OSError as error:
