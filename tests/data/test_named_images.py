@@ -1,6 +1,7 @@
 """Images that a table names by the paths of their files, and tables as ``datasets`` saves them."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from seeking import SeekingError
 from seeking.data import DataConfig, load
+from seeking.data.folders import Split
+from seeking.data.named_images import beside
+from seeking.errors import RunWarning
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 KINDS: dict[str, Any] = {
@@ -47,10 +53,34 @@ def test_relative_paths_are_those_beside_the_file_that_names_them(
     here.mkdir(exist_ok=True)
     monkeypatch.chdir(here)
     for in_memory in (True, False):
-        loaded = load(DataConfig(data="../data", image_column="image", in_memory=in_memory))
+        with warnings.catch_warnings(action="error", category=RunWarning):  # Such as that the images are not used.
+            loaded = load(DataConfig(data="../data", image_column="image", in_memory=in_memory))
         both = [images.decoded(torch.device("cpu")) for images in (loaded.train, loaded.test)]
         found = [images.pixels[:, 0, 0, 0].tolist() for images in both]
         assert found == [[0, 1, 2, 77], [10, 11, 12, 77]]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    rows=st.lists(st.sampled_from([None, "bytes", "a.png", "b/c.png", "/d.png", "hf://e.png"]), min_size=1),
+    size=st.integers(1, 5),
+)
+def test_paths_are_joined_in_any_chunks_and_nothing_else_changes(
+    rows: list[str | None], size: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("rows") / "train.parquet"
+    content = {None: None, "bytes": {"bytes": b"x", "path": "bytes.png"}}
+    values = [content.get(row, {"bytes": None, "path": row}) for row in rows]
+    column = pa.array(values, STRUCT)
+    pq.write_table(pa.table({"image": column, "label": [*range(len(rows))]}), file, row_group_size=size)
+    split = Split("train", [datasets.Dataset(pq.read_table(file))], [str(file.parent)])
+    (found,) = beside(split, "image").rows
+    expected = [
+        {**value, "path": f"{file.parent}/{value['path']}"} if row in ("a.png", "b/c.png") and value else value
+        for row, value in zip(rows, values, strict=True)
+    ]
+    table = found.with_format("arrow")[:]
+    assert table["image"].to_pylist() == expected and table["label"].to_pylist() == [*range(len(rows))]
 
 
 def test_a_pipe_among_named_images_does_not_block(tmp_path: Path) -> None:

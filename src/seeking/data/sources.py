@@ -8,6 +8,7 @@ from pathlib import Path
 
 from seeking.data.folders import Split, Splits, describe, files, is_image, standard_split, walk
 from seeking.data.image_folder import image_folder
+from seeking.data.named_images import names_images
 from seeking.data.parquet import parquet_files
 from seeking.data.table_files import CSV
 from seeking.errors import RunWarning, SeekingError, unknown
@@ -121,7 +122,8 @@ def _local(path: Path, chosen: Mapping[str, str]) -> Splits:
     if parquet:
         splits, unused = parquet_files(root, parquet)
         splits = _chosen(splits, root, chosen)
-        unused += [file for file in held if not file.lower().endswith(".parquet")]
+        named = names_images(splits)
+        unused += [file for file in held if not (file.lower().endswith(".parquet") or (named and is_image(file)))]
     elif any(map(is_image, held)):
         splits, unused = image_folder(root, tree, chosen)
     elif held:
