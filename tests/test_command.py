@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from seeking import SeekingError, TrainConfig
 from seeking.__main__ import main as start
 from seeking.data import DataConfig
 from seeking.experiments.run import RunConfig
+from seeking.training.interrupts import STOPPING
 
 INTERRUPTED = """
 import os, runpy, signal, sys
@@ -47,7 +49,11 @@ def run(program: str, cwd: Path | None = None) -> subprocess.CompletedProcess[st
 
 @pytest.mark.parametrize(
     ("number", "code", "message"),
-    [(signal.SIGINT, 130, "seeking: interrupted\n"), (signal.SIGTERM, 75, "seeking: stopped by SIGTERM\n")],
+    [
+        (signal.SIGINT, 130, "seeking: interrupted\n"),
+        (signal.SIGTERM, 75, "seeking: stopped by SIGTERM\n"),
+        (signal.SIGHUP, 75, "seeking: stopped by SIGHUP\n"),
+    ],
 )
 @pytest.mark.parametrize(
     ("module", "at"),
@@ -65,7 +71,7 @@ def test_a_stop_during_the_imports_is_no_traceback(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75)])
 @pytest.mark.parametrize(
     "at", ["run_commands.check_names", pytest.param("data.loading._digits", marks=pytest.mark.slow)]
 )
@@ -79,27 +85,30 @@ def test_a_stop_before_training_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(f"seeking.{at}", lambda *given, **options: os.kill(os.getpid(), number))
     monkeypatch.setattr("sys.argv", ["seeking", "train", "--output", str(tmp_path / "out")])
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in STOPPING}
     try:
         ended: object = start()
     except SystemExit as stop:
         ended = stop.code
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     assert ended == code
-    assert "seeking: stopped by SIGTERM" in (err := capfd.readouterr().err) or "seeking: interrupted" in err
+    assert "seeking: stopped by SIG" in (err := capfd.readouterr().err) or "seeking: interrupted" in err
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("number", [int(number) for number in STOPPING])
 @pytest.mark.parametrize("module", ["seeking.__main__", "seeking.cli"])
-def test_sigterm_while_python_ends_does_not_change_the_exit_code(module: str) -> None:
+def test_a_signal_while_python_ends_does_not_change_the_exit_code(module: str, number: int) -> None:
     program = f"""
 import os, runpy, signal, sys
 
 class Late:
     def __del__(self):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), {number})
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import seeking
 seeking.late = Late()
 sys.argv = ["seeking", "--version"]
@@ -107,6 +116,22 @@ runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
 """
     done = run(program)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_ends_the_program_at_once_while_it_waits_for_its_threads() -> None:
+    program = """
+import os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import seeking.__main__, seeking.cli
+threading.Thread(target=time.sleep, args=(60,)).start()
+seeking.cli.main = lambda: signal.setitimer(signal.ITIMER_REAL, 0.3) and 0
+signal.signal(signal.SIGALRM, lambda *given: os.kill(os.getpid(), signal.SIGINT))
+sys.exit(seeking.__main__.main())
+"""
+    began = time.monotonic()
+    done = run(program)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("ignored", [False, True])

@@ -25,6 +25,12 @@ def test_names_of_other_tools_lead_to_options_that_there_are(here: str) -> None:
             check_flags([f"--{NAMES[0]}", "x", f"{dashes}{name}=3"], Train)
 
 
+@pytest.mark.parametrize(("given", "here"), [("trainer.max_epochs", "epochs"), ("optimizer.lr", "lr")])
+def test_names_with_the_part_of_lightning_before_them(given: str, here: str) -> None:
+    with pytest.raises(SeekingError, match=rf"unknown option --{given}; did you mean --{here}\?"):
+        check_flags([f"--{given}=3"], Train)
+
+
 def test_each_name_leads_to_one_option() -> None:
     names = " ".join(OTHER_TOOLS.values()).split()
     assert len(names) == len(set(names))

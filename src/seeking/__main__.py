@@ -2,6 +2,7 @@
 
 import sys
 
+from seeking.errors import EXIT_INTERRUPTED
 from seeking.termination import ending_by_signals
 
 
@@ -14,7 +15,7 @@ def main() -> int:
             return run()
     except KeyboardInterrupt:
         print("seeking: interrupted", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

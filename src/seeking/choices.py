@@ -17,7 +17,7 @@ Role = Literal["pair", "base", "motivated"]
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
-HoldOut = Literal["classes", "random"]
+SplitMethod = Literal["classes", "random"]
 Task = Literal["images", "text", "tabular"]
 """What the data are."""
 

@@ -1,7 +1,7 @@
 """The ``seeking`` command.
 
 Exit codes: 0 success (for ``verify``: exact, for ``show``: intact), 1 the run or the verification failed, 2 wrong usage
-or invalid input, 75 stopped by SIGTERM (a run is saved before), 130 interrupted.
+or invalid input, 75 stopped by SIGTERM or SIGHUP (a run is saved before), 130 interrupted.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from seeking.commands import (
@@ -28,12 +27,13 @@ from seeking.commands import (
     Train,
     Verify,
 )
-from seeking.errors import EXIT_SAVED, MatchWarning, RunError, RunWarning, SeekingError, unknown
-from seeking.files import read_yaml
+from seeking.errors import EXIT_INTERRUPTED, EXIT_SAVED, MatchWarning, RunError, RunWarning, SeekingError, unknown
+from seeking.files import read_yaml, user_path
 from seeking.flag_names import check_flags, with_flags
-from seeking.option_parsing import parse_options
+from seeking.option_parsing import parse_options, plain_switches
 from seeking.options import flags, flags_of_run, normalized, recipe_file, recipe_options
-from seeking.report.output import ignore_output_errors, plain_errors, print_text
+from seeking.renamed import today_flags
+from seeking.report.output import check_output, ignore_output_errors, plain_errors, print_text
 from seeking.termination import ending_by_signals
 
 COMMANDS: dict[str, tuple[type[Any], str]] = {
@@ -53,14 +53,20 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
 def with_files(args: list[str], command: type[Any]) -> list[str]:
     """Flags with those of the files that they name before them: the resumed run, the recipe, the options file."""
     early_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    early_parser.add_argument("--config", type=Path, nargs="?")
+    early_parser.add_argument("--config", type=user_path, nargs="?", action="append", default=[])
     early_parser.add_argument("--recipe", nargs="?")
-    early_parser.add_argument("--output", type=Path, nargs="?")
+    early_parser.add_argument("--output", type=user_path, nargs="?")
     early_parser.add_argument("--resume", action="store_true")
     of_file: dict[str, Any] = {}
-    file = early_parser.parse_known_args(args)[0].config
-    if file:
+    files = early_parser.parse_known_args(args)[0].config
+    if len(files) > 1:
+        raise SeekingError(
+            f"--config is given {len(files)} times ({', '.join(map(str, files))}); join them into one file"
+        )
+    if files and (file := files[0]):
         of_file = normalized(read_yaml(file), file)
+        if of_file.get("config") is not None and "resume" not in of_file:  # As in the recorded options of a run.
+            raise SeekingError(f"{file}: a file of options cannot name another one in config; give its options instead")
         args = flags(of_file, file, command) + args
     recipe = early_parser.parse_known_args(args)[0].recipe
     if recipe:
@@ -92,6 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown("command", args[0], COMMANDS)
         name, *args = args
         command, function = COMMANDS[name]
+        args, messages = today_flags(plain_switches(args, command))
+        for message in messages:
+            print_text(f"seeking: {message}", file=sys.stderr)
         check_flags(args, command)
         if issubclass(command, RunOptions):
             args = with_files(args, command)
@@ -108,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 else default_showwarning(message, category, *where, **kwargs)
             )
             code: int = pkgutil.resolve_name(function)(config)
+            if not issubclass(command, RunOptions | Reproduce):  # Their results are in files.
+                check_output()
         return code
     except (SeekingError, argparse.ArgumentError) as error:
         print_text(f"seeking: {told(error)}", file=sys.stderr)
@@ -118,11 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stopped:
         if stopped.code == EXIT_SAVED:  # Schedulers may send SIGTERM again while the program ends.
             with contextlib.suppress(ValueError):  # Outside the main thread.
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                for number in (signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_IGN)
         raise
     except KeyboardInterrupt:
         print("seeking: interrupted", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

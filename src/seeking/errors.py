@@ -4,7 +4,10 @@ import difflib
 from collections.abc import Iterable
 
 EXIT_SAVED = 75
-"""Exit code of a run that was saved and stopped by SIGTERM: EX_TEMPFAIL of sysexits.h, "try again later"."""
+"""Exit code of a run that was saved and stopped by SIGTERM or SIGHUP: EX_TEMPFAIL of sysexits.h, "try again later"."""
+
+EXIT_INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 INCOMPATIBLE_STATE_ERRORS = (
     LookupError,
@@ -65,7 +68,9 @@ def add_detail(error: Exception, text: str) -> None:
 def unknown(kind: str, name: str, known: Iterable[str]) -> SeekingError:
     """The error for an unknown name, with the closest known names."""
     known = sorted(known)
-    closest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    folded = {each.casefold(): each for each in known}
+    closest = [folded[each] for each in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
+    closest = [folded[name.casefold()]] if name.casefold() in folded else closest
     if closest:
         hint = "did you mean " + " or ".join(closest) + "?"
     else:

@@ -158,6 +158,11 @@ def read_text(path: Path, max_bytes: int) -> str:
     return text
 
 
+def user_path(text: str | Path) -> Path:
+    """A path of the user's: ``~`` is the home folder; what names no user stays as it is."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - The method of Path raises an error there.
+
+
 def open_file(path: Path) -> BufferedReader:
     """Open a regular file to read it; others, such as pipes, could block.
 
@@ -165,9 +170,24 @@ def open_file(path: Path) -> BufferedReader:
         OSError: the file cannot be read.
         SeekingError: it is not a regular file.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise SeekingError(f"{path}: not a file")
+    check_regular(path)
     return path.open("rb")
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is no regular file: a pipe could block, and a device has no end.
+
+    Raises:
+        OSError: the file cannot be read.
+        SeekingError: it is not a regular file.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISFIFO(mode):
+        raise SeekingError(f"{path}: a pipe, which can be read only once; save what comes out of it to a file")
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise SeekingError(f"{path}: a device or socket, not a file; give a file")
+    if stat.S_ISDIR(mode):
+        raise SeekingError(f"{path}: a folder, not a file; name a file in it")
 
 
 def status(path: Path) -> os.stat_result | None:

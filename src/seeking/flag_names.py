@@ -28,7 +28,7 @@ OTHER_TOOLS = {
     "save-every": "save-steps save-interval checkpoint-interval every-n-train-steps",
     "keep-checkpoints": "save-total-limit checkpoint-hist save-top-k",
     "resume": "resume-from-checkpoint ckpt-path resume-from auto-resume",
-    "output": "output-dir out-dir outdir save-dir default-root-dir logdir log-dir experiment",
+    "output": "output-dir out-dir outdir save-dir default-root-dir logdir log-dir experiment run-name name",
     "data": "dataset data-dir data-path dataset-name root",
     "image-size": "img-size input-size imgsz size resolution",
     "workers": "num-workers dataloader-num-workers j nw",
@@ -37,10 +37,16 @@ OTHER_TOOLS = {
     "crop-scale": "rrc-scale scale",
     "max-train-samples": "limit-train-batches num-samples",
     "max-eval-samples": "limit-val-batches",
-    "validation": "val-split validation-split val-size",
+    "validation": "validation-split val-size",
+    "test-split": "val-split eval-split",
     "device": "accelerator gpu gpus",
     "tracker": "report-to logger log-wandb wandb log-with tensorboard",
     "base": "model arch model-name",
+    "ema": "model-ema model-ema-decay ema-decay",
+    "start-from": "initial-checkpoint finetune weights init-from",
+    "best": "eval-metric monitor metric-for-best-model",
+    "label-column": "target-key target target-column",
+    "image-column": "input-key",
     "overwrite": "overwrite-output-dir force exist-ok",
 }
 """Names of options in timm, Hugging Face's and Lightning's trainers, and other common ones, by the name here."""
@@ -50,7 +56,8 @@ _HERE = {name: here for here, names in OTHER_TOOLS.items() for name in names.spl
 
 def name_of_other_tool(name: str, command: type[Any]) -> str | None:
     """The name that an option of other tools has here, if a command has it."""
-    here = _HERE.get(name.lower().replace("_", "-"))
+    last = name.lower().replace("_", "-").rpartition(".")[2]  # Lightning has ``--trainer.max_epochs``.
+    here = _HERE.get(last, last if "." in name else None)
     return here if here and here.replace("-", "_") in _fields(command) else None
 
 

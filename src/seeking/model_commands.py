@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
+from seeking.checkpointing.manifest import check_of_no_run
 from seeking.checkpointing.weights import load_weights, save_weights, shapes_of_weights
 from seeking.choices import Model
 from seeking.commands import Embed, Extract, Map, TransferOptions, Verify
@@ -31,6 +32,7 @@ def map_command(config: Map) -> int:
     if find_prefix(both["base"], both["motivated"], derived, batch):
         print_text("prefix pair: one pass can serve both (update joint, one_pass)")
     if config.save:
+        check_of_no_run(config.save)
         if config.save.exists():
             try:
                 WeightsMap.load(config.save)
@@ -96,6 +98,7 @@ def embed_command(config: Embed) -> int:
 
 
 def _load_for_transfer(config: TransferOptions, source: Model) -> tuple[dict[str, nn.Module], WeightsMap]:
+    check_of_no_run(config.output)
     if config.output.exists() and not config.overwrite:
         raise SeekingError(f"{config.output} exists; name another file, or give --overwrite")
     common = _common_arguments(config, source)

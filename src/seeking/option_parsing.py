@@ -4,12 +4,14 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union
 
 import docstring_parser
 import tyro
 
-from seeking.files import read_yaml_text
+from seeking.errors import SeekingError
+from seeking.files import read_yaml_text, user_path
 
 Options = TypeVar("Options")
 _DOCUMENTED: dict[type[Any], type[Any]] = {}
@@ -34,13 +36,37 @@ def parse_options(command: type[Options], args: Sequence[str], prog: str) -> Opt
     """
     # DisallowNone gives each switch a --no-…, also those that are neither on nor off by default.
     markers = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
-    args = _plain_switches(args, command)
+    args = plain_switches(args, command)
+    _check_paths(args, command)
     parsed = tyro.cli(_documented(command), prog=prog, args=args, registry=registry, config=markers)
-    return command(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)})
+    return command(**{field.name: _at_home(getattr(parsed, field.name)) for field in dataclasses.fields(parsed)})
 
 
-def _plain_switches(args: Sequence[str], command: type[Any]) -> list[str]:
-    """The same flags, with ``--name`` for ``--name True`` and ``--no-name`` for ``--name False`` of each switch."""
+def _check_paths(args: Sequence[str], command: type[Any]) -> None:
+    """Refuse paths without a character, as of a shell variable that is not set: they would be the current folder.
+
+    Raises:
+        SeekingError: one is.
+    """
+    for name, hint in typing.get_type_hints(command).items():
+        flag = "--" + name.replace("_", "-")
+        given = [arg.partition("=")[0].replace("_", "-") for arg in args[:-1]]
+        empty = any(last == flag and not arg for last, arg in zip(given, args[1:], strict=True)) or f"{flag}=" in args
+        if empty and Path in (hint, *typing.get_args(hint)):
+            raise SeekingError(f"{name} is empty; give a path, or leave it out")
+
+
+def _at_home(value: Any) -> Any:
+    """A path with the folder for its ``~``, which no shell replaces in ``--output=~/runs`` or in a file of options."""
+    return user_path(value) if isinstance(value, Path) else value
+
+
+def plain_switches(args: Sequence[str], command: type[Any]) -> list[str]:
+    """The same flags, with ``--name`` for ``--name True`` and ``--no-name`` for ``--name False`` of each switch.
+
+    Raises:
+        SeekingError: a switch is set to something else.
+    """
     switches = {
         "--" + name.replace("_", "-")
         for name, hint in typing.get_type_hints(command).items()
@@ -49,6 +75,12 @@ def _plain_switches(args: Sequence[str], command: type[Any]) -> list[str]:
     plain: list[str] = []
     for arg in args:
         last = plain[-1].replace("_", "-") if plain else ""
+        name, equals, value = arg.partition("=")
+        if equals and name.replace("_", "-") in switches:
+            if value.lower() not in ("true", "false"):
+                raise SeekingError(f"{name} is {value!r}; it is a switch: give {name}, or --no-{name[2:]}")
+            last, arg = name.replace("_", "-"), value
+            plain.append(last)
         if last in switches and arg.lower() in ("true", "false"):
             plain[-1] = last if arg.lower() == "true" else f"--no-{last[2:]}"
         else:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from seeking.errors import DamagedError, SeekingError, unknown
-from seeking.files import read_yaml
+from seeking.files import read_yaml, user_path
 from seeking.flag_names import name_of_other_tool
 from seeking.option_parsing import REPEATED, parse_options
+from seeking.renamed import today
 from seeking.report.output import printable
 
 NOT_RESUMED = frozenset(
@@ -22,7 +23,10 @@ NOT_RESUMED = frozenset(
 )
 """Options that are not taken from the run folder when a run is resumed."""
 
-OLDER_RUNS = {"hold_out": "random"}
+OF_COMPARISON = NOT_RESUMED | {"seeds"}
+"""The same where the command makes a single run, such as one of a comparison."""
+
+OLDER_RUNS = {"split_method": "random"}
 """Options that runs of older versions did not record, with the values that they had."""
 
 RECIPES = Path(__file__).parent / "training" / "recipes"
@@ -114,7 +118,7 @@ def recipe_file(name: str, folder: Path = RECIPES) -> Path:
     packaged = {path.stem: path for path in folder.glob("*.yaml")}
     if name not in packaged and not name.endswith((".yaml", ".yml")):
         raise unknown("recipe", name, packaged)
-    return packaged.get(name, Path(name))
+    return packaged.get(name, user_path(name))
 
 
 def recipe_options(name: str) -> dict[str, Any]:
@@ -151,7 +155,8 @@ def flags_of_run(folder: Path, command: type[Any]) -> list[str]:
         taken = {
             name: value
             for name, value in options.items()
-            if name not in NOT_RESUMED and (name not in hints or _is_harmless(name, value, hints[name]))
+            if name not in (NOT_RESUMED if "seeds" in hints else OF_COMPARISON)
+            and (name not in hints or _is_harmless(name, value, hints[name]))
         }
         return flags(taken, path, command)
     except OSError as error:
@@ -179,7 +184,7 @@ def options_of_run(folder: Path, command: type[Options], more: Sequence[str] = (
 
 
 def normalized(options: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Options under the names of the dataclass: with ``_`` for ``-``.
+    """Options under the names of the dataclass: with ``_`` for ``-``, and of today.
 
     Raises:
         SeekingError: two of them have one name.
@@ -188,7 +193,7 @@ def normalized(options: Mapping[str, Any], path: Path) -> dict[str, Any]:
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise SeekingError(f"{path}: {twice[0]} is given twice, with - and with _")
-    return {str(key).replace("-", "_"): value for key, value in options.items()}
+    return today({str(key).replace("-", "_"): value for key, value in options.items()}, path)
 
 
 def _is_harmless(option: str, value: Any, hint: Any) -> bool:

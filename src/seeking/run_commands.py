@@ -17,7 +17,7 @@ from seeking.commands import Analyze, Compare, Reproduce, RunOptions, Show, Trai
 from seeking.distributed.processes import this_process
 from seeking.errors import RunError, SeekingError
 from seeking.experiments.analyze import analyze
-from seeking.experiments.compare import ARMS, compare, summarize
+from seeking.experiments.compare import check, compare, summarize
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
 from seeking.experiments.run import check_names, trainer
@@ -63,9 +63,7 @@ def compare_command(config: Compare) -> int:
     check_names(config)
     data = task(config.task).load(config, 1)
     _announce(console, config, data, output)
-    dry_run = dataclasses.replace(config, on_nonfinite="stop")  # Rollback needs a folder.
-    for arm in ARMS:  # Validate before anything is written.
-        trainer(dry_run, data, arm)
+    check(config, data, output if folder.holds_run else None)  # Before anything is written.
     if is_main_process() and folder.holds_run:
         folder.lock()
         folder.read_manifest()

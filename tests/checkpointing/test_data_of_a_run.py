@@ -14,7 +14,7 @@ from tiny import TINY, tiny
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset
 
 from seeking import SeekingError
-from seeking.checkpointing.fingerprint import SAMPLE, differences, of_dataset
+from seeking.checkpointing.fingerprint import SAMPLE, decoded_otherwise, differences, of_dataset
 from seeking.cli import main
 from seeking.data import DataConfig, load
 from seeking.training import RunFolder
@@ -101,6 +101,15 @@ def test_images_are_known_by_their_content(tmp_path: Path) -> None:
     assert {key for key, value in known(moved).items() if usual[key] != value} == {"classes", "sample"}
 
 
+@pytest.mark.parametrize("changed", ["sample", "count", "labels", "classes"])
+def test_only_images_that_differ_in_nothing_but_pixels_may_be_decoded_otherwise(changed: str) -> None:
+    saved = {"training data": {"count": 3, "size": [3, 4, 4], "labels": "a", "sample": "b", "classes": "c"}}
+    current = {"training data": {**saved["training data"], "sample": "x", changed: "y"}}
+    assert decoded_otherwise(differences(saved, current), current) == (changed == "sample")
+    text = {"training data": {"bytes": 3, "sample": "x"}}
+    assert not decoded_otherwise(differences(saved, text), text)
+
+
 @pytest.mark.slow
 def test_moved_data_are_found_at_their_new_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train = ["train", "--base-kwargs", "width=4", "--motivated-kwargs", "width=6", "--batch-size", "4"]
@@ -115,5 +124,6 @@ def test_moved_data_are_found_at_their_new_place(tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     again[2] = "3"
     assert main(again) == 2
-    assert "training data, sample" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "training data, sample" in told and "Only pixels differ" in told and "of a decoder resizes or" in told
     assert main([*again, "--accept-changed-data"]) == 0

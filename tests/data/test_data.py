@@ -140,7 +140,11 @@ def picture(value: int = 0) -> Image.Image:
 @pytest.mark.parametrize(
     ("rows", "test", "message"),
     [
-        ([{"text": "a", "label": 1}] * 3, None, "needs one image column, found none among text, label"),
+        (
+            [{"text": "a", "label": 1}] * 3,
+            None,
+            r"needs one image column, found none among text \(string\), label \(int64\)",
+        ),
         ([{"image": picture(), "caption": "a"}] * 3, None, "needs one label column, found none"),
         ([{"image": picture(), "label": 0.5}] * 3, None, "not classes, integers"),
         (

@@ -465,3 +465,24 @@ def test_the_table_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "not used are 1 .csv (labels.csv)" in err
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
     assert rows[:2] == [["training", "train", "2", "8"], ["test", "test", "2", "8"]]
+
+
+@given(listed=st.integers(1, 3))
+def test_a_list_of_a_part_of_the_images_is_named(listed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = tmp_path_factory.mktemp("part")
+    for path in ("train/a/0.png", "train/b/1.png", *(f"val/images/{number}.png" for number in range(4))):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    (root / "val" / "list.txt").write_text("".join(f"{number}.png\ta\n" for number in range(listed)))
+    with pytest.raises(
+        SeekingError, match=rf"val/list.txt lists {listed} of 4 images, and not {listed}.png; complete it"
+    ):
+        load(DataConfig(data=str(root)))
+
+
+def test_a_list_that_is_not_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    for name in ("0.png", "metadata.csv"):
+        (tmp_path / "train" / name).touch()
+    with pytest.raises(SeekingError, match=r"train has no folders of classes \(train/metadata.csv is not read\)"):
+        load(DataConfig(data=str(tmp_path)))

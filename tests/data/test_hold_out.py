@@ -62,7 +62,7 @@ def rare(root: Path) -> str:
 def test_a_rare_class_is_trained_on(validation: float | None, tmp_path: Path) -> None:
     data = load(DataConfig(data=rare(tmp_path / "data"), validation=validation))
     assert {*data.train.labels.tolist()} == {0, 1}
-    assert load(DataConfig(data=data.name, hold_out="random")).train.labels.sum() == 0
+    assert load(DataConfig(data=data.name, split_method="random")).train.labels.sum() == 0
 
 
 @pytest.mark.parametrize("data", ["digits", "files"])
@@ -86,11 +86,11 @@ def test_classes_that_a_subset_leaves_without_training_images_are_told() -> None
 def test_runs_of_older_versions_keep_their_images(tmp_path: Path) -> None:
     command = ["train", "--data", rare(tmp_path / "data"), "--batch-size", "4", "--device", "cpu", "--no-verify"]
     output = ["--output", str(tmp_path / "run")]
-    assert main([*command, "--epochs", "1", "--hold-out", "random", *output]) == 0
+    assert main([*command, "--epochs", "1", "--split-method", "random", *output]) == 0
     for path in [tmp_path / "run" / "config.json"]:  # An older version did not know the option.
         options = json.loads(path.read_text())
-        assert options.pop("hold_out") == "random"
+        assert options.pop("split_method") == "random"
         path.write_text(json.dumps(options))
     (tmp_path / "run" / "manifest.json").unlink()
     assert main(["train", "--resume", "--epochs", "2", *output]) == 0
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["hold_out"] == "random"
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["split_method"] == "random"

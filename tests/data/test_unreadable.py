@@ -126,8 +126,8 @@ def test_wrong_options_are_found_before_images_are_decoded(
     ("image", "cause"),
     [
         (b"no picture", "image 0: not an image of a known format"),
-        ("x" * 300_000, r"image 0 \(x{300}…\): File name too long"),
-        ("nowhere/1.png", r"image 0 \(nowhere/1.png\): No such file or directory"),
+        ("x" * 300_000, r"image 0 \(/.*x…\): File name too long"),
+        ("nowhere/1.png", r"image 0 \(/.*/nowhere/1.png\): No such file or directory"),
         (None, "image 0: it is missing"),
     ],
 )

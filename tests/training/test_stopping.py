@@ -20,7 +20,7 @@ import seeking
 from seeking import SeekingError, Trainer
 from seeking.checkpointing import snapshot
 from seeking.training import interrupts
-from seeking.training.interrupts import Requests
+from seeking.training.interrupts import STOPPING, Requests
 
 X, Y = torch.randn(32, 8, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 3
 
@@ -57,7 +57,7 @@ def hang(process: int) -> None:
 
 
 def ignore_signals(number: int) -> None:
-    for ignored in (signal.SIGTERM, signal.SIGINT):
+    for ignored in STOPPING:
         signal.signal(ignored, signal.SIG_IGN)
 
 
@@ -178,13 +178,31 @@ def test_a_label_out_of_range_is_named(label: int, evaluating: bool, tmp_path: P
     assert saved(tmp_path / "run") == f"step-{8 if evaluating else 5:08}"
 
 
-@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT, None])
+@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_signal_lets_the_step_be_finished_and_saved_unless_it_is_ignored(
+    number: int, ignored: bool, tmp_path: Path
+) -> None:
+    before = signal.signal(number, signal.SIG_IGN if ignored else signal.default_int_handler)
+    try:
+        train = DataLoader(Samples(9, lambda: signal.raise_signal(number)), batch_size=4)
+        with _expected(None) if ignored else pytest.raises((SystemExit, KeyboardInterrupt)) as ended:
+            trainer(tmp_path / "run", train).fit()
+    finally:
+        signal.signal(number, before)
+    if ignored:
+        return
+    assert isinstance(ended.value, KeyboardInterrupt) if number == signal.SIGINT else ended.value.code == 75
+    assert saved(tmp_path / "run") == "step-00000003"
+
+
+@pytest.mark.parametrize("asked", [*STOPPING, None])
 def test_all_processes_stop_as_the_one_that_is_asked_to(asked: int | None) -> None:
     class Accelerator(SimpleNamespace):
         num_processes, device = 2, "cpu"
 
         def reduce(self, flags: Tensor, how: str) -> Tensor:
-            return flags + torch.tensor([float(asked == number) for number in (signal.SIGTERM, signal.SIGINT)] + [0.0])
+            return flags + torch.tensor([float(asked == number) for number in STOPPING] + [0.0])
 
     own = Requests(Accelerator(), due=lambda: False)
     other = Requests(Accelerator(), due=lambda: True)

@@ -88,5 +88,13 @@ def differences(saved: Any, current: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def decoded_otherwise(differing: Sequence[str], current: Mapping[str, Any]) -> bool:
+    """Whether what ``differences`` gives may come from another decoder: of images, nothing but the pixels differ."""
+    images = [name for name, found in current.items() if "size" in found]
+    return bool(differing) and all(
+        line.startswith(tuple(f"  {name}, sample:" for name in images)) for line in differing
+    )
+
+
 def _are_names(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)

@@ -125,6 +125,20 @@ class Manifest:
         return json.dumps(content, indent=2) + "\n"
 
 
+def check_of_no_run(path: Path) -> None:
+    """Make sure that a file which is written by name is not one of a run, which would then be damaged.
+
+    Raises:
+        SeekingError: the manifest of its folder lists it; or it cannot be read.
+    """
+    try:
+        manifest = Manifest.read(path.parent)
+    except OSError as error:
+        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+    if manifest and path.name in manifest.files:
+        raise SeekingError(f"{path} is a file of the run in {path.parent}; name another file")
+
+
 def check_file(path: Path) -> bool:
     """Make sure that a file is one of those that the manifest of its folder lists, if it has one.
 

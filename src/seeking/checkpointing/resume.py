@@ -13,6 +13,7 @@ from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.serialize import unpack
 from seeking.checkpointing.upgrade import upgrade
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
+from seeking.renamed import today
 
 State = dict[str, Any]
 
@@ -125,7 +126,7 @@ def _checked(state: Any, models: Collection[str]) -> State:
         raise SeekingError(f"the checkpoint is of version {state['version']}, and this program reads {VERSION}")
     if state["metrics_bytes"] < 0 or state["step"] < 0:
         raise SeekingError("the newest checkpoint is not one of a run: a count is negative")
-    return state
+    return {**state, "options": today(state["options"], "the newest checkpoint")}
 
 
 def check_options(

@@ -27,7 +27,7 @@ from seeking.checkpointing.manifest import NAME, Kind, Manifest, check_file
 from seeking.checkpointing.metrics_log import MetricsLog
 from seeking.checkpointing.weights import read_metadata, write_tensors
 from seeking.errors import DamagedError, RunError, RunWarning, SeekingError
-from seeking.files import atomic_write, is_file, status
+from seeking.files import atomic_write, is_file, status, user_path
 from seeking.weights_map import WeightsMap
 
 
@@ -47,7 +47,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, overwrite: bool = False, resume: bool = False, kind: Kind = "run") -> None:
-        self.path = Path(path)
+        self.path = user_path(path)
         if overwrite and resume:
             raise SeekingError("overwrite and resume contradict each other; give one of them")
         try:
@@ -57,7 +57,7 @@ class RunFolder:
             raise SeekingError(f"{self.path}: cannot be used as an output folder ({error.strerror})") from error
         if taken and not known and (overwrite or resume):
             raise SeekingError(
-                f"{self.path} is not the folder of a run, so it is not {'resumed' if resume else 'overwritten'}"
+                f"output {self.path}: not the folder of a run, so it is not {'resumed' if resume else 'overwritten'}"
             )
         if taken and not known:
             raise self._taken()

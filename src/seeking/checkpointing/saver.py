@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from seeking.checkpointing import snapshot
-from seeking.checkpointing.fingerprint import differences
+from seeking.checkpointing.fingerprint import decoded_otherwise, differences
 from seeking.checkpointing.functions import changed_names
 from seeking.checkpointing.metrics_log import MetricsLog
 from seeking.checkpointing.resume import State, Stateful, capture_state, check_options, newest_state, restore_state
@@ -19,6 +19,11 @@ from seeking.distributed.processes import gather_json
 from seeking.distributed.sharding import gather_full_tensors, reshard
 from seeking.errors import RunError, RunWarning, SeekingError, unknown
 from seeking.weights_map import WeightsMap
+
+DECODED_OTHERWISE = (
+    "Only pixels differ, not the number of images, their size, labels or classes. If the files are unchanged, another "
+    "version of seeking or of a decoder resizes or decodes them a little otherwise than when the run began"
+)
 
 Weights = dict[str, tuple[str, Mapping[str, Any]]]
 """By file name, the part with the model and the file's metadata."""
@@ -125,6 +130,8 @@ class Saver:
         differing = gather_json(differences(saved, self._data), self._accelerator)[0]
         if differing and not accept:
             lines = ["the data are not those that it was trained on:", *differing]
+            if decoded_otherwise(differing, self._data):
+                lines.append(DECODED_OTHERWISE)
             raise SeekingError("\n".join([*lines, "Give those, or accept_changed_data to continue with these"]))
 
     def restore(self, parts: Mapping[str, Stateful], state: State) -> None:

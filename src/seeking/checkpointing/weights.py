@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from seeking.checkpointing.manifest import check_file
 from seeking.errors import DamagedError, RunError, RunWarning, SeekingError
-from seeking.files import atomic_write, is_file, status
+from seeking.files import atomic_write, check_regular, is_file, status
 from seeking.weights_map import identity
 
 EXTRA_STATE = "extra_state"
@@ -63,7 +63,9 @@ def shapes_of_weights(path: str | Path) -> dict[str, tuple[int, ...]]:
 
 def _read(path: Path) -> dict[str, Any]:
     """Tensors by name, and extra states of modules."""
-    check_file(path)
+    if path.exists():
+        check_regular(path)
+    check_file(path)  # Of a run it tells what is lost, too.
     if path.suffix == ".safetensors" or _is_safetensors(path):
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))

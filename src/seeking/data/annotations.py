@@ -8,6 +8,8 @@ from seeking.errors import SeekingError
 
 MAX_BYTES = 100 * 2**20
 
+TEXTS = (".txt", ".csv", ".tsv")
+
 Row = tuple[str, ...]
 """The fields of a line after the name of the image."""
 
@@ -42,7 +44,7 @@ def annotated(
     images = {PurePosixPath(path).name: path for held in folders.values() for path in held}
     lists: dict[str, Listed] = {}
     for file in files:
-        if str(PurePosixPath(file).parent) != source or not file.endswith((".txt", ".csv", ".tsv")):
+        if str(PurePosixPath(file).parent) != source or not file.endswith(TEXTS):
             continue
         listed = _read(f"{root}/{file}", known)
         named = {name: listed[name] for name in images.keys() & listed.keys()}
@@ -63,6 +65,24 @@ def annotated(
             )
         found.setdefault(labels.pop(), []).append(path)
     return found, next(iter(lists))
+
+
+def nearly(root: str, source: str, folders: Mapping[str, Sequence[str]], files: Sequence[str]) -> str:
+    """What a text file in the folder of a split lacks to list its images, for messages; empty if there is no such file.
+
+    Args:
+        root: the folder of the data set.
+        source: the folder of the split.
+        folders: the paths of the images in each folder of the split.
+        files: the paths of all files.
+    """
+    images = {PurePosixPath(path).name for held in folders.values() for path in held}
+    for file in files:
+        if str(PurePosixPath(file).parent) == source and file.endswith(TEXTS):
+            lacking = sorted(images - _read(f"{root}/{file}", set()).keys())
+            if 0 < len(lacking) < len(images):
+                return f"{file} lists {len(images) - len(lacking):,} of {len(images):,} images, and not {lacking[0]}"
+    return ""
 
 
 def _check_columns(root: str, file: str, rows: Sequence[Row], classes: set[str]) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from seeking.choices import HoldOut, OnBadImage, Task
+from seeking.choices import OnBadImage, SplitMethod, Task
 from seeking.errors import SeekingError
 from seeking.option_types import check_types
 
@@ -69,9 +69,9 @@ class DataConfig:
     held_out: int | None = None
     """Hold out this many training images or rows, or windows at the end of a training text, on which no step trains and
     nothing is evaluated, for conditions that measure the base's loss on them; the same for all seeds."""
-    hold_out: HoldOut = "classes"
-    """How images are held out of the training split: such that each class keeps at least one (classes), or at random as
-    in version 0.1.0 (random)."""
+    split_method: SplitMethod = "classes"
+    """How images are held out of the training split, by --validation, --held-out or for want of a test split: such that
+    each class keeps at least one (classes), or at random as in version 0.1.0 (random)."""
     in_memory: bool | None = None
     """Decode all images once and keep them in memory, or let workers decode them on demand. If not given, they are
     kept if they fit into half of the free memory. They are kept on the device if they fit into a quarter of its free

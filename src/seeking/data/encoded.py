@@ -15,6 +15,7 @@ from torch.utils.data import get_worker_info
 from seeking.data.decode import Extent, PixelFormat
 from seeking.data.pixels import pixels
 from seeking.errors import SeekingError
+from seeking.files import check_regular
 
 MAX_TEXT = 300
 """Characters of a path, or of a decoder's message, that are shown."""
@@ -86,7 +87,10 @@ class Files:
     def _open(self, file: Any) -> Image.Image:
         if file is None:
             raise ValueError("it is missing")
-        return Image.open(Path(file["path"]) if file["bytes"] is None else io.BytesIO(file["bytes"]))
+        if file["bytes"] is not None:
+            return Image.open(io.BytesIO(file["bytes"]))
+        check_regular(path := Path(file["path"]))
+        return Image.open(path)
 
 
 def common_format(parts: Sequence[Files], channels: int | None) -> PixelFormat:

@@ -40,10 +40,12 @@ class Split:
     Attributes:
         source: where it comes from, for messages.
         rows: Hugging Face data sets, one after the other; each may number the classes in its own way.
+        folders: that the files of each data set lie in, beside the images that they name; empty if they name none.
     """
 
     source: str
     rows: Sequence[Any]
+    folders: Sequence[str] = ()
 
     def __len__(self) -> int:
         return sum(map(len, self.rows))

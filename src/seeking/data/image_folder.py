@@ -8,16 +8,18 @@ other folders may be meant, the user is asked.
 import posixpath
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from seeking.data.annotations import annotated
+from seeking.data.annotations import annotated, nearly
 from seeking.data.folders import (
     NAMED_FILES,
     Split,
     Splits,
     Tree,
+    files,
     is_image,
     join,
     left_by_programs,
@@ -67,9 +69,12 @@ def image_folder(root: str, tree: Tree, chosen: Mapping[str, str] | None = None)
                 splits[split], file = found
                 unused = sorted({*unused} - {file, *loose})
     if not splits["train"]:
+        lists = [path for path in unused if PurePosixPath(path).stem.lower() == "metadata"]
+        not_read = f" ({lists[0]} is not read)" if lists else ""
         raise SeekingError(
-            f"data set {root}: {sources['train'] or 'it'} has no folders of classes; put the images of each class into "
-            "a folder of its name, such as train/cat, or name the folder that the classes are in with train_split"
+            f"data set {root}: {sources['train'] or 'it'} has no folders of classes{not_read}; put the images of each "
+            "class into a folder of its name, such as train/cat, or name the folder that the classes are in with "
+            "train_split"
         )
     _check_depth(root, sources["train"], splits["train"], named="train" in (chosen or {}))
     common = {split for split, held in splits.items() if held.keys() & splits["train"].keys()}
@@ -174,6 +179,8 @@ def _refuse_other_classes(
             inner.setdefault(above, set()).add(name)
     deeper = [folder for folder, names in sorted(inner.items()) if names & splits["train"].keys()]
     hint = f"give test_split {deeper[0]}, whose folders are" if deeper else "call the classes the same in both"
+    if lacks := nearly(root, sources[split], splits[split], files(tree)):
+        hint = f"{lacks}; complete it, {hint}"
     raise SeekingError(
         f"data set {root}: the training and the {split} split have no class in common: "
         f"{shown(sorted(splits['train']), NAMED_FILES)} in {sources['train'] or root} and "

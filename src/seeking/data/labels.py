@@ -132,8 +132,9 @@ def _read(rows: Any, column: str, source: str, data: str) -> _Labels:
     if dtype in STRINGS:
         encoded = values.cast(pa.large_string()).combine_chunks().dictionary_encode()
         names, ranks = np.unique(np.array(encoded.dictionary.to_pylist(), dtype=object), return_inverse=True)
-        missing_last = np.append(ranks, -1)
-        return _Labels(missing_last[pc.fill_null(encoded.indices, -1).to_numpy()], tuple(names))
+        filled = np.array([bool(name.strip()) for name in names], dtype=bool)
+        missing_last = np.append(np.where(filled, np.cumsum(filled) - 1, -1)[ranks], -1)
+        return _Labels(missing_last[pc.fill_null(encoded.indices, -1).to_numpy()], tuple(names[filled]))
     named = isinstance(feature, datasets.ClassLabel)
     if dtype == "null":  # No row has a label, so nothing says of which type they would be.
         return _Labels(np.full(len(values), -1))
@@ -195,7 +196,7 @@ def _alike(names: list[str]) -> list[list[str]]:
 
 
 def _warn(classes: list[str], used: list[list[str]], splits: list[Split], data: str) -> None:
-    """Tell of classes that a split has no images of, and of a class that is the only one."""
+    """Tell of classes that a split has no images of, and of classes that look the same."""
     train, test = used[0], used[-1]
     rare = {
         "have no images": _without(classes, train + test),
@@ -209,8 +210,6 @@ def _warn(classes: list[str], used: list[list[str]], splits: list[Split], data: 
     ]
     for twins in _alike(classes):
         texts.append(f"the classes {', '.join(map(ascii, twins))} differ in case, blanks or the form of letters alone")
-    if len(classes) == 1:
-        texts.append(f"all images are of one class, {shown(classes, 1)}")
     for text in texts:
         warnings.warn(f"data set {data}: {text}", RunWarning, stacklevel=2)
 

@@ -221,7 +221,7 @@ def _apart(images: Images, count: int, seed: int, config: DataConfig) -> tuple[I
     """The images that are kept, and at most this many random ones that are held out."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).numpy()
     kept, held = order[count:], order[:count]
-    if config.hold_out == "classes":
+    if config.split_method == "classes":
         kept, held = keep_classes(images.labels.cpu().numpy(), kept, held)
     return images.select(torch.from_numpy(kept)), images.select(torch.from_numpy(held))
 

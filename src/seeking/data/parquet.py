@@ -25,7 +25,7 @@ def parquet_files(root: str, files: list[str]) -> tuple[Splits, list[str]]:
         SeekingError: see ``split_files``; or a file cannot be read.
     """
     named, unused = split_files(root, files)
-    return {split: Split(source_of(group), _read(root, group)) for split, group in named.items()}, unused
+    return {split: Split(source_of(group), *_read(root, group)) for split, group in named.items()}, unused
 
 
 def source_of(files: list[str]) -> str:
@@ -94,8 +94,11 @@ def _split_of(root: str, file: str) -> tuple[str | None, str]:
     return None, ""
 
 
-def _read(root: str, files: list[str]) -> list[Any]:
-    """One data set for each sequence of files with the same columns, including the names of their classes.
+def _read(root: str, files: list[str]) -> tuple[list[Any], list[str]]:
+    """One data set for each sequence of files of a folder with the same columns, including the names of their classes.
+
+    Returns:
+        The data sets, and the folder of each.
 
     Raises:
         SeekingError: a file is not one of parquet, or none of them holds a row.
@@ -112,8 +115,12 @@ def _read(root: str, files: list[str]) -> list[Any]:
             raise SeekingError(f"data set {root}: {file} cannot be read as parquet ({error}); repair it") from error
     if not paths:
         raise SeekingError(f"data set {root}: there is no row in {shown(files, NAMED_FILES)}; remove it, or fill it")
-    groups = itertools.groupby(paths, lambda path: datasets.Features.from_arrow_schema(pq.read_schema(path)))
-    return [
-        datasets.load_dataset("parquet", data_files={"train": [glob.escape(path) for path in group]}, split="train")
-        for _, group in groups
+    groups = [
+        (folder, [glob.escape(path) for path in group])
+        for (folder, _), group in itertools.groupby(
+            paths,
+            lambda path: (str(PurePosixPath(path).parent), datasets.Features.from_arrow_schema(pq.read_schema(path))),
+        )
     ]
+    rows = [datasets.load_dataset("parquet", data_files={"train": group}, split="train") for _, group in groups]
+    return rows, [folder for folder, _ in groups]

@@ -1,5 +1,7 @@
 """The training and the test images of a data set: which splits and which columns they are."""
 
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ from seeking.data.encoded import Encoded, Files, common_format
 from seeking.data.hold_out import hold_out
 from seeking.data.images import Images
 from seeking.data.labels import numbers_of, read_labels, unite
+from seeking.data.named_images import beside
 from seeking.data.sources import read
 from seeking.errors import SeekingError, unknown
 
@@ -60,7 +63,11 @@ def select(
     features = splits["train"].rows[0].features
     class_columns = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     labels = next(([column] for column in LABEL_COLUMNS if column in features), class_columns)
-    label_column = _column("label", config.label_column, list(features), labels, name)
+    label_column = _column("label", config.label_column, features, labels, name)
+    images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
+    images = images or [column for column, feature in features.items() if _holds_bytes(feature)]
+    image_column = _column("image", config.image_column, features, images, name)
+    splits = {split: beside(rows, image_column) for split, rows in splits.items()}
     test_split, test_labels = None, None
     for split in TEST_SPLITS:
         if split in splits and test_labels is None:
@@ -86,7 +93,9 @@ def select(
             continue
         if len(train) < 2:
             raise SeekingError(f"data set {name}: {len(train)} images and no test split; cannot hold out a test split")
-        rows = hold_out(numbers_of(train, label_column), held_out_share, seed, each_class=config.hold_out == "classes")
+        rows = hold_out(
+            numbers_of(train, label_column), held_out_share, seed, each_class=config.split_method == "classes"
+        )
         unused += [SplitUse(NOT_USED, test_source, None, len(evaluation))] if evaluation is not None else []
         train, evaluation = train.select(rows[0]), train.select(rows[1])
         test_source = held_out(held_out_share, train_source)
@@ -95,10 +104,6 @@ def select(
         for split, count in ((train, config.max_train_samples), (evaluation, config.max_eval_samples))
     )
 
-    features = train.features
-    images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
-    images = images or [column for column, feature in features.items() if _holds_bytes(feature)]
-    image_column = _column("image", config.image_column, list(features), images, name)
     if image_column not in evaluation.features:
         raise SeekingError(
             f"data set {name}: {test_source} has no column {image_column}; it has {', '.join(evaluation.features)}. "
@@ -141,15 +146,19 @@ def _encoded(rows: Any, column: str, name: str) -> Any:
         ) from error
 
 
-def _column(kind: str, requested: str | None, columns: list[str], candidates: list[str], name: str) -> str:
+def _column(kind: str, requested: str | None, columns: Mapping[str, Any], candidates: Sequence[str], name: str) -> str:
     if requested is not None:
         if requested not in columns:
             raise unknown(f"{kind} column of {name}", requested, columns)
         return requested
     if len(candidates) != 1:
+        held = [
+            f"{column} ({textwrap.shorten(str(getattr(feature, 'dtype', feature)), 40)})"
+            for column, feature in columns.items()
+        ]
         candidate_names = f"several ({', '.join(candidates)})" if candidates else "none"
         raise SeekingError(
-            f"data set {name}: needs one {kind} column, found {candidate_names} among {', '.join(columns)}; "
+            f"data set {name}: needs one {kind} column, found {candidate_names} among {', '.join(held)}; "
             f"name it with {kind}_column"
         )
     return candidates[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from seeking.data.folders import Split, Splits, describe, files, is_image, standard_split, walk
 from seeking.data.image_folder import image_folder
+from seeking.data.named_images import names_images
 from seeking.data.parquet import parquet_files
 from seeking.data.table_files import CSV
 from seeking.errors import RunWarning, SeekingError, unknown
@@ -28,6 +29,7 @@ def read(name: str, chosen: Mapping[str, str] | None = None) -> Splits:
         SeekingError: the data set does not exist, cannot be read, has no training split, or not the chosen ones.
     """
     import datasets
+    from huggingface_hub.errors import HFValidationError
 
     datasets.disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # Errors are reported below.
@@ -47,8 +49,13 @@ def read(name: str, chosen: Mapping[str, str] | None = None) -> Splits:
             if difflib.get_close_matches(name, ["digits"]):
                 raise unknown("data set", name, ["digits"]) from error
             raise SeekingError(
-                f"data set {name}: no such folder, and the hub cannot be reached ({error}); check the network and "
-                "HF_HUB_OFFLINE, or give a folder"
+                f"data set {name}: no such folder in {Path.cwd()}, and the hub cannot be reached ({error}); check the "
+                "network and HF_HUB_OFFLINE, or give a folder"
+            ) from error
+        if isinstance(error, HFValidationError):
+            raise SeekingError(
+                f"data set {name}: no such folder in {Path.cwd()}, and no data set of the hub can be called so; give "
+                "the path of the folder"
             ) from error
         if path.exists() or not isinstance(error, datasets.exceptions.DatasetNotFoundError | FileNotFoundError):
             hint = ""
@@ -72,6 +79,18 @@ def _any_format(name: str) -> Splits:
     for split, rows in datasets.load_dataset(name).items():
         splits.setdefault(standard_split(split) or split, Split(split, [rows]))
     return splits
+
+
+def _saved(path: Path) -> Splits:
+    """The splits in a folder of ``save_to_disk`` of ``datasets``; none if it is not one."""
+    import datasets
+
+    if not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        return {}
+    saved = datasets.load_from_disk(str(path))
+    if isinstance(saved, datasets.Dataset):
+        return {"train": Split(path.name, [saved])}
+    return {standard_split(split) or split: Split(split, [rows]) for split, rows in saved.items()}
 
 
 def _chosen(splits: Splits, name: str, chosen: Mapping[str, str]) -> Splits:
@@ -103,12 +122,13 @@ def _local(path: Path, chosen: Mapping[str, str]) -> Splits:
     if parquet:
         splits, unused = parquet_files(root, parquet)
         splits = _chosen(splits, root, chosen)
-        unused += [file for file in held if not file.lower().endswith(".parquet")]
+        named = names_images(splits)
+        unused += [file for file in held if not (file.lower().endswith(".parquet") or (named and is_image(file)))]
     elif any(map(is_image, held)):
         splits, unused = image_folder(root, tree, chosen)
     elif held:
         try:
-            return _chosen(_any_format(root), root, chosen)
+            return _chosen(_saved(path) or _any_format(root), root, chosen)
         except Exception as error:
             raise SeekingError(
                 f"data set {root}: no parquet files and no images are in it, but {describe(held)}, which cannot be "

@@ -14,7 +14,7 @@ from seeking.data.config import DataConfig
 from seeking.data.folders import shown
 from seeking.data.labels import NAMED_CLASSES
 from seeking.data.select import LABEL_COLUMNS, TEST_SPLITS
-from seeking.data.table_columns import Preparation, in_order, read_classes
+from seeking.data.table_columns import Column, Preparation, in_order, read_classes
 from seeking.data.table_files import KINDS, RawRows, read_files
 from seeking.errors import SeekingError, unknown
 
@@ -97,8 +97,8 @@ def read_tables(config: DataConfig) -> tuple[dict[str, RawRows], str]:
 def test_split_of(splits: Mapping[str, RawRows], label: str) -> str | None:
     """The split that models are evaluated on: the first with classes; None if there is none."""
     for name in TEST_SPLITS:
-        table = splits[name].table if name in splits else None
-        if table is not None and label in table.column_names and table.column(label).null_count < len(table):
+        rows = splits.get(name)
+        if rows is not None and label in rows.table.column_names and Column(label, rows).texts.null_count < len(rows):
             return name
     return None
 

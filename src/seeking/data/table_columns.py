@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ Flags = npt.NDArray[np.bool_]
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 WHOLE = r"^([+-]?\d+)(\.0*)?$"
+WITH_COMMA = re.compile(r"[+-]?\d+([., ]\d+)*,\d+([.]\d+)?([eE][+-]?\d+)?$")
+"""What most of Europe writes for a number with a fraction, and others for thousands."""
 MISSING = frozenset({"", "?", "na", "n/a", "#n/a", "nan", "null", "none", "nil"})
 """What stands for a missing value, in upper or lower case."""
 MAX_CATEGORIES = 1000
@@ -216,6 +219,12 @@ def fit_column(column: Column, categorical: bool) -> Number | Category:
         deviation = float(known.std(ddof=1)) if len(known) > 1 else 0.0
         return Number(column.name, mean, deviation if deviation > 1e-12 * abs(mean) else 0.0, missing)
     found, codes = column.categories()
+    if not categorical and found and all(WITH_COMMA.match(value) or re.match(NUMBER, value) for value in found):
+        row = next(row for row, code in enumerate(codes) if code >= 0 and "," in found[code])
+        raise SeekingError(
+            f"column {column.name}, {column.rows.place(row)}: {found[codes[row]]!r} is a number with a comma; write "
+            "numbers with a decimal point and nothing between thousands, or name the column in category_columns"
+        )
     if len(found) > min(MAX_CATEGORIES, max(FEW, (codes >= 0).sum() // 2)):
         row = int((codes >= 0).argmax())
         raise SeekingError(
@@ -292,7 +301,8 @@ class Preparation:
         lacking = [column.name for column in self.columns if column.name not in rows.table.column_names]
         if lacking:
             raise SeekingError(
-                f"{rows.source} has no column {shown(lacking, NAMED_FILES)}, which the training rows have"
+                f"{rows.source} has no column {shown(lacking, NAMED_FILES)}, which the training rows have; add it, or "
+                "train without it (ignore_columns)"
             )
         out, place = np.zeros((len(rows), self.width), np.float32), 0
         for column in self.columns:
@@ -334,8 +344,9 @@ def read_classes(rows: RawRows, label: str) -> list[str]:
     if texts.null_count:
         row = int(texts.is_null().to_numpy(zero_copy_only=False).argmax())
         raise SeekingError(
-            f"column {label}, {rows.place(row)}: there is no class (of {texts.null_count:,} of {len(rows):,} rows); "
-            "remove these rows, or name another column in label_column"
+            f"column {label}, {rows.place(row)}: there is no class (of {texts.null_count:,} of {len(rows):,} rows), "
+            f"but {rows.table.column(label)[row].as_py()!r}, which stands for a missing one; remove these rows, rename "
+            "the class, or name another column in label_column"
         )
     if column.are_numbers.all():
         whole = pc.match_substring_regex(texts, WHOLE).to_numpy(zero_copy_only=False)

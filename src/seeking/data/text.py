@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from seeking.checkpointing.fingerprint import digest, sample
 from seeking.errors import SeekingError
+from seeking.files import check_regular, user_path
 from seeking.training.rng import derive_seed
 
 PYTHON = "python"
@@ -29,8 +30,10 @@ def read_text(source: str) -> Tensor:
     Raises:
         SeekingError: it cannot be read.
     """
-    paths = python_sources() if source == PYTHON else [Path(source)]
+    paths = python_sources() if source == PYTHON else [user_path(source)]
     try:
+        for path in paths:
+            check_regular(path)
         content = b"".join(path.read_bytes() for path in paths)
     except OSError as error:
         raise SeekingError(

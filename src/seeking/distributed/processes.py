@@ -14,6 +14,9 @@ from accelerate.utils import pad_across_processes
 from seeking.errors import SeekingError
 from seeking.internals import accelerator_started, reset_accelerator
 
+STARTED_BY = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""Variables that a launcher sets."""
+
 T = TypeVar("T")
 
 
@@ -60,7 +63,17 @@ def this_process(device: str | None = None) -> PartialState:
                 f"device is {requested}, but each of {local} processes needs its own; give {requested.type}"
             )
         torch.accelerator.set_device_index(requested.index)
-    process = PartialState(cpu=cpu)
+    try:
+        process = PartialState(cpu=cpu)
+    except (ValueError, RuntimeError) as error:
+        given = [f"{name}={os.environ[name]}" for name in STARTED_BY if name in os.environ]
+        if not given:
+            raise
+        reset_accelerator(with_processes=True)
+        raise SeekingError(
+            f"the environment ({' '.join(given)}) says that this is one of several processes, but they cannot be "
+            f"joined ({error}); start them with torchrun or accelerate launch, or unset these variables"
+        ) from error
     if requested is not None and requested.index is not None:
         process.device = requested
     return process

@@ -47,12 +47,36 @@ def compare(
     runs = [(seed, arm) for seed in seeds for arm in ARMS]
     for number, (seed, arm) in enumerate(runs, start=1):
         title = f"{number}/{len(runs)} {arm if arm == 'pair' else arm + ' alone'}, seed {seed}"
-        folder = RunFolder(output / f"{arm}-seed{seed}", resume=resume) if output else None
+        folder = RunFolder(run_of(output, arm, seed), resume=resume) if output else None
         of_seed = dataclasses.replace(config, seed=seed)
         with show(title) if show else contextlib.nullcontext() as listener:
             listeners = [listener] if listener else []
             results[arm].append(trainer(of_seed, data, arm, folder, listeners).fit())
     return results
+
+
+def check(config: RunConfig, data: TaskData, output: Path | None = None) -> None:
+    """Make sure that the runs of the first seed can be begun or, if they have been, resumed; nothing is written.
+
+    Args:
+        config: as for ``compare``.
+        data: as for ``compare``.
+        output: folder with runs that are resumed.
+
+    Raises:
+        SeekingError: a run is refused.
+    """
+    for arm in ARMS:
+        path = run_of(output, arm, config.seed) if output else None
+        if path and path.exists():
+            trainer(config, data, arm, RunFolder(path, resume=True))
+        else:
+            trainer(dataclasses.replace(config, on_nonfinite="stop"), data, arm)  # Rollback needs a folder.
+
+
+def run_of(output: Path, arm: Role, seed: int) -> Path:
+    """The folder of one run of a comparison."""
+    return output / f"{arm}-seed{seed}"
 
 
 def summarize(results: Results, metric: Metric = ACCURACY) -> dict[str, Any]:

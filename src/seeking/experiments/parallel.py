@@ -131,14 +131,15 @@ def _run_in_processes(
 
 @contextlib.contextmanager
 def _terminated_on_exit(pool: ProcessPoolExecutor) -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM end the program, after the runs in the pool have saved and stopped.
+    """Inside, Ctrl-C, SIGTERM and SIGHUP end the program, after the runs in the pool have saved and stopped.
 
     Nothing may interrupt that wait, since the pool would then never shut down. So a second SIGTERM is ignored
     (schedulers send it twice), and a second Ctrl-C kills the runs without saving.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for other in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_IGN)
         if number == signal.SIGINT:
             signal.signal(number, kill)
             raise KeyboardInterrupt
@@ -167,9 +168,10 @@ def _initialize_worker(queue: Any, threads: int) -> None:
     global _queue
     _queue = queue
     torch.set_num_threads(threads)
-    # Only the main process handles Ctrl-C; it terminates the workers. An idle worker must not be killed, since it holds
-    # a lock that the others need to shut down.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Only the main process handles Ctrl-C and SIGHUP; it terminates the workers. An idle worker must not be killed,
+    # since it holds a lock that the others need to shut down.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _on_sigterm)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 

@@ -12,6 +12,7 @@ from seeking.checkpointing import run_files
 from seeking.checkpointing.weights import load_weights, shapes_of_weights
 from seeking.choices import MODELS, Extra, Model
 from seeking.errors import SeekingError
+from seeking.files import user_path
 from seeking.initialization import embed, extract
 from seeking.models import create, warn_of_replaced
 from seeking.models.heads import growing, shapes_of
@@ -61,9 +62,10 @@ def sources(start_from: tuple[str, ...], pretrained: bool, plan: ModelArguments)
             raise SeekingError(f"start_from is {text!r}, which names no file; give base=FILE, motivated=FILE or FILE")
         for model in MODELS:
             if name == model:
-                add(model, path if equals else PRETRAINED)
+                add(model, str(user_path(path)) if equals else PRETRAINED)
         if name not in MODELS:
-            add(_model_of(text, plan), text)
+            file = str(user_path(text))
+            add(_model_of(file, plan), file)
     for model in MODELS:
         if plan.arguments[model].get("pretrained"):
             add(model, PRETRAINED)

@@ -11,8 +11,13 @@ from typing import Any, TextIO
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from seeking.errors import RunError
+
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tabs and line ends, marks that reverse the direction of text, and bytes that are no text."""
+
+USUAL_WIDTH = 80
+"""Of a terminal that has none."""
 
 _COLORS = re.compile("\x1b\\[[0-9;]*m")
 
@@ -45,7 +50,10 @@ def is_main_process() -> bool:
 
 def make_console(stderr: bool = False) -> PrintableConsole:
     """A console on standard output, or error; silent in all processes but the main one."""
-    return PrintableConsole(stderr=stderr, quiet=not is_main_process(), markup=False)
+    console = PrintableConsole(stderr=stderr, quiet=not is_main_process(), markup=False)
+    if console.width < 1:  # By COLUMNS, as schedulers set it.
+        console.width = USUAL_WIDTH
+    return console
 
 
 def print_text(text: object, file: TextIO | None = None) -> None:
@@ -54,14 +62,19 @@ def print_text(text: object, file: TextIO | None = None) -> None:
 
 
 class _Stream:
-    """A stream that is never an error to write to: what its encoding lacks is replaced, what fails is ignored."""
+    """A stream that is never an error to write to: what its encoding lacks is replaced, what fails is ignored.
+
+    Attributes:
+        failure: the first error in writing, but that of a reader who has gone, as of ``head``.
+    """
 
     def __init__(self, stream: Any) -> None:
+        self.failure: OSError | None = None
         # None: it was closed when the program began. Its descriptor is taken, lest a file of the run gets it.
         self._stream = Path(os.devnull).open("w", encoding="utf-8") if stream is None else stream  # noqa: SIM115
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
+        with self._noting():
             try:
                 self._stream.write(text)
             except UnicodeEncodeError:
@@ -71,8 +84,17 @@ class _Stream:
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
+        with self._noting():
             self._stream.flush()
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            pass
+        except OSError as error:
+            self.failure = self.failure or error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -90,6 +112,17 @@ def ignore_output_errors() -> Iterator[None]:
     """Inside, failing to print (say, to a file on a full disk) does not end a run."""
     with contextlib.redirect_stdout(_Stream(sys.stdout)), contextlib.redirect_stderr(_Stream(sys.stderr)):
         yield
+
+
+def check_output() -> None:
+    """Make sure that what was printed inside ``ignore_output_errors`` has been written, for commands that only print.
+
+    Raises:
+        RunError: it could not be.
+    """
+    sys.stdout.flush()
+    if (failure := getattr(sys.stdout, "failure", None)) is not None:
+        raise RunError(f"standard output cannot be written ({failure.strerror}), so the result is not complete")
 
 
 def plain_errors() -> contextlib.AbstractContextManager[object]:

@@ -2,13 +2,14 @@
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 
 from accelerate import Accelerator
 from torch import nn
 
 from seeking.checkpointing.saver import Saver
-from seeking.errors import RunError
+from seeking.errors import RunError, RunWarning
 from seeking.report.output import make_console
 from seeking.report.progress import RunProgress
 from seeking.report.trackers import Tracking
@@ -62,12 +63,15 @@ def _shown(
     def draw(result: Result) -> None:
         if not (display and saver.folder and saver.metrics):
             return
-        from seeking.report.plots import draw  # matplotlib is slow to import.
-
         try:
+            from seeking.report.plots import draw  # matplotlib is slow to import.
+
             saver.folder.write_file(FIGURE, lambda path: draw({"pair": [result]}, path, display.title))
         except OSError as error:
             raise RunError(f"{saver.folder.path / FIGURE}: cannot be written ({error.strerror})") from error
+        except Exception as error:  # Such as an MPLBACKEND that there is not.
+            reason = f"{type(error).__name__}: {error}"
+            warnings.warn(f"{saver.folder.path / FIGURE}: not drawn ({reason})", RunWarning, stacklevel=2)
 
     with contextlib.ExitStack() as stack:
         for listener in (tracking, display):

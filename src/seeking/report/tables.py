@@ -83,7 +83,7 @@ def terminal(rows: Rows, title: str | None = None) -> Table:
     """A rich table."""
     table = Table(title=title)
     for name in rows[0]:
-        table.add_column(name)
+        table.add_column(name, overflow="fold")  # A number that is cut off is another one.
     for row in rows[1]:
         table.add_row(*row)
     return table

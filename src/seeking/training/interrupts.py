@@ -22,7 +22,7 @@ SAME_INTERRUPT_SECONDS = 2.0
 PATIENCE_SECONDS = 5.0
 """How long a stop waits for a batch that is being loaded, in a run of one process."""
 
-STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """Signals that ask for a stop; if processes receive different ones, all of them take the first of these."""
 
 
@@ -39,7 +39,7 @@ class Stopped(BaseException):
 
     def exit(self) -> BaseException:
         """What ends the program when the run is saved."""
-        return SystemExit(EXIT_SAVED) if self.signal == signal.SIGTERM else KeyboardInterrupt()
+        return KeyboardInterrupt() if self.signal == signal.SIGINT else SystemExit(EXIT_SAVED)
 
 
 class Requests:
@@ -141,7 +141,7 @@ def _first_asked(asked: Iterable[float]) -> int | None:
 
 @contextlib.contextmanager
 def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle Ctrl-C and SIGTERM with this handler, unless they are ignored.
+    """Handle Ctrl-C, SIGTERM and SIGHUP with this handler, unless they are ignored.
 
     Signals can only be handled in the main thread; in other threads this does nothing.
     """
@@ -159,7 +159,7 @@ def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 @contextlib.contextmanager
 def listening(requests: Requests) -> Iterator[None]:
-    """Turn SIGTERM and the first Ctrl-C into stop requests; a second Ctrl-C interrupts immediately."""
+    """Turn SIGTERM, SIGHUP and the first Ctrl-C into stop requests; a second Ctrl-C interrupts immediately."""
     first_time = 0.0
     requests.signal = None
     ended, process = threading.Event(), os.getpid()

@@ -208,7 +208,7 @@ class Trainer:
     def fit(self) -> Result:
         """Train to the end.
 
-        SIGTERM and the first Ctrl-C let the step be finished and saved; then ``SystemExit(75)`` and
+        SIGTERM, SIGHUP and the first Ctrl-C let the step be finished and saved; then ``SystemExit(75)`` and
         ``KeyboardInterrupt`` are raised. A second Ctrl-C interrupts at once. Called again after that, it continues.
 
         Raises:

@@ -20,11 +20,11 @@ def starting_workers(sheltered: bool = True) -> Iterator[None]:
     What would end them by SIGTERM kills them. So they end with the program, even if they hang or ignore signals.
 
     Args:
-        sheltered: whether they do not receive SIGTERM, which often goes to all processes of a program at once: they
-            load what the last step needs. Inside, this process does not receive it either.
+        sheltered: whether they do not receive SIGTERM and SIGHUP, which often go to all processes of a program at once:
+            they load what the last step needs. Inside, this process does not receive it either.
     """
     before = {*multiprocessing.active_children()}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM} if sheltered else ())
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP} if sheltered else ())
     try:
         yield
     finally:

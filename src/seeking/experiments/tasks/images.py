@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seeking.data import ImageData, SplitUse, load, loader
 from seeking.data.config import DataConfig
+from seeking.errors import SeekingError
 from seeking.experiments.config import RunConfig
 from seeking.experiments.tasks.base import RunLoaders, Task, TaskData
 from seeking.report.metric import ACCURACY
@@ -77,7 +78,13 @@ class ImagesOfRun:
 
 
 def _load(config: DataConfig, sharing: int) -> TaskData:
-    return ImagesOfRun(load(config, sharing))
+    data = load(config, sharing)
+    if len(data.classes) < 2:
+        raise SeekingError(
+            f"data set {data.name}: all images are of one class, {data.classes[0]}; there is nothing to learn: add "
+            "images of other classes, or name another column in label_column"
+        )
+    return ImagesOfRun(data)
 
 
 TASK = Task("images", ACCURACY, _load)

@@ -1,0 +1,132 @@
+"""Paths and options as users write them, and options under their older names."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from seeking import SeekingError
+from seeking.checkpointing.run_dir import RunFolder
+from seeking.checkpointing.weights import shapes_of_weights
+from seeking.cli import main, with_files
+from seeking.commands import Embed, Train
+from seeking.data.text import read_text
+from seeking.errors import unknown
+from seeking.experiments.start import ModelArguments, sources
+from seeking.option_parsing import parse_options, plain_switches
+from seeking.options import recipe_file
+from seeking.renamed import RENAMED, today, today_flags
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(home: Path) -> None:
+    (home / "options.yaml").write_text("output: ~/run\noverrides: ~/map.yaml\n")
+    options = parse_options(Train, with_files(["--config=~/options.yaml"], Train), "seeking train")
+    assert (options.output, options.overrides) == (home / "run", home / "map.yaml")
+    assert parse_options(Train, ["--output=~/a"], "").output == home / "a"
+    embed = parse_options(Embed, ["a", "b", "--weights=~/w", "--output=~/o", "--map=~/m"], "")
+    assert [embed.weights, embed.output, embed.map] == [home / "w", home / "o", home / "m"]
+    assert RunFolder("~/run").path == home / "run"
+    assert recipe_file("~/own.yaml") == home / "own.yaml"
+    (home / "text").write_bytes(b"abc")
+    assert read_text("~/text").tolist() == [97, 98, 99]
+    models: dict[str, dict[str, str]] = {"base": {}, "motivated": {}}
+    plan = ModelArguments({"base": "resnet8", "motivated": "resnet14"}, models)
+    assert sources(("base=~/w",), False, plan) == {"base": str(home / "w")}
+    assert parse_options(Train, ["--output=~no-such-user/a"], "").output == Path("~no-such-user/a")
+
+
+@pytest.mark.parametrize("given", [["--output", ""], ["--output="]])
+def test_an_empty_path_is_not_the_current_folder(
+    given: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *given]) == 2
+    assert "--output is empty; give a path" in capsys.readouterr().err
+    assert [*home.iterdir()] == []
+
+
+def test_pipes_and_devices_are_refused_and_do_not_block(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    signal.alarm(20)
+    try:
+        for read in (read_text, shapes_of_weights):
+            with pytest.raises(SeekingError, match="a pipe, which can be read only once; save"):
+                read(str(pipe))
+            with pytest.raises(SeekingError, match="a device or socket, not a file"):
+                read("/dev/zero")
+            with pytest.raises(SeekingError, match="a folder, not a file"):
+                read(str(tmp_path))
+    finally:
+        signal.alarm(0)
+    save_file({"a": torch.zeros(2)}, tmp_path / "link-target")
+    (tmp_path / "link").symlink_to("link-target")
+    assert shapes_of_weights(tmp_path / "link") == {"a": (2,)}
+
+
+def test_older_names_of_options_are_known_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for old, new in RENAMED.items():
+        flag, new_flag = ("--" + name.replace("_", "-") for name in (old, new))
+        flags, messages = today_flags(["--data", old, f"{flag}=x", flag, "y", "--", old])
+        assert flags == ["--data", old, f"{new_flag}=x", new_flag, "y", "--", old]
+        assert len(messages) == 2 and f"{flag} is now called {new_flag}" in messages[0]
+        assert today({old: 1, "a": 2}, "x") == {new: 1, "a": 2}
+        with pytest.raises(SeekingError, match=f"x: {old} is an older name of {new}, and both are given"):
+            today({old: 1, new: 1}, "x")
+    (tmp_path / "options.yaml").write_text("hold-out: random\n")
+    options = with_files(["--config", str(tmp_path / "options.yaml")], Train)
+    assert parse_options(Train, options, "").split_method == "random"
+    assert main(["train", "--hold-out", "random", "--epochs", "0"]) == 2
+    assert "seeking: --hold-out is now called --split-method" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("value", "flag"), [("true", "--flip"), ("False", "--no-flip")])
+@pytest.mark.parametrize("joined", [True, False])
+def test_switches_take_true_and_false(value: str, flag: str, joined: bool) -> None:
+    given = [f"--flip={value}"] if joined else ["--flip", value]
+    assert plain_switches(["--lr", "1", *given, "--fused"], Train) == ["--lr", "1", flag, "--fused"]
+    with pytest.raises(SeekingError, match="--flip is 'maybe'; it is a switch: give --flip, or --no-flip"):
+        plain_switches(["--flip=maybe"], Train)
+
+
+def test_no_file_of_options_is_left_out_without_a_word(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "a.yaml").write_text("lr: 0.1\n")
+    (home / "b.yaml").write_text("config: a.yaml\n")
+    assert main(["train", "--config", str(home / "a.yaml"), f"--config={home}/b.yaml"]) == 2
+    assert "--config is given 2 times" in capsys.readouterr().err
+    assert main(["train", "--config=~/b.yaml"]) == 2
+    assert "cannot name another one in config" in capsys.readouterr().err
+
+
+@given(name=st.sampled_from(["adamw", "resnet8", "RegNet", "wide_resnet"]), upper=st.lists(st.booleans(), min_size=11))
+def test_a_name_in_other_case_is_the_only_one_that_is_meant(name: str, upper: list[bool]) -> None:
+    spelled = "".join(letter.swapcase() if swap else letter for letter, swap in zip(name, upper, strict=False))
+    known = ["adamw", "adam", "resnet8", "resnet18", "RegNet", "wide_resnet"]
+    assert str(unknown("name", spelled, known)).endswith(f"did you mean {name}?")
+
+
+@pytest.mark.slow
+def test_a_run_that_recorded_the_older_name_is_resumed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ["train", "--task", "tabular", "--data", "wine", "--base", "mlp-4", "--motivated", "mlp-8"]
+    assert main([*command, "--device", "cpu", "--epochs", "1", "--split-method", "random", "--output", str(run)]) == 0
+    options = json.loads((run / "config.json").read_text())
+    options["hold_out"] = options.pop("split_method")
+    (run / "config.json").write_text(json.dumps(options))
+    (run / "manifest.json").unlink()
+    assert main(["train", "--resume", "--epochs", "2", "--output", str(run)]) == 0
+    assert json.loads((run / "config.json").read_text())["split_method"] == "random"
