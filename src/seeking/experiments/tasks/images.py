@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seeking.choices import Loss
 from seeking.data import ImageData, SplitUse, load, loader
 from seeking.data.config import DataConfig
 from seeking.experiments.config import RunConfig
@@ -76,8 +77,8 @@ class ImagesOfRun:
         return Classification(config.label_smoothing, weight, temperature)
 
 
-def _load(config: DataConfig, sharing: int) -> TaskData:
+def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
     return ImagesOfRun(load(config, sharing))
 
 
-TASK = Task("images", ACCURACY, _load)
+TASK = Task("images", {"cross_entropy": ACCURACY}, _load)
