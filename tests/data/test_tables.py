@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import datasets
 import numpy as np
@@ -46,12 +47,25 @@ def load(path: Path | str, **options: Any) -> Any:
     return task("tabular").load(config, 1, config.loss)
 
 
+def saved(columns: dict[str, Any], path: Path) -> Path:
+    datasets.Dataset(pa.table(columns)).save_to_disk(path)
+    return path
+
+
+def load_by_name(columns: dict[str, Any], **options: Any) -> Any:
+    """As if the table were on the hub."""
+    held = datasets.DatasetDict({"train": datasets.Dataset(pa.table(columns))})
+    with mock.patch("datasets.load_dataset", return_value=held):
+        return load("someone/table", **options)
+
+
 def has_value(values: Sequence[Any]) -> bool:
     return any(value is not None for value in values)
 
 
+@pytest.mark.slow
 @given(columns=COLUMNS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_table_is_the_same_in_any_file_and_in_any_order_of_columns(
     columns: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -65,13 +79,15 @@ def test_a_table_is_the_same_in_any_file_and_in_any_order_of_columns(
                 load(write(folder / "a.csv", columns))
             return
         files = [write(folder / name, columns) for name in ("a.csv", "a.parquet")]
-        one, other = map(load, files)
+        one, *others = map(load, files)
+        others += [load(saved(columns, folder / "saved")), load_by_name(columns)]
         turned = load(write(folder / "b.csv", dict(reversed(columns.items()))))
         preparation = json.loads(json.dumps(one.train.preparation))
         everything = prepare_rows(preparation, write(folder / "new.csv", columns))
     for part in ("train", "test"):
-        torch.testing.assert_close(getattr(one, part).values, getattr(other, part).values, rtol=0, atol=1e-5)
-        assert torch.equal(getattr(one, part).labels, getattr(other, part).labels)
+        for other in others:
+            torch.testing.assert_close(getattr(one, part).values, getattr(other, part).values, rtol=0, atol=1e-5)
+            assert torch.equal(getattr(one, part).labels, getattr(other, part).labels)
     assert {str(column) for column in turned.train.preparation["columns"]} == {
         str(column) for column in one.train.preparation["columns"]
     }
@@ -241,6 +257,8 @@ def test_kinds_of_files(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(SeekingError, match=r"nowhere.csv: no such file or folder"):
         load(tmp_path / "nowhere.csv")
+    with pytest.raises(SeekingError, match=r"/nowhere: no such folder"):
+        load(tmp_path / "nowhere")
     (tmp_path / "a.tsv").write_text("\tlabel\tx\n" + "0\ta\t1\n1\tb\t2\n" * 4)
     (tmp_path / "readme.txt").write_text("rows")
     with pytest.warns(RunWarning, match="not used are 1 .txt"):
@@ -254,6 +272,49 @@ def test_kinds_of_files(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").rename(tmp_path / "a.csv")
     with pytest.raises(SeekingError, match=r"here is .csv and .parquet"):
         load(tmp_path)
+
+
+def test_splits_by_name_and_as_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes go by their names, in whatever format the data set was; rows are named by their split."""
+    features = datasets.Features({"x": datasets.Value("float32"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    rows = {"x": [float(n) for n in range(10)], "label": [n % 2 for n in range(9)] + [-1]}
+    whole = datasets.Dataset.from_dict(rows, features=features)
+    splits = {"training": whole.select(range(9)), "dev": whole.select(range(4)), "unlabelled": whole.select([9, 9])}
+    held = datasets.DatasetDict(splits).with_format("numpy", columns=["x"])
+    held.save_to_disk(tmp_path / "saved")
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: held.with_format(None))
+    for name in (str(tmp_path / "saved"), "someone/table"):
+        data = load(name)
+        assert data.train.classes == ("no", "yes")
+        uses = [(split.use, split.source, split.images) for split in data.splits]
+        assert uses == [("training", "rows of training", 9), ("test", "rows of dev", 4), ("not used", "unlabelled", 2)]
+        assert {split.use: split.source for split in load(name, test_split="training", train_split="dev").splits} == {
+            "training": "rows of dev",
+            "test": "rows of training",
+            "not used": "unlabelled",
+        }
+        with pytest.raises(SeekingError, match=f"column label, row 1 of unlabelled of {name}: there is no class"):
+            load(name, train_split="unlabelled")
+        with pytest.raises(SeekingError, match=f"unknown split of {name} 'devil'; did you mean dev"):
+            load(name, train_split="devil")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "someone/table",
+            "someone/table: no such folder, and the hub cannot be reached .*; check the network",
+        ),
+        ("table", "data set table: no such folder, and the hub cannot be reached"),
+        ("wines", "unknown data set 'wines'; did you mean wine"),
+        ("", "data is empty; give the name of a table, a file or a folder"),
+        ("./somewhere", "data set ./somewhere: no such folder"),
+    ],
+)
+def test_the_hub_out_of_reach_is_told(name: str, message: str) -> None:
+    with pytest.raises(SeekingError, match=message):
+        load(name)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])

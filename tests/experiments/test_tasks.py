@@ -181,7 +181,7 @@ def test_tables_are_scaled_by_their_training_rows(name: str) -> None:
 
 
 def test_what_tables_there_are() -> None:
-    with pytest.raises(SeekingError, match=r"unknown table 'whine'; did you mean wine"):
+    with pytest.raises(SeekingError, match=r"unknown data set 'whine'; did you mean wine"):
         loaded(RunConfig(**{**TABLE, "data": "whine"}, task="tabular"))
 
 

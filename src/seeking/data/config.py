@@ -22,7 +22,7 @@ class DataConfig:
     """digits (scikit-learn's handwritten digits, nothing to download), a name on the Hugging Face hub such as
     uoft-cs/cifar10, a folder of parquet files or one such file, or a folder of images (train/CLASS/*.png). For text: a
     file, or python (the sources of Python's standard library). For tabular: a CSV or parquet file, a folder of them,
-    or breast_cancer, diabetes, digits or wine (of scikit-learn)."""
+    a name on the hub, or breast_cancer, diabetes, digits or wine (of scikit-learn)."""
     sequence_length: int = 256
     """Bytes in a sample of a text."""
     train_split: str | None = None

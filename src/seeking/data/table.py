@@ -12,8 +12,9 @@ from torch.utils.data import Dataset
 
 from seeking.data.config import DataConfig
 from seeking.data.select import LABEL_COLUMNS, TEST_SPLITS
+from seeking.data.sources import is_saved, named, saved
 from seeking.data.table_columns import Preparation
-from seeking.data.table_files import KINDS, RawRows, read_files
+from seeking.data.table_files import KINDS, RawRows, read_files, rows_of
 from seeking.data.table_targets import read_classes, read_values
 from seeking.errors import SeekingError, unknown
 
@@ -76,12 +77,7 @@ def read_tables(config: DataConfig) -> tuple[dict[str, RawRows], str]:
     """
     if config.data in TABLES:
         return {"train": _of_scikit_learn(config.data)}, TARGET
-    path = Path(config.data).expanduser()
-    if not path.exists():
-        if path.suffix.lower() in KINDS or "/" in config.data:
-            raise SeekingError(f"data set {config.data}: no such file or folder")
-        raise unknown("table", config.data, TABLES)
-    splits = read_files(config.data, config.chosen_splits)
+    splits = _splits(config)
     names = splits["train"].table.column_names
     label = config.label_column or next((name for name in (*LABEL_COLUMNS, TARGET) if name in names), None)
     if label is None:
@@ -92,6 +88,21 @@ def read_tables(config: DataConfig) -> tuple[dict[str, RawRows], str]:
     if label not in names:
         raise unknown(f"label column of {splits['train'].source}", label, names)
     return splits, label
+
+
+def _splits(config: DataConfig) -> dict[str, RawRows]:
+    path = Path(config.data).expanduser()
+    if not config.data.strip():  # As a path it would be the current folder.
+        raise SeekingError("data is empty; give the name of a table, a file or a folder")
+    if is_saved(path):
+        found = saved(path, config.chosen_splits)
+    elif path.exists():
+        return read_files(config.data, config.chosen_splits)
+    elif path.suffix.lower() in KINDS:
+        raise SeekingError(f"data set {config.data}: no such file or folder")
+    else:
+        found = named(config.data, config.chosen_splits, TABLES)
+    return {name: rows_of(split, f"{split.source} of {config.data}") for name, split in found.items()}
 
 
 def test_split_of(splits: Mapping[str, RawRows], label: str) -> str | None:
