@@ -14,6 +14,7 @@ from torch import nn
 L = pytest.importorskip("lightning", reason="needs lightning: pip install 'seeking[lightning]'")
 import lit  # noqa: E402
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
+from lightning.pytorch.plugins.precision import MixedPrecision  # noqa: E402
 from lit import Classifier, data, lightning, loss_fn, module, network  # noqa: E402
 
 import seeking  # noqa: E402
@@ -255,6 +256,42 @@ def test_a_motivated_step_whose_gradient_is_not_finite_is_left_out(tmp_path: Pat
     lightning(tmp_path, precision=precision, gradient_clip_val=1.0).fit(both, data())
     assert both.motivated_steps == 8
     assert all(tensor.isfinite().all() for tensor in both.state_dict().values())
+
+
+class Seen(seeking.Every):
+    """Every second step; remembers what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.signals: list[seeking.Signals] = []
+        self.taken: list[bool] = []
+
+    def decide(self, signals: seeking.Signals) -> bool:
+        self.signals.append(signals)
+        return super().decide(signals)
+
+    def feedback(self, outcome: seeking.Outcome) -> None:
+        self.taken.append(outcome.taken)
+
+
+@pytest.mark.parametrize("name", ["base", "motivated"])
+def test_an_overflow_under_16_mixed_leaves_out_the_step_of_one_model(name: str, tmp_path: Path) -> None:
+    """With a scaler on the CPU, as of a GPU; Lightning's schedules go on."""
+    both = module()
+    both.condition = seen = Seen()
+    weight = getattr(both, name)[0].weight
+    weight.register_hook(lambda gradient: gradient * (float("inf") if both.global_step in (3, 5) else 1))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    lightning(tmp_path, plugins=MixedPrecision("16-mixed", "cpu", scaler), gradient_clip_val=1.0).fit(both, data())
+    assert all(tensor.isfinite().all() for tensor in both.state_dict().values())
+    wrong = [signals.step for signals in seen.signals if not signals.base_stepped]
+    assert len(seen.signals) == 18
+    if name == "base":
+        assert len(wrong) == 2 and all(seen.taken) and both.motivated_steps == 9
+        assert scaler.get_scale() == 256
+    else:
+        assert not wrong and seen.taken.count(False) == 18 // 2 - both.motivated_steps > 0
+    assert both._optimizer.param_groups[0]["lr"] == 0.1 * 0.5**2  # By the epochs, whichever steps were left out.
 
 
 @pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1}], ids=str)

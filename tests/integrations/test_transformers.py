@@ -273,6 +273,53 @@ def test_predictions_are_the_bases_and_metrics_of_both(tmp_path: Path) -> None:
     assert torch.allclose(torch.tensor(predicted), pair.base(Words(4).tokens).logits, atol=1e-5)
 
 
+@pytest.fixture
+def scaled() -> Iterator[Any]:
+    """Lets a trainer scale losses as under fp16, on the CPU."""
+    from accelerate.state import AcceleratorState
+
+    def scale(run: MotivatedTrainer) -> torch.amp.GradScaler:
+        run.accelerator.scaler = scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        run.accelerator.native_amp = True
+        run.accelerator.state._mixed_precision = "fp16"
+        return scaler
+
+    yield scale
+    AcceleratorState._reset_state()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_torch_fused"])  # Fused ones leave out steps themselves.
+@pytest.mark.parametrize("name", ["base", "motivated_model"])
+@pytest.mark.filterwarnings("error:.*lr_scheduler")
+def test_an_overflow_under_fp16_leaves_out_the_step_of_one_model(
+    name: str, optimizer: str, scaled: Any, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, bool, bool]] = []
+
+    class Looking(seeking.Condition):
+        def decide(self, signals: seeking.Signals) -> bool:
+            self.last = signals
+            return True
+
+        def feedback(self, outcome: seeking.Outcome) -> None:
+            assert (self.last.grad_norm is not None) == self.last.base_stepped
+            seen.append((self.last.step, self.last.base_stepped, outcome.taken))
+
+    run = trainer(tmp_path, optim=optimizer)
+    run.condition = Looking()
+    weight = getattr(run.pair, name).transformer.ln_f.weight
+    weight.register_hook(lambda gradient: gradient * (float("inf") if run.state.global_step in (0, 4) else 1))
+    scaler = scaled(run)
+    run.train()
+    base, motivated = ([step for step, *taken in seen if not taken[which]] for which in (0, 1))
+    assert (base, motivated) == (([0, 4], []) if name == "base" else ([], [0, 4]))
+    assert len(seen) == 12 and run.motivated_steps == 12 - len(motivated)
+    assert scaler.get_scale() == 256
+    assert all(tensor.isfinite().all() for tensor in weights(run.pair.motivated_model).values())
+    rate = run.optimizer.param_groups[0]["lr"]
+    assert (rate > 0) == (name == "base" and optimizer == "adamw_torch")  # Transformers leaves out the schedule, too.
+
+
 def test_a_signal_for_each_kind_of_condition(tmp_path: Path) -> None:
     seen: list[seeking.Signals] = []
 

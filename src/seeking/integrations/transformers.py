@@ -130,7 +130,9 @@ class MotivatedTrainer(transformers.Trainer):
         loss, flops, motivated_flops = self._over_processes(batches)
         self._flops += flops
         assert self.optimizer is not None
-        stepped = not self.accelerator.optimizer_step_was_skipped
+        # Fused optimizers leave a step out themselves, without accelerate's knowledge.
+        overflow = self.accelerator.scaler is not None and not math.isfinite(float(self._grad_norm or 0))
+        stepped = not (overflow or self.accelerator.optimizer_step_was_skipped)
         return Signals(
             loss=loss,
             step=self.state.global_step,

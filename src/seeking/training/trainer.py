@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -219,9 +218,7 @@ class Trainer:
             Exception: what models, losses and listeners raise. The run is saved before.
         """
         try:
-            with listening(self._requests), self._shown() as draw, warnings.catch_warnings():
-                # Schedules count batches: the motivated model's may rightly go on before its optimizer has stepped.
-                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            with listening(self._requests), self._shown() as draw:
                 try:
                     self.begin()
                     with saved_on_error(self.run, self.save.now):
