@@ -1,10 +1,13 @@
 """Pairs under Lightning."""
 
+import os
 import random
 import subprocess
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ L = pytest.importorskip("lightning", reason="needs lightning: pip install 'seeki
 import lit  # noqa: E402
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 from lightning.pytorch.plugins.precision import MixedPrecision  # noqa: E402
+from lightning.pytorch.strategies import ModelParallelStrategy  # noqa: E402
 from lit import Classifier, data, lightning, loss_fn, module, network  # noqa: E402
 
 import seeking  # noqa: E402
@@ -383,6 +387,23 @@ def test_refusals(tmp_path: Path) -> None:
     trainer.save_checkpoint(tmp_path / "other.ckpt")
     with pytest.raises(SeekingError, match="not one of a MotivatedModule"):
         lightning(tmp_path).fit(module(), data(), ckpt_path=str(tmp_path / "other.ckpt"))
+
+
+@pytest.fixture
+def processes() -> Iterator[None]:
+    """Lets a strategy join processes, and leaves none behind."""
+    with mock.patch.dict(os.environ):
+        yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_strategy_that_would_shard_the_base_alone_is_refused_at_the_start(tmp_path: Path) -> None:
+    both = module()
+    both.configure_model = lambda: pytest.fail("the models are sharded")  # type: ignore[method-assign]
+    with pytest.raises(SeekingError, match=r"ModelParallelStrategy cannot train a pair; .*seeking.Trainer, with shard"):
+        lightning(tmp_path, strategy=ModelParallelStrategy(process_group_backend="gloo"), devices=1).fit(both, data())
 
 
 @pytest.mark.slow

@@ -4,11 +4,13 @@ import random
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import IterableDataset
@@ -20,6 +22,7 @@ from language import Words, gpt2, llama, trainer  # noqa: E402
 import seeking  # noqa: E402
 from seeking import Pair, SeekingError  # noqa: E402
 from seeking.integrations.transformers import MotivatedTrainer  # noqa: E402
+from seeking.integrations.transformers_arguments import check_processes  # noqa: E402
 
 pytestmark = pytest.mark.slow  # Most take a second or two, of which the Trainer's start is the most.
 
@@ -361,6 +364,17 @@ def test_a_signal_for_each_kind_of_condition(tmp_path: Path) -> None:
 def test_what_would_be_done_to_one_model_alone_is_refused(tmp_path: Path, given: dict[str, Any]) -> None:
     with pytest.raises(SeekingError, match=f"{next(iter(given))} cannot be used"):
         trainer(tmp_path, **given)
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "XLA"])
+def test_a_configuration_of_accelerate_that_shards_the_base_alone_is_refused(kind: str) -> None:
+    for_both = SimpleNamespace(distributed_type=DistributedType.MULTI_CPU, parallelism_config=None)
+    check_processes(for_both)
+    with pytest.raises(SeekingError, match=f"{kind} cannot be used with MotivatedTrainer.* torchrun"):
+        check_processes(SimpleNamespace(distributed_type=DistributedType[kind], parallelism_config=None))
+    for_both.parallelism_config = object()
+    with pytest.raises(SeekingError, match="parallelism_config cannot be used"):
+        check_processes(for_both)
 
 
 def test_a_search_would_need_a_pair_for_each_trial(tmp_path: Path) -> None:

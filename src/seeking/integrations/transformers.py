@@ -20,7 +20,7 @@ from seeking.distributed.mean_loss import mean_loss, mean_over_processes
 from seeking.errors import SeekingError
 from seeking.gradients import gradients_by_name
 from seeking.integrations import missing
-from seeking.integrations.transformers_arguments import check_arguments
+from seeking.integrations.transformers_arguments import check_arguments, check_processes
 from seeking.integrations.transformers_models import MOTIVATED, folder_of, load_model
 from seeking.pair import Pair
 from seeking.training.needs import Given
@@ -76,6 +76,7 @@ class MotivatedTrainer(transformers.Trainer):
         args = args or transformers.TrainingArguments()
         check_arguments(pair, args, self.condition, options)
         super().__init__(pair.base, args, **options)
+        check_processes(self.accelerator)
         pair.motivated_model.to(args.device)
         if config := getattr(pair.motivated_model, "config", None):
             config.use_cache = args.use_cache

@@ -65,3 +65,19 @@ def check_arguments(
             RunWarning,
             stacklevel=3,
         )
+
+
+def check_processes(accelerator: Any) -> None:
+    """Refuse what the configuration of accelerate, rather than the arguments, would do to one model alone.
+
+    Raises:
+        SeekingError: the processes share out a model.
+    """
+    kind = str(accelerator.distributed_type.value)
+    if getattr(accelerator, "parallelism_config", None):
+        kind = "parallelism_config"
+    if kind != "NO" and not kind.startswith("MULTI_"):
+        raise SeekingError(
+            f"{kind} cannot be used with MotivatedTrainer: it would apply to the base alone; start the processes with "
+            "torchrun, or with accelerate launch --multi_gpu; for FSDP use seeking.Trainer with shard=True"
+        )
