@@ -389,6 +389,20 @@ def test_refusals(tmp_path: Path) -> None:
         lightning(tmp_path).fit(module(), data(), ckpt_path=str(tmp_path / "other.ckpt"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "compiled"), [("loss_fn", "whole"), ("modules", "models")])
+def test_compiled_models_take_the_same_steps(compiled: str, kind: str, tmp_path: Path) -> None:
+    """The module as Lightning takes compiled ones, or its models; by a compiler that rounds as PyTorch does."""
+    plain, both = module(kind), module(kind)
+    lightning(tmp_path, max_steps=2).fit(plain, data())
+    if compiled == "models":
+        for model in (both.base, both.motivated):
+            model.compile(backend="eager")
+    given = torch.compile(both, backend="eager") if compiled == "whole" else both
+    lightning(tmp_path, max_steps=2).fit(given, data())
+    assert both.motivated_steps == 1 and same(plain, both)
+
+
 @pytest.fixture
 def processes() -> Iterator[None]:
     """Lets a strategy join processes, and leaves none behind."""

@@ -221,6 +221,21 @@ def test_random_numbers_of_the_evaluation_are_those_of_the_base_alone(tmp_path: 
     assert pair_drew == [*drawn[:32], *drawn[24:], *drawn[56:]]  # Twice what is drawn for evaluation.
 
 
+def test_compiled_models_take_the_same_steps(tmp_path: Path) -> None:
+    """By a compiler that rounds as PyTorch does; both models are compiled, and saved as they are."""
+    folders, compiled = (tmp_path / "plain", tmp_path / "compiled"), {"torch_compile_backend": "eager"}
+    for folder, options in zip(folders, ({}, {"torch_compile": True, **compiled}), strict=True):
+        run = trainer(folder, Pair(gpt2(1, 0.0), gpt2(2, 0.0)), max_steps=2, optim="sgd", **options)
+        run.train()
+        run.save_model()
+        assert run.motivated_steps == 1 and hasattr(run._learner[0], "_orig_mod") == bool(options)
+    for part in (".", "motivated"):
+        one, other = (load_file(folder / part / "model.safetensors") for folder in folders)
+        assert one.keys() == other.keys()
+        for name, tensor in one.items():
+            torch.testing.assert_close(tensor, other[name])
+
+
 @pytest.mark.parametrize("returned", [True, False])
 def test_an_optimizer_of_ones_own(tmp_path: Path, returned: bool) -> None:
     class Own(MotivatedTrainer):
