@@ -16,7 +16,13 @@ from torch import nn
 
 L = pytest.importorskip("lightning", reason="needs lightning: pip install 'seeking[lightning]'")
 import lit  # noqa: E402
-from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
+from lightning.pytorch.callbacks import (  # noqa: E402
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
+from lightning.pytorch.loggers import CSVLogger  # noqa: E402
 from lightning.pytorch.plugins.precision import MixedPrecision  # noqa: E402
 from lightning.pytorch.strategies import ModelParallelStrategy  # noqa: E402
 from lit import Classifier, data, lightning, loss_fn, module, network  # noqa: E402
@@ -37,7 +43,17 @@ def same(ours: nn.Module, theirs: nn.Module) -> bool:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"accumulate_grad_batches": 4, "gradient_clip_val": 0.1}, {"precision": "bf16-mixed", "max_steps": 7}],
+    [
+        {},
+        {"accumulate_grad_batches": 4, "gradient_clip_val": 0.1},
+        {"precision": "bf16-mixed", "max_steps": 7},
+        {
+            "limit_train_batches": 4,
+            "val_check_interval": 2,
+            "gradient_clip_val": 0.1,
+            "gradient_clip_algorithm": "value",
+        },
+    ],
     ids=str,
 )
 def test_without_motivated_steps_the_base_trains_as_under_lightning_itself(
@@ -387,6 +403,67 @@ def test_refusals(tmp_path: Path) -> None:
     trainer.save_checkpoint(tmp_path / "other.ckpt")
     with pytest.raises(SeekingError, match="not one of a MotivatedModule"):
         lightning(tmp_path).fit(module(), data(), ckpt_path=str(tmp_path / "other.ckpt"))
+
+
+def deeper(*, tie: bool) -> MotivatedModule:
+    """Most of whose weights are in one storage for both models, if they are tied."""
+    torch.manual_seed(0)
+    return MotivatedModule(
+        Pair(network(4, 1), network(4, 2), tie=tie),
+        condition="every:2",
+        loss_fn=loss_fn,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+    )
+
+
+def test_averages_of_weights_leave_the_training_as_it_is(tmp_path: Path) -> None:
+    """Lightning exchanges the weights with their averages for each evaluation; both models get theirs at the end."""
+    seen: dict[bool, list[float]] = {True: [], False: []}
+    averages: list[torch.Tensor] = []
+
+    class Looking(L.Callback):
+        def __init__(self, averaged: bool) -> None:
+            self.averaged = averaged
+
+        def on_train_batch_end(self, trainer: Any, both: Any, outputs: Any, *rest: Any) -> None:
+            seen[self.averaged].append(float(outputs["loss"]))
+            if self.averaged:
+                with both.pair.motivated() as model:
+                    now = nn.utils.parameters_to_vector([*both.base.parameters(), *model.parameters()]).detach()
+                averages[:] = [0.5 * averages[0] + 0.5 * now if averages else now]
+
+    for averaged in (True, False):
+        callbacks = [Looking(averaged), *([EMAWeightAveraging(decay=0.5)] if averaged else [])]
+        both = deeper(tie=False)
+        trainer = lightning(tmp_path, callbacks=callbacks, num_sanity_val_steps=0)
+        trainer.fit(both, data(), data(24))
+        if averaged:
+            with both.pair.motivated() as model:
+                found = nn.utils.parameters_to_vector([*both.base.parameters(), *model.parameters()])
+            torch.testing.assert_close(found.detach(), averages[0])
+    assert seen[True] == seen[False]
+    with pytest.raises(SeekingError, match=r"EMAWeightAveraging exchanges each weight .* Pair\(..., tie=False\)"):
+        lightning(tmp_path, callbacks=[EMAWeightAveraging()]).fit(deeper(tie=True), data())
+
+
+def test_habits_of_lightning(tmp_path: Path) -> None:
+    """Early stopping and a schedule by the motivated model, rates in the log, and a time limit."""
+    logger = CSVLogger(tmp_path)
+    both = module()
+    both.schedule = lambda optimizer: {
+        "scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=10.0),
+        "monitor": "motivated_val_loss",
+    }
+    callbacks = [EarlyStopping("motivated_val_loss", min_delta=10.0, patience=2), LearningRateMonitor("step")]
+    trainer = lightning(
+        tmp_path, callbacks=callbacks, logger=logger, log_every_n_steps=1, max_epochs=9, max_time={"minutes": 5}
+    )
+    trainer.fit(both, data(), data(24))
+    assert trainer.current_epoch == 3  # Neither gets better by 10.
+    rates = trainer.optimizers[0].param_groups[0]["lr"], both._optimizer.param_groups[0]["lr"]
+    assert rates == pytest.approx((1e-4, 1e-3))  # The motivated model's of its last step.
+    logged = (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"lr-SGD", "motivated_share", "motivated_train_loss", "motivated_val_loss"} <= {*logged}
 
 
 @pytest.mark.slow

@@ -51,6 +51,7 @@ def losses(run: Any) -> list[float]:
         {},
         {"bf16": True, "gradient_accumulation_steps": 3, "max_grad_norm": 0.1},
         {"max_steps": 7, "lr_scheduler_type": "cosine", "label_smoothing_factor": 0.1, "optim": "adafactor"},
+        {"train_sampling_strategy": "group_by_length", "eval_on_start": True, "dataloader_drop_last": True},
     ],
     ids=str,
 )
@@ -389,6 +390,40 @@ def test_a_configuration_of_accelerate_that_shards_the_base_alone_is_refused(kin
     for_both.parallelism_config = object()
     with pytest.raises(SeekingError, match="parallelism_config cannot be used"):
         check_processes(for_both)
+
+
+def test_habits_of_the_trainer(tmp_path: Path) -> None:
+    """A schedule and the best by a metric of the motivated model's predictions, few checkpoints, several data sets."""
+
+    def share(result: Any) -> dict[str, float]:
+        return {"right": float((result.predictions[:, :-1] == result.label_ids[:, 1:]).mean())}
+
+    pair = Pair(gpt2(1), gpt2(2))
+    for model in pair.base, pair.motivated_model:
+        model.gradient_checkpointing_enable()
+    steps = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3}
+    run = trainer(
+        tmp_path,
+        pair,
+        **steps,
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="few_motivated_right",
+        greater_is_better=True,
+        lr_scheduler_type="reduce_lr_on_plateau",
+        lr_scheduler_kwargs={"patience": 0, "threshold": 10.0},
+    )
+    run.compute_metrics, run.preprocess_logits_for_metrics = share, lambda logits, labels: logits.argmax(-1)
+    run.eval_dataset = {"few": Words(4), "more": Words(8)}
+    run.train()
+    evaluations = [
+        row["eval_few_motivated_right"] for row in run.state.log_history if "eval_few_motivated_right" in row
+    ]
+    assert len(evaluations) == 4 and run.state.best_metric == max(evaluations)
+    predicted = run.predict(Words(4))
+    assert predicted.predictions.shape == (4, 16) and predicted.metrics["test_motivated_right"] == max(evaluations)
+    rates = run.optimizer.param_groups[0]["lr"], run._learner[1].param_groups[0]["lr"]
+    assert rates[0] <= rates[1] < 3e-3
 
 
 def test_a_search_would_need_a_pair_for_each_trial(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from seeking.errors import SeekingError
 from seeking.gradients import gradients_by_name
 from seeking.integrations import missing
 from seeking.integrations.lightning_hooks import HooksOfBoth, call, check_hooks
-from seeking.integrations.lightning_strategies import check_strategy, parallel
+from seeking.integrations.lightning_strategies import check_trainer, parallel
 from seeking.internals import leave_out_of_ddp
 from seeking.pair import Pair
 from seeking.training.needs import Given
@@ -232,7 +232,7 @@ class MotivatedModule(HooksOfBoth):
     def setup(self, stage: str) -> None:
         """Refuse, before the models are sharded, what could not train both."""
         if stage == "fit":
-            check_strategy(self.trainer.strategy)
+            check_trainer(self.trainer, self.pair)
 
     def on_train_start(self) -> None:
         """Make the motivated model ready to be trained, from the checkpoint that is resumed if there is one."""
