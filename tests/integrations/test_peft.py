@@ -27,9 +27,16 @@ KINDS = pytest.mark.parametrize("kind", ["gpt2", "llama"])  # Deeper, and wider 
 TOKENS = Words(4).tokens
 
 
-def adapted(kind: str, model: nn.Module, rank: int = 2) -> Any:
+def adapted(kind: str, model: nn.Module, rank: int = 2, dora: bool = False) -> Any:
     """With adapters that have an effect from the start."""
-    config = peft.LoraConfig(r=rank, target_modules=TARGETS[kind], fan_in_fan_out=kind == "gpt2", task_type="CAUSAL_LM")
+    config = peft.LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        use_dora=dora,
+        target_modules=TARGETS[kind],
+        fan_in_fan_out=kind == "gpt2",
+        task_type="CAUSAL_LM",
+    )
     wrapped = peft.get_peft_model(model, config)
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:
@@ -79,6 +86,16 @@ def test_adapters_are_shared_and_all_else_stays(kind: str) -> None:
     for model, kept in zip((base, motivated), before, strict=True):
         assert all(torch.equal(p, kept[name]) for name, p in model.named_parameters() if name in kept)
     assert all(not torch.equal(motivated.get_parameter(name), value) for name, value in own.items())
+
+
+@pytest.mark.slow
+@KINDS
+def test_adapters_of_other_ranks_are_slices_and_those_that_divide_by_norms_are_not_proven(kind: str) -> None:
+    """DoRA divides by norms of weights, which are 0 in a neutral part."""
+    batch = {"input_ids": TOKENS}
+    for dora in (False, True):
+        models = [adapted(kind, model, rank, dora) for model, rank in zip(PAIRS[kind](), (2, 3), strict=True)]
+        assert bool(seeking.verify(*models, seeking.match(*models, batch=batch), batch)) != dora
 
 
 @pytest.mark.slow
