@@ -32,6 +32,16 @@ def test_the_norms_of_a_list_of_tensors_are_taken_in_one_call() -> None:
     assert [norm.item() for norm in internals.foreach_norm([torch.ones(4), torch.tensor([[3.0, 4.0]])])] == [2, 5]
 
 
+def test_a_schedule_may_begin_before_its_optimizer(recwarn: pytest.WarningsRecorder) -> None:
+    for begun in (True, False):
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+        if begun:
+            internals.let_schedule_begin(optimizer)
+        schedule.step()
+        assert ["before `optimizer.step()`" in str(each.message) for each in recwarn] == ([] if begun else [True])
+
+
 def test_changes_in_place_are_counted() -> None:
     tensors = [torch.zeros(2), torch.zeros(2)]
     before = internals.versions(tensors)

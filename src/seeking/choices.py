@@ -21,4 +21,7 @@ SplitMethod = Literal["classes", "random"]
 Task = Literal["images", "text", "tabular"]
 """What the data are."""
 
+Loss = Literal["cross_entropy", "mse"]
+"""What is minimized: for classes, or for values."""
+
 OnBadImage = Literal["error", "skip"]

@@ -16,6 +16,7 @@ OTHER_TOOLS = {
     "optimizer": "opt optim",
     "schedule": "sched scheduler lr-scheduler lr-scheduler-type lr-schedule",
     "warmup-epochs": "warmup warmup-ratio",
+    "loss": "objective criterion problem-type loss-fn",
     "label-smoothing": "smoothing label-smoothing-factor",
     "clip-grad": "clip-grad-norm max-grad-norm gradient-clip-val grad-clip clip",
     "accumulate": "gradient-accumulation-steps grad-accum-steps grad-accum accumulate-grad-batches update-freq",

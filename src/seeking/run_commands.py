@@ -39,7 +39,7 @@ def train_command(config: Train) -> int:
     output, folder = _folder(config, f"{config.base}-{config.motivated}")
     check_trackers(config.tracker)
     check_names(config)
-    data = task(config.task).load(config, 1)
+    data = task(config.task).load(config, 1, config.loss)
     _announce(console, config, data, output)
     with RunProgress(console, f"{title}, {data.name}", data.unit) as progress:
         result = trainer(config, data, "pair", folder, progress=progress).fit()
@@ -61,7 +61,7 @@ def compare_command(config: Compare) -> int:
         raise SeekingError(f"{output} holds a single run; resume it with seeking train --resume")
     check_trackers(config.tracker)
     check_names(config)
-    data = task(config.task).load(config, 1)
+    data = task(config.task).load(config, 1, config.loss)
     _announce(console, config, data, output)
     check(config, data, output if folder.holds_run else None)  # Before anything is written.
     if is_main_process() and folder.holds_run:
@@ -73,7 +73,7 @@ def compare_command(config: Compare) -> int:
     this_process(config.device).wait_for_everyone()  # The other processes read the folder next.
     seeds = range(config.seed, config.seed + config.seeds)
     results = compare(config, data, seeds, output, config.resume, lambda run: RunProgress(console, run, data.unit))
-    metric = task(config.task).metric
+    metric = task(config.task).metric(config.loss)
     summary = summarize(results, metric)
     tables = comparison_rows(summary, metric), cost_rows(summary)
     sentence = cost_sentence(summary["pair"])

@@ -102,7 +102,11 @@ def test_missing_labels_stay_missing() -> None:
         (rows([0, 1], "int64"), rows(["a", "b"], "string"), r"holds numbers \(0, 1\) in some files and names \(a, b\)"),
         (rows([1, 2], "int64"), rows([0, 1], "int64"), "labels 0 are in test and not in train"),
         (rows(["a", "b"], "string"), rows(["A", "B"], "string"), "no class in common: a, b and A, B"),
-        (rows([0.0, 1.0], "float32"), rows([0.0, 1.0], "float32"), "not classes, integers, strings or booleans"),
+        (
+            rows([0.0, 1.0], "float32"),
+            rows([0.0, 1.0], "float32"),
+            r"not classes, integers, strings or booleans.*TrainConfig\(loss='mse'\)",
+        ),
     ],
 )
 def test_labels_that_cannot_be_identified(train: Any, test: Any, message: str) -> None:

@@ -252,15 +252,20 @@ def test_names_as_pandas_and_polars_store_them(kind: str, tmp_path: Path) -> Non
     assert [[classes[label] for label in rows["label"]] for rows in (train, test)] == [*truth.values()]
 
 
-def test_splits_of_the_hub_in_their_usual_spellings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splits_of_the_hub_in_their_usual_spellings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
     held = {
         name: datasets.Dataset.from_dict({"image": [picture(number)], "label": ["cat"]}, features=features)
         for number, name in enumerate(("training", "dev", "test", "extra"))
     }
     monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(held))
-    uses = [(split.use, split.source) for split in load(DataConfig(data="someone/something")).splits]
-    assert uses == [("training", "training"), ("test", "test"), ("not used", "dev"), ("not used", "extra")]
+    datasets.DatasetDict(held).with_format("torch").save_to_disk(tmp_path / "saved")
+    for name in ("someone/something", str(tmp_path / "saved")):
+        uses = [(split.use, split.source) for split in load(DataConfig(data=name)).splits]
+        assert uses == [("training", "training"), ("test", "test"), ("not used", "dev"), ("not used", "extra")]
+    held["training"].save_to_disk(tmp_path / "one")
+    with pytest.raises(SeekingError, match="1 images and no test split"):  # Of one split, it is to train on.
+        load(DataConfig(data=str(tmp_path / "one")))
     chosen = load(DataConfig(data="someone/something", train_split="extra", test_split="validation"))
     uses = [(split.use, split.source) for split in chosen.splits]
     assert uses == [("training", "extra"), ("test", "dev"), ("not used", "training"), ("not used", "test")]

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import datasets
 import numpy as np
@@ -42,15 +43,29 @@ def write(path: Path, columns: dict[str, Any]) -> Path:
 
 
 def load(path: Path | str, **options: Any) -> Any:
-    return task("tabular").load(RunConfig(task="tabular", data=str(path), **options), 1)
+    config = RunConfig(task="tabular", data=str(path), **options)
+    return task("tabular").load(config, 1, config.loss)
+
+
+def saved(columns: dict[str, Any], path: Path) -> Path:
+    datasets.Dataset(pa.table(columns)).save_to_disk(path)
+    return path
+
+
+def load_by_name(columns: dict[str, Any], **options: Any) -> Any:
+    """As if the table were on the hub."""
+    held = datasets.DatasetDict({"train": datasets.Dataset(pa.table(columns))})
+    with mock.patch("datasets.load_dataset", return_value=held):
+        return load("someone/table", **options)
 
 
 def has_value(values: Sequence[Any]) -> bool:
     return any(value is not None for value in values)
 
 
+@pytest.mark.slow
 @given(columns=COLUMNS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_table_is_the_same_in_any_file_and_in_any_order_of_columns(
     columns: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -64,13 +79,15 @@ def test_a_table_is_the_same_in_any_file_and_in_any_order_of_columns(
                 load(write(folder / "a.csv", columns))
             return
         files = [write(folder / name, columns) for name in ("a.csv", "a.parquet")]
-        one, other = map(load, files)
+        one, *others = map(load, files)
+        others += [load(saved(columns, folder / "saved")), load_by_name(columns)]
         turned = load(write(folder / "b.csv", dict(reversed(columns.items()))))
         preparation = json.loads(json.dumps(one.train.preparation))
         everything = prepare_rows(preparation, write(folder / "new.csv", columns))
     for part in ("train", "test"):
-        torch.testing.assert_close(getattr(one, part).values, getattr(other, part).values, rtol=0, atol=1e-5)
-        assert torch.equal(getattr(one, part).labels, getattr(other, part).labels)
+        for other in others:
+            torch.testing.assert_close(getattr(one, part).values, getattr(other, part).values, rtol=0, atol=1e-5)
+            assert torch.equal(getattr(one, part).labels, getattr(other, part).labels)
     assert {str(column) for column in turned.train.preparation["columns"]} == {
         str(column) for column in one.train.preparation["columns"]
     }
@@ -143,8 +160,16 @@ WITHOUT_CLASSES = GOOD.replace(",label", "").replace(",yes", "").replace(",no", 
         (GOOD.replace("city", "age"), {}, "several columns are called age; rename"),
         ("1,2,3\n" * 9, {}, r"its first line holds numbers \(1, 2, 3\), not the names of columns"),
         ("", {}, "there is nothing in it"),
-        ("a,label\n" + "1,0.5\n2,1.5\n" * 5, {}, "column label, row 1 of a.csv: 0.5 is no class; .* group the values"),
-        ("a,label\n" + "".join(f"1,k{n}\n" for n in range(30)), {}, "30 training rows have 30 classes"),
+        (
+            "a,label\n" + "1,0.5\n2,1.5\n" * 5,
+            {},
+            "column label, row 1 of a.csv: 0.5 is no class; to learn values, set loss to mse",
+        ),
+        (
+            "a,label\n" + "".join(f"1,k{n}\n" for n in range(30)),
+            {},
+            "30 training rows have 30 classes.* set loss to mse",
+        ),
         ("a,label\n" + "1,k\n" * 9, {}, "all training rows are of one class, k; there is nothing to learn"),
         (
             "name,label\n" + "".join(f"n{n},{n % 2}\n" for n in range(40)),
@@ -232,6 +257,8 @@ def test_kinds_of_files(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(SeekingError, match=r"nowhere.csv: no such file or folder"):
         load(tmp_path / "nowhere.csv")
+    with pytest.raises(SeekingError, match=r"/nowhere: no such folder"):
+        load(tmp_path / "nowhere")
     (tmp_path / "a.tsv").write_text("\tlabel\tx\n" + "0\ta\t1\n1\tb\t2\n" * 4)
     (tmp_path / "readme.txt").write_text("rows")
     with pytest.warns(RunWarning, match="not used are 1 .txt"):
@@ -245,6 +272,49 @@ def test_kinds_of_files(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").rename(tmp_path / "a.csv")
     with pytest.raises(SeekingError, match=r"here is .csv and .parquet"):
         load(tmp_path)
+
+
+def test_splits_by_name_and_as_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes go by their names, in whatever format the data set was; rows are named by their split."""
+    features = datasets.Features({"x": datasets.Value("float32"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    rows = {"x": [float(n) for n in range(10)], "label": [n % 2 for n in range(9)] + [-1]}
+    whole = datasets.Dataset.from_dict(rows, features=features)
+    splits = {"training": whole.select(range(9)), "dev": whole.select(range(4)), "unlabelled": whole.select([9, 9])}
+    held = datasets.DatasetDict(splits).with_format("numpy", columns=["x"])
+    held.save_to_disk(tmp_path / "saved")
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: held.with_format(None))
+    for name in (str(tmp_path / "saved"), "someone/table"):
+        data = load(name)
+        assert data.train.classes == ("no", "yes")
+        uses = [(split.use, split.source, split.images) for split in data.splits]
+        assert uses == [("training", "rows of training", 9), ("test", "rows of dev", 4), ("not used", "unlabelled", 2)]
+        assert {split.use: split.source for split in load(name, test_split="training", train_split="dev").splits} == {
+            "training": "rows of dev",
+            "test": "rows of training",
+            "not used": "unlabelled",
+        }
+        with pytest.raises(SeekingError, match=f"column label, row 1 of unlabelled of {name}: there is no class"):
+            load(name, train_split="unlabelled")
+        with pytest.raises(SeekingError, match=f"unknown split of {name} 'devil'; did you mean dev"):
+            load(name, train_split="devil")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "someone/table",
+            "someone/table: no such folder in .*, and the hub cannot be reached .*; check the network",
+        ),
+        ("table", "data set table: no such folder in .*, and the hub cannot be reached"),
+        ("wines", "unknown data set 'wines'; did you mean wine"),
+        ("", "data is empty; give the name of a table, a file or a folder"),
+        ("./somewhere", "data set ./somewhere: no such folder"),
+    ],
+)
+def test_the_hub_out_of_reach_is_told(name: str, message: str) -> None:
+    with pytest.raises(SeekingError, match=message):
+        load(name)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -311,6 +381,59 @@ def test_new_rows_are_checked(tmp_path: Path) -> None:
     assert rows.select(np.array([3, 1])).select([1]).place(0) == "row 2 of a.csv"
 
 
+VALUES = st.lists(st.integers(-1000, 1000), min_size=ROWS, max_size=ROWS).filter(lambda values: len({*values}) > 9)
+
+
+@given(values=VALUES, factor=st.sampled_from([-3.0, 0.01, 1000.0]), offset=st.integers(-50, 50))
+@settings(max_examples=25, deadline=None)
+def test_values_are_learnt_alike_in_any_unit(
+    values: list[int], factor: float, offset: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Scaled by the training rows; and back to the unit of the column by what the summary has."""
+    folder = tmp_path_factory.mktemp("values")
+    columns: list[dict[str, Any]] = [
+        {"x": [n % 7 for n in range(ROWS)], "label": [scale * value + shift for value in values]}
+        for scale, shift in ((1, 0), (factor, offset))
+    ]
+    one, other = (load(write(folder / f"{number}.csv", each), loss="mse") for number, each in enumerate(columns))
+    sign = 1 if factor > 0 else -1
+    for part in ("train", "test"):
+        torch.testing.assert_close(getattr(one, part).labels, sign * getattr(other, part).labels, rtol=1e-4, atol=1e-4)
+    labels = one.train.labels.double()
+    assert abs(float(labels.mean())) < 1e-6 and float(labels.std()) == pytest.approx(1, abs=1e-6)
+    target = Preparation.from_dict(json.loads(json.dumps(one.train.preparation))).target
+    assert target
+    learnt = [*one.train.labels.tolist(), *one.test.labels.tolist()]
+    assert sorted(target.mean + target.deviation * value for value in learnt) == pytest.approx(sorted(values), abs=1e-2)
+    assert other.deviation == pytest.approx(abs(factor) * one.deviation)
+    assert one.model_arguments["num_classes"] == 1 and "values" in one.describe()
+    assert {split.classes for split in one.splits} == {None}
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (["1", "", "3"] * 8, "column label, row 2 of a.csv: there is no value .of 8 of 24 rows.; remove"),
+        (["1", "two", "3"] * 8, "row 2 of a.csv: 'two' is not a number, as loss mse needs.* loss to cross_entropy"),
+        (["1", "inf", "3"] * 8, "row 2 of a.csv: 'inf' is not a number"),
+        (["1", "1e99", "3"] * 8, "row 2 of a.csv: 1e.99 is infinite or too large"),
+        (["7"] * ROWS, "all training rows have the value 7; there is nothing to learn"),
+    ],
+)
+def test_what_is_no_value_is_named(targets: list[str], message: str, tmp_path: Path) -> None:
+    rows = "".join(f"{number},{target}\n" for number, target in enumerate(targets))
+    (tmp_path / "a.csv").write_text("x,label\n" + rows)
+    with pytest.raises(SeekingError, match=message):
+        load(tmp_path, loss="mse")
+
+
+def test_whole_numbers_that_may_be_values_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,label\n" + "".join(f"{n},{n % 60}\n" for n in range(200)))
+    with pytest.warns(RunWarning, match="60 whole numbers, 0 to 59, count as classes; if .* values, set loss to mse"):
+        load(tmp_path)
+    load(tmp_path, loss="mse")
+
+
 @pytest.mark.slow
 def test_models_and_data_of_another_task_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.csv").write_text(GOOD)
@@ -319,8 +442,32 @@ def test_models_and_data_of_another_task_are_told(tmp_path: Path, capsys: pytest
     assert "resnet8 is a model of --task images, but the task is tabular" in capsys.readouterr().err
     assert main([*data, "--base", "mlp-4", "--motivated", "mlp-8"]) == 2
     assert "mlp-4 is a model of --task tabular, but the task is images" in capsys.readouterr().err
+    assert main([*data, "--loss", "mse"]) == 2
+    assert "the task is images, whose data are not for --loss mse; give --task tabular" in capsys.readouterr().err
     assert main(data) == 2
     assert "not a folder or a parquet file; for a table, give --task tabular" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_commands_learn_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table, the figure and the list of runs are by RMSE, in the unit of the column."""
+    table, output = tmp_path / "a.csv", tmp_path / "out"
+    table.write_text("age,price\n" + "".join(f"{n % 7},{1000.5 + 100 * (n % 7)}\n" for n in range(120)))
+    models = ["--base", "mlp-4", "--motivated", "mlp-8", "--epochs", "4", "--batch-size", "8"]
+    options = ["--task", "tabular", "--loss", "mse", "--label-column", "price", "--data", str(table), *models]
+    assert main(["compare", *options, "--seeds", "2", "--output", str(output)]) == 0
+    shown = capsys.readouterr().out
+    assert "RMSE, 2 seeds" in shown and "RMSE base" in shown and (output / "comparison.png").exists()
+    gains = json.loads((output / "comparison.json").read_text())["models"]
+    assert gains["base"]["alone"]["mean"] < 200  # Of values that deviate by 200.
+    summary = json.loads((output / "pair-seed0" / "summary.json").read_text())
+    assert summary["best"]["base"]["rmse"] == pytest.approx(
+        summary["preparation"]["target"]["deviation"] * summary["best"]["base"]["loss"] ** 0.5
+    )
+    rows = [json.loads(row) for row in (output / "pair-seed0" / "metrics.jsonl").read_text().splitlines()]
+    every = [row["base"]["rmse"] for row in rows if row["kind"] == "eval"]
+    assert summary["best"]["base"]["rmse"] == min(every)  # The lowest is best.
+    assert main(["show", str(output)]) == 0
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from seeking.report import experiment
 from seeking.report.metric import ACCURACY, BITS_PER_BYTE, LOSS, Metric, shown
 from seeking.training import RunFolder, count_flops
 from seeking.training.next_byte import NextByte
+from seeking.training.objective import summarized
 
 pytest.importorskip("transformers", reason="needs transformers: pip install 'seeking[transformers]'")
 
@@ -49,7 +50,7 @@ def text_options(path: Path, **changes: Any) -> dict[str, Any]:
 
 
 def loaded(config: RunConfig) -> TaskData:
-    return task(config.task).load(config, 1)
+    return task(config.task).load(config, 1, config.loss)
 
 
 TEXTS = st.binary(min_size=2, max_size=400).map(lambda content: torch.tensor([*content], dtype=torch.uint8))
@@ -166,6 +167,7 @@ def test_a_text_that_cannot_be_read_or_is_too_short(tmp_path: Path) -> None:
         loaded(RunConfig(task="text", data=str(tmp_path / "short.txt"), **GPT2))
 
 
+@pytest.mark.filterwarnings("ignore:diabetes.* classes:seeking.errors.RunWarning")
 @pytest.mark.parametrize("name", table.TABLES)
 def test_tables_are_scaled_by_their_training_rows(name: str) -> None:
     config = RunConfig(**{**TABLE, "data": name}, task="tabular", validation=0.2, held_out=10)
@@ -179,7 +181,7 @@ def test_tables_are_scaled_by_their_training_rows(name: str) -> None:
 
 
 def test_what_tables_there_are() -> None:
-    with pytest.raises(SeekingError, match=r"unknown table 'whine'; did you mean wine"):
+    with pytest.raises(SeekingError, match=r"unknown data set 'whine'; did you mean wine"):
         loaded(RunConfig(**{**TABLE, "data": "whine"}, task="tabular"))
 
 
@@ -188,10 +190,11 @@ def configs(lyrics: Path) -> dict[str, RunConfig]:
         "images": RunConfig(**SMALL, max_train_samples=64, max_eval_samples=32, model_kwargs={"width": 4}),
         "text": RunConfig(**text_options(lyrics)),
         "tabular": RunConfig(**SMALL, task="tabular", **TABLE),
+        "values": RunConfig(**SMALL, task="tabular", **{**TABLE, "data": "diabetes"}, loss="mse"),
     }
 
 
-@pytest.mark.parametrize("name", ["images", "tabular", "text"])
+@pytest.mark.parametrize("name", ["images", "tabular", "text", "values"])
 def test_models_and_objective_of_a_task_take_its_data(name: str, lyrics: Path) -> None:
     config = configs(lyrics)[name]
     data, (larger, smaller) = loaded(config), (1.0, 0.5)
@@ -207,8 +210,8 @@ def test_models_and_objective_of_a_task_take_its_data(name: str, lyrics: Path) -
     for model in both.values():
         logits = objective.logits(model, batch)
         metrics = objective.evaluate(model, batch)
-        assert task(name).metric.name in metrics
-        torch.testing.assert_close(objective.loss(model, batch), metrics["loss"].mean())
+        assert task(config.task).metric(config.loss).name in summarized(objective, dict.fromkeys(metrics, 1.0))
+        torch.testing.assert_close(objective.loss(model, batch), metrics["loss"].mean().float())
         (taught,) = torch.autograd.grad(objective.loss_of_logits(logits, batch, logits.detach()), [logits])
         assert taught.abs().max() < 1e-6  # It has nothing to learn from itself.
     half = data.taught(config, smaller, 1.0)

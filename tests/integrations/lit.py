@@ -32,12 +32,13 @@ def network(width: int, depth: int = 1) -> nn.Sequential:
 class Classifier(L.LightningModule):
     """As a user writes one."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, unused: bool = False) -> None:
         super().__init__()
         self.net = network(width)
+        self.untrained = nn.Linear(4, 2) if unused else None  # DDP has to know of weights without gradients.
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
+        return self.net(x) if self.untrained is None else self.net(x) + self.untrained(x).detach()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
@@ -63,10 +64,10 @@ def loss_fn(model: nn.Module, batch: Any) -> Tensor:
     return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
 
-def module(kind: str = "loss_fn", condition: str = "every:2") -> MotivatedModule:
+def module(kind: str = "loss_fn", condition: str = "every:2", unused: bool = False) -> MotivatedModule:
     torch.manual_seed(0)
     if kind == "modules":
-        return MotivatedModule(Pair(Classifier(3), Classifier(5)), condition=condition)
+        return MotivatedModule(Pair(*(Classifier(width, unused) for width in (3, 5))), condition=condition)
     return MotivatedModule(
         Pair(network(3), network(5)),
         condition=condition,
@@ -85,13 +86,14 @@ def main(folder: Path, processes: int) -> None:
     torch.set_num_threads(1)
 
     def trained(kind: str, ckpt_path: Path | None = None, **options: Any) -> tuple[MotivatedModule, L.Trainer]:
-        of_pair = module(kind, "decrease:1")
+        of_pair = module(kind, "decrease:1", unused=True)
         loader = data(4)
         if processes > 1:  # Lightning's own sampler would shuffle; this one deals each batch out.
             rank = int(os.environ["RANK"])
             sampler = DistributedSampler(loader.dataset, processes, rank, shuffle=False)
             loader = DataLoader(loader.dataset, 4 // processes, sampler=sampler)
-        options |= {"devices": processes, "strategy": "ddp" if processes > 1 else "auto"}
+        strategy = "ddp" if kind == "loss_fn" else "ddp_find_unused_parameters_true"
+        options |= {"devices": processes, "strategy": strategy if processes > 1 else "auto"}
         trainer = lightning(folder, gradient_clip_val=0.3, use_distributed_sampler=False, **options)
         trainer.fit(of_pair, loader, data(24), ckpt_path=ckpt_path)
         return of_pair, trainer

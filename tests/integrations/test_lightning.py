@@ -1,10 +1,13 @@
 """Pairs under Lightning."""
 
+import os
 import random
 import subprocess
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,7 +16,15 @@ from torch import nn
 
 L = pytest.importorskip("lightning", reason="needs lightning: pip install 'seeking[lightning]'")
 import lit  # noqa: E402
-from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
+from lightning.pytorch.callbacks import (  # noqa: E402
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
+from lightning.pytorch.loggers import CSVLogger  # noqa: E402
+from lightning.pytorch.plugins.precision import MixedPrecision  # noqa: E402
+from lightning.pytorch.strategies import ModelParallelStrategy  # noqa: E402
 from lit import Classifier, data, lightning, loss_fn, module, network  # noqa: E402
 
 import seeking  # noqa: E402
@@ -32,7 +43,17 @@ def same(ours: nn.Module, theirs: nn.Module) -> bool:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"accumulate_grad_batches": 4, "gradient_clip_val": 0.1}, {"precision": "bf16-mixed", "max_steps": 7}],
+    [
+        {},
+        {"accumulate_grad_batches": 4, "gradient_clip_val": 0.1},
+        {"precision": "bf16-mixed", "max_steps": 7},
+        {
+            "limit_train_batches": 4,
+            "val_check_interval": 2,
+            "gradient_clip_val": 0.1,
+            "gradient_clip_algorithm": "value",
+        },
+    ],
     ids=str,
 )
 def test_without_motivated_steps_the_base_trains_as_under_lightning_itself(
@@ -257,6 +278,42 @@ def test_a_motivated_step_whose_gradient_is_not_finite_is_left_out(tmp_path: Pat
     assert all(tensor.isfinite().all() for tensor in both.state_dict().values())
 
 
+class Seen(seeking.Every):
+    """Every second step; remembers what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.signals: list[seeking.Signals] = []
+        self.taken: list[bool] = []
+
+    def decide(self, signals: seeking.Signals) -> bool:
+        self.signals.append(signals)
+        return super().decide(signals)
+
+    def feedback(self, outcome: seeking.Outcome) -> None:
+        self.taken.append(outcome.taken)
+
+
+@pytest.mark.parametrize("name", ["base", "motivated"])
+def test_an_overflow_under_16_mixed_leaves_out_the_step_of_one_model(name: str, tmp_path: Path) -> None:
+    """With a scaler on the CPU, as of a GPU; Lightning's schedules go on."""
+    both = module()
+    both.condition = seen = Seen()
+    weight = getattr(both, name)[0].weight
+    weight.register_hook(lambda gradient: gradient * (float("inf") if both.global_step in (3, 5) else 1))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    lightning(tmp_path, plugins=MixedPrecision("16-mixed", "cpu", scaler), gradient_clip_val=1.0).fit(both, data())
+    assert all(tensor.isfinite().all() for tensor in both.state_dict().values())
+    wrong = [signals.step for signals in seen.signals if not signals.base_stepped]
+    assert len(seen.signals) == 18
+    if name == "base":
+        assert len(wrong) == 2 and all(seen.taken) and both.motivated_steps == 9
+        assert scaler.get_scale() == 256
+    else:
+        assert not wrong and seen.taken.count(False) == 18 // 2 - both.motivated_steps > 0
+    assert both._optimizer.param_groups[0]["lr"] == 0.1 * 0.5**2  # By the epochs, whichever steps were left out.
+
+
 @pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1}], ids=str)
 def test_all_but_the_position_in_the_data_is_resumed_within_an_epoch(tmp_path: Path, options: dict[str, Any]) -> None:
     """Lightning begins with the first batch of the epoch again; so here all batches are the same one."""
@@ -346,6 +403,98 @@ def test_refusals(tmp_path: Path) -> None:
     trainer.save_checkpoint(tmp_path / "other.ckpt")
     with pytest.raises(SeekingError, match="not one of a MotivatedModule"):
         lightning(tmp_path).fit(module(), data(), ckpt_path=str(tmp_path / "other.ckpt"))
+
+
+def deeper(*, tie: bool) -> MotivatedModule:
+    """Most of whose weights are in one storage for both models, if they are tied."""
+    torch.manual_seed(0)
+    return MotivatedModule(
+        Pair(network(4, 1), network(4, 2), tie=tie),
+        condition="every:2",
+        loss_fn=loss_fn,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+    )
+
+
+def test_averages_of_weights_leave_the_training_as_it_is(tmp_path: Path) -> None:
+    """Lightning exchanges the weights with their averages for each evaluation; both models get theirs at the end."""
+    seen: dict[bool, list[float]] = {True: [], False: []}
+    averages: list[torch.Tensor] = []
+
+    class Looking(L.Callback):
+        def __init__(self, averaged: bool) -> None:
+            self.averaged = averaged
+
+        def on_train_batch_end(self, trainer: Any, both: Any, outputs: Any, *rest: Any) -> None:
+            seen[self.averaged].append(float(outputs["loss"]))
+            if self.averaged:
+                with both.pair.motivated() as model:
+                    now = nn.utils.parameters_to_vector([*both.base.parameters(), *model.parameters()]).detach()
+                averages[:] = [0.5 * averages[0] + 0.5 * now if averages else now]
+
+    for averaged in (True, False):
+        callbacks = [Looking(averaged), *([EMAWeightAveraging(decay=0.5)] if averaged else [])]
+        both = deeper(tie=False)
+        trainer = lightning(tmp_path, callbacks=callbacks, num_sanity_val_steps=0)
+        trainer.fit(both, data(), data(24))
+        if averaged:
+            with both.pair.motivated() as model:
+                found = nn.utils.parameters_to_vector([*both.base.parameters(), *model.parameters()])
+            torch.testing.assert_close(found.detach(), averages[0])
+    assert seen[True] == seen[False]
+    with pytest.raises(SeekingError, match=r"EMAWeightAveraging exchanges each weight .* Pair\(..., tie=False\)"):
+        lightning(tmp_path, callbacks=[EMAWeightAveraging()]).fit(deeper(tie=True), data())
+
+
+def test_habits_of_lightning(tmp_path: Path) -> None:
+    """Early stopping and a schedule by the motivated model, rates in the log, and a time limit."""
+    logger = CSVLogger(tmp_path)
+    both = module()
+    both.schedule = lambda optimizer: {
+        "scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=10.0),
+        "monitor": "motivated_val_loss",
+    }
+    callbacks = [EarlyStopping("motivated_val_loss", min_delta=10.0, patience=2), LearningRateMonitor("step")]
+    trainer = lightning(
+        tmp_path, callbacks=callbacks, logger=logger, log_every_n_steps=1, max_epochs=9, max_time={"minutes": 5}
+    )
+    trainer.fit(both, data(), data(24))
+    assert trainer.current_epoch == 3  # Neither gets better by 10.
+    rates = trainer.optimizers[0].param_groups[0]["lr"], both._optimizer.param_groups[0]["lr"]
+    assert rates == pytest.approx((1e-4, 1e-3))  # The motivated model's of its last step.
+    logged = (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"lr-SGD", "motivated_share", "motivated_train_loss", "motivated_val_loss"} <= {*logged}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "compiled"), [("loss_fn", "whole"), ("modules", "models")])
+def test_compiled_models_take_the_same_steps(compiled: str, kind: str, tmp_path: Path) -> None:
+    """The module as Lightning takes compiled ones, or its models; by a compiler that rounds as PyTorch does."""
+    plain, both = module(kind), module(kind)
+    lightning(tmp_path, max_steps=2).fit(plain, data())
+    if compiled == "models":
+        for model in (both.base, both.motivated):
+            model.compile(backend="eager")
+    given = torch.compile(both, backend="eager") if compiled == "whole" else both
+    lightning(tmp_path, max_steps=2).fit(given, data())
+    assert both.motivated_steps == 1 and same(plain, both)
+
+
+@pytest.fixture
+def processes() -> Iterator[None]:
+    """Lets a strategy join processes, and leaves none behind."""
+    with mock.patch.dict(os.environ):
+        yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_strategy_that_would_shard_the_base_alone_is_refused_at_the_start(tmp_path: Path) -> None:
+    both = module()
+    both.configure_model = lambda: pytest.fail("the models are sharded")  # type: ignore[method-assign]
+    with pytest.raises(SeekingError, match=r"ModelParallelStrategy cannot train a pair; .*seeking.Trainer, with shard"):
+        lightning(tmp_path, strategy=ModelParallelStrategy(process_group_backend="gloo"), devices=1).fit(both, data())
 
 
 @pytest.mark.slow

@@ -13,9 +13,38 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from seeking import Pair
+from seeking import Pair, verify
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plain_loop.py"
+
+
+@pytest.mark.parametrize("paired", ["before", "after"])
+def test_activation_checkpointing_changes_no_weight(paired: str) -> None:
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        sizes = {"img_size": 8, "patch_size": 4, "in_chans": 1, "num_classes": 4, "embed_dim": 16, "num_heads": 2}
+        models = [timm.create_model("vit_tiny_patch16_224", depth=depth, **sizes) for depth in (1, 2)]
+        for model in models if paired == "after" else ():
+            model.set_grad_checkpointing(checkpointing)
+        pair = Pair(*models)
+        for model in models:
+            model.set_grad_checkpointing(checkpointing)
+        optimizers = {model: torch.optim.SGD(model.parameters(), 0.1) for model in models}
+        x, y = torch.randn(8, 1, 8, 8), torch.arange(8) % 4
+
+        def step(model: Any, optimizers: Any = optimizers, x: Any = x, y: Any = y) -> None:
+            torch.nn.functional.cross_entropy(model(x), y).backward()
+            optimizers[model].step()
+            optimizers[model].zero_grad()
+
+        for _ in range(2):
+            step(pair.base)
+            with pair.motivated() as motivated:
+                step(motivated)
+        assert verify(*models, pair.map, x)
+        found.append([tensor.clone() for tensor in models[1].parameters()])
+    assert all(map(torch.equal, *found))
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ def test_the_losses_are_those_of_seeking_train(names: tuple[str, str], text: Pat
         verify=False,
         model_kwargs={"sequence_length": 17},  # transformers' models also take the byte that is predicted last.
     )
-    data: Any = task("text").load(config, 1)
+    data: Any = task("text").load(config, 1, config.loss)
     rows = [row for row in trainer(config, data).fit().history if row["kind"] == "step"]
     loader = data.loaders(config).train
     batches = list(loader)[:steps]

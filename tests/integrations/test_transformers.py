@@ -4,11 +4,13 @@ import random
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import IterableDataset
@@ -20,6 +22,7 @@ from language import Words, gpt2, llama, trainer  # noqa: E402
 import seeking  # noqa: E402
 from seeking import Pair, SeekingError  # noqa: E402
 from seeking.integrations.transformers import MotivatedTrainer  # noqa: E402
+from seeking.integrations.transformers_arguments import check_processes  # noqa: E402
 
 pytestmark = pytest.mark.slow  # Most take a second or two, of which the Trainer's start is the most.
 
@@ -48,6 +51,7 @@ def losses(run: Any) -> list[float]:
         {},
         {"bf16": True, "gradient_accumulation_steps": 3, "max_grad_norm": 0.1},
         {"max_steps": 7, "lr_scheduler_type": "cosine", "label_smoothing_factor": 0.1, "optim": "adafactor"},
+        {"train_sampling_strategy": "group_by_length", "eval_on_start": True, "dataloader_drop_last": True},
     ],
     ids=str,
 )
@@ -218,6 +222,20 @@ def test_random_numbers_of_the_evaluation_are_those_of_the_base_alone(tmp_path: 
     assert pair_drew == [*drawn[:32], *drawn[24:], *drawn[56:]]  # Twice what is drawn for evaluation.
 
 
+def test_compiled_models_take_the_same_steps(tmp_path: Path) -> None:
+    """By a compiler that rounds as PyTorch does; both models are compiled, and saved as they are."""
+    folders, compiled = (tmp_path / "plain", tmp_path / "compiled"), {"torch_compile_backend": "eager"}
+    for folder, options in zip(folders, ({}, {"torch_compile": True, **compiled}), strict=True):
+        torch.manual_seed(0)
+        run = trainer(folder, Pair(gpt2(1, 0.0), gpt2(2, 0.0)), max_steps=2, **options)
+        run.train()
+        run.save_model()
+        assert run.motivated_steps == 1 and hasattr(run._learner[0], "_orig_mod") == bool(options)
+    for part in (".", "motivated"):
+        one, other = (load_file(folder / part / "model.safetensors") for folder in folders)
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
 @pytest.mark.parametrize("returned", [True, False])
 def test_an_optimizer_of_ones_own(tmp_path: Path, returned: bool) -> None:
     class Own(MotivatedTrainer):
@@ -273,6 +291,53 @@ def test_predictions_are_the_bases_and_metrics_of_both(tmp_path: Path) -> None:
     assert torch.allclose(torch.tensor(predicted), pair.base(Words(4).tokens).logits, atol=1e-5)
 
 
+@pytest.fixture
+def scaled() -> Iterator[Any]:
+    """Lets a trainer scale losses as under fp16, on the CPU."""
+    from accelerate.state import AcceleratorState
+
+    def scale(run: MotivatedTrainer) -> torch.amp.GradScaler:
+        run.accelerator.scaler = scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        run.accelerator.native_amp = True
+        run.accelerator.state._mixed_precision = "fp16"
+        return scaler
+
+    yield scale
+    AcceleratorState._reset_state()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_torch_fused"])  # Fused ones leave out steps themselves.
+@pytest.mark.parametrize("name", ["base", "motivated_model"])
+@pytest.mark.filterwarnings("error:.*lr_scheduler")
+def test_an_overflow_under_fp16_leaves_out_the_step_of_one_model(
+    name: str, optimizer: str, scaled: Any, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, bool, bool]] = []
+
+    class Looking(seeking.Condition):
+        def decide(self, signals: seeking.Signals) -> bool:
+            self.last = signals
+            return True
+
+        def feedback(self, outcome: seeking.Outcome) -> None:
+            assert (self.last.grad_norm is not None) == self.last.base_stepped
+            seen.append((self.last.step, self.last.base_stepped, outcome.taken))
+
+    run = trainer(tmp_path, optim=optimizer)
+    run.condition = Looking()
+    weight = getattr(run.pair, name).transformer.ln_f.weight
+    weight.register_hook(lambda gradient: gradient * (float("inf") if run.state.global_step in (0, 4) else 1))
+    scaler = scaled(run)
+    run.train()
+    base, motivated = ([step for step, *taken in seen if not taken[which]] for which in (0, 1))
+    assert (base, motivated) == (([0, 4], []) if name == "base" else ([], [0, 4]))
+    assert len(seen) == 12 and run.motivated_steps == 12 - len(motivated)
+    assert scaler.get_scale() == 256
+    assert all(tensor.isfinite().all() for tensor in weights(run.pair.motivated_model).values())
+    rate = run.optimizer.param_groups[0]["lr"]
+    assert (rate > 0) == (name == "base" and optimizer == "adamw_torch")  # Transformers leaves out the schedule, too.
+
+
 def test_a_signal_for_each_kind_of_condition(tmp_path: Path) -> None:
     seen: list[seeking.Signals] = []
 
@@ -314,6 +379,51 @@ def test_a_signal_for_each_kind_of_condition(tmp_path: Path) -> None:
 def test_what_would_be_done_to_one_model_alone_is_refused(tmp_path: Path, given: dict[str, Any]) -> None:
     with pytest.raises(SeekingError, match=f"{next(iter(given))} cannot be used"):
         trainer(tmp_path, **given)
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "XLA"])
+def test_a_configuration_of_accelerate_that_shards_the_base_alone_is_refused(kind: str) -> None:
+    for_both = SimpleNamespace(distributed_type=DistributedType.MULTI_CPU, parallelism_config=None)
+    check_processes(for_both)
+    with pytest.raises(SeekingError, match=f"{kind} cannot be used with MotivatedTrainer.* torchrun"):
+        check_processes(SimpleNamespace(distributed_type=DistributedType[kind], parallelism_config=None))
+    for_both.parallelism_config = object()
+    with pytest.raises(SeekingError, match="parallelism_config cannot be used"):
+        check_processes(for_both)
+
+
+def test_habits_of_the_trainer(tmp_path: Path) -> None:
+    """A schedule and the best by a metric of the motivated model's predictions, few checkpoints, several data sets."""
+
+    def share(result: Any) -> dict[str, float]:
+        return {"right": float((result.predictions[:, :-1] == result.label_ids[:, 1:]).mean())}
+
+    pair = Pair(gpt2(1), gpt2(2))
+    for model in pair.base, pair.motivated_model:
+        model.gradient_checkpointing_enable()
+    steps = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3}
+    run = trainer(
+        tmp_path,
+        pair,
+        **steps,
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="few_motivated_right",
+        greater_is_better=True,
+        lr_scheduler_type="reduce_lr_on_plateau",
+        lr_scheduler_kwargs={"patience": 0, "threshold": 10.0},
+    )
+    run.compute_metrics, run.preprocess_logits_for_metrics = share, lambda logits, labels: logits.argmax(-1)
+    run.eval_dataset = {"few": Words(4), "more": Words(8)}
+    run.train()
+    evaluations = [
+        row["eval_few_motivated_right"] for row in run.state.log_history if "eval_few_motivated_right" in row
+    ]
+    assert len(evaluations) == 4 and run.state.best_metric == max(evaluations)
+    predicted = run.predict(Words(4))
+    assert predicted.predictions.shape == (4, 16) and predicted.metrics["test_motivated_right"] == max(evaluations)
+    rates = run.optimizer.param_groups[0]["lr"], run._learner[1].param_groups[0]["lr"]
+    assert rates[0] <= rates[1] < 3e-3
 
 
 def test_a_search_would_need_a_pair_for_each_trial(tmp_path: Path) -> None:

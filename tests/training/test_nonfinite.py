@@ -15,7 +15,7 @@ from runs import CONFIG, batches, steps, two_models
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from seeking import Every, RunError, SeekingError, Signals, TrainConfig, Trainer
+from seeking import Every, Outcome, RunError, SeekingError, Signals, TrainConfig, Trainer
 from seeking.errors import RunWarning
 from seeking.training.nonfinite import MAX_FAILURES
 from seeking.weights_map import tensors
@@ -256,6 +256,50 @@ def test_a_roll_back_takes_all_that_an_optimizer_remembers(optimizer: str, tmp_p
     with pytest.warns(RunWarning, match="rolled back"):
         trainer.fit()
     assert kept[0] == kept[1]
+
+
+class Seen(Every):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.signals: list[Signals] = []
+        self.taken: list[bool] = []
+
+    def decide(self, signals: Signals) -> bool:
+        self.signals.append(signals)
+        return super().decide(signals)
+
+    def feedback(self, outcome: Outcome) -> None:
+        self.taken.append(outcome.taken)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("at", [1, 3])  # The first motivated step, or a later one.
+@pytest.mark.parametrize("model", ["base", "motivated"])
+def test_an_overflow_of_one_model_leaves_out_its_step_alone(model: str, at: int, scaled: Any) -> None:
+    """Condition and schedules know of it; PyTorch's warning of schedules that go on before a step does not come."""
+    seen, sound = Seen(), Seen()
+    trainers = [
+        poisoned("gradient", model, overflows, condition=condition, accelerator=scaled(2.0**10), progress=False)
+        for condition, overflows in ((seen, (at,)), (sound, ()))
+    ]
+    for trainer in trainers:
+        trainer.begin()
+        trainer.train_epoch()
+    scales = [trainer.accelerator.scaler.get_scale() for trainer in trainers]
+    assert scales[0] < scales[1] == 2.0**10
+    assert finite(trainers[0])
+    steps_taken = [signals.base_stepped for signals in seen.signals]
+    assert steps_taken == [model != "base" or step != at for step in range(len(steps_taken))]
+    assert all(math.isfinite(signals.grad_norm or 0.0) for signals in seen.signals)
+    assert seen.signals[at].grad_norm is None or model != "base"
+    assert seen.taken == [model != "motivated" or 2 * number + 1 != at for number in range(len(seen.taken))]
+    assert all(sound.taken) and len(sound.taken) == len(seen.taken) == 3
+    rates = [[learner.learning_rate for learner in trainer.learners.values()] for trainer in trainers]
+    assert rates[0] == rates[1] and len({*rates[0]}) == 1
+    costs = [dataclasses.asdict(trainer.run.cost) for trainer in trainers]
+    assert costs[0] == costs[1]
 
 
 def test_overflow_under_loss_scaling_is_no_error(scaled: Any, tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ HOT = (torch.rand(16, 3, generator=torch.Generator().manual_seed(1)) > 0.5).floa
 @pytest.mark.parametrize(
     ("targets", "outputs", "message"),
     [
-        (X[:, 0], 3, r"targets are float32 of shape \[8\].*if they are classes.*long.*mse_loss"),
-        (X[:, :1], 3, r"targets are float32 of shape \[8, 1\].*integers of shape \[8\].*mse_loss"),
-        (X[:, :1], 1, r"one output.*always 0.*mse_loss.*binary_cross_entropy"),
+        (X[:, 0], 3, r"targets are float32 of shape \[8\].*if they are classes.*long.*set loss to mse"),
+        (X[:, :1], 3, r"targets are float32 of shape \[8, 1\].*integers of shape \[8\].*set loss to mse"),
+        (X[:, :1], 1, r"one output.*always 0.*set loss to mse.*binary_cross_entropy"),
         (CLASSES * 0, 1, "one output"),
         (CLASSES[:, None], 3, r"targets are int64 of shape \[8, 1\].*squeeze"),
         (HOT, 3, "probabilities of the classes, which sum to 1.*binary_cross_entropy"),

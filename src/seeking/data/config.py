@@ -16,13 +16,13 @@ class DataConfig:
 
     task: Task = "images"
     """What the data are: images (with their classes), text (for language models over bytes), or tabular (rows of
-    numbers with their classes)."""
+    numbers with their classes or values)."""
 
     data: str = "digits"
     """digits (scikit-learn's handwritten digits, nothing to download), a name on the Hugging Face hub such as
     uoft-cs/cifar10, a folder of parquet files or one such file, or a folder of images (train/CLASS/*.png). For text: a
     file, or python (the sources of Python's standard library). For tabular: a CSV or parquet file, a folder of them,
-    or breast_cancer, digits or wine (of scikit-learn)."""
+    a name on the hub, or breast_cancer, diabetes, digits or wine (of scikit-learn)."""
     sequence_length: int = 256
     """Bytes in a sample of a text."""
     train_split: str | None = None
@@ -35,7 +35,7 @@ class DataConfig:
     image_column: str | None = None
     """Name of the image column, if there are several."""
     label_column: str | None = None
-    """Name of the label column, if it is not label, labels or fine_label."""
+    """Name of the label column, if it is not label, labels or fine_label; of tables, target as well."""
     ignore_columns: tuple[str, ...] = ()
     """Columns of a table that are left out, such as identifiers."""
     category_columns: tuple[str, ...] = ()

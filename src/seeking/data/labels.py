@@ -141,9 +141,11 @@ def _read(rows: Any, column: str, source: str, data: str) -> _Labels:
     if dtype == "bool":
         values, dtype = values.cast(pa.int8()), "int8"
     if not named and not dtype.startswith(("int", "uint")):
+        values_hint = "; images with values are trained on in Python, by TrainConfig(loss='mse')"
         raise SeekingError(
             f"data set {data}: column {column} of {source} holds {feature}, not classes, integers, strings or "
             "booleans; store them so, or name another column with label_column"
+            + (values_hint if dtype.startswith("float") else "")
         )
     largest = pc.max(values).as_py() or 0
     if not named and largest >= MAX_CLASSES:

@@ -32,7 +32,7 @@ class SplitUse:
     Attributes:
         use: training, test or not used.
         source: where the images come from.
-        classes: how many classes have images; None if the split is not used.
+        classes: how many classes have images; None if the split is not used, or has values.
         images: how many there are.
     """
 
@@ -44,7 +44,7 @@ class SplitUse:
     @classmethod
     def of(cls, use: str, source: str, labels: Tensor) -> "SplitUse":
         """The use of images, or rows of a table, with these labels."""
-        return cls(use, source, len(labels.unique()), len(labels))
+        return cls(use, source, None if labels.is_floating_point() else len(labels.unique()), len(labels))
 
 
 def held_out(share: float, source: str) -> str:

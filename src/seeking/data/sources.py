@@ -1,10 +1,12 @@
 """The splits of a data set, from the Hugging Face hub or a folder."""
 
+import contextlib
 import difflib
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from seeking.data.folders import Split, Splits, describe, files, is_image, standard_split, walk
 from seeking.data.image_folder import image_folder
@@ -13,11 +15,15 @@ from seeking.data.parquet import parquet_files
 from seeking.data.table_files import CSV
 from seeking.errors import RunWarning, SeekingError, unknown
 
+SAVED = ("dataset_dict.json", "state.json")
+"""What ``save_to_disk`` writes into the folder of several splits, or of one."""
+
 
 def read(name: str, chosen: Mapping[str, str] | None = None) -> Splits:
     """Read all splits of a data set.
 
-    A folder is one of parquet files if it holds any, and else one of images; other formats are left to ``datasets``.
+    A folder is one that ``save_to_disk`` of ``datasets`` has written, or one of parquet files if it holds any, and else
+    one of images; other formats are left to ``datasets``.
     Files that are not used are told of in a warning.
 
     Args:
@@ -28,26 +34,74 @@ def read(name: str, chosen: Mapping[str, str] | None = None) -> Splits:
     Raises:
         SeekingError: the data set does not exist, cannot be read, has no training split, or not the chosen ones.
     """
+    if not name.strip():  # As a path it would be the current folder.
+        raise SeekingError("data is empty; give the name of a data set, a folder or a parquet file")
+    path = Path(name).expanduser()
+    if not path.exists():
+        return named(name, chosen or {}, ["digits"], ["cifar10", "cifar100", "mnist", "fashion_mnist"])
+    with _in_words(name, path):
+        splits = _local(path.absolute(), chosen or {})
+    return _with_training(name, splits)
+
+
+def named(name: str, chosen: Mapping[str, str], on_board: Collection[str], on_hub: Collection[str] = ()) -> Splits:
+    """Read all splits of a data set on the Hugging Face hub.
+
+    Args:
+        name: of the data set.
+        chosen: the names of splits that the user has chosen as ``train`` or ``test``.
+        on_board: names of data sets that need no network, one of which may have been meant.
+        on_hub: names of others.
+
+    Raises:
+        SeekingError: it does not exist, cannot be read or reached, has no training split, or not the chosen ones.
+    """
+    path = Path(name).expanduser()
+    if name.startswith((".", "/", "~")):
+        raise SeekingError(f"data set {name}: no such folder")
+    with _in_words(name, path, on_board, on_hub):
+        splits = _chosen(_any_format(name), name, chosen)
+    return _with_training(name, splits)
+
+
+def is_saved(path: Path) -> bool:
+    """Whether this is a folder that ``save_to_disk`` of ``datasets`` has written."""
+    return any((path / file).is_file() for file in SAVED)
+
+
+def saved(path: Path, chosen: Mapping[str, str]) -> Splits:
+    """Read all splits of a folder that ``save_to_disk`` has written; without splits, it is the training split.
+
+    Raises:
+        SeekingError: it cannot be read, has no training split, or not the chosen ones.
+    """
+    import datasets
+
+    name = str(path)
+    with _in_words(name, path):
+        held: Any = datasets.load_from_disk(name)
+        if isinstance(held, datasets.Dataset):
+            held = {standard_split(str(held.split)) or "train": held}
+        splits = _chosen(_standard({split: rows.with_format(None) for split, rows in held.items()}), name, chosen)
+    return _with_training(name, splits)
+
+
+@contextlib.contextmanager
+def _in_words(name: str, path: Path, on_board: Collection[str] = (), on_hub: Collection[str] = ()) -> Iterator[None]:
+    """What ``datasets`` and the hub's client raise, as errors that say what to do."""
     import datasets
     from huggingface_hub.errors import HFValidationError
 
     datasets.disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # Errors are reported below.
-    if not name.strip():  # As a path it would be the current folder.
-        raise SeekingError("data is empty; give the name of a data set, a folder or a parquet file")
-    path = Path(name).expanduser()
-    if not path.exists() and name.startswith((".", "/", "~")):
-        raise SeekingError(f"data set {name}: no such folder")
     try:
-        splits = (
-            _local(path.absolute(), chosen or {}) if path.exists() else _chosen(_any_format(name), name, chosen or {})
-        )
+        yield
     except SeekingError:
         raise
     except Exception as error:
         if isinstance(error, ConnectionError) and not path.exists():
-            if difflib.get_close_matches(name, ["digits"]):
-                raise unknown("data set", name, ["digits"]) from error
+            if difflib.get_close_matches(name, on_board):
+                raise unknown("data set", name, on_board) from error
             raise SeekingError(
                 f"data set {name}: no such folder in {Path.cwd()}, and the hub cannot be reached ({error}); check the "
                 "network and HF_HUB_OFFLINE, or give a folder"
@@ -65,7 +119,10 @@ def read(name: str, chosen: Mapping[str, str] | None = None) -> Splits:
             raise SeekingError(f"data set {name} cannot be read: {type(error).__name__}: {error}{hint}") from error
         if "/" in name:
             raise SeekingError(f"data set {name}: neither a local folder nor found on the hub ({error})") from error
-        raise unknown("data set", name, ["digits", "cifar10", "cifar100", "mnist", "fashion_mnist"]) from error
+        raise unknown("data set", name, [*on_board, *on_hub]) from error
+
+
+def _with_training(name: str, splits: Splits) -> Splits:
     if "train" not in splits:
         held = ", ".join(split.source for split in splits.values())
         raise SeekingError(f"data set {name}: no train split; it has {held or 'none'}")
@@ -75,22 +132,14 @@ def read(name: str, chosen: Mapping[str, str] | None = None) -> Splits:
 def _any_format(name: str) -> Splits:
     import datasets
 
+    return _standard(datasets.load_dataset(name))
+
+
+def _standard(held: Mapping[Any, Any]) -> Splits:
     splits: Splits = {}
-    for split, rows in datasets.load_dataset(name).items():
+    for split, rows in held.items():
         splits.setdefault(standard_split(split) or split, Split(split, [rows]))
     return splits
-
-
-def _saved(path: Path) -> Splits:
-    """The splits in a folder of ``save_to_disk`` of ``datasets``; none if it is not one."""
-    import datasets
-
-    if not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        return {}
-    saved = datasets.load_from_disk(str(path))
-    if isinstance(saved, datasets.Dataset):
-        return {"train": Split(path.name, [saved])}
-    return {standard_split(split) or split: Split(split, [rows]) for split, rows in saved.items()}
 
 
 def _chosen(splits: Splits, name: str, chosen: Mapping[str, str]) -> Splits:
@@ -116,6 +165,8 @@ def _local(path: Path, chosen: Mapping[str, str]) -> Splits:
             raise SeekingError(f"data set {path}: not a folder or a parquet file{table}")
         return _chosen(parquet_files(str(path.parent), [path.name])[0], str(path), chosen)
     root = str(path)
+    if is_saved(path):
+        return saved(path, chosen)
     tree = walk(root)
     held = files(tree)
     parquet = [file for file in held if file.lower().endswith(".parquet")]
@@ -128,7 +179,7 @@ def _local(path: Path, chosen: Mapping[str, str]) -> Splits:
         splits, unused = image_folder(root, tree, chosen)
     elif held:
         try:
-            return _chosen(_saved(path) or _any_format(root), root, chosen)
+            return _chosen(_any_format(root), root, chosen)
         except Exception as error:
             raise SeekingError(
                 f"data set {root}: no parquet files and no images are in it, but {describe(held)}, which cannot be "

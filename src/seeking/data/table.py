@@ -1,4 +1,4 @@
-"""Tables: rows of numbers with a class for each, of scikit-learn or a user's own."""
+"""Tables: rows of numbers with a class or a value for each, of scikit-learn or a user's own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from seeking.data.config import DataConfig
-from seeking.data.folders import shown
-from seeking.data.labels import NAMED_CLASSES
 from seeking.data.select import LABEL_COLUMNS, TEST_SPLITS
-from seeking.data.table_columns import Column, Preparation, in_order, read_classes
-from seeking.data.table_files import KINDS, RawRows, read_files
+from seeking.data.sources import is_saved, named, saved
+from seeking.data.table_columns import Column, Preparation
+from seeking.data.table_files import KINDS, RawRows, read_files, rows_of
+from seeking.data.table_targets import read_classes, read_values
 from seeking.errors import SeekingError, unknown
 
-TABLES = ("breast_cancer", "digits", "wine")
+TABLES = ("breast_cancer", "diabetes", "digits", "wine")
 """Those that scikit-learn has on board."""
 
 TARGET = "target"
@@ -27,11 +27,12 @@ TARGET = "target"
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as models take them, with their classes.
+    """Rows as models take them, with their classes or values.
 
     Attributes:
         values: float32, ``[rows, columns]``.
-        labels: int64, ``[rows]``.
+        labels: numbers of classes, int64 ``[rows]``; or values, float32 ``[rows]``, scaled to mean 0 and standard
+            deviation 1 of the training rows.
         classes: names of the classes.
         preparation: what it takes to prepare new rows in the same way, as JSON has it.
     """
@@ -64,7 +65,7 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         return self.table.values[index], self.table.labels[index]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """A batch: float32 ``[len(indices), columns]`` and int64 labels."""
+        """A batch: float32 ``[len(indices), columns]`` and the labels."""
         return self.table.values[indices], self.table.labels[indices]
 
 
@@ -76,57 +77,41 @@ def read_tables(config: DataConfig) -> tuple[dict[str, RawRows], str]:
     """
     if config.data in TABLES:
         return {"train": _of_scikit_learn(config.data)}, TARGET
-    path = Path(config.data).expanduser()
-    if not path.exists():
-        if path.suffix.lower() in KINDS or "/" in config.data:
-            raise SeekingError(f"data set {config.data}: no such file or folder")
-        raise unknown("table", config.data, TABLES)
-    splits = read_files(config.data, config.chosen_splits)
+    splits = _splits(config)
     names = splits["train"].table.column_names
-    label = config.label_column or next((name for name in LABEL_COLUMNS if name in names), None)
+    label = config.label_column or next((name for name in (*LABEL_COLUMNS, TARGET) if name in names), None)
     if label is None:
         raise SeekingError(
-            f"data set {config.data}: none of the columns is called {' or '.join(LABEL_COLUMNS)}; name the one that "
-            f"holds the classes in label_column: {', '.join(names)}"
+            f"data set {config.data}: none of the columns is called {' or '.join((*LABEL_COLUMNS, TARGET))}; name the "
+            f"one that holds the classes or values in label_column: {', '.join(names)}"
         )
     if label not in names:
         raise unknown(f"label column of {splits['train'].source}", label, names)
     return splits, label
 
 
+def _splits(config: DataConfig) -> dict[str, RawRows]:
+    path = Path(config.data).expanduser()
+    if not config.data.strip():  # As a path it would be the current folder.
+        raise SeekingError("data is empty; give the name of a table, a file or a folder")
+    if is_saved(path):
+        found = saved(path, config.chosen_splits)
+    elif path.exists():
+        return read_files(config.data, config.chosen_splits)
+    elif path.suffix.lower() in KINDS:
+        raise SeekingError(f"data set {config.data}: no such file or folder")
+    else:
+        found = named(config.data, config.chosen_splits, TABLES)
+    return {name: rows_of(split, f"{split.source} of {config.data}") for name, split in found.items()}
+
+
 def test_split_of(splits: Mapping[str, RawRows], label: str) -> str | None:
-    """The split that models are evaluated on: the first with classes; None if there is none."""
+    """The split that models are evaluated on: the first with classes or values; None if there is none."""
     for name in TEST_SPLITS:
         rows = splits.get(name)
         if rows is not None and label in rows.table.column_names and Column(label, rows).texts.null_count < len(rows):
             return name
     return None
-
-
-def classes_of(train: list[str], test: list[str], name: str) -> tuple[str, ...]:
-    """The names of all classes, those that only test rows have last.
-
-    Raises:
-        SeekingError: there are no rows, nearly every row has a class of its own, there is only one class, or the two
-            splits have none in common.
-    """
-    if not train:
-        raise SeekingError(f"{name}: there are no training rows, only the names of columns; add rows")
-    first = in_order({*train})
-    more = in_order({*test} - {*train})
-    if len(first) < 2:
-        raise SeekingError(f"{name}: all training rows are of one class, {shown(first, 1)}; there is nothing to learn")
-    if len(first) > max(2, len(train) // 2):
-        raise SeekingError(
-            f"{name}: {len(train):,} training rows have {len(first):,} classes, {shown(first, NAMED_CLASSES)}; name "
-            "another column in label_column, or group the values"
-        )
-    if more and not {*test} & {*train}:
-        raise SeekingError(
-            f"{name}: the training and the test split have no class in common: {shown(first, NAMED_CLASSES)} and "
-            f"{shown(more, NAMED_CLASSES)}; call the classes the same in both"
-        )
-    return (*first, *more)
 
 
 def prepared(rows: RawRows, preparation: Preparation) -> Table:
@@ -135,9 +120,13 @@ def prepared(rows: RawRows, preparation: Preparation) -> Table:
     Raises:
         SeekingError: a value cannot be used; the message names its row and column.
     """
-    numbers = {name: number for number, name in enumerate(preparation.classes)}
-    labels = torch.tensor([numbers[name] for name in read_classes(rows, preparation.label)], dtype=torch.long)
     values = torch.from_numpy(preparation.values(rows))
+    if target := preparation.target:
+        scaled = (read_values(rows, preparation.label) - target.mean) / target.deviation
+        labels = torch.from_numpy(scaled).float()
+    else:
+        numbers = {name: number for number, name in enumerate(preparation.classes)}
+        labels = torch.tensor([numbers[name] for name in read_classes(rows, preparation.label)], dtype=torch.long)
     return Table(values, labels, preparation.classes, preparation.as_dict())
 
 
@@ -163,6 +152,7 @@ def _of_scikit_learn(name: str) -> RawRows:
 
     bunch: Any = getattr(datasets, f"load_{name}")()
     columns = {str(column): bunch.data[:, number] for number, column in enumerate(bunch.feature_names)}
-    columns[TARGET] = np.array(bunch.target_names, dtype=object)[bunch.target].astype(str)
+    names = getattr(bunch, "target_names", None)  # Values have none.
+    columns[TARGET] = bunch.target if names is None else np.array(names, dtype=object)[bunch.target].astype(str)
     table = pa.table(columns)
     return RawRows(name, table, [(name, len(table))], np.arange(len(table)))

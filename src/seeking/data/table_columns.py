@@ -44,6 +44,14 @@ class Number:
     deviation: float
     missing: bool
 
+    @classmethod
+    def of(cls, name: str, values: Floats, missing: bool) -> "Number":
+        """The column of these values of training rows; those that are NaN are missing."""
+        known = values[~np.isnan(values)]
+        mean = float(known.mean()) if len(known) else 0.0
+        deviation = float(known.std(ddof=1)) if len(known) > 1 else 0.0
+        return cls(name, mean, deviation if deviation > 1e-12 * abs(mean) else 0.0, missing)
+
     @property
     def width(self) -> int:
         """Numbers that a row gets."""
@@ -213,11 +221,7 @@ def fit_column(column: Column, categorical: bool) -> Number | Category:
     of_numbers = int(column.are_numbers.sum()) - texts.null_count
     others = len(texts) - texts.null_count - of_numbers
     if not categorical and of_numbers >= others:
-        values = column.numbers(f"{of_numbers:,} others")
-        known = values[~np.isnan(values)]
-        mean = float(known.mean()) if len(known) else 0.0
-        deviation = float(known.std(ddof=1)) if len(known) > 1 else 0.0
-        return Number(column.name, mean, deviation if deviation > 1e-12 * abs(mean) else 0.0, missing)
+        return Number.of(column.name, column.numbers(f"{of_numbers:,} others"), missing)
     found, codes = column.categories()
     if not categorical and found and all(WITH_COMMA.match(value) or re.match(NUMBER, value) for value in found):
         row = next(row for row, code in enumerate(codes) if code >= 0 and "," in found[code])
@@ -241,13 +245,15 @@ class Preparation:
 
     Attributes:
         columns: that are used, in their order.
-        label: name of the column of classes.
-        classes: names of the classes, in the order of their numbers.
+        label: name of the column of classes or values.
+        classes: names of the classes, in the order of their numbers; none if models learn values.
+        target: mean and standard deviation of the values, if models learn these.
     """
 
     columns: tuple[Number | Category, ...]
     label: str
     classes: tuple[str, ...]
+    target: Number | None = None
 
     @classmethod
     def fit(
@@ -257,15 +263,17 @@ class Preparation:
         classes: Sequence[str],
         ignore: Collection[str] = (),
         categorical: Collection[str] = (),
+        target: Number | None = None,
     ) -> "Preparation":
         """Learn it from training rows.
 
         Args:
             rows: the training rows.
-            label: name of the column of classes.
+            label: name of the column of classes or values.
             classes: names of the classes.
             ignore: names of columns that are left out.
             categorical: names of columns whose numbers are categories.
+            target: what values are scaled by.
 
         Raises:
             SeekingError: there are no such columns, none is left, or one cannot be used; all of these are named.
@@ -285,7 +293,7 @@ class Preparation:
                 problems.append(str(error))
         if problems:
             raise SeekingError("\n".join(problems))
-        return cls(tuple(columns), label, tuple(classes))
+        return cls(tuple(columns), label, tuple(classes), target)
 
     @property
     def width(self) -> int:
@@ -313,7 +321,8 @@ class Preparation:
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         columns = [{"kind": type(column).__name__.lower(), **dataclasses.asdict(column)} for column in self.columns]
-        return {"columns": columns, "label": self.label, "classes": [*self.classes]}
+        target = {"target": {"mean": self.target.mean, "deviation": self.target.deviation}} if self.target else {}
+        return {"columns": columns, "label": self.label, "classes": [*self.classes], **target}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Preparation":
@@ -325,45 +334,6 @@ class Preparation:
                 columns.append(Number(**own))
             else:
                 columns.append(Category(**{**own, "values": tuple(own["values"])}))
-        return cls(tuple(columns), content["label"], tuple(content["classes"]))
-
-
-def read_classes(rows: RawRows, label: str) -> list[str]:
-    """The class of each row, by name; whole numbers are written as such.
-
-    Raises:
-        SeekingError: the column does not exist, a row has no class, or the values are no classes.
-    """
-    import pyarrow.compute as pc
-
-    names = rows.table.column_names
-    if label not in names:
-        raise unknown(f"label column of {rows.source}", label, names)
-    column = Column(label, rows)
-    texts = column.texts
-    if texts.null_count:
-        row = int(texts.is_null().to_numpy(zero_copy_only=False).argmax())
-        raise SeekingError(
-            f"column {label}, {rows.place(row)}: there is no class (of {texts.null_count:,} of {len(rows):,} rows), "
-            f"but {rows.table.column(label)[row].as_py()!r}, which stands for a missing one; remove these rows, rename "
-            "the class, or name another column in label_column"
-        )
-    if column.are_numbers.all():
-        whole = pc.match_substring_regex(texts, WHOLE).to_numpy(zero_copy_only=False)
-        if not whole.all():
-            row = int((~whole).argmax())
-            raise SeekingError(
-                f"column {label}, {rows.place(row)}: {texts[row].as_py()} is no class; seeking learns classes of rows, "
-                "so group the values, or name another column in label_column"
-            )
-        return [str(int(value.split(".")[0])) for value in texts.to_pylist()]
-    found: list[str] = texts.to_pylist()
-    return found
-
-
-def in_order(classes: Collection[str]) -> list[str]:
-    """Names of classes by number if all are numbers, else by the alphabet."""
-    try:
-        return sorted(classes, key=int)
-    except ValueError:
-        return sorted(classes)
+        label, target = content["label"], content.get("target")
+        scale = Number(label, **target, missing=False) if target else None
+        return cls(tuple(columns), label, tuple(content["classes"]), scale)

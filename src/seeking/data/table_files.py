@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seeking.data.folders import NAMED_FILES, describe, files, shown, walk
+from seeking.data.folders import NAMED_FILES, Split, describe, files, shown, walk
 from seeking.data.parquet import source_of, split_files
 from seeking.errors import RunWarning, SeekingError, unknown
 
@@ -161,17 +161,40 @@ def _read_csv(path: Path) -> Any:
     return _named(table.rename_columns([name.strip() for name in names]))
 
 
+def rows_of(split: Split, place: str) -> RawRows:
+    """The rows of a split that ``datasets`` has read.
+
+    Args:
+        split: of one data set.
+        place: where a row is, for messages.
+
+    Raises:
+        SeekingError: the columns have no names, or two have the same.
+    """
+    (held,) = split.rows
+    table = _plain(held.with_format("arrow")[:], held.features)
+    return RawRows(split.source, table, [(place, len(table))], np.arange(len(table)))
+
+
 def _read_parquet(path: Path) -> Any:
-    """A parquet file; classes that it has names for are strings."""
+    """A parquet file."""
     import datasets
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pq.ParquetFile(path).read()
-    for number, (name, feature) in enumerate(datasets.Features.from_arrow_schema(table.schema).items()):
+    return _plain(table, datasets.Features.from_arrow_schema(table.schema))
+
+
+def _plain(table: Any, features: Mapping[str, Any]) -> Any:
+    """A table in which classes that have names are strings."""
+    import datasets
+    import pyarrow as pa
+
+    for number, (name, feature) in enumerate(features.items()):
         if isinstance(feature, datasets.ClassLabel):
             codes = [code if code is not None and code >= 0 else None for code in table.column(number).to_pylist()]
-            table = table.set_column(number, name, pa.array(feature.names, pa.string()).take(pa.array(codes)))
+            names = pa.array(feature.names, pa.string()).take(pa.array(codes, pa.int64()))
+            table = table.set_column(number, name, names)
         elif pa.types.is_string_view(table.schema.field(number).type):  # No rows can be taken of these.
             table = table.set_column(number, name, table.column(number).cast(pa.large_string()))
     return _named(table)

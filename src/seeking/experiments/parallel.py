@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from seeking.checkpointing.run_dir import RunFolder
+from seeking.choices import Loss
 from seeking.data import DataConfig
 from seeking.distributed.processes import this_process
 from seeking.errors import EXIT_SAVED, RunError, SeekingError
@@ -209,9 +210,9 @@ def is_finished(root: Path, folder: str) -> bool:
 
 
 @functools.lru_cache(maxsize=2)
-def load_cached(config: DataConfig, jobs: int) -> TaskData:
+def load_cached(config: DataConfig, jobs: int, loss: Loss) -> TaskData:
     """Load a data set, once for all runs of this process; ``jobs`` runs share the machine."""
-    return task(config.task).load(config, jobs)
+    return task(config.task).load(config, jobs, loss)
 
 
 def data_config(config: RunConfig) -> DataConfig:
@@ -223,7 +224,7 @@ def train_run(run: Run, root: Path, jobs: int, listener: Callable[[Row], None]) 
     """Train one run to its end; resume it if it has a checkpoint. ``jobs`` runs share the machine."""
     config = run.config
     this_process(config.device)
-    data = load_cached(data_config(config), jobs)
+    data = load_cached(data_config(config), jobs, config.loss)
     initial = models(config, data.model_arguments, config.seed)
     previous = root / run.after if run.after else None
     start = Start(run.stage, config, initial, run.settings, previous, data)

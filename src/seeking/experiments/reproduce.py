@@ -58,7 +58,8 @@ def _sum_of_outputs(model: nn.Module, inputs: Tensor) -> Tensor:
 
 def metric_of(recipe: Recipe) -> Metric:
     """The metric that a recipe's arms are compared by."""
-    return task(recipe.config(recipe.pairs[0]).task).metric
+    config = recipe.config(recipe.pairs[0])
+    return task(config.task).metric(config.loss)
 
 
 def claim(recipe: Recipe, root: Path) -> None:
@@ -208,7 +209,7 @@ def reproduce(
         raise SeekingError(f"jobs is {jobs}; it must be 1 or more")
     for pair in recipe.pairs:
         check_names(recipe.config(pair))
-    data = load_cached(data_config(config), jobs)
+    data = load_cached(data_config(config), jobs, config.loss)
     classes = data.model_arguments["num_classes"]
     if recipe.classes is not None and classes != recipe.classes:
         raise SeekingError(f"recipe {recipe.name} needs data with {recipe.classes} classes, {data.name} has {classes}")

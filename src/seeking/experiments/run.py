@@ -22,7 +22,7 @@ from seeking.experiments.start import (
     shared_from,
     sources,
 )
-from seeking.experiments.tasks import TaskData
+from seeking.experiments.tasks import TaskData, task
 from seeking.files import read_yaml
 from seeking.matching import Override
 from seeking.models import check_name as check_model
@@ -55,11 +55,13 @@ def check_names(config: RunConfig) -> None:
     """Check what can be checked before data are loaded: names of models and the optimizer, conditions, overrides.
 
     Raises:
-        SeekingError: one of them does not exist, cannot be parsed or read, or is for other data than the task's.
+        SeekingError: one of them, or the loss, does not exist, cannot be parsed or read, or is for other data than the
+            task's.
     """
     for name in (config.base, config.motivated):
         check_model(name)
         check_task(name, config.task)
+    task(config.task).metric(config.loss)
     check_optimizer(config.optimizer)
     for option in ("condition", "base_condition"):
         Given.by(config).check(parse(getattr(config, option), option=option), option)

@@ -22,6 +22,7 @@ from seeking.errors import SeekingError
 from seeking.gradients import gradients_by_name
 from seeking.integrations import missing
 from seeking.integrations.lightning_hooks import HooksOfBoth, call, check_hooks
+from seeking.integrations.lightning_strategies import check_trainer, parallel
 from seeking.internals import leave_out_of_ddp
 from seeking.pair import Pair
 from seeking.training.needs import Given
@@ -30,7 +31,6 @@ from seeking.training.saved_condition import SavedCondition
 
 try:
     import lightning as L
-    from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
     from lightning.pytorch.trainer.states import TrainerFn
 except ModuleNotFoundError as error:
     raise missing("lightning", "lightning") from error
@@ -229,18 +229,15 @@ class MotivatedModule(HooksOfBoth):
     def _epoch_length(self) -> int | None:
         return _whole(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
 
+    def setup(self, stage: str) -> None:
+        """Refuse, before the models are sharded, what could not train both."""
+        if stage == "fit":
+            check_trainer(self.trainer, self.pair)
+
     def on_train_start(self) -> None:
         """Make the motivated model ready to be trained, from the checkpoint that is resumed if there is one."""
-        strategy = self.trainer.strategy
-        if not isinstance(strategy, (DDPStrategy, SingleDeviceStrategy)):
-            raise SeekingError(
-                f"{type(strategy).__name__} cannot train a pair; give L.Trainer(strategy='ddp') or one device"
-            )
         Given(budget=False, epoch_length=self._epoch_length is not None).check(self.condition)
-        step: nn.Module = _Step(self)
-        if isinstance(strategy, DDPStrategy):
-            step = DistributedDataParallel(step, device_ids=strategy.determine_ddp_device_ids())
-        self._step = _Hidden(step)
+        self._step = _Hidden(parallel(_Step(self), self.trainer.strategy))
         assert self._optimizer is not None
         if self._restored is not None:
             self._optimizer.load_state_dict(self._restored["optimizer"])

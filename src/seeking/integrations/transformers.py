@@ -20,6 +20,8 @@ from seeking.distributed.mean_loss import mean_loss, mean_over_processes
 from seeking.errors import SeekingError
 from seeking.gradients import gradients_by_name
 from seeking.integrations import missing
+from seeking.integrations.transformers_arguments import check_arguments, check_processes
+from seeking.integrations.transformers_models import MOTIVATED, folder_of, load_model
 from seeking.pair import Pair
 from seeking.training.needs import Given
 from seeking.training.rng import RandomState
@@ -30,9 +32,6 @@ try:
     from transformers.trainer_utils import get_last_checkpoint, has_length
 except ModuleNotFoundError as error:
     raise missing("transformers", "transformers") from error
-
-MOTIVATED = "motivated"
-"""Name of the motivated model's folder, inside that of the base, and of its metrics."""
 
 STATE = "seeking.pt"
 """In the motivated model's folder of a checkpoint: its optimizer and the condition."""
@@ -75,8 +74,9 @@ class MotivatedTrainer(transformers.Trainer):
         self.condition = parse(condition) if isinstance(condition, str) else condition or ConsecutiveDecrease(2)
         self.motivated_steps = 0
         args = args or transformers.TrainingArguments()
-        _check(pair, args, self.condition, options)
+        check_arguments(pair, args, self.condition, options)
         super().__init__(pair.base, args, **options)
+        check_processes(self.accelerator)
         pair.motivated_model.to(args.device)
         if config := getattr(pair.motivated_model, "config", None):
             config.use_cache = args.use_cache
@@ -131,7 +131,9 @@ class MotivatedTrainer(transformers.Trainer):
         loss, flops, motivated_flops = self._over_processes(batches)
         self._flops += flops
         assert self.optimizer is not None
-        stepped = not self.accelerator.optimizer_step_was_skipped
+        # Fused optimizers leave a step out themselves, without accelerate's knowledge.
+        overflow = self.accelerator.scaler is not None and not math.isfinite(float(self._grad_norm or 0))
+        stepped = not (overflow or self.accelerator.optimizer_step_was_skipped)
         return Signals(
             loss=loss,
             step=self.state.global_step,
@@ -241,17 +243,11 @@ class MotivatedTrainer(transformers.Trainer):
 
     def _load(self, checkpoint: Path, optimizer: Optimizer | None) -> None:
         """Continue from a checkpoint, of which the base is loaded already; without optimizer, the weights alone."""
-        folder = checkpoint / MOTIVATED
+        folder = checkpoint / folder_of(self.pair.motivated_model)
         if not folder.is_dir():
             raise SeekingError(f"{checkpoint} holds no motivated model ({folder}); was it saved by another trainer?")
-        model = self.pair.motivated_model
-        with self.pair.motivated():
-            if isinstance(model, transformers.PreTrainedModel):
-                model.load_state_dict(type(model).from_pretrained(folder, config=model.config).state_dict())
-            else:
-                from safetensors.torch import load_model
-
-                load_model(model, folder / "model.safetensors")
+        with self.pair.motivated() as model:
+            load_model(model, folder)
         if optimizer is None or not (folder / STATE).exists():  # With save_only_model, there are only weights.
             return
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
@@ -261,7 +257,7 @@ class MotivatedTrainer(transformers.Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As in ``transformers.Trainer``; the motivated model goes to the folder ``motivated`` inside."""
-        folder = Path(output_dir or str(self.args.output_dir)) / MOTIVATED
+        folder = Path(output_dir or str(self.args.output_dir)) / folder_of(self.pair.motivated_model)
         with self.pair.motivated(), self._swapped(None):
             super().save_model(str(folder), True)
         # Before the base and the state of transformers: a checkpoint that has those has all.
@@ -336,49 +332,3 @@ class _Steps(transformers.TrainerCallback):
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         self.trainer.load_best_motivated()
-
-
-def _check(pair: Pair, args: transformers.TrainingArguments, condition: Condition, options: dict[str, Any]) -> None:
-    """Refuse what would be done to one model alone.
-
-    Raises:
-        SeekingError: names it, and what to do.
-    """
-    both = "it would apply to the base alone; "
-    optim = str(getattr(args.optim, "value", args.optim))
-    refused = {
-        "model": (options.get("model") is not None, "the pair has the models"),
-        "model_init": (options.get("model_init") is not None, "make the models and their pair first"),
-        "optimizers": (
-            any(options.get("optimizers") or ()),
-            "it is one optimizer for two models; give optimizer_cls_and_kwargs, or override create_optimizer",
-        ),
-        "fsdp": (bool(args.fsdp), "use seeking.Trainer with shard=True"),
-        "deepspeed": (bool(args.deepspeed), "it trains one model; use several processes without it"),
-        "neftune_noise_alpha": (args.neftune_noise_alpha is not None, f"{both}leave it out"),
-        "gradient_checkpointing": (
-            any(getattr(args, f"{what}_checkpointing", False) for what in ("gradient", "activation")),
-            f"{both}call gradient_checkpointing_enable() of both models",
-        ),
-        "auto_find_batch_size": (args.auto_find_batch_size, "set per_device_train_batch_size"),
-        "fp16_full_eval": (args.fp16_full_eval, f"{both}use fp16"),
-        "bf16_full_eval": (args.bf16_full_eval, f"{both}use bf16"),
-        "optim": (
-            any(word in optim for word in ("lomo", "layerwise", "schedule_free")),
-            f"{optim} does not take its steps apart from the model's passes; take another, such as adamw_torch",
-        ),
-        "condition": (
-            condition.needs_held_out or condition.needs_budget,
-            f"{condition} needs held-out data or a budget, which only seeking.Trainer has",
-        ),
-    }
-    for name, (given, remedy) in refused.items():
-        if given:
-            raise SeekingError(f"{name} cannot be used with MotivatedTrainer: {remedy}")
-    if args.n_gpu > 1:
-        raise SeekingError(
-            f"this process sees {args.n_gpu} GPUs; start one process for each with torchrun, or show it one with "
-            "CUDA_VISIBLE_DEVICES"
-        )
-    if pair.separated:
-        raise SeekingError("the pair was separated: each model has weights of its own; make a new Pair")

@@ -51,7 +51,7 @@ def qualities(rows: Sequence[Row], reference: str, metric: Metric) -> str:
             *(
                 cell
                 for model in ("base", "motivated")
-                for cell in (spread(row[model], metric), _gain(row[f"{model}_gain"], metric))
+                for cell in (spread(row[model], metric), _gain(row[f"{model}_gain"], metric, row[model]["mean"]))
             ),
             f"{row['motivated_share']:.1%}" if row["motivated_share"] is not None else "",
         ]
@@ -143,13 +143,13 @@ def _margins(front: Front, metric: Metric) -> list[str]:
     ]
 
 
-def _gain(gain: Mapping[str, Any] | None, metric: Metric) -> str:
+def _gain(gain: Mapping[str, Any] | None, metric: Metric, like: float) -> str:
     if not gain:
         return ""
     mean, half_width = gain["mean"], gain["interval"]
     ends = () if half_width is None else (mean - half_width, mean + half_width)
-    interval = f" ({' to '.join(metric.number(end, '+') for end in ends)})" if ends else ""
-    return metric.number(mean, "+") + interval
+    interval = f" ({' to '.join(metric.number(end, '+', like) for end in ends)})" if ends else ""
+    return metric.number(mean, "+", like) + interval
 
 
 def _reached(row: Row, model: str) -> str:

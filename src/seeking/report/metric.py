@@ -1,5 +1,6 @@
 """How metrics are named and shown, and which way they are better."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ class Metric:
         title: in tables and figures.
         unit: after numbers; empty if there is none.
         scale: that values are shown at.
-        digits: after the decimal point.
+        digits: after the decimal point; None for four digits in all, in a unit that is not known.
         higher_is_better: whether it is.
         least_span: that an axis spans at least, as shown.
         level: by how much a value may be worse than another, as shown, and still count as level with it.
@@ -24,7 +25,7 @@ class Metric:
     title: str
     unit: str = ""
     scale: float = 1.0
-    digits: int = 4
+    digits: int | None = 4
     higher_is_better: bool = False
     least_span: float = 0.0
     level: float = 0.0
@@ -44,9 +45,13 @@ class Metric:
             else f"{name} ({'higher' if self.higher_is_better else 'lower'} is better)"
         )
 
-    def number(self, value: float, sign: str = "") -> str:
-        """A value, without its unit."""
-        return f"{round(self.scale * value, self.digits) + 0.0:{sign}.{self.digits}f}"
+    def number(self, value: float, sign: str = "", like: float | None = None) -> str:
+        """A value, without its unit; with the digits of another one that it is shown beside."""
+        shown, digits = self.scale * value, self.digits
+        if digits is None:
+            size = abs(shown if like is None else self.scale * like)
+            digits = max(0, 3 - math.floor(math.log10(size))) if size and math.isfinite(size) else 0
+        return f"{round(shown, digits) + 0.0:{sign}.{digits}f}"
 
     def text(self, value: float) -> str:
         """A value with its unit."""
@@ -61,10 +66,11 @@ class Metric:
 
 ACCURACY = Metric("accuracy", "accuracy", "%", 100, 2, higher_is_better=True, least_span=2.0, level=0.3)
 BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte", digits=3, least_span=0.02, level=0.01)
+RMSE = Metric("rmse", "RMSE", digits=None)
 LOSS = Metric("loss", "loss")
 
 
 def shown(metrics: Iterable[Mapping[str, Any]]) -> Metric:
     """The metric that models with these metrics are told by."""
     every = [*metrics]
-    return next((one for one in (ACCURACY, BITS_PER_BYTE) if every and all(one.name in of for of in every)), LOSS)
+    return next((one for one in (ACCURACY, BITS_PER_BYTE, RMSE) if every and all(one.name in of for of in every)), LOSS)

@@ -53,7 +53,7 @@ def comparison_rows(summary: dict[str, Any], metric: Metric = ACCURACY) -> Rows:
             model,
             spread(scores["together"], metric),
             spread(scores["alone"], metric),
-            spread(scores["gain"], metric, sign="+"),
+            spread(scores["gain"], metric, sign="+", like=scores["alone"]["mean"]),
         )
         for model, scores in summary["models"].items()
     ]
@@ -95,8 +95,8 @@ def markdown(rows: Rows) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def spread(estimate: Mapping[str, Any], metric: Metric = ACCURACY, sign: str = "") -> str:
-    """Mean and standard deviation of a metric."""
-    deviation = estimate["deviation"]
-    deviation_text = f" ± {metric.number(deviation)}" if deviation is not None else ""
-    return f"{metric.number(estimate['mean'], sign)}{deviation_text}"
+def spread(estimate: Mapping[str, Any], metric: Metric = ACCURACY, sign: str = "", like: float | None = None) -> str:
+    """Mean and standard deviation of a metric, with the digits of the mean or of another value."""
+    deviation, like = estimate["deviation"], estimate["mean"] if like is None else like
+    deviation_text = f" ± {metric.number(deviation, like=like)}" if deviation is not None else ""
+    return f"{metric.number(estimate['mean'], sign, like)}{deviation_text}"

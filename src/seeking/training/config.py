@@ -5,7 +5,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from seeking.choices import Extra, Model, NormPolicy, Tracker
+from seeking.choices import Extra, Loss, Model, NormPolicy, Tracker
 from seeking.errors import SeekingError, unknown
 from seeking.option_types import check_types
 
@@ -123,6 +123,9 @@ class TrainConfig:
     ema: float | None = None
     """Decay, with every batch, of an exponential moving average of each model's weights, such as 0.999. The averages
     are evaluated and saved in place of the weights."""
+    loss: Loss = "cross_entropy"
+    """Loss: cross_entropy (of classes), or mse (mean squared error, for targets that are values). Of the command line's
+    data, tables may have values; in Python, any data."""
     label_smoothing: float = 0.0
     """Label smoothing of the classification loss."""
     clip_grad: float | None = None
@@ -200,6 +203,10 @@ class TrainConfig:
                 raise SeekingError(f"{name} is {getattr(self, name)}; it must be a finite number, 0 or more")
         if not 0 <= self.label_smoothing < 1:
             raise SeekingError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise SeekingError(
+                f"label_smoothing is {self.label_smoothing}, but loss {self.loss} has no labels; leave it out"
+            )
         if self.clip_grad is not None and not self.clip_grad > 0:
             raise SeekingError(f"clip_grad is {self.clip_grad}; it must be above 0")
         for name, what in (

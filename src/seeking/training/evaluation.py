@@ -18,7 +18,7 @@ from seeking.training.lending import Lending
 from seeking.training.loaders import Loader
 from seeking.training.metrics import Best, UserMetrics
 from seeking.training.modes import evaluating
-from seeking.training.objective import Metrics, Objective, sample_count
+from seeking.training.objective import Metrics, Objective, sample_count, summarized
 from seeking.training.recalibration import recalibrate
 from seeking.training.record import Record
 from seeking.training.rng import RandomState
@@ -81,7 +81,7 @@ def measure(
             f"in the evaluation of the {learner.name} model no sample counts, since all labels are {IGNORED_LABEL}"
         )
     means: Tensor = torch.div(*totals)
-    return {**dict(zip(values, means.tolist(), strict=True)), **own.compute()}
+    return {**summarized(objective, dict(zip(values, means.tolist(), strict=True))), **own.compute()}
 
 
 def recalibrated_samples(

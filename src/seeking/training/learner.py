@@ -1,7 +1,6 @@
 """A model and what trains it."""
 
 import operator
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from seeking.distributed.sharding import copy_into
 from seeking.errors import SeekingError
 from seeking.gradients import gradients_by_name
-from seeking.internals import buffer_slots, foreach_copy
+from seeking.internals import buffer_slots, foreach_copy, let_schedule_begin
 from seeking.training.modes import set_modes, training_modes
 from seeking.training.optim import load_optimizer_state
 from seeking.weights_map import tensors
@@ -51,6 +50,7 @@ class Learner:
     ) -> None:
         self.name, self.module, self.model = name, module, model
         self.optimizer, self.schedule = optimizer, schedule
+        let_schedule_begin(optimizer)  # Schedules count batches: the motivated model's may go on before its first step.
         self.seconds = 0.0
         self.stepped = False
         """Whether the model has taken a step since this object was made."""
@@ -132,10 +132,8 @@ class Learner:
             return
         for group, rate in zip(self.optimizer.param_groups, initial_rates, strict=True):
             group["lr"] = rate
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-            for _ in range(min(saved["steps"], self._planned_steps)):
-                self.step_schedule()
+        for _ in range(min(saved["steps"], self._planned_steps)):
+            self.step_schedule()
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
         """Take back the weights and the optimizer's memory of a state; the schedule goes on."""

@@ -17,7 +17,7 @@ from seeking.training.targets import targets_in
 Predict = Callable[[nn.Module, Any], tuple[Any, Any]]
 """Maps a model and a batch to outputs and targets, as the metrics take them."""
 
-BETTER = {"loss": "min", "accuracy": "max", "bits_per_byte": "min"}
+BETTER = {"loss": "min", "accuracy": "max", "bits_per_byte": "min", "rmse": "min", "mae": "min"}
 """Which way the metrics of the library's own objectives are better."""
 
 

@@ -24,7 +24,8 @@ class Objective(Protocol):
 
     Pass a custom objective to the ``Trainer`` as ``objective``. If it has ``state_dict`` and ``load_state_dict``, its
     state is saved with the run. If it has ``count(batch)``, that is the number of targets in a batch that the loss is
-    the mean over: batches that make one step are weighted by it, and by their samples without it.
+    the mean over: batches that make one step are weighted by it, and by their samples without it. If it has
+    ``summarize(means)``, it makes the metrics of an evaluation from the means over all samples.
     """
 
     def loss(self, model: nn.Module, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
@@ -70,7 +71,7 @@ class Classification:
 
     def loss_of_logits(self, logits: Tensor, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
         """The mean loss."""
-        labels = _labelled(batch)[1]
+        labels = labelled(batch)[1]
         hard = _cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if teacher_logits is None:
             return hard
@@ -79,7 +80,7 @@ class Classification:
 
     def logits(self, model: nn.Module, batch: Any) -> Tensor:
         """The model's output, shape ``[samples, classes]``."""
-        logits: Tensor = model(_labelled(batch)[0])
+        logits: Tensor = model(labelled(batch)[0])
         return logits
 
     def count(self, batch: Any) -> int:
@@ -88,7 +89,7 @@ class Classification:
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
         """Loss and accuracy for each sample whose label is not -100, which training leaves out as well."""
-        inputs, labels = _labelled(batch)
+        inputs, labels = labelled(batch)
         logits = model(inputs)
         losses = _cross_entropy(logits.float(), labels, reduction="none")
         targets = labels.argmax(1) if labels.is_floating_point() else labels
@@ -97,7 +98,7 @@ class Classification:
 
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
         """The inputs without the labels."""
-        return _labelled(batch)[0], None
+        return labelled(batch)[0], None
 
     def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
         """Compare by accuracy."""
@@ -126,7 +127,7 @@ def distilled(
     return (1 - weight) * hard + weight * temperature**2 * soft
 
 
-def _labelled(batch: Any) -> tuple[Any, Tensor]:
+def labelled(batch: Any) -> tuple[Any, Tensor]:
     """The inputs and the labels of a batch.
 
     Raises:
@@ -302,23 +303,12 @@ def check_metrics(metrics: Any, source: str) -> None:
             raise SeekingError(f"{source} returned {name} {described} and a loss of {shapes['loss']}, not {form}")
 
 
+def summarized(objective: Objective, means: Mapping[str, float]) -> Metrics:
+    """The metrics of an evaluation, from the mean of each over all samples."""
+    summarize: Callable[[Mapping[str, float]], Mapping[str, float]] = getattr(objective, "summarize", dict)
+    return dict(summarize(means))
+
+
 def describe_objective(objective: Objective, method: str) -> str:
     """A method of an objective as error messages name it; a ``loss_fn`` stands for all of its objective."""
     return "loss_fn" if type(objective) is CustomLoss else f"{type(objective).__name__}.{method}"
-
-
-def make_objective(
-    objective: Objective | None, loss_fn: LossFn | None, label_smoothing: float, teach: float
-) -> Objective:
-    """The objective, or one for the ``loss_fn``, or classification by default.
-
-    Raises:
-        SeekingError: both an objective and a ``loss_fn`` are given, or the ``loss_fn`` cannot be taught.
-    """
-    if objective and loss_fn:
-        raise SeekingError("objective and loss_fn contradict each other; give one of them")
-    if loss_fn and teach:
-        raise SeekingError(f"teach is {teach}, but a loss_fn takes no logits of a teacher; give an objective instead")
-    if teach and not objective:
-        return Classification(label_smoothing, teacher_weight=teach, temperature=1.0)
-    return objective or (CustomLoss(loss_fn) if loss_fn else Classification(label_smoothing))

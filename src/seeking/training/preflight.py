@@ -20,6 +20,7 @@ from seeking.training.objective import (
     describe_objective,
     first_sample,
     sample_count,
+    summarized,
 )
 from seeking.training.teaching import ignores_teacher
 from seeking.verification import verify
@@ -87,8 +88,10 @@ def preflight(
                     for evaluation_batch in evaluation_batches:
                         metrics = objective.evaluate(model_copy, copied(evaluation_batch))
                         check_metrics(metrics, describe_objective(objective, "evaluate"))
-                        own_metrics = _own_metrics(own, model_copy, copied(evaluation_batch), metrics)
-                        best.check({**metrics, **own_metrics})
+                        means = {name: float(each.double().mean()) for name, each in metrics.items()}
+                        measured = summarized(objective, means)
+                        own_metrics = _own_metrics(own, model_copy, copied(evaluation_batch), measured)
+                        best.check({**measured, **own_metrics})
         except SeekingError:
             raise
         except Exception as error:

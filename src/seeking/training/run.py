@@ -145,12 +145,13 @@ class Run:
             finite: whether all that belongs to the same step is.
         """
         joining = self.joining if learner.name == "motivated" else None
+        sound = finite and math.isfinite(outcome.loss)
         with joining.rewarming() if joining else contextlib.nullcontext():
-            norm, taken = self.stepper.update(learner, finite and math.isfinite(outcome.loss))
+            norm, taken = self.stepper.update(learner, sound)
         self.note(learner, outcome.loss, norm)
         if taken:
             self.guard.succeeded(learner)
-        else:
+        elif not (sound and self.stepper.skips_overflows):
             where = {"step": self.progress.step, "epoch": self.progress.epoch, "rate": self.row["lr"]}
             self.guard.failed(learner, loss=outcome.loss, norm=norm if finite else math.nan, **where)
         return dataclasses.replace(outcome, grad_norm=norm, taken=taken)

@@ -111,7 +111,7 @@ class Stepper:
     def update(self, learner: Learner, finite: bool) -> tuple[float, bool]:
         """Take the optimizer step that belongs to a gradient, unless the gradient is NaN or infinite.
 
-        Gradients that overflow under fp16 are the scaler's matter, which skips the step by itself.
+        Gradients that overflow under fp16 are the scaler's matter, which skips the step by itself and scales down.
 
         Args:
             learner: the model.
@@ -138,7 +138,12 @@ class Stepper:
         learner.optimizer.zero_grad()
         learner.stepped = True
         learner.seconds += time.perf_counter() - start
-        return norm, finite
+        return norm, finite and math.isfinite(norm)
+
+    @property
+    def skips_overflows(self) -> bool:
+        """Whether a gradient that is not finite is an overflow of fp16, after which the scale is lowered."""
+        return self.accelerator.scaler is not None
 
     def _gradient_norm(self, learner: Learner) -> Tensor:
         """The norm of the whole gradient, which is then clipped if that is asked for."""

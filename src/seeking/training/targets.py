@@ -14,7 +14,7 @@ IGNORED_LABEL = -100
 NAMES = ("labels", "label", "target", "targets")
 """Under which names the targets of a batch are looked for, if it is a mapping."""
 
-VALUES = "lambda model, batch: F.mse_loss(model(batch[0]).flatten(), batch[1].flatten())"
+VALUES = "set loss to mse, in Python TrainConfig(loss='mse')"
 SEVERAL_LABELS = "lambda model, batch: F.binary_cross_entropy_with_logits(model(batch[0]), batch[1].float())"
 
 
@@ -57,8 +57,8 @@ def class_targets(targets: Tensor, logits: Any) -> Tensor:
         return targets
     if logits.shape[1] == 1:
         raise SeekingError(
-            f"{found}, and the model has one output, for which cross-entropy is always 0; give the Trainer a loss_fn, "
-            f"such as {VALUES} for values, or {SEVERAL_LABELS} for yes or no"
+            f"{found}, and the model has one output, for which cross-entropy is always 0; for values, {VALUES}; for "
+            f"yes or no, give the Trainer a loss_fn, such as {SEVERAL_LABELS}"
         )
     usual = [*logits.shape[:1], *logits.shape[2:]]
     found += f", where cross-entropy takes numbers of classes, integers of shape {usual}"
@@ -73,8 +73,7 @@ def class_targets(targets: Tensor, logits: Any) -> Tensor:
         raise SeekingError(f"{found}; give these, such as by squeeze(1), or give the Trainer a loss_fn")
     if targets.shape != logits.shape:
         raise SeekingError(
-            f"{found}; if they are classes, convert them by long(); for values, give the Trainer a loss_fn, such as "
-            f"{VALUES}"
+            f"{found}; if they are classes, convert them by long(); for values, {VALUES}, or give the Trainer a loss_fn"
         )
     sums = targets.float().sum(1)
     if (targets < 0).any() or not torch.allclose(sums, torch.ones_like(sums), atol=0.01):

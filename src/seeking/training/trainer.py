@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,10 @@ from seeking.training.cost import Cost
 from seeking.training.evaluation import Evaluator, Scores, peek
 from seeking.training.failures import first_step, in_batch, saved_on_error
 from seeking.training.interrupts import Requests, Stopped, listening
+from seeking.training.losses import make_objective
 from seeking.training.metrics import Best, Predict, UserMetrics
 from seeking.training.nonfinite import NonFiniteGuard
-from seeking.training.objective import LossFn, Objective, make_objective
+from seeking.training.objective import LossFn, Objective
 from seeking.training.one_pass import make_prefix
 from seeking.training.optim import MakeOptimizer, MakeSchedule
 from seeking.training.parts import collect_parts
@@ -43,11 +43,10 @@ from seeking.weights_map import WeightsMap
 class Trainer:
     """Trains a base model and, now and then, the motivated model that contains it.
 
-    Any model that maps a batch to a loss works. Without ``loss_fn`` or ``objective`` the models are taken for
-    classifiers, the batches for pairs ``(inputs, labels)``, and accuracy is measured as well. Devices, mixed precision
-    and several processes are accelerate's matter: the trainer runs as it is under ``torchrun`` and ``accelerate
-    launch``; a batch of the loader is then split over the processes, and all of them take the same decision, on the
-    mean loss.
+    Any model that maps a batch to a loss works. Without ``loss_fn`` or ``objective`` the batches are taken for pairs
+    ``(inputs, labels)``, and the models for classifiers, or as ``config.loss`` says. Devices, mixed precision and
+    several processes are accelerate's matter: the trainer runs as it is under ``torchrun`` and ``accelerate
+    launch``; a batch is then split over the processes, and all of them take the same decision, on the mean loss.
 
     Args:
         base: the smaller model; None trains the motivated model alone in the ordinary way.
@@ -117,7 +116,7 @@ class Trainer:
         if not models:
             raise SeekingError("there is no model; give the Trainer a base, a motivated model, or both")
         functions = {"algorithm": algorithm, "loss": loss_fn or objective}
-        objective = make_objective(objective, loss_fn, config.label_smoothing, config.teach)
+        objective = make_objective(objective, loss_fn, config)
         own = UserMetrics(metrics, predict_fn, self.accelerator.device)
         best = Best(objective, config.best, config.best_mode, own)
         self.saver = build.make_saver(
@@ -219,9 +218,7 @@ class Trainer:
             Exception: what models, losses and listeners raise. The run is saved before.
         """
         try:
-            with listening(self._requests), self._shown() as draw, warnings.catch_warnings():
-                # Schedules count batches: the motivated model's may rightly go on before its optimizer has stepped.
-                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            with listening(self._requests), self._shown() as draw:
                 try:
                     self.begin()
                     with saved_on_error(self.run, self.save.now):

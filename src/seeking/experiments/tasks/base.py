@@ -7,8 +7,10 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from seeking.choices import Loss
 from seeking.data.config import DataConfig
 from seeking.data.select import SplitUse
+from seeking.errors import SeekingError
 from seeking.experiments.config import RunConfig
 from seeking.report.metric import Metric
 from seeking.training.objective import Objective
@@ -45,7 +47,7 @@ class TaskData(Protocol):
 
     @property
     def model_arguments(self) -> Mapping[str, Any]:
-        """Arguments of models for these data; ``num_classes`` among them."""
+        """Arguments of models for these data; ``num_classes``, the number of outputs, among them."""
 
     @property
     def splits(self) -> Sequence[SplitUse]:
@@ -70,13 +72,26 @@ class Task:
 
     Attributes:
         name: in options.
-        metric: that models are compared by.
-        load: loads the data of some options, for a number of runs that share the machine.
+        metrics: that models are compared by, for each loss that there is.
+        load: loads the data of some options, for a number of runs that share the machine and have this loss.
     """
 
     name: str
-    metric: Metric
-    load: Callable[[DataConfig, int], TaskData]
+    metrics: Mapping[Loss, Metric]
+    load: Callable[[DataConfig, int, Loss], TaskData]
+
+    def metric(self, loss: Loss) -> Metric:
+        """That models are compared by.
+
+        Raises:
+            SeekingError: its data are not for this loss.
+        """
+        if loss not in self.metrics:
+            raise SeekingError(
+                f"the task is {self.name}, whose data are not for loss {loss}; give task tabular, or, for data of your "
+                f"own in Python, Trainer(config=TrainConfig(loss={loss!r}))"
+            )
+        return self.metrics[loss]
 
 
 def cut(samples: Tensor, count: int) -> tuple[Tensor, Tensor]:

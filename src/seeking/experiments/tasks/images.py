@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seeking.choices import Loss
 from seeking.data import ImageData, SplitUse, load, loader
 from seeking.data.config import DataConfig
 from seeking.errors import SeekingError
@@ -77,7 +78,7 @@ class ImagesOfRun:
         return Classification(config.label_smoothing, weight, temperature)
 
 
-def _load(config: DataConfig, sharing: int) -> TaskData:
+def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
     data = load(config, sharing)
     if len(data.classes) < 2:
         raise SeekingError(
@@ -87,4 +88,4 @@ def _load(config: DataConfig, sharing: int) -> TaskData:
     return ImagesOfRun(data)
 
 
-TASK = Task("images", ACCURACY, _load)
+TASK = Task("images", {"cross_entropy": ACCURACY}, _load)

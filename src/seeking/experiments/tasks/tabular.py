@@ -1,4 +1,4 @@
-"""Classification of the rows of a table."""
+"""Tables: classes of rows, or values."""
 
 import warnings
 from collections.abc import Mapping
@@ -8,18 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seeking.choices import Loss
 from seeking.data.batched import in_batches
 from seeking.data.config import DataConfig
 from seeking.data.folders import shown
 from seeking.data.labels import NAMED_CLASSES
 from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse
-from seeking.data.table import Rows, Table, classes_of, prepared, read_tables, test_split_of
-from seeking.data.table_columns import Preparation, read_classes
+from seeking.data.table import Rows, Table, prepared, read_tables, test_split_of
+from seeking.data.table_columns import Number, Preparation
+from seeking.data.table_files import RawRows
+from seeking.data.table_targets import classes_of, read_classes, read_values, scale_of
 from seeking.errors import RunWarning, SeekingError
 from seeking.experiments.config import RunConfig
 from seeking.experiments.tasks.base import RunLoaders, Task, TaskData, cut
-from seeking.report.metric import ACCURACY
+from seeking.report.metric import ACCURACY, RMSE
 from seeking.training.objective import Classification, Objective
+from seeking.training.regression import Regression
 
 TEST = 0.2
 """Share of the rows, at random and the same for all seeds, that models are tested on if there is no test split."""
@@ -36,6 +40,7 @@ class TableOfRun:
         aside: training rows for conditions, if there are any.
         splits: what each part of the table is used for.
         columns: number of columns, before they became numbers.
+        deviation: standard deviation of the values, in their unit; None if models learn classes.
         unit: what the samples are.
     """
 
@@ -45,6 +50,7 @@ class TableOfRun:
     aside: Table | None
     splits: tuple[SplitUse, ...]
     columns: int
+    deviation: float | None
     unit: str = "rows"
 
     @property
@@ -59,8 +65,9 @@ class TableOfRun:
 
     @property
     def model_arguments(self) -> Mapping[str, Any]:
-        """Numbers of classes and columns."""
-        return {"num_classes": len(self.train.classes), "in_features": self.train.values.shape[1]}
+        """Numbers of classes, or one output for values, and of columns."""
+        outputs = len(self.train.classes) or 1
+        return {"num_classes": outputs, "in_features": self.train.values.shape[1]}
 
     def describe(self) -> str:
         """Numbers of rows, columns and classes."""
@@ -68,7 +75,7 @@ class TableOfRun:
         as_numbers = "" if width == self.columns else f" ({width} numbers)"
         return (
             f"{len(self.train):,} training and {len(self.test):,} test rows of {self.columns} columns{as_numbers}, "
-            f"{len(self.train.classes)} classes"
+            f"{f'{len(self.train.classes)} classes' if self.train.classes else 'values'}"
         )
 
     def loaders(self, config: RunConfig) -> RunLoaders:
@@ -81,29 +88,35 @@ class TableOfRun:
         )
 
     def objective(self, config: RunConfig) -> Objective | None:
-        """The Trainer's own classification."""
-        return None
+        """The Trainer's own classification, or regression that is measured in the unit of the values."""
+        return Regression(config.teach, self.deviation) if self.deviation else None
 
     def taught(self, config: RunConfig, weight: float, temperature: float) -> Objective:
-        """Classification with a teacher."""
-        return Classification(config.label_smoothing, weight, temperature)
+        """The same with a teacher; values have no temperature."""
+        return (
+            Regression(weight, self.deviation)
+            if self.deviation
+            else Classification(config.label_smoothing, weight, temperature)
+        )
 
 
-def _load(config: DataConfig, sharing: int) -> TaskData:
+def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
     splits, label = read_tables(config)
     train, unused = splits.pop("train"), splits
+    if not len(train):
+        raise SeekingError(f"{config.data}: there are no training rows, only the names of columns; add rows")
     chosen = test_split_of(splits, label)
     test = splits.pop(chosen) if chosen else None
     if config.test_split and test is None:
         raise SeekingError(
-            f"data set {config.data}: {config.test_split} has no classes (column {label}); name another split with "
-            "test_split, or hold rows out of the training split with validation"
+            f"data set {config.data}: {config.test_split} has no {'values' if loss == 'mse' else 'classes'} "
+            f"(column {label}); name another split with test_split, or hold rows out of the training split with "
+            "validation"
         )
-    names = read_classes(train, label)
-    classes = classes_of(names, read_classes(test, label) if test else [], config.data)
     train_rows, test_rows, aside_rows, unused_rows = _parts(len(train), None if test is None else len(test), config)
     left = train.select(train_rows)
-    preparation = Preparation.fit(left, label, classes, config.ignore_columns, config.category_columns)
+    classes, scale = _targets(train, test, left, label, config.data, loss)
+    preparation = Preparation.fit(left, label, classes, config.ignore_columns, config.category_columns, scale)
     source = f"rows of {train.source}"
     if test is None or config.validation:
         evaluated, test_source = train, f"{source}, held out"
@@ -112,7 +125,7 @@ def _load(config: DataConfig, sharing: int) -> TaskData:
         evaluated, test_source = test, f"rows of {test.source}"
     parts = [prepared(left, preparation), prepared(evaluated.select(test_rows), preparation)]
     lost = {*parts[1].labels.tolist()} - {*parts[0].labels.tolist()}
-    if lost:
+    if lost and classes:
         warnings.warn(
             f"{config.data}: {len(lost):,} of {len(classes):,} classes have no training rows: "
             f"{shown([classes[number] for number in sorted(lost)], NAMED_CLASSES)}",
@@ -130,7 +143,32 @@ def _load(config: DataConfig, sharing: int) -> TaskData:
     if aside_rows is not None:
         aside = prepared(train.select(aside_rows), preparation)
         uses.append(SplitUse.of(SET_ASIDE, source, aside.labels))
-    return TableOfRun(config.data, parts[0], parts[1], aside, tuple(uses), len(preparation.columns))
+    deviation = scale.deviation if scale else None
+    return TableOfRun(config.data, parts[0], parts[1], aside, tuple(uses), len(preparation.columns), deviation)
+
+
+def _targets(
+    train: RawRows, test: RawRows | None, left: RawRows, label: str, name: str, loss: Loss
+) -> tuple[tuple[str, ...], Number | None]:
+    """The names of the classes; or none, and what values are scaled by.
+
+    Args:
+        train: the training split.
+        test: the test split, if there is one.
+        left: the rows of the training split that are trained on.
+        label: name of the column of classes or values.
+        name: of the table.
+        loss: that is minimized.
+
+    Raises:
+        SeekingError: they cannot be learnt.
+    """
+    if loss == "mse":
+        for rows in (train, *([test] if test is not None else [])):
+            read_values(rows, label)  # Whether all of them are numbers.
+        return (), scale_of(read_values(left, label), label, name)
+    names = read_classes(train, label)
+    return classes_of(names, read_classes(test, label) if test is not None else [], name), None
 
 
 def _parts(rows: int, test_rows: int | None, config: DataConfig) -> tuple[Tensor, Tensor, Tensor | None, int]:
@@ -162,4 +200,4 @@ def _parts(rows: int, test_rows: int | None, config: DataConfig) -> tuple[Tensor
     return rest, test, aside, unused
 
 
-TASK = Task("tabular", ACCURACY, _load)
+TASK = Task("tabular", {"cross_entropy": ACCURACY, "mse": RMSE}, _load)

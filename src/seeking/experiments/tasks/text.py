@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from seeking.choices import Loss
 from seeking.data.batched import in_batches
 from seeking.data.config import DataConfig
 from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse
@@ -103,7 +104,7 @@ class TextOfRun:
         return None if self.aside is None else Windows(self.aside, self.length)
 
 
-def _load(config: DataConfig, sharing: int) -> TaskData:
+def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
     """The last tenth of the text is for tests; before it lies what is held out, and before that what is trained on."""
     text, length = read_text(config.data), config.sequence_length
     train, test = cut(text, round(len(text) * TEST))
@@ -123,4 +124,4 @@ def _load(config: DataConfig, sharing: int) -> TaskData:
     return TextOfRun(config.data, train, test, aside, length, config.max_train_samples, config.max_eval_samples, unused)
 
 
-TASK = Task("text", BITS_PER_BYTE, _load)
+TASK = Task("text", {"cross_entropy": BITS_PER_BYTE}, _load)

@@ -1,0 +1,123 @@
+"""What the rows of a table are trained towards: classes, or values."""
+
+import warnings
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+
+from seeking.data.folders import shown
+from seeking.data.labels import NAMED_CLASSES
+from seeking.data.table_columns import WHOLE, Column, Floats, Number
+from seeking.data.table_files import RawRows
+from seeking.errors import RunWarning, SeekingError, unknown
+
+MANY = 20
+"""More whole numbers than this, with fewer rows than this for each, are values rather than classes."""
+
+
+def read_classes(rows: RawRows, label: str) -> list[str]:
+    """The class of each row, by name; whole numbers are written as such.
+
+    Raises:
+        SeekingError: the column does not exist, a row has no class, or the values are no classes.
+    """
+    import pyarrow.compute as pc
+
+    column = _column(rows, label, "class")
+    texts = column.texts
+    if column.are_numbers.all():
+        whole = pc.match_substring_regex(texts, WHOLE).to_numpy(zero_copy_only=False)
+        if not whole.all():
+            row = int((~whole).argmax())
+            raise SeekingError(
+                f"column {label}, {rows.place(row)}: {texts[row].as_py()} is no class; to learn values, set loss to "
+                "mse; else group them, or name another column in label_column"
+            )
+        return [str(int(value.split(".")[0])) for value in texts.to_pylist()]
+    found: list[str] = texts.to_pylist()
+    return found
+
+
+def read_values(rows: RawRows, label: str) -> Floats:
+    """The value of each row, float64.
+
+    Raises:
+        SeekingError: the column does not exist, or a row has no value, or what is no number.
+    """
+    column = _column(rows, label, "value")
+    if not column.are_numbers.all():
+        row = int((~column.are_numbers).argmax())
+        raise SeekingError(
+            f"column {label}, {rows.place(row)}: {column.texts[row].as_py()!r} is not a number, as loss mse needs; "
+            "correct it, name another column in label_column, or set loss to cross_entropy if these are classes"
+        )
+    return column.numbers("its values")
+
+
+def _column(rows: RawRows, label: str, what: str) -> Column:
+    names = rows.table.column_names
+    if label not in names:
+        raise unknown(f"label column of {rows.source}", label, names)
+    column = Column(label, rows)
+    texts = column.texts
+    if texts.null_count:
+        row = int(texts.is_null().to_numpy(zero_copy_only=False).argmax())
+        rename = ", rename the class" if what == "class" else ""
+        raise SeekingError(
+            f"column {label}, {rows.place(row)}: there is no {what} (of {texts.null_count:,} of {len(rows):,} rows), "
+            f"but {rows.table.column(label)[row].as_py()!r}, which stands for a missing one; remove these rows"
+            f"{rename}, or name another column in label_column"
+        )
+    return column
+
+
+def in_order(classes: Collection[str]) -> list[str]:
+    """Names of classes by number if all are numbers, else by the alphabet."""
+    try:
+        return sorted(classes, key=int)
+    except ValueError:
+        return sorted(classes)
+
+
+def classes_of(train: list[str], test: list[str], name: str) -> tuple[str, ...]:
+    """The names of all classes, those that only test rows have last.
+
+    Raises:
+        SeekingError: nearly every row has a class of its own, there is only one class, or the two
+            splits have none in common.
+    """
+    first = in_order({*train})
+    more = in_order({*test} - {*train})
+    if len(first) < 2:
+        raise SeekingError(f"{name}: all training rows are of one class, {shown(first, 1)}; there is nothing to learn")
+    if len(first) > max(2, len(train) // 2):
+        raise SeekingError(
+            f"{name}: {len(train):,} training rows have {len(first):,} classes, {shown(first, NAMED_CLASSES)}; name "
+            "another column in label_column, group the values, or, if they are values, set loss to mse"
+        )
+    if len(first) > MANY and len(train) < MANY * len(first) and all(name.lstrip("+-").isdigit() for name in first):
+        warnings.warn(
+            f"{name}: {len(first):,} whole numbers, {first[0]} to {first[-1]}, count as classes; if they are values, "
+            "set loss to mse",
+            RunWarning,
+            stacklevel=2,
+        )
+    if more and not {*test} & {*train}:
+        raise SeekingError(
+            f"{name}: the training and the test split have no class in common: {shown(first, NAMED_CLASSES)} and "
+            f"{shown(more, NAMED_CLASSES)}; call the classes the same in both"
+        )
+    return (*first, *more)
+
+
+def scale_of(values: npt.NDArray[np.float64], label: str, name: str) -> Number:
+    """The mean and the standard deviation of the values of training rows.
+
+    Raises:
+        SeekingError: all rows have the same value.
+    """
+    scale = Number.of(label, values, missing=False)
+    if not scale.deviation:
+        raise SeekingError(f"{name}: all training rows have the value {values[0]:g}; there is nothing to learn")
+    return scale
