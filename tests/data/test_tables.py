@@ -413,7 +413,7 @@ def test_values_are_learnt_alike_in_any_unit(
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (["1", "", "3"] * 8, "column label, row 2 of a.csv: there is no value .of 8 of 24 rows.; remove"),
+        (["1", "", "3"] * 8, "column label, row 2 of a.csv: there is no value .of 8 of 24 rows."),
         (["1", "two", "3"] * 8, "row 2 of a.csv: 'two' is not a number, as loss mse needs.* loss to cross_entropy"),
         (["1", "inf", "3"] * 8, "row 2 of a.csv: 'inf' is not a number"),
         (["1", "1e99", "3"] * 8, "row 2 of a.csv: 1e.99 is infinite or too large"),
