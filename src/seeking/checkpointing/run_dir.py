@@ -159,6 +159,7 @@ class RunFolder:
         self.lock()
         with self._writing():
             self.read_manifest()
+            self._forget_strange()
             self._manifest.forget(run_files.GROWING)  # They will be finished anew.
             self.write_json("config.json", config)
             if weights_map and (self._is_lost("map.json") or not is_file(self.path / "map.json")):
@@ -182,6 +183,20 @@ class RunFolder:
             self._manifest = manifest
         else:
             self._manifest.write()
+
+    def _forget_strange(self) -> None:
+        """No longer list what no file of a run is called, and what would be missing for ever.
+
+        Raises:
+            OSError: the manifest cannot be written.
+        """
+        if names := run_files.strange(self._manifest):
+            warnings.warn(
+                f"{self.path}: the manifest lists {', '.join(names)}, which no run writes; it is listed no more",
+                RunWarning,
+                stacklevel=2,
+            )
+            self._manifest.forget(names)
 
     def _list_unlisted(self) -> None:
         """List finished files that a lost manifest had, and that are not made again.
@@ -350,6 +365,8 @@ class RunFolder:
         except DamagedError as error:
             warnings.warn(f"{error}; it is made again from the checkpoint", RunWarning, stacklevel=2)
             return True
+        except OSError as error:
+            raise SeekingError(f"{self.path / name}: cannot be read ({error.strerror})") from error
         return False
 
     @contextmanager

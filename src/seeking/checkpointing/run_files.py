@@ -127,6 +127,11 @@ def unlisted(folder: Path, known: manifest.Manifest | None) -> list[str]:
     return [path.name for path in found if is_file(path) and not path.name.startswith("damaged-")]
 
 
+def strange(known: manifest.Manifest) -> list[str]:
+    """The names in a manifest that no file of this program has, since it is damaged."""
+    return [name for name in known.files if not _FILE.fullmatch(name)]
+
+
 def is_leftover(path: Path) -> bool:
     """Whether this is what an interrupted write of a run's file has left, by its name."""
     return bool(_TEMPORARY.fullmatch(path.name))

@@ -16,6 +16,7 @@ from seeking.checkpointing import snapshot
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.serialize import pack
 from seeking.errors import RunError, RunWarning, SeekingError
+from seeking.files import status
 
 
 class BackgroundWriter:
@@ -129,10 +130,14 @@ class CheckpointWriter:
             self._pending[file] = functools.partial(self.folder.write_weights, file, content, metadata)
         jobs = [functools.partial(self._write_weights, file) for file in self._pending]
         jobs.append(functools.partial(self.folder.metrics.sync))
-        if step != self.saved_step and not (self.folder.checkpoints / snapshot.name(step)).exists():
-            jobs.append(functools.partial(self.folder.write_checkpoint, step, packed, copies, self._keep))
+        if step != self.saved_step:
+            jobs.append(functools.partial(self._write_checkpoint, step, packed, copies))
         self.saved_step, self._saved_at = step, time.monotonic()
         self._writer.start(jobs)
+
+    def _write_checkpoint(self, step: int, packed: Any, copies: Mapping[str, Tensor]) -> None:
+        if not status(self.folder.checkpoints / snapshot.name(step)):
+            self.folder.write_checkpoint(step, packed, copies, self._keep)
 
     def _write_weights(self, file: str) -> None:
         self._pending[file]()
