@@ -131,26 +131,18 @@ def embed(
     with torch.no_grad():
         run = forward or call
         example = _accepted_batch(base, motivated, batch, run) if extra == "neutral" else None
-        values = copied(tensors(motivated))
-        if extra == "neutral":
-            values = _without_reading_extra(motivated, weights_map, values)
         constants = own_constants(base, motivated, weights_map, batch if example is None else example, forward)
         shared = {name: tensor for name, tensor in tensors(base).items() if name not in constants}
-        values = weights_map.embed(shared, values)
-        if example is not None:
-            small, large = scratch_copy(base), scratch_copy(motivated)
-            _load(large, values)
-            with evaluating(small, large):
-                _load(large, values)
-                reference = _run(run, small, example)
-                zeroed = _without_extra_scales(large, weights_map, values)
-                _load(large, zeroed)
-                values.update(_silence_extra_blocks(large, weights_map, reference, lambda: _run(run, large, example)))
-
-                def differ() -> float:
-                    return compare_outputs(reference, _run(run, large, example))[0]
-
-                difference = _restore_scales(large, values, zeroed, differ)
+        difference = 0.0
+        for by_rows in (False, True):
+            values = copied(tensors(motivated))
+            if extra == "neutral":
+                values = _without_reading_extra(motivated, weights_map, values, by_rows)
+            values = weights_map.embed(shared, values)
+            if example is not None:
+                difference = _neutralize(base, motivated, weights_map, values, lambda model: _run(run, model, example))
+            if math.isfinite(difference):
+                break
         _load(motivated, values)
         if extra == "copied":
             warn_of_kept(copy_blocks(motivated, weights_map))
@@ -163,6 +155,36 @@ def embed(
                 stacklevel=2,
             )
     return weights_map
+
+
+def _neutralize(
+    base: nn.Module,
+    motivated: nn.Module,
+    weights_map: WeightsMap,
+    values: dict[str, Tensor],
+    run: Callable[[nn.Module], Any],
+) -> float:
+    """Change values for the motivated model so that what is extra adds nothing.
+
+    Args:
+        base: left as it is.
+        motivated: left as it is.
+        weights_map: of the base in the motivated model.
+        values: for each tensor of the motivated model, by name; changed.
+        run: gives a model's output.
+
+    Returns:
+        How far the motivated model's output is then from the base's.
+    """
+    small, large = scratch_copy(base), scratch_copy(motivated)
+    _load(large, values)
+    with evaluating(small, large):
+        _load(large, values)
+        reference = run(small)
+        zeroed = _without_extra_scales(large, weights_map, values)
+        _load(large, zeroed)
+        values.update(_silence_extra_blocks(large, weights_map, reference, lambda: run(large)))
+        return _restore_scales(large, values, zeroed, lambda: compare_outputs(reference, run(large))[0])
 
 
 def _accepted_batch(base: nn.Module, motivated: nn.Module, batch: Any, run: Forward) -> Any:
@@ -199,9 +221,17 @@ def _load(model: nn.Module, values: dict[str, Tensor]) -> None:
 
 
 def _without_reading_extra(
-    motivated: nn.Module, weights_map: WeightsMap, values: dict[str, Tensor]
+    motivated: nn.Module, weights_map: WeightsMap, values: dict[str, Tensor], by_rows: bool
 ) -> dict[str, Tensor]:
-    """The motivated model's tensors with zeros where the base's channels would read extra ones; tied ones stay tied."""
+    """The motivated model's tensors with zeros where the base's channels would read extra ones; tied ones stay tied.
+
+    Args:
+        motivated: left as it is.
+        weights_map: of the base in it.
+        values: its tensors by name.
+        by_rows: whether all custom matrices have a row for each output. If they are normalized, extra rows of zeros
+            would be undefined.
+    """
     originals = dict(values)
     tied: dict[int, list[str]] = {}
     for name, tensor in originals.items():
@@ -210,7 +240,7 @@ def _without_reading_extra(
         if entry.whole or len(entry.index) < 2 or entry.target in weights_map.buffers:
             continue  # Buffers are constants or statistics, and no capacity.
         value = values[entry.target].clone()
-        for written, read in _written_and_read(motivated, entry):
+        for written, read in _written_and_read(motivated, entry, by_rows):
             extra = torch.ones(value.shape[read], dtype=torch.bool, device=value.device)
             extra[entry.index[read].tensor(value.device)] = False
             rows = entry.index[written].tensor(value.device)
@@ -219,7 +249,7 @@ def _without_reading_extra(
     return values
 
 
-def _written_and_read(model: nn.Module, entry: Entry) -> list[tuple[int, int]]:
+def _written_and_read(model: nn.Module, entry: Entry, by_rows: bool) -> list[tuple[int, int]]:
     """Pairs of dimensions of a weight: its layer may write along the first and read along the second."""
     owner, parametrized, _ = f".{entry.target}".partition(".parametrizations.")
     module = model.get_submodule(owner[1:] if parametrized else entry.target.rpartition(".")[0])
@@ -230,7 +260,7 @@ def _written_and_read(model: nn.Module, entry: Entry) -> list[tuple[int, int]]:
     if isinstance(module, (nn.Linear, Convolution, nn.MultiheadAttention)):
         return [(0, 1)]
     # A custom matrix may be applied either way round: whatever mixes base and extra channels is zero.
-    return list(itertools.permutations(range(len(entry.index)), 2))
+    return [(0, 1)] if by_rows else list(itertools.permutations(range(len(entry.index)), 2))
 
 
 def _silence_extra_blocks(

@@ -1,5 +1,6 @@
 """Weights that are computed from others, by hand or under parametrizations: of which a part is shared."""
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -82,6 +83,23 @@ def test_weight_norm_over_wider_rows_is_shared_and_embedded() -> None:
     with pair.motivated() as wider, torch.no_grad():
         wider[0].parametrizations.weight.original1.mul_(2)
     assert torch.equal(base[0].parametrizations.weight.original1, wider[0].parametrizations.weight.original1[:4])
+
+
+def test_weight_norm_by_hand_is_embedded_without_rows_of_zeros() -> None:
+    class Normed(nn.Module):
+        def __init__(self, columns: int, rows: int) -> None:
+            super().__init__()
+            self.directions, self.lengths = nn.Parameter(torch.randn(rows, columns)), nn.Parameter(torch.ones(rows, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ (self.lengths * self.directions / self.directions.norm(dim=1, keepdim=True)).T
+
+    base, motivated = model(4, Normed), model(7, Normed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seeking.embed(base, motivated, batch=BATCH)
+    torch.testing.assert_close(base(BATCH), motivated(BATCH))
+    assert motivated[0].directions[4:].any()
 
 
 def test_what_is_undefined_for_extra_weights_of_zero_must_not_be_used() -> None:
