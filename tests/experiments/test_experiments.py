@@ -401,6 +401,7 @@ def test_bad_input(
         ({"arms": [1]}, "not a recipe"),
         ({"search": {"lr": 0.1}}, "not a recipe"),
         ({"search": {"rl": [0.1]}}, "unknown option in .*'rl'"),
+        ({"scales": {"quick": {}}}, "a recipe needs pairs; add it, at the top or in the scale quick"),
         ({"scales": {"quick": 5}}, "scale quick is 5; it must be a mapping"),
         ({"options": {"temperature": 2}}, "unknown option in .*'temperature'"),
         ({"options": {"recipe": "bset"}}, "unknown recipe 'bset'; did you mean best"),

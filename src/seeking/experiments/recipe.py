@@ -19,6 +19,9 @@ from seeking.options import flags, normalized, recipe_file, recipe_options
 DEFAULT_METHOD = "motivated"
 RECIPES = Path(__file__).parent / "recipes"
 """Folder of the library's recipes of experiments."""
+
+NEEDED = ("title", "reference", "arms", "pairs")
+"""Keys without which a file is no recipe."""
 PRETRAINING = "pretraining/"
 """Folder of the pretraining runs that all arms start from."""
 
@@ -255,6 +258,8 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
         if key not in allowed:
             raise unknown(f"key in {path}", str(key), allowed)
     merged = {**content, **scale_content}
+    if lacking := [key for key in NEEDED if key not in merged]:
+        raise SeekingError(f"{path}: a recipe needs {', '.join(lacking)}; add it, at the top or in the scale {scale}")
     from_source = {"data": source} if source else {}
     try:
         excluded = merged.get("without", ())
