@@ -435,3 +435,10 @@ def test_a_hub_that_cannot_be_reached_is_not_an_unknown_data_set(name: str, caps
 )
 def test_a_switch_may_have_a_value(flags: list[str], value: bool | None) -> None:
     assert parse_options(Train, [*flags, "--overwrite"], "seeking train").in_memory is value
+
+
+def test_runs_that_begin_within_a_second_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1.8e9)
+    for _ in range(3):
+        assert main(["train", *QUICK]) == 0
+    assert len([*Path("runs").iterdir()]) == 3

@@ -160,10 +160,16 @@ def _folder(config: RunOptions, name: str, kind: Kind = "run") -> tuple[Path, Ru
     """The output folder; by default, one with this name and the time, the same in every process."""
     if config.resume and not config.output:
         raise SeekingError("resume needs the run folder: --output FOLDER")
-    now = int(broadcast(torch.tensor(int(time.time()), device=this_process(config.device).device)))
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
-    output = config.output or Path("runs") / f"{name}-{stamp}"
+    now = int(time.time())
+    while _dated(name, now).exists():  # Of a run that began within the same second.
+        now += 1
+    now = int(broadcast(torch.tensor(now, device=this_process(config.device).device)))
+    output = config.output or _dated(name, now)
     return output, RunFolder(output, config.overwrite, config.resume, kind)
+
+
+def _dated(name: str, seconds: int) -> Path:
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(seconds))}"
 
 
 def _announce(console: PrintableConsole, config: RunOptions, data: TaskData, output: Path) -> None:
