@@ -7,6 +7,8 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -202,6 +204,25 @@ def test_a_run_whose_files_cannot_be_read_for_a_while_ends_as_the_undisturbed_on
         assert not list(run.glob("checkpoints/damaged-*")), "an error in reading was taken for damage"
         tiny(RunFolder(run, resume=True), resume=True).fit()
         assert not differences(run, finished)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
+def test_a_folder_is_left_to_others_when_nothing_is_being_written_to_it(
+    error: type[BaseException], tmp_path: Path
+) -> None:
+    def stop(row: dict[str, Any]) -> None:
+        if row["kind"] == "step":
+            trainer.save()
+            raise error
+
+    trainer = tiny(tmp_path / "run", listeners=[stop])
+    write = trainer.saver.folder.write_checkpoint
+    slowly = mock.patch.object(
+        trainer.saver.folder, "write_checkpoint", lambda *args: (time.sleep(0.3), write(*args))[1]
+    )
+    with slowly, pytest.raises(error):
+        trainer.fit()
+    assert not [thread for thread in threading.enumerate() if thread.name == "seeking-writer"]
 
 
 def test_where_all_checkpoints_are_damaged_nothing_is_changed_or_begun(run: Path) -> None:

@@ -283,6 +283,10 @@ class Saver:
             self._writer.folder.finish(summary)
 
     def close(self) -> None:
-        """Leave the folder to others."""
+        """Leave the folder to others, once nothing is being written to it."""
         if self.folder:
-            self.folder.close()
+            try:
+                with contextlib.suppress(RunError):
+                    self.wait()  # What is being written may be all that is left.
+            finally:
+                self.folder.close()

@@ -1,6 +1,5 @@
 """The trainer: an algorithm, batch by batch, and all that a run needs around it."""
 
-import contextlib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from seeking.checkpointing.resume import Stateful
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.conditions import Condition
 from seeking.distributed.processes import gather_json
-from seeking.errors import RunError, SeekingError
+from seeking.errors import SeekingError
 from seeking.report.showing import Display, make_showing
 from seeking.training import budget, build, data
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
@@ -208,7 +207,8 @@ class Trainer:
         """Train to the end.
 
         SIGTERM, SIGHUP and the first Ctrl-C let the step be finished and saved; then ``SystemExit(75)`` and
-        ``KeyboardInterrupt`` are raised. A second Ctrl-C interrupts at once. Called again after that, it continues.
+        ``KeyboardInterrupt`` are raised. A second Ctrl-C interrupts at once, but for what is being written. Called
+        again after that, it continues.
 
         Raises:
             SeekingError: the output folder cannot be written, or another program trains in it or has since this
@@ -237,10 +237,6 @@ class Trainer:
             self.saver.finish(result.summary() | data.preparation(self.loaders.train))
             budget.check_steps_taken(self.config, self.run.cost)
             return result
-        except Exception:
-            with contextlib.suppress(RunError):
-                self.saver.wait()  # What is being written may be all that is left.
-            raise
         finally:
             self.saver.close()
 
