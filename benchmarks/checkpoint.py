@@ -9,7 +9,6 @@ import argparse
 import os
 import statistics
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="steps that are timed, with one save among them")
     parser.add_argument("--batch-size", type=int, default=8)
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # As Trainer.fit does.
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
         saving = Saving()

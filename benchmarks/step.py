@@ -7,7 +7,6 @@ Both are timed alternately in one process. Prints the median and the interquarti
 
 import argparse
 import functools
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -157,7 +156,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="batches in each round")
     parser.add_argument("--pairs", nargs="*", choices=PAIRS, default=[*PAIRS])
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # As Trainer.fit does.
     print(f"motivated run / bare loop, {torch.get_num_threads()} threads, {arguments.rounds} rounds")
     for title in arguments.pairs:
         make, batch_size = PAIRS[title]
