@@ -184,10 +184,10 @@ def check_regular(path: Path) -> None:
     mode = path.stat().st_mode
     if stat.S_ISFIFO(mode):
         raise SeekingError(f"{path}: a pipe, which can be read only once; save what comes out of it to a file")
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise SeekingError(f"{path}: a device or socket, not a file; give a file")
     if stat.S_ISDIR(mode):
         raise SeekingError(f"{path}: a folder, not a file; name a file in it")
+    if not stat.S_ISREG(mode):
+        raise SeekingError(f"{path}: a device or socket, not a file; give a file")
 
 
 def status(path: Path) -> os.stat_result | None:

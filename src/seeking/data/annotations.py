@@ -1,7 +1,7 @@
 """Classes of images that a text file lists, as for the validation images of Tiny ImageNet."""
 
 import csv
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from seeking.errors import SeekingError
@@ -43,10 +43,7 @@ def annotated(
     known = {*classes}
     images = {PurePosixPath(path).name: path for held in folders.values() for path in held}
     lists: dict[str, Listed] = {}
-    for file in files:
-        if str(PurePosixPath(file).parent) != source or not file.endswith(TEXTS):
-            continue
-        listed = _read(f"{root}/{file}", known)
+    for file, listed in _texts(root, source, files, known):
         named = {name: listed[name] for name in images.keys() & listed.keys()}
         complete = images and len(named) == len(images) == sum(map(len, folders.values()))
         rows = [row for of_image in named.values() for row in of_image]
@@ -77,12 +74,18 @@ def nearly(root: str, source: str, folders: Mapping[str, Sequence[str]], files: 
         files: the paths of all files.
     """
     images = {PurePosixPath(path).name for held in folders.values() for path in held}
+    for file, listed in _texts(root, source, files, set()):
+        lacking = sorted(images - listed.keys())
+        if 0 < len(lacking) < len(images):
+            return f"{file} lists {len(images) - len(lacking):,} of {len(images):,} images, and not {lacking[0]}"
+    return ""
+
+
+def _texts(root: str, source: str, files: Sequence[str], classes: set[str]) -> Iterator[tuple[str, Listed]]:
+    """The text files in the folder of a split, and what each lists."""
     for file in files:
         if str(PurePosixPath(file).parent) == source and file.endswith(TEXTS):
-            lacking = sorted(images - _read(f"{root}/{file}", set()).keys())
-            if 0 < len(lacking) < len(images):
-                return f"{file} lists {len(images) - len(lacking):,} of {len(images):,} images, and not {lacking[0]}"
-    return ""
+            yield file, _read(f"{root}/{file}", classes)
 
 
 def _check_columns(root: str, file: str, rows: Sequence[Row], classes: set[str]) -> None:

@@ -22,6 +22,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 NEEDED = ("title", "reference", "arms", "pairs")
 """Keys without which a file is no recipe."""
+
 PRETRAINING = "pretraining/"
 """Folder of the pretraining runs that all arms start from."""
 
@@ -164,7 +165,7 @@ class Recipe:
         pretraining = self._pretraining_run(pair, seed)
         # Several pairs can share the run of a model alone, unless the pair changes how it is trained; two models of one
         # name differ in their arguments.
-        pair_specific = bool(budget or pretraining or self.of_pairs.get("-".join(pair))) or pair[0] == pair[1]
+        pair_specific = bool(budget or pretraining or self.of_pairs.get("-".join(pair)) or pair[0] == pair[1])
         stages = method.stages(1 / ratio, settings)
         epochs: Sequence[int] = [config.epochs] * len(stages)
         if budget:

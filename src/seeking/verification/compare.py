@@ -70,7 +70,7 @@ def compare_outputs(base: Any, motivated: Any, channels: Channels = ()) -> tuple
         )
     numbers = [[leaf for leaf in leaves_in(side) if type(leaf) is float] for side in (base, motivated)]
     for number, other in zip(*numbers, strict=False):
-        if number != number and other != other:
+        if math.isnan(number) and math.isnan(other):
             continue
         if (difference := relative_difference(torch.tensor(number), torch.tensor(other))) > NUMBER_TOLERANCE:
             return (

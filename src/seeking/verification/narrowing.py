@@ -113,7 +113,8 @@ def _check_vote(name: str, x: Tensor, channels: Channels) -> None:
         own = torch.zeros(x.shape[dim], dtype=torch.bool, device=x.device)
         own[part] = True
         extra |= ~own.view([-1 if each == dim % x.ndim else 1 for each in range(x.ndim)])
-    if bool((x[extra] != 0).logical_not().any() if name == "all" else (x[extra] != 0).any()):
+    votes = x[extra] != 0
+    if not votes.all() if name == "all" else votes.any():
         raise OutvotedError(
             f"{name} is over more channels in the motivated model, of which those that the base does not have decide, "
             "too, though they are zero"
