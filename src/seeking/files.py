@@ -210,8 +210,8 @@ def is_file(path: Path) -> bool:
     Raises:
         OSError: this cannot be told.
     """
-    found = status(path)
-    return found is not None and stat.S_ISREG(found.st_mode)
+    file_status = status(path)
+    return file_status is not None and stat.S_ISREG(file_status.st_mode)
 
 
 def is_folder(path: Path) -> bool:
@@ -220,8 +220,8 @@ def is_folder(path: Path) -> bool:
     Raises:
         OSError: this cannot be told.
     """
-    found = status(path)
-    return found is not None and stat.S_ISDIR(found.st_mode)
+    file_status = status(path)
+    return file_status is not None and stat.S_ISDIR(file_status.st_mode)
 
 
 def temporary_name(name: str) -> str:

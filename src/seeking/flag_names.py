@@ -95,20 +95,20 @@ def with_flags(message: object, command: type[Any]) -> str:
 
 def _words(command: type[Any]) -> dict[str, list[str]]:
     """The words that options of one word may hold, but for such short ones that they may as well be others."""
-    found: dict[str, list[str]] = {}
+    renamed: dict[str, list[str]] = {}
     for name, hint in typing.get_type_hints(command).items():
         if "_" not in name and len(name) > 2:
             words = [word for each in (hint, *typing.get_args(hint)) for word in _literals(each) if len(word) > 2]
-            found |= {name: words} if words else {}
-    return found
+            renamed |= {name: words} if words else {}
+    return renamed
 
 
 def _literals(hint: Any) -> tuple[str, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
 
 
-def _flag_or_same(found: re.Match[str]) -> str:
-    return _flag(found) if found[1] else found[0]
+def _flag_or_same(match: re.Match[str]) -> str:
+    return _flag(match) if match[1] else match[0]
 
 
 def _flag(match: re.Match[str]) -> str:

@@ -91,14 +91,14 @@ def find_prefix(
     candidates = _candidates(base, motivated, shared)
     records: tuple[Records, Records] = ([], [])
     with evaluating(small, large):
-        for model, names, found in ((small, [*candidates], records[0]), (large, [*candidates.values()], records[1])):
-            with hooks(model, recording(found, names)):
+        for model, names, record in ((small, [*candidates], records[0]), (large, [*candidates.values()], records[1])):
+            with hooks(model, recording(record, names)):
                 run(model, copied(batch))
     chosen: dict[str, str] = {}
     for name, counterpart in candidates.items():
         mine, theirs = (
-            [output for of, output in found if of == each]
-            for found, each in zip(records, (name, counterpart), strict=True)
+            [output for of, output in record if of == each]
+            for record, each in zip(records, (name, counterpart), strict=True)
         )
         within = any(name.startswith(f"{outer}.") for outer in chosen)
         if not within and len(mine) == len(theirs) == 1 and _same(tensors_in(mine), tensors_in(theirs)):
@@ -124,7 +124,7 @@ def _blocks(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> l
 
 def _counterparts(base: nn.Module, weights_map: WeightsMap) -> dict[str, str]:
     """By the name of each module of the base, the module of the motivated model that its tensors go to."""
-    found: dict[str, str] = {}
+    counterparts: dict[str, str] = {}
     for name, module in base.named_modules():
         leaves = [*tensors(module)]
         names = [f"{name}.{leaf}".removeprefix(".") for leaf in leaves]
@@ -133,8 +133,8 @@ def _counterparts(base: nn.Module, weights_map: WeightsMap) -> dict[str, str]:
         targets = [weights_map.entries[each].target for each in names]
         homes = {target.removesuffix(f".{leaf}") for target, leaf in zip(targets, leaves, strict=True)}
         if name and len(homes) == 1 and all(map(str.endswith, targets, (f".{leaf}" for leaf in leaves))):
-            found[name] = homes.pop()
-    return found
+            counterparts[name] = homes.pop()
+    return counterparts
 
 
 def _candidates(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> dict[str, str]:
@@ -166,12 +166,12 @@ def _with_other_weights(base: nn.Module, motivated: nn.Module, weights_map: Weig
     return small, large
 
 
-def _same(one: list[Tensor], other: list[Tensor]) -> bool:
-    return bool(one) and len(one) == len(other) and all(map(_close, one, other))
+def _same(first: list[Tensor], other: list[Tensor]) -> bool:
+    return bool(first) and len(first) == len(other) and all(map(_close, first, other))
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-5, atol=1e-6, equal_nan=True)
+def _close(first: Tensor, other: Tensor) -> bool:
+    return first.shape == other.shape and torch.allclose(first, other, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 def _holds(

@@ -83,8 +83,8 @@ def _hessian_product(
     return total
 
 
-def _dot(one: list[Tensor], other: list[Tensor]) -> float:
-    return float(torch.stack([(a * b).sum() for a, b in zip(one, other, strict=True)]).sum())
+def _dot(first: list[Tensor], other: list[Tensor]) -> float:
+    return float(torch.stack([(a * b).sum() for a, b in zip(first, other, strict=True)]).sum())
 
 
 def _norm(vector: list[Tensor]) -> float:

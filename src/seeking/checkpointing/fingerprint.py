@@ -32,22 +32,22 @@ def of_dataset(dataset: Any) -> dict[str, Any]:
         return {**of_dataset(dataset.dataset), "indices": digest(torch.as_tensor(list(dataset.indices)))}
     if isinstance(dataset, ConcatDataset):
         return {str(number): of_dataset(part) for number, part in enumerate(dataset.datasets)}
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     if hasattr(type(dataset), "__len__"):
         with contextlib.suppress(TypeError, NotImplementedError):  # An iterable one may not know its length.
-            found["count"] = len(dataset)
+            content["count"] = len(dataset)
     attributes = getattr(dataset, "__dict__", {})
     if _are_names(attributes.get("classes")):
-        found["classes"] = classes_digest(attributes["classes"])
+        content["classes"] = classes_digest(attributes["classes"])
     tensors = attributes.get("tensors")
     values = {name: attributes.get(name) for name in ("data", "targets")}
     if isinstance(tensors, Sequence):
         values |= {f"tensor {number}": tensor for number, tensor in enumerate(tensors)}
     for name, value in values.items():
         if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf"):
-            found[name] = [*value.shape]
-            found[f"{name}, sample"] = digest(sample(torch.as_tensor(value)))
-    return found
+            content[name] = [*value.shape]
+            content[f"{name}, sample"] = digest(sample(torch.as_tensor(value)))
+    return content
 
 
 def sample(values: Any) -> Tensor:
@@ -76,21 +76,21 @@ def classes_digest(names: Sequence[str]) -> str:
 
 def differences(saved: Any, current: Mapping[str, Any]) -> list[str]:
     """What differs between two results of ``fingerprint``, in words; of what only one of them knows, nothing."""
-    found = []
+    members = []
     for name, new in current.items():
         old = saved.get(name) if isinstance(saved, dict) else None
         if isinstance(old, dict):
-            found += [
+            members += [
                 f"  {name}, {key}: {old[key]} in the run, {new[key]} now"
                 for key in new
                 if key in old and old[key] != new[key]
             ]
-    return found
+    return members
 
 
 def decoded_otherwise(differing: Sequence[str], current: Mapping[str, Any]) -> bool:
     """Whether what ``differences`` gives may come from another decoder: of images, nothing but the pixels differ."""
-    images = [name for name, found in current.items() if "size" in found]
+    images = [name for name, content in current.items() if "size" in content]
     return bool(differing) and all(
         line.startswith(tuple(f"  {name}, sample:" for name in images)) for line in differing
     )

@@ -152,15 +152,15 @@ def check_file(path: Path) -> bool:
     try:
         manifest = Manifest.read(path.parent)
         while manifest and path.name in manifest.files:
-            found = digest(path)
-            if found in manifest.files[path.name]:
-                return found is not None
+            file_digest = digest(path)
+            if file_digest in manifest.files[path.name]:
+                return file_digest is not None
             seen, manifest = manifest, Manifest.read(path.parent)
             if manifest and manifest.files == seen.files:  # Not replaced meanwhile by a run that is going on.
                 raise DamagedError(
                     f"{path}: missing"
-                    if found is None
-                    else f"{path}: damaged; it is not the file that {NAME} lists ({found['bytes']:,} bytes)"
+                    if file_digest is None
+                    else f"{path}: damaged; it is not the file that {NAME} lists ({file_digest['bytes']:,} bytes)"
                 )
     except OSError as error:
         raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error

@@ -106,15 +106,15 @@ class MetricsLog:
             OSError: the file cannot be read or written.
             SeekingError: a row is damaged.
         """
-        found = status(self.path)
-        current = found.st_size if found else 0
+        file_status = status(self.path)
+        current = file_status.st_size if file_status else 0
         if current < size:
             warnings.warn(
                 f"{self.path}: rows are missing ({current:,} bytes of {size:,}); the run continues without them",
                 RunWarning,
                 stacklevel=2,
             )
-        if not found:
+        if not file_status:
             return []
         if not is_file(self.path):
             raise DamagedError(f"{self.path}: not a file")

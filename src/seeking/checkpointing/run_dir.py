@@ -205,12 +205,12 @@ class RunFolder:
             OSError: the manifest cannot be written.
         """
         made_again = "last.safetensors"
-        found = [name for name in run_files.unlisted(self.path, self._manifest) if not name.endswith(made_again)]
-        for name in found:
+        unlisted = [name for name in run_files.unlisted(self.path, self._manifest) if not name.endswith(made_again)]
+        for name in unlisted:
             self._manifest.announce(name, self.path / name)
-        if found:
+        if unlisted:
             warnings.warn(
-                f"{self.path}: the manifest lists {', '.join(found)} from now on, as they are; whether they are "
+                f"{self.path}: the manifest lists {', '.join(unlisted)} from now on, as they are; whether they are "
                 "intact is not known",
                 RunWarning,
                 stacklevel=2,
@@ -377,8 +377,8 @@ class RunFolder:
             raise SeekingError(f"{self.path}: cannot be written ({error.strerror})") from error
 
     def _identities(self) -> list[tuple[int, int]]:
-        found = [path.stat() for path in (self.path, self.path / run_files.LOCK)]
-        return [(each.st_dev, each.st_ino) for each in found]
+        statuses = [path.stat() for path in (self.path, self.path / run_files.LOCK)]
+        return [(each.st_dev, each.st_ino) for each in statuses]
 
     def _taken(self) -> SeekingError:
         return SeekingError(

@@ -123,8 +123,8 @@ def unlisted(folder: Path, known: manifest.Manifest | None) -> list[str]:
         OSError: the folder cannot be read.
     """
     listed = {manifest.NAME, *GROWING, *(known.files if known else ())}
-    found = [path for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name) and path.name not in listed]
-    return [path.name for path in found if is_file(path) and not path.name.startswith("damaged-")]
+    paths = [path for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name) and path.name not in listed]
+    return [path.name for path in paths if is_file(path) and not path.name.startswith("damaged-")]
 
 
 def strange(known: manifest.Manifest) -> list[str]:

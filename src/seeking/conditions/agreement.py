@@ -76,9 +76,9 @@ def cosine(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
         if first[name].shape != second[name].shape:
             shapes = f"{list(first[name].shape)} and {list(second[name].shape)}"
             raise SeekingError(f"gradients of {name} of the shapes {shapes} cannot be compared")
-        one = first[name].detach().float().flatten()
-        other = second[name].detach().to(one.device).float().flatten()
-        rows.append(torch.stack([one @ other, one @ one, other @ other]))
+        gradient = first[name].detach().float().flatten()
+        other = second[name].detach().to(gradient.device).float().flatten()
+        rows.append(torch.stack([gradient @ other, gradient @ gradient, other @ other]))
     if not rows:
         return 0.0
     product, one_square, other_square = (sum(column) for column in zip(*torch.stack(rows).tolist(), strict=True))

@@ -52,7 +52,7 @@ def annotated(
             lists[file] = named
     if not lists:
         return None
-    found: dict[str, list[str]] = {}
+    by_class: dict[str, list[str]] = {}
     for name, path in sorted(images.items()):
         labels = {row[0] for named in lists.values() for row in named[name]}
         if len(labels) > 1:
@@ -60,8 +60,8 @@ def annotated(
                 f"data set {root}: {' and '.join(lists)} list {name} as {' and as '.join(sorted(labels))}; keep one "
                 "line for each image"
             )
-        found.setdefault(labels.pop(), []).append(path)
-    return found, next(iter(lists))
+        by_class.setdefault(labels.pop(), []).append(path)
+    return by_class, next(iter(lists))
 
 
 def nearly(root: str, source: str, folders: Mapping[str, Sequence[str]], files: Sequence[str]) -> str:

@@ -64,9 +64,9 @@ def image_folder(root: str, tree: Tree, chosen: Mapping[str, str] | None = None)
     for split in [split for split in splits if split != "train"]:
         if not splits[split].keys() & splits["train"].keys():
             loose = [path for path in unused if is_image(path) and path.rpartition("/")[0] == sources[split]]
-            found = annotated(root, sources[split], {**splits[split], "": loose}, unused, splits["train"])
-            if found:
-                splits[split], file = found
+            annotations = annotated(root, sources[split], {**splits[split], "": loose}, unused, splits["train"])
+            if annotations:
+                splits[split], file = annotations
                 unused = sorted({*unused} - {file, *loose})
     if not splits["train"]:
         lists = [path for path in unused if PurePosixPath(path).stem.lower() == "metadata"]

@@ -48,10 +48,10 @@ def _by_torchcodec(image: Image.Image, mode: str) -> Tensor | None:
     if not (_is_upright(image) if image.format == "JPEG" else _is_plain(image, content)):
         return None
     try:
-        found: Tensor = decode(content, mode="RGB" if mode == "RGB" else "GRAY")
+        pixels: Tensor = decode(content, mode="RGB" if mode == "RGB" else "GRAY")
     except Exception:  # PIL may decode it nevertheless, or tell why it cannot.
         return None
-    return found
+    return pixels
 
 
 def _is_plain(image: Image.Image, content: bytes) -> bool:
@@ -76,5 +76,5 @@ def decoders() -> Mapping[str, Callable[..., Tensor]]:
         from torchcodec.decoders import decode_jpeg, decode_png
     except (ImportError, RuntimeError, OSError):  # It is built for one version of PyTorch.
         return {}
-    found: dict[str, Any] = {"JPEG": decode_jpeg, "PNG": decode_png}
-    return found
+    available: dict[str, Any] = {"JPEG": decode_jpeg, "PNG": decode_png}
+    return available

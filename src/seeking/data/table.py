@@ -95,14 +95,14 @@ def _splits(config: DataConfig) -> dict[str, RawRows]:
     if not config.data.strip():  # As a path it would be the current folder.
         raise SeekingError("data is empty; give the name of a table, a file or a folder")
     if is_saved(path):
-        found = saved(path, config.chosen_splits)
+        splits = saved(path, config.chosen_splits)
     elif path.exists():
         return read_files(config.data, config.chosen_splits)
     elif path.suffix.lower() in KINDS:
         raise SeekingError(f"data set {config.data}: no such file or folder")
     else:
-        found = named(config.data, config.chosen_splits, TABLES)
-    return {name: rows_of(split, f"{split.source} of {config.data}") for name, split in found.items()}
+        splits = named(config.data, config.chosen_splits, TABLES)
+    return {name: rows_of(split, f"{split.source} of {config.data}") for name, split in splits.items()}
 
 
 def test_split_of(splits: Mapping[str, RawRows], label: str) -> str | None:

@@ -86,11 +86,11 @@ class Category:
 
     def prepare(self, column: "Column", out: npt.NDArray[np.float32]) -> None:
         """Write the values of the rows into zeros ``[rows, width]``; warns of those that are not categories."""
-        found, codes = column.categories()
+        categories, codes = column.categories()
         places = {value: place for place, value in enumerate(self.values)}
-        new = [value for value in found if value not in places]
+        new = [value for value in categories if value not in places]
         if new:
-            rows = np.isin(codes, [found.index(value) for value in new])
+            rows = np.isin(codes, [categories.index(value) for value in new])
             warnings.warn(
                 f"{column.where}: {int(rows.sum()):,} rows have values that no training row has, and count as none of "
                 f"the categories: {shown(new, NAMED_FILES)} (such as {column.rows.place(int(rows.argmax()))})",
@@ -98,7 +98,7 @@ class Category:
                 stacklevel=4,
             )
         # One more row of the table of codes, for missing values, whose code is -1.
-        lookup = np.array([*(places.get(value, -1) for value in found), len(self.values) if self.missing else -1])
+        lookup = np.array([*(places.get(value, -1) for value in categories), len(self.values) if self.missing else -1])
         ones = lookup[codes]
         known = ones >= 0
         out[known.nonzero()[0], ones[known]] = 1
@@ -178,14 +178,14 @@ class Column:
             )
         column = self.rows.table.column(self.name).combine_chunks()
         values = column if _is_numeric(column.type) else self.texts
-        found: Floats = pc.fill_null(values.cast(pa.float64(), safe=False), np.nan).to_numpy()
-        large = np.abs(found) > LARGEST
+        numbers: Floats = pc.fill_null(values.cast(pa.float64(), safe=False), np.nan).to_numpy()
+        large = np.abs(numbers) > LARGEST
         if large.any():
             row = int(large.argmax())
             raise SeekingError(
-                f"column {self.name}, {self.rows.place(row)}: {found[row]:g} is infinite or too large; correct it"
+                f"column {self.name}, {self.rows.place(row)}: {numbers[row]:g} is infinite or too large; correct it"
             )
-        return found
+        return numbers
 
     def categories(self) -> tuple[list[str], npt.NDArray[np.int64]]:
         """The different values as text, and the place of each row's; -1 where it is missing.
@@ -222,21 +222,21 @@ def fit_column(column: Column, categorical: bool) -> Number | Category:
     others = len(texts) - texts.null_count - of_numbers
     if not categorical and of_numbers >= others:
         return Number.of(column.name, column.numbers(f"{of_numbers:,} others"), missing)
-    found, codes = column.categories()
-    if not categorical and found and all(WITH_COMMA.match(value) or re.match(NUMBER, value) for value in found):
-        row = next(row for row, code in enumerate(codes) if code >= 0 and "," in found[code])
+    names, codes = column.categories()
+    if not categorical and names and all(WITH_COMMA.match(value) or re.match(NUMBER, value) for value in names):
+        row = next(row for row, code in enumerate(codes) if code >= 0 and "," in names[code])
         raise SeekingError(
-            f"column {column.name}, {column.rows.place(row)}: {found[codes[row]]!r} is a number with a comma; write "
+            f"column {column.name}, {column.rows.place(row)}: {names[codes[row]]!r} is a number with a comma; write "
             "numbers with a decimal point and nothing between thousands, or name the column in category_columns"
         )
-    if len(found) > min(MAX_CATEGORIES, max(FEW, (codes >= 0).sum() // 2)):
+    if len(names) > min(MAX_CATEGORIES, max(FEW, (codes >= 0).sum() // 2)):
         row = int((codes >= 0).argmax())
         raise SeekingError(
-            f"column {column.name} has {len(found):,} different values in {len(column.rows):,} training rows, such as "
-            f"{found[codes[row]]!r} in {column.rows.place(row)}: too many for categories; leave it out with "
+            f"column {column.name} has {len(names):,} different values in {len(column.rows):,} training rows, such as "
+            f"{names[codes[row]]!r} in {column.rows.place(row)}: too many for categories; leave it out with "
             "ignore_columns, or group the values"
         )
-    return Category(column.name, tuple(sorted(found)), missing)
+    return Category(column.name, tuple(sorted(names)), missing)
 
 
 @dataclass(frozen=True)

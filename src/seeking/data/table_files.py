@@ -74,10 +74,10 @@ def read_files(data: str, chosen: Mapping[str, str]) -> dict[str, RawRows]:
         root, held = path, files(walk(str(path)))
     kinds = sorted({Path(file).suffix.lower() for file in held} & {*KINDS})
     if len(kinds) != 1:
-        there = " and ".join(kinds) if kinds else describe(held) or "nothing"
+        content = " and ".join(kinds) if kinds else describe(held) or "nothing"
         raise SeekingError(
             f"data set {data}: a table is a CSV or parquet file, or a folder of files of one of these kinds; here is "
-            f"{there}"
+            f"{content}"
         )
     tables = [file for file in held if file.lower().endswith(kinds[0])]
     named, unused = ({}, tables) if len(chosen) == 2 else split_files(str(root), tables)
@@ -123,7 +123,7 @@ def _read(data: str, root: Path, source: str, names: list[str]) -> RawRows:
             raise SeekingError(f"data set {data}: {name}: {error}") from error
         except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
             # pyarrow counts the line of names as a row.
-            text = re.sub(r"Row #(\d+)", lambda found: f"row {int(found[1]) - 1}", str(error))
+            text = re.sub(r"Row #(\d+)", lambda match: f"row {int(match[1]) - 1}", str(error))
             advice = "save it as UTF-8" if "utf" in text.lower() else "repair it"
             raise SeekingError(f"data set {data}: {name} cannot be read ({text}); {advice}") from error
         if tables and {*table.column_names} != {*tables[0].column_names}:

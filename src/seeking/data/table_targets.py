@@ -35,8 +35,8 @@ def read_classes(rows: RawRows, label: str) -> list[str]:
                 "mse; else group them, or name another column in label_column"
             )
         return [str(int(value.split(".")[0])) for value in texts.to_pylist()]
-    found: list[str] = texts.to_pylist()
-    return found
+    classes: list[str] = texts.to_pylist()
+    return classes
 
 
 def read_values(rows: RawRows, label: str) -> Floats:

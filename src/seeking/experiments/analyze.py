@@ -122,12 +122,12 @@ class Bench:
         put_back(run, parts)
         with run.synced("motivated"):
             base, motivated = run.base.module, run.motivated.module
-            found = agreement(base, motivated, run.pair.map.shared, self._batches, run.objective.loss)
+            agreements = agreement(base, motivated, run.pair.map.shared, self._batches, run.objective.loss)
         changes = changes_by_a_step(run, parts, self._batches[:steps], lambda: self._held_out_loss(run.base))
         return {
             "learning_rate": float(run.base.optimizer.param_groups[0]["lr"]),
-            "agreement": found.sample,
-            "batch_agreement": spread(found.batches),
+            "agreement": agreements.sample,
+            "batch_agreement": spread(agreements.batches),
             **{f"{name}_step": spread(changes[name]) for name in MODELS},
         }
 
@@ -135,8 +135,8 @@ class Bench:
         """Losses and sharpness of a model as it is."""
         with self.run.synced(learner.name):
             losses = self.losses(learner)
-            found = sharpness(learner.module, self._batches, self.run.objective.loss, iterations=iterations)
-        return {**losses, "sharpness": dataclasses.asdict(found)}
+            measured = sharpness(learner.module, self._batches, self.run.objective.loss, iterations=iterations)
+        return {**losses, "sharpness": dataclasses.asdict(measured)}
 
     def losses(self, learner: Learner) -> dict[str, float]:
         """The losses on training and evaluation data, in evaluation mode."""

@@ -116,11 +116,11 @@ def trainer(
             "an experiment sets the weights that its runs start from itself; leave out start_from and pretrained"
         )
     plan = arguments(config, data.model_arguments)
-    found = {} if continues else sources(config.start_from, config.pretrained, plan)
-    if output is not None and resume and not continues and not found:
+    origins = {} if continues else sources(config.start_from, config.pretrained, plan)
+    if output is not None and resume and not continues and not origins:
         check_given_again(output.path)
-    shared = shared_from(found, config.shared_from, config.extra)
-    both = initial or initial_models(plan, config.seed, found)
+    shared = shared_from(origins, config.shared_from, config.extra)
+    both = initial or initial_models(plan, config.seed, origins)
     if data.train_samples < config.batch_size:
         raise SeekingError(
             f"{data.name}: {data.train_samples} training {data.unit} are fewer than one batch of {config.batch_size}; "
@@ -128,7 +128,7 @@ def trainer(
         )
     loaders = data.loaders(config)
     derived = None
-    if (role == "pair" or found) and not continues:  # A checkpoint contains its map.
+    if (role == "pair" or origins) and not continues:  # A checkpoint contains its map.
         derived = weights_map(config, both["base"], both["motivated"], data.example)
     if derived is not None and shared and role != "pair":
         share_weights(both, derived, shared, config.extra)

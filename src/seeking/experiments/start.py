@@ -50,11 +50,13 @@ def sources(start_from: tuple[str, ...], pretrained: bool, plan: ModelArguments)
     Raises:
         SeekingError: they contradict each other.
     """
-    found: dict[Model, str] = {}
+    origins: dict[Model, str] = {}
 
     def add(model: Model, source: str) -> None:
-        if found.setdefault(model, source) != source:
-            raise SeekingError(f"start_from: the {model} model starts from {found[model]} and from {source}; give one")
+        if origins.setdefault(model, source) != source:
+            raise SeekingError(
+                f"start_from: the {model} model starts from {origins[model]} and from {source}; give one"
+            )
 
     for text in start_from:
         name, equals, path = text.partition("=")
@@ -69,45 +71,45 @@ def sources(start_from: tuple[str, ...], pretrained: bool, plan: ModelArguments)
     for model in MODELS:
         if plan.arguments[model].get("pretrained"):
             add(model, PRETRAINED)
-    if pretrained and PRETRAINED not in found.values():
-        if found:
+    if pretrained and PRETRAINED not in origins.values():
+        if origins:
             raise SeekingError(
-                f"pretrained: the {', '.join(found)} model starts from a file; name the one that starts from "
+                f"pretrained: the {', '.join(origins)} model starts from a file; name the one that starts from "
                 "pretrained weights as well in start_from, or leave pretrained out"
             )
-        found = dict.fromkeys(MODELS, PRETRAINED)
-    return found
+        origins = dict.fromkeys(MODELS, PRETRAINED)
+    return origins
 
 
-def shared_from(found: Mapping[Model, str], chosen: Model | None, extra: str) -> Model | None:
+def shared_from(origins: Mapping[Model, str], chosen: Model | None, extra: str) -> Model | None:
     """Whose weights the shared part gets; None if both models start anew.
 
     Raises:
         SeekingError: that would overwrite weights that were asked for, or it was not said.
     """
-    if not found:
+    if not origins:
         return chosen
-    if len(found) == 2 and chosen is None:
+    if len(origins) == 2 and chosen is None:
         raise SeekingError(
-            f"both models start from weights (base: {found['base']}, motivated: {found['motivated']}), and they share "
-            "a part; say whose it is: shared_from base or motivated"
+            f"both models start from weights (base: {origins['base']}, motivated: {origins['motivated']}), and they "
+            "share a part; say whose it is: shared_from base or motivated"
         )
-    owner = chosen or next(iter(found))
-    if owner not in found:
-        (other,) = found
+    owner = chosen or next(iter(origins))
+    if owner not in origins:
+        (other,) = origins
         raise SeekingError(
-            f"shared_from is {owner}, but only the {other} model starts from weights ({found[other]}), which new ones "
-            f"would overwrite; give shared_from {other}, or leave it out"
+            f"shared_from is {owner}, but only the {other} model starts from weights ({origins[other]}), which new "
+            f"ones would overwrite; give shared_from {other}, or leave it out"
         )
-    if extra == "neutral" and "motivated" in found:
+    if extra == "neutral" and "motivated" in origins:
         raise SeekingError(
             f"extra is neutral, which would overwrite weights that the motivated model starts from "
-            f"({found['motivated']}); leave extra at own"
+            f"({origins['motivated']}); leave extra at own"
         )
     return owner
 
 
-def initial_models(plan: ModelArguments, seed: int, found: Mapping[Model, str]) -> dict[str, nn.Module]:
+def initial_models(plan: ModelArguments, seed: int, origins: Mapping[Model, str]) -> dict[str, nn.Module]:
     """Both models: what has a source is loaded, all else is initialized from the seed, each model independently.
 
     A head for another number of classes starts anew; a warning names its tensors.
@@ -118,8 +120,8 @@ def initial_models(plan: ModelArguments, seed: int, found: Mapping[Model, str]) 
     models: dict[str, nn.Module] = {}
     for model in MODELS:
         torch.manual_seed(seed)
-        source, asked = found.get(model), bool(plan.arguments[model].get("pretrained"))
-        models[model] = plan.make(model, pretrained=source == PRETRAINED or (not found and asked))
+        source, asked = origins.get(model), bool(plan.arguments[model].get("pretrained"))
+        models[model] = plan.make(model, pretrained=source == PRETRAINED or (not origins and asked))
         if source not in (None, PRETRAINED):
             anew = load_weights(models[model], source, replaceable=_other_head(model, plan, models[model], source))
             warn_of_replaced(f"the weights in {source}", anew, plan.arguments[model]["num_classes"])

@@ -131,7 +131,7 @@ class MotivatedModule(HooksOfBoth):
     def configure_optimizers(self) -> Any:
         """The base's optimizer and schedule. The motivated model's optimizer is not Lightning's."""
         configured = [self._configured(model) for model in (self.base, self.motivated)]
-        base, motivated = (_only_optimizer(found) for found in configured)
+        base, motivated = (_only_optimizer(optimizers) for optimizers in configured)
         groups = len(base.param_groups), len(motivated.param_groups)
         if groups[0] != groups[1]:
             raise SeekingError(

@@ -146,8 +146,8 @@ def layer_positions(places: Places, small: int, large: int) -> list[int] | None:
     for before in range(small):
         stages_before = places.get((small - before, large - before), [])
         if stages_before:
-            found = [[*range(before), *(before + place for place in stage)] for stage in stages_before]
-            return found[0] if len(found) == 1 else None
+            choices = [[*range(before), *(before + place for place in stage)] for stage in stages_before]
+            return choices[0] if len(choices) == 1 else None
     return None
 
 

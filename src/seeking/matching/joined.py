@@ -32,10 +32,10 @@ def let_layers_grow(dimensions: Iterable[Dimension], places: Places) -> dict[Spa
             continue
         for own, space in zip(small, large, strict=True):
             by_layer = space.fixed in (STACKED, TAKEN_APART)
-            found = layer_positions(places, own.size, space.size) if by_layer else None
-            if found is not None:
+            layer_indices = layer_positions(places, own.size, space.size) if by_layer else None
+            if layer_indices is not None:
                 space.fixed = ""
-                positions[space] = Index.of(found)
+                positions[space] = Index.of(layer_indices)
     return positions
 
 

@@ -36,12 +36,12 @@ def growing(small: Shapes, large: Shapes, argument: int) -> dict[str, Growing]:
         large: of the same with one more.
         argument: its value.
     """
-    found = {}
+    by_name = {}
     for name, sizes in small.items():
         for dimension, (size, grown) in enumerate(zip(sizes, large.get(name, sizes), strict=True)):
             if size != grown:
-                found[name] = Growing(dimension, grown - size, size - (grown - size) * argument)
-    return found
+                by_name[name] = Growing(dimension, grown - size, size - (grown - size) * argument)
+    return by_name
 
 
 def arguments_of_weights(shapes: Shapes, make: MakeModel, usual: Mapping[str, int], source: str) -> dict[str, int]:

@@ -73,4 +73,6 @@ LOSS = Metric("loss", "loss")
 def shown(metrics: Iterable[Mapping[str, Any]]) -> Metric:
     """The metric that models with these metrics are told by."""
     every = [*metrics]
-    return next((one for one in (ACCURACY, BITS_PER_BYTE, RMSE) if every and all(one.name in of for of in every)), LOSS)
+    return next(
+        (metric for metric in (ACCURACY, BITS_PER_BYTE, RMSE) if every and all(metric.name in of for of in every)), LOSS
+    )

@@ -58,8 +58,8 @@ def preparation(loader: Loader) -> dict[str, Any]:
 
     That is the ``preparation`` of the data set, a mapping that JSON has; nothing if it has none.
     """
-    found = getattr(loader.dataset, "preparation", None)
-    return {"preparation": found} if isinstance(found, Mapping) else {}
+    preparation = getattr(loader.dataset, "preparation", None)
+    return {"preparation": preparation} if isinstance(preparation, Mapping) else {}
 
 
 def make_held_out(

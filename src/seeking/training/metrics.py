@@ -85,12 +85,12 @@ class UserMetrics:
         """
         if not self._metrics:
             return
-        found = self._predict(model, batch)
+        predicted = self._predict(model, batch)
         self._split = self._split or split
         if split or first:
-            self._add(*found)
+            self._add(*predicted)
         elif not self._split:
-            self._held.append(found)
+            self._held.append(predicted)
 
     def _add(self, outputs: Any, targets: Any) -> None:
         for name, metric in self._metrics.items():
@@ -106,13 +106,13 @@ class UserMetrics:
         if not self._split:  # Processes without any samples could not take part.
             for held in self._held:
                 self._add(*held)
-        found: Metrics = {}
+        results: Metrics = {}
         for name, metric in self._metrics.items():
             with _named(name), warnings.catch_warnings():
                 # A process may have got no batch.
                 warnings.filterwarnings("ignore", "The ``compute`` method", UserWarning)
-                found |= dict(_numbers(name, metric.compute()))
-        return found
+                results |= dict(_numbers(name, metric.compute()))
+        return results
 
 
 class Best:

@@ -250,8 +250,8 @@ def loss_in(output: Any, source: str) -> Tensor:
     if not isinstance(loss, Tensor):
         loss = output  # The message describes it.
     check_loss(loss, source)
-    found: Tensor = loss
-    return found
+    scalar: Tensor = loss
+    return scalar
 
 
 def check_loss(loss: Any, source: str) -> None:

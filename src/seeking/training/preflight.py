@@ -133,7 +133,7 @@ def _own_metrics(own: UserMetrics, model: nn.Module, batch: Any, metrics: Mappin
     """
     own.start()
     own.update(model, batch, split=False)
-    found = own.compute()
-    if twice := [name for name in found if name in metrics]:
+    results = own.compute()
+    if twice := [name for name in results if name in metrics]:
         raise SeekingError(f"metric {twice[0]}: the objective measures one of that name; choose another name")
-    return found
+    return results

@@ -52,33 +52,33 @@ def class_targets(targets: Tensor, logits: Any) -> Tensor:
             f"the model puts out a {type(logits).__name__}, not a tensor of logits; give the Trainer a loss_fn, such "
             "as lambda model, batch: F.cross_entropy(model(batch[0]).logits, batch[1])"
         )
-    found = f"the targets are {str(targets.dtype).removeprefix('torch.')} of shape {list(targets.shape)}"
+    given = f"the targets are {str(targets.dtype).removeprefix('torch.')} of shape {list(targets.shape)}"
     if logits.ndim < 2:
         return targets
     if logits.shape[1] == 1:
         raise SeekingError(
-            f"{found}, and the model has one output, for which cross-entropy is always 0; for values, {VALUES}; for "
+            f"{given}, and the model has one output, for which cross-entropy is always 0; for values, {VALUES}; for "
             f"yes or no, give the Trainer a loss_fn, such as {SEVERAL_LABELS}"
         )
     usual = [*logits.shape[:1], *logits.shape[2:]]
-    found += f", where cross-entropy takes numbers of classes, integers of shape {usual}"
+    given += f", where cross-entropy takes numbers of classes, integers of shape {usual}"
     if not targets.is_floating_point():
         if list(targets.shape) == usual:
             return targets.long()
         if targets.shape == logits.shape:
             raise SeekingError(
-                f"{found}; if they are one-hot, give targets.argmax(1); for several labels a sample, give the Trainer "
+                f"{given}; if they are one-hot, give targets.argmax(1); for several labels a sample, give the Trainer "
                 f"a loss_fn, such as {SEVERAL_LABELS}"
             )
-        raise SeekingError(f"{found}; give these, such as by squeeze(1), or give the Trainer a loss_fn")
+        raise SeekingError(f"{given}; give these, such as by squeeze(1), or give the Trainer a loss_fn")
     if targets.shape != logits.shape:
         raise SeekingError(
-            f"{found}; if they are classes, convert them by long(); for values, {VALUES}, or give the Trainer a loss_fn"
+            f"{given}; if they are classes, convert them by long(); for values, {VALUES}, or give the Trainer a loss_fn"
         )
     sums = targets.float().sum(1)
     if (targets < 0).any() or not torch.allclose(sums, torch.ones_like(sums), atol=0.01):
         raise SeekingError(
-            f"{found}, or probabilities of the classes, which sum to 1; for several labels a sample, give the Trainer "
+            f"{given}, or probabilities of the classes, which sum to 1; for several labels a sample, give the Trainer "
             f"a loss_fn, such as {SEVERAL_LABELS}"
         )
     return targets

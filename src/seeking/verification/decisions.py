@@ -18,9 +18,9 @@ Decisions = list[tuple[str, Tensor]]
 class Deciding(TorchDispatchMode):
     """Records the decisions of a forward pass."""
 
-    def __init__(self, found: Decisions) -> None:
+    def __init__(self, decisions: Decisions) -> None:
         super().__init__()
-        self._found = found
+        self._found = decisions
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = short_name(func)

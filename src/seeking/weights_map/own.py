@@ -18,13 +18,13 @@ def chosen(names: Iterable[str], patterns: Sequence[str]) -> frozenset[str]:
         SeekingError: a pattern matches nothing.
     """
     known = {name: [*_outer(name)] for name in names}
-    found: set[str] = set()
+    own: set[str] = set()
     for pattern in patterns:
         matched = {name for name, outer in known.items() if any(fnmatchcase(each, pattern) for each in outer)}
         if not matched:
             raise unknown("tensor or module of the base", pattern, {each for outer in known.values() for each in outer})
-        found |= matched
-    return frozenset(found)
+        own |= matched
+    return frozenset(own)
 
 
 def _outer(name: str) -> Iterator[str]:
