@@ -14,8 +14,10 @@ from hypothesis import settings
 
 from seeking import Trainer
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # As in what a shell has started in the background.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# What a shell has started in the background ignores the one, what nohup has started the other.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 settings.register_profile("same", derandomize=True)  # What a commit is tested by does not change from run to run.
 settings.load_profile("same")
