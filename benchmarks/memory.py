@@ -49,7 +49,7 @@ def peak(sizes: Sequence[tuple[str, dict[str, Any]]], state: str) -> int:
     before = live_bytes()
     models = [create(name, num_classes=10, **options) for name, options in sizes]
     config = TrainConfig(epochs=1, condition="always", optimizer="adamw", optimizer_state=state, verify=False)  # type: ignore[arg-type]
-    trainer = Trainer(*models, train_loader=DataLoader(data, 2), config=config)
+    trainer = Trainer(*models, train_loader=DataLoader(data, 2), config=config, progress=False)
     measured: list[int] = []
 
     def measure(*args: Any) -> None:

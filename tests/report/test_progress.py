@@ -86,6 +86,14 @@ def test_a_pipe_gets_a_line_now_and_then() -> None:
     )
 
 
+def test_an_epoch_without_evaluation_is_told_by_its_losses() -> None:
+    both = steps(3)
+    base = [{name: value for name, value in row.items() if name != "motivated_loss"} for row in both]
+    for rows, losses in ((both, "base 1.000 motivated 2.000"), (base, "base 1.000")):
+        lines = shown(120, [*rows, {"kind": "eval", "epoch": 1, "step": 3}], "a in b", terminal=False)
+        assert lines[-2].split(", ")[0] == f"a in b: epoch 1/2: loss {losses}"
+
+
 def test_fit_shows_and_draws_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Trainer(*two_models(), **batches(), config=CONFIG, output=tmp_path / "run", progress=True).fit()
     out, err = capsys.readouterr()

@@ -92,7 +92,8 @@ class RunProgress:
             where = f" and saved in {row['path']}; add --resume to the command to continue" if row["path"] else ""
             self._print(f"stopped after step {row['step']}{where}")
         elif kind == "eval":
-            text = f"epoch {row['epoch']}{self._length}: {', '.join(_scores(row))}"
+            facts = _scores(row) or [f"loss {self._mean_losses()}"]
+            text = f"epoch {row['epoch']}{self._length}: {', '.join(facts)}"
             for fact in self._share():
                 text += f", {fact}" if not self._bar or len(text) + len(fact) < self._console.width - 1 else ""
             self._print(text)
@@ -113,9 +114,12 @@ class RunProgress:
             self._bar.update(self._task, completed=self._step, title=title, status=status)
         elif self._clock() >= self._next_line:
             self._next_line = self._clock() + INTERVAL
-            losses = " ".join(f"{name} {short_number(loss)}" for name, loss in self._losses.items())
+            losses = self._mean_losses()
             facts = [f"step {self._step}/{self._total}", f"loss {losses}", f"lr {row.get('lr', 0):.3g}"]
             self._print(", ".join([*facts, *speeds, *self._share(), *self._left()]))
+
+    def _mean_losses(self) -> str:
+        return " ".join(f"{name} {short_number(loss)}" for name, loss in self._losses.items())
 
     def _share(self) -> list[str]:
         if "base" not in self._losses or not self._motivated:  # A model alone is not motivated.

@@ -10,8 +10,9 @@ from seeking.errors import SeekingError
 from seeking.forward import Forward, call
 from seeking.matching.parts import COMPETITIONS
 from seeking.supported import check_models
+from seeking.verification.comparison import RefusedError, Subject
 from seeking.verification.constants import own_constants
-from seeking.verification.proof import Proof, RefusedError
+from seeking.verification.proof import prove
 from seeking.verification.shareable import check_parametrizations
 from seeking.verification.verdict import Verification
 from seeking.verification.views import competition, follow, in_mode, more_parts, unreached
@@ -78,9 +79,9 @@ def verify(
             return Verification(False, float("inf"), None, in_mode(problem, training), contained=False)
     verdict = Verification(False, float("inf"), None, "")
     for training, (base_view, view) in views.items():
-        proof = Proof(base, motivated, weights_map, batch, run, seed, training, base_view, view, constants)
+        subject = Subject(base, motivated, weights_map, batch, run, seed, training, base_view, view, constants)
         try:
-            mode_verdict = proof.verdict(tolerance)
+            mode_verdict = prove(subject, tolerance)
         except RefusedError as error:
             if not training:
                 raise SeekingError(f"the base model refuses the input: {error}") from error
