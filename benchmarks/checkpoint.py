@@ -1,6 +1,6 @@
 """Cost of checkpoints: size, time relative to plain reads and writes of as many bytes, and slow-down of training.
 
-A pair of 107 million parameters (vit_small in vit_base at 32 pixels, SGD with momentum).
+By default of a pair of 107 million parameters (vit_small in vit_base at 32 pixels, SGD with momentum).
 
     python benchmarks/checkpoint.py
 """
@@ -56,7 +56,7 @@ class Saving:
 
 
 def make_trainer(arguments: argparse.Namespace, output: Path, saving: Saving) -> Trainer:
-    models = [create(f"vit_{size}_patch16_224", **VIT) for size in ("small", "base")]
+    models = [create(f"vit_{size}_patch16_224", **VIT) for size in arguments.pair]
     return Trainer(
         *models,
         train_loader=DataLoader(Batches(arguments.steps, arguments.batch_size), batch_size=None),
@@ -79,7 +79,7 @@ def slowdowns(trainer: Trainer, saving: Saving, rounds: int) -> Iterator[float]:
 
     def steps(save: bool) -> None:
         saving.at_step = early if save else None
-        trainer.progress.step_in_epoch = 0
+        trainer.progress.epoch, trainer.progress.step_in_epoch = trainer.progress.epoch + 1, 0
         trainer.train_batches()
         trainer.saver.wait()
 
@@ -93,6 +93,7 @@ def slowdowns(trainer: Trainer, saving: Saving, rounds: int) -> Iterator[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pair", nargs=2, default=("small", "base"), help="sizes of vision transformers")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=40, help="steps that are timed, with one save among them")
     parser.add_argument("--batch-size", type=int, default=8)

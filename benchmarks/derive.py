@@ -10,6 +10,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import argparse
 import resource
 import time
 import warnings
@@ -53,12 +54,16 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", nargs="*", choices=CASES, default=[*CASES])
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     reference = 0.0
     print("| pair | parameters, billions | tensors, both | seconds | memory, MB | time for each tensor, ratio |")
     print("| --- " * 6 + "|")
-    for name, (make_base, make_motivated) in CASES.items():
+    for name in arguments.pairs:
+        make_base, make_motivated = CASES[name]
         with torch.device("meta"):
             base, motivated = make_base(), make_motivated()
         count = len(tensors(base)) + len(tensors(motivated))
