@@ -33,8 +33,8 @@ RECIPES = Path(__file__).parent / "training" / "recipes"
 """Folder of the library's recipes of training."""
 
 TEXTS = frozenset(
-    {"condition", "base_condition", "optimizer", "save_every", "device", "data", "train_split", "test_split"}
-    | {"image_column", "label_column", "best"}
+    {"condition", "base_condition", "optimizer", "save_every", "device", "data", "subset", "train_split"}
+    | {"test_split", "image_column", "label_column", "best"}
 )
 """Options that hold text and may be taken from a run folder, if ``_is_harmless`` agrees. So may models, their
 arguments, and options that hold numbers or one of a few words; no others."""

@@ -258,7 +258,7 @@ def test_splits_of_the_hub_in_their_usual_spellings(tmp_path: Path, monkeypatch:
         name: datasets.Dataset.from_dict({"image": [picture(number)], "label": ["cat"]}, features=features)
         for number, name in enumerate(("training", "dev", "test", "extra"))
     }
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(held))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, subset: datasets.DatasetDict(held))
     datasets.DatasetDict(held).with_format("torch").save_to_disk(tmp_path / "saved")
     for name in ("someone/something", str(tmp_path / "saved")):
         uses = [(split.use, split.source) for split in load(DataConfig(data=name)).splits]

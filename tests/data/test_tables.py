@@ -282,7 +282,7 @@ def test_splits_by_name_and_as_saved(tmp_path: Path, monkeypatch: pytest.MonkeyP
     splits = {"training": whole.select(range(9)), "dev": whole.select(range(4)), "unlabelled": whole.select([9, 9])}
     held = datasets.DatasetDict(splits).with_format("numpy", columns=["x"])
     held.save_to_disk(tmp_path / "saved")
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: held.with_format(None))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, subset: held.with_format(None))
     for name in (str(tmp_path / "saved"), "someone/table"):
         data = load(name)
         assert data.train.classes == ("no", "yes")
@@ -486,3 +486,28 @@ def test_commands_train_on_a_users_table(command: str, tmp_path: Path, capsys: p
         summary = json.loads((output / "summary.json").read_text())
         assert prepare_rows(summary["preparation"], tmp_path / "train.csv").shape == (120, 3)
         assert main([command, "--output", str(output), "--resume", "--epochs", "2"]) == 0
+
+
+def test_a_subset_of_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands for one of the hub: a folder with several configurations, as ``datasets`` reads both."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "several"
+    card = "---\nconfigs:\n"
+    for name in ("small", "larger"):
+        (folder / name).mkdir(parents=True)
+        for split, count in (("train", len(name)), ("test", 2)):
+            rows = "".join(f"{n}.5,{n % 2}\n" for n in range(count))
+            (folder / name / f"{split}.csv").write_text(f"x,label\n{rows}")
+        card += f"- config_name: {name}\n  data_dir: {name}\n"
+    (folder / "README.md").write_text(card + "---\n")
+    real = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, subset: real(str(folder), subset))
+    for subset in ("small", "larger"):
+        uses = [(split.use, split.images) for split in load("someone/several", subset=subset).splits]
+        assert uses == [("training", len(subset)), ("test", 2)]
+    with pytest.raises(SeekingError, match=r"available configs: \['small', 'larger'\]; name one with subset"):
+        load("someone/several")
+    with pytest.raises(SeekingError, match=r"'smal' not found. Available: .*; name one with subset"):
+        load("someone/several", subset="smal")
+    with pytest.raises(SeekingError, match=r"subset is small, but .*several is on this machine"):
+        load(str(folder), subset="small")

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from seeking import SeekingError
 from seeking.cli import main
 from seeking.data import table, text
+from seeking.data.config import DataConfig
 from seeking.data.select import NOT_USED, SET_ASIDE
 from seeking.data.text import Windows, python_sources, read_text
 from seeking.experiments import RunConfig, models, trainer
@@ -23,6 +26,7 @@ from seeking.experiments.recipe import read
 from seeking.experiments.results import first_reaching
 from seeking.experiments.run import check_names
 from seeking.experiments.tasks import TaskData, task, tasks
+from seeking.experiments.tasks.base import OF_ALL
 from seeking.models import create
 from seeking.report import experiment
 from seeking.report.metric import ACCURACY, BITS_PER_BYTE, LOSS, Metric, shown
@@ -389,3 +393,22 @@ def test_a_misspelled_option_of_a_language_model_is_told(name: str) -> None:
     assert create(name, num_classes=8, sequence_length=4, initializer_range=0.1).config.initializer_range == 0.1
     options = {"attn_implementation": "eager", **({"rope_theta": 500.0} if "llama" in name else {"n_inner": 48})}
     create(name, num_classes=8, sequence_length=4, **options)
+
+
+@pytest.mark.parametrize("name", tasks())
+def test_options_that_a_task_does_not_use_are_told(name: str) -> None:
+    """Whatever is not used is told of, and nothing else; of included data, what says where data are, too."""
+    fields = {field.name: field for field in dataclasses.fields(DataConfig)}
+    assert OF_ALL.union(*(each.options for each in tasks().values())) == fields.keys()
+    changed: dict[str, Any] = {"subset": "a", "flip": True, "sequence_length": 7, "category_columns": ("a",)}
+    read = mock.Mock()
+    kind = dataclasses.replace(tasks()[name], read=read)
+    for option, value in changed.items():
+        for data in ("folder", kind.included[0]):
+            used = option in kind.options and (data == "folder" or option != "subset")
+            with warnings.catch_warnings(record=True) as caught:
+                kind.load(DataConfig(data=data, **{option: value}), 1, "cross_entropy")
+            told = [] if used else [f"not used by task {name}"]
+            assert [str(warning.message)[: len(f"not used by task {name}")] for warning in caught] == told
+            assert all(str(warning.message).endswith(f": {option}") for warning in caught)
+    assert read.call_count == 2 * len(changed)

@@ -115,7 +115,8 @@ class Saver:
                 state = newest_state(self.folder, self._accelerator, self._models)
             if state:
                 # Data with a fingerprint are told by it, wherever they lie now.
-                moved = frozenset({"data", "train_split", "test_split", "on_bad_image"} if state.get("data") else ())
+                places = {"data", "subset", "train_split", "test_split", "on_bad_image"}
+                moved = frozenset(places if state.get("data") else ())
                 check_options(options, state["options"], changeable | moved)
                 self._check_data(state.get("data"), bool(options.get("accept_changed_data")))
                 changed = changed_names(state.get("functions"), self._functions) if self._writer else []

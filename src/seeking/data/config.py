@@ -23,6 +23,8 @@ class DataConfig:
     uoft-cs/cifar10, a folder of parquet files or one such file, or a folder of images (train/CLASS/*.png). For text: a
     file, or python (the sources of Python's standard library). For tabular: a CSV or parquet file, a folder of them,
     a name on the hub, or breast_cancer, diabetes, digits or wine (of scikit-learn)."""
+    subset: str | None = None
+    """Name of the subset (configuration) of a data set on the hub that has several."""
     sequence_length: int = 256
     """Bytes in a sample of a text."""
     train_split: str | None = None

@@ -59,7 +59,7 @@ def select(
     import datasets
 
     name = config.data
-    splits = read(name, config.chosen_splits)
+    splits = read(name, config.chosen_splits, config.subset)
     features = splits["train"].rows[0].features
     class_columns = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     labels = next(([column] for column in LABEL_COLUMNS if column in features), class_columns)

@@ -19,7 +19,7 @@ SAVED = ("dataset_dict.json", "state.json")
 """What ``save_to_disk`` writes into the folder of several splits, or of one."""
 
 
-def read(name: str, chosen: Mapping[str, str] | None = None) -> Splits:
+def read(name: str, chosen: Mapping[str, str] | None = None, subset: str | None = None) -> Splits:
     """Read all splits of a data set.
 
     A folder is one that ``save_to_disk`` of ``datasets`` has written, or one of parquet files if it holds any, and else
@@ -30,21 +30,36 @@ def read(name: str, chosen: Mapping[str, str] | None = None) -> Splits:
         name: of a data set on the Hugging Face hub, a folder, or a parquet file.
         chosen: what the user has chosen as ``train`` or ``test``: the names of splits, or, in a folder of images, the
             paths of folders.
+        subset: of a data set on the hub.
 
     Raises:
-        SeekingError: the data set does not exist, cannot be read, has no training split, or not the chosen ones.
+        SeekingError: the data set does not exist, cannot be read, has no training split, or not the chosen ones; a
+            subset of a folder or file is asked for.
     """
     if not name.strip():  # As a path it would be the current folder.
         raise SeekingError("data is empty; give the name of a data set, a folder or a parquet file")
     path = Path(name).expanduser()
     if not path.exists():
-        return named(name, chosen or {}, ["digits"], ["cifar10", "cifar100", "mnist", "fashion_mnist"])
+        return named(name, chosen or {}, ["digits"], ["cifar10", "cifar100", "mnist", "fashion_mnist"], subset)
+    refuse_subset(name, subset)
     with _in_words(name, path):
         splits = _local(path.absolute(), chosen or {})
     return _with_training(name, splits)
 
 
-def named(name: str, chosen: Mapping[str, str], on_board: Collection[str], on_hub: Collection[str] = ()) -> Splits:
+def refuse_subset(name: str, subset: str | None) -> None:
+    """Raise a ``SeekingError`` if a subset of what is on this machine is asked for."""
+    if subset is not None:
+        raise SeekingError(f"subset is {subset}, but {name} is on this machine; give the folder of the subset as data")
+
+
+def named(
+    name: str,
+    chosen: Mapping[str, str],
+    on_board: Collection[str],
+    on_hub: Collection[str] = (),
+    subset: str | None = None,
+) -> Splits:
     """Read all splits of a data set on the Hugging Face hub.
 
     Args:
@@ -52,6 +67,7 @@ def named(name: str, chosen: Mapping[str, str], on_board: Collection[str], on_hu
         chosen: the names of splits that the user has chosen as ``train`` or ``test``.
         on_board: names of data sets that need no network, one of which may have been meant.
         on_hub: names of others.
+        subset: of the data set, if it has several.
 
     Raises:
         SeekingError: it does not exist, cannot be read or reached, has no training split, or not the chosen ones.
@@ -60,7 +76,7 @@ def named(name: str, chosen: Mapping[str, str], on_board: Collection[str], on_hu
     if name.startswith((".", "/", "~")):
         raise SeekingError(f"data set {name}: no such folder")
     with _in_words(name, path, on_board, on_hub):
-        splits = _chosen(_any_format(name), name, chosen)
+        splits = _chosen(_any_format(name, subset), name, chosen)
     return _with_training(name, splits)
 
 
@@ -116,7 +132,10 @@ def _in_words(name: str, path: Path, on_board: Collection[str] = (), on_hub: Col
             file, cache = str(getattr(error, "filename", None)), str(datasets.config.HF_CACHE_HOME)
             if file.startswith(cache) or cache.startswith(file):
                 hint = "; its cache cannot be written: set HF_HOME to a folder that can be"
-            raise SeekingError(f"data set {name} cannot be read: {type(error).__name__}: {error}{hint}") from error
+            if isinstance(error, ValueError) and "config" in str(error).lower():
+                hint = "; name one with subset"
+            text = " ".join(str(error).partition("Example of usage")[0].split())
+            raise SeekingError(f"data set {name} cannot be read: {type(error).__name__}: {text}{hint}") from error
         if "/" in name:
             raise SeekingError(f"data set {name}: neither a local folder nor found on the hub ({error})") from error
         raise unknown("data set", name, [*on_board, *on_hub]) from error
@@ -129,10 +148,10 @@ def _with_training(name: str, splits: Splits) -> Splits:
     return splits
 
 
-def _any_format(name: str) -> Splits:
+def _any_format(name: str, subset: str | None = None) -> Splits:
     import datasets
 
-    return _standard(datasets.load_dataset(name))
+    return _standard(datasets.load_dataset(name, subset))
 
 
 def _standard(held: Mapping[Any, Any]) -> Splits:

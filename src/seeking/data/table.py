@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from seeking.data.config import DataConfig
 from seeking.data.select import LABEL_COLUMNS, TEST_SPLITS
-from seeking.data.sources import is_saved, named, saved
+from seeking.data.sources import is_saved, named, refuse_subset, saved
 from seeking.data.table_columns import Column, Preparation
 from seeking.data.table_files import KINDS, RawRows, read_files, rows_of
 from seeking.data.table_targets import read_classes, read_values
@@ -94,6 +94,8 @@ def _splits(config: DataConfig) -> dict[str, RawRows]:
     path = Path(config.data).expanduser()
     if not config.data.strip():  # As a path it would be the current folder.
         raise SeekingError("data is empty; give the name of a table, a file or a folder")
+    if path.exists():
+        refuse_subset(config.data, config.subset)
     if is_saved(path):
         splits = saved(path, config.chosen_splits)
     elif path.exists():
@@ -101,7 +103,7 @@ def _splits(config: DataConfig) -> dict[str, RawRows]:
     elif path.suffix.lower() in KINDS:
         raise SeekingError(f"data set {config.data}: no such file or folder")
     else:
-        splits = named(config.data, config.chosen_splits, TABLES)
+        splits = named(config.data, config.chosen_splits, TABLES, subset=config.subset)
     return {name: rows_of(split, f"{split.source} of {config.data}") for name, split in splits.items()}
 
 

@@ -1,7 +1,8 @@
 """A task: a kind of data, how models are made for it, what they minimize, and how they are measured."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -10,10 +11,16 @@ from torch.utils.data import DataLoader
 from seeking.choices import Loss
 from seeking.data.config import DataConfig
 from seeking.data.select import SplitUse
-from seeking.errors import SeekingError
+from seeking.errors import RunWarning, SeekingError
 from seeking.experiments.config import RunConfig
 from seeking.report.metric import Metric
 from seeking.training.objective import Objective
+
+OF_ALL = frozenset({"task", "data", "max_train_samples", "max_eval_samples", "validation", "held_out"})
+"""Data options that every task uses."""
+
+OF_SOURCES = frozenset({"subset", "train_split", "test_split", "image_column", "label_column"})
+"""Data options that say what is what in data of the user's."""
 
 Loader = DataLoader[tuple[Tensor, Tensor]]
 
@@ -73,12 +80,25 @@ class Task:
     Attributes:
         name: in options.
         metrics: that models are compared by, for each loss that there is.
-        load: loads the data of some options, for a number of runs that share the machine and have this loss.
+        read: loads the data of some options, for a number of runs that share the machine and have this loss.
+        options: names of the data options that it uses, beside those that all tasks use.
+        included: names of data that need no file and no network. They have one form, so ``OF_SOURCES`` do not apply.
     """
 
     name: str
     metrics: Mapping[Loss, Metric]
-    load: Callable[[DataConfig, int, Loss], TaskData]
+    read: Callable[[DataConfig, int, Loss], TaskData]
+    options: frozenset[str]
+    included: tuple[str, ...]
+
+    def load(self, config: DataConfig, sharing: int, loss: Loss) -> TaskData:
+        """Load data, as ``read`` does. Warns of options that are given and not used."""
+        used = OF_ALL | self.options - (OF_SOURCES if config.data in self.included else frozenset())
+        given = [field.name for field in fields(DataConfig) if getattr(config, field.name) != field.default]
+        if unused := [name for name in given if name not in used]:
+            data = f" with data {config.data}" if self.options.issuperset(unused) else ""
+            warnings.warn(f"not used by task {self.name}{data}: {', '.join(unused)}", RunWarning, stacklevel=2)
+        return self.read(config, sharing, loss)
 
     def metric(self, loss: Loss) -> Metric:
         """That models are compared by.

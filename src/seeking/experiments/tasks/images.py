@@ -12,7 +12,7 @@ from seeking.data import ImageData, SplitUse, load, loader
 from seeking.data.config import DataConfig
 from seeking.errors import SeekingError
 from seeking.experiments.config import RunConfig
-from seeking.experiments.tasks.base import RunLoaders, Task, TaskData
+from seeking.experiments.tasks.base import OF_SOURCES, RunLoaders, Task, TaskData
 from seeking.report.metric import ACCURACY
 from seeking.training.objective import Classification, Objective
 
@@ -88,4 +88,9 @@ def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
     return ImagesOfRun(data)
 
 
-TASK = Task("images", {"cross_entropy": ACCURACY}, _load)
+OPTIONS = frozenset(
+    {"image_size", "channels", "crop_padding", "crop_scale", "flip", "color_jitter", "random_erasing", "mean", "std"}
+    | {"split_method", "in_memory", "on_bad_image", "workers"}
+)
+
+TASK = Task("images", {"cross_entropy": ACCURACY}, _load, OPTIONS | OF_SOURCES, ("digits",))

@@ -14,13 +14,13 @@ from seeking.data.config import DataConfig
 from seeking.data.folders import shown
 from seeking.data.labels import NAMED_CLASSES
 from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse
-from seeking.data.table import Rows, Table, prepared, read_tables, test_split_of
+from seeking.data.table import TABLES, Rows, Table, prepared, read_tables, test_split_of
 from seeking.data.table_columns import Number, Preparation
 from seeking.data.table_files import RawRows
 from seeking.data.table_targets import classes_of, read_classes, read_values, scale_of
 from seeking.errors import RunWarning, SeekingError
 from seeking.experiments.config import RunConfig
-from seeking.experiments.tasks.base import RunLoaders, Task, TaskData, cut
+from seeking.experiments.tasks.base import OF_SOURCES, RunLoaders, Task, TaskData, cut
 from seeking.report.metric import ACCURACY, RMSE
 from seeking.training.objective import Classification, Objective
 from seeking.training.regression import Regression
@@ -200,4 +200,6 @@ def _parts(rows: int, test_rows: int | None, config: DataConfig) -> tuple[Tensor
     return rest, test, aside, unused
 
 
-TASK = Task("tabular", {"cross_entropy": ACCURACY, "mse": RMSE}, _load)
+OPTIONS = frozenset({"ignore_columns", "category_columns"}) | OF_SOURCES - {"image_column"}
+
+TASK = Task("tabular", {"cross_entropy": ACCURACY, "mse": RMSE}, _load, OPTIONS, TABLES)

@@ -10,7 +10,7 @@ from seeking.choices import Loss
 from seeking.data.batched import in_batches
 from seeking.data.config import DataConfig
 from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse
-from seeking.data.text import Windows, read_text
+from seeking.data.text import PYTHON, Windows, read_text
 from seeking.errors import SeekingError
 from seeking.experiments.config import RunConfig
 from seeking.experiments.tasks.base import RunLoaders, Task, TaskData, cut
@@ -124,4 +124,4 @@ def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
     return TextOfRun(config.data, train, test, aside, length, config.max_train_samples, config.max_eval_samples, unused)
 
 
-TASK = Task("text", {"cross_entropy": BITS_PER_BYTE}, _load)
+TASK = Task("text", {"cross_entropy": BITS_PER_BYTE}, _load, frozenset({"sequence_length"}), (PYTHON,))
