@@ -31,6 +31,7 @@ OTHER_TOOLS = {
     "resume": "resume-from-checkpoint ckpt-path resume-from auto-resume",
     "output": "output-dir out-dir outdir save-dir default-root-dir logdir log-dir experiment run-name name",
     "data": "dataset data-dir data-path dataset-name root",
+    "subset": "dataset-config-name dataset-config config-name",
     "image-size": "img-size input-size imgsz size resolution",
     "workers": "num-workers dataloader-num-workers j nw",
     "flip": "hflip horizontal-flip",

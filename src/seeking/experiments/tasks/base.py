@@ -95,9 +95,10 @@ class Task:
         """Load data, as ``read`` does. Warns of options that are given and not used."""
         used = OF_ALL | self.options - (OF_SOURCES if config.data in self.included else frozenset())
         given = [field.name for field in fields(DataConfig) if getattr(config, field.name) != field.default]
-        if unused := [name for name in given if name not in used]:
-            data = f" with data {config.data}" if self.options.issuperset(unused) else ""
-            warnings.warn(f"not used by task {self.name}{data}: {', '.join(unused)}", RunWarning, stacklevel=2)
+        for name in given:
+            if name not in used:
+                data = f" with data {config.data}" if name in self.options else ""
+                warnings.warn(f"{name} is not used by task {self.name}{data}", RunWarning, stacklevel=2)
         return self.read(config, sharing, loss)
 
     def metric(self, loss: Loss) -> Metric:
