@@ -75,8 +75,8 @@ def test_targets_are_the_bytes_that_follow(
     for row, index in enumerate(order):
         window = (*inputs[row].tolist(), int(targets[row, -1]))
         assert window in every
-        one = windows[index]  # In whatever order and company.
-        assert torch.equal(one[0], inputs[row]) and torch.equal(one[1], targets[row])
+        item = windows[index]  # In whatever order and company.
+        assert torch.equal(item[0], inputs[row]) and torch.equal(item[1], targets[row])
     if seed is None and count > 1:
         starts = windows._starts
         assert (starts.diff() >= length).all()  # No byte is measured twice.
@@ -216,7 +216,7 @@ def test_models_and_objective_of_a_task_take_its_data(name: str, lyrics: Path) -
         assert taught.abs().max() < 1e-6  # It has nothing to learn from itself.
     half = data.taught(config, smaller, 1.0)
     teacher = objective.logits(both["motivated"], batch).detach()
-    parts = [float(one.loss(both["base"], batch, teacher).detach()) for one in (objective, half)]
+    parts = [float(each.loss(both["base"], batch, teacher).detach()) for each in (objective, half)]
     alone = float(objective.loss(both["base"], batch).detach())
     assert parts[1] == pytest.approx(smaller * alone + (1 - smaller) * parts[0], rel=1e-4)
 
@@ -275,9 +275,9 @@ def test_maps_of_models_for_text_and_tables_are_proven(
     st.sampled_from([ACCURACY, BITS_PER_BYTE, LOSS]), st.lists(st.floats(0, 1), min_size=1, max_size=9), st.floats(0, 1)
 )
 def test_what_is_as_good_is_found_whichever_way_is_better(metric: Metric, values: list[float], target: float) -> None:
-    found = first_reaching([[n, 10.0 * n, value] for n, value in enumerate(values)], target, metric)
+    first = first_reaching([[n, 10.0 * n, value] for n, value in enumerate(values)], target, metric)
     reached = [value >= target if metric.higher_is_better else value <= target for value in values]
-    assert found == ((reached.index(True), 10.0 * reached.index(True)) if any(reached) else None)
+    assert first == ((reached.index(True), 10.0 * reached.index(True)) if any(reached) else None)
     assert max([None, *values], key=metric.goodness) == (max if metric.higher_is_better else min)(values)
 
 
@@ -334,8 +334,8 @@ def test_a_search_and_its_results_are_by_bits_per_byte(lyrics: Path, tmp_path: P
     root = tmp_path / "out"
     page = reproducing.reproduce(read(str(recipe_file), "quick", {}), root, range(1), 1, lambda name, row: None)
     assert "Bits per byte (lower is better)" in page
-    found = json.loads((root / "search.json").read_text())
-    assert found["paper"]["best"] == {"lr": 0.01}  # Which learns more.
+    chosen = json.loads((root / "search.json").read_text())
+    assert chosen["paper"]["best"] == {"lr": 0.01}  # Which learns more.
     results = json.loads((root / "results.json").read_text())
     for record in results["records"]:
         for model in ("base", "motivated"):
