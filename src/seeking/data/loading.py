@@ -1,6 +1,7 @@
 """Data sets by name or path."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -81,22 +82,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         train, test = _subset(train, config.max_train_samples), _subset(test, config.max_eval_samples)
     else:
         train, test, classes, sources, unused = select(config)
-    for split, images in (("training", train), ("test", test)):
-        if not len(images):
-            raise SeekingError(f"{config.data}: the {split} split is empty")
-        missing = images.labels == -1
-        if missing.any():
-            raise SeekingError(
-                f"{config.data}: {int(missing.sum()):,} of {len(images):,} {split} images have no label (null or -1), "
-                f"such as image {int(missing.nonzero()[0])}; remove them, or name another column with label_column"
-            )
-        out_of_range = (images.labels < 0) | (images.labels >= len(classes))
-        if out_of_range.any():
-            row = int(out_of_range.nonzero()[0])
-            raise SeekingError(
-                f"{config.data}: label {int(images.labels[row])} of {split} image {row} is out of range; "
-                f"there are {len(classes)} classes, numbered from 0"
-            )
+    _check_labels({"training": train, "test": test}, classes, config)
     encoded = {
         name: images.pixels.files
         for name, images in (("training", train), ("test", test))
@@ -115,18 +101,8 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
     if aside:
         unused.append(SplitUse.of(SET_ASIDE, f"{len(aside)} of {sources[0]}", aside.labels))
     _warn_of_lost_classes(train, test, classes, config)
-    mean, std = train.statistics()
-    mean, std = config.mean or mean, config.std or std
-    channels = train.pixels.shape[1]
-    if len(mean) != channels or len(std) != channels or not all(value > 0 for value in std):
-        raise SeekingError(
-            f"{config.data}: mean {list(mean)} and std {list(std)} must have one number, std above 0, "
-            f"for each of {channels} channels"
-        )
+    mean, std = _normalization(train, config)
     height, width = (config.image_size,) * 2 if config.image_size else train.pixels.shape[2:]
-    padding = config.crop_padding
-    if padding is None:
-        padding = width // 8 if config.crop_scale is None else 0
     return ImageData(
         name=config.data,
         train=train,
@@ -137,21 +113,70 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
             SplitUse.of("test", sources[1], test.labels),
             *unused,
         ),
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=mean,
+        std=std,
         size=(height, width),
-        augmentation=Augmentation(
-            padding=padding,
-            flip=config.data != "digits" if config.flip is None else config.flip,
-            scale=config.crop_scale,
-            jitter=config.color_jitter,
-            erase=config.random_erasing,
-        ),
+        augmentation=_augmentation(width, config),
         location=location,
         workers=max(1, min(8, cores() // (sharing * local_process_count())))
         if config.workers is None
         else config.workers,
         held_out=aside,
+    )
+
+
+def _check_labels(splits: Mapping[str, Images], classes: Sequence[str], config: DataConfig) -> None:
+    """Refuse splits without images, and labels that are none of the classes.
+
+    Raises:
+        SeekingError: there is one.
+    """
+    for split, images in splits.items():
+        if not len(images):
+            raise SeekingError(f"{config.data}: the {split} split is empty")
+        missing = images.labels == -1
+        if missing.any():
+            raise SeekingError(
+                f"{config.data}: {int(missing.sum()):,} of {len(images):,} {split} images have no label (null or -1), "
+                f"such as image {int(missing.nonzero()[0])}; remove them, or name another column with label_column"
+            )
+        out_of_range = (images.labels < 0) | (images.labels >= len(classes))
+        if out_of_range.any():
+            row = int(out_of_range.nonzero()[0])
+            raise SeekingError(
+                f"{config.data}: label {int(images.labels[row])} of {split} image {row} is out of range; "
+                f"there are {len(classes)} classes, numbered from 0"
+            )
+
+
+def _normalization(train: Images, config: DataConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel: those that are given, or else those of the training images.
+
+    Raises:
+        SeekingError: those that are given are not of as many channels, or a deviation is not above 0.
+    """
+    mean, std = train.statistics()
+    mean, std = config.mean or mean, config.std or std
+    channels = train.pixels.shape[1]
+    if len(mean) != channels or len(std) != channels or not all(value > 0 for value in std):
+        raise SeekingError(
+            f"{config.data}: mean {list(mean)} and std {list(std)} must have one number, std above 0, "
+            f"for each of {channels} channels"
+        )
+    return tuple(mean), tuple(std)
+
+
+def _augmentation(width: int, config: DataConfig) -> Augmentation:
+    """The augmentation that is asked for; by default, random crops with a padding of an eighth of the width."""
+    padding = config.crop_padding
+    if padding is None:
+        padding = width // 8 if config.crop_scale is None else 0
+    return Augmentation(
+        padding=padding,
+        flip=config.data != "digits" if config.flip is None else config.flip,
+        scale=config.crop_scale,
+        jitter=config.color_jitter,
+        erase=config.random_erasing,
     )
 
 
