@@ -187,8 +187,8 @@ def _holds(
         try:
             for model in (base, motivated, *twins):
                 model.requires_grad_(True).eval()
-            apart = [run(model) for model in (base, motivated)]
-            (_size(apart[0]) + _size(apart[1])).backward()
+            separate = [run(model) for model in (base, motivated)]
+            (_size(separate[0]) + _size(separate[1])).backward()
             with prefix.recorded(twins[1]) as outputs:
                 larger = run(twins[1])
             with prefix.replayed(twins[0], outputs):
@@ -203,7 +203,7 @@ def _holds(
     ]
     small, of_twin = dict(base.named_parameters()), dict(twins[0].named_parameters())
     pairs += [(small[name].grad, of_twin[name].grad) for name in small.keys() & weights_map.own]
-    if not all(map(_same, map(tensors_in, apart), map(tensors_in, (smaller, larger)))):
+    if not all(map(_same, map(tensors_in, separate), map(tensors_in, (smaller, larger)))):
         return False
     if any((ours is None) != (theirs is None) for ours, theirs in pairs):
         return False

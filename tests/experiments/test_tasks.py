@@ -104,7 +104,7 @@ def test_parts_of_a_text_have_nothing_in_common(
     )
     data: Any = loaded(config)
     whole = read_text(str(lyrics))
-    parts = [data.train, *([data.aside] if held_out else []), data.test]
+    parts = [data.train, *([data.held_out] if held_out else []), data.test]
     assert torch.equal(torch.cat(parts), whole[: sum(map(len, parts))])
     assert len(whole) - sum(map(len, parts)) == (round(len(whole) * 0.1) if validation else 0)  # The test part.
     aside = data.loaders(config).held_out
@@ -177,7 +177,7 @@ def test_tables_are_scaled_by_their_training_rows(name: str) -> None:
     torch.testing.assert_close(parts.train.values.std(0)[~constant], torch.ones(int((~constant).sum())))
     rest = loaded(dataclasses.replace(config, validation=None, held_out=None))
     whole = len(table.read_tables(config)[0]["train"])
-    assert len(parts.train) + len(parts.test) + len(parts.aside) == rest.train_samples == whole - round(whole * 0.2)
+    assert len(parts.train) + len(parts.test) + len(parts.held_out) == rest.train_samples == whole - round(whole * 0.2)
 
 
 def test_what_tables_there_are() -> None:

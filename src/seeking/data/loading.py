@@ -78,7 +78,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         if config.validation:
             unused.append(SplitUse(NOT_USED, sources[1], None, len(test)))
             sources = sources[0], held_out(config.validation, sources[0])
-            train, test = _apart(train, round(len(train) * config.validation), 1, config)
+            train, test = _split_off(train, round(len(train) * config.validation), 1, config)
         train, test = _subset(train, config.max_train_samples), _subset(test, config.max_eval_samples)
     else:
         train, test, classes, sources, unused = select(config)
@@ -94,12 +94,12 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
             f"{config.data}: training images are {list(train.pixels.shape[1:])}, test images "
             f"{list(test.pixels.shape[1:])}; give image_size to make them the same"
         )
-    train, test, location = _place(train, test, config, sharing)
+    train, test, location = _move(train, test, config, sharing)
     if encoded:
         train, test = readable({"training": train, "test": test}, encoded, config.on_bad_image)
-    train, aside = _hold_out(train, config)
-    if aside:
-        unused.append(SplitUse.of(SET_ASIDE, f"{len(aside)} of {sources[0]}", aside.labels))
+    train, set_aside = _hold_out(train, config)
+    if set_aside:
+        unused.append(SplitUse.of(SET_ASIDE, f"{len(set_aside)} of {sources[0]}", set_aside.labels))
     _warn_of_lost_classes(train, test, classes, config)
     mean, std = _normalization(train, config)
     height, width = (config.image_size,) * 2 if config.image_size else train.pixels.shape[2:]
@@ -121,7 +121,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         workers=max(1, min(8, cores() // (sharing * local_process_count())))
         if config.workers is None
         else config.workers,
-        held_out=aside,
+        held_out=set_aside,
     )
 
 
@@ -180,7 +180,7 @@ def _augmentation(width: int, config: DataConfig) -> Augmentation:
     )
 
 
-def _place(train: Images, test: Images, config: DataConfig, sharing: int) -> tuple[Images, Images, str]:
+def _move(train: Images, test: Images, config: DataConfig, sharing: int) -> tuple[Images, Images, str]:
     """Move both splits to where loading is fastest, and name the location."""
     in_memory = config.in_memory
     size = (train.pixels.shape.numel() + test.pixels.shape.numel()) * sharing
@@ -233,7 +233,7 @@ def _hold_out(train: Images, config: DataConfig) -> tuple[Images, Images | None]
         raise SeekingError(
             f"held_out is {config.held_out}, and {config.data} has {len(train)} training images; hold out fewer"
         )
-    kept, held = _apart(train, config.held_out, 2, config)
+    kept, held = _split_off(train, config.held_out, 2, config)
     if len(held) < config.held_out:
         raise SeekingError(
             f"held_out is {config.held_out}, and {config.data} has {len(train)} training images, of which {len(held)} "
@@ -242,7 +242,7 @@ def _hold_out(train: Images, config: DataConfig) -> tuple[Images, Images | None]
     return kept, held
 
 
-def _apart(images: Images, count: int, seed: int, config: DataConfig) -> tuple[Images, Images]:
+def _split_off(images: Images, count: int, seed: int, config: DataConfig) -> tuple[Images, Images]:
     """The images that are kept, and at most this many random ones that are held out."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).numpy()
     kept, held = order[count:], order[:count]

@@ -56,7 +56,11 @@ def held_out(share: float, source: str) -> str:
 def select(
     config: DataConfig,
 ) -> tuple[Images, Images, tuple[str, ...], tuple[str, str], list[SplitUse]]:
-    """Both splits, the classes, where the splits come from, and the splits that are not used."""
+    """Both splits, the classes, where the splits come from, and the splits that are not used.
+
+    Raises:
+        SeekingError: the data set cannot be read, or has no such columns, labels or splits.
+    """
     name = config.data
     splits = read(name, config.chosen_splits)
     image_column, label_column = _columns(splits["train"].rows[0].features, config)
