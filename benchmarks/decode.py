@@ -46,14 +46,14 @@ def ways(size: int | None) -> dict[str, Callable[[bytes], Tensor]]:
     """Ways from a file to pixels."""
     resize = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size)] if size else [v2.Identity()])
     by_pil = v2.Compose([resize, v2.PILToTensor()])
-    found: dict[str, Callable[[bytes], Tensor]] = {
+    by_name: dict[str, Callable[[bytes], Tensor]] = {
         "PIL": lambda file: by_pil(RGB.convert(opened(file))),
         "PIL, tensors resized": lambda file: resize(v2.functional.pil_to_tensor(RGB.convert(opened(file)))),
         "torchvision": lambda file: resize(decode_image(torch.frombuffer(bytearray(file), dtype=torch.uint8))),
     }
     if decoders():
-        found["torchcodec, as the workers do"] = lambda file: resize(pixels(opened(file), RGB))
-    return found
+        by_name["torchcodec, as the workers do"] = lambda file: resize(pixels(opened(file), RGB))
+    return by_name
 
 
 def main() -> None:

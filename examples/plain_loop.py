@@ -138,12 +138,14 @@ def main() -> dict[str, float]:
                     motivated.average.update_parameters(model)
             print(f"epoch {epoch + 1}: loss {sum(losses) / len(losses):.3f}, {motivated_batches} motivated batches")
 
-        found = {name: accuracy(learner.average, test) for name, learner in (("base", base), ("motivated", motivated))}
+        accuracies = {
+            name: accuracy(learner.average, test) for name, learner in (("base", base), ("motivated", motivated))
+        }
         given.output.mkdir(parents=True, exist_ok=True)
         for name, learner in (("base", base), ("motivated", motivated)):
             save_file(learner.average.module.state_dict(), given.output / f"{name}.safetensors")
-            print(f"{name}: accuracy {found[name]:.3f}, weights in {given.output / name}.safetensors")
-    return found
+            print(f"{name}: accuracy {accuracies[name]:.3f}, weights in {given.output / name}.safetensors")
+    return accuracies
 
 
 if __name__ == "__main__":

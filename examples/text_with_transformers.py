@@ -86,11 +86,11 @@ def train(pair: seeking.Pair, text: Tensor, folder: Path, options: argparse.Name
         eval_dataset=Windows(text[place:], options.length),
     )
     trainer.train()
-    found = trainer.evaluate()
+    metrics = trainer.evaluate()
     trainer.save_model()  # seeking: the base, and in its folder "motivated" the motivated model.
     share = trainer.motivated_steps / max(1, trainer.state.global_step)
     names = {"base": "eval_loss", "motivated": "eval_motivated_loss"}
-    return {**{name: found[key] / math.log(2) for name, key in names.items()}, "motivated share": share}
+    return {**{name: metrics[key] / math.log(2) for name, key in names.items()}, "motivated share": share}
 
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:

@@ -61,9 +61,9 @@ def test_folders_import_in_one_direction() -> None:
     for name, path in MODULES.items():
         for other in imported(path):
             folder, target = (f"{each}.".split(".")[1] for each in (name, other))
-            found = {(name, known) for known in (other, f"seeking.{target}")} & UPWARD
-            upward |= found
-            if folder and target and folder != target and not found:
+            exceptions = {(name, known) for known in (other, f"seeking.{target}")} & UPWARD
+            upward |= exceptions
+            if folder and target and folder != target and not exceptions:
                 graph.setdefault(folder, set()).add(target)
     graphlib.TopologicalSorter(graph).prepare()
     assert upward == UPWARD
@@ -80,8 +80,8 @@ def test_the_core_imports_neither_the_trainer_nor_a_framework() -> None:
 
 def test_integrations_are_imported_by_nobody() -> None:
     for name, path in MODULES.items():
-        found = [other for other in imported(path) if other.startswith("seeking.integrations")]
-        assert not found or name.startswith("seeking.integrations."), name
+        integrations = [other for other in imported(path) if other.startswith("seeking.integrations")]
+        assert not integrations or name.startswith("seeking.integrations."), name
 
 
 def _outside(path: Path) -> Iterator[str]:
@@ -100,7 +100,7 @@ def test_files_are_small() -> None:
 
 def test_private_names_of_other_libraries_are_in_one_file() -> None:
     """An attribute with a leading underscore belongs to ``self`` or to a class of the same file."""
-    found = []
+    private = []
     for path in FILES:
         if path.name == "internals.py":
             continue
@@ -118,10 +118,10 @@ def test_private_names_of_other_libraries_are_in_one_file() -> None:
                 names = [alias.name for alias in node.names]
             else:
                 continue
-            found += [
+            private += [
                 f"{path.name}: {name}" for name in names if _private(name) and name not in own and name != "_exit"
             ]
-    assert not found
+    assert not private
 
 
 def _private(name: str) -> bool:
@@ -132,7 +132,7 @@ def test_the_layout_in_the_docs_is_that_of_the_code() -> None:
     page = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
     layout = page.split("```")[1]
     named = set(re.findall(r"\b(\w+(?:\.py|/))", layout))
-    found = {path.name + ("/" if path.is_dir() else "") for path in PACKAGE.iterdir()}
-    found -= {"__init__.py", "__pycache__/", "py.typed"}
-    assert found <= named
+    members = {path.name + ("/" if path.is_dir() else "") for path in PACKAGE.iterdir()}
+    members -= {"__init__.py", "__pycache__/", "py.typed"}
+    assert members <= named
     assert {name for name in named if name.endswith(".py")} <= {path.name for path in FILES}

@@ -19,7 +19,7 @@ from seeking import WeightsMap
 from seeking.cli import COMMANDS, main
 from seeking.commands import Train
 from seeking.files import read_yaml_text
-from seeking.option_parsing import parse_options
+from seeking.option_parsing import parse_options, plain_switches
 from seeking.report.output import PrintableConsole, ignore_output_errors, printable
 
 QUICK = ["--epochs", "1", "--max-train-samples", "64", "--base-kwargs", "width=4", "--motivated-kwargs", "width=6"]
@@ -78,9 +78,9 @@ def test_compare_shows_the_pair_beside_its_models_alone(capsys: pytest.CaptureFi
     summary = json.loads(Path("out/comparison.json").read_text())
     assert summary["seeds"] == 2
     for model in ("base", "motivated"):
-        found = summary["models"][model]
-        gains = [a - b for a, b in zip(found["together"]["values"], found["alone"]["values"], strict=True)]
-        assert found["gain"]["values"] == gains
+        measured = summary["models"][model]
+        gains = [a - b for a, b in zip(measured["together"]["values"], measured["alone"]["values"], strict=True)]
+        assert measured["gain"]["values"] == gains
     assert summary["arms"]["pair"]["flops"]["mean"] < sum(
         summary["arms"][m]["flops"]["mean"] for m in ("base", "motivated")
     )
@@ -434,7 +434,13 @@ def test_a_hub_that_cannot_be_reached_is_not_an_unknown_data_set(name: str, caps
     [(["--in-memory", "False"], False), (["--in_memory", "true"], True), (["--no-in-memory"], False), ([], None)],
 )
 def test_a_switch_may_have_a_value(flags: list[str], value: bool | None) -> None:
-    assert parse_options(Train, [*flags, "--overwrite"], "seeking train").in_memory is value
+    assert parse_options(Train, plain_switches([*flags, "--overwrite"], Train), "seeking train").in_memory is value
+
+
+def test_a_switch_has_at_most_one_value(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--flip", "true", "true"])
+    assert "true" in capsys.readouterr().err
 
 
 def test_runs_that_begin_within_a_second_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

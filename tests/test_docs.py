@@ -29,13 +29,13 @@ class Block(NamedTuple):
 
 
 def blocks(*languages: str) -> list[Block]:
-    found = [
+    every = [
         Block(page, text.count("\n", 0, match.start()) + 1, match[1], match[2])
         for page in PAGES
         for text in [page.read_text(encoding="utf-8")]
         for match in BLOCK.finditer(text)
     ]
-    return [block for block in found if block.language in languages]
+    return [block for block in every if block.language in languages]
 
 
 SEEKING = """#!{python} -SE
@@ -136,8 +136,14 @@ def test_links_and_pictures_lead_somewhere(page: Path) -> None:
         path, _, anchor = target.partition("#")
         if "://" in target:
             continue
-        there = page.parent / path if path else page
-        assert there.exists(), target
+        file = page.parent / path if path else page
+        assert file.exists(), target
         if anchor:
-            headings = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}, target
+
+
+def test_lines_are_no_wider_than_those_of_the_code() -> None:
+    pages = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+    lines = [(page.name, line) for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
+    assert [(page, line) for page, line in lines if len(line) > 120 and not line.startswith(("|", "!["))] == []

@@ -16,21 +16,21 @@ DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16])
 def gradients(draw: st.DrawFn) -> list[Tensor]:
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
     dtypes = st.just(draw(DTYPES)) if draw(st.booleans()) else DTYPES
-    found = [
+    tensors = [
         torch.randn(shape, generator=generator).to(dtype)
         for shape, dtype in draw(st.lists(st.tuples(SHAPES, dtypes), max_size=6))
     ]
-    if found and found[0].numel() and draw(st.booleans()):
-        found[0].view(-1)[0] = draw(st.sampled_from([float("nan"), float("inf"), 1e30]))
-    return found
+    if tensors and tensors[0].numel() and draw(st.booleans()):
+        tensors[0].view(-1)[0] = draw(st.sampled_from([float("nan"), float("inf"), 1e30]))
+    return tensors
 
 
 @given(gradients())
-def test_the_norm_of_all_gradients_is_that_of_pytorch(found: list[Tensor]) -> None:
+def test_the_norm_of_all_gradients_is_that_of_pytorch(tensors: list[Tensor]) -> None:
     """Of one dtype, bit for bit; of several, PyTorch adds the tensors up in another order."""
-    expected, norm = get_total_norm(found), total_norm(found)
+    expected, norm = get_total_norm(tensors), total_norm(tensors)
     assert (norm.dtype, norm.shape) == (expected.dtype, expected.shape)
-    mixed = len({gradient.dtype for gradient in found}) > 1
+    mixed = len({gradient.dtype for gradient in tensors}) > 1
     assert torch.allclose(norm, expected, rtol=1e-6 if mixed else 0, atol=0, equal_nan=True)
 
 

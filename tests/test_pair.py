@@ -361,9 +361,9 @@ def test_advice_works_when_it_is_followed(
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             try:
-                made = pair()
+                paired = pair()
                 warned = any("give a batch" in str(warning.message) for warning in told)
-                return follow(advice.pop("Give Pair a batch")) if warned else made
+                return follow(advice.pop("Give Pair a batch")) if warned else paired
             except SeekingError as error:
                 return follow(advice.pop(next(text for text in advice if text in str(error))))
 

@@ -51,7 +51,11 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
 
 
 def with_files(args: list[str], command: type[Any]) -> list[str]:
-    """Flags with those of the files that they name before them: the resumed run, the recipe, the options file."""
+    """Flags with those of the files that they name before them: the resumed run, the recipe, the options file.
+
+    Raises:
+        SeekingError: there are several options files, or one of them cannot be read or names another.
+    """
     early_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early_parser.add_argument("--config", type=user_path, nargs="?", action="append", default=[])
     early_parser.add_argument("--recipe", nargs="?")

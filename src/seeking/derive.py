@@ -41,13 +41,13 @@ def derive(base: nn.Module, motivated: nn.Module, batch: Any, forward: Forward |
         if changed is not None and entry.target in weights_map.buffers and name not in changed:
             continue
         problem = f"{name}: which part of {entry.target} is the base's is known from names and shapes alone"
-        take = "Pair(base, motivated, weights_map, batch=batch) takes a map of seeking.match as it is"
+        advice = "Pair(base, motivated, weights_map, batch=batch) takes a map of seeking.match as it is"
         if entry.origin == UNREACHED:
             raise SeekingError(
                 f"{problem}, since no forward pass reaches it. Give Pair a batch, or a forward, that does; if it is of "
-                f"no use, {take}"
+                f"no use, {advice}"
             )
         if batch is None:
             raise SeekingError(f"{problem}. Give Pair a batch")
-        raise SeekingError(f"{problem}. Check a map with seeking.verify, and pass it on: {take}")
+        raise SeekingError(f"{problem}. Check a map with seeking.verify, and pass it on: {advice}")
     return weights_map

@@ -23,7 +23,11 @@ from seeking.weights_map import WeightsMap
 
 
 def map_command(config: Map) -> int:
-    """Run ``seeking map``."""
+    """Run ``seeking map``.
+
+    Raises:
+        SeekingError: the models cannot be made, the larger cannot contain the base, or the map cannot be saved.
+    """
     both = models(config, arguments_for(config.base, config.num_classes, config.in_chans))
     batch = example_input(config.base, both["base"], None, config.in_chans)
     derived = _derived(config, both, config.in_chans).without(*config.own)
@@ -56,7 +60,11 @@ def _refusal() -> Iterator[None]:
 
 
 def verify_command(config: Verify) -> int:
-    """Run ``seeking verify``."""
+    """Run ``seeking verify``.
+
+    Raises:
+        SeekingError: the models cannot be made, or the map is not theirs.
+    """
     both = models(config, arguments_for(config.base, config.num_classes, config.in_chans))
     if config.image_size is not None and config.image_size < 1:
         raise SeekingError(f"image_size is {config.image_size}; it must be 1 or more")

@@ -36,7 +36,6 @@ def parse_options(command: type[Options], args: Sequence[str], prog: str) -> Opt
     """
     # DisallowNone gives each switch a --no-…, also those that are neither on nor off by default.
     markers = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
-    args = plain_switches(args, command)
     _check_paths(args, command)
     parsed = tyro.cli(_documented(command), prog=prog, args=args, registry=registry, config=markers)
     return command(**{field.name: _at_home(getattr(parsed, field.name)) for field in dataclasses.fields(parsed)})
@@ -73,19 +72,24 @@ def plain_switches(args: Sequence[str], command: type[Any]) -> list[str]:
         if bool in (hint, *typing.get_args(hint))
     }
     plain: list[str] = []
+    unset = ""  # The switch that the next word may set.
     for arg in args:
-        last = plain[-1].replace("_", "-") if plain else ""
         name, equals, value = arg.partition("=")
-        if equals and name.replace("_", "-") in switches:
+        name = name.replace("_", "-")
+        if equals and name in switches:
             if value.lower() not in ("true", "false"):
                 raise SeekingError(f"{name} is {value!r}; it is a switch: give {name}, or --no-{name[2:]}")
-            last, arg = name.replace("_", "-"), value
-            plain.append(last)
-        if last in switches and arg.lower() in ("true", "false"):
-            plain[-1] = last if arg.lower() == "true" else f"--no-{last[2:]}"
+            plain.append(_switch(name, value))
+        elif unset and arg.lower() in ("true", "false"):
+            plain[-1] = _switch(unset, arg)
         else:
             plain.append(arg)
+        unset = name if name in switches and not equals else ""
     return plain
+
+
+def _switch(flag: str, value: str) -> str:
+    return flag if value.lower() == "true" else f"--no-{flag[2:]}"
 
 
 def _documented(command: type[Any]) -> type[Any]:

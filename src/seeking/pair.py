@@ -107,24 +107,8 @@ class Pair:
             for name, entry in self.map.shared.entries.items()
             if name not in self.constants and (norm == "shared" or not name.endswith(NORM_STATISTICS))
         }
-        for name, parameter in base.named_parameters():
-            target = self.map.entries[name].target
-            if name not in self.map.own and parameter.requires_grad != motivated.get_parameter(target).requires_grad:
-                raise SeekingError(
-                    f"{name} is {'trained' if parameter.requires_grad else 'frozen'} in the base and {target} is not; "
-                    "set requires_grad alike in both models"
-                )
-        with torch.no_grad():
-            if shared_from == "motivated":
-                part = self.map.shared.extract(tensors(motivated))
-                for name, tensor in tensors(base).items():
-                    if name in part and name not in self.constants:
-                        tensor.copy_(part[name])
-            kept = self.constants | self.map.own
-            shared = {name: tensor for name, tensor in tensors(base).items() if name not in kept}
-            mapped = self.map.embed(shared, tensors(motivated))
-            for name, tensor in tensors(motivated).items():
-                tensor.copy_(mapped[name])
+        self._check_trained()
+        self._share_weights(shared_from)
         self._state = SharedState(base, motivated, self._moving, tie)
         self._depth, self._sharded, self._separated = 0, False, False
         self._modules = [*base.modules(), *motivated.modules()]
@@ -142,6 +126,35 @@ class Pair:
         self._shared: list[Tensor] = []
         self._sliced: list[Tensor] = []
         self._bind()
+
+    def _check_trained(self) -> None:
+        """Refuse a parameter that one model trains and the other one does not.
+
+        Raises:
+            SeekingError: there is one.
+        """
+        for name, parameter in self.base.named_parameters():
+            target = self.map.entries[name].target
+            trained = self.motivated_model.get_parameter(target).requires_grad
+            if name not in self.map.own and parameter.requires_grad != trained:
+                raise SeekingError(
+                    f"{name} is {'trained' if parameter.requires_grad else 'frozen'} in the base and {target} is not; "
+                    "set requires_grad alike in both models"
+                )
+
+    @torch.no_grad()
+    def _share_weights(self, shared_from: Model) -> None:
+        """Give what both models share the values that it has in one of them."""
+        base, motivated = tensors(self.base), tensors(self.motivated_model)
+        if shared_from == "motivated":
+            part = self.map.shared.extract(motivated)
+            for name, tensor in base.items():
+                if name in part and name not in self.constants:
+                    tensor.copy_(part[name])
+        kept = self.constants | self.map.own
+        mapped = self.map.embed({name: tensor for name, tensor in base.items() if name not in kept}, motivated)
+        for name, tensor in motivated.items():
+            tensor.copy_(mapped[name])
 
     @contextlib.contextmanager
     def motivated(self, optimizers: tuple[Optimizer, Optimizer] | None = None) -> Iterator[nn.Module]:

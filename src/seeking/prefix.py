@@ -187,8 +187,8 @@ def _holds(
         try:
             for model in (base, motivated, *twins):
                 model.requires_grad_(True).eval()
-            apart = [run(model) for model in (base, motivated)]
-            (_size(apart[0]) + _size(apart[1])).backward()
+            separate = [run(model) for model in (base, motivated)]
+            (_size(separate[0]) + _size(separate[1])).backward()
             with prefix.recorded(twins[1]) as outputs:
                 larger = run(twins[1])
             with prefix.replayed(twins[0], outputs):
@@ -198,16 +198,18 @@ def _holds(
             return False
     add_gradients(base, motivated, weights_map)
     add_gradients(*twins, weights_map)
-    pairs = [(one.grad, other.grad) for one, other in zip(motivated.parameters(), twins[1].parameters(), strict=True)]
+    pairs = [
+        (ours.grad, theirs.grad) for ours, theirs in zip(motivated.parameters(), twins[1].parameters(), strict=True)
+    ]
     small, of_twin = dict(base.named_parameters()), dict(twins[0].named_parameters())
     pairs += [(small[name].grad, of_twin[name].grad) for name in small.keys() & weights_map.own]
-    if not all(map(_same, map(tensors_in, apart), map(tensors_in, (smaller, larger)))):
+    if not all(map(_same, map(tensors_in, separate), map(tensors_in, (smaller, larger)))):
         return False
-    if any((one is None) != (other is None) for one, other in pairs):
+    if any((ours is None) != (theirs is None) for ours, theirs in pairs):
         return False
-    gradients = [(one, other) for one, other in pairs if one is not None and other is not None]
-    scale = max((float(one.abs().max()) for one, _ in gradients), default=0.0)
-    return all(float((one - other).abs().max()) <= TOLERANCE * scale for one, other in gradients)
+    gradients = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
+    scale = max((float(ours.abs().max()) for ours, _ in gradients), default=0.0)
+    return all(float((ours - theirs).abs().max()) <= TOLERANCE * scale for ours, theirs in gradients)
 
 
 def _size(output: Any) -> Tensor:

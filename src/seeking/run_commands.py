@@ -50,7 +50,11 @@ def train_command(config: Train) -> int:
 
 
 def compare_command(config: Compare) -> int:
-    """Run ``seeking compare``."""
+    """Run ``seeking compare``.
+
+    Raises:
+        SeekingError: options, models and data do not go together, or the folder holds something else.
+    """
     from seeking.report.plots import draw
 
     if config.seeds < 1:
@@ -92,7 +96,12 @@ def compare_command(config: Compare) -> int:
 
 
 def reproduce_command(config: Reproduce) -> int:
-    """Run ``seeking reproduce``."""
+    """Run ``seeking reproduce``.
+
+    Raises:
+        SeekingError: there is no such recipe, or its options do not go together.
+        RunError: trials have failed.
+    """
     changes = dict(config.set)
     changes |= {key: value for key in ("data", "device") if (value := getattr(config, key)) is not None}
     recipe = read(config.recipe, config.scale, changes, config.source)
@@ -118,7 +127,12 @@ def _command(config: Reproduce, changes: Mapping[str, Any]) -> str:
 
 
 def analyze_command(config: Analyze) -> int:
-    """Run ``seeking analyze``."""
+    """Run ``seeking analyze``.
+
+    Raises:
+        SeekingError: this is not the folder of a run, or the output folder holds something else.
+        RunError: the results cannot be written.
+    """
     from seeking.report.plots import draw_analysis
 
     names = {"analysis.json", "analysis.png"}

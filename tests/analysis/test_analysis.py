@@ -67,7 +67,7 @@ def test_sharpness_is_the_eigenvalue_of_largest_magnitude(seed: int, features: i
     x, y = torch.randn(12, features), torch.randn(12)
     model = nn.Linear(features, 1, bias=False)
     parts = [(x[:5], y[:5]), (x[5:], y[5:])]
-    found = sharpness(
+    measured = sharpness(
         model,
         parts,
         lambda model, batch: sign * F.mse_loss(model(batch[0])[:, 0], batch[1]),
@@ -75,15 +75,15 @@ def test_sharpness_is_the_eigenvalue_of_largest_magnitude(seed: int, features: i
         tolerance=1e-7,
     )
     expected = torch.linalg.eigvalsh(2 * x.T @ x / 12)[-1]
-    assert found.converged
-    assert found.eigenvalue == pytest.approx(sign * float(expected), rel=1e-2)
+    assert measured.converged
+    assert measured.eigenvalue == pytest.approx(sign * float(expected), rel=1e-2)
 
 
 def test_sharpness_stops_after_its_iterations_and_knows_a_flat_loss() -> None:
     base, _ = two_models()
     base.eval()
-    found = sharpness(base, data(), cross_entropy, iterations=2, tolerance=0.0)
-    assert (found.iterations, found.converged) == (2, False)
+    measured = sharpness(base, data(), cross_entropy, iterations=2, tolerance=0.0)
+    assert (measured.iterations, measured.converged) == (2, False)
     assert not base.training
     flat = sharpness(nn.Linear(3, 1), [torch.randn(4, 3)], lambda model, batch: model(batch).mean())
     assert (flat.eigenvalue, flat.converged) == (0.0, True)
@@ -105,10 +105,10 @@ def test_along_a_line_a_convex_loss_has_no_barrier(seed: int, points: int) -> No
         return {"convex": loss, "concave": -loss}
 
     expected = [pytest.approx(measure(end)) for end in ends]
-    found = losses_along_line(ends[0], tensors(ends[0]), tensors(ends[1]), measure, points)
-    assert [found[0].losses, found[-1].losses] == expected
-    assert barrier(found, "convex") == pytest.approx(0, abs=1e-6)
-    assert barrier(found, "concave") >= 0
+    line = losses_along_line(ends[0], tensors(ends[0]), tensors(ends[1]), measure, points)
+    assert [line[0].losses, line[-1].losses] == expected
+    assert barrier(line, "convex") == pytest.approx(0, abs=1e-6)
+    assert barrier(line, "concave") >= 0
     assert barrier([Point(0, {"a": 1.0}), Point(0.5, {"a": 5.0}), Point(1, {"a": 3.0})], "a") == 3
 
 
@@ -137,7 +137,7 @@ def test_a_step_is_the_one_that_training_would_take_and_is_taken_back(separated:
         with torch.no_grad():
             return float(cross_entropy(run.base.module.train(), batch))
 
-    found = changes_by_a_step(run, parts, [batch] * 2, measure)
+    changes = changes_by_a_step(run, parts, [batch] * 2, measure)
     for name, learner in run.learners.items():
         put_back(run, parts)
         before = measure()
@@ -147,9 +147,9 @@ def test_a_step_is_the_one_that_training_would_take_and_is_taken_back(separated:
             loss.backward()
             learner.optimizer.step()
             learner.optimizer.zero_grad()
-        assert found[name] == [pytest.approx(measure() - before, abs=1e-5)] * 2
-    assert found["base"][0] != 0
-    assert (found["motivated"][0] == 0) == separated
+        assert changes[name] == [pytest.approx(measure() - before, abs=1e-5)] * 2
+    assert changes["base"][0] != 0
+    assert (changes["motivated"][0] == 0) == separated
     put_back(run, parts)
     for name, learner in run.learners.items():
         saved = parts[name]["model"]["tensors"]
@@ -180,22 +180,22 @@ def test_analyze_prints_and_writes_what_it_measures(
     assert contents(run) == before
     printed = " ".join(capsys.readouterr().out.split())
     assert "sharpness" in printed and "barrier" in printed
-    found = json.loads((out / "analysis.json").read_text())
-    assert [row["step"] for row in found["checkpoints"]] == [0, 4, 8]
-    for row in found["checkpoints"]:
+    analysis = json.loads((out / "analysis.json").read_text())
+    assert [row["step"] for row in analysis["checkpoints"]] == [0, 4, 8]
+    for row in analysis["checkpoints"]:
         assert -1 <= row["agreement"] <= 1
         assert len(row["motivated_step"]["values"]) == len(row["base_step"]["values"]) == 2
-    rates = [row["learning_rate"] for row in found["checkpoints"]]
+    rates = [row["learning_rate"] for row in analysis["checkpoints"]]
     assert rates == pytest.approx([0.05, 0.025, 0.0])
-    assert found["checkpoints"][0]["base_step"]["mean"] != 0 == found["checkpoints"][-1]["base_step"]["mean"]
-    assert list(found["ends"]) == ["base", "motivated", "base alone"]
+    assert analysis["checkpoints"][0]["base_step"]["mean"] != 0 == analysis["checkpoints"][-1]["base_step"]["mean"]
+    assert list(analysis["ends"]) == ["base", "motivated", "base alone"]
     for end, position in (("base", 0), ("base alone", -1)):
         for loss in ("training_loss", "held_out_loss"):
-            assert found["ends"][end][loss] == pytest.approx(found["line"][position][loss])
+            assert analysis["ends"][end][loss] == pytest.approx(analysis["line"][position][loss])
     assert (out / "analysis.png").stat().st_size > 10_000
     assert main(["analyze", str(run), *MEASURE, "--output", str(out)]) == 0, "a second time"
     again = json.loads((out / "analysis.json").read_text())
-    assert again["checkpoints"] == found["checkpoints"]
+    assert again["checkpoints"] == analysis["checkpoints"]
     assert "line" not in again
 
 
@@ -218,5 +218,5 @@ def test_a_damaged_checkpoint_is_left_out(run: Path, tmp_path: Path, capsys: pyt
     (tmp_path / "run" / "checkpoints" / "step-00000004" / "state.json").write_text("{}")
     assert main(["analyze", str(tmp_path / "run"), *MEASURE, "--output", str(tmp_path / "out")]) == 0
     assert "step-00000004" in capsys.readouterr().err
-    found = json.loads((tmp_path / "out" / "analysis.json").read_text())
-    assert [row["step"] for row in found["checkpoints"]] == [0, 8]
+    analysis = json.loads((tmp_path / "out" / "analysis.json").read_text())
+    assert [row["step"] for row in analysis["checkpoints"]] == [0, 8]

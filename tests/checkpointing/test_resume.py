@@ -71,13 +71,13 @@ def interrupted_run(make: Any, output: Path, config: TrainConfig, at: list[int])
     return trainer, trainer.fit()
 
 
-def same(one: tuple[Trainer, Result], other: tuple[Trainer, Result], outputs: tuple[Path, Path]) -> None:
+def same(run: tuple[Trainer, Result], other: tuple[Trainer, Result], outputs: tuple[Path, Path]) -> None:
     """Weights, buffers, metrics, decisions, costs and what is on disk."""
-    assert one[1].history == other[1].history
-    assert one[1].metrics == other[1].metrics
-    assert one[1].best == other[1].best
-    assert one[1].cost == other[1].cost
-    for role, learner in one[0].learners.items():
+    assert run[1].history == other[1].history
+    assert run[1].metrics == other[1].metrics
+    assert run[1].best == other[1].best
+    assert run[1].cost == other[1].cost
+    for role, learner in run[0].learners.items():
         theirs = tensors(other[0].learners[role].module)
         for name, tensor in tensors(learner.module).items():
             assert torch.equal(tensor, theirs[name]), (role, name)
@@ -105,10 +105,10 @@ def test_evaluating_seldom_changes_the_record_alone(every: int, tmp_path: Path) 
         theirs = tensors(whole[0].learners[role].module)
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in tensors(learner.module).items())
     assert whole[1].metrics == result.metrics
-    there = [
+    expected = [
         row for row in result.history if row["kind"] == "eval" and (row["epoch"] % every == 0 or row["epoch"] == 5)
     ]
-    assert [row for row in whole[1].history if row["kind"] == "eval"] == there
+    assert [row for row in whole[1].history if row["kind"] == "eval"] == expected
     same(whole, interrupted_run(make, outputs[1], seldom, [7, 20]), outputs)
 
 
@@ -120,8 +120,8 @@ def test_a_run_that_is_resumed_to_end_earlier_is_evaluated_where_it_ends(tmp_pat
     three = make(output=tmp_path / "run", config=shorter, resume=True).fit()
     assert [row["epoch"] for row in three.history if row["kind"] == "eval"] == [2, 3]
     assert three.metrics.keys() == {"base", "motivated"}
-    for name, found in three.metrics.items():
-        assert three.best[name]["accuracy"] >= found["accuracy"]
+    for name, metrics in three.metrics.items():
+        assert three.best[name]["accuracy"] >= metrics["accuracy"]
         assert read_metadata(tmp_path / "run" / f"{name}.best.safetensors")["epoch"] == three.best[name]["epoch"]
     again = make(output=tmp_path / "run", config=shorter, resume=True).fit()
     assert (again.metrics, again.history, again.best) == (three.metrics, three.history, three.best)
@@ -201,14 +201,14 @@ def test_a_condition_of_ones_own(composed: bool, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["OneCycleLR", "CosineAnnealingLR"])
 def test_more_epochs_with_a_schedule_of_ones_own(name: str, tmp_path: Path) -> None:
-    made = {
+    schedules = {
         "OneCycleLR": lambda optimizer, steps: OneCycleLR(optimizer, 0.1, total_steps=steps),
         "CosineAnnealingLR": lambda optimizer, steps: CosineAnnealingLR(optimizer, steps),
     }
     longer = dataclasses.replace(CONFIG, epochs=4)
-    make(output=tmp_path / "run", config=CONFIG, schedule=made[name]).fit()
-    more = make(output=tmp_path / "run", config=longer, schedule=made[name], resume=True).fit()
-    whole = make(config=longer, schedule=made[name]).fit()
+    make(output=tmp_path / "run", config=CONFIG, schedule=schedules[name]).fit()
+    more = make(output=tmp_path / "run", config=longer, schedule=schedules[name], resume=True).fit()
+    whole = make(config=longer, schedule=schedules[name]).fit()
     rates = [[row["lr"] for row in steps(result)] for result in (more, whole)]
     assert rates[0][13:] == rates[1][13:]
 
@@ -742,8 +742,8 @@ class Drawing(torch.optim.SGD):
 @pytest.mark.skipif(not hasattr(os, "getpriority"), reason="the system has no priorities")
 def test_what_is_written_has_the_priority_of_training() -> None:
     """A thread of a lower one holds the interpreter's lock while it waits for a core, and training waits with it."""
-    found = []
+    priorities = []
     writer = BackgroundWriter()
-    writer.start([lambda: found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))])
+    writer.start([lambda: priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))])
     writer.wait()
-    assert found == [os.getpriority(os.PRIO_PROCESS, 0)]
+    assert priorities == [os.getpriority(os.PRIO_PROCESS, 0)]

@@ -457,7 +457,7 @@ def test_a_folder_that_is_no_longer_the_one_that_was_locked_is_not_written_to(ac
     """One that is back is."""
     states: list[Any] = []
 
-    def found() -> dict[str, Any]:
+    def state() -> dict[str, Any]:
         left = contents(run) if run.exists() and act is not moved_and_back else {}
         return {name: text for name, text in left.items() if act is not unlocked or name != "metrics.jsonl"}
 
@@ -466,7 +466,7 @@ def test_a_folder_that_is_no_longer_the_one_that_was_locked_is_not_written_to(ac
             with contextlib.suppress(RunError):
                 trainer.saver.wait()
         act(run)
-        states.append(found())
+        states.append(state())
 
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore", RunWarning)
@@ -478,7 +478,7 @@ def test_a_folder_that_is_no_longer_the_one_that_was_locked_is_not_written_to(ac
         with pytest.raises(RunError, match="no longer the folder that this run has locked"):
             trainer.fit()
         # What was being written meanwhile may still come to what is left.
-        assert found() == states[0] or (act is deleted and not wait)
+        assert state() == states[0] or (act is deleted and not wait)
 
 
 # Leftovers and lost files.

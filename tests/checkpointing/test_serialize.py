@@ -30,21 +30,21 @@ def test_an_array_that_is_no_tensor_is_refused(array: Any) -> None:
         pack({"a": [array]})
 
 
-def equal(one: Any, other: Any, twins: dict[int, Tensor]) -> bool:
+def equal(actual: Any, other: Any, twins: dict[int, Tensor]) -> bool:
     """Whether two values are the same in type and content, and one tensor in several places is one in both."""
-    if type(one) is not type(other):
+    if type(actual) is not type(other):
         return False
-    if isinstance(one, Tensor):
-        bits, expected = (value.resolve_conj().resolve_neg().numpy().tobytes() for value in (one, other))
-        shared = not one.numel() or twins.setdefault(id(one), other) is other  # Empty ones have nothing to share.
-        return shared and one.dtype == other.dtype and one.shape == other.shape and bits == expected
-    if isinstance(one, np.ndarray):
-        return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
-    if isinstance(one, dict):
-        return equal([*one], [*other], twins) and equal([*one.values()], [*other.values()], twins)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(equal(*both, twins) for both in zip(one, other, strict=True))
-    return repr(one) == repr(other)
+    if isinstance(actual, Tensor):
+        bits, expected = (value.resolve_conj().resolve_neg().numpy().tobytes() for value in (actual, other))
+        shared = not actual.numel() or twins.setdefault(id(actual), other) is other  # Empty ones have nothing to share.
+        return shared and actual.dtype == other.dtype and actual.shape == other.shape and bits == expected
+    if isinstance(actual, np.ndarray):
+        return (actual.dtype, actual.shape, actual.tobytes()) == (other.dtype, other.shape, other.tobytes())
+    if isinstance(actual, dict):
+        return equal([*actual], [*other], twins) and equal([*actual.values()], [*other.values()], twins)
+    if isinstance(actual, list | tuple):
+        return len(actual) == len(other) and all(equal(*both, twins) for both in zip(actual, other, strict=True))
+    return repr(actual) == repr(other)
 
 
 def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

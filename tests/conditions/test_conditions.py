@@ -48,9 +48,9 @@ conditions = st.recursive(
     lambda inner: st.one_of(
         st.tuples(inner, inner).map(lambda two: two[0] & two[1]),
         st.tuples(inner, inner).map(lambda two: two[0] | two[1]),
-        inner.map(lambda one: ~one),
-        inner.map(lambda one: MatchedCount(one, epoch_length=7)),
-        inner.map(lambda one: parse_condition(f"next({one})")),
+        inner.map(lambda condition: ~condition),
+        inner.map(lambda condition: MatchedCount(condition, epoch_length=7)),
+        inner.map(lambda condition: parse_condition(f"next({condition})")),
     ),
     max_leaves=6,
 )
@@ -114,10 +114,10 @@ def test_compositions_are_the_boolean_ones_and_every_part_sees_every_batch(
     copies = [(parse_condition(str(left)), parse_condition(str(right))) for _ in range(3)]
     for loss in values:
         finite = math.isfinite(loss)
-        one, other = left.update(loss), right.update(loss)
-        assert (copies[0][0] & copies[0][1]).update(loss) == (one and other)
-        assert (copies[1][0] | copies[1][1]).update(loss) == (one or other)
-        assert (~copies[2][0]).update(loss) == (finite and not one)
+        first, second = left.update(loss), right.update(loss)
+        assert (copies[0][0] & copies[0][1]).update(loss) == (first and second)
+        assert (copies[1][0] | copies[1][1]).update(loss) == (first or second)
+        assert (~copies[2][0]).update(loss) == (finite and not first)
 
 
 def test_precedence_is_that_of_python() -> None:

@@ -71,9 +71,9 @@ def test_noise_around_any_linear_trend_is_below_it_as_often(slope: float, deviat
 
 @given(st.floats(-2, 2), numbers, st.integers(-6, 6))
 def test_the_scale_of_a_loss_does_not_matter_to_its_trend(deviations: float, values: list[float], power: int) -> None:
-    one, scaled, norms = BelowTrend(deviations), BelowTrend(deviations), LowGradNorm(deviations)
+    unscaled, scaled, norms = BelowTrend(deviations), BelowTrend(deviations), LowGradNorm(deviations)
     for value in values:
-        held = one.update(value)
+        held = unscaled.update(value)
         assert scaled.update(value * 2.0**power) == held
         assert norms.update(0.0, grad_norm=value) == held
 
@@ -136,8 +136,8 @@ vectors = st.lists(st.floats(-10, 10, width=32).map(lambda x: round(x, 3)), min_
 
 
 @given(vectors, vectors)
-def test_the_cosine_is_that_of_all_shared_parameters_as_one_vector(one: list[float], other: list[float]) -> None:
-    both = torch.tensor(one), torch.tensor(other)
+def test_the_cosine_is_that_of_all_shared_parameters_as_one_vector(first: list[float], second: list[float]) -> None:
+    both = torch.tensor(first), torch.tensor(second)
     named = [{"a": each[:1], "b": each[1:].reshape(2, 1), f"own{number}": each} for number, each in enumerate(both)]
     expected = float(F.cosine_similarity(both[0].double(), both[1].double(), dim=0, eps=1e-30))
     assert cosine(*named) == pytest.approx(expected, abs=1e-3)
@@ -168,19 +168,19 @@ def test_agreement_is_with_the_latest_motivated_step_and_that_is_not_old() -> No
 
 @pytest.mark.parametrize("text", NEW)
 def test_where_the_base_rests_the_same_loss_is_no_news(text: str) -> None:
-    one, other = parse_condition(text), parse_condition(text)
+    rested, unrested = parse_condition(text), parse_condition(text)
     draw = random.Random(0)
     for place in range(40):
         loss = draw.random()
         known = {"grad_norm": loss, "held_out_loss": lambda: 1.0, "flops_spent": 1.0 + place, "loss": loss}
         known["gradients"] = {"w": torch.tensor([loss - 0.5])}
         signals = Signals(**known)
-        assert one.update(loss, signals) == other.update(loss, signals)
+        assert rested.update(loss, signals) == unrested.update(loss, signals)
         if text.startswith(("held_out", "exp3")):  # They count batches, and measure by themselves.
             continue
         resting = dataclasses.replace(signals, base_stepped=False, grad_norm=None, gradients=None)
         for _ in range(draw.randrange(3)):
-            assert not one.update(loss, resting)
+            assert not rested.update(loss, resting)
 
 
 @pytest.mark.parametrize("text", [text for text in NEW if not text.startswith(("smoothed", "below"))])
@@ -304,7 +304,7 @@ def test_held_out_images_are_training_images_that_are_not_trained_on(count: int)
 def test_held_out_images_are_the_same_whether_they_are_kept_encoded(tmp_path: Path) -> None:
     folder = str(image_folder(tmp_path))
     decoded, encoded = (load(DataConfig(data=folder, held_out=2, in_memory=kept)) for kept in (True, False))
-    for one, other in ((decoded.held_out, encoded.held_out), (decoded.train, encoded.train)):
-        assert one is not None and other is not None
-        assert torch.equal(one.labels, other.labels)
-        assert torch.equal(one.pixels[torch.arange(len(one))], other.pixels[torch.arange(len(other))])
+    for images, files in ((decoded.held_out, encoded.held_out), (decoded.train, encoded.train)):
+        assert images is not None and files is not None
+        assert torch.equal(images.labels, files.labels)
+        assert torch.equal(images.pixels[torch.arange(len(images))], files.pixels[torch.arange(len(files))])

@@ -56,12 +56,12 @@ def crops(image: torch.Tensor, padding: int, flip: bool) -> list[torch.Tensor]:
     """Every crop that augmentation may give, made the plain way."""
     size = image.shape[-1]
     padded = torch.nn.functional.pad(image, [padding] * 4)
-    found = []
+    cropped = []
     for top in range(2 * padding + 1):
         for left in range(2 * padding + 1):
             crop = padded[:, top : top + size, left : left + size]
-            found += [crop, crop.flip(-1)] if flip else [crop]
-    return found
+            cropped += [crop, crop.flip(-1)] if flip else [crop]
+    return cropped
 
 
 @given(st.integers(0, 2), st.booleans(), st.integers(0, 5), st.integers(0, 3))
@@ -79,9 +79,9 @@ def test_augmentation_depends_on_seed_epoch_and_image_alone() -> None:
     images = random_images()
 
     def data(seed: int, epoch: int) -> Batches:
-        made = Batches(images, (0.5,) * 3, (0.2,) * 3, augmentation=Augmentation(padding=2, flip=True), seed=seed)
-        made.set_epoch(epoch)
-        return made
+        batches = Batches(images, (0.5,) * 3, (0.2,) * 3, augmentation=Augmentation(padding=2, flip=True), seed=seed)
+        batches.set_epoch(epoch)
+        return batches
 
     whole, _ = data(0, 1).__getitems__(list(range(20)))
     single = torch.stack([data(0, 1)[index][0] for index in reversed(range(20))]).flip(0)
@@ -171,10 +171,10 @@ def test_without_a_test_split_a_tenth_is_held_out(tmp_path: Path) -> None:
     data = load(DataConfig(data=parquet(tmp_path / "data", rows)))
     assert (len(data.train), len(data.test), data.shape) == (36, 4, (1, 4, 4))
     config = DataConfig(data=str(tmp_path / "data"), max_train_samples=10, max_eval_samples=2)
-    one, other = load(config), load(config)
-    assert (len(one.train), len(one.test)) == (10, 2)
-    assert torch.equal(one.train.pixels, other.train.pixels)
-    assert torch.equal(one.test.pixels, other.test.pixels)
+    first, second = load(config), load(config)
+    assert (len(first.train), len(first.test)) == (10, 2)
+    assert torch.equal(first.train.pixels, second.train.pixels)
+    assert torch.equal(first.test.pixels, second.test.pixels)
 
 
 def test_integers_are_all_classes_of_the_data_whatever_part_is_taken(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_cifar10_from_parquet(cifar10: Path) -> None:
 )
 def test_streamed_batches_are_those_from_memory(workers: int, augmentation: dict[str, Any], tmp_path: Path) -> None:
     folder = str(image_folder(tmp_path, sizes=[9, 12], per_class=5))
-    found = []
+    passes = []
     for in_memory in (True, False):
         data = load(DataConfig(data=folder, image_size=8, in_memory=in_memory, workers=workers, **augmentation))
         assert isinstance(data.train.pixels, torch.Tensor) == in_memory
@@ -243,10 +243,10 @@ def test_streamed_batches_are_those_from_memory(workers: int, augmentation: dict
             batches.sampler.set_epoch(epoch)
             batches.dataset.set_epoch(epoch)
             drawn += [*batches]
-        found.append(drawn)
-    assert len(found[0]) == 4
-    for one, other in zip(*found, strict=True):
-        assert all(map(torch.equal, one, other))
+        passes.append(drawn)
+    assert len(passes[0]) == 4
+    for ours, theirs in zip(*passes, strict=True):
+        assert all(map(torch.equal, ours, theirs))
 
 
 def test_what_does_not_fit_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,8 +364,8 @@ def test_jitter_keeps_grey_images_grey_and_without_it_nothing_changes() -> None:
     assert not torch.equal(x.round(), images.pixels.float())
     assert x.min() >= 0
     assert x.max() <= 255.01
-    one = data.augmentation.color_jitter(images.pixels.float(), {"factors": torch.ones(6, 3)})  # type: ignore[union-attr]
-    torch.testing.assert_close(one, images.pixels.float())
+    unchanged = data.augmentation.color_jitter(images.pixels.float(), {"factors": torch.ones(6, 3)})  # type: ignore[union-attr]
+    torch.testing.assert_close(unchanged, images.pixels.float())
 
 
 @pytest.mark.parametrize(

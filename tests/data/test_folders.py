@@ -118,8 +118,8 @@ def test_split_and_class_are_those_of_image_folder(train: Any, test: Any, names:
                 image_folder(str(root), tree)
         else:
             splits, _ = image_folder(str(root), tree)
-            found = {split: samples(splits, split) for split in splits}
-            assert found == {split: samples(asked, split) for split in asked}
+            by_split = {split: samples(splits, split) for split in splits}
+            assert by_split == {split: samples(asked, split) for split in asked}
 
 
 @given(CLASSES)
@@ -248,9 +248,11 @@ def test_names_of_classes_in_such_a_file_may_hold_each_other(data: st.DataObject
         lines = [form.format(Path(image).name, label) for image, label in zip(images, labels, strict=True)]
         text = data.draw(st.sampled_from(["", "\ufeff", "name,label\n"])) + "\n".join(lines)
         (Path(root) / "val" / "list.txt").write_text(text, encoding="utf-8")
-        found = annotated(root, "val", {"images": images}, ["val/list.txt"], classes)
-    assert found is not None
-    assert {path: name for name, paths in found[0].items() for path in paths} == dict(zip(images, labels, strict=True))
+        annotations = annotated(root, "val", {"images": images}, ["val/list.txt"], classes)
+    assert annotations is not None
+    assert {path: name for name, paths in annotations[0].items() for path in paths} == dict(
+        zip(images, labels, strict=True)
+    )
 
 
 @given(data=st.data())
@@ -273,14 +275,14 @@ def test_columns_that_may_both_be_the_classes_are_refused(data: st.DataObject) -
             with pytest.raises(SeekingError, match=r"val/list\.csv, columns 2 and [34] hold names of classes"):
                 annotated(root, "val", {"": images}, ["val/list.csv"], classes)
             return
-        found = annotated(root, "val", {"": images}, ["val/list.csv"], classes)
+        annotations = annotated(root, "val", {"": images}, ["val/list.csv"], classes)
     if columns[0] in possible:
-        assert found is not None
-        assert {path: name for name, paths in found[0].items() for path in paths} == dict(
+        assert annotations is not None
+        assert {path: name for name, paths in annotations[0].items() for path in paths} == dict(
             zip(images, columns[0], strict=True)
         )
     else:
-        assert found is None
+        assert annotations is None
 
 
 @pytest.mark.parametrize("texts", [["a.png x\na.png y\n"], ["a.png x\n", "a.png y\n"]])

@@ -62,10 +62,10 @@ def check(root: Path, training: str, test: str, classes: str | None = None, **op
             assert all(word in str(caught.value) for word in re.findall("`(.*?)`", training))
         return
     data = load(DataConfig(data=str(root), **options))
-    found = [sorted(images.pixels[:, 0, 0, 0].tolist()) for images in (data.train, data.test)]
+    loaded = [sorted(images.pixels[:, 0, 0, 0].tolist()) for images in (data.train, data.test)]
     if "held out" in training:
-        found = [sorted(found[0] + found[1]), []]
-    assert found == [numbers(training), numbers(test)]
+        loaded = [sorted(loaded[0] + loaded[1]), []]
+    assert loaded == [numbers(training), numbers(test)]
     assert classes is None or " ".join(data.classes) == classes
 
 

@@ -42,22 +42,22 @@ def name_images(file: Path, paths: list[str], kind: str = "struct") -> None:
 def test_relative_paths_are_those_beside_the_file_that_names_them(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, there = tmp_path / "here", tmp_path / "data"
+    working, folder = tmp_path / "here", tmp_path / "data"
     for number, split in enumerate(("train", "test")):
         for image in range(4):
-            picture(there / split / "images" / f"{image}.png", 10 * number + image)
-            picture(here / "images" / f"{image}.png", 100)  # Of the same name in the working directory.
+            picture(folder / split / "images" / f"{image}.png", 10 * number + image)
+            picture(working / "images" / f"{image}.png", 100)  # Of the same name in the working directory.
         picture(tmp_path / "elsewhere.png", 77)
         paths = [f"images/{image}.png" for image in range(3)]
-        name_images(there / split / "0.parquet", [*paths, str(tmp_path / "elsewhere.png")], kind)
-    here.mkdir(exist_ok=True)
-    monkeypatch.chdir(here)
+        name_images(folder / split / "0.parquet", [*paths, str(tmp_path / "elsewhere.png")], kind)
+    working.mkdir(exist_ok=True)
+    monkeypatch.chdir(working)
     for in_memory in (True, False):
         with warnings.catch_warnings(action="error", category=RunWarning):  # Such as that the images are not used.
             loaded = load(DataConfig(data="../data", image_column="image", in_memory=in_memory))
         both = [images.decoded(torch.device("cpu")) for images in (loaded.train, loaded.test)]
-        found = [images.pixels[:, 0, 0, 0].tolist() for images in both]
-        assert found == [[0, 1, 2, 77], [10, 11, 12, 77]]
+        brightness = [images.pixels[:, 0, 0, 0].tolist() for images in both]
+        assert brightness == [[0, 1, 2, 77], [10, 11, 12, 77]]
 
 
 @settings(max_examples=20, deadline=None)
@@ -74,12 +74,12 @@ def test_paths_are_joined_in_any_chunks_and_nothing_else_changes(
     column = pa.array(values, STRUCT)
     pq.write_table(pa.table({"image": column, "label": [*range(len(rows))]}), file, row_group_size=size)
     split = Split("train", [datasets.Dataset(pq.read_table(file))], [str(file.parent)])
-    (found,) = beside(split, "image").rows
+    (joined,) = beside(split, "image").rows
     expected = [
         {**value, "path": f"{file.parent}/{value['path']}"} if row in ("a.png", "b/c.png") and value else value
         for row, value in zip(rows, values, strict=True)
     ]
-    table = found.with_format("arrow")[:]
+    table = joined.with_format("arrow")[:]
     assert table["image"].to_pylist() == expected and table["label"].to_pylist() == [*range(len(rows))]
 
 

@@ -79,23 +79,23 @@ def test_a_table_is_the_same_in_any_file_and_in_any_order_of_columns(
                 load(write(folder / "a.csv", columns))
             return
         files = [write(folder / name, columns) for name in ("a.csv", "a.parquet")]
-        one, *others = map(load, files)
+        first, *others = map(load, files)
         others += [load(saved(columns, folder / "saved")), load_by_name(columns)]
         turned = load(write(folder / "b.csv", dict(reversed(columns.items()))))
-        preparation = json.loads(json.dumps(one.train.preparation))
+        preparation = json.loads(json.dumps(first.train.preparation))
         everything = prepare_rows(preparation, write(folder / "new.csv", columns))
     for part in ("train", "test"):
         for other in others:
-            torch.testing.assert_close(getattr(one, part).values, getattr(other, part).values, rtol=0, atol=1e-5)
-            assert torch.equal(getattr(one, part).labels, getattr(other, part).labels)
+            torch.testing.assert_close(getattr(first, part).values, getattr(other, part).values, rtol=0, atol=1e-5)
+            assert torch.equal(getattr(first, part).labels, getattr(other, part).labels)
     assert {str(column) for column in turned.train.preparation["columns"]} == {
-        str(column) for column in one.train.preparation["columns"]
+        str(column) for column in first.train.preparation["columns"]
     }
     rows = {tuple(row) for row in everything.tolist()}
-    assert {tuple(row) for part in (one.train, one.test) for row in part.values.tolist()} == rows
+    assert {tuple(row) for part in (first.train, first.test) for row in part.values.tolist()} == rows
     place = 0
     for column in Preparation.from_dict(preparation).columns:
-        values = one.train.values[:, place : place + column.width].double()
+        values = first.train.values[:, place : place + column.width].double()
         if isinstance(column, Number):
             known = [value for value in columns[column.name] if value is not None]
             assert abs(values[:, 0].sum()) < 1e-4 * ROWS or not known
@@ -103,7 +103,7 @@ def test_a_table_is_the_same_in_any_file_and_in_any_order_of_columns(
         else:
             assert ((values == 0) | (values == 1)).all() and (values.sum(1) <= 1).all()
         place += column.width
-    assert place == one.model_arguments["in_features"]
+    assert place == first.model_arguments["in_features"]
 
 
 def test_what_missing_and_unknown_values_become(tmp_path: Path) -> None:
@@ -228,8 +228,8 @@ def test_which_rows_are_trained_and_tested_on(
         (tmp_path / f"{name}.csv").write_text(WITHOUT_CLASSES if "unlabelled" in name else GOOD)
     data = load(tmp_path, **options)
     assert {split.use: split.images for split in data.splits} == used
-    one, other = (load(tmp_path, **options, seed=seed) for seed in (0, 1))
-    assert torch.equal(one.train.values, other.train.values)
+    first, second = (load(tmp_path, **options, seed=seed) for seed in (0, 1))
+    assert torch.equal(first.train.values, second.train.values)
 
 
 @pytest.mark.parametrize(
@@ -395,19 +395,21 @@ def test_values_are_learnt_alike_in_any_unit(
         {"x": [n % 7 for n in range(ROWS)], "label": [scale * value + shift for value in values]}
         for scale, shift in ((1, 0), (factor, offset))
     ]
-    one, other = (load(write(folder / f"{number}.csv", each), loss="mse") for number, each in enumerate(columns))
+    original, scaled = (load(write(folder / f"{number}.csv", each), loss="mse") for number, each in enumerate(columns))
     sign = 1 if factor > 0 else -1
     for part in ("train", "test"):
-        torch.testing.assert_close(getattr(one, part).labels, sign * getattr(other, part).labels, rtol=1e-4, atol=1e-4)
-    labels = one.train.labels.double()
+        torch.testing.assert_close(
+            getattr(original, part).labels, sign * getattr(scaled, part).labels, rtol=1e-4, atol=1e-4
+        )
+    labels = original.train.labels.double()
     assert abs(float(labels.mean())) < 1e-6 and float(labels.std()) == pytest.approx(1, abs=1e-6)
-    target = Preparation.from_dict(json.loads(json.dumps(one.train.preparation))).target
+    target = Preparation.from_dict(json.loads(json.dumps(original.train.preparation))).target
     assert target
-    learnt = [*one.train.labels.tolist(), *one.test.labels.tolist()]
+    learnt = [*original.train.labels.tolist(), *original.test.labels.tolist()]
     assert sorted(target.mean + target.deviation * value for value in learnt) == pytest.approx(sorted(values), abs=1e-2)
-    assert other.deviation == pytest.approx(abs(factor) * one.deviation)
-    assert one.model_arguments["num_classes"] == 1 and "values" in one.describe()
-    assert {split.classes for split in one.splits} == {None}
+    assert scaled.deviation == pytest.approx(abs(factor) * original.deviation)
+    assert original.model_arguments["num_classes"] == 1 and "values" in original.describe()
+    assert {split.classes for split in original.splits} == {None}
 
 
 @pytest.mark.parametrize(

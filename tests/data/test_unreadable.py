@@ -66,11 +66,11 @@ def test_all_of_them_are_named_or_left_out(paths: set[str], in_memory: bool) -> 
         told = " ".join(str(message.message) for message in messages if issubclass(message.category, RunWarning))
         assert all(path in told for path in paths)
         assert [split.images for split in data.splits] == [6 - len(lost[0]), 6 - len(lost[1])]
-        found = batches(data)
+        loaded = batches(data)
         for path in paths:
             (root / path).unlink()
         pure = load(DataConfig(**config, train_split="train", test_split="test", mean=(0.5,) * 3, std=(0.5,) * 3))
-        assert all(map(torch.equal, found, batches(pure)))
+        assert all(map(torch.equal, loaded, batches(pure)))
         assert torch.equal(data.train.labels, pure.train.labels)
 
 

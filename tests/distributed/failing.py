@@ -75,7 +75,7 @@ def main(folder: Path) -> None:
         whole.fit()
         wholes[accumulate] = weights(whole)
     cases = itertools.product(("base", "motivated"), ("before", "within", "after"))
-    found = []
+    results = []
     for number, (model, where) in enumerate(cases):
         process, accumulate = ((0, 2), (1, 1), (1, 2))[(number + number // 3) % 3]
         # With two micro-batches, in the first of the third step, or in the second of the second.
@@ -92,8 +92,8 @@ def main(folder: Path) -> None:
         resumed = make(folder / str(number), never, accumulate)
         row |= {"resumed": resumed.progress.step, "same": weights(resumed) == row["weights"]}
         resumed.fit()
-        found.append({**row, "end": resumed.progress.step, "as_whole": weights(resumed) == wholes[accumulate]})
-    (folder / f"{RANK}.json").write_text(json.dumps(found))
+        results.append({**row, "end": resumed.progress.step, "as_whole": weights(resumed) == wholes[accumulate]})
+    (folder / f"{RANK}.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

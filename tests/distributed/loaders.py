@@ -169,16 +169,16 @@ def main(folder: Path) -> None:
         if RANK == 0:
             weights = [learner.module.state_dict() for learner in trainer.learners.values()]
             numbers = [number for state in weights for tensor in state.values() for number in tensor.flatten().tolist()]
-            found = {"weights": numbers, "history": [*trainer.record.rows()]}
-            (folder / f"{name}.json").write_text(json.dumps(found))
+            result = {"weights": numbers, "history": [*trainer.record.rows()]}
+            (folder / f"{name}.json").write_text(json.dumps(result))
     for name, change in STREAMS.items() if PROCESSES > 1 else ():  # Of one process, test_streams.py has more.
         torch.manual_seed(0)
         whole = train(streamed(change), None, max_steps=7, output=folder / f"{name}, whole")
         torch.manual_seed(0)
         train(streamed(change), None, max_steps=3, output=folder / name)
         resumed = train(streamed(change), None, max_steps=7, output=folder / name, resume=True)
-        for one, other in zip(whole.learners.values(), resumed.learners.values(), strict=True):
-            for tensor, same in zip(one.module.parameters(), other.module.parameters(), strict=True):
+        for uninterrupted, continued in zip(whole.learners.values(), resumed.learners.values(), strict=True):
+            for tensor, same in zip(uninterrupted.module.parameters(), continued.module.parameters(), strict=True):
                 assert torch.equal(tensor, same), name
     torch.manual_seed(0)
     # Each process may bring its own part of the data.

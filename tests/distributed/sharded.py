@@ -158,9 +158,9 @@ def by_halves(folder: Path) -> None:
         kept.extend(bytes_kept)
         return loss
 
-    made = trainer(folder / "bf16", *pair_of(Photos), precision="bf16", condition="every:2", loss_fn=loss_fn)
+    halves = trainer(folder / "bf16", *pair_of(Photos), precision="bf16", condition="every:2", loss_fn=loss_fn)
     kept.clear()
-    made.fit()
+    halves.fit()
     assert kept
     assert any(kept) is (PROCESSES == 1), "weights are gathered in bf16, and let go of before the backward pass"
 
@@ -173,9 +173,9 @@ def pair_of(kind: type[Net], wide: int = 8) -> list[Net]:
 def by_the_trainer(folder: Path) -> None:
     adamw: dict[str, Any] = {"optimizer": "adamw", "optimizer_state": "shared"}
     for name, options in (("sgd", {}), ("adamw", adamw)):
-        made = trainer(folder / name, *pair_of(Photos), **options)
-        made.fit()
-        assert_stored_once(made.pair)
+        trained = trainer(folder / name, *pair_of(Photos), **options)
+        trained.fit()
+        assert_stored_once(trained.pair)
     by_halves(folder)
     with pytest.raises(SystemExit):
         trainer(folder / "stopped", pair_of(Photos)[1]).fit()
@@ -208,9 +208,9 @@ def main(folder: Path) -> None:
         torch.distributed.init_process_group("gloo")
     for shared in (False, True):
         pair = paired()
-        found = train(pair, shared)
+        weights = train(pair, shared)
         if RANK == 0:
-            save_file(found, folder / f"{shared}.safetensors")
+            save_file(weights, folder / f"{shared}.safetensors")
         assert_stored_once(pair)
     if PROCESSES > 1:
         with pytest.raises(seeking.SeekingError, match="only pairs that differ in depth"):

@@ -71,11 +71,13 @@ def test_two_processes_give_the_weights_of_one(client: str, tmp_path: Path) -> N
     files = sorted((tmp_path / "one").glob("*.safetensors"))
     assert len(files) == 22
     for path in files:
-        (case, one), (_, two) = (
+        (case, single), (_, split) = (
             json.loads((tmp_path / name / f"{path.stem}.json").read_text()) for name in ("one", "two")
         )
-        assert [row.keys() for row in one] == [row.keys() for row in two], f"{case}: the same batches are motivated"
-        assert len(one) == 50
+        assert [row.keys() for row in single] == [row.keys() for row in split], (
+            f"{case}: the same batches are motivated"
+        )
+        assert len(single) == 50
         theirs = load_file(tmp_path / "two" / path.name)
         for name, tensor in load_file(path).items():
             torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-6, msg=lambda m: f"{case} {name}: {m}")  # noqa: B023
@@ -90,10 +92,12 @@ def test_two_processes_give_the_weights_of_one_whatever_the_loader_is(client: st
     files = sorted((tmp_path / "one").glob("*.json"))
     assert len(files) == 16
     for path in files:
-        one, two = (json.loads((tmp_path / name / path.name).read_text()) for name in ("one", "two"))
-        assert one["weights"] == pytest.approx(two["weights"], rel=0, abs=1e-6), path.stem
-        assert [row.keys() for row in one["history"]] == [row.keys() for row in two["history"]]
-        evaluations = [[row["base"]["loss"] for row in run["history"] if row["kind"] == "eval"] for run in (one, two)]
+        single, split = (json.loads((tmp_path / name / path.name).read_text()) for name in ("one", "two"))
+        assert single["weights"] == pytest.approx(split["weights"], rel=0, abs=1e-6), path.stem
+        assert [row.keys() for row in single["history"]] == [row.keys() for row in split["history"]]
+        evaluations = [
+            [row["base"]["loss"] for row in run["history"] if row["kind"] == "eval"] for run in (single, split)
+        ]
         assert evaluations[0] == pytest.approx(evaluations[1], rel=1e-6), path.stem
 
 
@@ -103,20 +107,20 @@ def test_two_processes_measure_what_one_does(client: str, tmp_path: Path) -> Non
     files = sorted((tmp_path / "one").glob("*.json"))
     assert len(files) == 4
     for path in files:
-        one, two = (json.loads((tmp_path / name / path.name).read_text()) for name in ("one", "two"))
+        single, split = (json.loads((tmp_path / name / path.name).read_text()) for name in ("one", "two"))
         for model in ("base", "motivated"):
-            assert one[model] == pytest.approx(two[model], rel=1e-5), path.stem
+            assert single[model] == pytest.approx(split[model], rel=1e-5), path.stem
 
 
 def test_a_sharded_pair_gives_the_weights_of_one_process(client: str, tmp_path: Path) -> None:
     """Under FSDP2, with the shared part stored once in each process; in a loop of one's own and by the trainer."""
     by_one_and_by_two("sharded.py", client, tmp_path)
     for shared in (False, True):
-        one, two = (load_file(tmp_path / name / f"{shared}.safetensors") for name in ("one", "two"))
-        close(one, two)
-        for name in one:
+        single, split = (load_file(tmp_path / name / f"{shared}.safetensors") for name in ("one", "two"))
+        close(single, split)
+        for name in single:
             if name.startswith("base.") and "blocks" not in name:
-                assert torch.equal(two[name], two[name.replace("base.", "motivated.")])
+                assert torch.equal(split[name], split[name.replace("base.", "motivated.")])
     for run in ("sgd", "adamw", "stopped", "longer", "bf16"):
         close(*(newest(tmp_path / name / run) for name in ("one", "two")), run, 5e-3 if run == "bf16" else 1e-6)
         decisions = [[row.keys() for row in rows(tmp_path / name / run)] for name in ("one", "two")]
@@ -145,11 +149,11 @@ def test_two_processes_take_the_steps_and_decisions_of_one_and_continue_from_it(
     by_two = together(client, tmp_path / "two", *steady)
     went_on = together(client, tmp_path / "more", *steady)
     assert len(by_one) == len(by_two) == len(went_on)
-    for one, *others in zip(by_one, by_two, went_on, strict=True):
+    for row, *others in zip(by_one, by_two, went_on, strict=True):
         for other in others:
-            assert one.keys() == other.keys(), "the same batches are motivated"
+            assert row.keys() == other.keys(), "the same batches are motivated"
             for key in ("loss", "motivated_loss"):
-                assert one.get(key, 0) == pytest.approx(other.get(key, 0), rel=1e-3)
+                assert row.get(key, 0) == pytest.approx(other.get(key, 0), rel=1e-3)
     for model in ("base", "motivated"):
         assert by_one[-1][model] == pytest.approx(by_two[-1][model], rel=1e-2)
 

@@ -75,15 +75,15 @@ def main(folder: Path) -> None:
         if os.environ.get("RANK", "0") == "0":
             steps = [row for row in trainer.record.last if row["kind"] == "step"]
             (folder / f"{number}.json").write_text(json.dumps([case, steps]))
-            found = {
+            weights = {
                 f"{name} {key}": tensor.detach().clone().contiguous()
                 for name, learner in trainer.learners.items()
                 for key, tensor in tensors(learner.module).items()
             }
             for name, average in trainer.run.averages.items():
                 values = average.state_dict()["model"]["tensors"]
-                found |= {f"average {name} {key}": tensor.contiguous() for key, tensor in values.items()}
-            save_file(found, folder / f"{number}.safetensors")
+                weights |= {f"average {name} {key}": tensor.contiguous() for key, tensor in values.items()}
+            save_file(weights, folder / f"{number}.safetensors")
 
 
 if __name__ == "__main__":

@@ -114,7 +114,9 @@ def test_distillation_without_weight_is_ordinary_training() -> None:
         objective=Classification(teacher_weight=0.0),
     )
     result = distilled.fit()
-    for ours, theirs in zip(*(one.learners["base"].module.parameters() for one in (ordinary, distilled)), strict=True):
+    for ours, theirs in zip(
+        *(trainer.learners["base"].module.parameters() for trainer in (ordinary, distilled)), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
     teacher_forward = (result.cost.total - expected.cost.total) / result.cost.samples
     assert teacher_forward == pytest.approx(count_flops(teacher.requires_grad_(), summed, IMAGES)[0] / len(IMAGES))
@@ -182,11 +184,11 @@ def test_after_a_sandwich_run_the_base_is_the_larger_models_part() -> None:
 @settings(max_examples=40, deadline=None)
 def test_every_method_spends_the_budget(method: str, ratio: float, budget: float, share: float) -> None:
     method_settings = {"share": share} if "share" in methods()[method].settings else {}
-    made = Recipe(
+    recipe = Recipe(
         "x", "x", "x", None, (("resnet8", "resnet14"),), {}, {}, {"arm": {"method": method, **method_settings}},
         "arm", 1, (), {}, {}, None,
     )  # fmt: skip
-    trial = made.trial("arm", ("resnet8", "resnet14"), budget, 0, ratio)
+    trial = recipe.trial("arm", ("resnet8", "resnet14"), budget, 0, ratio)
     # FLOPs of an epoch, those of the larger model alone being 1.
     flops = {
         "pair": 1 / ratio + 1 / 6,
@@ -199,7 +201,7 @@ def test_every_method_spends_the_budget(method: str, ratio: float, budget: float
     spent = sum(run.config.epochs * flops[run.stage.name] for run in trial.runs)
     assert spent == pytest.approx(budget, abs=0.501 * max(flops[run.stage.name] for run in trial.runs))
     for number, run in enumerate(trial.runs):
-        assert run.after is None or run.after in [one.folder for one in trial.runs[:number]]
+        assert run.after is None or run.after in [before.folder for before in trial.runs[:number]]
 
 
 @pytest.mark.parametrize("name", names())
@@ -207,10 +209,10 @@ def test_recipes_can_be_planned_at_every_scale(name: str) -> None:
     content = yaml.safe_load((Path(recipes.__file__).parent / "recipes" / f"{name}.yaml").read_text())
     assert {"quick", "small", "full"} <= content["scales"].keys()
     for scale in content["scales"]:
-        made = read(name, scale, {})
-        assert made.seeds >= 3
-        trials = [*made.trials(range(2), {pair: 1.5 + n for n, pair in enumerate(made.pairs)})]
-        assert len(trials) == len(made.pairs) * len(made.arms) * 2 * max(1, len(made.budgets))
+        recipe = read(name, scale, {})
+        assert recipe.seeds >= 3
+        trials = [*recipe.trials(range(2), {pair: 1.5 + n for n, pair in enumerate(recipe.pairs)})]
+        assert len(trials) == len(recipe.pairs) * len(recipe.arms) * 2 * max(1, len(recipe.budgets))
         folders: dict[str, Any] = {}
         for trial in trials:
             for run in trial.runs:  # What is shared is the same.
@@ -225,20 +227,22 @@ def test_the_docs_name_every_key_of_a_recipe() -> None:
 
 
 def test_a_recipe_gives_tables_and_figures_goes_on_and_takes_more_seeds(tmp_path: Path) -> None:
-    made = read(tiny(tmp_path), "quick", {})
+    recipe = read(tiny(tmp_path), "quick", {})
     root = tmp_path / "out"
-    text = reproducing.reproduce(made, root, range(1), 1, quietly)
+    text = reproducing.reproduce(recipe, root, range(1), 1, quietly)
     assert text.startswith("# Everything, small")
     assert {"results.json", "results.md", "resnet8-resnet14.png", "resnet8-resnet14-condition.png"} <= {
-        one.name for one in root.iterdir()
+        path.name for path in root.iterdir()
     }
     first = results(root)
     assert [record["arm"] for record in first["records"]] == [*TINY["arms"]]
     assert all(
-        math.isclose(one["base_curve"][-1][1], one["flops"]) for one in first["records"] if len(one["runs"]) == 1
+        math.isclose(record["base_curve"][-1][1], record["flops"])
+        for record in first["records"]
+        if len(record["runs"]) == 1
     )
     stamps = {path: path.stat().st_mtime_ns for path in root.rglob("summary.json")}
-    reproducing.reproduce(made, root, range(2), 1, quietly)
+    reproducing.reproduce(recipe, root, range(2), 1, quietly)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
     both = results(root)
     assert both["records"][: len(TINY["arms"])] == first["records"]
@@ -246,37 +250,37 @@ def test_a_recipe_gives_tables_and_figures_goes_on_and_takes_more_seeds(tmp_path
     assert [front["name"] for front in both["fronts"]] == [arm for arm in TINY["arms"] if arm != "ordinary"]
     assert "| method | cost of parity |" in (root / "results.md").read_text()
     gains = next(row for row in both["rows"] if row["arm"] == "condition")["base_gain"]
-    by_arm = {(one["arm"], one["seed"]): one for one in both["records"]}
+    by_arm = {(record["arm"], record["seed"]): record for record in both["records"]}
     assert gains["values"] == [by_arm["condition", s]["base"] - by_arm["ordinary", s]["base"] for s in (0, 1)]
 
 
 def test_parallel_gives_the_same_figures(tmp_path: Path, one_thread: None) -> None:
     arms = {name: TINY["arms"][name] for name in ("ordinary", "growth")}
-    made = read(tiny(tmp_path, arms=arms), "quick", {})
+    recipe = read(tiny(tmp_path, arms=arms), "quick", {})
     for jobs in (1, 2):
-        reproducing.reproduce(made, tmp_path / str(jobs), range(1), jobs, quietly)
-    one, two = (results(tmp_path / str(jobs))["records"] for jobs in (1, 2))
-    assert untimed(one) == untimed(two)
+        reproducing.reproduce(recipe, tmp_path / str(jobs), range(1), jobs, quietly)
+    serial, parallel_records = (results(tmp_path / str(jobs))["records"] for jobs in (1, 2))
+    assert untimed(serial) == untimed(parallel_records)
 
 
 def test_a_search_chooses_on_held_out_training_images(tmp_path: Path) -> None:
-    made = read(tiny(tmp_path, arms={"ordinary": {"method": "ordinary"}, "condition": {}}), "by-cost", {})
+    recipe = read(tiny(tmp_path, arms={"ordinary": {"method": "ordinary"}, "condition": {}}), "by-cost", {})
     root = tmp_path / "out"
-    reproducing.reproduce(made, root, range(1), 1, quietly)
-    found = json.loads((root / "search.json").read_text())
-    assert found.keys() == {"ordinary", "condition"}
-    best = max(found["condition"]["tried"], key=lambda one: one["base"] + one["motivated"])
-    assert found["condition"]["best"] == best["options"]
+    reproducing.reproduce(recipe, root, range(1), 1, quietly)
+    chosen = json.loads((root / "search.json").read_text())
+    assert chosen.keys() == {"ordinary", "condition"}
+    best = max(chosen["condition"]["tried"], key=lambda candidate: candidate["base"] + candidate["motivated"])
+    assert chosen["condition"]["best"] == best["options"]
     for model in ("base", "motivated"):  # Alone, each has its own best.
-        best = max(found["ordinary"]["tried"], key=lambda one, model=model: one[model])
-        assert found["ordinary"]["best"]["each"][model] == best["options"]
+        best = max(chosen["ordinary"]["tried"], key=lambda candidate, model=model: candidate[model])
+        assert chosen["ordinary"]["best"]["each"][model] == best["options"]
         (run,) = [*(root / "arms" / "ordinary-2").glob(f"*-{model}/*/config.json")]
         assert json.loads(run.read_text())["lr"] == best["options"]["lr"]
     searched = [json.loads(path.read_text()) for path in (root / "search").rglob("config.json")]
-    assert {one["validation"] for one in searched} == {reproducing.SEARCH_VALIDATION}
+    assert {options["validation"] for options in searched} == {reproducing.SEARCH_VALIDATION}
     run = [json.loads(path.read_text()) for path in (root / "arms" / "condition-2").rglob("config.json")]
-    assert [one["lr"] for one in run] == [found["condition"]["best"]["lr"]]
-    assert [one["validation"] for one in run] == [None]
+    assert [options["lr"] for options in run] == [chosen["condition"]["best"]["lr"]]
+    assert [options["validation"] for options in run] == [None]
     assert (root / "resnet8-resnet14-flops.png").exists()
 
 
@@ -303,8 +307,8 @@ def test_cut_off_it_goes_on_and_gives_what_it_would_have(
 ) -> None:
     """With one arm, one of the two processes has nothing to do."""
     name = tiny(tmp_path, arms={arm: TINY["arms"][arm] for arm in arms}, reference="condition")
-    made = read(name, "quick", {"epochs": 8})
-    reproducing.reproduce(made, tmp_path / "whole", range(1), 1, quietly)
+    recipe = read(name, "quick", {"epochs": 8})
+    reproducing.reproduce(recipe, tmp_path / "whole", range(1), 1, quietly)
     program = started_run(tmp_path, name)
     program.send_signal(number)
     assert program.wait(60) == {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGKILL: -signal.SIGKILL}[number]
@@ -312,7 +316,7 @@ def test_cut_off_it_goes_on_and_gives_what_it_would_have(
         with FileLock(folder / ".lock", timeout=60):
             pass
     assert not [*(tmp_path / "cut").rglob("summary.json")]
-    reproducing.reproduce(made, tmp_path / "cut", range(1), 1, quietly)
+    reproducing.reproduce(recipe, tmp_path / "cut", range(1), 1, quietly)
     whole, cut = (untimed(results(tmp_path / folder)["records"]) for folder in ("whole", "cut"))
     assert whole == cut
 
@@ -336,15 +340,15 @@ def test_it_ends_when_told_twice(number: int, code: int, tmp_path: Path) -> None
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = read(tiny(tmp_path), "quick", {})
+    recipe = read(tiny(tmp_path), "quick", {})
     root = tmp_path / "out"
     root.mkdir()
     (root / "mine.txt").write_text("mine")
     with pytest.raises(SeekingError, match="does not hold the results of a recipe"):
-        reproducing.claim(made, root)
+        reproducing.claim(recipe, root)
     (root / "mine.txt").unlink()
     reproducing.claim(read(tiny(tmp_path), "quick", {"lr": 0.3}), root)
-    reproducing.claim(made, root)  # Nothing has begun.
+    reproducing.claim(recipe, root)  # Nothing has begun.
     before = (root / "recipe.json").read_text()
     assert "0.05" in before
     (root / "arms").mkdir()
@@ -354,8 +358,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
         reproducing.claim(read(tiny(tmp_path), "by-cost", {}), root)
     (root / "recipe.json").write_text(before.replace('"format": 2', '"format": 1'))
     with pytest.raises(SeekingError, match="format: 1 in the folder, 2 now"):
-        reproducing.claim(made, root)
-    assert sorted(one.name for one in root.iterdir()) == ["arms", "recipe.json"]
+        reproducing.claim(recipe, root)
+    assert sorted(path.name for path in root.iterdir()) == ["arms", "recipe.json"]
 
 
 @pytest.mark.parametrize(
@@ -424,13 +428,13 @@ def test_images_in_a_folder_and_what_is_trained_before(tmp_path: Path) -> None:
     folder = str(image_folder(tmp_path / "images", sizes=[40, 48], per_class=8))
     options = {"epochs": 1, "batch_size": 8, "workers": 0, "verify": False, "image_size": 8}
     small = (("resnet8", "resnet14"),)
-    made = dataclasses.replace(read("imagenet", "quick", {"data": folder, **options}), pairs=small)
-    reproducing.reproduce(made, tmp_path / "imagenet", range(1), 1, quietly)
+    recipe = dataclasses.replace(read("imagenet", "quick", {"data": folder, **options}), pairs=small)
+    reproducing.reproduce(recipe, tmp_path / "imagenet", range(1), 1, quietly)
     assert len(results(tmp_path / "imagenet")["records"]) == 2
-    made = read("transfer", "quick", {"data": "digits", **options}, source=folder)
-    made = dataclasses.replace(made, pretraining={**made.pretraining, "epochs": 1})
-    made = dataclasses.replace(made, options={**made.options, "max_train_samples": 64, "lr": 0.0})
-    reproducing.reproduce(made, tmp_path / "transfer", range(1), 1, quietly)
+    recipe = read("transfer", "quick", {"data": "digits", **options}, source=folder)
+    recipe = dataclasses.replace(recipe, pretraining={**recipe.pretraining, "epochs": 1})
+    recipe = dataclasses.replace(recipe, options={**recipe.options, "max_train_samples": 64, "lr": 0.0})
+    reproducing.reproduce(recipe, tmp_path / "transfer", range(1), 1, quietly)
     records = results(tmp_path / "transfer")["records"]
     assert all(record["runs"][0].startswith("pretraining/") for record in records)
     # Without a learning rate everything but the head is what was trained before.
@@ -458,8 +462,8 @@ def steps(losses: list[float], condition: str) -> list[dict[str, Any]]:
 @settings(max_examples=4, deadline=None)
 def test_losses_without_a_trend_hold_as_often_as_their_shuffles(n: int, seed: int) -> None:
     losses = torch.rand(900, generator=torch.Generator().manual_seed(seed)).tolist()
-    found = evidence(steps(losses, f"decrease:{n}"), f"decrease:{n}", 0)
-    for stage in found.values():
+    stages = evidence(steps(losses, f"decrease:{n}"), f"decrease:{n}", 0)
+    for stage in stages.values():
         assert stage["shuffled"] == pytest.approx(1 / math.factorial(n + 1), abs=0.02)
         assert abs(stage["rate"] - stage["shuffled"]) < 6 * stage["deviation"]
         assert n == 1 or stage["loss"] < 1  # By construction: what has fallen is low.
@@ -467,19 +471,19 @@ def test_losses_without_a_trend_hold_as_often_as_their_shuffles(n: int, seed: in
 
 def test_the_mean_of_several_seeds_is_less_noisy() -> None:
     losses = torch.rand(300, generator=torch.Generator().manual_seed(1)).tolist()
-    one = evidence(steps(losses, "decrease:1"), "decrease:1", 0)
-    three = mean_evidence([one] * 3)
-    for stage in one:
-        assert three[stage]["deviation"] == pytest.approx(one[stage]["deviation"] / 3**0.5)
-        assert all(three[stage][name] == pytest.approx(one[stage][name]) for name in ("rate", "shuffled", "loss"))
+    single = evidence(steps(losses, "decrease:1"), "decrease:1", 0)
+    mean = mean_evidence([single] * 3)
+    for stage in single:
+        assert mean[stage]["deviation"] == pytest.approx(single[stage]["deviation"] / 3**0.5)
+        assert all(mean[stage][name] == pytest.approx(single[stage][name]) for name in ("rate", "shuffled", "loss"))
     assert mean_evidence([]) == {}
 
 
 def test_a_trend_is_seen() -> None:
     falling = [10 - 0.001 * number for number in range(300)]
-    found = evidence(steps(falling, "decrease:2"), "decrease:2", 0)["midway"]
-    assert found["rate"] == 1
-    assert found["shuffled"] < 0.3
+    stage = evidence(steps(falling, "decrease:2"), "decrease:2", 0)["midway"]
+    assert stage["rate"] == 1
+    assert stage["shuffled"] < 0.3
     zigzag = [10 - 0.001 * number + 0.01 * (number % 2) for number in range(300)]
     assert evidence(steps(zigzag, "decrease:2"), "decrease:2", 0)["late"]["rate"] == 0
 
@@ -488,9 +492,9 @@ def test_a_condition_on_what_is_not_recorded_is_not_compared_with_chance() -> No
     rows = [{"kind": "step", "loss": 1.0, "grad_norm": norm, "motivated_loss": 1.0} for norm in (3.0, 1.0, 2.0) * 40]
     assert evidence(rows, "grad_norm:0", 0)["late"]["shuffled"] == pytest.approx(0.5, abs=0.1)
     for unknown in ("held_out:2 & grad_norm:0", "affordable:0,0.5"):
-        found = evidence(rows, unknown, 0)
-        assert all((stage["rate"], stage["shuffled"]) == (1, None) for stage in found.values())
-        row = {"arm": unknown, "evidence": mean_evidence([found])}
+        stages = evidence(rows, unknown, 0)
+        assert all((stage["rate"], stage["shuffled"]) == (1, None) for stage in stages.values())
+        row = {"arm": unknown, "evidence": mean_evidence([stages])}
         assert "| 1.000 | 1.000 |" in experiment.evidence([row])
 
 
@@ -498,52 +502,52 @@ def test_a_condition_on_what_is_not_recorded_is_not_compared_with_chance() -> No
 def test_the_evidence_is_of_the_batches_that_were_motivated(on: Any) -> None:
     config = dataclasses.replace(PLAIN, epochs=3, condition="decrease:1 | random:0.2", seed=3, on=on)
     result = Trainer(*two_models(), **batches(), config=config).fit()
-    found = evidence(result.history, config.condition, config.seed)["late"]
+    stage = evidence(result.history, config.condition, config.seed)["late"]
     rows = [row for row in result.history if row["kind"] == "step"][12:]
     motivated = [row["loss"] for row in rows if "motivated_loss" in row]
-    assert found["rate"] == len(motivated) / len(rows)
+    assert stage["rate"] == len(motivated) / len(rows)
     mean = sum(row["loss"] for row in rows) / len(rows)
-    assert found["loss"] == pytest.approx(sum(motivated) / len(motivated) / mean)
+    assert stage["loss"] == pytest.approx(sum(motivated) / len(motivated) / mean)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=8).filter(lambda values: max(values) - min(values) > 1e-3))
 def test_intervals_are_students(values: list[float]) -> None:
-    found = estimate(values)
+    estimated = estimate(values)
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert found["mean"] - found["interval"] == pytest.approx(low)
-    assert found["mean"] + found["interval"] == pytest.approx(high)
+    assert estimated["mean"] - estimated["interval"] == pytest.approx(low)
+    assert estimated["mean"] + estimated["interval"] == pytest.approx(high)
 
 
 def test_curves_count_what_went_before_and_tell_when_an_accuracy_is_reached() -> None:
     rows = [step(1.0), {"kind": "eval", "epoch": 1, "flops": 90.0, "base": {"accuracy": 0.2}}]
     rows += [{"kind": "eval", "epoch": 2, "flops": 180.0, "base": {"accuracy": 0.6}}]
-    found = curve(rows, "base", {"epochs": 3, "flops": 100.0})
-    assert found == [[4, 190.0, 0.2], [5, 280.0, 0.6]]
-    assert first_reaching(found, 0.55) == (5, 280.0)
-    assert first_reaching(found, 0.7) is None
+    points = curve(rows, "base", {"epochs": 3, "flops": 100.0})
+    assert points == [[4, 190.0, 0.2], [5, 280.0, 0.6]]
+    assert first_reaching(points, 0.55) == (5, 280.0)
+    assert first_reaching(points, 0.7) is None
 
 
 def test_a_mean_curve_is_of_the_epochs_that_all_seeds_have() -> None:
     often, seldom = [[n, 90.0 * n, 0.1 * n] for n in (1, 2, 3)], [[n, 100.0 * n, 0.2 * n] for n in (2, 3)]
-    found = mean_curve([often, seldom])
-    assert [(point["flops"], point["values"]) for point in found] == [(190.0, [0.2, 0.4]), (285.0, [0.1 * 3, 0.2 * 3])]
+    points = mean_curve([often, seldom])
+    assert [(point["flops"], point["values"]) for point in points] == [(190.0, [0.2, 0.4]), (285.0, [0.1 * 3, 0.2 * 3])]
     assert [point["values"] for point in mean_curve([often])] == [[accuracy] for _, _, accuracy in often]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_what_fails_is_told_when_all_others_are_done(jobs: int, tmp_path: Path) -> None:
     arms = {"ordinary": {"lr": 1e30}, "condition": {}, "growth": {"method": "growth", "lr": 1e30}}
-    made = read(tiny(tmp_path, arms=arms), "quick", {"epochs": 2})
+    recipe = read(tiny(tmp_path, arms=arms), "quick", {"epochs": 2})
     with pytest.raises(RunError, match=r"arms/ordinary/.* at step \d+.*\n(.*\n)*arms/growth/resnet8/"):
-        reproducing.reproduce(made, tmp_path / "out", range(1), jobs, quietly)
+        reproducing.reproduce(recipe, tmp_path / "out", range(1), jobs, quietly)
     assert {path.parent.parent.parent.name for path in (tmp_path / "out").rglob("summary.json")} == {"condition"}
     assert not multiprocessing.active_children()
 
 
 def test_a_candidate_that_fails_is_not_chosen(tmp_path: Path) -> None:
     arms = {"condition": {"search": {"lr": [1e30, 0.05]}}}
-    made = read(tiny(tmp_path, arms=arms, reference="condition"), "by-cost", {})
-    reproducing.reproduce(made, tmp_path / "out", range(1), 1, quietly)
+    recipe = read(tiny(tmp_path, arms=arms, reference="condition"), "by-cost", {})
+    reproducing.reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
     assert json.loads((tmp_path / "out" / "search.json").read_text())["condition"]["best"] == {"lr": 0.05}
 
 
@@ -551,7 +555,7 @@ def test_a_search_that_fails_for_another_reason_has_found_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arms = {"condition": {"search": {"lr": [0.01, 0.05]}}}
-    made = read(tiny(tmp_path, arms=arms, reference="condition"), "by-cost", {})
+    recipe = read(tiny(tmp_path, arms=arms, reference="condition"), "by-cost", {})
     train_run = parallel.train_run
 
     def fail_at_one_rate(run: Any, *arguments: Any) -> None:
@@ -561,12 +565,12 @@ def test_a_search_that_fails_for_another_reason_has_found_nothing(
 
     monkeypatch.setattr(parallel, "train_run", fail_at_one_rate)
     with pytest.raises(RunError, match=r"search/lr=0.05/.*: no memory is left$"):
-        reproducing.reproduce(made, tmp_path / "out", range(1), 1, quietly)
+        reproducing.reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
     assert not (tmp_path / "out" / "search.json").exists()
 
 
 def test_a_search_that_cannot_be_written_down_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = read(tiny(tmp_path, arms={"condition": {"search": {"lr": [0.05]}}}, reference="condition"), "by-cost", {})
+    recipe = read(tiny(tmp_path, arms={"condition": {"search": {"lr": [0.05]}}}, reference="condition"), "by-cost", {})
     write_json = reproducing.write_json
 
     def full(path: Path, content: Any) -> None:
@@ -576,13 +580,13 @@ def test_a_search_that_cannot_be_written_down_says_so(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(reproducing, "write_json", full)
     with pytest.raises(RunError, match=r"search\.json: cannot be written \(No space left on device\)"):
-        reproducing.reproduce(made, tmp_path / "out", range(1), 1, quietly)
+        reproducing.reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
 
 
 def test_a_search_keeps_what_an_arm_says_of_each_model(tmp_path: Path) -> None:
     arms = {"ordinary": {"method": "ordinary", "each": {"base": {"weight_decay": 0.125}}}}
-    made = read(tiny(tmp_path, arms=arms), "by-cost", {})
-    searched = reproducing.search(made, tmp_path, {made.pairs[0]: 2.0}, 1, quietly)
+    recipe = read(tiny(tmp_path, arms=arms), "by-cost", {})
+    searched = reproducing.search(recipe, tmp_path, {recipe.pairs[0]: 2.0}, 1, quietly)
     assert searched.arms["ordinary"]["each"]["base"].keys() == {"weight_decay", "lr"}
     assert searched.arms["ordinary"]["each"]["motivated"].keys() == {"lr"}
 
@@ -592,23 +596,23 @@ def test_pairs_that_have_a_model_in_common(before: dict[str, Any], tmp_path: Pat
     """Trained alone it is one run, unless the pair decides how."""
     pairs = [["resnet8", "resnet14", {} if before else {"lr": 0.1}], ["resnet8", "resnet20"], ["resnet8", "resnet32"]]
     arms = {"ordinary": {"method": "ordinary"}}
-    made = read(tiny(tmp_path, arms=arms, scales={"quick": {"pairs": pairs}}, **before), "quick", {})
-    runs = parallel.runs_by_folder(made.trials(range(1), dict.fromkeys(made.pairs, 2.0)))
+    recipe = read(tiny(tmp_path, arms=arms, scales={"quick": {"pairs": pairs}}, **before), "quick", {})
+    runs = parallel.runs_by_folder(recipe.trials(range(1), dict.fromkeys(recipe.pairs, 2.0)))
     assert len([run for run in runs.values() if run.stage.name == "base"]) == (3 if before else 2)
 
 
 def test_two_widths_of_one_model_are_two_runs(tmp_path: Path) -> None:
     arms, scales = {"ordinary": {"method": "ordinary"}}, {"quick": {"pairs": [["resnet8", "resnet8"]]}}
     name = tiny(tmp_path, arms=arms, scales=scales, options={"motivated_kwargs": {"width": 24}})
-    made = read(name, "quick", {})
-    runs = parallel.runs_by_folder(made.trials([0], dict.fromkeys(made.pairs, 2.0)))
+    recipe = read(name, "quick", {})
+    runs = parallel.runs_by_folder(recipe.trials([0], dict.fromkeys(recipe.pairs, 2.0)))
     assert [run.stage.name for run in runs.values()] == ["base", "motivated"]
 
 
 def test_runs_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
-    made = read(tiny(tmp_path, arms={"n < 1": {}, "n > 1": {"lr": 0.1}}, reference="n < 1"), "quick", {})
+    recipe = read(tiny(tmp_path, arms={"n < 1": {}, "n > 1": {"lr": 0.1}}, reference="n < 1"), "quick", {})
     with pytest.raises(SeekingError, match="two different runs of this recipe have the folder arms/n-1/"):
-        reproducing.reproduce(made, tmp_path / "out", range(1), 1, quietly)
+        reproducing.reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
     assert not (tmp_path / "out").exists()
 
 
@@ -629,12 +633,12 @@ def test_an_arm_with_a_training_recipe_is_the_run_of_the_command_line(
     with tempfile.TemporaryDirectory() as folder:
         scales = {"quick": {"pairs": [["resnet8", "resnet14", pair]]}}
         path = tiny(Path(folder), options=shared, arms={"x": arm}, reference="x", scales=scales)
-        made = read(path, "quick", {})
+        recipe = read(path, "quick", {})
         config = Path(folder) / "config.yaml"
         config.write_text(yaml.safe_dump(explicit))
         args = with_files(["--config", str(config)], Train)
     expected = parse_options(Train, args, "seeking train").recorded()
-    (run,) = made.trial("x", ("resnet8", "resnet14"), None, 0, 2.0).runs
+    (run,) = recipe.trial("x", ("resnet8", "resnet14"), None, 0, 2.0).runs
     assert run.config.recorded().items() <= expected.items()
 
 

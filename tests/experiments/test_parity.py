@@ -45,29 +45,29 @@ def record(arm: str, seed: int, flops: float, base: float, motivated: float) -> 
 
 def records(sign: float, seeds: int = 3) -> list[dict[str, Any]]:
     """The base is as good as its twin throughout; the motivated model gains a point for each tenth of the FLOPs."""
-    made = []
+    rows = []
     for seed in range(seeds):
         noise = 0.001 * seed
-        made += [record("ordinary", seed, 100.0, 0.7 + noise, 0.8 + noise)]
-        made += [record("paper", seed, 43.0, 0.7 + noise, 0.8 - sign * 0.02 + noise)]
+        rows += [record("ordinary", seed, 100.0, 0.7 + noise, 0.8 + noise)]
+        rows += [record("paper", seed, 43.0, 0.7 + noise, 0.8 - sign * 0.02 + noise)]
         for number, flops in enumerate((48.0, 58.0, 68.0)):
             gain = sign * (0.001 * (seed - 1) - 0.01 * (1 - number))
-            made += [record(f"best, budget {BUDGETS[number]}", seed, flops, 0.7 + noise, 0.8 + noise + gain)]
-    return made
+            rows += [record(f"best, budget {BUDGETS[number]}", seed, flops, 0.7 + noise, 0.8 + noise + gain)]
+    return rows
 
 
 @given(POINTS, LEVEL)
 def test_parity_is_the_least_cost_at_which_the_line_through_the_points_is_level(
     points: list[tuple[float, float]], level: float
 ) -> None:
-    found = cost_of_parity(points, level)
+    parity = cost_of_parity(points, level)
     costs, margins = zip(*sorted(points), strict=True)
-    if found is None:
+    if parity is None:
         assert max(margins) < level
         return
-    assert costs[0] <= found <= costs[-1]
-    assert np.interp(found, costs, margins) >= level - 1e-6
-    cheaper = np.linspace(costs[0], found, 50)[:-1] if found > costs[0] else []
+    assert costs[0] <= parity <= costs[-1]
+    assert np.interp(parity, costs, margins) >= level - 1e-6
+    cheaper = np.linspace(costs[0], parity, 50)[:-1] if parity > costs[0] else []
     assert all(np.interp(cost, costs, margins) < level + 1e-6 for cost in cheaper)
 
 
@@ -75,13 +75,13 @@ def test_parity_is_the_least_cost_at_which_the_line_through_the_points_is_level(
 def test_parity_in_any_order_and_unit_and_never_later_for_better_models(
     points: list[tuple[float, float]], level: float, unit: float, better: float, random: Any
 ) -> None:
-    found = cost_of_parity(points, level)
+    parity = cost_of_parity(points, level)
     shuffled = random.sample(points, len(points))
-    assert cost_of_parity(shuffled, level) == found
+    assert cost_of_parity(shuffled, level) == parity
     scaled = cost_of_parity([(unit * cost, margin) for cost, margin in points], level)
-    assert scaled == (None if found is None else pytest.approx(unit * found))
+    assert scaled == (None if parity is None else pytest.approx(unit * parity))
     improved = cost_of_parity([(cost, margin + better) for cost, margin in points], level)
-    assert found is None or (improved is not None and improved <= found + 1e-9)
+    assert parity is None or (improved is not None and improved <= parity + 1e-9)
 
 
 @given(POINTS, LEVEL, st.floats(0, 1))
@@ -90,10 +90,10 @@ def test_a_budget_between_two_others_changes_nothing_where_the_line_is_right(
 ) -> None:
     costs, margins = zip(*sorted(points), strict=True)
     cost = costs[0] + share * (costs[-1] - costs[0])
-    found = cost_of_parity([*points, (cost, float(np.interp(cost, costs, margins)))], level)
+    parity = cost_of_parity([*points, (cost, float(np.interp(cost, costs, margins)))], level)
     before = cost_of_parity(points, level)
     assert (
-        found == (None if before is None else pytest.approx(before, abs=1e-6))
+        parity == (None if before is None else pytest.approx(before, abs=1e-6))
         or min(abs(margin - level) for margin in margins) < 1e-6
     )
 
@@ -106,9 +106,9 @@ def test_a_diverged_run_has_no_line_to_the_next() -> None:
 
 @pytest.mark.parametrize(("metric", "sign"), [(ACCURACY, 1.0), (BITS_PER_BYTE, -1.0)])
 def test_arms_that_differ_in_their_budget_are_one_front(metric: Any, sign: float, tmp_path: Path) -> None:
-    made = recipe(tmp_path)
-    rows = summarize(made, records(sign), metric)
-    paper, best = fronts(made, rows, metric)
+    experiment = recipe(tmp_path)
+    rows = summarize(experiment, records(sign), metric)
+    paper, best = fronts(experiment, rows, metric)
     assert (paper["name"], paper["arms"], paper["parity"]) == ("paper", ["paper"], None)
     assert (best["name"], best["costs"]) == ("best", pytest.approx([0.48, 0.58, 0.68]))
     assert best["arms"] == [f"best, budget {budget}" for budget in BUDGETS]
@@ -126,19 +126,19 @@ def test_arms_that_differ_in_their_budget_are_one_front(metric: Any, sign: float
 
 
 def test_without_flops_there_is_no_cost(tmp_path: Path) -> None:
-    made = recipe(tmp_path)
-    rows = summarize(made, [{**one, "flops": 0.0} for one in records(1.0)])
-    assert fronts(made, rows, ACCURACY) == []
+    experiment = recipe(tmp_path)
+    rows = summarize(experiment, [{**row, "flops": 0.0} for row in records(1.0)])
+    assert fronts(experiment, rows, ACCURACY) == []
 
 
 def test_searched_options_may_differ_and_others_may_not(tmp_path: Path) -> None:
-    made = recipe(tmp_path, search={"lr": [0.1, 0.2]})
-    rows = summarize(made, records(1.0))
-    for arm, lr in zip(made.arms, itertools.cycle([0.1, 0.2])):
-        made.arms[arm]["lr"] = lr  # type: ignore[index]
-    assert len(fronts(made, rows, ACCURACY)) == 2
-    made.arms["best, budget 1.0"]["finish"] = "tied"  # type: ignore[index]
-    assert sorted(len(front["arms"]) for front in fronts(made, rows, ACCURACY)) == [1, 1, 2]
+    experiment = recipe(tmp_path, search={"lr": [0.1, 0.2]})
+    rows = summarize(experiment, records(1.0))
+    for arm, lr in zip(experiment.arms, itertools.cycle([0.1, 0.2])):
+        experiment.arms[arm]["lr"] = lr  # type: ignore[index]
+    assert len(fronts(experiment, rows, ACCURACY)) == 2
+    experiment.arms["best, budget 1.0"]["finish"] = "tied"  # type: ignore[index]
+    assert sorted(len(front["arms"]) for front in fronts(experiment, rows, ACCURACY)) == [1, 1, 2]
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -147,9 +147,9 @@ def test_the_figure_names_each_method_with_its_cost_of_parity(
 ) -> None:
     saved: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *given, **more: saved.append(self))
-    made = recipe(tmp_path)
-    rows = summarize(made, records(1.0, seeds))
-    draw_front(fronts(made, rows, ACCURACY), rows, "ordinary", tmp_path / "x.png", "title")
+    experiment = recipe(tmp_path)
+    rows = summarize(experiment, records(1.0, seeds))
+    draw_front(fronts(experiment, rows, ACCURACY), rows, "ordinary", tmp_path / "x.png", "title")
     legend = saved[0].axes[1].get_legend()
     texts = [text.get_text() for text in legend.get_texts()] if legend else []
     assert texts[1:] == [
@@ -157,24 +157,24 @@ def test_the_figure_names_each_method_with_its_cost_of_parity(
         *(
             ["paper: needs two seeds", "best: needs two seeds"]
             if seeds == 1
-            else ["paper: none up to 0.43", f"best: {fronts(made, rows, ACCURACY)[1]['parity']:.2f}"]
+            else ["paper: none up to 0.43", f"best: {fronts(experiment, rows, ACCURACY)[1]['parity']:.2f}"]
         ),
     ]
 
 
 def test_one_seed_has_no_interval_and_no_parity(tmp_path: Path) -> None:
-    made = recipe(tmp_path)
-    rows = summarize(made, records(1.0, seeds=1))
-    found = fronts(made, rows, ACCURACY)
-    assert [front["parity"] for front in found] == [None, None]
-    assert "| best | needs two seeds | 0.48, 0.58, 0.68 |" in page("x", "ordinary", rows, {}, ACCURACY, found)
+    experiment = recipe(tmp_path)
+    rows = summarize(experiment, records(1.0, seeds=1))
+    both = fronts(experiment, rows, ACCURACY)
+    assert [front["parity"] for front in both] == [None, None]
+    assert "| best | needs two seeds | 0.48, 0.58, 0.68 |" in page("x", "ordinary", rows, {}, ACCURACY, both)
 
 
 def test_parity_is_with_twins_alone(tmp_path: Path) -> None:
-    made = recipe(tmp_path, reference="paper")
-    assert fronts(made, summarize(made, records(1.0)), ACCURACY) == []
-    made = recipe(tmp_path, budgets=[10])
-    assert fronts(made, [], ACCURACY) == []
+    experiment = recipe(tmp_path, reference="paper")
+    assert fronts(experiment, summarize(experiment, records(1.0)), ACCURACY) == []
+    experiment = recipe(tmp_path, budgets=[10])
+    assert fronts(experiment, [], ACCURACY) == []
 
 
 @pytest.mark.parametrize(

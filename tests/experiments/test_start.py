@@ -105,18 +105,18 @@ def test_what_each_model_starts_from(tmp_path: Path) -> None:
 def test_few_models_are_made_to_tell_whose_weights_are_in_a_file(
     classes: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[str] = []
+    names: list[str] = []
 
     def counted(name: str, **arguments: Any) -> nn.Module:
-        made.append(name)
+        names.append(name)
         return create(name, **arguments)
 
     monkeypatch.setattr(start, "create", counted)
     for model in SIZES:
-        made.clear()
+        names.clear()
         path = str(file_of(model, tmp_path, classes))
         assert sources((path,), False, plan()) == {model: path}
-        assert len(made) <= most
+        assert len(names) <= most
 
 
 def test_whose_the_shared_part_is() -> None:

@@ -79,8 +79,8 @@ def test_targets_are_the_bytes_that_follow(
     for row, index in enumerate(order):
         window = (*inputs[row].tolist(), int(targets[row, -1]))
         assert window in every
-        one = windows[index]  # In whatever order and company.
-        assert torch.equal(one[0], inputs[row]) and torch.equal(one[1], targets[row])
+        item = windows[index]  # In whatever order and company.
+        assert torch.equal(item[0], inputs[row]) and torch.equal(item[1], targets[row])
     if seed is None and count > 1:
         starts = windows._starts
         assert (starts.diff() >= length).all()  # No byte is measured twice.
@@ -108,7 +108,7 @@ def test_parts_of_a_text_have_nothing_in_common(
     )
     data: Any = loaded(config)
     whole = read_text(str(lyrics))
-    parts = [data.train, *([data.aside] if held_out else []), data.test]
+    parts = [data.train, *([data.held_out] if held_out else []), data.test]
     assert torch.equal(torch.cat(parts), whole[: sum(map(len, parts))])
     assert len(whole) - sum(map(len, parts)) == (round(len(whole) * 0.1) if validation else 0)  # The test part.
     aside = data.loaders(config).held_out
@@ -181,7 +181,7 @@ def test_tables_are_scaled_by_their_training_rows(name: str) -> None:
     torch.testing.assert_close(parts.train.values.std(0)[~constant], torch.ones(int((~constant).sum())))
     rest = loaded(dataclasses.replace(config, validation=None, held_out=None))
     whole = len(table.read_tables(config)[0]["train"])
-    assert len(parts.train) + len(parts.test) + len(parts.aside) == rest.train_samples == whole - round(whole * 0.2)
+    assert len(parts.train) + len(parts.test) + len(parts.held_out) == rest.train_samples == whole - round(whole * 0.2)
 
 
 def test_what_tables_there_are() -> None:
@@ -220,7 +220,7 @@ def test_models_and_objective_of_a_task_take_its_data(name: str, lyrics: Path) -
         assert taught.abs().max() < 1e-6  # It has nothing to learn from itself.
     half = data.taught(config, smaller, 1.0)
     teacher = objective.logits(both["motivated"], batch).detach()
-    parts = [float(one.loss(both["base"], batch, teacher).detach()) for one in (objective, half)]
+    parts = [float(each.loss(both["base"], batch, teacher).detach()) for each in (objective, half)]
     alone = float(objective.loss(both["base"], batch).detach())
     assert parts[1] == pytest.approx(smaller * alone + (1 - smaller) * parts[0], rel=1e-4)
 
@@ -279,9 +279,9 @@ def test_maps_of_models_for_text_and_tables_are_proven(
     st.sampled_from([ACCURACY, BITS_PER_BYTE, LOSS]), st.lists(st.floats(0, 1), min_size=1, max_size=9), st.floats(0, 1)
 )
 def test_what_is_as_good_is_found_whichever_way_is_better(metric: Metric, values: list[float], target: float) -> None:
-    found = first_reaching([[n, 10.0 * n, value] for n, value in enumerate(values)], target, metric)
+    first = first_reaching([[n, 10.0 * n, value] for n, value in enumerate(values)], target, metric)
     reached = [value >= target if metric.higher_is_better else value <= target for value in values]
-    assert found == ((reached.index(True), 10.0 * reached.index(True)) if any(reached) else None)
+    assert first == ((reached.index(True), 10.0 * reached.index(True)) if any(reached) else None)
     assert max([None, *values], key=metric.goodness) == (max if metric.higher_is_better else min)(values)
 
 
@@ -338,8 +338,8 @@ def test_a_search_and_its_results_are_by_bits_per_byte(lyrics: Path, tmp_path: P
     root = tmp_path / "out"
     page = reproducing.reproduce(read(str(recipe_file), "quick", {}), root, range(1), 1, lambda name, row: None)
     assert "Bits per byte (lower is better)" in page
-    found = json.loads((root / "search.json").read_text())
-    assert found["paper"]["best"] == {"lr": 0.01}  # Which learns more.
+    chosen = json.loads((root / "search.json").read_text())
+    assert chosen["paper"]["best"] == {"lr": 0.01}  # Which learns more.
     results = json.loads((root / "results.json").read_text())
     for record in results["records"]:
         for model in ("base", "motivated"):

@@ -87,8 +87,8 @@ def main(folder: Path, processes: int) -> None:
     if processes > 1:  # Within the first epoch; of one process, test_transformers.py has more.
         resumed = trained(folder / "resumed", str(folder / "bf16" / "checkpoint-2"), **low)
         pairs = (whole.pair.base, resumed.pair.base), (whole.pair.motivated_model, resumed.pair.motivated_model)
-        for one, other in pairs:
-            for tensor, same in zip(one.parameters(), other.parameters(), strict=True):
+        for model, other in pairs:
+            for tensor, same in zip(model.parameters(), other.parameters(), strict=True):
                 assert torch.equal(tensor, same)
 
 

@@ -439,8 +439,8 @@ def test_averages_of_weights_leave_the_training_as_it_is(tmp_path: Path) -> None
         trainer.fit(both, data(), data(24))
         if averaged:
             with both.pair.motivated() as model:
-                found = nn.utils.parameters_to_vector([*both.base.parameters(), *model.parameters()])
-            torch.testing.assert_close(found.detach(), averages[0])
+                trained = nn.utils.parameters_to_vector([*both.base.parameters(), *model.parameters()])
+            torch.testing.assert_close(trained.detach(), averages[0])
     assert seen[True] == seen[False]
     with pytest.raises(SeekingError, match=r"EMAWeightAveraging exchanges each weight .* Pair\(..., tie=False\)"):
         lightning(tmp_path, callbacks=[EMAWeightAveraging()]).fit(deeper(tie=True), data())

@@ -55,8 +55,8 @@ def frozen(model: nn.Module) -> dict[str, Tensor]:
 
 def logits(model: nn.Module) -> Tensor:
     with torch.no_grad():
-        found: Tensor = model.eval()(input_ids=TOKENS).logits
-    return found
+        output: Tensor = model.eval()(input_ids=TOKENS).logits
+    return output
 
 
 @pytest.mark.slow
@@ -129,8 +129,8 @@ def test_resumed_equals_uninterrupted_and_the_best_are_loaded(tmp_path: Path) ->
     whole.train()
     resumed.train(str(tmp_path / "whole" / "checkpoint-8"))
     models = (each.pair.motivated_model.parameters() for each in (whole, resumed))
-    for one, other in zip(*models, strict=True):
-        assert torch.equal(one, other)
+    for ours, theirs in zip(*models, strict=True):
+        assert torch.equal(ours, theirs)
     chosen = trainer(tmp_path / "best", pair_of("gpt2"), **{**options, **best})
     chosen.train()
     assert chosen.state.best_metric is not None

@@ -20,7 +20,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "plain_loop.py"
 
 @pytest.mark.parametrize("paired", ["before", "after"])
 def test_activation_checkpointing_changes_no_weight(paired: str) -> None:
-    found = []
+    weights = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
         sizes = {"img_size": 8, "patch_size": 4, "in_chans": 1, "num_classes": 4, "embed_dim": 16, "num_heads": 2}
@@ -43,8 +43,8 @@ def test_activation_checkpointing_changes_no_weight(paired: str) -> None:
             with pair.motivated() as motivated:
                 step(motivated)
         assert verify(*models, pair.map, x)
-        found.append([tensor.clone() for tensor in models[1].parameters()])
-    assert all(map(torch.equal, *found))
+        weights.append([tensor.clone() for tensor in models[1].parameters()])
+    assert all(map(torch.equal, *weights))
 
 
 @pytest.mark.slow
@@ -87,9 +87,9 @@ def test_it_trains_both_models_without_a_warning(scaled: bool, tmp_path: Path, m
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *given])
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        found = example.main()
+        accuracies = example.main()
     assert skipped == [scaled] + [False] * (len(skipped) - 1)
-    assert losses[-1] < losses[0] and found.keys() == {"base", "motivated"}
+    assert losses[-1] < losses[0] and accuracies.keys() == {"base", "motivated"}
     models = [timm.create_model("test_resnet", num_classes=10, layers=[blocks] * 4) for blocks in (1, 2)]
     saved = [load_file(tmp_path / f"{name}.safetensors") for name in ("base", "motivated")]
     for model, weights in zip(models, saved, strict=True):

@@ -13,7 +13,7 @@ def test_every_test_that_the_page_names_is_there() -> None:
     assert len(rows) >= 9
     for column, library in ((1, "transformers"), (2, "lightning")):
         tree = ast.parse((HERE / f"test_{library}.py").read_text(encoding="utf-8"))
-        there = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        tests = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         for row in rows:
             named = set(re.findall(r"`(test_\w+)`", row[column])) if len(row) > column else set()
-            assert named <= there, f"{library}: {named - there}"
+            assert named <= tests, f"{library}: {named - tests}"

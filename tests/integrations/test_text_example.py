@@ -43,14 +43,14 @@ def test_both_pairs_are_trained_measured_and_saved(
     example: Any, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ["--length", "16", "--width", "128", "--steps", "12", "--condition", "every:2", "--lr", "0.003"]
-    found = example.main(["--text", str(text), *small, "--output", str(tmp_path / "out")])
-    assert found.keys() == {"gpt2", "llama"}
+    by_pair = example.main(["--text", str(text), *small, "--output", str(tmp_path / "out")])
+    assert by_pair.keys() == {"gpt2", "llama"}
     told = capsys.readouterr().out
     content = torch.frombuffer(bytearray(text.read_bytes()), dtype=torch.uint8)
     held_out = example.Windows(content[len(content) - len(content) // 10 :], 16)
     rows = [held_out[number] for number in range(len(held_out))]
     batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
-    for name, measured in found.items():
+    for name, measured in by_pair.items():
         assert measured["motivated share"] == 0.5
         for model, folder in (("base", tmp_path / "out" / name), ("motivated", tmp_path / "out" / name / "motivated")):
             loaded = t.AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -114,6 +114,6 @@ def test_the_losses_are_those_of_seeking_train(names: tuple[str, str], text: Pat
     theirs.train()
     logs = [row for row in theirs.state.log_history if "loss" in row]
     for name, count in (("loss", steps), ("motivated_loss", steps // 2)):
-        one, other = ([row[name] for row in history if name in row] for history in (rows, logs))
-        assert one == pytest.approx(other, rel=1e-5), name
-        assert len(one) == count
+        losses, logged = ([row[name] for row in history if name in row] for history in (rows, logs))
+        assert losses == pytest.approx(logged, rel=1e-5), name
+        assert len(losses) == count

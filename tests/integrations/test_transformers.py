@@ -86,7 +86,7 @@ def test_each_step_is_that_of_a_loop_by_hand(tmp_path: Path, kind: str, options:
 
     run.compute_loss = seen
     run.train()
-    found = [weights(model) for model in models]
+    trained = [weights(model) for model in models]
     for model, start in reversed(list(zip(models, starts, strict=True))):  # They share storage; the base comes last.
         model.load_state_dict(start)
     pair = Pair(*models, weights_map=run.pair.map)
@@ -108,7 +108,7 @@ def test_each_step_is_that_of_a_loop_by_hand(tmp_path: Path, kind: str, options:
         if number % 2 == 1:
             with pair.motivated() as model:
                 take(model, *batch, rate)
-    for model, expected in zip(models, found, strict=True):
+    for model, expected in zip(models, trained, strict=True):
         for name, tensor in weights(model).items():
             torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6)
     assert run.motivated_steps == len(batches) // 2
@@ -232,8 +232,8 @@ def test_compiled_models_take_the_same_steps(tmp_path: Path) -> None:
         run.save_model()
         assert run.motivated_steps == 1 and hasattr(run._learner[0], "_orig_mod") == bool(options)
     for part in (".", "motivated"):
-        one, other = (load_file(folder / part / "model.safetensors") for folder in folders)
-        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+        ours, theirs = (load_file(folder / part / "model.safetensors") for folder in folders)
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.mark.parametrize("returned", [True, False])
@@ -283,9 +283,9 @@ def test_predictions_are_the_bases_and_metrics_of_both(tmp_path: Path) -> None:
         return {"size": float(result.predictions.size)}
 
     run = MotivatedTrainer(pair, args, eval_dataset={"a": Words(4), "b": Words(8)}, compute_metrics=metrics)
-    found = run.evaluate()
+    evaluated = run.evaluate()
     sizes = {"eval_a_size": 4 * 16 * 29, "eval_b_motivated_size": 8 * 16 * 29}
-    assert {name: found[name] for name in sizes} == sizes
+    assert {name: evaluated[name] for name in sizes} == sizes
     predicted = run.predict(Words(4)).predictions
     pair.base.eval()
     assert torch.allclose(torch.tensor(predicted), pair.base(Words(4).tokens).logits, atol=1e-5)

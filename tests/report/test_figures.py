@@ -105,13 +105,13 @@ def test_any_title_is_drawn(title: str, tmp_path: Path) -> None:
 
 def test_fonts_are_added_for_what_the_first_lacks() -> None:
     assert families("plain text") == [*matplotlib.rcParams["font.family"]]
-    found = families(SCRIPTS)
-    files = [font.fname for font in font_manager.fontManager.ttflist if font.name in found]
+    chosen = families(SCRIPTS)
+    files = [font.fname for font in font_manager.fontManager.ttflist if font.name in chosen]
     default = font_manager.findfont(font_manager.FontProperties())
     wanted = {ord(character) for character in SCRIPTS if not character.isspace()}
     known = set().union(*(characters(font.fname, wanted) for font in font_manager.fontManager.ttflist))
     assert known <= set().union(*(characters(file, wanted) for file in [default, *files]))
-    assert not any(name.startswith("Last") for name in found[:-1])
+    assert not any(name.startswith("Last") for name in chosen[:-1])
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.7, 1.0, 1.3]))

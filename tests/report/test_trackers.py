@@ -53,16 +53,16 @@ def leveldb_records(content: bytes) -> Iterator[bytes]:
 def of_wandb(folder: Path) -> list[Found]:
     from wandb.proto.wandb_internal_pb2 import Record
 
-    found: dict[str, Found] = {}
+    by_run: dict[str, Found] = {}
     for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        values = found.setdefault(path.stem, {})
+        values = by_run.setdefault(path.stem, {})
         for content in leveldb_records(path.read_bytes()):
             record = Record()
             record.ParseFromString(content)
             items = {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
             step = record.history.step.num
             values.update({(key, step): value for key, value in items.items() if not key.startswith("_")})
-    return [*found.values()]
+    return [*by_run.values()]
 
 
 def of_mlflow(folder: Path) -> list[Found]:
@@ -116,9 +116,9 @@ def test_trackers_have_what_the_metrics_have(name: str, tmp_path: Path) -> None:
     run(config, output=tmp_path / "run", resume=True)
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     expected = {(key, row["step"]): value for row in rows if "step" in row for key, value in numbers(row).items()}
-    found = READERS[name](tmp_path)
-    assert len(found) == 1
-    assert {key: found[0].get(key) for key in expected} == pytest.approx(expected, rel=1e-6)
+    runs = READERS[name](tmp_path)
+    assert len(runs) == 1
+    assert {key: runs[0].get(key) for key in expected} == pytest.approx(expected, rel=1e-6)
 
 
 class Recording(GeneralTracker):
@@ -143,12 +143,14 @@ class Recording(GeneralTracker):
 
 
 def test_a_tracker_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Recording] = []
-    monkeypatch.setattr(trackers, "TensorBoardTracker", lambda *a, **k: made.append(Recording(*a, **k)) or made[-1])
+    recordings: list[Recording] = []
+    monkeypatch.setattr(
+        trackers, "TensorBoardTracker", lambda *a, **k: recordings.append(Recording(*a, **k)) or recordings[-1]
+    )
     monkeypatch.setattr(trackers, "check_trackers", lambda names: None)
     with pytest.warns(RunWarning, match=r"tracker tensorboard fails and is left out .*ConnectionError: gone"):
         _, result = run(TrainConfig(**{**vars(CONFIG), "tracker": "tensorboard"}), output=tmp_path / "run")
-    assert made[0].logged == [0, 1, 2]
+    assert recordings[0].logged == [0, 1, 2]
     assert result.metrics
 
 

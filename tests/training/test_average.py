@@ -58,8 +58,8 @@ def test_the_training_is_the_same_with_averages() -> None:
 
 
 def test_with_a_decay_of_zero_the_average_is_the_model() -> None:
-    (plain, one), (zero, other) = run(dataclasses.replace(EMA, ema=None)), run(dataclasses.replace(EMA, ema=0.0))
-    assert one.metrics == other.metrics
+    (plain, first), (zero, second) = run(dataclasses.replace(EMA, ema=None)), run(dataclasses.replace(EMA, ema=0.0))
+    assert first.metrics == second.metrics
     for name, learner in plain.learners.items():
         with plain.run.synced(name):
             assert all(torch.equal(t, averages(zero)[name][key]) for key, t in tensors(learner.module).items())
@@ -85,9 +85,9 @@ def test_the_average_of_the_base_is_contained_in_the_other() -> None:
     """Whoever steps when: both averages have taken in the shared weights of every batch."""
     config = dataclasses.replace(EMA, base_condition="every:3", condition="after:4", norm="shared")
     trainer, _ = run(config)
-    found = averages(trainer)
-    for name, tensor in trainer.pair.map.extract(found["motivated"]).items():
-        torch.testing.assert_close(tensor, found["base"][name], rtol=1e-6, atol=1e-7)
+    averaged = averages(trainer)
+    for name, tensor in trainer.pair.map.extract(averaged["motivated"]).items():
+        torch.testing.assert_close(tensor, averaged["base"][name], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.slow
@@ -104,8 +104,8 @@ def test_averages_resume_bit_for_bit(tmp_path: Path) -> None:
     for name, values in averages(whole).items():
         assert all(torch.equal(tensor, averages(resumed)[name][key]) for key, tensor in values.items())
     for file in ("base.last", "motivated.last", "base.best", "motivated.best"):
-        one, other = (load_file(tmp_path / folder / f"{file}.safetensors") for folder in ("whole", "run"))
-        assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+        ours, theirs = (load_file(tmp_path / folder / f"{file}.safetensors") for folder in ("whole", "run"))
+        assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
 
 
 def test_a_model_alone_has_an_average_as_well() -> None:

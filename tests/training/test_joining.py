@@ -59,12 +59,12 @@ def test_extra_blocks_are_copies_of_the_bases_block_before(depth: int, more: int
             last = name
         else:
             assert sources(motivated, weights_map)[name] == last
-            for one, other in zip(
+            for copy, source in zip(
                 tensors(motivated.get_submodule(name)).values(),
                 tensors(motivated.get_submodule(last)).values(),
                 strict=True,
             ):
-                assert torch.equal(one, other)
+                assert torch.equal(copy, source)
     for name, tensor in weights_map.extract(tensors(motivated)).items():
         assert torch.equal(tensor, tensors(base)[name])
 
@@ -159,8 +159,8 @@ def test_rewarming_is_another_rate_of_the_extra_capacity_alone(make: Any, rewarm
             with joining.rewarming() if model is motivated else torch.enable_grad():
                 own.step()
         progress.end_batch()
-        for one, other in zip(motivated.parameters(), twin.parameters(), strict=True):
-            torch.testing.assert_close(one, other)
+        for ours, theirs in zip(motivated.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs)
     assert factors[0] == factors[10] == factors[11] == 1
     assert factors[5] == pytest.approx(rewarm)
 
@@ -201,9 +201,9 @@ def test_an_inherited_state_is_the_bases_where_they_join_and_the_models_own_afte
         assert mine.keys() == theirs.keys()
         for slot, value in mine.items():
             if value.shape == parameter.shape:
-                found = theirs[slot]
-                assert torch.equal(found[entry.mesh()], value)
-                assert float(found.sum()) == pytest.approx(float(value.sum()), abs=1e-4), "zero elsewhere"
+                inherited = theirs[slot]
+                assert torch.equal(inherited[entry.mesh()], value)
+                assert float(inherited.sum()) == pytest.approx(float(value.sum()), abs=1e-4), "zero elsewhere"
             else:
                 assert torch.equal(theirs[slot], value)
             assert value.data_ptr() != theirs[slot].data_ptr()
@@ -212,7 +212,7 @@ def test_an_inherited_state_is_the_bases_where_they_join_and_the_models_own_afte
 @pytest.mark.parametrize(("models", "optimizer"), [(two_models, "adamw"), (deep, "momentum")])
 def test_rewarming_with_an_inherited_state_moves_the_extra_capacity_alone(models: Any, optimizer: str) -> None:
     """On a step with another factor: the shared weights, and all moments, are those of the same step without it."""
-    batch, found = next(iter(batches()["train_loader"])), {}
+    batch, by_kind = next(iter(batches()["train_loader"])), {}
     options = {"plain": {}, "rewarmed": {"rewarm": 3.0, "rewarm_share": 0.9}, "new": {"optimizer_state": "separate"}}
     for kind, more in options.items():
         chosen = {"optimizer": optimizer, "schedule": "constant", "condition": "after:3", "optimizer_state": "inherit"}
@@ -223,18 +223,18 @@ def test_rewarming_with_an_inherited_state_moves_the_extra_capacity_alone(models
             trainer.algorithm([batch], trainer.run)
             trainer.progress.step = step + 1
         moved = {name: p.detach() - before[name] for name, p in learner.module.named_parameters()}
-        found[kind] = moved, {name: learner.optimizer.state[p] for name, p in learner.module.named_parameters()}
+        by_kind[kind] = moved, {name: learner.optimizer.state[p] for name, p in learner.module.named_parameters()}
     factor = 1 + 2 * 2 / (0.9 * trainer.progress.steps)  # On the batch after the first motivated step.
     shared = {entry.target: entry for entry in trainer.pair.map.entries.values()}
-    for name, plain in found["plain"][0].items():
+    for name, plain in by_kind["plain"][0].items():
         expected = plain * factor
         if name in shared:
             expected[shared[name].mesh()] = plain[shared[name].mesh()]
-        torch.testing.assert_close(found["rewarmed"][0][name], expected, rtol=1e-3, atol=1e-6)
-    for name, state in found["plain"][1].items():
+        torch.testing.assert_close(by_kind["rewarmed"][0][name], expected, rtol=1e-3, atol=1e-6)
+    for name, state in by_kind["plain"][1].items():
         for slot, value in state.items():
-            assert torch.equal(found["rewarmed"][1][name][slot], value), "no moment knows of the factor"
-    inherited, new = found["plain"][1], found["new"][1]
+            assert torch.equal(by_kind["rewarmed"][1][name][slot], value), "no moment knows of the factor"
+    inherited, new = by_kind["plain"][1], by_kind["new"][1]
     for name in shared:
         if name in inherited:
             assert any(not torch.equal(value, new[name][slot]) for slot, value in inherited[name].items())
@@ -282,8 +282,8 @@ def test_neutral_and_copied_starts_are_options_of_the_trainer() -> None:
         expected = deep()
         seeking.embed(*expected, trainer.pair.map, extra=extra, batch=torch.randn(2, 3, 8, 8))
         Pair(*expected, trainer.pair.map)
-        found = tensors(trainer.pair.motivated_model)
-        assert all(torch.equal(tensor, found[name]) for name, tensor in tensors(expected[1]).items())
+        weights = tensors(trainer.pair.motivated_model)
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in tensors(expected[1]).items())
 
 
 @pytest.mark.slow

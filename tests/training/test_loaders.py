@@ -198,9 +198,9 @@ def test_a_run_goes_on_where_it_was_stopped_whatever_the_loader_is(name: str, st
             os.kill(os.getpid(), signal.SIGTERM)
 
     def trainer(folder: str, **options: Any) -> Trainer:
-        made = models()
+        pair = models()
         torch.manual_seed(1)
-        return Trainer(*made, train_loader=LOADERS[name](), config=config(), output=tmp_path / folder, **options)
+        return Trainer(*pair, train_loader=LOADERS[name](), config=config(), output=tmp_path / folder, **options)
 
     whole = trainer("whole").fit()
     with pytest.raises(SystemExit):

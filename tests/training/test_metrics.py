@@ -50,11 +50,11 @@ def test_metrics_are_those_of_all_samples_whatever_the_batches(sizes: list[int])
     for model, name in zip(models, ("base", "motivated"), strict=True):
         with torch.no_grad():
             expected = f1(model(x), y)
-        found = result.metrics[name]
-        assert found["by_hand"] == pytest.approx(expected, abs=1e-6)
-        assert found["count_n"] == sum(sizes)
+        measured = result.metrics[name]
+        assert measured["by_hand"] == pytest.approx(expected, abs=1e-6)
+        assert measured["count_n"] == sum(sizes)
         present = len({*y.tolist(), *model(x).argmax(1).tolist()})
-        assert found["f1"] == pytest.approx(expected * 3 / present, abs=1e-6)  # Of the classes that there are.
+        assert measured["f1"] == pytest.approx(expected * 3 / present, abs=1e-6)  # Of the classes that there are.
 
 
 def fit(models: tuple[nn.Module, nn.Module], batch: Any, **options: Any) -> Mapping[str, float]:
@@ -69,14 +69,14 @@ def fit(models: tuple[nn.Module, nn.Module], batch: Any, **options: Any) -> Mapp
 def test_several_labels_a_sample() -> None:
     x = torch.randn(32, 5)
     metrics = {"f1": MultilabelF1Score(3), "labels": MetricCollection({"again": MultilabelF1Score(3)})}
-    found = fit(
+    measured = fit(
         (Mlp(4), Mlp(6)),
         (x, (x[:, :3] > 0).float()),
         loss_fn=lambda model, batch: F.binary_cross_entropy_with_logits(model(batch[0]), batch[1]),
         predict_fn=lambda model, batch: (model(batch[0]), batch[1].long()),
         metrics=metrics,
     )
-    assert 0 < found["f1"] == found["labels_again"] < 1
+    assert 0 < measured["f1"] == measured["labels_again"] < 1
     assert not metrics["f1"].update_called  # type: ignore[union-attr]
 
 
@@ -91,13 +91,13 @@ class Segmentation(nn.Module):
 
 def test_segmentation() -> None:
     image = torch.randn(8, 1, 6, 6)
-    found = fit(
+    measured = fit(
         (Segmentation(4), Segmentation(6)),
         {"image": image, "labels": (image[:, 0] > 0).long()},
         loss_fn=lambda model, batch: F.cross_entropy(model(batch["image"]), batch["labels"]),
         metrics={"iou": JaccardIndex(task="multiclass", num_classes=2)},
     )
-    assert 0 < found["iou"] <= 1
+    assert 0 < measured["iou"] <= 1
 
 
 class Language(nn.Module):
@@ -113,14 +113,14 @@ def test_language_models() -> None:
     def loss(model: nn.Module, words: Tensor) -> Tensor:
         return F.cross_entropy(model(words[:, :-1]).flatten(0, 1), words[:, 1:].flatten())
 
-    found = fit(
+    measured = fit(
         (Language(4), Language(6)),
         torch.randint(11, (8, 12)),
         loss_fn=loss,
         predict_fn=lambda model, words: (model(words[:, :-1]), words[:, 1:]),
         metrics={"perplexity": Perplexity()},
     )
-    assert found["perplexity"] == pytest.approx(math.exp(found["loss"]), rel=1e-4)
+    assert measured["perplexity"] == pytest.approx(math.exp(measured["loss"]), rel=1e-4)
 
 
 VALUES = st.lists(st.floats(-5, 5) | st.just(math.nan), min_size=1, max_size=8)

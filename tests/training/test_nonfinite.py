@@ -61,7 +61,9 @@ def poisoned(what: str, model: str, at: tuple[int, ...], **kwargs: Any) -> Train
 
 
 def finite(trainer: Trainer) -> bool:
-    return all(torch.isfinite(t).all() for one in trainer.learners.values() for t in tensors(one.module).values())
+    return all(
+        torch.isfinite(t).all() for learner in trainer.learners.values() for t in tensors(learner.module).values()
+    )
 
 
 WHAT = ["loss", "gradient", "activations"]

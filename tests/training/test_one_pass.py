@@ -138,7 +138,7 @@ MODELS: dict[str, Callable[[], tuple[dict[str, Any], tuple[nn.Module, nn.Module]
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_one_pass_is_two_and_its_flops_are_counted_as_they_are(kind: str) -> None:
-    found = {}
+    losses = {}
     for one_pass in (False, True):
         arguments, models = MODELS[kind]()
         config = dataclasses.replace(arguments.pop("config"), **{**JOINT, "one_pass": one_pass}, momentum=0.5, lr=0.1)
@@ -150,15 +150,15 @@ def test_one_pass_is_two_and_its_flops_are_counted_as_they_are(kind: str) -> Non
         with attention_counted(models[0]), counter:
             trainer.algorithm([first] * config.accumulate, trainer.run)
         spent = trainer.run.cost.total - before
-        found[one_pass] = [(row["loss"], row["motivated_loss"], row["motivated_grad_norm"]) for row in rows]
+        losses[one_pass] = [(row["loss"], row["motivated_loss"], row["motivated_grad_norm"]) for row in rows]
         count = trainer.run.cost.run_samples + 8 * config.accumulate
         assert all(("grad_norm" in row) != one_pass for row in rows)
         assert spent / count == pytest.approx(counter.get_total_flops() / (8 * config.accumulate))
         assert trainer.run.cost.one_pass_samples == one_pass * count
         for learner in trainer.learners.values():
             assert not any("forward" in vars(module) for module in [*learner.module.modules()][1:])
-    for one, two in zip(found[True], found[False], strict=True):
-        assert one == pytest.approx(two, rel=1e-3)
+    for once, twice in zip(losses[True], losses[False], strict=True):
+        assert once == pytest.approx(twice, rel=1e-3)
 
 
 @pytest.mark.slow
@@ -209,7 +209,7 @@ def test_the_same_batches_are_motivated_where_two_passes_are_taken(
 ) -> None:
     x = torch.randn(64, 3, generator=torch.Generator().manual_seed(1))
     data = DataLoader(torch.utils.data.TensorDataset(x, x.argmax(1)), 8)
-    found = []
+    runs = []
     for prefix in (True, False):
         if not prefix:
             monkeypatch.setattr("seeking.training.one_pass.find_prefix", lambda *_: None)
@@ -218,12 +218,12 @@ def test_the_same_batches_are_motivated_where_two_passes_are_taken(
             trainer = Trainer(
                 Chain(1), Chain(2), train_loader=data, config=dataclasses.replace(PLAIN, **JOINT | options)
             )
-            found.append((trainer, steps(trainer.fit())))
-    assert (found[0][0].run.prefix is None, found[1][0].run.prefix is None) == (False, True)
-    for one, two in zip(found[0][1], found[1][1], strict=True):
-        assert one.keys() - {"grad_norm"} == two.keys() - {"grad_norm"}
-        assert one.get("loss", 0.0) == pytest.approx(two.get("loss", 0.0), rel=1e-4)
-    assert {"motivated_loss" in row for row in found[0][1]} == {True, False}
+            runs.append((trainer, steps(trainer.fit())))
+    assert (runs[0][0].run.prefix is None, runs[1][0].run.prefix is None) == (False, True)
+    for once, twice in zip(runs[0][1], runs[1][1], strict=True):
+        assert once.keys() - {"grad_norm"} == twice.keys() - {"grad_norm"}
+        assert once.get("loss", 0.0) == pytest.approx(twice.get("loss", 0.0), rel=1e-4)
+    assert {"motivated_loss" in row for row in runs[0][1]} == {True, False}
 
 
 @pytest.mark.parametrize("option", ["condition", "base_condition"])

@@ -78,7 +78,7 @@ def test_a_pattern_that_matches_nothing_names_what_is_close() -> None:
 def test_tied_equals_copied_and_own_tensors_are_left_alone(
     patterns: list[str], widths: tuple[int, int], start: Any, share: bool
 ) -> None:
-    models, found = chains(widths), []
+    models, trained = chains(widths), []
     for tie in (True, False):
         before = [{name: each.clone() for name, each in tensors(model).items()} for model in models]
         pair = Pair(*copy.deepcopy(models), batch=X[:2], own=patterns, tie=tie, shared_from=start)
@@ -96,10 +96,10 @@ def test_tied_equals_copied_and_own_tensors_are_left_alone(
                 optimizer.zero_grad()
         with pair.motivated():
             inside = pair.map.extract(tensors(pair.motivated_model))
-        found.append([tensors(model) for model in both])
+        trained.append([tensors(model) for model in both])
         own = {name for name in inside if not torch.equal(inside[name], tensors(pair.base)[name])}
         assert own == pair.map.own
-    for ours, theirs in zip(*found, strict=True):
+    for ours, theirs in zip(*trained, strict=True):
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
@@ -184,8 +184,8 @@ def test_a_joint_update_is_one_optimizer_over_all_tensors_of_both(one_pass: bool
             optimizer.step()
             optimizer.zero_grad()
             losses.append([part.item() for part in parts])
-    found = [[row["loss"], row["motivated_loss"]] for row in rows]
-    torch.testing.assert_close(torch.tensor(found), torch.tensor(losses), rtol=1e-4, atol=1e-5)
+    recorded = [[row["loss"], row["motivated_loss"]] for row in rows]
+    torch.testing.assert_close(torch.tensor(recorded), torch.tensor(losses), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("own", [("blocks",), ("blocks.0.inner",), ("stem",)])

@@ -39,11 +39,11 @@ def test_compiled_models_round_differently_and_no_more() -> None:
     alike(*(regression(16, condition="every:2", compile=mode) for mode in ("no", "default")))
 
 
-def alike(one: tuple[Trainer, Result], other: tuple[Trainer, Result]) -> None:
-    for ours, theirs in zip(steps(one[1]), steps(other[1]), strict=True):
+def alike(first: tuple[Trainer, Result], other: tuple[Trainer, Result]) -> None:
+    for ours, theirs in zip(steps(first[1]), steps(other[1]), strict=True):
         assert ours.keys() == theirs.keys()
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
-    for role, learner in one[0].learners.items():
+    for role, learner in first[0].learners.items():
         others = tensors(other[0].learners[role].module)
         for name, tensor in tensors(learner.module).items():
             torch.testing.assert_close(tensor, others[name], rtol=1e-2, atol=1e-3)
@@ -113,16 +113,16 @@ def test_checkpointed_activations_give_the_same_gradients() -> None:
     from seeking.models import create
 
     options = {"img_size": 8, "patch_size": 4, "num_classes": 4}
-    found = []
+    results = []
     for checkpoint_activations in (False, True):
         torch.manual_seed(0)
         models = [create(name, **options, depth=2) for name in ("vit_tiny_patch16_224", "vit_small_patch16_224")]
         config = dataclasses.replace(PLAIN, checkpoint_activations=checkpoint_activations)
-        found.append(Trainer(*models, **batches(), config=config).fit())
+        results.append(Trainer(*models, **batches(), config=config).fit())
     # The FLOPs are not the same: activations are computed twice.
-    ours, theirs = ([{**row, "flops": 0} for row in one.history] for one in found)
+    ours, theirs = ([{**row, "flops": 0} for row in result.history] for result in results)
     assert ours == theirs
-    assert found[1].cost.base_flops > found[0].cost.base_flops
+    assert results[1].cost.base_flops > results[0].cost.base_flops
     with pytest.raises(SeekingError, match=r"the base model \(Viewing\) has neither .* turn"):
         Trainer(Viewing(4), **batches(), config=config)
 

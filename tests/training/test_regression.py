@@ -50,7 +50,7 @@ def test_metrics_are_those_of_all_samples_in_any_batches(
     torch.manual_seed(seed)
     outputs, targets = torch.randn(12, *shape), (5 * torch.randn(12, *shape)).to(dtype)
     objective = Regression(unit=unit)
-    found: dict[str, list[Tensor]] = {}
+    by_name: dict[str, list[Tensor]] = {}
     for part in torch.arange(12).split([5, 1, 6]):
         batch = outputs[part], targets[part][:, None] if not shape else targets[part]
         losses = objective.evaluate(lambda inputs: inputs, batch)  # type: ignore[arg-type]
@@ -61,8 +61,8 @@ def test_metrics_are_those_of_all_samples_in_any_batches(
             atol=1e-6,
         )
         for name, values in losses.items():
-            found.setdefault(name, []).append(values)
-    metrics = summarized(objective, {name: float(torch.cat(values).mean()) for name, values in found.items()})
+            by_name.setdefault(name, []).append(values)
+    metrics = summarized(objective, {name: float(torch.cat(values).mean()) for name, values in by_name.items()})
     flat = outputs.flatten(), targets.to(outputs.dtype).flatten()
     assert metrics["rmse"] == pytest.approx(unit * float(MeanSquaredError(squared=False)(*flat)), rel=1e-5)
     assert metrics["mae"] == pytest.approx(unit * float(MeanAbsoluteError()(*flat)), rel=1e-5)
@@ -87,10 +87,10 @@ def test_the_lowest_is_best(best: str | None) -> None:
 
 def test_several_values_a_sample_and_metrics_of_ones_own() -> None:
     metrics = {"r2": R2Score()}
-    found = trainer(X[:, :2], 2, metrics=metrics).fit().metrics["base"]
-    assert found.keys() == {"loss", "rmse", "mae", "r2"}
+    measured = trainer(X[:, :2], 2, metrics=metrics).fit().metrics["base"]
+    assert measured.keys() == {"loss", "rmse", "mae", "r2"}
     taught = trainer(config=replace(PLAIN, loss="mse", lr=0.01, teach=1.0, condition="always")).fit()
-    assert taught.metrics["base"]["loss"] != found["loss"]
+    assert taught.metrics["base"]["loss"] != measured["loss"]
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,9 @@ def interrupted(make: Callable[..., Trainer], output: Path, at: list[int]) -> Tr
     return trainer
 
 
-def assert_equal(one: Trainer, other: Trainer) -> None:
-    assert weights(one).keys() == weights(other).keys()
-    assert all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(one).items())
+def assert_equal(trainer: Trainer, other: Trainer) -> None:
+    assert weights(trainer).keys() == weights(other).keys()
+    assert all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(trainer).items())
 
 
 @pytest.mark.parametrize("condition", ["decrease:1", "every:2 | random:0.5"])

@@ -207,7 +207,7 @@ def test_all_processes_stop_as_the_one_that_is_asked_to(asked: int | None) -> No
     own = Requests(Accelerator(), due=lambda: False)
     other = Requests(Accelerator(), due=lambda: True)
     other.signal = asked
-    own.agree([(a + b) / 2 for a, b in zip(own.own(), other.own(), strict=True)])
+    own.agree([(a + b) / 2 for a, b in zip(own.requested(), other.requested(), strict=True)])
     assert own.save
     for stop in (own.stop_after_batch, own.stop_now):
         with _expected(asked):

@@ -121,8 +121,8 @@ def many_lines() -> None:
 
 
 class Strange(Exception):
-    def __init__(self, one: int, two: int) -> None:
-        super().__init__(f"{one} and\n{two}")
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} and\n{second}")
 
 
 def strange() -> None:

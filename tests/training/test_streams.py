@@ -392,8 +392,8 @@ def test_a_run_cut_off_after_its_last_step_ends_as_if_it_had_not_been(
         kept = [row for row in cut.record.rows() if row["kind"] == "eval"]
         assert kept == [row for row in whole.record.rows() if row["kind"] == "eval"]
         for name in ("base.last.safetensors", "motivated.last.safetensors"):
-            one, other = (load_file(tmp_path / folder / name) for folder in ("whole", "cut"))
-            assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+            ours, theirs = (load_file(tmp_path / folder / name) for folder in ("whole", "cut"))
+            assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def test_a_run_that_is_resumed_to_end_earlier_is_evaluated_there(tmp_path: Path) -> None:

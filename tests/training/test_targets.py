@@ -108,7 +108,7 @@ def test_every_label_of_a_step_weighs_the_same(
         labels[torch.rand(labels.shape) < ignored] = -100
     parts[-1][1][0, 0] = 1
     whole = [tuple(torch.cat([values.flatten(0, 1) for values in each])[:, None] for each in zip(*parts, strict=True))]
-    found = []
+    results = []
     for batches in (whole, parts):
         torch.manual_seed(0)
         config = replace(PLAIN, epochs=1, accumulate=len(batches), condition="always", schedule="constant", **options)
@@ -119,8 +119,8 @@ def test_every_label_of_a_step_weighs_the_same(
             config=replace(config, label_smoothing=0.0, teach=0.0) if mapping else config,
         )
         (row,) = [row for row in run.fit().history if row["kind"] == "step"]
-        found.append([row["loss"], row["motivated_loss"], *(p.sum().item() for p in run.pair.base.parameters())])
-    assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-5)
+        results.append([row["loss"], row["motivated_loss"], *(p.sum().item() for p in run.pair.base.parameters())])
+    assert results[1] == pytest.approx(results[0], rel=1e-4, abs=1e-5)
 
 
 def test_a_step_without_any_label_is_not_taken() -> None:

@@ -59,10 +59,10 @@ def test_both_models_learn_and_the_run_is_on_disk(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_is_the_same_run() -> None:
-    (one, first), (other, second) = run(), run()
+    (original, first), (repeated, second) = run(), run()
     assert first.history == second.history
     for role in ("base", "motivated"):
-        ours, theirs = (tensors(trainer.learners[role].module) for trainer in (one, other))
+        ours, theirs = (tensors(trainer.learners[role].module) for trainer in (original, repeated))
         assert all(torch.equal(t, theirs[n]) for n, t in ours.items())
 
 
@@ -151,7 +151,7 @@ def test_both_schedules_count_batches_of_the_run(schedule: str, warmup: float) -
 
     def listen(row: dict[str, Any]) -> None:
         if row["kind"] == "step":
-            rates.append(tuple(one.optimizer.param_groups[0]["lr"] for one in trainer.learners.values()))
+            rates.append(tuple(learner.optimizer.param_groups[0]["lr"] for learner in trainer.learners.values()))
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

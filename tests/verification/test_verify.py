@@ -27,11 +27,11 @@ RESNET, WIDE, VIT = SMALL_FAMILIES
 Q, K, V = (list(range(start, start + 12)) for start in (0, 24, 48))
 
 
-def swap_targets(weights_map: WeightsMap, one: str, other: str) -> WeightsMap:
+def swap_targets(weights_map: WeightsMap, first: str, second: str) -> WeightsMap:
     """Exchange the targets of two modules."""
     changes = {}
     for name, entry in weights_map.entries.items():
-        for old, new in ((one, other), (other, one)):
+        for old, new in ((first, second), (second, first)):
             if name.startswith(old + "."):
                 changes[name] = dataclasses.replace(entry, target=entry.target.replace(old, new, 1))
     return broken(weights_map, changes)

@@ -59,8 +59,8 @@ def losses_along_line(
         position = number / (points - 1)
         with torch.no_grad():
             for name, tensor in own.items():
-                one, other = start[name].to(tensor.device), end[name].to(tensor.device)
-                tensor.copy_(torch.lerp(one, other, position) if tensor.is_floating_point() else one)
+                first, last = start[name].to(tensor.device), end[name].to(tensor.device)
+                tensor.copy_(torch.lerp(first, last, position) if tensor.is_floating_point() else first)
         solutions.append(Point(position, dict(measure(model))))
     return solutions
 

@@ -75,11 +75,11 @@ def _hessian_product(
         with sdpa_kernel(SDPBackend.MATH):  # The other kernels have no second derivative.
             loss = loss_fn(model, batch) * (sample_count(batch) / samples)
             first = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
-            inner = torch.stack([(one * other).sum() for one, other in zip(first, vector, strict=True)]).sum()
+            inner = torch.stack([(x * y).sum() for x, y in zip(first, vector, strict=True)]).sum()
             if not inner.requires_grad:  # The loss is linear.
                 continue
             second = torch.autograd.grad(inner, parameters, materialize_grads=True)
-        total = [one + other for one, other in zip(total, second, strict=True)]
+        total = [x + y for x, y in zip(total, second, strict=True)]
     return total
 
 

@@ -7,6 +7,7 @@ tensors and arrays are sampled. No item is loaded: that could draw random number
 import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -74,26 +75,39 @@ def classes_digest(names: Sequence[str]) -> str:
     return f"{len(names)} ({hashlib.sha256(text).hexdigest()[:16]})"
 
 
-def differences(saved: Any, current: Mapping[str, Any]) -> list[str]:
-    """What differs between two results of ``fingerprint``, in words; of what only one of them knows, nothing."""
+@dataclass(frozen=True)
+class Difference:
+    """A part of the data that a run has otherwise now.
+
+    Attributes:
+        loader: name of the loader, such as ``training data``.
+        part: what differs, such as ``count``.
+        saved: its value in the run.
+        current: its value now.
+    """
+
+    loader: str
+    part: str
+    saved: Any
+    current: Any
+
+    def __str__(self) -> str:
+        return f"{self.loader}, {self.part}: {self.saved} in the run, {self.current} now"
+
+
+def differences(saved: Any, current: Mapping[str, Any]) -> list[Difference]:
+    """What differs between two results of ``fingerprint``; of what only one of them knows, nothing."""
     members = []
     for name, new in current.items():
         old = saved.get(name) if isinstance(saved, dict) else None
         if isinstance(old, dict):
-            members += [
-                f"  {name}, {key}: {old[key]} in the run, {new[key]} now"
-                for key in new
-                if key in old and old[key] != new[key]
-            ]
+            members += [Difference(name, key, old[key], new[key]) for key in new if key in old and old[key] != new[key]]
     return members
 
 
-def decoded_otherwise(differing: Sequence[str], current: Mapping[str, Any]) -> bool:
-    """Whether what ``differences`` gives may come from another decoder: of images, nothing but the pixels differ."""
-    images = [name for name, content in current.items() if "size" in content]
-    return bool(differing) and all(
-        line.startswith(tuple(f"  {name}, sample:" for name in images)) for line in differing
-    )
+def decoded_otherwise(differing: Sequence[Difference], current: Mapping[str, Any]) -> bool:
+    """Whether the differences may come from another decoder: nothing differs but the pixels of images."""
+    return bool(differing) and all(each.part == "sample" and "size" in current[each.loader] for each in differing)
 
 
 def _are_names(value: Any) -> bool:

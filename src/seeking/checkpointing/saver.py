@@ -128,12 +128,12 @@ class Saver:
         return state
 
     def _check_data(self, saved: Any, accept: bool) -> None:
-        differing = gather_json(differences(saved, self._data), self._accelerator)[0]
-        if differing and not accept:
-            lines = ["the data are not those that it was trained on:", *differing]
-            if decoded_otherwise(differing, self._data):
-                lines.append(DECODED_OTHERWISE)
-            raise SeekingError("\n".join([*lines, "Give those, or accept_changed_data to continue with these"]))
+        differing = differences(saved, self._data)
+        hint = [DECODED_OTHERWISE] if decoded_otherwise(differing, self._data) else []
+        lines = gather_json([*(f"  {each}" for each in differing), *hint], self._accelerator)[0]
+        if lines and not accept:
+            told = "\n".join(["the data are not those that it was trained on:", *lines])
+            raise SeekingError(f"{told}\nGive those, or accept_changed_data to continue with these")
 
     def restore(self, parts: Mapping[str, Stateful], state: State) -> None:
         """Put every part where it was.

@@ -157,7 +157,11 @@ class Condition:
         return self.holds(signals.loss, **signals.keywords())
 
     def holds(self, loss: float, **signals: Any) -> bool:
-        """Like ``decide``, with the known signals as keyword arguments."""
+        """Like ``decide``, with the known signals as keyword arguments.
+
+        Raises:
+            NotImplementedError: a subclass has defined neither this nor ``decide``.
+        """
         raise NotImplementedError(f"{type(self).__name__} must implement decide(signals) or holds(loss, **signals)")
 
     def feedback(self, outcome: Outcome) -> None:

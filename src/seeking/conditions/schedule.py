@@ -17,7 +17,11 @@ class Counting(Condition):
         return decision
 
     def decide_at(self, batch: int, signals: Signals) -> bool:
-        """Whether to be motivated on the batch with this index, counted from 0."""
+        """Whether to be motivated on the batch with this index, counted from 0.
+
+        Raises:
+            NotImplementedError: a subclass has not defined it.
+        """
         raise NotImplementedError
 
     def state_dict(self) -> State:

@@ -1,6 +1,7 @@
 """Data sets by name or path."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -77,11 +78,60 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         if config.validation:
             unused.append(SplitUse(NOT_USED, sources[1], None, len(test)))
             sources = sources[0], held_out(config.validation, sources[0])
-            train, test = _apart(train, round(len(train) * config.validation), 1, config)
+            train, test = _split_off(train, round(len(train) * config.validation), 1, config)
         train, test = _subset(train, config.max_train_samples), _subset(test, config.max_eval_samples)
     else:
         train, test, classes, sources, unused = select(config)
-    for split, images in (("training", train), ("test", test)):
+    _check_labels({"training": train, "test": test}, classes, config)
+    encoded = {
+        name: images.pixels.files
+        for name, images in (("training", train), ("test", test))
+        if isinstance(images.pixels, Encoded)
+    }
+    sized = all(len(files.unreadable) < len(files) for files in encoded.values())
+    if sized and train.pixels.shape[1:] != test.pixels.shape[1:]:
+        raise SeekingError(
+            f"{config.data}: training images are {list(train.pixels.shape[1:])}, test images "
+            f"{list(test.pixels.shape[1:])}; give image_size to make them the same"
+        )
+    train, test, location = _move(train, test, config, sharing)
+    if encoded:
+        train, test = readable({"training": train, "test": test}, encoded, config.on_bad_image)
+    train, set_aside = _hold_out(train, config)
+    if set_aside:
+        unused.append(SplitUse.of(SET_ASIDE, f"{len(set_aside)} of {sources[0]}", set_aside.labels))
+    _warn_of_lost_classes(train, test, classes, config)
+    mean, std = _normalization(train, config)
+    height, width = (config.image_size,) * 2 if config.image_size else train.pixels.shape[2:]
+    return ImageData(
+        name=config.data,
+        train=train,
+        test=test,
+        classes=classes,
+        splits=(
+            SplitUse.of("training", sources[0], train.labels),
+            SplitUse.of("test", sources[1], test.labels),
+            *unused,
+        ),
+        mean=mean,
+        std=std,
+        size=(height, width),
+        augmentation=_augmentation(width, config),
+        location=location,
+        workers=max(1, min(8, cores() // (sharing * local_process_count())))
+        if config.workers is None
+        else config.workers,
+        held_out=set_aside,
+    )
+
+
+def _check_labels(splits: Mapping[str, Images], classes: Sequence[str], config: DataConfig) -> None:
+    """Refuse splits without images, and labels that are none of the classes.
+
+    Raises:
+        SeekingError: there is one.
+    """
+    for split, images in splits.items():
         if not len(images):
             raise SeekingError(f"{config.data}: the {split} split is empty")
         missing = images.labels == -1
@@ -97,24 +147,14 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
                 f"{config.data}: label {int(images.labels[row])} of {split} image {row} is out of range; "
                 f"there are {len(classes)} classes, numbered from 0"
             )
-    encoded = {
-        name: images.pixels.files
-        for name, images in (("training", train), ("test", test))
-        if isinstance(images.pixels, Encoded)
-    }
-    sized = all(len(files.unreadable) < len(files) for files in encoded.values())
-    if sized and train.pixels.shape[1:] != test.pixels.shape[1:]:
-        raise SeekingError(
-            f"{config.data}: training images are {list(train.pixels.shape[1:])}, test images "
-            f"{list(test.pixels.shape[1:])}; give image_size to make them the same"
-        )
-    train, test, location = _place(train, test, config, sharing)
-    if encoded:
-        train, test = readable({"training": train, "test": test}, encoded, config.on_bad_image)
-    train, aside = _hold_out(train, config)
-    if aside:
-        unused.append(SplitUse.of(SET_ASIDE, f"{len(aside)} of {sources[0]}", aside.labels))
-    _warn_of_lost_classes(train, test, classes, config)
+
+
+def _normalization(train: Images, config: DataConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel: those that are given, or else those of the training images.
+
+    Raises:
+        SeekingError: those that are given are not of as many channels, or a deviation is not above 0.
+    """
     mean, std = train.statistics()
     mean, std = config.mean or mean, config.std or std
     channels = train.pixels.shape[1]
@@ -123,39 +163,24 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
             f"{config.data}: mean {list(mean)} and std {list(std)} must have one number, std above 0, "
             f"for each of {channels} channels"
         )
-    height, width = (config.image_size,) * 2 if config.image_size else train.pixels.shape[2:]
+    return tuple(mean), tuple(std)
+
+
+def _augmentation(width: int, config: DataConfig) -> Augmentation:
+    """The augmentation that is asked for; by default, random crops with a padding of an eighth of the width."""
     padding = config.crop_padding
     if padding is None:
         padding = width // 8 if config.crop_scale is None else 0
-    return ImageData(
-        name=config.data,
-        train=train,
-        test=test,
-        classes=classes,
-        splits=(
-            SplitUse.of("training", sources[0], train.labels),
-            SplitUse.of("test", sources[1], test.labels),
-            *unused,
-        ),
-        mean=tuple(mean),
-        std=tuple(std),
-        size=(height, width),
-        augmentation=Augmentation(
-            padding=padding,
-            flip=config.data != "digits" if config.flip is None else config.flip,
-            scale=config.crop_scale,
-            jitter=config.color_jitter,
-            erase=config.random_erasing,
-        ),
-        location=location,
-        workers=max(1, min(8, cores() // (sharing * local_process_count())))
-        if config.workers is None
-        else config.workers,
-        held_out=aside,
+    return Augmentation(
+        padding=padding,
+        flip=config.data != "digits" if config.flip is None else config.flip,
+        scale=config.crop_scale,
+        jitter=config.color_jitter,
+        erase=config.random_erasing,
     )
 
 
-def _place(train: Images, test: Images, config: DataConfig, sharing: int) -> tuple[Images, Images, str]:
+def _move(train: Images, test: Images, config: DataConfig, sharing: int) -> tuple[Images, Images, str]:
     """Move both splits to where loading is fastest, and name the location."""
     in_memory = config.in_memory
     size = (train.pixels.shape.numel() + test.pixels.shape.numel()) * sharing
@@ -208,7 +233,7 @@ def _hold_out(train: Images, config: DataConfig) -> tuple[Images, Images | None]
         raise SeekingError(
             f"held_out is {config.held_out}, and {config.data} has {len(train)} training images; hold out fewer"
         )
-    kept, held = _apart(train, config.held_out, 2, config)
+    kept, held = _split_off(train, config.held_out, 2, config)
     if len(held) < config.held_out:
         raise SeekingError(
             f"held_out is {config.held_out}, and {config.data} has {len(train)} training images, of which {len(held)} "
@@ -217,7 +242,7 @@ def _hold_out(train: Images, config: DataConfig) -> tuple[Images, Images | None]
     return kept, held
 
 
-def _apart(images: Images, count: int, seed: int, config: DataConfig) -> tuple[Images, Images]:
+def _split_off(images: Images, count: int, seed: int, config: DataConfig) -> tuple[Images, Images]:
     """The images that are kept, and at most this many random ones that are held out."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).numpy()
     kept, held = order[count:], order[:count]

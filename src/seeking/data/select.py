@@ -11,9 +11,10 @@ from torch import Tensor
 
 from seeking.data.config import DataConfig
 from seeking.data.encoded import Encoded, Files, common_format
+from seeking.data.folders import Splits
 from seeking.data.hold_out import hold_out
 from seeking.data.images import Images
-from seeking.data.labels import numbers_of, read_labels, unite
+from seeking.data.labels import Labelled, numbers_of, read_labels, unite
 from seeking.data.named_images import beside
 from seeking.data.sources import read
 from seeking.errors import SeekingError, unknown
@@ -55,30 +56,16 @@ def held_out(share: float, source: str) -> str:
 def select(
     config: DataConfig,
 ) -> tuple[Images, Images, tuple[str, ...], tuple[str, str], list[SplitUse]]:
-    """Both splits, the classes, where the splits come from, and the splits that are not used."""
-    import datasets
+    """Both splits, the classes, where the splits come from, and the splits that are not used.
 
+    Raises:
+        SeekingError: the data set cannot be read, or has no such columns, labels or splits.
+    """
     name = config.data
     splits = read(name, config.chosen_splits, config.subset)
-    features = splits["train"].rows[0].features
-    class_columns = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    labels = next(([column] for column in LABEL_COLUMNS if column in features), class_columns)
-    label_column = _column("label", config.label_column, features, labels, name)
-    images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
-    images = images or [column for column, feature in features.items() if _holds_bytes(feature)]
-    image_column = _column("image", config.image_column, features, images, name)
+    image_column, label_column = _columns(splits["train"].rows[0].features, config)
     splits = {split: beside(rows, image_column) for split, rows in splits.items()}
-    test_split, test_labels = None, None
-    for split in TEST_SPLITS:
-        if split in splits and test_labels is None:
-            read_here = read_labels(splits[split], label_column, name)
-            if read_here.used:
-                test_split, test_labels = split, read_here
-            elif config.test_split:
-                raise SeekingError(
-                    f"data set {name}: {splits[split].source} has no labels; name another split with test_split, or "
-                    "hold images out of the training split with validation"
-                )
+    test_split, test_labels = _test_labels(splits, label_column, config)
     train_labels = read_labels(splits["train"], label_column, name)
     train, evaluation, classes = unite(train_labels, test_labels, label_column, name)
     train_source = splits["train"].source
@@ -116,6 +103,41 @@ def select(
         numbers = torch.from_numpy(numbers_of(part, label_column).astype(np.int64))
         loaded.append(Images(Encoded(part_files, pixel_format, config.stored_size), numbers))
     return loaded[0], loaded[1], classes, (train_source, test_source), unused
+
+
+def _columns(features: Mapping[str, Any], config: DataConfig) -> tuple[str, str]:
+    """The columns of images and of labels.
+
+    Raises:
+        SeekingError: there is no such column, or there are several.
+    """
+    import datasets
+
+    class_columns = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    labels = next(([column] for column in LABEL_COLUMNS if column in features), class_columns)
+    label_column = _column("label", config.label_column, features, labels, config.data)
+    images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
+    images = images or [column for column, feature in features.items() if _holds_bytes(feature)]
+    return _column("image", config.image_column, features, images, config.data), label_column
+
+
+def _test_labels(splits: Splits, column: str, config: DataConfig) -> tuple[str | None, Labelled | None]:
+    """The first test split that has labels, and these; None if none has.
+
+    Raises:
+        SeekingError: the split that is asked for has no labels.
+    """
+    for split in TEST_SPLITS:
+        if split in splits:
+            labels = read_labels(splits[split], column, config.data)
+            if labels.used:
+                return split, labels
+            if config.test_split:
+                raise SeekingError(
+                    f"data set {config.data}: {splits[split].source} has no labels; name another split with "
+                    "test_split, or hold images out of the training split with validation"
+                )
+    return None, None
 
 
 def _holds_bytes(feature: Any) -> bool:

@@ -47,7 +47,11 @@ class RawRows:
         return RawRows(self.source, self.table.take(rows), self.files, self.numbers[rows])
 
     def place(self, row: int) -> str:
-        """The row and its file, for messages; the first row after the names of columns is row 1."""
+        """The row and its file, for messages; the first row after the names of columns is row 1.
+
+        Raises:
+            IndexError: there are fewer rows.
+        """
         number = int(self.numbers[row])
         for name, count in self.files:
             if number < count:

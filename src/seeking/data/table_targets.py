@@ -27,9 +27,9 @@ def read_classes(rows: RawRows, label: str) -> list[str]:
     column = _column(rows, label, "class")
     texts = column.texts
     if column.are_numbers.all():
-        whole = pc.match_substring_regex(texts, WHOLE).to_numpy(zero_copy_only=False)
-        if not whole.all():
-            row = int((~whole).argmax())
+        are_whole = pc.match_substring_regex(texts, WHOLE).to_numpy(zero_copy_only=False)
+        if not are_whole.all():
+            row = int((~are_whole).argmax())
             raise SeekingError(
                 f"column {label}, {rows.place(row)}: {texts[row].as_py()} is no class; to learn values, set loss to "
                 "mse; else group them, or name another column in label_column"

@@ -124,6 +124,9 @@ def search(
     Every candidate is trained with one seed, on the first pair and the middle budget, and evaluated on held-out
     training data. The best candidate has the best mean metric of the two models. Models that are trained alone are
     searched separately.
+
+    Raises:
+        RunError: a trial fails otherwise than by diverging, or the results cannot be written.
     """
     metric = metric_of(recipe)
     path = root / "search.json"

@@ -87,7 +87,7 @@ class MotivatedModule(HooksOfBoth):
                 raise SeekingError("the models are not both LightningModules; give loss_fn and optimizer")
         elif loss_fn or optimizer or schedule:
             raise SeekingError("the models are LightningModules, with a training_step and optimizers of their own")
-        elif not all(_own(model).automatic_optimization for model in (self.base, self.motivated)):
+        elif not all(_lightning_module(model).automatic_optimization for model in (self.base, self.motivated)):
             raise SeekingError(
                 "a model of the pair has automatic_optimization=False, so that its training_step would take the steps, "
                 "and the motivated model would never be trained; return the loss instead, or train in your own loop"
@@ -125,11 +125,17 @@ class MotivatedModule(HooksOfBoth):
         return result
 
     def _loss(self, model: nn.Module, batch: Any, index: int) -> tuple[Any, Tensor | None]:
-        result = self.loss_fn(model, batch) if self.loss_fn else call(_own(model).training_step, batch, index)
+        result = (
+            self.loss_fn(model, batch) if self.loss_fn else call(_lightning_module(model).training_step, batch, index)
+        )
         return result, result.get("loss") if isinstance(result, Mapping) else result
 
     def configure_optimizers(self) -> Any:
-        """The base's optimizer and schedule. The motivated model's optimizer is not Lightning's."""
+        """The base's optimizer and schedule. The motivated model's optimizer is not Lightning's.
+
+        Raises:
+            SeekingError: a model gives more than one optimizer, or the two give unlike groups of parameters.
+        """
         configured = [self._configured(model) for model in (self.base, self.motivated)]
         base, motivated = (_only_optimizer(optimizers) for optimizers in configured)
         groups = len(base.param_groups), len(motivated.param_groups)
@@ -147,7 +153,7 @@ class MotivatedModule(HooksOfBoth):
 
     def _configured(self, model: nn.Module) -> Any:
         if not self.optimizer:
-            return _own(model).configure_optimizers()
+            return _lightning_module(model).configure_optimizers()
         optimizer = self.optimizer(model.parameters())
         if not self.schedule:
             return optimizer
@@ -164,7 +170,7 @@ class MotivatedModule(HooksOfBoth):
         signals = Signals(
             loss=mean_loss(torch.stack([loss.float() for _, _, loss in batches]).mean()),
             step=self.trainer.global_step,
-            steps=_whole(self.trainer.estimated_stepping_batches),
+            steps=_step_count(self.trainer.estimated_stepping_batches),
             epoch_length=self._epoch_length,
             learning_rate=float(optimizer.param_groups[0]["lr"]),
             base_stepped=math.isfinite(self._norm),
@@ -227,7 +233,7 @@ class MotivatedModule(HooksOfBoth):
 
     @property
     def _epoch_length(self) -> int | None:
-        return _whole(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        return _step_count(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
 
     def setup(self, stage: str) -> None:
         """Refuse, before the models are sharded, what could not train both."""
@@ -269,7 +275,7 @@ class MotivatedModule(HooksOfBoth):
 
     def predict_step(self, batch: Any, batch_idx: int, *rest: Any) -> Any:
         """The base's prediction; without LightningModules, its output for the batch."""
-        return self(batch) if self.loss_fn else call(_own(self.base).predict_step, batch, batch_idx, *rest)
+        return self(batch) if self.loss_fn else call(_lightning_module(self.base).predict_step, batch, batch_idx, *rest)
 
     def call_hook(self, name: str) -> None:
         """Call this hook of both models, if they are LightningModules."""
@@ -330,10 +336,10 @@ class _Step(nn.Module):
     def __init__(self, module: MotivatedModule) -> None:
         super().__init__()
         self.model = module.motivated
-        self.whole = _Hidden(module)
+        self.outer = _Hidden(module)
 
     def forward(self, batch: Any, index: int) -> Tensor:
-        loss: Tensor | None = self.whole.inner._loss(self.model, batch, index)[1]
+        loss: Tensor | None = self.outer.inner._loss(self.model, batch, index)[1]
         if loss is None:
             raise SeekingError("the motivated model's training_step gave no loss on a batch on which the base's did")
         return loss
@@ -356,7 +362,7 @@ class _Log:
         self.outer.log(self.prefix + name, value, *args, **kwargs)
 
 
-def _own(model: nn.Module) -> L.LightningModule:
+def _lightning_module(model: nn.Module) -> L.LightningModule:
     assert isinstance(model, L.LightningModule)
     return model
 
@@ -378,7 +384,7 @@ def _only_optimizer(configured: Any) -> Optimizer:
     return configured
 
 
-def _whole(steps: float) -> int | None:
+def _step_count(steps: float) -> int | None:
     """A number of steps, rounded up; None if there is no end."""
     return math.ceil(steps) if math.isfinite(steps) else None
 

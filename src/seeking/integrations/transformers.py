@@ -209,7 +209,11 @@ class MotivatedTrainer(transformers.Trainer):
     # Begin, resume, end.
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As in ``transformers.Trainer``."""
+        """As in ``transformers.Trainer``.
+
+        Raises:
+            SeekingError: there is no checkpoint to resume from, or the two optimizers have unlike groups of parameters.
+        """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(str(self.args.output_dir))
             if resume_from_checkpoint is None:
@@ -218,7 +222,11 @@ class MotivatedTrainer(transformers.Trainer):
         return super().train(self._resumed, *args, **kwargs)
 
     def begin_motivated(self) -> None:
-        """Make the motivated model ready to be trained, from the checkpoint that is resumed if there is one."""
+        """Make the motivated model ready to be trained, from the checkpoint that is resumed if there is one.
+
+        Raises:
+            SeekingError: the two optimizers have unlike groups of parameters.
+        """
         self._batches, self._since_log, self._last_log = [], [], self.state.global_step
         if self._learner is None:
             with self._swapped(None):

@@ -121,7 +121,7 @@ def unify(first: Axis, second: Axis) -> None:
         UnalignedError: their parts are not of the same sizes.
     """
     left, right = [*first][::-1], [*second][::-1]
-    while (a := _take(left)) and (b := _take(right)):
+    while (a := _pop_space(left)) and (b := _pop_space(right)):
         if a.size < b.size:
             (a, b), (left, right) = (b, a), (right, left)
         if a.size > b.size:
@@ -132,7 +132,7 @@ def unify(first: Axis, second: Axis) -> None:
             _identify(a, b)
 
 
-def _take(pending: list[Space]) -> Space | None:
+def _pop_space(pending: list[Space]) -> Space | None:
     """Remove the first terminal space of an axis that is held backwards."""
     while pending:
         spaces = terminal((pending.pop(),))
@@ -274,7 +274,7 @@ def regroup(axis: Iterable[Space], sizes: Sequence[int]) -> list[Axis]:
     for size in sizes:
         taken: list[Space] = []
         while size > 1:
-            space = _take(pending)
+            space = _pop_space(pending)
             if space is None:
                 raise UnalignedError
             while space.fixed and size % space.size and space.size % size and pending and pending[-1].fixed:
@@ -288,6 +288,6 @@ def regroup(axis: Iterable[Space], sizes: Sequence[int]) -> list[Axis]:
                 taken.extend(outer)
                 size = 1
         axes.append(tuple(taken))
-    if _take(pending):
+    if _pop_space(pending):
         raise UnalignedError
     return axes

@@ -2,10 +2,10 @@
 
 import contextlib
 import warnings
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from seeking.choices import DepthPolicy, WidthPolicy
 from seeking.copies import copied_function
@@ -83,12 +83,14 @@ def match(
     if doubt:
         _warn(doubt)
     small, large = tensors(base), tensors(motivated)
-    indices = {name: read_positions(name, small[name], o.index) for name, o in overrides.items() if o.index is not None}
+    positions = {
+        name: read_positions(name, small[name], o.index) for name, o in overrides.items() if o.index is not None
+    }
     chosen_alone = {
         (name, dim)
-        for name, chosen in indices.items()
-        for dim, positions in enumerate(chosen)
-        if positions is not None and not overrides[name].space
+        for name, of_dimensions in positions.items()
+        for dim, chosen in enumerate(of_dimensions)
+        if chosen is not None and not overrides[name].space
     }
     try:
         sizes, layers = _sizes(base, motivated, axes, targets, counterparts, places, chosen_alone)
@@ -96,30 +98,49 @@ def match(
         raise _with_remark(error, axes, batch) from None
     if assumed := _resized(axes, sizes):
         _warn(f"treated as elementwise: {', '.join(assumed)}; seeking.verify tells whether rightly")
-
-    selection = Selection(sizes, width, layers)
-    for name, chosen in indices.items():
-        for dim, positions in enumerate(chosen):
-            if positions is not None and overrides[name].space:
-                selection.pin(f"{name}, dimension {dim}", axes.motivated(targets[name])[dim], positions)
-    entries = {}
-    for name, tensor in small.items():
-        target = targets[name]
-        target_axes = axes.motivated(target)
-        own = indices[name] if name in indices and not overrides[name].space else [None] * tensor.ndim
-        index = tuple(
-            selection.index(axis, size, target_size) if positions is None else positions
-            for positions, axis, size, target_size in zip(
-                own, target_axes, tensor.shape, large[target].shape, strict=True
-            )
-        )
-        origin = "user" if name in overrides or selection.is_pinned(target_axes) else axes.origin[target]
-        entries[name] = Entry(target, index, tuple(large[target].shape), origin)
     return WeightsMap(
-        entries,
+        _entries(small, large, axes, targets, Selection(sizes, width, layers), overrides, positions),
         {name: tuple(tensor.shape) for name, tensor in large.items()},
         buffers=(name for name, _ in motivated.named_buffers(remove_duplicate=False)),
     )
+
+
+def _entries(
+    small: Mapping[str, Tensor],
+    large: Mapping[str, Tensor],
+    axes: ModelAxes,
+    targets: Mapping[str, str],
+    selection: Selection,
+    overrides: Mapping[str, Override],
+    positions: Mapping[str, Sequence[Index | None]],
+) -> dict[str, Entry]:
+    """The entry of each tensor of the base.
+
+    Args:
+        small: the base's tensors by name.
+        large: those of the motivated model.
+        axes: what their dimensions are made of.
+        targets: the name of the target of each tensor of the base.
+        selection: chooses the positions of each channel space.
+        overrides: of the user.
+        positions: those that overrides choose, for each dimension of a tensor; of one dimension or of its space.
+    """
+    for name, of_dimensions in positions.items():
+        for dim, chosen in enumerate(of_dimensions):
+            if chosen is not None and overrides[name].space:
+                selection.pin(f"{name}, dimension {dim}", axes.motivated(targets[name])[dim], chosen)
+    entries = {}
+    for name, tensor in small.items():
+        target = targets[name]
+        target_axes, shape = axes.motivated(target), large[target].shape
+        own = positions[name] if name in positions and not overrides[name].space else [None] * tensor.ndim
+        index = tuple(
+            selection.index(axis, size, target_size) if chosen is None else chosen
+            for chosen, axis, size, target_size in zip(own, target_axes, tensor.shape, shape, strict=True)
+        )
+        origin = "user" if name in overrides or selection.is_pinned(target_axes) else axes.origin[target]
+        entries[name] = Entry(target, index, tuple(shape), origin)
+    return entries
 
 
 def _axes(base: nn.Module, motivated: nn.Module, batch: Any, forward: Forward | None) -> tuple[ModelAxes, str]:
@@ -147,8 +168,9 @@ def _with_remark(error: NotContainedError, axes: ModelAxes, batch: Any) -> NotCo
         return error
     if axes.untraceable:
         return NotContainedError(f"{error}. Names and shapes alone tell so; give match a batch")
-    if axes.made:
-        return NotContainedError(f"{error}. The models were run on an input of shape {axes.made}; give match a batch")
+    if axes.example_shape:
+        shape = axes.example_shape
+        return NotContainedError(f"{error}. The models were run on an input of shape {shape}; give match a batch")
     return error
 
 

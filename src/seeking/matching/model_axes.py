@@ -48,7 +48,7 @@ class ModelAxes:
         self._axes: tuple[dict[str, list[Axis]], dict[str, list[Axis]]] = {}, {}
         self.origin = dict.fromkeys(self._tensors[1], "structure")
         self.assumed: Mapping[str, list[Axis]] = {}
-        self.made: list[int] = []
+        self.example_shape: list[int] = []
         self._apply(RULES)
         self.untraceable = self._trace(batch, forward)
         if self.untraceable:
@@ -85,7 +85,7 @@ class ModelAxes:
                 axes.update(model_trace.axes)
             self.assumed = traces[1].assumed
             if batch is None and isinstance(example, Tensor) and example.ndim < 4:
-                self.made = list(example.shape)
+                self.example_shape = list(example.shape)
             self._trace_training(example, forward, traces, free_heads)
             return ""
         return reason

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seeking.chance import WithoutChance
 from seeking.copies import evaluating, scratch_copy, train_own_code
+from seeking.deterministic import Deterministic
 from seeking.forward import Forward, call
 from seeking.internals import TorchDispatchMode, tree_map, tree_map_only
 from seeking.matching.axes import (
@@ -135,9 +135,9 @@ def _trace(
         with evaluating(twin), outside_preserved(twin):
             if training:
                 train_own_code(twin)
-            whole: list[Any] = []
-            twin.register_forward_hook(lambda module, inputs, output: whole.append(output))
-            with WithoutChance(), tracer:
+            model_outputs: list[Any] = []
+            twin.register_forward_hook(lambda module, inputs, output: model_outputs.append(output))
+            with Deterministic(), tracer:
                 output = forward(twin, batch)
     except Exception as error:
         if tracer.rule_error is not None:
@@ -157,7 +157,7 @@ def _trace(
                 unify_or_fix(rows, axis)
             for space in axis:
                 _fix_unread(space)
-    outputs = [tracer.read(tensor) for tensor in tensors_in(whole[0] if whole else output)]
+    outputs = [tracer.read(tensor) for tensor in tensors_in(model_outputs[0] if model_outputs else output)]
     touched = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.used}
     return Trace(
         touched,

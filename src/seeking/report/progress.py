@@ -116,7 +116,7 @@ class RunProgress:
             self._next_line = self._clock() + INTERVAL
             losses = self._mean_losses()
             facts = [f"step {self._step}/{self._total}", f"loss {losses}", f"lr {row.get('lr', 0):.3g}"]
-            self._print(", ".join([*facts, *speeds, *self._share(), *self._left()]))
+            self._print(", ".join([*facts, *speeds, *self._share(), *self._time_left()]))
 
     def _mean_losses(self) -> str:
         return " ".join(f"{name} {short_number(loss)}" for name, loss in self._losses.items())
@@ -126,7 +126,7 @@ class RunProgress:
             return []
         return [f"{self._motivated / self._steps:.1%} of batches motivated"]
 
-    def _left(self) -> list[str]:
+    def _time_left(self) -> list[str]:
         since, first = self._begun
         seconds = (self._clock() - since) / (self._step - first) * (self._total - self._step)
         return [f"{seconds // 60:.0f}:{seconds % 60:02.0f} left"]

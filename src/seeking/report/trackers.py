@@ -68,11 +68,11 @@ class Tracking:
             self._start(row.get("step"))
         elif row["kind"] in ("step", "eval"):
             values = numbers(row)
-            self._each(lambda tracker: tracker.log(values, step=row["step"]))
+            self._call_each(lambda tracker: tracker.log(values, step=row["step"]))
 
     def close(self) -> None:
         """Finish the run of each tracker."""
-        self._each(lambda tracker: tracker.finish())
+        self._call_each(lambda tracker: tracker.finish())
         self._open.clear()
 
     def _start(self, step: int | None) -> None:
@@ -111,7 +111,7 @@ class Tracking:
             return WandBTracker(project, name=self._title, id=known, resume="allow")
         return TrackioTracker(PROJECT, name=known, resume="allow")
 
-    def _each(self, do: Callable[[GeneralTracker], object]) -> None:
+    def _call_each(self, do: Callable[[GeneralTracker], object]) -> None:
         for name, tracker in [*self._open.items()]:
             try:
                 do(tracker)

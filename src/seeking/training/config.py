@@ -182,6 +182,11 @@ class TrainConfig:
         for each in trackers:
             if each not in get_args(Tracker):
                 raise unknown("tracker", str(each), get_args(Tracker))
+        self._check_ranges()
+        self._check_combinations()
+        self._check_warmup()
+
+    def _check_ranges(self) -> None:
         for name, minimum in (
             ("epochs", 1),
             ("accumulate", 1),
@@ -203,10 +208,6 @@ class TrainConfig:
                 raise SeekingError(f"{name} is {getattr(self, name)}; it must be a finite number, 0 or more")
         if not 0 <= self.label_smoothing < 1:
             raise SeekingError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
-        if self.label_smoothing and self.loss != "cross_entropy":
-            raise SeekingError(
-                f"label_smoothing is {self.label_smoothing}, but loss {self.loss} has no labels; leave it out"
-            )
         if self.clip_grad is not None and not self.clip_grad > 0:
             raise SeekingError(f"clip_grad is {self.clip_grad}; it must be above 0")
         for name, what in (
@@ -221,18 +222,30 @@ class TrainConfig:
             raise SeekingError(f"teach is {self.teach}; it must be in [0, 1]")
         if self.budget is not None and not 0 < self.budget < float("inf"):
             raise SeekingError(f"budget is {self.budget}; it must be above 0")
-        if self.finish == "private" and (self.shard or self.optimizer_state == "shared"):
-            option = "shard" if self.shard else "optimizer_state shared"
-            raise SeekingError(f"finish private cannot be combined with {option}")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise SeekingError(f"ema is {self.ema}; it must be in [0, 1)")
         if self.rewarm is not None and not 0 < self.rewarm < float("inf"):
             raise SeekingError(f"rewarm is {self.rewarm}; it must be a finite number above 0")
-        whole = {"ema": self.ema is not None, "rewarm": self.rewarm is not None, "extra copied": self.extra == "copied"}
-        whole |= {"optimizer_state inherit": self.optimizer_state == "inherit", "update joint": self.update == "joint"}
-        whole |= {"own": bool(self.own)}
-        if self.shard and any(whole.values()):
-            raise SeekingError(f"{next(name for name, on in whole.items() if on)} cannot be combined with shard")
+        self.save_interval()
+
+    def _check_combinations(self) -> None:
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise SeekingError(
+                f"label_smoothing is {self.label_smoothing}, but loss {self.loss} has no labels; leave it out"
+            )
+        if self.finish == "private" and (self.shard or self.optimizer_state == "shared"):
+            option = "shard" if self.shard else "optimizer_state shared"
+            raise SeekingError(f"finish private cannot be combined with {option}")
+        unsharded = {
+            "ema": self.ema is not None,
+            "rewarm": self.rewarm is not None,
+            "extra copied": self.extra == "copied",
+            "optimizer_state inherit": self.optimizer_state == "inherit",
+            "update joint": self.update == "joint",
+            "own": bool(self.own),
+        }
+        if self.shard and any(unsharded.values()):
+            raise SeekingError(f"{next(name for name, on in unsharded.items() if on)} cannot be combined with shard")
         if self.one_pass and self.update != "joint":
             raise SeekingError("one_pass serves joint updates alone; set update to joint")
         if self.one_pass and self.teach and self.student == "motivated":
@@ -248,18 +261,19 @@ class TrainConfig:
             )
         if self.best_mode and not self.best:
             raise SeekingError(f"best_mode is {self.best_mode}, but there is no best; name the metric")
-        self.save_interval()
+        if self.eval_every_steps and self.norm == "recalibrated":
+            raise SeekingError(
+                "norm recalibrated reads training data for each evaluation, which can be done between epochs only; "
+                "leave out eval_every_steps, or use norm private"
+            )
+
+    def _check_warmup(self) -> None:
         if self.warmup_steps and self.warmup_epochs:
             raise SeekingError(
                 f"warmup_epochs is {self.warmup_epochs} and warmup_steps {self.warmup_steps}; give one of them"
             )
         if self.max_steps is not None and self.warmup_steps >= self.max_steps:
             raise SeekingError(f"warmup_steps is {self.warmup_steps} of {self.max_steps} steps; it must be less")
-        if self.eval_every_steps and self.norm == "recalibrated":
-            raise SeekingError(
-                "norm recalibrated reads training data for each evaluation, which can be done between epochs only; "
-                "leave out eval_every_steps, or use norm private"
-            )
         if self.max_steps is None and self.warmup_epochs >= self.epochs:
             raise SeekingError(
                 f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs; it must be less than epochs"

@@ -59,7 +59,7 @@ class Requests:
     def __init__(self, accelerator: Accelerator, due: Callable[[], bool]) -> None:
         self.signal: int | None = None
         self.save = self.waiting = self.failed = False
-        self._agreed: int | None = None
+        self._agreed_signal: int | None = None
         self._accelerator, self._due = accelerator, due
 
     @property
@@ -67,15 +67,15 @@ class Requests:
         """Whether the run has several processes, which must agree on when to stop."""
         return bool(self._accelerator.num_processes > 1)
 
-    def own(self, failed: bool = False) -> list[float]:
+    def requested(self, failed: bool = False) -> list[float]:
         """The requests to this process, and whether it has failed, as numbers; ``agree`` takes their means."""
-        self._agreed, self.save, self.failed = self.signal, self._due(), False
-        return [*self._asked(), float(self.save), float(failed)]
+        self._agreed_signal, self.save, self.failed = self.signal, self._due(), False
+        return [*self._stop_requests(), float(self.save), float(failed)]
 
     def agree(self, means: list[float]) -> None:
-        """Adopt the requests to any process, given the means of ``own`` over all processes."""
+        """Adopt the requests to any process, given the means of ``requested`` over all processes."""
         *stops, save, failed = means
-        self._agreed, self.save, self.failed = _first_asked(stops), save > 0, failed > 0
+        self._agreed_signal, self.save, self.failed = _first_requested(stops), save > 0, failed > 0
 
     def stop_after_batch(self) -> None:
         """Stop if requested; with several processes, only if they have agreed on it.
@@ -83,7 +83,7 @@ class Requests:
         Raises:
             Stopped: a stop was requested.
         """
-        number = self._agreed if self.several else self.signal
+        number = self._agreed_signal if self.several else self.signal
         if number is not None:
             raise Stopped(number)
 
@@ -97,12 +97,12 @@ class Requests:
             Stopped: a stop was requested.
             ProcessError: another process has failed.
         """
-        asked = [*self._asked(), float(failed)]
+        asked = [*self._stop_requests(), float(failed)]
         if self.several:
             asked = self._accelerator.reduce(torch.tensor(asked, device=self._accelerator.device), "sum").tolist()
         *stops, failures = asked
         self.failed = failures > 0
-        if (number := _first_asked(stops)) is not None:
+        if (number := _first_requested(stops)) is not None:
             raise Stopped(number)
         if self.failed and not failed:
             raise ProcessError("another process of this run has failed; see its message")
@@ -131,11 +131,11 @@ class Requests:
                 self.waiting = False
             yield batch
 
-    def _asked(self) -> list[float]:
+    def _stop_requests(self) -> list[float]:
         return [float(self.signal == number) for number in STOPPING]
 
 
-def _first_asked(asked: Iterable[float]) -> int | None:
+def _first_requested(asked: Iterable[float]) -> int | None:
     return next((number for number, count in zip(STOPPING, asked, strict=True) if count > 0), None)
 
 

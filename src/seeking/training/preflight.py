@@ -64,65 +64,101 @@ def preflight(
     """
     if own and not evaluation_batches:
         raise SeekingError("metrics are measured on evaluation data, of which there are none; give an eval_loader")
-    flops: dict[str, tuple[float, float]] = {}
-    for name, module in models.items():
-        kind, hint = "training data", ""
-        source = describe_objective(objective, "loss")
-
-        def checked_loss(model: nn.Module, batch: Any, source: str = source) -> Tensor:
-            loss = objective.loss(model, batch)
-            check_loss(loss, source)
-            return loss
-
-        try:
-            forward, both = count_flops(module, checked_loss, batch)
-            flops[name] = forward / sample_count(batch), both / sample_count(batch)
-            if last_size == 1 < sample_count(batch):
-                kind = "training data, whose last batch has a single sample"
-                hint = "; give the loader drop_last=True, or another batch size"
-                count_flops(module, checked_loss, first_sample(batch))
-            kind, hint = "evaluation data", ""
-            if evaluation_batches:
-                model_copy = scratch_copy(module)
-                with evaluating(model_copy):
-                    for evaluation_batch in evaluation_batches:
-                        metrics = objective.evaluate(model_copy, copied(evaluation_batch))
-                        check_metrics(metrics, describe_objective(objective, "evaluate"))
-                        means = {name: float(each.double().mean()) for name, each in metrics.items()}
-                        measured = summarized(objective, means)
-                        own_metrics = _own_metrics(own, model_copy, copied(evaluation_batch), measured)
-                        best.check({**measured, **own_metrics})
-        except SeekingError:
-            raise
-        except Exception as error:
-            raise SeekingError(
-                f"the {name} model ({type(module).__name__}) fails on the {kind}: {type(error).__name__}: {error}{hint}"
-            ) from error
+    flops = {
+        name: _measure(name, model, objective, batch, evaluation_batches, last_size, own, best)
+        for name, model in models.items()
+    }
     if pair and config.teach and ignores_teacher(objective, pair.base, batch):
         raise SeekingError(
             f"teach is {config.teach}, but {describe_objective(objective, 'loss')} puts out the same whatever "
             "teacher_logits it gets; let it use them, or set teach to 0"
         )
     if pair and config.verify:
-        inputs, forward_fn = objective.model_inputs(batch)
-        if isinstance(inputs, Tensor):
-            inputs = inputs[:PROOF_SAMPLES]
-        verdict = verify(pair.base, pair.motivated_model, pair.map, inputs, forward=forward_fn)
-        if not verdict:
-            raise SeekingError(
-                f"the base is not a sub-network of the motivated model under this weights map: {verdict.reason}. "
-                "Correct the map, or set verify to false to train anyway"
-            )
-        if verdict.not_judged:
-            warnings.warn(f"the weights map: {verdict.reason}", RunWarning, stacklevel=3)
+        _check_map(pair, objective, batch)
     none = (0.0, 0.0)
-    motivated_forward, motivated_both = flops.get("motivated", none)
+    base_forward, base = flops.get("base", none)
+    motivated_forward, motivated = flops.get("motivated", none)
     return Cost(
-        base_flops=flops.get("base", none)[1],
-        base_forward_flops=flops.get("base", none)[0],
-        motivated_flops=motivated_both,
+        base_flops=base,
+        base_forward_flops=base_forward,
+        motivated_flops=motivated,
         motivated_forward_flops=motivated_forward,
     )
+
+
+def _measure(
+    name: str,
+    model: nn.Module,
+    objective: Objective,
+    batch: Any,
+    evaluation_batches: Iterable[Any],
+    last_size: int | None,
+    own: UserMetrics,
+    best: Best,
+) -> tuple[float, float]:
+    """Run a model on a training batch and on evaluation batches; the FLOPs per sample of a forward pass and of a step.
+
+    Raises:
+        SeekingError: the model fails, or the objective returns something else than a loss or metrics.
+    """
+    source = describe_objective(objective, "loss")
+
+    def checked_loss(model: nn.Module, batch: Any) -> Tensor:
+        loss = objective.loss(model, batch)
+        check_loss(loss, source)
+        return loss
+
+    data, hint = "training data", ""
+    try:
+        forward, both = count_flops(model, checked_loss, batch)
+        samples = sample_count(batch)
+        if last_size == 1 < samples:
+            data = "training data, whose last batch has a single sample"
+            hint = "; give the loader drop_last=True, or another batch size"
+            count_flops(model, checked_loss, first_sample(batch))
+        data, hint = "evaluation data", ""
+        _check_evaluation(model, objective, evaluation_batches, own, best)
+    except SeekingError:
+        raise
+    except Exception as error:
+        raise SeekingError(
+            f"the {name} model ({type(model).__name__}) fails on the {data}: {type(error).__name__}: {error}{hint}"
+        ) from error
+    return forward / samples, both / samples
+
+
+def _check_evaluation(
+    model: nn.Module, objective: Objective, batches: Iterable[Any], own: UserMetrics, best: Best
+) -> None:
+    if not batches:
+        return
+    model_copy = scratch_copy(model)
+    with evaluating(model_copy):
+        for batch in batches:
+            metrics = objective.evaluate(model_copy, copied(batch))
+            check_metrics(metrics, describe_objective(objective, "evaluate"))
+            means = {name: float(each.double().mean()) for name, each in metrics.items()}
+            measured = summarized(objective, means)
+            best.check({**measured, **_own_metrics(own, model_copy, copied(batch), measured)})
+
+
+def _check_map(pair: Pair, objective: Objective, batch: Any) -> None:
+    """Verify that the base is a sub-network of the motivated model; warn of what the batch does not reach.
+
+    Raises:
+        SeekingError: it is not.
+    """
+    inputs, forward = objective.model_inputs(batch)
+    if isinstance(inputs, Tensor):
+        inputs = inputs[:PROOF_SAMPLES]
+    verdict = verify(pair.base, pair.motivated_model, pair.map, inputs, forward=forward)
+    if not verdict:
+        raise SeekingError(
+            f"the base is not a sub-network of the motivated model under this weights map: {verdict.reason}. "
+            "Correct the map, or set verify to false to train anyway"
+        )
+    if verdict.not_judged:
+        warnings.warn(f"the weights map: {verdict.reason}", RunWarning, stacklevel=4)
 
 
 def _own_metrics(own: UserMetrics, model: nn.Module, batch: Any, metrics: Mapping[str, Any]) -> Metrics:

@@ -156,7 +156,7 @@ class Stepper:
 
     def _mean_loss(self, loss: Tensor | None, failed: bool = False) -> float:
         """The mean over all processes, which agree here on whether to stop or to save after this batch; None is 0."""
-        own = self.requests.own(failed)
+        own = self.requests.requested(failed)
         if loss is None:
             loss = torch.zeros((), device=self.accelerator.device)
         if self.accelerator.num_processes == 1:

@@ -47,12 +47,12 @@ class StreamPosition:
     def __init__(self, loader: Loader, progress: Progress, accelerator: Accelerator, keeper: Any) -> None:
         self._loader, self._progress, self._keeper = loader, progress, keeper
         # What is dispatched is read in one process; else each reads its own part.
-        whole = isinstance(loader, Dispatched) or accelerator.num_processes == 1
-        self._own = 0 if whole else accelerator.process_index
-        self._reads = accelerator.process_index == self._own
+        read_once = isinstance(loader, Dispatched) or accelerator.num_processes == 1
+        self._reader = 0 if read_once else accelerator.process_index
+        self._reads = accelerator.process_index == self._reader
         self._kind = {
             "keeper": None if keeper is None else "loader" if keeper is loader.base_dataloader else "dataset",
-            "readers": 1 if whole else accelerator.num_processes,
+            "readers": 1 if read_once else accelerator.num_processes,
         }
         self._begun = False
         self._at: Any = None
@@ -61,7 +61,7 @@ class StreamPosition:
     def begin(self) -> None:
         """Before a pass, or the rest of one: in a pass that was interrupted in this process, go on where it was."""
         if self._progress.step_in_epoch and not self._loader.positioned:
-            self._go_to(self._place())
+            self._go_to(self._position())
         self._marked = self._batch, self._at if self._loader.positioned else None
 
     def begun(self) -> None:
@@ -76,21 +76,21 @@ class StreamPosition:
 
     def state_dict(self) -> dict[str, Any]:
         """The position of each process; None between two passes, of which each starts anew."""
-        place = self._place()
+        position = self._position()
         try:
-            pack(place)
+            pack(position)
         except SeekingError:  # A checkpoint cannot hold it.
-            place = None
-        return {**self._kind, "places": gather_object([place])}
+            position = None
+        return {**self._kind, "places": gather_object([position])}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next pass go on from there, if this keeper can."""
         if all(state[name] == value for name, value in self._kind.items()):
-            self._go_to(state["places"][self._own])
+            self._go_to(state["places"][self._reader])
 
-    def _place(self) -> Any:
-        batch, place = self._marked
-        return place if batch == self._batch else self._current() if self._begun else None
+    def _position(self) -> Any:
+        batch, position = self._marked
+        return position if batch == self._batch else self._current() if self._begun else None
 
     @property
     def _batch(self) -> tuple[int, int]:
@@ -101,11 +101,11 @@ class StreamPosition:
             return None
         return self._keeper.state_dict()
 
-    def _go_to(self, place: Any) -> None:
-        self._at = place
-        if self._reads and place is not None:
-            self._keeper.load_state_dict(place)
-        self._loader.positioned = place is not None
+    def _go_to(self, position: Any) -> None:
+        self._at = position
+        if self._reads and position is not None:
+            self._keeper.load_state_dict(position)
+        self._loader.positioned = position is not None
 
 
 def position_of(

@@ -122,7 +122,7 @@ class Comparison:
             if as_means and not self._sight.norms:
                 continue
             large = self._run_motivated(scale, as_means)
-            verdict = self._judged(large)
+            verdict = self._verdict(large)
             undefined |= has_nan(large) and not has_nan(self._small)
             if verdict.exact and (problem := self._differing_decision()):
                 verdict = Verification(False, verdict.difference, None, problem)
@@ -136,7 +136,7 @@ class Comparison:
     def _where_undefined(self) -> Verification | None:
         """The verdict if extra weights that are not quite zero, which would have given numbers, make no difference."""
         for as_means in (False, True) if self._sight.norms else (False,):
-            verdicts = [self._judged(self._run_motivated(0.0, as_means, Defined(number))) for number in (1.0, -0.375)]
+            verdicts = [self._verdict(self._run_motivated(0.0, as_means, Defined(number))) for number in (1.0, -0.375)]
             if all(verdicts) and not self._differing_decision():
                 return verdicts[0]
         return None
@@ -157,7 +157,7 @@ class Comparison:
         return verdict
 
     def _agrees_without_others(self) -> bool:
-        return self._judged(self._run_motivated(0.0, as_means=False, others=True)).exact
+        return self._verdict(self._run_motivated(0.0, as_means=False, others=True)).exact
 
     def _run_motivated(self, scale: float, as_means: bool, *modes: Any, others: bool = False) -> Records:
         """What the motivated model puts out with neutral extra weights.
@@ -192,7 +192,7 @@ class Comparison:
         subject = self._subject
         return output_of(model, subject.batch, subject.run, self._dtype, subject.seed, *modes, picked=picked)
 
-    def _judged(self, large: Records) -> Verification:
+    def _verdict(self, large: Records) -> Verification:
         subject = self._subject
         channels = self._sight.channels(self._picked)
         models = subject.base, subject.motivated

@@ -20,13 +20,13 @@ class Deciding(TorchDispatchMode):
 
     def __init__(self, decisions: Decisions) -> None:
         super().__init__()
-        self._found = decisions
+        self._decisions = decisions
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = short_name(func)
         first = args[0] if args else None
         if name in DECIDES and isinstance(first, Tensor) and first.is_floating_point():
-            self._found.append((name, first.detach().clone()))
+            self._decisions.append((name, first.detach().clone()))
         return func(*args, **(kwargs or {}))
 
 
@@ -35,16 +35,16 @@ def differing_decision(base: Decisions, motivated: Decisions, tolerance: float) 
 
     Extra blocks may decide in between. Numbers of which the motivated model has more are left out.
     """
-    place = 0
+    position = 0
     for name, small in base:
         differences = {
             number: relative_difference(small, large)
-            for number, (other, large) in enumerate(motivated[place:], place)
+            for number, (other, large) in enumerate(motivated[position:], position)
             if other == name and large.shape == small.shape
         }
         alike = next((number for number, difference in differences.items() if difference <= tolerance), None)
         if alike is not None:
-            place = alike + 1
+            position = alike + 1
         elif differences:
             return (
                 f"{name} decides by numbers that differ by {min(differences.values()):.1e}: whether it decides alike "

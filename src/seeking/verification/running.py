@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from seeking.chance import WithoutChance
 from seeking.copies import copied, random_state_preserved
+from seeking.deterministic import Deterministic
 from seeking.forward import Forward
 from seeking.internals import TorchDispatchMode, storage_id
 from seeking.verification.weights import promoted
@@ -98,24 +98,24 @@ def output_of(
         The output, and which of the model's tensors it consists of; None if it is what ``run`` puts out.
     """
     precision = InPrecision(dtype)
-    whole: list[Any] = []
+    model_outputs: list[Any] = []
 
     def watch(module: nn.Module, inputs: Any, output: Any) -> None:
-        if not whole:
-            whole.append(output)
+        if not model_outputs:
+            model_outputs.append(output)
             precision.watched = {storage_id(tensor): place for place, tensor in enumerate(tensors_in(output))}
 
     handle = model.register_forward_hook(watch)
     try:
-        with in_dtype(dtype), random_state_preserved(seed), WithoutChance(), precision, contextlib.ExitStack() as stack:
+        with in_dtype(dtype), random_state_preserved(seed), Deterministic(), precision, contextlib.ExitStack() as stack:
             for mode in modes:
                 stack.enter_context(mode)
             returned = run(model, copied(promoted(batch, dtype)))
     finally:
         handle.remove()
-    if not whole:
+    if not model_outputs:
         return copied(returned), None
-    parts = tensors_in(whole[0])
+    parts = tensors_in(model_outputs[0])
     if picked is None:
         storages = {storage_id(tensor) for tensor in tensors_in(returned)}
         picked = sorted(
@@ -124,7 +124,7 @@ def output_of(
         real = [place for place in picked if is_real(parts[place])]
         # A loss that the model puts out itself tells too little.
         if all(parts[place].numel() == 1 for place in real) or len(picked) == len(parts):
-            return copied(whole[0]), [*range(len(parts))]
+            return copied(model_outputs[0]), [*range(len(parts))]
     if len(picked) == len(parts) or picked[-1] >= len(parts):
-        return copied(whole[0]), picked
+        return copied(model_outputs[0]), picked
     return copied([parts[place] for place in picked]), picked

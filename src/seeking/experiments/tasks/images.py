@@ -61,12 +61,12 @@ class ImagesOfRun:
         """Augmented training images, and others as they are."""
         train, test = self.data.batches(config.seed)
         train.classes = test.classes = self.data.classes
-        aside = self.data.held_out_batches()
+        held_out = self.data.held_out_batches()
         size, workers = max(256, config.batch_size), self.data.workers
         return RunLoaders(
             loader(train, config.batch_size, shuffle_seed=config.seed, workers=workers),
             loader(test, size, workers=workers),
-            loader(aside, size) if aside else None,
+            loader(held_out, size) if held_out else None,
         )
 
     def objective(self, config: RunConfig) -> Objective | None:

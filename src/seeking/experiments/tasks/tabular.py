@@ -37,7 +37,7 @@ class TableOfRun:
         name: of the table.
         train: rows to train on.
         test: rows to evaluate on.
-        aside: training rows for conditions, if there are any.
+        held_out: training rows for conditions, if there are any.
         splits: what each part of the table is used for.
         columns: number of columns, before they became numbers.
         deviation: standard deviation of the values, in their unit; None if models learn classes.
@@ -47,7 +47,7 @@ class TableOfRun:
     name: str
     train: Table
     test: Table
-    aside: Table | None
+    held_out: Table | None
     splits: tuple[SplitUse, ...]
     columns: int
     deviation: float | None
@@ -84,7 +84,7 @@ class TableOfRun:
         return RunLoaders(
             in_batches(Rows(self.train), config.batch_size, shuffle_seed=config.seed),
             in_batches(Rows(self.test), size),
-            in_batches(Rows(self.aside), size) if self.aside else None,
+            in_batches(Rows(self.held_out), size) if self.held_out else None,
         )
 
     def objective(self, config: RunConfig) -> Objective | None:
@@ -113,7 +113,7 @@ def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
             f"(column {label}); name another split with test_split, or hold rows out of the training split with "
             "validation"
         )
-    train_rows, test_rows, aside_rows, unused_rows = _parts(len(train), None if test is None else len(test), config)
+    train_rows, test_rows, held_out_rows, unused_rows = _parts(len(train), None if test is None else len(test), config)
     left = train.select(train_rows)
     classes, scale = _targets(train, test, left, label, config.data, loss)
     preparation = Preparation.fit(left, label, classes, config.ignore_columns, config.category_columns, scale)
@@ -139,12 +139,12 @@ def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
     ]
     if unused_rows:
         uses.append(SplitUse(NOT_USED, source, None, unused_rows))
-    aside = None
-    if aside_rows is not None:
-        aside = prepared(train.select(aside_rows), preparation)
-        uses.append(SplitUse.of(SET_ASIDE, source, aside.labels))
+    held_out = None
+    if held_out_rows is not None:
+        held_out = prepared(train.select(held_out_rows), preparation)
+        uses.append(SplitUse.of(SET_ASIDE, source, held_out.labels))
     deviation = scale.deviation if scale else None
-    return TableOfRun(config.data, parts[0], parts[1], aside, tuple(uses), len(preparation.columns), deviation)
+    return TableOfRun(config.data, parts[0], parts[1], held_out, tuple(uses), len(preparation.columns), deviation)
 
 
 def _targets(
@@ -172,7 +172,7 @@ def _targets(
 
 
 def _parts(rows: int, test_rows: int | None, config: DataConfig) -> tuple[Tensor, Tensor, Tensor | None, int]:
-    """Which rows are trained on, which tested on (of the training split if there is no other), which set aside.
+    """Which rows are trained on, which tested on (of the training split if there is no other), which held out.
 
     The last is the number of rows of the training split that would be tested on if none were held out of the others.
     """
@@ -188,16 +188,16 @@ def _parts(rows: int, test_rows: int | None, config: DataConfig) -> tuple[Tensor
     if config.validation:
         unused = len(test) if test_rows is None else 0
         rest, test = cut(rest, round(len(rest) * config.validation))
-    aside = None
+    held_out = None
     if config.held_out:
-        rest, aside = cut(rest, config.held_out)
+        rest, held_out = cut(rest, config.held_out)
     rest, test = rest[: config.max_train_samples], test[: config.max_eval_samples]
     if not len(rest) or not len(test):
         raise SeekingError(
             f"{config.data}: of {rows} rows, {len(rest)} are left to train on and {len(test)} to test on; hold "
             "out fewer"
         )
-    return rest, test, aside, unused
+    return rest, test, held_out, unused
 
 
 OPTIONS = frozenset({"ignore_columns", "category_columns"}) | OF_SOURCES - {"image_column"}

@@ -30,7 +30,7 @@ class TextOfRun:
         name: of the text.
         train: to train on.
         test: to evaluate on.
-        aside: of the training text, for conditions; None if there is none.
+        held_out: of the training text, for conditions; None if there is none.
         length: bytes in a window.
         windows: number of training windows in an epoch; None for as many as lie side by side.
         test_windows: number of test windows; None for the same.
@@ -40,7 +40,7 @@ class TextOfRun:
     name: str
     train: Tensor
     test: Tensor
-    aside: Tensor | None
+    held_out: Tensor | None
     length: int
     windows: int | None
     test_windows: int | None
@@ -65,7 +65,7 @@ class TextOfRun:
     @property
     def splits(self) -> tuple[SplitUse, ...]:
         """What each part of the text is used for."""
-        parts = {"training": self._training(0), "test": self._testing(), SET_ASIDE: self._aside()}
+        parts = {"training": self._training(0), "test": self._testing(), SET_ASIDE: self._held_out()}
         uses = [SplitUse(use, f"{len(part.text):,} bytes", None, len(part)) for use, part in parts.items() if part]
         unused = SplitUse(NOT_USED, f"{self.unused:,} bytes", None, max(0, self.unused - 1) // self.length)
         return (*uses, unused) if self.unused else tuple(uses)
@@ -79,11 +79,11 @@ class TextOfRun:
 
     def loaders(self, config: RunConfig) -> RunLoaders:
         """Random windows to train on, and evenly spread ones."""
-        aside = self._aside()
+        held_out = self._held_out()
         return RunLoaders(
             in_batches(self._training(config.seed), config.batch_size, shuffle_seed=config.seed),
             in_batches(self._testing(), config.batch_size),
-            in_batches(aside, config.batch_size) if aside else None,
+            in_batches(held_out, config.batch_size) if held_out else None,
         )
 
     def objective(self, config: RunConfig) -> Objective:
@@ -100,8 +100,8 @@ class TextOfRun:
     def _testing(self) -> Windows:
         return Windows(self.test, self.length, self.test_windows)
 
-    def _aside(self) -> Windows | None:
-        return None if self.aside is None else Windows(self.aside, self.length)
+    def _held_out(self) -> Windows | None:
+        return None if self.held_out is None else Windows(self.held_out, self.length)
 
 
 def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
@@ -112,16 +112,18 @@ def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
     if config.validation:
         unused = len(test)
         train, test = cut(train, round(len(train) * config.validation))
-    aside = None
+    held_out = None
     if config.held_out:
-        train, aside = cut(train, config.held_out * length + 1)
+        train, held_out = cut(train, config.held_out * length + 1)
     for part, content in (("training", train), ("test", test)):
         if len(content) <= length:
             raise SeekingError(
                 f"{config.data}: the {part} part has {len(content):,} bytes, of which a window needs {length + 1}; "
                 "give a longer text or a smaller sequence_length"
             )
-    return TextOfRun(config.data, train, test, aside, length, config.max_train_samples, config.max_eval_samples, unused)
+    return TextOfRun(
+        config.data, train, test, held_out, length, config.max_train_samples, config.max_eval_samples, unused
+    )
 
 
 TASK = Task("text", {"cross_entropy": BITS_PER_BYTE}, _load, frozenset({"sequence_length"}), (PYTHON,))

@@ -46,7 +46,11 @@ def _index(call: OpCall) -> Axes:
 
 @op_rule("index_select", "gather")
 def pick(call: OpCall) -> Axes:
-    """Axes of results that hold entries from positions along a dimension."""
+    """Axes of results that hold entries from positions along a dimension.
+
+    Raises:
+        UnalignedError: the shape of a result is another one.
+    """
     source, result = call["self"], call.outputs[0]
     axes = list(call.axes(source))
     if axes:

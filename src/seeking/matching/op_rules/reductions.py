@@ -21,7 +21,11 @@ from seeking.matching.op_rules.base import Axes, OpCall, op_rule
     "norm",
 )
 def reduce(call: OpCall) -> Axes:
-    """Axes of results without the dimensions that are reduced."""
+    """Axes of results without the dimensions that are reduced.
+
+    Raises:
+        UnalignedError: the shape of a result is another one.
+    """
     source, result = call["self"], call.outputs[0]
     axes = call.axes(source)
     reduced = {dim % source.ndim for dim in call.dims()} if source.ndim else set()

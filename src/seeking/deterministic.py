@@ -1,4 +1,4 @@
-"""Forward passes without chance: dropout is the identity, and noise is the same number everywhere."""
+"""Deterministic forward passes: dropout is the identity, and noise is the same number everywhere."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ NOISE = {"rand": 0.5, "rand_like": 0.5, "randn": 0.7, "randn_like": 0.7, "normal
 NOISE_IN_PLACE = {"uniform_": 0.5, "normal_": 0.7, "exponential_": 0.7}
 
 
-class WithoutChance(TorchFunctionMode):
+class Deterministic(TorchFunctionMode):
     """Inside, two models of different shapes meet the same noise, in training mode as well."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
