@@ -62,3 +62,9 @@ def test_modules_of_a_package_are_its_attributes() -> None:
         _ = seeking.nothing
     with pytest.raises(ImportError):
         from seeking import nothing  # noqa: F401
+
+
+@pytest.mark.parametrize("name", ["Trainer", "Pair", "match"])
+def test_what_is_imported_late_draws_no_random_number(name: str) -> None:
+    program = f"import random, seeking; state = random.getstate(); seeking.{name}; assert random.getstate() == state"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -1,6 +1,7 @@
 import copy
+import typing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from timm.optim import create_optimizer_v2
 from torch import nn
 
+import seeking
 from seeking import Pair, SeekingError, match, recalibrate, verify
 from seeking.errors import RunWarning
 from seeking.pair import NORM_STATISTICS
@@ -373,3 +375,52 @@ def test_advice_works_when_it_is_followed(
     with pair.motivated() as model:
         model(x)
     assert torch.equal(base.mean, motivated.mean[: widths[0]])
+
+
+def literal_arguments() -> Iterator[tuple[str, str]]:
+    for name in seeking.__all__:
+        function = getattr(seeking, name)
+        if callable(function) and not issubclass(function if isinstance(function, type) else int, BaseException):
+            hints = typing.get_type_hints(function.__init__ if isinstance(function, type) else function)
+            yield from ((name, argument) for argument, hint in hints.items() if "Literal" in str(hint))
+
+
+@pytest.mark.parametrize(("name", "argument"), literal_arguments())
+def test_an_argument_that_is_one_of_a_few_words_is_no_other(name: str, argument: str) -> None:
+    models = () if name == "TrainConfig" else (nn.Linear(2, 2), nn.Linear(2, 2))
+    more = {"weights_map": None} if name == "embed" else {}
+    for value in ("Shared", "", None, 3):
+        if value is not None or name != "TrainConfig":
+            with pytest.raises(SeekingError, match=f"unknown .*'{value}'|it must be"):
+                getattr(seeking, name)(*models, **more, **{argument: value})
+
+
+@pytest.mark.parametrize("width", [8, 16])
+def test_a_step_of_the_motivated_model_outside_is_told_of_where_it_is_lost(width: int) -> None:
+    base, motivated = (nn.Sequential(nn.Linear(6, w), nn.ReLU(), nn.Linear(w, 3)) for w in (8, width))
+    pair = Pair(base, motivated)
+    optimizers = [torch.optim.SGD(model.parameters(), 0.1) for model in (base, motivated)]
+
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        model(torch.randn(4, 6)).pow(2).sum().backward()
+        optimizer.step()
+
+    def enter() -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with pair.motivated() as model:
+                step(model, optimizers[1])
+        return [str(warning.message) for warning in caught]
+
+    for _ in range(2):
+        step(base, optimizers[0])
+        assert not enter()
+    states = [copy.deepcopy(model.state_dict()) for model in (base, motivated)]
+    step(base, optimizers[0])
+    for model, state in zip((base, motivated), states, strict=True):
+        model.load_state_dict(state)
+    assert not enter()
+    step(motivated, optimizers[1])
+    told = enter()
+    assert len(told) == (width > 8) and all("changed outside motivated()" in text for text in told)

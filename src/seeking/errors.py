@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any, get_args
 
 EXIT_SAVED = 75
 """Exit code of a run that was saved and stopped by SIGTERM or SIGHUP: EX_TEMPFAIL of sysexits.h, "try again later"."""
@@ -76,3 +77,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> SeekingError:
     else:
         hint = "known: " + ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
     return SeekingError(f"unknown {kind} {name!r}; {hint}")
+
+
+def check_word(kind: str, value: object, words: Any) -> None:
+    """Make sure that a value is one of the words of a ``Literal``.
+
+    Raises:
+        SeekingError: it is not; the message names the closest words.
+    """
+    known = get_args(words)
+    if value not in known:
+        raise unknown(kind, str(value), known)

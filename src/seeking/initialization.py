@@ -4,7 +4,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seeking.block_copies import copy_blocks, warn_of_kept
 from seeking.choices import Extra
 from seeking.copies import copied, evaluating, scratch_copy
-from seeking.errors import MatchWarning, SeekingError, unknown
+from seeking.errors import MatchWarning, SeekingError, check_word
 from seeking.extra_blocks import ExtraBlocks
 from seeking.forward import Forward, call
 from seeking.internals import Convolution
@@ -117,8 +117,7 @@ def embed(
         SeekingError: the map is not one of these models, an unknown ``extra`` or one that does not apply to them, or a
             batch that a model refuses; nothing has been changed.
     """
-    if extra not in get_args(Extra):
-        raise unknown("kind of extra capacity", extra, get_args(Extra))
+    check_word("kind of extra capacity", extra, Extra)
     check_models(base, motivated)
     check_writable(motivated, "motivated model")
     if any(tensor.is_meta for tensor in tensors(base).values()):

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import random
 import sys
 from collections.abc import Callable, Mapping
 
@@ -15,6 +16,13 @@ def lazy(package: str, names: Mapping[str, str]) -> Callable[[str], object]:
     """
 
     def load(name: str) -> object:
+        state = random.getstate()
+        try:
+            return imported(name)
+        finally:  # rich, for one, draws from this generator when it is imported.
+            random.setstate(state)
+
+    def imported(name: str) -> object:
         if name in names:
             value: object = pkgutil.resolve_name(names[name])
         else:

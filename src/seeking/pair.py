@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from seeking.choices import MODELS, Model, NormPolicy
+from seeking.choices import Model, NormPolicy
 from seeking.derive import derive
-from seeking.errors import RunWarning, SeekingError, unknown
+from seeking.errors import RunWarning, SeekingError, check_word
 from seeking.forward import Forward
 from seeking.internals import child_modules, foreach_copy, own_tensor, versions
 from seeking.shared_state import SharedState, block_views, part_state
@@ -87,8 +87,8 @@ class Pair:
     ) -> None:
         self.base = base
         self.motivated_model = motivated
-        if shared_from not in MODELS:
-            raise unknown("value of shared_from", str(shared_from), MODELS)
+        check_word("value of shared_from", shared_from, Model)
+        check_word("value of norm", norm, NormPolicy)
         check_models(base, motivated)
         if base is motivated:
             raise SeekingError("the base and the motivated model are one module; give two")
@@ -125,6 +125,8 @@ class Pair:
         self._indexed: list[tuple[Tensor, Tensor, tuple[Tensor, ...]]] = []
         self._shared: list[Tensor] = []
         self._sliced: list[Tensor] = []
+        self._sliced_targets: list[Tensor] = []
+        self._left_versions: list[int] | None = None
         self._bind()
 
     def _check_trained(self) -> None:
@@ -177,6 +179,7 @@ class Pair:
             self._state.check(*optimizers)
         with torch.no_grad():
             self._bind()
+            self._warn_of_lost_changes()
             self._copy(into_motivated=True)
             if optimizers:
                 self._state.copy(*optimizers, into_motivated=True)
@@ -202,6 +205,7 @@ class Pair:
                 self._copy_replaced()
                 if optimizers:
                     self._state.copy(*optimizers, into_motivated=False)
+            self._left_versions = versions(self._sliced_targets)
             # A graph of the base that is older than this step must not be used for a backward pass any more.
             torch.autograd.graph.increment_version(self._shared)
 
@@ -216,6 +220,7 @@ class Pair:
 
     def load_state_dict(self, state: Mapping[str, bool]) -> None:
         """Separate the pair if it was. Load the models' weights afterwards."""
+        self._left_versions = None  # What is loaded from now on is no change of a user's.
         if state["separated"]:
             self.separate()
 
@@ -287,6 +292,8 @@ class Pair:
             return
         self._views, self._indexed = ([], []), []
         self._sliced = [source for source, _, entry in both if not (self.tie and entry.whole)]
+        self._sliced_targets = [target for _, target, entry in both if not (self.tie and entry.whole)]
+        self._left_versions = None
         for source, target, entry in both:
             for role, tensor, shape in (("base", source, entry.shape), ("motivated model", target, entry.target_shape)):
                 if tuple(tensor.shape) != shape:
@@ -310,6 +317,22 @@ class Pair:
         self._follow()
         self._targets = [] if shards else [target.data_ptr() for _, target, _ in both]
         self._bound = [tensor.data_ptr() for source, target, _ in both for tensor in (source, target)]
+
+    def _warn_of_lost_changes(self) -> None:
+        """Warn if the base's part of the motivated model was changed since it was left: that is overwritten."""
+        if self._left_versions is None or versions(self._sliced_targets) == self._left_versions:
+            return
+        pairs = zip(*self._views, strict=True)
+        if all(torch.equal(*views) for views in pairs) and all(
+            torch.equal(small, large[mesh]) for small, large, mesh in self._indexed
+        ):
+            return  # Both models were loaded, for one.
+        warnings.warn(
+            "the motivated model was changed outside motivated(), where the base holds the shared weights; what is "
+            "sliced loses that change. Train and load the motivated model inside",
+            RunWarning,
+            stacklevel=4,
+        )
 
     def _follow(self) -> None:
         """Keep what extra blocks share with the base's part, whatever storage that has now."""

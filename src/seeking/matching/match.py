@@ -3,13 +3,13 @@
 import contextlib
 import warnings
 from collections.abc import Container, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from torch import Tensor, nn
 
 from seeking.choices import DepthPolicy, WidthPolicy
 from seeking.copies import copied_function
-from seeking.errors import MatchWarning, NotContainedError, unknown
+from seeking.errors import MatchWarning, NotContainedError, check_word
 from seeking.forward import Forward
 from seeking.matching.align import Places, align, differing_types, layer_positions, stage_places
 from seeking.matching.axes import Space, size_of
@@ -60,8 +60,7 @@ def match(
         SeekingError: an unknown policy, or an override that does not fit the models.
     """
     for kind, policy, known in (("depth policy", depth, DepthPolicy), ("width policy", width, WidthPolicy)):
-        if policy not in get_args(known):
-            raise unknown(kind, policy, get_args(known))
+        check_word(kind, policy, known)
     check_models(base, motivated)
     overrides = overrides or {}
     check_names(overrides, base)

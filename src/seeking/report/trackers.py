@@ -7,13 +7,13 @@ import re
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, TrackioTracker, WandBTracker
 
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.choices import Tracker
-from seeking.errors import RunWarning, SeekingError, unknown
+from seeking.errors import RunWarning, SeekingError, check_word
 from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json
 from seeking.training.record import Row
 
@@ -30,8 +30,7 @@ def check_trackers(names: Sequence[str]) -> None:
         SeekingError: one is not, or there is no such tracker.
     """
     for name in names:
-        if name not in get_args(Tracker):
-            raise unknown("tracker", name, get_args(Tracker))
+        check_word("tracker", name, Tracker)
         if importlib.util.find_spec(name) is None:
             raise SeekingError(
                 f"the tracker {name} needs the package {name}; install it with: pip install {name} (or all trackers, "

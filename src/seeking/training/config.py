@@ -3,10 +3,10 @@
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from seeking.choices import Extra, Loss, Model, NormPolicy, Tracker
-from seeking.errors import SeekingError, unknown
+from seeking.errors import SeekingError, check_word
 from seeking.option_types import check_types
 
 Timing = Literal["same", "next"]
@@ -180,8 +180,7 @@ class TrainConfig:
         trackers = (self.tracker,) if isinstance(self.tracker, str) else tuple(self.tracker)
         object.__setattr__(self, "tracker", tuple(dict.fromkeys(trackers)))
         for each in trackers:
-            if each not in get_args(Tracker):
-                raise unknown("tracker", str(each), get_args(Tracker))
+            check_word("tracker", each, Tracker)
         self._check_ranges()
         self._check_combinations()
         self._check_warmup()
