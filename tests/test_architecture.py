@@ -124,6 +124,15 @@ def test_private_names_of_other_libraries_are_in_one_file() -> None:
     assert not private
 
 
+def test_each_private_name_of_another_library_has_a_test() -> None:
+    tree = ast.parse((PACKAGE / "internals.py").read_text(encoding="utf-8"))
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    tests = ast.parse(Path(__file__).with_name("test_internals.py").read_text(encoding="utf-8"))
+    tested = {node.attr for node in ast.walk(tests) if isinstance(node, ast.Attribute)}
+    assert len(names) > 20
+    assert names <= tested
+
+
 def _private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name != "_exit"  # os._exit is documented.
 

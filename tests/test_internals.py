@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from seeking import internals
 
@@ -248,3 +248,62 @@ def test_streams_of_datasets_lose_what_is_in_their_shuffle_buffers() -> None:
         assert [row["x"] for row in again] == whole, name
     assert not internals.has_shuffle_buffer(TensorDataset(torch.zeros(2)))
     internals.forget_position(TensorDataset(torch.zeros(2)))
+
+
+def test_the_older_reparametrizations_are_known() -> None:
+    with pytest.warns(FutureWarning):
+        normed = nn.utils.weight_norm(nn.Linear(2, 2))
+    older = (normed, nn.utils.spectral_norm(nn.Linear(2, 2)))
+    assert [len(internals.reparametrizations(module)) for module in older] == [1, 1]
+    newer = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+    hooked = nn.Linear(2, 2)
+    hooked.register_forward_pre_hook(lambda module, inputs: None)
+    assert [internals.reparametrizations(module) for module in (newer, hooked)] == [[], []]
+
+
+class Ending(Dataset[int]):
+    def __init__(self, end: int) -> None:
+        self.end = end
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        if index == self.end:
+            raise StopIteration
+        return index
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("end", "by_item"), [(2, True), (4, False)])
+def test_what_has_ended_a_loader_is_known(workers: int, end: int, by_item: bool) -> None:
+    iterator = iter(DataLoader(Ending(end), num_workers=workers))
+    for _ in range(min(end, 4)):
+        next(iterator)
+    with pytest.raises(StopIteration) as stopped:
+        next(iterator)
+    assert internals.ended_by_item(stopped.value) == by_item
+
+
+def test_two_sharded_parameters_use_one_shard() -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.init_device_mesh("cpu", (1,))
+        source, target = (nn.Linear(3, 2) for _ in range(2))
+        for model in (source, target):
+            fully_shard(model, mesh=mesh)
+        records = [internals.fsdp_parameters(model) for model in (source, target)]
+        assert [record.keys() for record in records] == [{(m, "weight"), (m, "bias")} for m in (source, target)]
+        ours, theirs = records[0][source, "weight"], records[1][target, "weight"]
+        assert internals.fsdp_shard_size(ours) == internals.fsdp_shard(ours).shape == (2, 3)
+        assert internals.local_tensor_id(source.weight) != internals.local_tensor_id(target.weight)
+        internals.share_fsdp_shard(ours, theirs)
+        assert internals.local_tensor_id(source.weight) == internals.local_tensor_id(target.weight)
+        with torch.no_grad():
+            source.weight.fill_(2)
+        x = torch.ones(1, 3)
+        assert torch.equal(target(x) - internals.fsdp_shard(records[1][target, "bias"]), torch.full((1, 2), 6.0))
+    finally:
+        torch.distributed.destroy_process_group()
