@@ -250,6 +250,15 @@ def test_streams_of_datasets_lose_what_is_in_their_shuffle_buffers() -> None:
     internals.forget_position(TensorDataset(torch.zeros(2)))
 
 
+def test_flops_are_counted_where_gradients_are_part_of_the_loss() -> None:
+    linear, x = nn.Linear(3, 2), torch.ones(4, 3, requires_grad=True)
+    with internals.flop_counter() as counter:
+        output = linear(x)
+        assert counter.get_total_flops() == 2 * 4 * 3 * 2
+        torch.autograd.grad(output.square().sum(), x, create_graph=True)[0].square().sum().backward()
+    assert counter.get_total_flops() > 3 * 2 * 4 * 3 * 2
+
+
 def test_the_older_reparametrizations_are_known() -> None:
     with pytest.warns(FutureWarning):
         normed = nn.utils.weight_norm(nn.Linear(2, 2))

@@ -391,7 +391,7 @@ def test_an_argument_that_is_one_of_a_few_words_is_no_other(name: str, argument:
     more = {"weights_map": None} if name == "embed" else {}
     for value in ("Shared", "", None, 3):
         if value is not None or name != "TrainConfig":
-            with pytest.raises(SeekingError, match=f"unknown .*'{value}'|it must be"):
+            with pytest.raises(SeekingError, match=f"unknown .*'{value}'|must be"):
                 getattr(seeking, name)(*models, **more, **{argument: value})
 
 
@@ -413,6 +413,8 @@ def test_a_step_of_the_motivated_model_outside_is_told_of_where_it_is_lost(width
                 step(model, optimizers[1])
         return [str(warning.message) for warning in caught]
 
+    step(motivated, optimizers[1])
+    assert len(enter()) == (width > 8)
     for _ in range(2):
         step(base, optimizers[0])
         assert not enter()

@@ -3,6 +3,7 @@
 Each has a test in ``tests/test_internals.py``.
 """
 
+import contextlib
 import copy
 import ctypes
 import io
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_map as tree_map
 from torch.utils._pytree import tree_map_only as tree_map_only
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 
 Owner = tuple[nn.Module, str]
 """A module and the name of one of its own parameters or buffers."""
@@ -275,6 +277,22 @@ def has_shuffle_buffer(dataset: Any) -> bool:
         inner = [getattr(part, "ex_iterable", None), *(getattr(part, "ex_iterables", None) or ())]
         pending += [each for each in inner if each is not None]
     return False
+
+
+class _NoModules(contextlib.nullcontext[None]):
+    """Stands in for what follows the modules of a pass."""
+
+    parents = ("Global",)
+
+
+def flop_counter() -> FlopCounterMode:
+    """A counter of the FLOPs of a whole pass. Without it: ``torch.autograd.grad`` inside the pass raises.
+
+    It does so under the hooks by which the counter of PyTorch tells modules apart.
+    """
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
+    return counter
 
 
 def forget_position(dataset: Any) -> None:

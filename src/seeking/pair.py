@@ -293,7 +293,7 @@ class Pair:
         self._views, self._indexed = ([], []), []
         self._sliced = [source for source, _, entry in both if not (self.tie and entry.whole)]
         self._sliced_targets = [target for _, target, entry in both if not (self.tie and entry.whole)]
-        self._left_versions = None
+        self._left_versions = versions(self._sliced_targets)
         for source, target, entry in both:
             for role, tensor, shape in (("base", source, entry.shape), ("motivated model", target, entry.target_shape)):
                 if tuple(tensor.shape) != shape:
@@ -329,7 +329,7 @@ class Pair:
             return  # Both models were loaded, for one.
         warnings.warn(
             "the motivated model was changed outside motivated(), where the base holds the shared weights; what is "
-            "sliced loses that change. Train and load the motivated model inside",
+            "sliced loses that change. Train the motivated model inside. If both models were loaded, nothing is lost",
             RunWarning,
             stacklevel=4,
         )

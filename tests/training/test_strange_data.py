@@ -146,3 +146,49 @@ def test_errors_of_the_data_are_one_line(action: Any, text: str, workers: int) -
     message = str(caught.value)
     assert "\n" not in message
     assert message == f"cannot load the next batch: {text}" or (workers and action is strange and "1 and 2" in message)
+
+
+def form(pairs: list[tuple[Tensor, int]], kind: str) -> Any:
+    xs, ys = [x for x, _ in pairs], [y for _, y in pairs]
+    forms: dict[str, Any] = {
+        "stacked": (torch.stack(xs), torch.tensor(ys)),
+        "nested": ((torch.stack(xs), torch.stack(xs)), torch.tensor(ys)),
+        "nested alone": [[torch.stack(xs), torch.stack(xs)], [torch.tensor(ys)] * 2],
+        "lists": (xs, ys),
+        "lists of tensors": [xs, [torch.tensor(y) for y in ys]],
+        "mapping": {"images": xs, "targets": [{"label": torch.tensor([y])} for y in ys]},
+        "labels stacked": (xs, torch.tensor(ys)),
+    }
+    return forms[kind]
+
+
+def unformed(batch: Any) -> tuple[Tensor, Tensor]:
+    xs, ys = batch.values() if isinstance(batch, dict) else batch
+    if isinstance(ys, list) and isinstance(ys[0], dict):
+        ys = torch.cat([y["label"] for y in ys])
+    elif isinstance(ys, list):
+        ys = ys[0] if isinstance(ys[0], Tensor) and ys[0].ndim else torch.tensor([int(y) for y in ys])
+    xs = xs if isinstance(xs, Tensor) else xs[0] if xs[0].ndim == 2 else torch.stack([*xs])
+    return xs, ys
+
+
+@pytest.mark.parametrize(
+    "kind", ["stacked", "nested", "nested alone", "lists", "lists of tensors", "mapping", "labels stacked"]
+)
+def test_samples_weigh_the_same_in_batches_of_any_form(kind: str) -> None:
+    pairs = [(x, number % 3) for number, x in enumerate(X)]
+    batches = [form(pairs[:9], kind), form(pairs[9:], kind)]
+    models = [nn.Linear(5, 3) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        xs, ys = unformed(batch)
+        return F.cross_entropy(model(xs), ys)
+
+    config = dataclasses.replace(PLAIN, epochs=1, accumulate=2, schedule="constant", warmup_epochs=0)
+    Trainer(models[0], None, train_loader=batches, loss_fn=loss, config=config).fit()
+    optimizer = torch.optim.SGD(models[1].parameters(), config.lr, config.momentum, weight_decay=config.weight_decay)
+    loss(models[1], form(pairs, kind)).backward()
+    optimizer.step()
+    for mine, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.allclose(mine, other, atol=1e-6)

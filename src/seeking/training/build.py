@@ -37,7 +37,7 @@ from seeking.training.optim import (
     MakeOptimizer,
     MakeSchedule,
     check_elementwise_state,
-    check_steps_without_arguments,
+    check_steppable,
     make_optimizer,
     make_schedule,
 )
@@ -354,10 +354,11 @@ def make_learner(
     built_optimizer = optimizer(module) if optimizer else make_optimizer(module, config, fused)
     if isinstance(built_optimizer, AcceleratedOptimizer):  # The training loop does the work of this wrapper.
         built_optimizer = built_optimizer.optimizer
+    check_steppable("optimizer", built_optimizer)
     built_schedule = (
         schedule(built_optimizer, steps) if schedule else make_schedule(built_optimizer, config, steps, epoch_length)
     )
-    check_steps_without_arguments(built_optimizer, built_schedule)
+    check_steppable("schedule", built_schedule)
     # A sharded model needs no DDP wrapper; in evaluation mode, prepare_model only adds mixed precision.
     model = accelerator.prepare_model(module, evaluation_mode=config.shard)
     if config.compile != "no":

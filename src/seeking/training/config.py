@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -176,11 +177,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_types(self, type(self), skip=frozenset({"save_every"}))  # Which may be a number, too.
-        object.__setattr__(self, "own", (self.own,) if isinstance(self.own, str) else tuple(self.own))
-        trackers = (self.tracker,) if isinstance(self.tracker, str) else tuple(self.tracker)
-        object.__setattr__(self, "tracker", tuple(dict.fromkeys(trackers)))
-        for each in trackers:
-            check_word("tracker", each, Tracker)
+        for name in ("own", "tracker"):
+            texts = getattr(self, name)
+            texts = (texts,) if isinstance(texts, str) else texts
+            if not isinstance(texts, Iterable) or not all(isinstance(text, str) for text in texts):
+                raise SeekingError(f"{name} is {texts!r}; it must be text, or several texts")
+            object.__setattr__(self, name, tuple(dict.fromkeys(texts)))
+        for tracker in self.tracker:
+            check_word("tracker", tracker, Tracker)
         self._check_ranges()
         self._check_combinations()
         self._check_warmup()

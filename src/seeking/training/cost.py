@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from seeking.copies import copied, random_state_preserved, scratch_copy
+from seeking.internals import flop_counter
 from seeking.training.modes import set_modes, training_modes
 
 
@@ -35,7 +35,7 @@ def count_flops(model: nn.Module, loss_fn: Callable[[nn.Module, Any], Tensor], b
     """
     model_copy = scratch_copy(model)
     set_modes(training_modes(model_copy))
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     with random_state_preserved(), attention_counted(model), counter:
         loss = loss_fn(model_copy, copied(batch))
         forward = counter.get_total_flops()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seeking.errors import SeekingError
 from seeking.internals import tree_map_only
 from seeking.training.targets import IGNORED_LABEL, class_targets, counted_targets
-from seeking.weights_map import tensors_in
+from seeking.weights_map import leaves_in, tensors_in
 
 LossFn = Callable[[nn.Module, Any], Any]
 """Maps a model and a batch to the mean loss, a scalar tensor; to an output with ``.loss``; to a mapping with ``loss``;
@@ -214,7 +214,20 @@ class CustomLoss:
 
 
 def sample_count(batch: Any) -> int:
-    """Length of the first tensor in a batch; 1 if there is none."""
+    """Number of samples in a batch; 1 if that cannot be told.
+
+    It is the length of the first part that is a tensor. If all parts are lists of one length, which were not made by
+    stacking, it is that length: lists of images of different sizes and of their labels. Else it is the length of the
+    first tensor in any part.
+    """
+    parts = [*batch.values()] if isinstance(batch, Mapping) else [*batch] if isinstance(batch, list | tuple) else []
+    lengths = {len(part) if isinstance(part, list | tuple) else None for part in parts}
+    for part in parts:
+        if isinstance(part, Tensor) and part.ndim:
+            return len(part)
+    stacked = {len(leaf) if isinstance(leaf, Tensor) and leaf.ndim else None for leaf in leaves_in(batch)}
+    if len(lengths) == 1 and None not in lengths and (len(stacked) > 1 or None in stacked):
+        return lengths.pop() or 1
     return next((len(tensor) for tensor in tensors_in(batch) if tensor.ndim), 1)
 
 

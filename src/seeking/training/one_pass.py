@@ -8,12 +8,11 @@ from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from seeking.conditions import Outcome
 from seeking.copies import copied, random_state_preserved, scratch_copy
 from seeking.errors import RunWarning
-from seeking.internals import tree_map_only
+from seeking.internals import flop_counter, tree_map_only
 from seeking.pair import Pair
 from seeking.prefix import Prefix, find_prefix
 from seeking.training.config import TrainConfig
@@ -60,7 +59,7 @@ def _flops_of_the_rest(prefix: Prefix, pair: Pair, objective: Objective, batch: 
     small, large = scratch_copy(pair.base), scratch_copy(pair.motivated_model)
     for model in (small, large):
         set_modes(training_modes(model))
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     with random_state_preserved():
         with prefix.recorded(large) as outputs:
             objective.loss(large, copied(batch))

@@ -101,22 +101,27 @@ def make_schedule(
     return SequentialLR(optimizer, [linear, main], milestones=[warmup])
 
 
-def check_steps_without_arguments(optimizer: Optimizer, schedule: Any) -> None:
-    """Check that ``optimizer.step()`` and ``schedule.step()`` can be called without arguments, as the run calls them.
+def check_steppable(kind: str, stepped: Any) -> None:
+    """Check what a user's function gives: an optimizer or schedule whose ``step()`` needs no arguments.
+
+    Args:
+        kind: ``optimizer`` or ``schedule``.
+        stepped: what the function gives.
 
     Raises:
-        SeekingError: one of them requires an argument, such as a closure or a metric.
+        SeekingError: it is something else, or requires an argument, such as a closure or a metric.
     """
-    for kind, stepped in (("optimizer", optimizer), ("schedule", schedule)):
-        # Of the class: schedules wrap the method of the optimizer.
-        _, *parameters = inspect.signature(type(stepped).step).parameters.values()
-        variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        required = [p.name for p in parameters if p.default is p.empty and p.kind not in variable]
-        if required:
-            raise SeekingError(
-                f"{kind} {type(stepped).__name__}: its step() requires {', '.join(required)}, which the run does not "
-                f"pass; use another {kind}, or a plain loop with seeking.Pair"
-            )
+    if not (isinstance(stepped, Optimizer) if kind == "optimizer" else callable(getattr(stepped, "step", None))):
+        raise SeekingError(f"{kind} gives a {type(stepped).__name__}; it must give one {kind} of PyTorch")
+    # Of the class: schedules wrap the method of the optimizer.
+    _, *parameters = inspect.signature(type(stepped).step).parameters.values()
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in variable]
+    if required:
+        raise SeekingError(
+            f"{kind} {type(stepped).__name__}: its step() requires {', '.join(required)}, which the run does not "
+            f"pass; use another {kind}, or a plain loop with seeking.Pair"
+        )
 
 
 def check_elementwise_state(make: MakeOptimizer, use: str, remedy: str) -> None:

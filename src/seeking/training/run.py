@@ -276,6 +276,8 @@ def roll_back(run: Run, state: Mapping[str, Any], scaler: Any) -> None:
         DivergedError: too many rollbacks.
     """
     run.guard.rolled_back(state["step"])
+    if run.pair_or_none and "pair" in state["parts"]:
+        run.pair_or_none.load_state_dict(state["parts"]["pair"])
     for name, learner in run.learners.items():
         learner.roll_back(state["parts"][name])
     for name, average in run.averages.items():
