@@ -398,6 +398,22 @@ def test_weights_are_checked_while_a_run_replaces_them(tmp_path: Path) -> None:
     assert seen
 
 
+@pytest.mark.parametrize("before", ["check", "is_file", "open_file", "digest"])
+def test_checkpoints_that_a_run_deletes_while_it_is_shown_are_not_damaged(before: str, run: Path) -> None:
+    """The run deletes one right before an operation on it."""
+    checkpoint, real = snapshot.list_checkpoints(run / "checkpoints")[-1], getattr(snapshot, before)
+
+    def late(path: Path) -> Any:
+        if checkpoint in (path, path.parent) and checkpoint.exists():
+            shutil.rmtree(checkpoint.rename(checkpoint.with_name(f".{checkpoint.name}.writing")))
+        return real(path)
+
+    with mock.patch.object(snapshot, before, late):
+        text, intact = describe(run)
+    assert intact, text
+    assert f"{checkpoint.name}: deleted meanwhile" in text
+
+
 class Crash(BaseException):
     pass
 
