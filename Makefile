@@ -35,7 +35,7 @@ torture: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/soak/test_torture.py --hypothesis-profile soak -rP
 
 fuzz: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --hypothesis-profile soak -rP -m fuzz
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal --hypothesis-profile soak -rP -m fuzz
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/verification/test_contained.py --hypothesis-profile soak
 
 coverage: .venv/installed

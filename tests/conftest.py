@@ -21,7 +21,8 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 settings.register_profile("same", derandomize=True)  # What a commit is tested by does not change from run to run.
 settings.load_profile("same")
-settings.register_profile("soak", max_examples=100_000, print_blob=True, derandomize=False)  # make fuzz, make torture
+EXAMPLES = int(os.environ.get("EXAMPLES", 100_000))  # make fuzz EXAMPLES=10000
+settings.register_profile("soak", max_examples=EXAMPLES, print_blob=True, derandomize=False)  # make fuzz, make torture
 
 DATA = Path(os.environ.get("SEEKING_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

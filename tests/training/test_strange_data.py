@@ -186,8 +186,9 @@ def test_samples_weigh_the_same_in_batches_of_any_form(kind: str) -> None:
         return F.cross_entropy(model(xs), ys)
 
     config = dataclasses.replace(PLAIN, epochs=1, accumulate=2, schedule="constant", warmup_epochs=0)
-    Trainer(models[0], None, train_loader=batches, loss_fn=loss, config=config).fit()
-    optimizer = torch.optim.SGD(models[1].parameters(), config.lr, config.momentum, weight_decay=config.weight_decay)
+    options: dict[str, Any] = {"loss_fn": loss, "optimizer": lambda model: torch.optim.SGD(model.parameters(), 0.1)}
+    Trainer(models[0], None, train_loader=batches, config=config, **options).fit()
+    optimizer = torch.optim.SGD(models[1].parameters(), 0.1)
     loss(models[1], form(pairs, kind)).backward()
     optimizer.step()
     for mine, other in zip(models[0].parameters(), models[1].parameters(), strict=True):

@@ -8,7 +8,7 @@ those listed, wherever the program is killed.
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,15 +48,23 @@ class Manifest:
         folder: of the run or the comparison.
         kind: of what is in the folder.
         files: the digests that each finished file may have, the newest last.
+        ready: called when the manifest is written, before it gets its name; may raise.
     """
 
-    def __init__(self, folder: Path, kind: Kind = "run", files: dict[str, list[Digest]] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kind: Kind = "run",
+        files: dict[str, list[Digest]] | None = None,
+        ready: Callable[[Path], object] | None = None,
+    ) -> None:
         self.path = folder / NAME
         self.kind = kind
         self.files = files or {}
+        self.ready = ready
 
     @classmethod
-    def read(cls, folder: Path) -> "Manifest | None":
+    def read(cls, folder: Path, ready: Callable[[Path], object] | None = None) -> "Manifest | None":
         """The manifest of a folder; None if it has none.
 
         Raises:
@@ -72,7 +80,7 @@ class Manifest:
             text = file.read(MAX_BYTES + 1)
         try:
             content = json.loads(text)
-            manifest = cls(folder, content["kind"], content["files"])
+            manifest = cls(folder, content["kind"], content["files"], ready)
             lists = [
                 digests and all(not each or (each["sha256"].isalnum() and each["bytes"] >= 0) for each in digests)
                 for name, digests in manifest.files.items()
@@ -91,7 +99,7 @@ class Manifest:
         Raises:
             OSError: it cannot be written.
         """
-        with atomic_write(self.path) as temporary:
+        with atomic_write(self.path, self.ready) as temporary:
             temporary.write_text(self._text(), encoding="utf-8")
 
     def announce(self, name: str, file: Path) -> None:

@@ -5,10 +5,11 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from seeking.checkpointing.place import Place
 from seeking.errors import DamagedError, RunWarning, SeekingError
 from seeking.files import is_file, open_file, status
 
@@ -28,12 +29,12 @@ class MetricsLog:
 
     Args:
         path: of the file.
-        check_place: called before the file is opened; may raise.
+        place: the folder of the file, if it may be moved.
     """
 
-    def __init__(self, path: Path, check_place: Callable[[], object] | None = None) -> None:
+    def __init__(self, path: Path, place: Place | None = None) -> None:
         self.path = path
-        self._check_place = check_place
+        self._place = place
         self._descriptor: int | None = None
         self._written = 0
         self._pending = bytearray()
@@ -49,9 +50,9 @@ class MetricsLog:
         self._pending += (json.dumps(row) + "\n").encode()
         try:
             if self._descriptor is None:
-                if self._check_place:
-                    self._check_place()
-                self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+                with self._place.open() if self._place else contextlib.nullcontext() as folder:
+                    path = self.path if folder is None else self.path.name
+                    self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666, dir_fd=folder)
             while self._pending:
                 count = os.write(self._descriptor, self._pending[:MAX_WRITE])
                 self._written += count

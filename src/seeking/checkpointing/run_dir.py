@@ -12,10 +12,10 @@ manifest.json           marks the folder as a run's, and lists the finished file
 """
 
 import json
+import os
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from torch import Tensor
 from seeking.checkpointing import run_files, snapshot
 from seeking.checkpointing.manifest import NAME, Kind, Manifest, check_file
 from seeking.checkpointing.metrics_log import MetricsLog
+from seeking.checkpointing.place import Place
 from seeking.checkpointing.weights import read_metadata, write_tensors
 from seeking.errors import DamagedError, RunError, RunWarning, SeekingError
 from seeking.files import atomic_write, is_file, status, user_path
@@ -64,11 +65,10 @@ class RunFolder:
         self.overwrite = overwrite
         self.holds_run = taken and resume
         self.checkpoints = self.path / run_files.CHECKPOINTS
-        place = weakref.WeakMethod(self.check_place)  # No cycle: a folder that nobody has any more is unlocked at once.
-        self.metrics = MetricsLog(self.path / "metrics.jsonl", lambda: (check := place()) and check())
+        self.place = Place(self.path, run_files.LOCK)
+        self.metrics = MetricsLog(self.path / "metrics.jsonl", self.place)
         self._lock = FileLock(self.path / run_files.LOCK)
-        self._place: list[tuple[int, int]] | None = None
-        self._manifest = Manifest(self.path, kind)
+        self._manifest = Manifest(self.path, kind, ready=self.place.check)
 
     def lock(self) -> None:
         """Take the folder for this program, until ``close`` or the program's end.
@@ -85,8 +85,8 @@ class RunFolder:
                 self._lock.acquire(timeout=0)
             except Timeout as error:
                 raise SeekingError(f"{self.path}: another program is training in this folder") from error
-            if self._place is None:
-                self._place = self._identities()
+            if not self.place.taken:
+                self.place.take()
                 run_files.delete([path for path in self.path.iterdir() if run_files.is_leftover(path)])
                 snapshot.prune(self.checkpoints)
 
@@ -96,22 +96,6 @@ class RunFolder:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def check_place(self) -> None:
-        """Make sure that the folder at the path is the one that was locked.
-
-        Raises:
-            RunError: it was moved, deleted or replaced.
-        """
-        try:
-            moved = self._identities() != self._place
-        except FileNotFoundError:
-            moved = True
-        if moved:
-            raise RunError(
-                f"{self.path}: no longer the folder that this run has locked; it, or its {run_files.LOCK}, was moved, "
-                "deleted or replaced; nothing is written to it"
-            )
 
     def create(self, config: Mapping[str, Any], weights_map: WeightsMap | None) -> None:
         """Begin the run's record.
@@ -175,7 +159,7 @@ class RunFolder:
             OSError: it cannot be read or written.
         """
         try:
-            manifest = Manifest.read(self.path)
+            manifest = Manifest.read(self.path, self.place.check)
         except DamagedError as error:
             warnings.warn(f"{error}; it is made anew", RunWarning, stacklevel=2)
             manifest = None
@@ -220,7 +204,7 @@ class RunFolder:
         """Leave the folder to others."""
         self.metrics.close()
         self._lock.release(force=True)  # However often it was taken.
-        self._place = None
+        self.place.leave()
 
     def write_file(self, name: str, write: Callable[[Path], object]) -> None:
         """Write a file atomically and list it in the manifest.
@@ -233,7 +217,7 @@ class RunFolder:
             OSError: it cannot be written.
             RunError: the folder was moved.
         """
-        self.check_place()
+        self.place.check()
         with atomic_write(self.path / name, lambda temporary: self._announce(name, temporary)) as temporary:
             write(temporary)
         self._manifest.settle(name)
@@ -250,14 +234,14 @@ class RunFolder:
         Raises:
             RunError: it cannot be written, or the folder was moved.
         """
-        self.check_place()
+        self.place.check()
         write_tensors(tensors, self.path / name, metadata, lambda temporary: self._announce(name, temporary))
         self._manifest.settle(name)
 
     def _announce(self, name: str, temporary: Path) -> None:
-        self.check_place()
+        self.place.check()
         self._manifest.announce(name, temporary)
-        self.check_place()
+        self.place.check()
 
     def write_checkpoint(self, step: int, state: Any, tensors: Mapping[str, Tensor], keep: int | None) -> None:
         """Write the checkpoint of a step, and delete those that are no longer kept.
@@ -266,9 +250,10 @@ class RunFolder:
             OSError, SafetensorError: it cannot be written.
             RunError: the state is too large, or the folder was moved.
         """
-        self.check_place()
-        snapshot.write(self.checkpoints, step, state, tensors, self.check_place)
-        self.check_place()
+        with self.place.open() as folder, suppress(FileExistsError):
+            os.mkdir(run_files.CHECKPOINTS, dir_fd=folder)
+        snapshot.write(self.checkpoints, step, state, tensors, self.place.check)
+        self.place.check()
         snapshot.prune(self.checkpoints, keep)
 
     def list_checkpoints(self) -> list[Path]:
@@ -375,10 +360,6 @@ class RunFolder:
             yield
         except OSError as error:
             raise SeekingError(f"{self.path}: cannot be written ({error.strerror})") from error
-
-    def _identities(self) -> list[tuple[int, int]]:
-        statuses = [path.stat() for path in (self.path, self.path / run_files.LOCK)]
-        return [(each.st_dev, each.st_ino) for each in statuses]
 
     def _taken(self) -> SeekingError:
         return SeekingError(

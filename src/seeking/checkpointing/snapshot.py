@@ -51,7 +51,7 @@ def write(
     """Write the checkpoint of a step into a folder of checkpoints.
 
     Args:
-        folder: of the run's checkpoints; made if missing.
+        folder: of the run's checkpoints.
         step: steps taken so far.
         state: JSON-serializable.
         tensors: contiguous, on the CPU.
@@ -67,7 +67,6 @@ def write(
             f"without its tensors the state of the run is {len(text):,} characters, more than the {MAX_STATE_BYTES:,} "
             "that are ever read; the condition, or an extra state of a model, remembers too much"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / temporary_name(name(step))
     remove_temporary(temporary)
     try:

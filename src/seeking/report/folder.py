@@ -52,7 +52,11 @@ def _describe(path: Path) -> tuple[str, bool]:
     def checked(name: str, check: Callable[[Path], object]) -> str:
         try:
             check(path / name)
-        except DamagedError as error:
+        except SeekingError as error:
+            if check is snapshot.check and status(path / name) is None:
+                return f"  {name}: deleted meanwhile by the run, which goes on"
+            if not isinstance(error, DamagedError):
+                raise
             damaged.append(name)
             return f"  {name}: NOT intact ({error})"
         return f"  {name}: intact"
