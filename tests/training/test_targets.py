@@ -161,3 +161,36 @@ def test_an_evaluation_is_the_mean_over_samples_whatever_the_sizes_of_batches(si
     result = run.fit()
     with torch.no_grad():
         assert result.metrics["base"]["loss"] == pytest.approx(float(regression_loss(models[0], rows)), rel=1e-4)
+
+
+def test_a_penalty_on_gradients_trains_and_is_evaluated_as_in_a_plain_loop() -> None:
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        x = batch[0].clone().requires_grad_()
+        output = model(x)
+        (gradient,) = torch.autograd.grad(output.sum(), x, create_graph=True)
+        return F.cross_entropy(output, batch[1]) + gradient.square().mean()
+
+    models = [nn.Sequential(nn.Linear(5, width), nn.Tanh(), nn.Linear(width, 3)) for width in (6, 6, 9)]
+    models[1].load_state_dict(models[0].state_dict())
+    data = DataLoader(TensorDataset(X, CLASSES), 8)
+    options: dict[str, Any] = {"loss_fn": loss, "optimizer": lambda model: torch.optim.SGD(model.parameters(), 0.1)}
+    config = replace(PLAIN, epochs=1, condition="never", schedule="constant", warmup_epochs=0)
+    result = Trainer(models[0], models[2], train_loader=data, eval_loader=data, config=config, **options).fit()
+    optimizer = torch.optim.SGD(models[1].parameters(), 0.1)
+    for batch in data:
+        optimizer.zero_grad()
+        loss(models[1], batch).backward()
+        optimizer.step()
+    assert all(map(torch.equal, models[0].parameters(), models[1].parameters()))
+    expected = sum(loss(models[1], batch).item() for batch in data) / 2
+    assert result.metrics["base"]["loss"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "list", "class"])
+def test_what_is_no_optimizer_is_named(wrong: str) -> None:
+    def make(model: nn.Module) -> Any:
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        return {"nothing": None, "list": [optimizer], "class": torch.optim.SGD}[wrong]
+
+    with pytest.raises(SeekingError, match=r"optimizer gives a \w+; it must give one optimizer of PyTorch"):
+        trainer(CLASSES, optimizer=make)

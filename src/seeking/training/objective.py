@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seeking.errors import SeekingError
-from seeking.internals import tree_map_only
+from seeking.internals import tree_map, tree_map_only
 from seeking.training.targets import IGNORED_LABEL, class_targets, counted_targets
 from seeking.weights_map import leaves_in, tensors_in
 
@@ -177,7 +178,7 @@ class CustomLoss:
     loss_fn: LossFn
 
     def loss(self, model: nn.Module, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
-        """The mean loss.
+        """The mean loss. If it needs gradients, such as for a penalty on them, it has them in an evaluation, too.
 
         Raises:
             NotImplementedError: ``teacher_logits`` are given.
@@ -185,7 +186,15 @@ class CustomLoss:
         """
         if teacher_logits is not None:
             raise NotImplementedError("a loss_fn does not take teacher_logits; give the Trainer an objective that does")
-        return loss_in(self.loss_fn(model, batch), "loss_fn")
+        if not torch.is_grad_enabled():
+            try:
+                # It may take something out of the batch.
+                return loss_in(self.loss_fn(model, tree_map(lambda leaf: leaf, batch)), "loss_fn")
+            except RuntimeError as error:
+                if "does not require grad" not in str(error):
+                    raise
+        with torch.enable_grad():
+            return loss_in(self.loss_fn(model, batch), "loss_fn")
 
     def logits(self, model: nn.Module, batch: Any) -> Tensor:
         """Not available for a ``loss_fn``."""
