@@ -16,7 +16,7 @@ from seeking.data.labels import NAMED_CLASSES
 from seeking.data.row_index import read_again
 from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse
 from seeking.data.table import TABLES, Rows, Table, prepared, read_tables, test_split_of
-from seeking.data.table_columns import Number, Preparation
+from seeking.data.table_columns import Column, Number, Preparation
 from seeking.data.table_files import RawRows
 from seeking.data.table_targets import classes_of, read_classes, read_values, scale_of
 from seeking.errors import RunWarning, SeekingError
@@ -171,12 +171,15 @@ def _targets(
     Raises:
         SeekingError: they cannot be learnt.
     """
+    splits = [train] if test is None else [train, test]
     if loss == "mse":
-        for rows in (train, *([test] if test is not None else [])):
+        for rows in splits:
             read_values(rows, label)  # Whether all of them are numbers.
         return (), scale_of(read_values(left, label), label, name)
-    names = read_classes(train, label)
-    return classes_of(names, read_classes(test, label) if test is not None else [], name), None
+    names = [read_classes(rows, label) for rows in splits]
+    for rows in splits:
+        Column(label, rows).tell_surprises()
+    return classes_of(names[0], names[-1], name), None
 
 
 def _parts(rows: int, test_rows: int | None, config: DataConfig) -> tuple[Tensor, Tensor, Tensor | None, int]:
