@@ -1,6 +1,5 @@
 """Errors and warnings of this library; their messages are written for users."""
 
-import difflib
 from collections.abc import Iterable
 
 EXIT_SAVED = 75
@@ -67,6 +66,8 @@ def add_detail(error: Exception, text: str) -> None:
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> SeekingError:
     """The error for an unknown name, with the closest known names."""
+    import difflib  # Not before signals are handled.
+
     known = sorted(known)
     folded = {each.casefold(): each for each in known}
     closest = [folded[each] for each in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
