@@ -157,6 +157,19 @@ WITHOUT_CLASSES = GOOD.replace(",label", "").replace(",yes", "").replace(",no", 
         (GOOD, {"label_column": "lable"}, "unknown label column of a.csv 'lable'; did you mean label"),
         (GOOD.replace("label", "y"), {}, "none of the columns is called label .* in label_column: age, city, y"),
         (GOOD, {"ignore_columns": ("agee",)}, "unknown column of a.csv 'agee'; did you mean age"),
+        (GOOD, {"category_columns": ("agee",)}, "unknown column of a.csv 'agee'; did you mean age"),
+        (GOOD, {"ignore_columns": ("age", "label")}, "label is the label column of a.csv, .* cannot be in ignore_col"),
+        (
+            GOOD,
+            {"category_columns": ("label",)},
+            "label is the label column of a.csv, .* cannot be in category_columns",
+        ),
+        (GOOD, {"label_column": "city", "category_columns": ("city",)}, "city is the label column .* name another col"),
+        (
+            GOOD,
+            {"ignore_columns": ("age", "city"), "category_columns": ("city",)},
+            "column city is in ignore_columns and in category_columns; leave it out of one",
+        ),
         (GOOD, {"ignore_columns": ("age", "city")}, "no column but label and those that are ignored"),
         (GOOD.replace("city", "age"), {}, "several columns are called age; rename"),
         ("1,2,3\n" * 9, {}, r"its first line holds numbers \(1, 2, 3\), not the names of columns"),
@@ -542,6 +555,35 @@ def test_commands_learn_values(tmp_path: Path, capsys: pytest.CaptureFixture[str
     every = [row["base"]["rmse"] for row in rows if row["kind"] == "eval"]
     assert summary["best"]["base"]["rmse"] == min(every)  # The lowest is best.
     assert main(["show", str(output)]) == 0
+
+
+@pytest.mark.parametrize("data", ["a.csv", "wine"])
+def test_columns_are_told_of_before_a_run_is_overwritten(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that contradict each other are refused, and options that are not used are told."""
+
+    def stop(*given: Any, **options: Any) -> None:
+        raise SeekingError("here it would begin")
+
+    monkeypatch.setattr("seeking.run_commands.trainer", stop)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text(GOOD)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.json").write_text("{}")
+    (tmp_path / "out" / "metrics.jsonl").write_text("")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    options = ["--label-column", "city", "--ignore-columns", "city"] if data == "a.csv" else ["--label-column", "zzz"]
+    models = ["--task", "tabular", "--base", "mlp-4", "--motivated", "mlp-8", "--output", "out", "--overwrite"]
+    assert main(["train", "--data", data, *models, *options]) == 2
+    told = capsys.readouterr().err.splitlines()
+    if data == "wine":
+        assert told[0] == "seeking: --label-column is not used by --task tabular with data wine"
+        assert told[1:] == ["seeking: here it would begin"]
+    else:
+        (line,) = told
+        assert line.startswith("seeking: city is the label column of a.csv, so it cannot be in --ignore-columns")
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 @pytest.mark.slow

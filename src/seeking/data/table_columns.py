@@ -287,9 +287,19 @@ class Preparation:
             SeekingError: there are no such columns, none is left, or one cannot be used; all of these are named.
         """
         names = rows.table.column_names
-        for name in (*ignore, *categorical):
-            if name not in names:
-                raise unknown(f"column of {rows.source}", name, names)
+        for option, chosen in (("ignore_columns", ignore), ("category_columns", categorical)):
+            for name in chosen:
+                if name not in names:
+                    raise unknown(f"column of {rows.source}", name, names)
+            if label in chosen:
+                raise SeekingError(
+                    f"{label} is the label column of {rows.source}, so it cannot be in {option}; leave it out there, "
+                    "or name another column in label_column"
+                )
+        if both := sorted({*ignore} & {*categorical}):
+            raise SeekingError(
+                f"column {both[0]} is in ignore_columns and in category_columns; leave it out of one of them"
+            )
         used = [name for name in names if name != label and name not in ignore]
         if not used:
             raise SeekingError(f"{rows.source} has no column but {label} and those that are ignored")
