@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seeking import SeekingError
+from seeking.checkpointing.run_dir import RunFolder
 from seeking.cli import main
 from seeking.data.table import prepare_rows
 from seeking.data.table_columns import MISSING, Category, Number, Preparation
@@ -569,9 +570,8 @@ def test_columns_are_told_of_before_a_run_is_overwritten(
     monkeypatch.setattr("seeking.run_commands.trainer", stop)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv").write_text(GOOD)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "config.json").write_text("{}")
-    (tmp_path / "out" / "metrics.jsonl").write_text("")
+    with RunFolder("out") as folder:
+        folder.create({}, None)
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     options = ["--label-column", "city", "--ignore-columns", "city"] if data == "a.csv" else ["--label-column", "zzz"]
     models = ["--task", "tabular", "--base", "mlp-4", "--motivated", "mlp-8", "--output", "out", "--overwrite"]
