@@ -405,6 +405,14 @@ def test_the_hub_out_of_reach_is_told(name: str, message: str) -> None:
         load(name)
 
 
+@pytest.mark.parametrize("kind", ["images", "tabular", "text"])
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/data", "~nobody-of-this-name/data.csv", "~/nowhere.csv"])
+def test_the_home_folder_of_nobody_is_no_traceback(kind: Any, name: str) -> None:
+    config = RunConfig(task=kind, data=name)
+    with pytest.raises(SeekingError, match=f"{name}: (no such|cannot be read)"):
+        task(kind).load(config, 1, config.loss)
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_what_stands_between_columns(delimiter: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("\ufeff" + GOOD.replace(",", delimiter), encoding="utf-8")

@@ -16,6 +16,7 @@ from seeking.data.folders import NAMED_FILES, Split, describe, files, shown, wal
 from seeking.data.parquet import source_of, split_files
 from seeking.data.row_index import without_index
 from seeking.errors import RunWarning, SeekingError, unknown
+from seeking.files import user_path
 
 CSV = (".csv", ".tsv")
 KINDS = (*CSV, ".parquet")
@@ -69,7 +70,7 @@ def read_files(data: str, chosen: Mapping[str, str]) -> dict[str, RawRows]:
         SeekingError: a file cannot be read, its columns have no names, or they differ between the files of a split;
             the splits are not known.
     """
-    path = Path(data).expanduser()
+    path = user_path(data)
     if path.is_file():
         root, held = path.parent, [path.name]
     else:
