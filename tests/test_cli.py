@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import resource
 import shutil
 import unicodedata
 from pathlib import Path
@@ -16,9 +17,11 @@ from runs import image_folder
 from tiny import Failing, contents
 
 from seeking import WeightsMap
+from seeking.checkpointing.weights import save_weights
 from seeking.cli import COMMANDS, main
 from seeking.commands import Train
 from seeking.files import read_yaml_text
+from seeking.models import create
 from seeking.option_parsing import parse_options, plain_switches
 from seeking.report.output import PrintableConsole, ignore_output_errors, printable
 
@@ -254,6 +257,48 @@ def test_files_of_a_run_are_not_written_over_by_name(capsys: pytest.CaptureFixtu
         weights = ["--weights", f"out/{source}.last.safetensors", "--output", "out/base.best.safetensors"]
         refused([command, *models, *weights, "--overwrite"], told, capsys)
     assert contents(Path("out")) == before
+
+
+MODELS_TO_FILE = {
+    "map": ["map", "mlp-4", "mlp-8", "--save"],
+    "embed": ["embed", "mlp-4", "mlp-8", "--weights", "base.safetensors", "--output"],
+    "extract": ["extract", "mlp-4", "mlp-8", "--weights", "motivated.safetensors", "--output"],
+}
+
+
+@pytest.fixture
+def _weights() -> None:
+    for name, width in (("base", 4), ("motivated", 8)):
+        save_weights(create(f"mlp-{width}", num_classes=3, in_features=5), f"{name}.safetensors")
+
+
+@pytest.mark.usefixtures("_weights")
+@pytest.mark.parametrize("command", MODELS_TO_FILE)
+def test_a_file_is_written_into_new_folders_or_refused_before_the_work(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([*MODELS_TO_FILE[command], "new/folder/file"]) == 0
+    assert [path.name for path in Path("new/folder").iterdir()] == ["file"]
+    monkeypatch.setattr("seeking.model_commands.models", lambda *given: pytest.fail("the work has begun"))
+    refused([*MODELS_TO_FILE[command], "base.safetensors/file"], "base.safetensors is no folder; name another", capsys)
+    refused([*MODELS_TO_FILE[command], "base.safetensors/new/file"], "base.safetensors is no folder", capsys)
+    refused([*MODELS_TO_FILE[command], "new"], "new: a folder, not a file; name a file in it", capsys)
+    monkeypatch.setattr("os.access", lambda *given: False)  # The superuser may write everywhere.
+    refused([*MODELS_TO_FILE[command], "new/other"], "new/other: cannot be written, as nothing may be .* new;", capsys)
+
+
+@pytest.mark.usefixtures("_weights")
+@pytest.mark.parametrize("command", MODELS_TO_FILE)
+def test_a_full_disk_is_told_by_the_name_that_was_given(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # Nearly as good.
+    try:
+        assert main([*MODELS_TO_FILE[command], "file"]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"seeking: file: cannot be written \(.*File too large.*\)\n", told)
+    assert ".writing" not in told and not Path("file").exists() and not [*Path.cwd().glob(".*")]
 
 
 def test_a_comparison_that_is_refused_leaves_the_old_run_alone(capsys: pytest.CaptureFixture[str]) -> None:

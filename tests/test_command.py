@@ -47,28 +47,68 @@ def run(program: str, cwd: Path | None = None) -> subprocess.CompletedProcess[st
     )
 
 
+ENDS = {
+    signal.SIGINT: (130, "", "seeking: interrupted\n"),
+    signal.SIGTERM: (75, "", "seeking: stopped by SIGTERM\n"),
+    signal.SIGHUP: (75, "", "seeking: stopped by SIGHUP\n"),
+}
+
+
 @pytest.mark.parametrize(
-    ("number", "code", "message"),
+    ("module", "at", "number"),
     [
-        (signal.SIGINT, 130, "seeking: interrupted\n"),
-        (signal.SIGTERM, 75, "seeking: stopped by SIGTERM\n"),
-        (signal.SIGHUP, 75, "seeking: stopped by SIGHUP\n"),
-    ],
-)
-@pytest.mark.parametrize(
-    ("module", "at"),
-    [
-        ("seeking", "seeking.cli"),
-        pytest.param("seeking.cli", "torch", marks=pytest.mark.slow),
+        *(("seeking", "seeking.cli", number) for number in ENDS),
+        *(("seeking.cli", at, signal.SIGINT) for at in ("argparse", "importlib.metadata", "seeking.files", "tyro")),
+        *(("seeking.cli", at, signal.SIGTERM) for at in ("seeking.commands", "rich.console")),
+        *(pytest.param("seeking.cli", "torch", number, marks=pytest.mark.slow) for number in ENDS),
     ],
 )
 def test_a_stop_during_the_imports_is_no_traceback(
-    module: str, at: str, number: int, code: int, message: str, tmp_path: Path
+    module: str, at: str, number: signal.Signals, tmp_path: Path
 ) -> None:
     program = INTERRUPTED.format(at=at, module=module, number=int(number))
     done = run(program, cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", message)
+    assert (done.returncode, done.stdout, done.stderr) == ENDS[number]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("module", ["seeking", "seeking.cli"])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_signals_are_handled_before_anything_large_is_imported_unless_they_are_ignored(
+    ignored: bool, module: str
+) -> None:
+    """Until then, they would end the program with a traceback, or another exit code."""
+    program = f"""
+import runpy, signal, sys
+before = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIG_DFL)
+before[signal.SIGINT] = signal.default_int_handler
+if {ignored}:
+    before = dict.fromkeys(before, signal.SIG_IGN)
+for number, handler in before.items():
+    signal.signal(number, handler)
+known, unhandled = {{*sys.modules}}, []
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if any(signal.getsignal(number) == handler for number, handler in before.items()):
+            unhandled.append(name)
+
+sys.meta_path.insert(0, Watch())
+sys.argv = ["seeking", "--version"]
+try:
+    runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
+except SystemExit:
+    print(*unhandled)
+"""
+    done = run(program)
+    assert (done.returncode, done.stderr) == (0, "")
+    unhandled = done.stdout.splitlines()[1].split()
+    if ignored:
+        assert {"importlib.metadata", "tyro", "rich"} <= {*unhandled}
+    else:
+        small = {"atexit", "collections.abc", "contextlib", "seeking"}
+        small |= {f"seeking.{name}" for name in ("__main__", "cli", "errors", "lazy", "termination")}
+        assert {*unhandled} <= small
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75)])

@@ -10,10 +10,9 @@ for x, y in loader:
             train_step(model, x, y)
 """
 
-from typing import TYPE_CHECKING
-
 from seeking.lazy import lazy
 
+TYPE_CHECKING = False  # As that of typing, whose import would delay what handles signals.
 if TYPE_CHECKING:
     from seeking.conditions import (
         After,

@@ -4,6 +4,11 @@ Exit codes: 0 success (for ``verify``: exact, for ``show``: intact), 1 the run o
 or invalid input, 75 stopped by SIGTERM or SIGHUP (a run is saved before), 130 interrupted.
 """
 
+if __name__ == "__main__":  # First, so that signals are handled before anything large is imported.
+    import runpy
+
+    runpy.run_module("seeking", run_name="__main__")  # Ends the program.
+
 import argparse
 import contextlib
 import functools
@@ -34,7 +39,6 @@ from seeking.option_parsing import parse_options, plain_switches
 from seeking.options import flags, flags_of_run, normalized, recipe_file, recipe_options
 from seeking.renamed import today_flags
 from seeking.report.output import check_output, ignore_output_errors, plain_errors, print_text
-from seeking.termination import ending_by_signals
 
 COMMANDS: dict[str, tuple[type[Any], str]] = {
     "train": (Train, "seeking.run_commands:train_command"),
@@ -139,8 +143,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("seeking: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-
-
-if __name__ == "__main__":
-    with ending_by_signals():
-        sys.exit(main())

@@ -1,8 +1,6 @@
 """Errors and warnings of this library; their messages are written for users."""
 
-import difflib
 from collections.abc import Iterable
-from typing import Any, get_args
 
 EXIT_SAVED = 75
 """Exit code of a run that was saved and stopped by SIGTERM or SIGHUP: EX_TEMPFAIL of sysexits.h, "try again later"."""
@@ -68,6 +66,8 @@ def add_detail(error: Exception, text: str) -> None:
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> SeekingError:
     """The error for an unknown name, with the closest known names."""
+    import difflib  # Not before signals are handled.
+
     known = sorted(known)
     folded = {each.casefold(): each for each in known}
     closest = [folded[each] for each in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
@@ -77,14 +77,3 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> SeekingError:
     else:
         hint = "known: " + ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
     return SeekingError(f"unknown {kind} {name!r}; {hint}")
-
-
-def check_word(kind: str, value: object, words: Any) -> None:
-    """Make sure that a value is one of the words of a ``Literal``.
-
-    Raises:
-        SeekingError: it is not; the message names the closest words.
-    """
-    known = get_args(words)
-    if value not in known:
-        raise unknown(kind, str(value), known)

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from seeking.errors import SeekingError
+from seeking.errors import RunError, SeekingError
 
 MAX_OPTIONS_BYTES = 1 << 20
 """Maximum size of a JSON file of options or results."""
@@ -222,6 +222,45 @@ def is_folder(path: Path) -> bool:
     """
     file_status = status(path)
     return file_status is not None and stat.S_ISDIR(file_status.st_mode)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong in writing or reading, without the path, which may be that of a temporary file."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def check_new_file(path: Path) -> None:
+    """Make sure, before the work that it is for, that a file can be written; its folders need not be there yet.
+
+    Raises:
+        SeekingError: a folder has its name, or it cannot be in its folder.
+    """
+    try:
+        if path.is_dir():
+            raise SeekingError(f"{path}: a folder, not a file; name a file in it")
+        folder = path.parent
+        while status(folder) is None and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            raise SeekingError(f"{path}: cannot be written, as {folder} is no folder; name another file")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise SeekingError(f"{path}: cannot be written, as nothing may be written in {folder}; name another file")
+    except OSError as error:
+        raise SeekingError(f"{path}: cannot be written ({reason(error)})") from error
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[None]:
+    """Inside, a file is written; the folders that it is in are made.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({reason(error)})") from error
 
 
 def temporary_name(name: str) -> str:

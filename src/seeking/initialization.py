@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from seeking.block_copies import copy_blocks, warn_of_kept
 from seeking.choices import Extra
 from seeking.copies import copied, evaluating, scratch_copy
-from seeking.errors import MatchWarning, SeekingError, check_word
+from seeking.errors import MatchWarning, SeekingError
 from seeking.extra_blocks import ExtraBlocks
 from seeking.forward import Forward, call
 from seeking.internals import Convolution
 from seeking.matching import match
 from seeking.matching.example_inputs import example_inputs
+from seeking.option_types import check_word
 from seeking.supported import check_models, check_writable
 from seeking.verification.compare import compare_outputs
 from seeking.verification.constants import own_constants

@@ -1,8 +1,6 @@
 """Packages whose names are imported when they are first used, so that help and small programs need no PyTorch."""
 
 import importlib
-import pkgutil
-import random
 import sys
 from collections.abc import Callable, Mapping
 
@@ -16,6 +14,8 @@ def lazy(package: str, names: Mapping[str, str]) -> Callable[[str], object]:
     """
 
     def load(name: str) -> object:
+        import random  # Not before signals are handled.
+
         state = random.getstate()
         try:
             return imported(name)
@@ -24,6 +24,8 @@ def lazy(package: str, names: Mapping[str, str]) -> Callable[[str], object]:
 
     def imported(name: str) -> object:
         if name in names:
+            import pkgutil  # Not before signals are handled.
+
             value: object = pkgutil.resolve_name(names[name])
         else:
             missing = AttributeError(f"module {package!r} has no attribute {name!r}")

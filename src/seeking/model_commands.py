@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from torch import nn
 
@@ -13,6 +14,7 @@ from seeking.commands import Embed, Extract, Map, TransferOptions, Verify
 from seeking.errors import NotContainedError, SeekingError
 from seeking.experiments.config import ModelConfig
 from seeking.experiments.run import arguments, models, weights_map
+from seeking.files import check_new_file, new_file
 from seeking.initialization import embed, extract
 from seeking.models import arguments_for, example_input, takes_images
 from seeking.models.heads import arguments_of_weights
@@ -28,6 +30,8 @@ def map_command(config: Map) -> int:
     Raises:
         SeekingError: the models cannot be made, the larger cannot contain the base, or the map cannot be saved.
     """
+    if config.save:
+        _check_map(config.save)
     both = models(config, arguments_for(config.base, config.num_classes, config.in_chans))
     batch = example_input(config.base, both["base"], None, config.in_chans)
     derived = _derived(config, both, config.in_chans).without(*config.own)
@@ -36,18 +40,25 @@ def map_command(config: Map) -> int:
     if find_prefix(both["base"], both["motivated"], derived, batch):
         print_text("prefix pair: one pass can serve both (update joint, one_pass)")
     if config.save:
-        check_of_no_run(config.save)
-        if config.save.exists():
-            try:
-                WeightsMap.load(config.save)
-            except SeekingError as error:
-                raise SeekingError(f"{config.save} exists and is no weights map; name another file") from error
-        try:
+        with new_file(config.save):
             derived.save(config.save)
-        except OSError as error:
-            raise SeekingError(f"{config.save}: cannot be written ({error.strerror})") from error
         print_text(f"saved to {config.save}")
     return 0
+
+
+def _check_map(path: Path) -> None:
+    """Make sure that a map may be written here.
+
+    Raises:
+        SeekingError: it may not, or there is something else.
+    """
+    check_of_no_run(path)
+    check_new_file(path)
+    if path.exists():
+        try:
+            WeightsMap.load(path)
+        except SeekingError as error:
+            raise SeekingError(f"{path} exists and is no weights map; name another file") from error
 
 
 @contextlib.contextmanager
@@ -91,7 +102,8 @@ def extract_command(config: Extract) -> int:
     """Run ``seeking extract``."""
     both, derived = _load_for_transfer(config, "motivated")
     extract(both["motivated"], both["base"], derived)
-    save_weights(both["base"], config.output)
+    with new_file(config.output):
+        save_weights(both["base"], config.output)
     print_text(f"{config.base} extracted from {config.motivated}: {config.output}")
     return 0
 
@@ -100,13 +112,15 @@ def embed_command(config: Embed) -> int:
     """Run ``seeking embed``."""
     both, derived = _load_for_transfer(config, "base")
     embed(both["base"], both["motivated"], derived, extra=config.extra)
-    save_weights(both["motivated"], config.output)
+    with new_file(config.output):
+        save_weights(both["motivated"], config.output)
     print_text(f"{config.motivated} initialized from {config.base}, extra capacity {config.extra}: {config.output}")
     return 0
 
 
 def _load_for_transfer(config: TransferOptions, source: Model) -> tuple[dict[str, nn.Module], WeightsMap]:
     check_of_no_run(config.output)
+    check_new_file(config.output)
     if config.output.exists() and not config.overwrite:
         raise SeekingError(f"{config.output} exists; name another file, or give --overwrite")
     common = _common_arguments(config, source)

@@ -41,3 +41,14 @@ def check_types(options: object, kind: type[Any], *, skip: frozenset[str] = froz
         if not is_kind or (isinstance(value, bool) and bool not in known):
             expected = " or ".join([KINDS[each][1] for each in known] + ["None"] * (NoneType in hints))
             raise SeekingError(f"{name} is {value!r}, of type {type(value).__name__}; it must be {expected}")
+
+
+def check_word(kind: str, value: object, words: Any) -> None:
+    """Make sure that a value is one of the words of a ``Literal``.
+
+    Raises:
+        SeekingError: it is not; the message names the closest words.
+    """
+    known = get_args(words)
+    if value not in known:
+        raise unknown(kind, str(value), known)

@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 
 from seeking.choices import Model, NormPolicy
 from seeking.derive import derive
-from seeking.errors import RunWarning, SeekingError, check_word
+from seeking.errors import RunWarning, SeekingError
 from seeking.forward import Forward
 from seeking.internals import child_modules, foreach_copy, own_tensor, versions
+from seeking.option_types import check_word
 from seeking.shared_state import SharedState, block_views, part_state
 from seeking.supported import check_models, check_writable
 from seeking.verification.constants import own_constants

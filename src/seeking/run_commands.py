@@ -22,7 +22,7 @@ from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
 from seeking.experiments.run import check_names, trainer
 from seeking.experiments.tasks import TaskData, task
-from seeking.files import atomic_write, write_json
+from seeking.files import atomic_write, check_new_file, new_file, reason, write_json
 from seeking.options import options_of_run
 from seeking.report.analysis import checkpoint_rows, end_rows, line_rows
 from seeking.report.folder import describe, is_run_folder
@@ -90,7 +90,7 @@ def compare_command(config: Compare) -> int:
             folder.write_file("comparison.md", lambda path: path.write_text(f"{page}\n", encoding="utf-8"))
             folder.write_file("comparison.png", lambda path: draw(results, path, f"{title}, {data.name}"))
         except OSError as error:
-            raise RunError(f"{output}: the comparison cannot be written ({error.strerror})") from error
+            raise RunError(f"{output}: the comparison cannot be written ({reason(error)})") from error
     console.tell(f"Runs and table: {output}\nFigure: {output / 'comparison.png'}")
     return 0
 
@@ -139,6 +139,8 @@ def analyze_command(config: Analyze) -> int:
     output = config.output
     if output and output.exists() and (not output.is_dir() or {path.name for path in output.iterdir()} - names):
         raise SeekingError(f"{output} holds something else than an analysis; name another folder")
+    if output:
+        check_new_file(output / "analysis.json")
     changed = [f"--{name}={value}" for name in ("data", "device") if (value := getattr(config, name)) is not None]
     run_options = options_of_run(config.run, Compare, changed)
     counts = {name: getattr(config, name) for name in ("samples", "steps", "iterations")}
@@ -149,13 +151,10 @@ def analyze_command(config: Analyze) -> int:
     if config.against:
         console.print(terminal(line_rows(result), f"from the base of {config.run} to that of {config.against}"))
     if output:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
+        with new_file(output / "analysis.json"):
             write_json(output / "analysis.json", result)
-            with atomic_write(output / "analysis.png") as temporary:
-                draw_analysis(result, temporary, str(config.run))
-        except OSError as error:
-            raise RunError(f"{output}: cannot be written ({error.strerror})") from error
+        with new_file(output / "analysis.png"), atomic_write(output / "analysis.png") as temporary:
+            draw_analysis(result, temporary, str(config.run))
         console.tell(f"Analysis and figure: {output}")
     return 0
 

@@ -11,6 +11,7 @@ from unittest import mock
 
 import datasets
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seeking import SeekingError
+from seeking.checkpointing.run_dir import RunFolder
 from seeking.cli import main
 from seeking.data.table import prepare_rows
 from seeking.data.table_columns import MISSING, Category, Number, Preparation
@@ -156,6 +158,19 @@ WITHOUT_CLASSES = GOOD.replace(",label", "").replace(",yes", "").replace(",no", 
         (GOOD, {"label_column": "lable"}, "unknown label column of a.csv 'lable'; did you mean label"),
         (GOOD.replace("label", "y"), {}, "none of the columns is called label .* in label_column: age, city, y"),
         (GOOD, {"ignore_columns": ("agee",)}, "unknown column of a.csv 'agee'; did you mean age"),
+        (GOOD, {"category_columns": ("agee",)}, "unknown column of a.csv 'agee'; did you mean age"),
+        (GOOD, {"ignore_columns": ("age", "label")}, "label is the label column of a.csv, .* cannot be in ignore_col"),
+        (
+            GOOD,
+            {"category_columns": ("label",)},
+            "label is the label column of a.csv, .* cannot be in category_columns",
+        ),
+        (GOOD, {"label_column": "city", "category_columns": ("city",)}, "city is the label column .* name another col"),
+        (
+            GOOD,
+            {"ignore_columns": ("age", "city"), "category_columns": ("city",)},
+            "column city is in ignore_columns and in category_columns; leave it out of one",
+        ),
         (GOOD, {"ignore_columns": ("age", "city")}, "no column but label and those that are ignored"),
         (GOOD.replace("city", "age"), {}, "several columns are called age; rename"),
         ("1,2,3\n" * 9, {}, r"its first line holds numbers \(1, 2, 3\), not the names of columns"),
@@ -259,11 +274,11 @@ def test_kinds_of_files(tmp_path: Path) -> None:
         load(tmp_path / "nowhere.csv")
     with pytest.raises(SeekingError, match=r"/nowhere: no such folder"):
         load(tmp_path / "nowhere")
-    (tmp_path / "a.tsv").write_text("\tlabel\tx\n" + "0\ta\t1\n1\tb\t2\n" * 4)
+    (tmp_path / "a.tsv").write_text("label\tx\n" + "a\t1\nb\t2\n" * 4)
     (tmp_path / "readme.txt").write_text("rows")
     with pytest.warns(RunWarning, match="not used are 1 .txt"):
         data = load(tmp_path)
-    assert [column["name"] for column in data.train.preparation["columns"]] == ["x"]  # Without the row index.
+    assert [column["name"] for column in data.train.preparation["columns"]] == ["x"]
     features = datasets.Features({"x": datasets.Value("float32"), "label": datasets.ClassLabel(names=["no", "yes"])})
     rows = {"x": [float(n) for n in range(10)], "label": [n % 2 for n in range(10)]}
     path = tmp_path / "named.parquet"
@@ -272,6 +287,79 @@ def test_kinds_of_files(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").rename(tmp_path / "a.csv")
     with pytest.raises(SeekingError, match=r"here is .csv and .parquet"):
         load(tmp_path)
+
+
+INDEXED = st.integers(-5, 5).map(lambda start: pd.RangeIndex(start, start + ROWS)) | st.permutations(range(ROWS)).map(
+    pd.Index
+)
+
+
+@given(index=INDEXED, again=st.integers(0, 2), suffix=st.sampled_from([".csv", ".parquet"]))
+@settings(max_examples=14, deadline=None)
+def test_the_row_index_of_pandas_is_left_out_and_told_and_nothing_else_is(
+    index: Any, again: int, suffix: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """An index in another order might be data: it is refused where it has no name, and used where it has one."""
+    path = tmp_path_factory.mktemp("index") / f"a{suffix}"
+    frame = pd.DataFrame({"x": [n * 7 % 5 for n in range(ROWS)], "label": CLASSES}, index=index)
+    for _ in range(again):
+        frame.to_csv(path.with_suffix(".old"))
+        frame = pd.read_csv(path.with_suffix(".old"))
+    (frame.to_csv if suffix == ".csv" else frame.to_parquet)(path)
+    counting = {name for name in frame if name.startswith("Unnamed") and (np.diff(frame[name]) == 1).all()}
+    if suffix == ".csv" and (np.diff(frame.index) != 1).any():
+        with pytest.raises(SeekingError, match=r"a.csv: column 1 has no name .a row index needs none, but this one"):
+            load(path)
+        return
+    data = load(path)
+    used = [column["name"] for column in data.train.preparation["columns"]]
+    assert {*used} == {*frame.columns} - {"label", *counting}
+    no_name = "column 1, which has no name" if suffix == ".csv" else "__index_level_0__ of pandas"
+    has_index = suffix == ".csv" or not isinstance(frame.index, pd.RangeIndex)  # Which parquet files do not hold.
+    told = [no_name] * has_index + [name for name in frame if name in counting]
+    assert data.describe().partition("; left out as a row index: ")[2] == ", ".join(told)
+
+
+@given(
+    names=st.lists(st.sampled_from(["", " ", "a", "b", "c"]), min_size=2, max_size=5).filter(
+        lambda names: not any(map(str.strip, names)) or len({*filter(None, names)}) == len([*filter(None, names)])
+    ),
+    suffix=st.sampled_from([".csv", ".tsv"]),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_column_without_a_name_is_refused_by_its_place(
+    names: list[str], suffix: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path, delimiter = tmp_path_factory.mktemp("names") / f"a{suffix}", "\t" if suffix == ".tsv" else ","
+    rows = [delimiter.join(["label", *names])] + [delimiter.join([name] + ["1"] * len(names)) for name in CLASSES]
+    path.write_text("\n".join(rows))
+    nameless = [place for place, name in enumerate(names, 2) if not name.strip()]
+    if nameless:
+        with pytest.raises(SeekingError, match=rf"a{suffix}: column {nameless[0]} has no name; give it one, and name"):
+            load(path)
+    else:
+        assert len(load(path).train.preparation["columns"]) == len(names)
+
+
+def test_which_column_is_a_row_index_the_training_rows_say(tmp_path: Path) -> None:
+    """In one row, any number counts up."""
+    (tmp_path / "train.csv").write_text("Unnamed: 0,label\n" + "3,a\n1,b\n" * 8)
+    (tmp_path / "test.csv").write_text("Unnamed: 0,label\n1,b\n")
+    data = load(tmp_path)
+    assert [column["name"] for column in data.train.preparation["columns"]] == ["Unnamed: 0"]
+    assert prepare_rows(data.train.preparation, tmp_path / "test.csv").shape == (1, 1)
+
+
+def test_a_row_index_counts_anew_in_each_file_and_is_used_if_it_is_named(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"train-{number}.csv").write_text(
+            "Unnamed: 0,x,label\n" + "".join(f"{n},{n % 3},{n % 2}\n" for n in range(9))
+        )
+    data = load(tmp_path)
+    assert [column["name"] for column in data.train.preparation["columns"]] == ["x"]
+    assert data.describe().endswith("2 classes; left out as a row index: Unnamed: 0")
+    data = load(tmp_path, category_columns=("Unnamed: 0",))
+    assert [column["name"] for column in data.train.preparation["columns"]] == ["Unnamed: 0", "x"]
 
 
 def test_splits_by_name_and_as_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,6 +403,14 @@ def test_splits_by_name_and_as_saved(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_hub_out_of_reach_is_told(name: str, message: str) -> None:
     with pytest.raises(SeekingError, match=message):
         load(name)
+
+
+@pytest.mark.parametrize("kind", ["images", "tabular", "text"])
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/data", "~nobody-of-this-name/data.csv", "~/nowhere.csv"])
+def test_the_home_folder_of_nobody_is_no_traceback(kind: Any, name: str) -> None:
+    config = RunConfig(task=kind, data=name)
+    with pytest.raises(SeekingError, match=f"{name}: (no such|cannot be read)"):
+        task(kind).load(config, 1, config.loss)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -470,6 +566,34 @@ def test_commands_learn_values(tmp_path: Path, capsys: pytest.CaptureFixture[str
     every = [row["base"]["rmse"] for row in rows if row["kind"] == "eval"]
     assert summary["best"]["base"]["rmse"] == min(every)  # The lowest is best.
     assert main(["show", str(output)]) == 0
+
+
+@pytest.mark.parametrize("data", ["a.csv", "wine"])
+def test_columns_are_told_of_before_a_run_is_overwritten(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that contradict each other are refused, and options that are not used are told."""
+
+    def stop(*given: Any, **options: Any) -> None:
+        raise SeekingError("here it would begin")
+
+    monkeypatch.setattr("seeking.run_commands.trainer", stop)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text(GOOD)
+    with RunFolder("out") as folder:
+        folder.create({}, None)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    options = ["--label-column", "city", "--ignore-columns", "city"] if data == "a.csv" else ["--label-column", "zzz"]
+    models = ["--task", "tabular", "--base", "mlp-4", "--motivated", "mlp-8", "--output", "out", "--overwrite"]
+    assert main(["train", "--data", data, *models, *options]) == 2
+    told = capsys.readouterr().err.splitlines()
+    if data == "wine":
+        assert told[0] == "seeking: --label-column is not used by --task tabular with data wine"
+        assert told[1:] == ["seeking: here it would begin"]
+    else:
+        (line,) = told
+        assert line.startswith("seeking: city is the label column of a.csv, so it cannot be in --ignore-columns")
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 @pytest.mark.slow

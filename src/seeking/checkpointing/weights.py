@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from seeking.checkpointing.manifest import check_file
 from seeking.errors import DamagedError, RunError, RunWarning, SeekingError
-from seeking.files import atomic_write, check_regular, is_file, status
+from seeking.files import atomic_write, check_regular, is_file, reason, status
 from seeking.weights_map import identity
 
 EXTRA_STATE = "extra_state"
@@ -198,7 +198,7 @@ def write_tensors(
         with atomic_write(path, ready) as temporary:
             save_file(dict(tensors), temporary, {"format": "pt", "seeking": json.dumps(metadata or {})})
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{path}: cannot be written ({error})") from error
+        raise RunError(f"{path}: cannot be written ({reason(error)})") from error
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from seeking.checkpointing import snapshot
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.serialize import pack
 from seeking.errors import RunError, RunWarning, SeekingError
-from seeking.files import status
+from seeking.files import reason, status
 
 
 class BackgroundWriter:
@@ -156,7 +156,7 @@ class CheckpointWriter:
             with contextlib.suppress(SeekingError):
                 checkpoints = self.folder.list_checkpoints()
             newest = f"the newest checkpoint is {checkpoints[0].name}" if checkpoints else "there is no checkpoint yet"
-            raise RunError(f"{self.folder.path}: step {step} could not be saved ({error}); {newest}") from error
+            raise RunError(f"{self.folder.path}: step {step} could not be saved ({reason(error)}); {newest}") from error
 
 
 def _model_weights(model: Mapping[str, Any], copies: Mapping[str, Tensor]) -> dict[str, Tensor]:

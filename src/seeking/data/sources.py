@@ -14,6 +14,7 @@ from seeking.data.named_images import names_images
 from seeking.data.parquet import parquet_files
 from seeking.data.table_files import CSV
 from seeking.errors import RunWarning, SeekingError, unknown
+from seeking.files import user_path
 
 SAVED = ("dataset_dict.json", "state.json")
 """What ``save_to_disk`` writes into the folder of several splits, or of one."""
@@ -38,7 +39,7 @@ def read(name: str, chosen: Mapping[str, str] | None = None, subset: str | None 
     """
     if not name.strip():  # As a path it would be the current folder.
         raise SeekingError("data is empty; give the name of a data set, a folder or a parquet file")
-    path = Path(name).expanduser()
+    path = user_path(name)
     if not path.exists():
         return named(name, chosen or {}, ["digits"], ["cifar10", "cifar100", "mnist", "fashion_mnist"], subset)
     refuse_subset(name, subset)
@@ -72,7 +73,7 @@ def named(
     Raises:
         SeekingError: it does not exist, cannot be read or reached, has no training split, or not the chosen ones.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     if name.startswith((".", "/", "~")):
         raise SeekingError(f"data set {name}: no such folder")
     with _in_words(name, path, on_board, on_hub):

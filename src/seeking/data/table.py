@@ -17,6 +17,7 @@ from seeking.data.table_columns import Column, Preparation
 from seeking.data.table_files import KINDS, RawRows, read_files, rows_of
 from seeking.data.table_targets import read_classes, read_values
 from seeking.errors import SeekingError, unknown
+from seeking.files import user_path
 
 TABLES = ("breast_cancer", "diabetes", "digits", "wine")
 """Those that scikit-learn has on board."""
@@ -91,7 +92,7 @@ def read_tables(config: DataConfig) -> tuple[dict[str, RawRows], str]:
 
 
 def _splits(config: DataConfig) -> dict[str, RawRows]:
-    path = Path(config.data).expanduser()
+    path = user_path(config.data)
     if not config.data.strip():  # As a path it would be the current folder.
         raise SeekingError("data is empty; give the name of a table, a file or a folder")
     if path.exists():

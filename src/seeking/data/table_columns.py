@@ -13,13 +13,12 @@ import numpy.typing as npt
 
 from seeking.data.folders import NAMED_FILES, shown
 from seeking.data.table_files import RawRows
+from seeking.data.value_names import NUMBER, surprises, value_name
 from seeking.errors import RunWarning, SeekingError, unknown
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-WHOLE = r"^([+-]?\d+)(\.0*)?$"
 WITH_COMMA = re.compile(r"[+-]?\d+([., ]\d+)*,\d+([.]\d+)?([eE][+-]?\d+)?$")
 """What most of Europe writes for a number with a fraction, and others for thousands."""
 MISSING = frozenset({"", "?", "na", "n/a", "#n/a", "nan", "null", "none", "nil"})
@@ -153,7 +152,7 @@ class Column:
 
         if _is_numeric(self.rows.table.column(self.name).type):
             return np.ones(len(self.rows), bool)
-        match = pc.match_substring_regex(self.texts, NUMBER)
+        match = pc.match_substring_regex(self.texts, f"^{NUMBER.pattern}$")
         numbers: Flags = pc.fill_null(match, pa.scalar(True)).to_numpy(zero_copy_only=False)
         return numbers
 
@@ -187,17 +186,25 @@ class Column:
             )
         return numbers
 
-    def categories(self) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """The different values as text, and the place of each row's; -1 where it is missing.
+    @functools.cached_property
+    def _encoded(self) -> Any:
+        return self.texts.dictionary_encode()
 
-        Whole numbers are written as such: a file in which some are missing often has 1.0 for 1.
-        """
+    def categories(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """The different values by name, and the place of each row's; -1 where it is missing."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        encoded = pc.replace_substring_regex(self.texts, WHOLE, r"\1").dictionary_encode()
-        codes = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy()
-        return encoded.dictionary.to_pylist(), codes
+        names = [value_name(text) for text in self._encoded.dictionary.to_pylist()]
+        places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+        lookup = np.array([*(places[name] for name in names), -1], np.int64)
+        codes = pc.fill_null(self._encoded.indices.cast(pa.int64()), -1).to_numpy()
+        return [*places], lookup[codes]
+
+    def tell_surprises(self) -> None:
+        """Warn of names that a user may not expect of the values."""
+        if told := surprises(self._encoded.dictionary.to_pylist()):
+            warnings.warn(f"{self.where}: {told}", RunWarning, stacklevel=3)
 
 
 def _is_numeric(kind: Any) -> bool:
@@ -223,7 +230,7 @@ def fit_column(column: Column, categorical: bool) -> Number | Category:
     if not categorical and of_numbers >= others:
         return Number.of(column.name, column.numbers(f"{of_numbers:,} others"), missing)
     names, codes = column.categories()
-    if not categorical and names and all(WITH_COMMA.match(value) or re.match(NUMBER, value) for value in names):
+    if not categorical and names and all(WITH_COMMA.match(value) or NUMBER.fullmatch(value) for value in names):
         row = next(row for row, code in enumerate(codes) if code >= 0 and "," in names[code])
         raise SeekingError(
             f"column {column.name}, {column.rows.place(row)}: {names[codes[row]]!r} is a number with a comma; write "
@@ -236,6 +243,7 @@ def fit_column(column: Column, categorical: bool) -> Number | Category:
             f"{names[codes[row]]!r} in {column.rows.place(row)}: too many for categories; leave it out with "
             "ignore_columns, or group the values"
         )
+    column.tell_surprises()
     return Category(column.name, tuple(sorted(names)), missing)
 
 
@@ -279,9 +287,19 @@ class Preparation:
             SeekingError: there are no such columns, none is left, or one cannot be used; all of these are named.
         """
         names = rows.table.column_names
-        for name in (*ignore, *categorical):
-            if name not in names:
-                raise unknown(f"column of {rows.source}", name, names)
+        for option, chosen in (("ignore_columns", ignore), ("category_columns", categorical)):
+            for name in chosen:
+                if name not in names:
+                    raise unknown(f"column of {rows.source}", name, names)
+            if label in chosen:
+                raise SeekingError(
+                    f"{label} is the label column of {rows.source}, so it cannot be in {option}; leave it out there, "
+                    "or name another column in label_column"
+                )
+        if both := sorted({*ignore} & {*categorical}):
+            raise SeekingError(
+                f"column {both[0]} is in ignore_columns and in category_columns; leave it out of one of them"
+            )
         used = [name for name in names if name != label and name not in ignore]
         if not used:
             raise SeekingError(f"{rows.source} has no column but {label} and those that are ignored")

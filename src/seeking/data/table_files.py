@@ -1,6 +1,7 @@
 """Tables in files: CSV and parquet, alone or in a folder."""
 
 import csv
+import dataclasses
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,13 @@ import numpy.typing as npt
 
 from seeking.data.folders import NAMED_FILES, Split, describe, files, shown, walk
 from seeking.data.parquet import source_of, split_files
+from seeking.data.row_index import without_index
 from seeking.errors import RunWarning, SeekingError, unknown
+from seeking.files import user_path
 
 CSV = (".csv", ".tsv")
 KINDS = (*CSV, ".parquet")
 DELIMITERS = ",;\t|"
-INDEX = "__index_level_0__"
-"""The name that pandas gives its row index in parquet files; in CSV, the index has none."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,14 @@ class RawRows:
         table: of pyarrow; the columns of CSV files are strings.
         files: each file, and how many rows it has.
         numbers: of the rows among all of these files, from 0.
+        index: columns of the files that are not in the table, as they are row indices; for messages.
     """
 
     source: str
     table: Any
     files: Sequence[tuple[str, int]]
     numbers: npt.NDArray[np.int64]
+    index: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -44,7 +47,7 @@ class RawRows:
     def select(self, rows: Any) -> "RawRows":
         """These rows, by their place here."""
         rows = np.asarray(rows)
-        return RawRows(self.source, self.table.take(rows), self.files, self.numbers[rows])
+        return dataclasses.replace(self, table=self.table.take(rows), numbers=self.numbers[rows])
 
     def place(self, row: int) -> str:
         """The row and its file, for messages; the first row after the names of columns is row 1.
@@ -71,7 +74,7 @@ def read_files(data: str, chosen: Mapping[str, str]) -> dict[str, RawRows]:
         SeekingError: a file cannot be read, its columns have no names, or they differ between the files of a split;
             the splits are not known.
     """
-    path = Path(data).expanduser()
+    path = user_path(data)
     if path.is_file():
         root, held = path.parent, [path.name]
     else:
@@ -84,7 +87,12 @@ def read_files(data: str, chosen: Mapping[str, str]) -> dict[str, RawRows]:
             f"{content}"
         )
     tables = [file for file in held if file.lower().endswith(kinds[0])]
-    named, unused = ({}, tables) if len(chosen) == 2 else split_files(str(root), tables)
+    named: dict[str, list[str]] = {"train": tables}
+    unused: list[str] = []
+    if len(chosen) == 2:
+        named, unused = {}, tables
+    elif chosen or not path.is_file():  # A single file may be called after any split.
+        named, unused = split_files(str(root), tables)
     splits = {split: (source_of(group), group) for split, group in named.items()}
     if chosen:
         splits, unused = _chosen(data, splits, tables, chosen)
@@ -120,9 +128,11 @@ def _read(data: str, root: Path, source: str, names: list[str]) -> RawRows:
     import pyarrow as pa
 
     tables: list[Any] = []
+    index: tuple[str, ...] = ()
     for name in names:
         try:
             table = _read_csv(root / name) if name.lower().endswith(CSV) else _read_parquet(root / name)
+            table, of_file = without_index(table)
         except SeekingError as error:
             raise SeekingError(f"data set {data}: {name}: {error}") from error
         except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
@@ -137,12 +147,13 @@ def _read(data: str, root: Path, source: str, names: list[str]) -> RawRows:
                 f"{shown(differing, NAMED_FILES)}"
             )
         tables.append(table)
+        index = (*index, *(each for each in of_file if each not in index))
     counts = [(name, len(table)) for name, table in zip(names, tables, strict=True)]
     try:
         joined = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise SeekingError(f"data set {data}: the columns of {source} are of different types ({error})") from error
-    return RawRows(source, joined, counts, np.arange(len(joined)))
+    return RawRows(source, joined, counts, np.arange(len(joined)), index)
 
 
 def _read_csv(path: Path) -> Any:
@@ -162,7 +173,9 @@ def _read_csv(path: Path) -> Any:
         parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
     )
-    return _named(table.rename_columns([name.strip() for name in names]))
+    table = table.rename_columns([name.strip() for name in names])
+    _check_names(table.column_names)
+    return table
 
 
 def rows_of(split: Split, place: str) -> RawRows:
@@ -173,11 +186,14 @@ def rows_of(split: Split, place: str) -> RawRows:
         place: where a row is, for messages.
 
     Raises:
-        SeekingError: the columns have no names, or two have the same.
+        SeekingError: a column has no name, or two have the same.
     """
     (held,) = split.rows
-    table = _plain(held.with_format("arrow")[:], held.features)
-    return RawRows(split.source, table, [(place, len(table))], np.arange(len(table)))
+    try:
+        table, index = without_index(_plain(held.with_format("arrow")[:], held.features))
+    except SeekingError as error:
+        raise SeekingError(f"{place}: {error}") from error
+    return RawRows(split.source, table, [(place, len(table))], np.arange(len(table)), index)
 
 
 def _read_parquet(path: Path) -> Any:
@@ -201,23 +217,19 @@ def _plain(table: Any, features: Mapping[str, Any]) -> Any:
             table = table.set_column(number, name, names)
         elif pa.types.is_string_view(table.schema.field(number).type):  # No rows can be taken of these.
             table = table.set_column(number, name, table.column(number).cast(pa.large_string()))
-    return _named(table)
+    _check_names(table.column_names)
+    return table
 
 
-def _named(table: Any) -> Any:
-    """The table without a row index.
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse names of columns that two have, and numbers.
 
     Raises:
-        SeekingError: the columns have no names, or two have the same.
+        SeekingError: there are such names.
     """
-    names = table.column_names
     if twice := sorted({name for name in names if names.count(name) > 1 and name}):
         raise SeekingError(f"several columns are called {shown(twice, NAMED_FILES)}; rename them")
     if all(name.replace(".", "").replace("-", "").isdigit() for name in names):
         raise SeekingError(
             f"its first line holds numbers ({shown(names, NAMED_FILES)}), not the names of columns; add a line of names"
         )
-    index = [number for number, name in enumerate(names) if name in ("", INDEX)]
-    for number in reversed(index):
-        table = table.remove_column(number)
-    return table

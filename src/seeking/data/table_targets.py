@@ -8,8 +8,9 @@ import numpy.typing as npt
 
 from seeking.data.folders import shown
 from seeking.data.labels import NAMED_CLASSES
-from seeking.data.table_columns import WHOLE, Column, Floats, Number
+from seeking.data.table_columns import Column, Floats, Number
 from seeking.data.table_files import RawRows
+from seeking.data.value_names import is_fraction
 from seeking.errors import RunWarning, SeekingError, unknown
 
 MANY = 20
@@ -17,26 +18,20 @@ MANY = 20
 
 
 def read_classes(rows: RawRows, label: str) -> list[str]:
-    """The class of each row, by name; whole numbers are written as such.
+    """The class of each row, by name.
 
     Raises:
         SeekingError: the column does not exist, a row has no class, or the values are no classes.
     """
-    import pyarrow.compute as pc
-
     column = _column(rows, label, "class")
-    texts = column.texts
-    if column.are_numbers.all():
-        are_whole = pc.match_substring_regex(texts, WHOLE).to_numpy(zero_copy_only=False)
-        if not are_whole.all():
-            row = int((~are_whole).argmax())
-            raise SeekingError(
-                f"column {label}, {rows.place(row)}: {texts[row].as_py()} is no class; to learn values, set loss to "
-                "mse; else group them, or name another column in label_column"
-            )
-        return [str(int(value.split(".")[0])) for value in texts.to_pylist()]
-    classes: list[str] = texts.to_pylist()
-    return classes
+    names, codes = column.categories()
+    if column.are_numbers.all() and any(map(is_fraction, names)):
+        row = int(np.isin(codes, [place for place, name in enumerate(names) if is_fraction(name)]).argmax())
+        raise SeekingError(
+            f"column {label}, {rows.place(row)}: {column.texts[row].as_py()} is no class; to learn values, set loss to "
+            "mse; else group them, or name another column in label_column"
+        )
+    return [names[code] for code in codes]
 
 
 def read_values(rows: RawRows, label: str) -> Floats:
@@ -75,7 +70,7 @@ def _column(rows: RawRows, label: str, what: str) -> Column:
 def in_order(classes: Collection[str]) -> list[str]:
     """Names of classes by number if all are numbers, else by the alphabet."""
     try:
-        return sorted(classes, key=int)
+        return sorted(classes, key=lambda name: (int(name), name))
     except ValueError:
         return sorted(classes)
 

@@ -22,7 +22,7 @@ from seeking.experiments.recipe import Recipe, Trial
 from seeking.experiments.results import gather, summarize
 from seeking.experiments.run import check_names, models
 from seeking.experiments.tasks import TaskData, task
-from seeking.files import MAX_OPTIONS_BYTES, atomic_write, read_json, write_json
+from seeking.files import MAX_OPTIONS_BYTES, atomic_write, read_json, reason, write_json
 from seeking.report.experiment import page
 from seeking.report.metric import Metric
 from seeking.training import count_flops
@@ -238,7 +238,7 @@ def reproduce(
                 try:
                     write(searched, finished, root, process.device, command)
                 except OSError as error:
-                    raise RunError(f"{root}: cannot write tables and figures ({error})") from error
+                    raise RunError(f"{root}: cannot write tables and figures ({reason(error)})") from error
 
     _raise_failures(run_all(requested, root, jobs, listener, write_results))
     write_results()

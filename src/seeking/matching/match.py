@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seeking.choices import DepthPolicy, WidthPolicy
 from seeking.copies import copied_function
-from seeking.errors import MatchWarning, NotContainedError, check_word
+from seeking.errors import MatchWarning, NotContainedError
 from seeking.forward import Forward
 from seeking.matching.align import Places, align, differing_types, layer_positions, stage_places
 from seeking.matching.axes import Space, size_of
@@ -19,6 +19,7 @@ from seeking.matching.model_axes import ModelAxes
 from seeking.matching.overrides import Override, check_names, read_positions
 from seeking.matching.selection import Selection
 from seeking.matching.solve import Dimension, solve, value
+from seeking.option_types import check_word
 from seeking.supported import check_models
 from seeking.weights_map import Entry, Index, WeightsMap, tensors
 

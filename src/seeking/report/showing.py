@@ -10,6 +10,7 @@ from torch import nn
 
 from seeking.checkpointing.saver import Saver
 from seeking.errors import RunError, RunWarning
+from seeking.files import reason
 from seeking.report.output import make_console
 from seeking.report.progress import RunProgress
 from seeking.report.trackers import Tracking
@@ -68,10 +69,10 @@ def _shown(
 
             saver.folder.write_file(FIGURE, lambda path: draw({"pair": [result]}, path, display.title))
         except OSError as error:
-            raise RunError(f"{saver.folder.path / FIGURE}: cannot be written ({error.strerror})") from error
+            raise RunError(f"{saver.folder.path / FIGURE}: cannot be written ({reason(error)})") from error
         except Exception as error:  # Such as an MPLBACKEND that there is not.
-            reason = f"{type(error).__name__}: {error}"
-            warnings.warn(f"{saver.folder.path / FIGURE}: not drawn ({reason})", RunWarning, stacklevel=2)
+            told = f"{type(error).__name__}: {error}"
+            warnings.warn(f"{saver.folder.path / FIGURE}: not drawn ({told})", RunWarning, stacklevel=2)
 
     with contextlib.ExitStack() as stack:
         for listener in (tracking, display):

@@ -13,8 +13,9 @@ from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracke
 
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.choices import Tracker
-from seeking.errors import RunWarning, SeekingError, check_word
+from seeking.errors import RunWarning, SeekingError
 from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json
+from seeking.option_types import check_word
 from seeking.training.record import Row
 
 IDS = "trackers.json"

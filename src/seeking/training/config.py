@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from seeking.choices import Extra, Loss, Model, NormPolicy, Tracker
-from seeking.errors import SeekingError, check_word
-from seeking.option_types import check_types
+from seeking.errors import SeekingError
+from seeking.option_types import check_types, check_word
 
 Timing = Literal["same", "next"]
 OptimizerState = Literal["separate", "inherit", "shared"]

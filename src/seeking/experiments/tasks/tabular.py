@@ -13,9 +13,10 @@ from seeking.data.batched import in_batches
 from seeking.data.config import DataConfig
 from seeking.data.folders import shown
 from seeking.data.labels import NAMED_CLASSES
+from seeking.data.row_index import read_again
 from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse
 from seeking.data.table import TABLES, Rows, Table, prepared, read_tables, test_split_of
-from seeking.data.table_columns import Number, Preparation
+from seeking.data.table_columns import Column, Number, Preparation
 from seeking.data.table_files import RawRows
 from seeking.data.table_targets import classes_of, read_classes, read_values, scale_of
 from seeking.errors import RunWarning, SeekingError
@@ -40,6 +41,7 @@ class TableOfRun:
         held_out: training rows for conditions, if there are any.
         splits: what each part of the table is used for.
         columns: number of columns, before they became numbers.
+        index: columns that are left out, as they are row indices.
         deviation: standard deviation of the values, in their unit; None if models learn classes.
         unit: what the samples are.
     """
@@ -50,6 +52,7 @@ class TableOfRun:
     held_out: Table | None
     splits: tuple[SplitUse, ...]
     columns: int
+    index: tuple[str, ...]
     deviation: float | None
     unit: str = "rows"
 
@@ -73,9 +76,10 @@ class TableOfRun:
         """Numbers of rows, columns and classes."""
         width = self.train.values.shape[1]
         as_numbers = "" if width == self.columns else f" ({width} numbers)"
+        left_out = f"; left out as a row index: {', '.join(self.index)}" if self.index else ""
         return (
             f"{len(self.train):,} training and {len(self.test):,} test rows of {self.columns} columns{as_numbers}, "
-            f"{f'{len(self.train.classes)} classes' if self.train.classes else 'values'}"
+            f"{f'{len(self.train.classes)} classes' if self.train.classes else 'values'}{left_out}"
         )
 
     def loaders(self, config: RunConfig) -> RunLoaders:
@@ -116,7 +120,10 @@ def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
     train_rows, test_rows, held_out_rows, unused_rows = _parts(len(train), None if test is None else len(test), config)
     left = train.select(train_rows)
     classes, scale = _targets(train, test, left, label, config.data, loss)
-    preparation = Preparation.fit(left, label, classes, config.ignore_columns, config.category_columns, scale)
+    named = {label, *config.ignore_columns, *config.category_columns}
+    index = tuple(name for name in read_again(train.table, [count for _, count in train.files]) if name not in named)
+    ignored = (*config.ignore_columns, *index)
+    preparation = Preparation.fit(left, label, classes, ignored, config.category_columns, scale)
     source = f"rows of {train.source}"
     if test is None or config.validation:
         evaluated, test_source = train, f"{source}, held out"
@@ -144,7 +151,8 @@ def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
         held_out = prepared(train.select(held_out_rows), preparation)
         uses.append(SplitUse.of(SET_ASIDE, source, held_out.labels))
     deviation = scale.deviation if scale else None
-    return TableOfRun(config.data, parts[0], parts[1], held_out, tuple(uses), len(preparation.columns), deviation)
+    columns, index = len(preparation.columns), (*train.index, *index)
+    return TableOfRun(config.data, parts[0], parts[1], held_out, tuple(uses), columns, index, deviation)
 
 
 def _targets(
@@ -163,12 +171,15 @@ def _targets(
     Raises:
         SeekingError: they cannot be learnt.
     """
+    splits = [train] if test is None else [train, test]
     if loss == "mse":
-        for rows in (train, *([test] if test is not None else [])):
+        for rows in splits:
             read_values(rows, label)  # Whether all of them are numbers.
         return (), scale_of(read_values(left, label), label, name)
-    names = read_classes(train, label)
-    return classes_of(names, read_classes(test, label) if test is not None else [], name), None
+    names = [read_classes(rows, label) for rows in splits]
+    for rows in splits:
+        Column(label, rows).tell_surprises()
+    return classes_of(names[0], names[-1], name), None
 
 
 def _parts(rows: int, test_rows: int | None, config: DataConfig) -> tuple[Tensor, Tensor, Tensor | None, int]:

@@ -1,0 +1,64 @@
+"""The values of a column as names, of classes and of categories alike.
+
+Numbers go by their value: ``1``, ``1.0``, ``+1`` and ``1e0`` are all ``1``. A number with a leading zero, such as
+``007``, is a name, as all other text is: codes are written so.
+"""
+
+import re
+from collections.abc import Iterable
+from decimal import Decimal, InvalidOperation
+
+from seeking.data.folders import shown
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+WHOLE = re.compile(r"-?\d+", re.ASCII)
+CODE = re.compile(r"[+-]?0\d.*", re.ASCII | re.DOTALL)
+LONGEST = 40
+"""More zeros than these are written as an exponent."""
+SHOWN = 3
+
+
+def value_name(text: str) -> str:
+    """The name of a value, by its text."""
+    if not NUMBER.fullmatch(text) or CODE.fullmatch(text):
+        return text
+    try:
+        sign, digits, exponent = Decimal(text).as_tuple()
+    except InvalidOperation:  # Its exponent is too long.
+        return text
+    rest = "".join(map(str, digits)).rstrip("0")
+    if not rest:
+        return "0"
+    power = int(exponent) + len(digits) - len(rest)
+    value = Decimal((sign, tuple(map(int, rest)), power))
+    return f"{value:f}" if abs(power) <= LONGEST else str(value)
+
+
+def is_fraction(name: str) -> bool:
+    """Whether a name is of a number that is not whole."""
+    return bool(NUMBER.fullmatch(name)) and not CODE.fullmatch(name) and not WHOLE.fullmatch(name)
+
+
+def surprises(texts: Iterable[str]) -> str:
+    """What a user may not expect of the names of values, for a message; empty if there is nothing.
+
+    Args:
+        texts: the different values.
+    """
+    texts = sorted(texts)
+    codes = [text for text in texts if NUMBER.fullmatch(text) and CODE.fullmatch(text)]
+    spellings: dict[str, list[str]] = {}
+    for text in texts:
+        if NUMBER.fullmatch(text) and text not in codes:
+            spellings.setdefault(value_name(text), []).append(text)
+    told = []
+    merged = [" and ".join(same) for same in spellings.values() if len(same) > 1]
+    if merged:
+        told.append(f"{shown(merged, SHOWN)} are the same number and count as one")
+    if codes and len({len(text) for text in [*codes, *(same[0] for same in spellings.values())]}) > 1:
+        numbers = f", and the others, such as {next(iter(spellings))}, are numbers" if spellings else ""
+        told.append(
+            f"those with a leading zero, such as {codes[0]}, are names, each of its own{numbers}; where these mean the "
+            "same, write them alike"
+        )
+    return "; ".join(told)
