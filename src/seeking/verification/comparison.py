@@ -13,7 +13,7 @@ from seeking.forward import Forward
 from seeking.matching.parts import OVER_PARTS
 from seeking.matching.tracer import Trace
 from seeking.outside import outside_preserved
-from seeking.verification.decisions import Deciding, Decisions, differing_decision
+from seeking.verification.decisions import Decisions, deciding, differing_decision
 from seeking.verification.extra import extra_modules
 from seeking.verification.judge import counterparts, has_nan, judge
 from seeking.verification.narrowing import DivergedError, OutvotedError
@@ -107,7 +107,7 @@ class Comparison:
         try:
             hold(self._base, copied(self._weights))
             with hooks(self._base, recording(self._small, self._layers)):
-                output, self._picked = self._output(self._base, None, Deciding(self._base_decisions))
+                output, self._picked = self._output(self._base, None, deciding(self._base_decisions))
             self._small.append(("", dense(output)))
             if self._subject.times != 1 and not _finite(output):
                 raise OverflowError
@@ -183,7 +183,9 @@ class Comparison:
         narrowed = self._sight.narrowed(as_means=as_means, others=others, strict=strict)
         self._decisions.clear()
         with hooks(self._motivated, *recorders):
-            output, _ = self._output(self._motivated, self._picked, *modes, Deciding(self._decisions), narrowed)
+            output, _ = self._output(
+                self._motivated, self._picked, *modes, narrowed, self._sight.deciding(self._decisions)
+            )
         large.append(("", dense(output)))
         narrowed.finish()
         return large
