@@ -28,7 +28,7 @@ from seeking.matching.axes import (
 from seeking.matching.deciding import Decision, decides
 from seeking.matching.meta_kernels import META_KERNELS, fast_output
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
-from seeking.matching.op_rules.base import unify_or_fix
+from seeking.matching.op_rules.base import unify_or_fix, without_elements
 from seeking.matching.operation import Operation, flat_tensors, operation_of
 from seeking.matching.parts import described, joined_parts
 from seeking.matching.statistics import Reduction, Statistics
@@ -287,6 +287,8 @@ class Tracer(TorchDispatchMode):
         if output is None:
             output = (kernel or func)(*args, **kwargs)
         outputs = flat_tensors(output)
+        if any(tensor.is_nested and tensor.layout is torch.strided for tensor in outputs):
+            raise TypeError("nested tensors of this layout have no shape")
         name = operation.name.removeprefix("aten::")
         if decides(name, inputs, outputs, kwargs):
             real = list(filter(is_real, inputs))
@@ -334,6 +336,7 @@ class Tracer(TorchDispatchMode):
         self.joined += joined_parts(name, call)
         rule = OP_RULES.get(operation.name) or OP_RULES.get(operation.name.removesuffix("_"))
         try:
+            rule = rule if any(tensor.numel() for tensor in outputs) else without_elements
             axes = rule(call) if rule else broadcast(call)
         except UnalignedError:
             axes = mixed(call)

@@ -13,6 +13,7 @@ from seeking.matching.deciding import Decision, decides
 from seeking.matching.operation import flat_tensors, short_name
 from seeking.verification.compare import relative_difference
 from seeking.verification.positions import Positions
+from seeking.verification.recording import dense
 from seeking.weights_map import is_real
 
 TAKEN_OUT = {"numpy", "tolist", "__array__", "__dlpack__"}
@@ -37,7 +38,7 @@ class _Operations(TorchDispatchMode):
         output = func(*args, **kwargs)
         if decides(name, inputs, flat_tensors(output), kwargs):
             numbers = [value for value in (*args, *kwargs.values()) if type(value) in (int, float)]
-            if (operands := self._at_base_channels(name, list(filter(is_real, before)))) is not None:
+            if (operands := self._at_base_channels(name, dense(list(filter(is_real, before))))) is not None:
                 self._found.append((name, [*operands, *map(torch.tensor, numbers)]))
         return output
 
