@@ -169,6 +169,10 @@ HIDING: dict[str, Callable[[Tensor], Any]] = {
     "sampled position": lambda x: F.grid_sample(
         torch.ones(len(x), 1, 2, 2).to(x), (level(x) + 1)[:, :, None, None].expand(-1, 1, 1, 2)
     )[:, 0, 0],
+    "softplus that is zero": lambda x: F.softplus(level(x) - 1000, beta=1000),
+    "softmax of a greater one": lambda x: torch.cat([level(x) * 0 + 1000, level(x)], -1).softmax(-1)[:, :1],
+    "sum of exponentials": lambda x: torch.cat([level(x) * 0 + 1000, level(x)], -1).logsumexp(-1, keepdim=True),
+    "greatest norm": lambda x: torch.cat([level(x) * 0 + 1000, level(x)], -1).norm(float("inf"), -1, keepdim=True),
     "second operand": lambda x: torch.where(x > 1000 * level(x), x, 1),
 }
 

@@ -28,6 +28,26 @@ FLAT |= {
 FLAT |= {"histc", "histogram", "scatter_reduce", "index_reduce", "segment_reduce", "grid_sampler_2d", "grid_sampler_3d"}
 """Operations from real numbers to real numbers that are constant somewhere, or jump."""
 
+SATURATING = {
+    "sigmoid",
+    "tanh",
+    "erf",
+    "erfc",
+    "softplus",
+    "log_sigmoid_forward",
+    "gelu",
+    "silu",
+    "mish",
+    "exp",
+    "exp2",
+}
+SATURATING |= {"expm1", "_softmax", "_log_softmax", "logsumexp", "_logcumsumexp", "logaddexp", "logaddexp2"}
+SATURATING |= {"linalg_vector_norm", "norm", "_cdist_forward", "special_log_ndtr", "special_ndtr", "atan", "pow"}
+"""Operations whose results differ by less than is seen, for large numbers or where a greater one counts alone."""
+
+MAX_STATISTIC = 1 << 16
+"""Entries of a tensor that may be a statistic; larger ones that saturate, such as scores of attention, are not kept."""
+
 READS = {"_local_scalar_dense", "equal"}
 """Operations that hand numbers to Python."""
 
@@ -65,6 +85,8 @@ def decides(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], kwar
     if not any(map(is_real, inputs)):
         return False
     name = name.rstrip("_")
+    if name in SATURATING:
+        return max(tensor.numel() for tensor in inputs) <= MAX_STATISTIC
     if name in FLAT or name in READS or kwargs.get("rounding_mode") or "polynomial" in name:
         return True
     takes_shape_alone = name.startswith("new_") or name.endswith("_like")
