@@ -309,5 +309,8 @@ def test_the_command_line_initializes_files(tmp_path: Path, capsys: pytest.Captu
         error = capsys.readouterr().err
         assert re.search(message, error), error
     assert not Path(other).exists()
-    assert main(["embed", *names, *weights, "--output", str(tmp_path / "no" / "folder.safetensors")]) == 1
-    assert "cannot be written" in capsys.readouterr().err
+    new = tmp_path / "new" / "folder.safetensors"
+    assert main(["embed", *names, *weights, "--output", str(new)]) == 0
+    assert new.is_file()
+    assert main(["embed", *names, *weights, "--output", str(new / "below.safetensors")]) == 2
+    assert str(new) in capsys.readouterr().err

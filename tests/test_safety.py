@@ -135,6 +135,7 @@ def test_what_could_load_something_is_taken_from_the_command_line_only(
     state, tensors = snapshot.read(newest)
     state["options"] = options
     shutil.rmtree(stranger / "checkpoints")
+    (stranger / "checkpoints").mkdir()
     snapshot.write(stranger / "checkpoints", int(newest.name[5:]), state, tensors)
     monkeypatch.chdir(stranger.parent)
     assert main(["train", "--resume", "--output", "run", "--epochs", "3"]) == 2
