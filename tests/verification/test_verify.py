@@ -1,9 +1,10 @@
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
 from families import SMALL_FAMILIES, Family
-from torch import nn
+from torch import Tensor, nn
 
 from seeking import Index, SeekingError, WeightsMap, match, verify
 from seeking.models import create
@@ -282,3 +283,39 @@ def test_models_without_numbers_are_refused() -> None:
     weights_map = match(base, motivated)
     with pytest.raises(SeekingError, match="is on the meta device; verify computes"):
         verify(base.to("meta"), motivated, weights_map, torch.randn(4, 8))
+
+
+def test_a_batch_without_samples_proves_nothing() -> None:
+    base, motivated = (nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3)) for width in (8, 16))
+    weights_map = match(base, motivated)
+    assert verify(base, motivated, weights_map, torch.randn(4, 6))
+    with pytest.raises(SeekingError, match="no sample in the batch"):
+        verify(base, motivated, weights_map, torch.randn(0, 6))
+
+
+class Emptied(nn.Module):
+    """Makes something without elements of its features, as detectors do of images without objects."""
+
+    def __init__(self, width: int, empty: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last, self.empty = nn.Linear(6, width), nn.Linear(width, 3), empty
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.last(self.first(x).relu())
+        return torch.cat([output, self.empty(output)])
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        lambda x: x[:0].reshape(-1, 3),
+        lambda x: x.new_zeros(0, 6).view(-1, 3),
+        lambda x: x.new_zeros(0, 3, 2).flatten(1)[:, :3],
+        lambda x: x[:0].repeat_interleave(2, 0),
+        lambda x: x.new_zeros(0, 1).expand(0, 3),
+    ],
+)
+def test_tensors_without_elements_are_followed(empty: Callable[[Tensor], Tensor]) -> None:
+    base, motivated = Emptied(8, empty), Emptied(16, empty)
+    x = torch.randn(4, 6)
+    assert verify(base, motivated, match(base, motivated, batch=x), x)

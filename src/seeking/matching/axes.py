@@ -186,7 +186,7 @@ def factor(space: Space, size: int) -> tuple[Axis, Axis]:
     Raises:
         UnalignedError: it cannot be one.
     """
-    if size < 1 or space.size % size:
+    if size < 1 or not space.size or space.size % size:
         raise UnalignedError
     within = space.size // size
     if space.fixed:
@@ -227,7 +227,7 @@ def cut(axis: Axis, position: int) -> tuple[Axis, Axis]:
         return constant(position, why), constant(size_of(axis) - position, why)
     first, *rest = terminal(axis)
     within = size_of(tuple(rest))
-    if position % within:
+    if not within or position % within:
         raise UnalignedError
     place = position // within
     if first.fixed:
@@ -253,7 +253,8 @@ def cut(axis: Axis, position: int) -> tuple[Axis, Axis]:
 
 
 def concatenate(axes: Sequence[Axis]) -> Axis:
-    """The axis of a concatenation."""
+    """The axis of a concatenation; what is empty is no part of it."""
+    axes = [axis for axis in axes if size_of(axis)] or list(axes[:1])
     if len(axes) == 1:
         return axes[0]
     size = sum(map(size_of, axes))
@@ -275,7 +276,7 @@ def regroup(axis: Iterable[Space], sizes: Sequence[int]) -> list[Axis]:
         taken: list[Space] = []
         while size > 1:
             space = _pop_space(pending)
-            if space is None:
+            if space is None or not space.size:
                 raise UnalignedError
             while space.fixed and size % space.size and space.size % size and pending and pending[-1].fixed:
                 space = Space(space.size * pending.pop().size, space.fixed)

@@ -54,7 +54,7 @@ def verify(
         seed: of the random weights.
 
     Raises:
-        SeekingError: the map is not one of these models, the base refuses the input, there is NaN in it, or the
+        SeekingError: the map is not one of these models, the base refuses the input, it is empty or has NaN, or the
             tolerance is no finite number.
     """
     if not 0 <= tolerance < float("inf"):  # NaN would make everything exact.
@@ -68,6 +68,8 @@ def verify(
     check_parametrizations(base, motivated, weights_map, extra=True)
     if any(tensor.is_meta for model in (base, motivated) for tensor in tensors(model).values()):
         raise SeekingError("a model is on the meta device; verify computes, so make both models with real weights")
+    if tensors_in(batch) and not any(tensor.numel() for tensor in tensors_in(batch)):
+        raise SeekingError("there is no sample in the batch, so nothing would be compared; give another batch")
     if any(is_real(tensor) and bool(tensor.isnan().any()) for tensor in tensors_in(batch)):
         raise SeekingError("there is NaN in the batch, on which nothing can be compared; give another batch")
     run = copied_function(forward) or call
