@@ -385,7 +385,7 @@ def literal_arguments() -> Iterator[tuple[str, str]]:
             yield from ((name, argument) for argument, hint in hints.items() if "Literal" in str(hint))
 
 
-@pytest.mark.parametrize(("name", "argument"), literal_arguments())
+@pytest.mark.parametrize(("name", "argument"), [*literal_arguments()])
 def test_an_argument_that_is_one_of_a_few_words_is_no_other(name: str, argument: str) -> None:
     models = () if name == "TrainConfig" else (nn.Linear(2, 2), nn.Linear(2, 2))
     more = {"weights_map": None} if name == "embed" else {}

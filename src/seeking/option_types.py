@@ -29,10 +29,10 @@ def check_types(options: object, kind: type[Any], *, skip: frozenset[str] = froz
     for name, hint in get_type_hints(kind).items():
         value = getattr(options, name, None)
         hints = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        words = [word for each in hints if get_origin(each) is Literal for word in get_args(each)]
-        if words:
-            if value not in words and not (value is None and NoneType in hints):
-                raise unknown(f"value of {name}", str(value), words)
+        literals = [each for each in hints if get_origin(each) is Literal]
+        if literals:
+            if value is not None or NoneType not in hints:
+                check_word(f"value of {name}", value, *literals)
             continue
         known = [each for each in hints if each in KINDS]
         if name in skip or not known or (value is None and NoneType in hints):
@@ -43,12 +43,12 @@ def check_types(options: object, kind: type[Any], *, skip: frozenset[str] = froz
             raise SeekingError(f"{name} is {value!r}, of type {type(value).__name__}; it must be {expected}")
 
 
-def check_word(kind: str, value: object, words: Any) -> None:
-    """Make sure that a value is one of the words of a ``Literal``.
+def check_word(kind: str, value: object, *literals: Any) -> None:
+    """Make sure that a value is one of the words of ``Literal`` types.
 
     Raises:
         SeekingError: it is not; the message names the closest words.
     """
-    known = get_args(words)
+    known = [word for literal in literals for word in get_args(literal)]
     if value not in known:
         raise unknown(kind, str(value), known)

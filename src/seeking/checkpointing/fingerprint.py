@@ -97,12 +97,14 @@ class Difference:
 
 def differences(saved: Any, current: Mapping[str, Any]) -> list[Difference]:
     """What differs between two results of ``fingerprint``; of what only one of them knows, nothing."""
-    members = []
+    differing = []
     for name, new in current.items():
         old = saved.get(name) if isinstance(saved, dict) else None
         if isinstance(old, dict):
-            members += [Difference(name, key, old[key], new[key]) for key in new if key in old and old[key] != new[key]]
-    return members
+            differing += [
+                Difference(name, key, old[key], new[key]) for key in new if key in old and old[key] != new[key]
+            ]
+    return differing
 
 
 def decoded_otherwise(differing: Sequence[Difference], current: Mapping[str, Any]) -> bool:

@@ -97,14 +97,14 @@ def _explained(path: Path, expected: str) -> Iterator[None]:
     except SeekingError:
         raise
     except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
     except (SafetensorError, RuntimeError, AttributeError, TypeError, ValueError) as error:
         raise SeekingError(f"{path}: not {expected}: {_in_short(error)}") from error
     except Exception as error:  # Unpickling raises all kinds of exceptions, and torch's advice is to execute the file.
         unknown = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it holds a {unknown[1]}, and nothing in it is executed" if unknown else "it is of another format"
+        problem = f"it holds a {unknown[1]}, and nothing in it is executed" if unknown else "it is of another format"
         raise SeekingError(
-            f"{path}: not a file of weights: {reason}; give a .safetensors file, or a state_dict saved with torch.save"
+            f"{path}: not a file of weights: {problem}; give a .safetensors file, or a state_dict saved with torch.save"
         ) from error
 
 
@@ -217,7 +217,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
     except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
     except (SafetensorError, ValueError, RecursionError) as error:
         raise DamagedError(f"{path}: damaged ({error})") from error
     return metadata if isinstance(metadata, dict) else {}

@@ -15,7 +15,7 @@ from torch.utils.data import get_worker_info
 from seeking.data.decode import Extent, PixelFormat
 from seeking.data.pixels import pixels
 from seeking.errors import SeekingError
-from seeking.files import check_regular
+from seeking.files import check_regular, reason
 
 MAX_TEXT = 300
 """Characters of a path, or of a decoder's message, that are shown."""
@@ -218,8 +218,7 @@ class Encoded:
 def _cause(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a known format"
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return _in_short(" ".join(reason.split()).rstrip(".")) or type(error).__name__
+    return _in_short(" ".join(reason(error).split()).rstrip(".")) or type(error).__name__
 
 
 def _describe(row: int, file: Any) -> str:

@@ -6,7 +6,7 @@ Numbers go by their value: ``1``, ``1.0``, ``+1`` and ``1e0`` are all ``1``. A n
 
 import re
 from collections.abc import Iterable
-from decimal import Decimal, InvalidOperation
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 
 from seeking.data.folders import shown
 
@@ -23,15 +23,12 @@ def value_name(text: str) -> str:
     if not NUMBER.fullmatch(text) or CODE.fullmatch(text):
         return text
     try:
-        sign, digits, exponent = Decimal(text).as_tuple()
+        value = Decimal(text).normalize(Context(prec=len(text), Emax=MAX_EMAX, Emin=MIN_EMIN))
     except InvalidOperation:  # Its exponent is too long.
         return text
-    rest = "".join(map(str, digits)).rstrip("0")
-    if not rest:
+    if not value:
         return "0"
-    power = int(exponent) + len(digits) - len(rest)
-    value = Decimal((sign, tuple(map(int, rest)), power))
-    return f"{value:f}" if abs(power) <= LONGEST else str(value)
+    return f"{value:f}" if abs(int(value.as_tuple().exponent)) <= LONGEST else str(value)
 
 
 def is_fraction(name: str) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seeking.errors import SeekingError
 from seeking.internals import tree_map, tree_map_only
 from seeking.training.targets import IGNORED_LABEL, class_targets, counted_targets
-from seeking.weights_map import leaves_in, tensors_in
+from seeking.weights_map import leaves_in
 
 LossFn = Callable[[nn.Module, Any], Any]
 """Maps a model and a batch to the mean loss, a scalar tensor; to an output with ``.loss``; to a mapping with ``loss``;
@@ -230,14 +230,16 @@ def sample_count(batch: Any) -> int:
     first tensor in any part.
     """
     parts = [*batch.values()] if isinstance(batch, Mapping) else [*batch] if isinstance(batch, list | tuple) else []
-    lengths = {len(part) if isinstance(part, list | tuple) else None for part in parts}
     for part in parts:
         if isinstance(part, Tensor) and part.ndim:
             return len(part)
-    stacked = {len(leaf) if isinstance(leaf, Tensor) and leaf.ndim else None for leaf in leaves_in(batch)}
-    if len(lengths) == 1 and None not in lengths and (len(stacked) > 1 or None in stacked):
-        return lengths.pop() or 1
-    return next((len(tensor) for tensor in tensors_in(batch) if tensor.ndim), 1)
+    leaves = leaves_in(batch)
+    lengths = {len(leaf) if isinstance(leaf, Tensor) and leaf.ndim else None for leaf in leaves}
+    if len(lengths) > 1 or None in lengths:  # Not stacked.
+        listed = {len(part) if isinstance(part, list | tuple) else None for part in parts}
+        if len(listed) == 1 and None not in listed:
+            return listed.pop() or 1
+    return next((len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim), 1)
 
 
 def target_count(batch: Any) -> int:

@@ -68,9 +68,10 @@ def verify(
     check_parametrizations(base, motivated, weights_map, extra=True)
     if any(tensor.is_meta for model in (base, motivated) for tensor in tensors(model).values()):
         raise SeekingError("a model is on the meta device; verify computes, so make both models with real weights")
-    if tensors_in(batch) and not any(tensor.numel() for tensor in tensors_in(batch)):
+    inputs = tensors_in(batch)
+    if inputs and not any(tensor.numel() for tensor in inputs):
         raise SeekingError("there is no sample in the batch, so nothing would be compared; give another batch")
-    if any(is_real(tensor) and bool(tensor.isnan().any()) for tensor in tensors_in(batch)):
+    if any(is_real(tensor) and bool(tensor.isnan().any()) for tensor in inputs):
         raise SeekingError("there is NaN in the batch, on which nothing can be compared; give another batch")
     run = copied_function(forward) or call
     constants = own_constants(base, motivated, weights_map, batch, run)
