@@ -289,11 +289,7 @@ def mlp(width: int) -> nn.Sequential:
 
 @pytest.mark.parametrize(
     "reparametrize",
-    [
-        torch.nn.utils.parametrizations.spectral_norm,
-        torch.nn.utils.spectral_norm,
-        torch.nn.utils.weight_norm,
-    ],
+    [torch.nn.utils.parametrizations.spectral_norm, torch.nn.utils.spectral_norm],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_a_part_of_a_reparametrized_weight_is_refused_by_name(reparametrize: Callable[[nn.Module], nn.Module]) -> None:

@@ -22,16 +22,18 @@ class Deterministic(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
+        # By name, the first argument is "tensor" in torch.nn.init, and otherwise "input".
+        first = args[0] if args else kwargs.get("input", kwargs.get("tensor"))
         if name in DROPOUT:
-            return args[0] if args else kwargs["input"]
+            return first
         if name == "scaled_dot_product_attention" and len(args) < 5:
             kwargs["dropout_p"] = 0.0
-        if name == "bernoulli_":
+        if name == "bernoulli_" and isinstance(first, Tensor):
             # A mask that keeps with some probability is often divided by it.
             kept = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
-            return args[0].copy_(kept) if isinstance(kept, Tensor) else args[0].fill_(kept)
-        if name in NOISE_IN_PLACE:
-            return args[0].fill_(NOISE_IN_PLACE[name])
+            return first.copy_(kept) if isinstance(kept, Tensor) else first.fill_(kept)
+        if name in NOISE_IN_PLACE and isinstance(first, Tensor):
+            return first.fill_(NOISE_IN_PLACE[name])
         output = func(*args, **kwargs)
         if name in NOISE and isinstance(output, Tensor):
             with torch.no_grad():

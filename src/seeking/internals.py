@@ -59,7 +59,11 @@ def storage_id(tensor: Tensor) -> int | None:
 
     Without it: ``data_ptr``, which is 0 for all tensors on the meta device.
     """
-    if tensor.layout is not torch.strided or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+    if (
+        tensor.is_nested
+        or tensor.layout is not torch.strided
+        or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
+    ):
         return None
     if is_wrapped(tensor):
         return None

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from checks import assert_exact
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -148,3 +150,50 @@ def test_every_file_beside_its_siblings_is_loaded() -> None:
     files = [path.stem for path in Path(op_rules.__file__).parent.glob("*.py") if path.stem != "__init__"]
     assert len(files) > 5
     assert all(f"{op_rules.__name__}.{name}" in sys.modules for name in files)
+
+
+EMPTYING: dict[str, Callable[[Tensor], Tensor]] = {
+    "no rows": lambda x: x[:0],
+    "no channels": lambda x: x[:, :0],
+    "none of a new dimension": lambda x: x.new_zeros(len(x), 0, x.shape[1]),
+    "masked": lambda x: x.new_zeros(0, x.shape[1]),
+}
+SHOWING: dict[str, Callable[[Tensor], Tensor]] = {
+    "flatten": lambda x: x.flatten(),
+    "flatten the last": lambda x: x.flatten(-2) if x.ndim > 1 else x,
+    "columns": lambda x: x.reshape(0, 2, 3),
+    "rows": lambda x: x.reshape(4, 0),
+    "unflatten": lambda x: x.unflatten(-1, (-1, 1)) if x.shape[-1] else x.unflatten(-1, (0, 5)),
+    "transpose": lambda x: x.transpose(0, -1),
+    "chunk": lambda x: x.chunk(2)[0],
+    "split": lambda x: x.split(1, -1)[0],
+    "repeat": lambda x: x.repeat_interleave(2, 0),
+    "join": lambda x: torch.cat([x, x], -1),
+    "stack": lambda x: torch.stack([x, x]),
+    "relu": lambda x: x.relu(),
+    "unsqueeze": lambda x: x[None],
+}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    first=st.sampled_from(sorted(EMPTYING)),
+    rest=st.lists(st.sampled_from(sorted(SHOWING)), min_size=1, max_size=4),
+    joined=st.booleans(),
+)
+def test_tensors_without_elements_are_followed(first: str, rest: list[str], joined: bool) -> None:
+    def middle(model: nn.Module, x: Tensor) -> Tensor:
+        empty = EMPTYING[first](x)
+        for name in rest:
+            empty = SHOWING[name](empty)
+        return (torch.cat([x.flatten(), empty.flatten()]).view_as(x) if joined else x) + empty.sum()
+
+    models = [Small(width, middle) for width in (4, 6)]
+    assert_exact(*models, batch=VECTORS)
+
+
+def test_the_noise_of_an_initialization_in_a_forward_is_the_same_in_both() -> None:
+    def middle(model: nn.Module, x: Tensor) -> Tensor:
+        return x * nn.init.uniform_(tensor=x.new_empty(1)) + nn.init.normal_(x.new_empty(1))
+
+    assert_exact(*(Small(width, middle) for width in (4, 6)), batch=VECTORS)

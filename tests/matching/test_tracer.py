@@ -227,3 +227,26 @@ def test_configurations_that_do_not_tell_the_input_are_no_error(told: dict[str, 
         warnings.simplefilter("always")
         assert match(Configured(3), Configured(5)).entries
     assert bool(told_of) == (not told)
+
+
+@pytest.mark.filterwarnings("ignore::seeking.MatchWarning")
+@pytest.mark.parametrize("cuts", [(2, 3), (3, 2), (2, 2)])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_table_that_is_cut_by_numbers_is_whole_however_it_is_cut(cuts: tuple[int, int], mixed: bool) -> None:
+    class Cut(nn.Module):
+        def __init__(self, width: int, reach: int) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(6, width), nn.Linear(width, 2)
+            self.table, self.reach = nn.Parameter(torch.randn(20, 3)), nn.Parameter(torch.tensor(float(reach)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            reach = 1 + int(self.reach.abs().item())
+            part = self.table[10 - reach : 10 + reach + 1]
+            part = part.flatten()[1:].view(2, -1).T if mixed else part
+            out: Tensor = self.leave(self.enter(x)) + part.tanh().sum()
+            return out
+
+    models = Cut(4, cuts[0]), Cut(6, cuts[1])
+    batch = torch.randn(4, 6)
+    verdict = verify(*models, match(*models, batch=batch), batch)
+    assert verdict, verdict.reason

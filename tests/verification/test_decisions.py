@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import seeking
+from seeking.matching.deciding import NUMBERS_ALONE, decides
+from seeking.matching.operation import flat_tensors
 from seeking.verification.constants import changed_by_training
 
 BATCH = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
@@ -138,3 +140,90 @@ def test_an_average_of_this_batch_alone_is_state() -> None:
     for forwards in range(2):
         assert changed_by_training(model, BATCH, None) == {"seen", "weights"}, forwards
         model(BATCH)
+
+
+def level(x: Tensor) -> Tensor:
+    """A statistic to which each extra channel contributes."""
+    return x.exp().mean(-1, keepdim=True)
+
+
+HIDING: dict[str, Callable[[Tensor], Any]] = {
+    "heaviside": lambda x: torch.heaviside(level(x) - 1000, torch.zeros(1).to(x)),
+    "signbit": lambda x: 1 + torch.signbit(level(x) + 1).to(x),
+    "copysign": lambda x: torch.copysign(torch.ones(1).to(x), level(x) - 1000),
+    "cast to booleans": lambda x: level(x).bool(),
+    "cast to integers": lambda x: (level(x) / 1000).long(),
+    "integers in place": lambda x: torch.zeros_like(level(x), dtype=torch.long).copy_(level(x) / 1000),
+    "floor division": lambda x: level(x) // 1000,
+    "division that rounds": lambda x: torch.div(level(x), 1000, rounding_mode="trunc"),
+    "remainder of a smaller number": lambda x: torch.remainder(torch.ones(1).to(x), level(x) + 2),
+    "relu": lambda x: (level(x) - 1000).relu(),
+    "relu in place": lambda x: (level(x) - 1000).relu_(),
+    "hardshrink": lambda x: F.hardshrink(level(x), 1000),
+    "greater of two": lambda x: torch.maximum(level(x), torch.full((1,), 1000.0).to(x)),
+    "bound": lambda x: level(x).clamp(min=1000),
+    "histogram": lambda x: torch.histc(level(x), 2, 1000, 2000)[0],
+    "number": lambda x: 2 if level(x).mean().item() > 1000 else 1,
+    "list": lambda x: 2 if max(level(x).flatten().tolist()) > 1000 else 1,
+    "array": lambda x: torch.from_numpy(level(x).numpy() > 1000).to(x),
+    "sampled position": lambda x: F.grid_sample(
+        torch.ones(len(x), 1, 2, 2).to(x), (level(x) + 1)[:, :, None, None].expand(-1, 1, 1, 2)
+    )[:, 0, 0],
+    "softplus that is zero": lambda x: F.softplus(level(x) - 1000, beta=1000),
+    "softmax of a greater one": lambda x: torch.cat([level(x) * 0 + 1000, level(x)], -1).softmax(-1)[:, :1],
+    "sum of exponentials": lambda x: torch.cat([level(x) * 0 + 1000, level(x)], -1).logsumexp(-1, keepdim=True),
+    "greatest norm": lambda x: torch.cat([level(x) * 0 + 1000, level(x)], -1).norm(float("inf"), -1, keepdim=True),
+    "second operand": lambda x: torch.where(x > 1000 * level(x), x, 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore::seeking.MatchWarning", "ignore:Default grid_sample")
+@pytest.mark.parametrize("how", HIDING.values(), ids=HIDING)
+def test_an_operation_that_hides_a_difference_on_this_batch_proves_nothing(how: Callable[[Tensor], Any]) -> None:
+    models = Decided(4, how), Decided(7, how)
+    verdict = seeking.verify(*models, seeking.match(*models, batch=BATCH), BATCH)
+    assert not verdict.exact
+
+
+def test_each_elementwise_operation_that_is_constant_somewhere_decides() -> None:
+    grid = torch.linspace(-3.9, 3.9, 41, dtype=torch.float64)
+    other = torch.linspace(1.3, 1.4, 41, dtype=torch.float64)
+    ran = set()
+    for name in dir(torch.ops.aten):
+        packet = getattr(torch.ops.aten, name)
+        for overload in packet.overloads() if hasattr(packet, "overloads") else ():
+            func = getattr(packet, overload)
+            required = [a for a in func._schema.arguments if not a.has_default_value()]
+            if torch.Tag.pointwise not in func.tags or any(argument.alias_info for argument in required):
+                continue
+            for varied in (place for place, argument in enumerate(required) if str(argument.type) == "Tensor"):
+                values = [other if str(argument.type) == "Tensor" else 1.3 for argument in required]
+                values[varied] = grid
+                try:
+                    outputs = flat_tensors(func(*values))
+                except Exception:
+                    continue
+                ran.add(name)
+                for output in outputs:
+                    same = (output[1:] == output[:-1]) & output[1:].isfinite() if output.shape == grid.shape else None
+                    if same is not None and (same[1:] & same[:-1]).any() and not name.endswith("_backward"):
+                        assert name in NUMBERS_ALONE or decides(name, [grid], outputs, {}), name
+    assert len(ran) > 100
+
+
+@settings(deadline=None, max_examples=5)
+@given(seed=st.integers(0, 1000), width=st.integers(1, 3), deeper=st.booleans())
+def test_activations_are_no_decisions_of_other_channels(seed: int, width: int, deeper: bool) -> None:
+    """The base's second layer is as wide as the motivated model's first."""
+    torch.manual_seed(seed)
+
+    def make(first: int, second: int) -> nn.Module:
+        layers: list[nn.Module] = []
+        for size, before in ((first, 6), (second, first)):
+            layers += [nn.Linear(before, size), nn.LayerNorm(size), nn.ReLU(inplace=True), nn.Hardtanh(-0.1, 0.1)]
+        return nn.Sequential(*layers, nn.Linear(second, 2))
+
+    models = make(width + 1, 2 * width + 2), make(2 * width + 2, 4 * width)
+    batch = BATCH[:, None].expand(-1, 3, -1) if deeper else BATCH
+    verdict = seeking.verify(*models, seeking.match(*models, batch=batch), batch)
+    assert verdict, verdict.reason

@@ -1,6 +1,8 @@
 """What is compared of the outputs."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from checks import assert_exact
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seeking import Index, NotContainedError, WeightsMap, match, verify
+from seeking import Index, NotContainedError, Override, SeekingError, WeightsMap, match, verify
 
 
 def test_outputs_of_different_shapes_are_said() -> None:
@@ -103,3 +105,65 @@ def test_outputs_in_a_dataclass_are_compared() -> None:
             return Out(self.leave(self.enter(x)))
 
     assert_exact(Wrapped(4), Wrapped(6), VECTORS, width="even")
+
+
+class Ended(nn.Module):
+    def __init__(self, width: int, how: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.enter, self.leave, self.how = nn.Linear(8, width), nn.Linear(width, 3), how
+
+    def forward(self, x: Tensor) -> Any:
+        return self.how(self.leave(self.enter(x).relu()))
+
+
+@pytest.mark.filterwarnings("ignore::seeking.MatchWarning", "ignore:.*(Sparse CSR|prototype)")
+@pytest.mark.parametrize(
+    "how",
+    [
+        Tensor.to_sparse,
+        Tensor.to_sparse_csr,
+        lambda x: torch.nested.nested_tensor([x[0], x[1][:2]]),
+        lambda x: torch.nested.nested_tensor([x[:2], x[1:]], layout=torch.jagged),
+    ],
+)
+def test_sparse_and_nested_outputs_are_compared(how: Any) -> None:
+    models = Ended(4, how), Ended(6, how)
+    weights_map = match(*models, batch=VECTORS)
+    assert verify(*models, weights_map, VECTORS)
+    turned = match(*models, batch=VECTORS, overrides={"leave.weight": Override(index=[None, "2:6"])})
+    assert not verify(*models, turned, VECTORS)
+
+
+@pytest.mark.parametrize(
+    ("how", "batch"),
+    [
+        (lambda x: x, VECTORS[:0]),
+        (lambda x: x.sum(), VECTORS[:0]),
+        (lambda x: x[:0], VECTORS),
+        (lambda x: x / 0, VECTORS),
+        (lambda x: (x.new_full((2,), float("-inf")), x[:0]), VECTORS),
+    ],
+)
+def test_where_nothing_is_compared_nothing_is_proven(how: Any, batch: Tensor) -> None:
+    models = Ended(4, how), Ended(6, how)
+    with pytest.raises(SeekingError, match="nothing was compared"):
+        verify(*models, match(*models, batch=batch), batch)
+
+
+@pytest.mark.parametrize("failing_pass", [0, 1])
+def test_the_model_is_not_blamed_for_an_error_of_what_follows_it(
+    monkeypatch: pytest.MonkeyPatch, failing_pass: int
+) -> None:
+    models = Ended(4, torch.tanh), Ended(6, torch.tanh)
+    weights_map = match(*models, batch=VECTORS)
+    passes = []
+
+    def fail(*args: Any) -> bool:
+        passes.append(args)
+        if len(passes) > failing_pass:
+            raise ZeroDivisionError("modulo")
+        return False
+
+    monkeypatch.setattr("seeking.verification.decisions.decides", fail)
+    with pytest.raises(SeekingError, match="Ended runs, but cannot be followed: ZeroDivisionError: modulo"):
+        verify(*models, weights_map, VECTORS)

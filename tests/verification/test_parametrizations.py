@@ -71,18 +71,28 @@ def test_a_part_of_a_computed_weight_is_judged_by_what_is_computed(
         assert verdict.exact == contained, verdict.reason
 
 
-def test_weight_norm_over_wider_rows_is_shared_and_embedded() -> None:
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning", "ignore::seeking.MatchWarning")
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, nn.utils.weight_norm])
+@pytest.mark.parametrize("dim", [0, 1, None])
+def test_weight_norm_over_wider_rows_is_shared_and_embedded(norm: Callable[..., nn.Module], dim: int | None) -> None:
     def layer(rows: int, columns: int) -> nn.Module:
-        return parametrizations.weight_norm(nn.Linear(rows, columns))
+        return norm(nn.Linear(rows, columns), dim=dim)
 
     assert verdict_of(layer)
+    if dim != 0:  # Extra rows that are not zero count.
+        return
     base, motivated = model(4, layer).eval(), model(7, layer).eval()
     seeking.embed(base, motivated, batch=BATCH)
     torch.testing.assert_close(base(BATCH), motivated(BATCH))
     pair = seeking.Pair(base, motivated, batch=BATCH)
+    of = (lambda layer: layer.weight_g) if norm is nn.utils.weight_norm else lengths
     with pair.motivated() as wider, torch.no_grad():
-        wider[0].parametrizations.weight.original1.mul_(2)
-    assert torch.equal(base[0].parametrizations.weight.original1, wider[0].parametrizations.weight.original1[:4])
+        of(wider[0]).mul_(2)
+    assert torch.equal(of(base[0]), of(wider[0])[:4])
+
+
+def lengths(layer: nn.Module) -> Tensor:
+    return layer.parametrizations.weight.original1  # type: ignore[no-any-return, union-attr]
 
 
 def test_weight_norm_by_hand_is_embedded_without_rows_of_zeros() -> None:

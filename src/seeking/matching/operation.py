@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from seeking.internals import operation_arguments
 
@@ -48,3 +49,14 @@ def operation_of(func: Any) -> Operation:
         },
         any(torch.Tag.pointwise in variant.tags for variant in variants),
     )
+
+
+def flat_tensors(*values: Any) -> list[Tensor]:
+    """The tensors among an operation's arguments or results, which hold at most lists of tensors."""
+    flat = []
+    for value in values:
+        if isinstance(value, Tensor):
+            flat.append(value)
+        elif isinstance(value, (list, tuple)):
+            flat.extend(item for item in value if isinstance(item, Tensor))
+    return flat

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from seeking.errors import NotContainedError
-from seeking.matching.axes import HEAD, Axis, Space, is_fixed, segments_of, size_of, terminal
+from seeking.matching.axes import HEAD, MIXED, Axis, Space, is_fixed, segments_of, size_of, terminal
 
 MAX_TRIES = 256
 """Sizes tried, in all, for spaces which no single equation determines."""
@@ -33,12 +33,22 @@ def solve(dimensions: Iterable[Dimension]) -> dict[Space, int]:
     dimensions = list(dimensions)
     agreed: dict[Space, int] = {}
     for dimension in dimensions:
-        for space, size in _common(dimension.own_axis, dimension.axis):
+        common = list(_common(dimension.own_axis, dimension.axis))
+        differing = [space.fixed for space, size in common if size != space.size]
+        if differing and set(differing) <= {"", MIXED} and _is_whole_sum(dimension):
+            # Where a forward cuts it may depend on numbers; what is whole in both is the same however it is cut.
+            continue
+        for space, size in common:
             if space.fixed and size != space.size:
                 raise _differs(dimension, space, size)
             agreed.setdefault(space, size)
     sizes = {space: size for space, size in agreed.items() if size <= space.size}
     return _complete(dimensions, sizes, iter(range(MAX_TRIES)))
+
+
+def _is_whole_sum(dimension: Dimension) -> bool:
+    spaces = terminal(dimension.axis)
+    return dimension.size == size_of(dimension.axis) and len(spaces) == 1 and bool(spaces[0].segments)
 
 
 def _complete(pending: list[Dimension], sizes: dict[Space, int], tries: Iterator[int]) -> dict[Space, int]:

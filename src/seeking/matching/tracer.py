@@ -25,11 +25,12 @@ from seeking.matching.axes import (
     size_of,
     terminal,
 )
+from seeking.matching.deciding import Decision, decides
 from seeking.matching.meta_kernels import META_KERNELS, fast_output
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
-from seeking.matching.op_rules.base import unify_or_fix
-from seeking.matching.operation import Operation, operation_of
-from seeking.matching.parts import THRESHOLDS, described, joined_parts
+from seeking.matching.op_rules.base import unify_or_fix, without_elements
+from seeking.matching.operation import Operation, flat_tensors, operation_of
+from seeking.matching.parts import described, joined_parts
 from seeking.matching.statistics import Reduction, Statistics
 from seeking.outside import outside_preserved
 from seeking.weights_map import is_real, tensors, tensors_in
@@ -52,6 +53,7 @@ class Trace:
         scales: constants by which attention scales products of queries and keys; NaN for an unknown one.
         heads: sizes of the heads whose products it scales.
         joined: operations over parts that are joined, such as outputs of layers, with the number of parts.
+        decisions: operations that decide by real numbers, in the order of the pass.
         numbers: whether the pass ran with the model's numbers, on which it may depend.
     """
 
@@ -63,6 +65,7 @@ class Trace:
     scales: set[float]
     heads: set[int]
     joined: list[tuple[str, int]]
+    decisions: list[Decision]
     numbers: bool
 
 
@@ -168,6 +171,7 @@ def _trace(
         tracer.scales,
         tracer.heads,
         tracer.joined,
+        tracer.decisions,
         real_model,
     )
 
@@ -217,6 +221,7 @@ class Tracer(TorchDispatchMode):
         statistics: what is reduced.
         operations: names of the operations on real numbers.
         joined: operations over parts that are joined, with the number of parts.
+        decisions: operations that decide.
     """
 
     def __init__(self, free_heads: bool = False, *, keep_constants: bool = False) -> None:
@@ -237,6 +242,7 @@ class Tracer(TorchDispatchMode):
         self.statistics = Statistics()
         self.operations: list[str] = []
         self.joined: list[tuple[str, int]] = []
+        self.decisions: list[Decision] = []
         self._unused: dict[int, list[tuple[Axis, str]]] = {}
 
     def read(self, tensor: Tensor) -> list[Axis]:
@@ -261,7 +267,7 @@ class Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        inputs = _flat(*args, *kwargs.values())
+        inputs = flat_tensors(*args, *kwargs.values())
         if not inputs and str(kwargs.get("device")) == "meta":
             # The forward may depend on the values of constants: of integers, or of masks.
             created = func(*args, **kwargs)
@@ -276,11 +282,17 @@ class Tracer(TorchDispatchMode):
         kernel = META_KERNELS.get(operation.name) if inputs and inputs[0].is_meta else None
         if not kernel and any(tensor.is_meta for tensor in inputs) and not all(tensor.is_meta for tensor in inputs):
             args, kwargs = tree_map(self._moved_to_meta, (args, kwargs))
-            inputs = _flat(*args, *kwargs.values())
+            inputs = flat_tensors(*args, *kwargs.values())
         output: Any = fast_output(operation.name, args, inputs) if not kwargs else None
         if output is None:
             output = (kernel or func)(*args, **kwargs)
-        outputs = _flat(output)
+        outputs = flat_tensors(output)
+        if any(tensor.is_nested and tensor.layout is torch.strided for tensor in outputs):
+            raise TypeError("nested tensors of this layout have no shape")
+        name = operation.name.removeprefix("aten::")
+        if decides(name, inputs, outputs, kwargs):
+            real = list(filter(is_real, inputs))
+            self.decisions.append(Decision(name, [tuple(t.shape) for t in real], list(map(self.read, real))))
         if inputs and outputs:
             try:
                 self._follow(operation, args, kwargs, inputs, outputs)
@@ -301,7 +313,7 @@ class Tracer(TorchDispatchMode):
         """Write the axes of an operation's results."""
         scores = [axis for tensor in inputs for axis in self.scores.get(id(tensor), ())]
         name = operation.name.removeprefix("aten::")
-        if is_real(outputs[0]) or (name in THRESHOLDS and is_real(inputs[0])):
+        if is_real(outputs[0]) or decides(name, inputs, outputs, kwargs):
             self.operations.append(described(name, args))
         scaled: frozenset[float] = frozenset()
         if name not in PRODUCTS:
@@ -324,6 +336,7 @@ class Tracer(TorchDispatchMode):
         self.joined += joined_parts(name, call)
         rule = OP_RULES.get(operation.name) or OP_RULES.get(operation.name.removesuffix("_"))
         try:
+            rule = rule if any(tensor.numel() for tensor in outputs) else without_elements
             axes = rule(call) if rule else broadcast(call)
         except UnalignedError:
             axes = mixed(call)
@@ -384,14 +397,3 @@ PRODUCTS = {"mm", "_grouped_mm", "addmm", "mv", "dot", "vdot", "linear", "convol
 
 RESHAPING = {"aten::squeeze_", "aten::unsqueeze_", "aten::transpose_", "aten::t_"}
 """Operations in place after which a tensor has other dimensions."""
-
-
-def _flat(*values: Any) -> list[Tensor]:
-    """The tensors among an operation's arguments or results, which hold at most lists of tensors."""
-    flat = []
-    for value in values:
-        if isinstance(value, Tensor):
-            flat.append(value)
-        elif isinstance(value, (list, tuple)):
-            flat.extend(item for item in value if isinstance(item, Tensor))
-    return flat

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from seeking.copies import copied, evaluating, random_state_preserved, scratch_copy, train_own_code
+from seeking.errors import SeekingError
 from seeking.forward import Forward
 from seeking.matching.parts import OVER_PARTS
 from seeking.matching.tracer import Trace
 from seeking.outside import outside_preserved
-from seeking.verification.decisions import Deciding, Decisions, differing_decision
+from seeking.verification.decisions import Decisions, deciding, differing_decision
 from seeking.verification.extra import extra_modules
 from seeking.verification.judge import counterparts, has_nan, judge
 from seeking.verification.narrowing import DivergedError, OutvotedError
@@ -107,12 +108,14 @@ class Comparison:
         try:
             hold(self._base, copied(self._weights))
             with hooks(self._base, recording(self._small, self._layers)):
-                output, self._picked = self._output(self._base, None, Deciding(self._base_decisions))
-            self._small.append(("", dense(output)))
-            if self._subject.times != 1 and not _finite(output):
-                raise OverflowError
+                output, self._picked = self._output(self._base, None, deciding(self._base_decisions))
         except Exception as error:
+            self._check_that_it_refuses(self._base, error)
             raise RefusedError(error) from error
+        if self._subject.times != 1 and not _finite(output):
+            raise RefusedError("numbers that are not finite")
+        self._small.append(("", output))
+        _check_content(self._small)
 
     def _with_some_extra_weights(self) -> Verification:
         """The first exact verdict over the kinds of neutral extra weights; otherwise the one that tells most."""
@@ -175,7 +178,24 @@ class Comparison:
         except (DivergedError, OutvotedError) as error:
             raise _NotRunError(str(error) or "the motivated model reduces other tensors whenever it runs") from error
         except Exception as error:
+            self._check_that_it_refuses(self._motivated, error)
             raise _NotRunError(f"{REFUSES}: {error}") from error
+
+    def _check_that_it_refuses(self, model: nn.Module, error: Exception) -> None:
+        """Make sure that a model fails by itself, too, where nothing follows what it computes.
+
+        Raises:
+            SeekingError: it runs.
+        """
+        try:
+            self._output(model, self._picked)
+        except Exception:
+            return
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise SeekingError(
+            f"{type(model).__name__} runs, but cannot be followed: {problem}; this is an error "
+            "of seeking, please report it"
+        ) from error
 
     def _recorded(self, as_means: bool, others: bool, strict: bool, *modes: Any) -> Records:
         large: Records = []
@@ -183,14 +203,17 @@ class Comparison:
         narrowed = self._sight.narrowed(as_means=as_means, others=others, strict=strict)
         self._decisions.clear()
         with hooks(self._motivated, *recorders):
-            output, _ = self._output(self._motivated, self._picked, *modes, Deciding(self._decisions), narrowed)
-        large.append(("", dense(output)))
+            output, _ = self._output(
+                self._motivated, self._picked, *modes, narrowed, self._sight.deciding(self._decisions)
+            )
+        large.append(("", output))
         narrowed.finish()
         return large
 
     def _output(self, model: nn.Module, picked: list[int] | None, *modes: Any) -> tuple[Any, list[int] | None]:
         subject = self._subject
-        return output_of(model, subject.batch, subject.run, self._dtype, subject.seed, *modes, picked=picked)
+        output, picked = output_of(model, subject.batch, subject.run, self._dtype, subject.seed, *modes, picked=picked)
+        return dense(output), picked
 
     def _verdict(self, large: Records) -> Verification:
         subject = self._subject
@@ -211,6 +234,24 @@ class Comparison:
         with in_dtype(self._dtype), random_state_preserved(self._subject.seed):
             batch = promoted(self._subject.batch, self._dtype)
             return traced(self._motivated, batch, run, training=self._subject.training, numbers=True)
+
+
+def _check_content(records: Records) -> None:
+    """Make sure that there is something to compare.
+
+    Raises:
+        SeekingError: the output, or that of each layer, is empty, or no number in the output is finite.
+    """
+    layers, output = ([t for t in tensors_in(part) if is_real(t)] for part in (records[:-1], records[-1][1]))
+    held = [any(tensor.numel() for tensor in part) for part in (layers, output)]
+    has_head = all(tensor.numel() for tensor in layers)  # One of no classes puts out nothing.
+    if (layers and not held[0]) or (output and not held[1] and has_head):
+        what = "the batch holds no samples, or the base puts out tensors without elements"
+    elif held[1] and not any(bool(tensor.isfinite().any()) for tensor in output):
+        what = "no number that the base puts out is finite"
+    else:
+        return
+    raise SeekingError(f"nothing was compared: {what}; give another batch, or a forward that returns other outputs")
 
 
 def _finite(output: Any) -> bool:

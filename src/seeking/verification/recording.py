@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from seeking.copies import copied
@@ -17,8 +18,14 @@ Records = list[tuple[str, Any]]
 
 
 def dense(values: Any) -> Any:
-    """Nested tensors as padded ones."""
-    return tree_map_only(Tensor, lambda tensor: tensor.to_padded_tensor(0.0) if tensor.is_nested else tensor, values)
+    """Nested tensors as padded ones, and sparse ones with their zeros."""
+
+    def strided(tensor: Tensor) -> Tensor:
+        if tensor.is_nested:
+            return tensor.to_padded_tensor(0.0)
+        return tensor.to_dense() if tensor.layout is not torch.strided else tensor
+
+    return tree_map_only(Tensor, strided, values)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,10 @@
 """Weights that cannot be shared with another model: computed from others, or other ones in evaluation."""
 
+import functools
+from collections.abc import Callable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from seeking.copies import evaluating, scratch_copy
@@ -77,30 +80,49 @@ def check_modes(model: nn.Module, role: str) -> None:
 
 def _computes_part(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, name: str) -> bool:
     """Whether the base's part of the originals of a weight, with zeros besides, makes the base's part of the weight."""
-    owners = [_parametrization_list(base, name), _parametrization_list(motivated, weights_map.entries[name].target)]
-    if not all(owners):
+    target = weights_map.entries[name].target
+    sources = [_source(model, at) for model, at in ((base, name), (motivated, target))]
+    if not all(sources):
         return False
-    models = base, motivated
-    small, large = (scratch_copy(model.get_submodule(owner)) for model, owner in zip(models, owners, strict=True))
-    own = random_weights(small, seed=0)
-    parameters = {name for name, _ in small.named_parameters(remove_duplicate=False)}
-    values = {f"{owners[1]}.{leaf}": tensor.detach() for leaf, tensor in tensors(large).items()}
+    (own_path, leaves, compute), (path, _, _) = (source for source in sources if source)
+    small, large = scratch_copy(base.get_submodule(own_path)), scratch_copy(motivated.get_submodule(path))
+    random = random_weights(small, seed=0)
+    own = {leaf: random[leaf] for leaf in leaves}
+    values = {f"{path}.{leaf}": tensor.detach() for leaf, tensor in tensors(large).items()}
     for leaf, _ in large.named_parameters(remove_duplicate=False):
-        values[f"{owners[1]}.{leaf}"] = torch.zeros_like(values[f"{owners[1]}.{leaf}"])
+        values[f"{path}.{leaf}"] = torch.zeros_like(values[f"{path}.{leaf}"])
     try:
-        values = weights_map.embed({f"{owners[0]}.{leaf}": own[leaf] for leaf in parameters}, values)
+        values = weights_map.embed({f"{own_path}.{leaf}": tensor for leaf, tensor in own.items()}, values)
         with evaluating(small, large):
-            hold(small, {**tensors(small), **{leaf: own[leaf] for leaf in parameters}})
-            hold(large, {leaf: values[f"{owners[1]}.{leaf}"] for leaf in tensors(large)})
-            weights = small(), large()
+            hold(small, {**tensors(small), **own})
+            hold(large, {leaf: values[f"{path}.{leaf}"] for leaf in tensors(large)})
+            weights = compute(small), compute(large)
     except Exception:
         return False
     return any(
         entry.shape == weights[0].shape
         and entry.target_shape == weights[1].shape
         and relative_difference(weights[0], weights[1][entry.mesh(weights[1].device)]) <= ROUNDING
-        for entry in (weights_map.entries[f"{owners[0]}.{leaf}"] for leaf in parameters)
+        for entry in (weights_map.entries[f"{own_path}.{leaf}"] for leaf in leaves)
     )
+
+
+def _source(model: nn.Module, name: str) -> tuple[str, list[str], Callable[[nn.Module], Tensor]] | None:
+    """The module that computes a weight, the names of its parameters in it, and how; None if that changes its state."""
+    if outer := _parametrization_list(model, name):
+        in_list = model.get_submodule(outer).named_parameters(remove_duplicate=False)
+        return outer, [leaf for leaf, _ in in_list], lambda module: module()
+    owner, _, leaf = name.rpartition(".")
+    for place, hook in enumerate(reparametrizations(model.get_submodule(owner))):
+        originals = [f"{hook.name}_g", f"{hook.name}_v"]  # Of weight_norm; spectral_norm has other ones.
+        if leaf in originals:
+            return owner, originals, functools.partial(_computed, place=place)
+    return None
+
+
+def _computed(module: nn.Module, place: int) -> Tensor:
+    weight: Tensor = reparametrizations(module)[place].compute_weight(module)
+    return weight
 
 
 def _parametrization_list(model: nn.Module, name: str) -> str:

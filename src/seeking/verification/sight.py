@@ -1,11 +1,13 @@
 """What the trace of a motivated model tells of the base's positions in its forward pass."""
 
+import contextlib
 import functools
 from dataclasses import dataclass
 
 from seeking.matching.statistics import VOTES
 from seeking.matching.tracer import Trace
 from seeking.verification.compare import Channels
+from seeking.verification.decisions import Decisions, deciding
 from seeking.verification.narrowing import Narrowed, Plan, narrowings
 from seeking.verification.positions import Positions
 from seeking.weights_map import WeightsMap
@@ -53,6 +55,10 @@ class Sight:
             votes=rest,
             strict=strict and self.view is not None,
         )
+
+    def deciding(self, decisions: Decisions) -> contextlib.AbstractContextManager[None]:
+        """A mode that records what decides, at the base's channels."""
+        return deciding(decisions, self.view.decisions, self._positions) if self.view else deciding(decisions)
 
     def channels(self, picked: list[int] | None) -> Channels:
         """For each tensor that is put out and picked, the base's positions in each dimension, where they are known."""

@@ -16,8 +16,18 @@ from seeking.matching.tracer import Trace, UntraceableError, trace
 from seeking.verification.positions import Positions
 from seeking.weights_map import WeightsMap
 
-SIZE_MATTERS = THRESHOLDS | {"nan_to_num"}
-"""Operations that numbers of one size may all pass, or none."""
+SIZE_MATTERS = THRESHOLDS | {
+    "_to_copy",
+    "signbit",
+    "sgn",
+    "fix",
+    "heaviside",
+    "copysign",
+    "floor_divide",
+    "remainder",
+    "fmod",
+}
+"""Operations that may decide alike on all numbers of one size."""
 
 Views = tuple[Trace | None, Trace | None]
 """Traces of the base and of the motivated model; None in place of one where the model cannot be traced."""
@@ -114,7 +124,9 @@ def computes_otherwise(base: Trace | None, motivated: Trace | None) -> bool:
 
 def decides(view: Trace | None) -> bool:
     """Whether a forward pass may compute something else for numbers of another size, which it compares or reads."""
-    return view is None or view.numbers or any(text.partition(" ")[0] in SIZE_MATTERS for text in view.operations)
+    if view is None or view.numbers or "nan_to_num" in view.operations:
+        return True
+    return any(decision.name.rstrip("_") in SIZE_MATTERS for decision in view.decisions)
 
 
 def unreached(weights_map: WeightsMap, views: Iterable[Trace | None]) -> tuple[str, ...]:

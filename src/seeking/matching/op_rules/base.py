@@ -153,3 +153,8 @@ def mixed(call: OpCall) -> Axes:
                 fix(axis, MIXED)
         results.append(same_where_size_stays(call, output))
     return results
+
+
+def without_elements(call: OpCall) -> Axes:
+    """Axes of results that hold nothing, and so relate no channels."""
+    return [same_where_size_stays(call, output) for output in call.outputs]
