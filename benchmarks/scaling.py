@@ -9,6 +9,7 @@ relative to a step; the bytes of a checkpoint relative to those of both models' 
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import warnings
@@ -18,9 +19,10 @@ from typing import Any
 import torch
 from ratios import seconds
 from step import CONFIG, bare, rounds
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from seeking import match
+from seeking import WeightsMap, match
 from seeking.models import create
 from seeking.training import Trainer
 
@@ -47,42 +49,15 @@ def row(title: str, arguments: argparse.Namespace) -> str:
     )
     small, large = (sum(p.numel() for p in model.parameters()) for model in (base, larger))
     count = max(6, min(arguments.max_steps, 6 * (20_000_000 // (small + large))))
-    images = TensorDataset(
-        torch.randn(count * arguments.batch_size, 3, 32, 32), torch.arange(count * arguments.batch_size) % 10
-    )
-    data: DataLoader[Any] = DataLoader(images, arguments.batch_size)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    size = count * arguments.batch_size
+    images, labels = torch.randn(size * processes, 3, 32, 32), torch.arange(size * processes) % 10
+    # A run splits each batch over its processes; a bare loop takes its loader's whole.
+    data: DataLoader[Any] = DataLoader(TensorDataset(images, labels), arguments.batch_size * processes)
+    data_of_process: DataLoader[Any] = DataLoader(TensorDataset(images[:size], labels[:size]), arguments.batch_size)
     match_time = min(seconds(lambda: match(base, larger)) for _ in range(3))
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(base, larger, train_loader=data, config=CONFIG)
-        learners, pair = trainer.learners, trainer.pair
-        assert pair
-
-        def run_epoch() -> None:
-            trainer.progress.step_in_epoch = 0
-            trainer.train_batches()
-
-        reference_epoch = bare(
-            [learner.model for learner in learners.values()],
-            data,
-            [learner.optimizer for learner in learners.values()],
-        )
-        ratios = sorted(rounds(run_epoch, reference_epoch, arguments.rounds))
-        step = seconds(reference_epoch) / (count + count // 6)
-
-        def sync() -> None:
-            with pair.motivated():
-                pass
-
-        sync_time = statistics.median(seconds(sync) for _ in range(5))
-        output = Path(folder) / "run"
-        saving_trainer = Trainer(base, larger, train_loader=data, config=CONFIG, weights_map=pair.map, output=output)
-        saving_trainer.begin()
-        saving_trainer.train_batches()  # Creates the optimizer states.
-        stall = seconds(saving_trainer.save)
-        saving_trainer.saver.wait()
-        newest = max((output / "checkpoints").glob("step-*"))
-        size = sum(file.stat().st_size for file in newest.iterdir())
-        saving_trainer.saver.close()
+    weights_map, ratios, step, sync_time = loop(base, larger, data, data_of_process, arguments.rounds)
+    stall, checkpoint_size = save(base, larger, data, weights_map)
     median, quarter = statistics.median(ratios), len(ratios) // 4
     cells = [
         title,
@@ -91,16 +66,59 @@ def row(title: str, arguments: argparse.Namespace) -> str:
         f"{sync_time / step:.3f}",
         f"{match_time / step:.1f}",
         f"{stall / step:.2f}",
-        f"{size / 4 / (small + large):.2f}",
+        f"{checkpoint_size / 4 / (small + large):.2f}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def loop(
+    base: nn.Module, larger: nn.Module, data: DataLoader[Any], data_of_process: DataLoader[Any], count: int
+) -> tuple[WeightsMap, list[float], float, float]:
+    """The map; ratios of a run to a bare loop, sorted; the times of a step and of a sync."""
+    trainer = Trainer(base, larger, train_loader=data, config=CONFIG)
+    learners, pair = trainer.learners, trainer.pair
+    assert pair
+
+    def run_epoch() -> None:
+        trainer.progress.step_in_epoch = 0
+        trainer.train_batches()
+
+    def sync() -> None:
+        with pair.motivated():
+            pass
+
+    reference_epoch = bare(
+        [learner.model for learner in learners.values()],
+        data_of_process,
+        [learner.optimizer for learner in learners.values()],
+    )
+    ratios = sorted(rounds(run_epoch, reference_epoch, count))
+    batches = len(data_of_process)
+    step = seconds(reference_epoch) / (batches + batches // 6)
+    return pair.map, ratios, step, statistics.median(seconds(sync) for _ in range(5))
+
+
+def save(base: nn.Module, larger: nn.Module, data: DataLoader[Any], weights_map: WeightsMap) -> tuple[float, int]:
+    """The stall for a checkpoint, in seconds, and its size, in bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "run"
+        trainer = Trainer(base, larger, train_loader=data, config=CONFIG, weights_map=weights_map, output=output)
+        trainer.begin()
+        trainer.train_batches()  # Creates the optimizer states.
+        stall = seconds(trainer.save)
+        trainer.saver.wait()
+        # Processes other than the first write no checkpoint, and their rows are not printed.
+        newest = max((output / "checkpoints").glob("step-*"), default=output)
+        size = sum(file.stat().st_size for file in newest.glob("*"))
+        trainer.saver.close()
+    return stall, size
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--max-steps", type=int, default=24, help="batches in a round, at most")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=8, help="of each process")
     parser.add_argument("--pairs", nargs="*", choices=PAIRS, default=[*PAIRS])
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")

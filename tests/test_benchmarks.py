@@ -2,6 +2,7 @@
 
 import contextlib
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,3 +31,12 @@ def test_a_benchmark_runs(name: str, monkeypatch: pytest.MonkeyPatch, capsys: py
     with contextlib.suppress(SystemExit):  # Of --help.
         runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
     assert capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_scaling_runs_in_two_processes() -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    program = [str(FOLDER / "scaling.py"), *SHORT["scaling"]]
+    done = subprocess.run([*torchrun, *program], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| resnet8 in resnet14 |") == 1

@@ -156,9 +156,6 @@ HIDING: dict[str, Callable[[Tensor], Any]] = {
     "integers in place": lambda x: torch.zeros_like(level(x), dtype=torch.long).copy_(level(x) / 1000),
     "floor division": lambda x: level(x) // 1000,
     "division that rounds": lambda x: torch.div(level(x), 1000, rounding_mode="trunc"),
-    "remainder of a smaller number": lambda x: torch.remainder(torch.ones(1).to(x), level(x) + 2),
-    "relu": lambda x: (level(x) - 1000).relu(),
-    "relu in place": lambda x: (level(x) - 1000).relu_(),
     "hardshrink": lambda x: F.hardshrink(level(x), 1000),
     "greater of two": lambda x: torch.maximum(level(x), torch.full((1,), 1000.0).to(x)),
     "bound": lambda x: level(x).clamp(min=1000),
@@ -166,23 +163,21 @@ HIDING: dict[str, Callable[[Tensor], Any]] = {
     "number": lambda x: 2 if level(x).mean().item() > 1000 else 1,
     "list": lambda x: 2 if max(level(x).flatten().tolist()) > 1000 else 1,
     "array": lambda x: torch.from_numpy(level(x).numpy() > 1000).to(x),
-    "sampled position": lambda x: F.grid_sample(
-        torch.ones(len(x), 1, 2, 2).to(x), (level(x) + 1)[:, :, None, None].expand(-1, 1, 1, 2)
-    )[:, 0, 0],
-    "softplus that is zero": lambda x: F.softplus(level(x) - 1000, beta=1000),
-    "softmax of a greater one": lambda x: torch.cat([level(x) * 0 + 1000, level(x)], -1).softmax(-1)[:, :1],
-    "sum of exponentials": lambda x: torch.cat([level(x) * 0 + 1000, level(x)], -1).logsumexp(-1, keepdim=True),
-    "greatest norm": lambda x: torch.cat([level(x) * 0 + 1000, level(x)], -1).norm(float("inf"), -1, keepdim=True),
     "second operand": lambda x: torch.where(x > 1000 * level(x), x, 1),
 }
 
 
-@pytest.mark.filterwarnings("ignore::seeking.MatchWarning", "ignore:Default grid_sample")
+@pytest.mark.filterwarnings("ignore::seeking.MatchWarning")
 @pytest.mark.parametrize("how", HIDING.values(), ids=HIDING)
 def test_an_operation_that_hides_a_difference_on_this_batch_proves_nothing(how: Callable[[Tensor], Any]) -> None:
     models = Decided(4, how), Decided(7, how)
     verdict = seeking.verify(*models, seeking.match(*models, batch=BATCH), BATCH)
     assert not verdict.exact
+
+
+ACTIVATIONS = {"relu", "relu6", "hardtanh", "hardsigmoid", "hardswish", "threshold", "softshrink", "celu", "elu", "selu"}
+ACTIVATIONS |= {"leaky_relu", "rrelu", "prelu", "fill", "logit"}
+"""They bound each channel by itself, and of many numbers show some."""
 
 
 def test_each_elementwise_operation_that_is_constant_somewhere_decides() -> None:
@@ -207,7 +202,7 @@ def test_each_elementwise_operation_that_is_constant_somewhere_decides() -> None
                 for output in outputs:
                     same = (output[1:] == output[:-1]) & output[1:].isfinite() if output.shape == grid.shape else None
                     if same is not None and (same[1:] & same[:-1]).any() and not name.endswith("_backward"):
-                        assert name in NUMBERS_ALONE or decides(name, [grid], outputs, {}), name
+                        assert name in NUMBERS_ALONE | ACTIVATIONS or decides(name, [grid], outputs, {}), name
     assert len(ran) > 100
 
 

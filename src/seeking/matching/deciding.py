@@ -7,49 +7,19 @@ from typing import Any
 from torch import Tensor
 
 from seeking.matching.axes import Axis
-from seeking.matching.parts import BOUNDS, COMPETITIONS, THRESHOLDS
+from seeking.matching.parts import COMPETITIONS, THRESHOLDS
 from seeking.weights_map import is_real
 
-FLAT = COMPETITIONS | THRESHOLDS | BOUNDS
-FLAT |= {"relu", "relu6", "hardsigmoid", "hardswish", "rrelu_with_noise", "logit", "renorm", "sgn", "fix", "frac"}
-FLAT |= {
-    "maximum",
-    "minimum",
-    "fmax",
-    "fmin",
-    "floor_divide",
-    "fmod",
-    "remainder",
-    "copysign",
-    "heaviside",
-    "nextafter",
-    "angle",
-}
-FLAT |= {"histc", "histogram", "scatter_reduce", "index_reduce", "segment_reduce", "grid_sampler_2d", "grid_sampler_3d"}
-"""Operations from real numbers to real numbers that are constant somewhere, or jump."""
+STEPS = {"sgn", "fix", "heaviside", "floor_divide", "copysign", "hardshrink", "histc", "histogram"}
+"""Operations that are constant but for jumps, over a part of their range at least."""
 
-SATURATING = {
-    "sigmoid",
-    "tanh",
-    "erf",
-    "erfc",
-    "softplus",
-    "log_sigmoid_forward",
-    "gelu",
-    "silu",
-    "mish",
-    "exp",
-    "exp2",
-}
-SATURATING |= {"expm1", "_softmax", "_log_softmax", "logsumexp", "_logcumsumexp", "logaddexp", "logaddexp2"}
-SATURATING |= {"linalg_vector_norm", "norm", "_cdist_forward", "special_log_ndtr", "special_ndtr", "atan", "pow"}
-"""Operations whose results differ by less than is seen, for large numbers or where a greater one counts alone."""
-
-MAX_STATISTIC = 1 << 16
-"""Entries of a tensor that may be a statistic; larger ones that saturate, such as scores of attention, are not kept."""
+CHOICES = {"maximum", "minimum", "fmax", "fmin", "clamp", "clamp_min", "clamp_max"}
+"""Operations that take one of two numbers; activations, which bound many channels, are not among them."""
 
 READS = {"_local_scalar_dense", "equal"}
 """Operations that hand numbers to Python."""
+
+DECIDE = COMPETITIONS | THRESHOLDS | STEPS | CHOICES | READS
 
 NUMBERS_ALONE = {"isnan", "isinf", "isfinite", "isposinf", "isneginf"}
 """Operations that only ask whether these are finite numbers."""
@@ -85,9 +55,7 @@ def decides(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], kwar
     if not any(map(is_real, inputs)):
         return False
     name = name.rstrip("_")
-    if name in SATURATING:
-        return max(tensor.numel() for tensor in inputs) <= MAX_STATISTIC
-    if name in FLAT or name in READS or kwargs.get("rounding_mode") or "polynomial" in name:
+    if name in DECIDE or kwargs.get("rounding_mode"):
         return True
     takes_shape_alone = name.startswith("new_") or name.endswith("_like")
     if takes_shape_alone or name in NUMBERS_ALONE or any(part in name for part in BY_THE_WAY):
