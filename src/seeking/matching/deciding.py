@@ -10,7 +10,8 @@ from seeking.matching.axes import Axis
 from seeking.matching.parts import COMPETITIONS, THRESHOLDS
 from seeking.weights_map import is_real
 
-STEPS = {"sgn", "fix", "heaviside", "floor_divide", "copysign", "hardshrink", "histc", "histogram"}
+STEPS = {"sgn", "fix", "heaviside", "floor_divide", "remainder", "fmod", "copysign", "angle", "hardshrink"}
+STEPS |= {"histc", "histogram"}
 """Operations that are constant but for jumps, over a part of their range at least."""
 
 CHOICES = {"maximum", "minimum", "fmax", "fmin", "clamp", "clamp_min", "clamp_max"}
