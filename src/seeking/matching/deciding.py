@@ -15,7 +15,7 @@ STEPS |= {"histc", "histogram"}
 """Operations that are constant but for jumps, over a part of their range at least."""
 
 CHOICES = {"maximum", "minimum", "fmax", "fmin", "clamp", "clamp_min", "clamp_max"}
-"""Operations that take one of two numbers; activations, which bound many channels, are not among them."""
+"""Operations that take one of two numbers. Activations are not among them: of many numbers, they show some."""
 
 READS = {"_local_scalar_dense", "equal"}
 """Operations that hand numbers to Python."""

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from seeking.internals import TorchDispatchMode
 from seeking.matching.deciding import Decision, decides
-from seeking.matching.operation import flat_tensors, short_name
+from seeking.matching.operation import flat_tensors, operation_of, short_name
 from seeking.verification.compare import relative_difference
 from seeking.verification.positions import Positions
 from seeking.verification.recording import dense
@@ -18,6 +18,9 @@ from seeking.weights_map import is_real
 
 TAKEN_OUT = {"numpy", "tolist", "__array__", "__dlpack__"}
 """Methods that give the numbers of a tensor to others than PyTorch."""
+
+OVERWRITING = {"mul", "fill", "zero"}
+"""Elementwise operations that leave nothing of what was there, which may be memory that was never written."""
 
 Decisions = list[tuple[str, list[Tensor]]]
 """Names of operations that decide, with the real numbers that they decide by, in the order of the forward pass."""
@@ -27,7 +30,7 @@ class _Operations(TorchDispatchMode):
     def __init__(self, decisions: Decisions, traced: Sequence[Decision] | None, positions: Positions | None) -> None:
         super().__init__()
         self._decisions, self._traced, self._positions = decisions, traced, positions
-        self._place = 0
+        self._position = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -36,10 +39,15 @@ class _Operations(TorchDispatchMode):
         # In place, the numbers are gone afterwards.
         before = [tensor.clone() if name.endswith("_") else tensor for tensor in inputs]
         output = func(*args, **kwargs)
-        if decides(name, inputs, flat_tensors(output), kwargs):
+        outputs = flat_tensors(output)
+        operands: list[Tensor] | None = None
+        if decides(name, inputs, outputs, kwargs):
+            operands = self._at_base_channels(name, dense(list(filter(is_real, before))))
+        elif operation_of(func).pointwise and _hides(name, before, outputs):
+            operands = [before[0].detach().clone()]
+        if operands is not None:
             numbers = [value for value in (*args, *kwargs.values()) if type(value) in (int, float)]
-            if (operands := self._at_base_channels(name, dense(list(filter(is_real, before))))) is not None:
-                self._decisions.append((name, [*operands, *map(torch.tensor, numbers)]))
+            self._decisions.append((name, [*operands, *map(torch.tensor, numbers)]))
         return output
 
     def _at_base_channels(self, name: str, operands: list[Tensor]) -> list[Tensor] | None:
@@ -47,10 +55,10 @@ class _Operations(TorchDispatchMode):
         if self._traced is None or self._positions is None:
             return [tensor.detach().clone() for tensor in operands]
         wanted = name, [tuple(tensor.shape) for tensor in operands]
-        for place in range(self._place, len(self._traced)):
-            traced = self._traced[place]
+        for position in range(self._position, len(self._traced)):
+            traced = self._traced[position]
             if (traced.name, traced.operands) == wanted:
-                self._place = place + 1
+                self._position = position + 1
                 return [self._narrowed(*pair) for pair in zip(operands, traced.axes, strict=True)]
         return None
 
@@ -61,6 +69,20 @@ class _Operations(TorchDispatchMode):
             if (own := self._positions.left_out(axis)) is not None:
                 narrowed = narrowed.index_select(dim, torch.tensor(own, device=tensor.device))
         return tensor.detach().clone() if narrowed.data_ptr() == tensor.data_ptr() else narrowed
+
+
+def _hides(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
+    """Whether an elementwise operation makes one number of all, as a ReLU does if they are negative."""
+    if len(inputs) != 1 or name.rstrip("_") in OVERWRITING or not all(map(is_real, (*inputs, *outputs))):
+        return False
+    return all(map(_is_constant, outputs)) and not _is_constant(inputs[0])
+
+
+def _is_constant(tensor: Tensor) -> bool:
+    if not tensor.numel() or tensor.layout is not torch.strided or tensor.is_nested:
+        return True
+    first, last = (tensor[(position,) * tensor.ndim] for position in (0, -1))
+    return bool(first == last) and bool((tensor == first).all())
 
 
 class _TakenOut(TorchFunctionMode):
