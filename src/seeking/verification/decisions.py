@@ -82,7 +82,8 @@ def _is_constant(tensor: Tensor) -> bool:
     if not tensor.numel() or tensor.layout is not torch.strided or tensor.is_nested:
         return True
     first, last = (tensor[(position,) * tensor.ndim] for position in (0, -1))
-    return bool(first == last) and bool((tensor == first).all())
+    # Other modes count reductions, and this is none.
+    return torch.equal(first, last) and torch.equal(tensor, first.expand_as(tensor))
 
 
 class _TakenOut(TorchFunctionMode):
