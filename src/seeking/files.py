@@ -74,8 +74,8 @@ class Yaml(yaml.SafeLoader):
         if len(text) > MAX_DIGITS:
             raise yaml.constructor.ConstructorError(None, None, "number too long", node.start_mark)
         if re.match(r"[-+]?0[0-9_]", text):
-            reason = f"{text} can be read as an octal or a decimal number; give it without leading zeros, or in quotes"
-            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark)
+            problem = f"{text} can be read as an octal or a decimal number; give it without leading zeros, or in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return int(text, 0)
 
 
@@ -150,7 +150,7 @@ def read_text(path: Path, max_bytes: int) -> str:
             content = file.read(max_bytes + 1)
         text = content.decode("utf-8")
     except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
     except UnicodeDecodeError as error:
         raise SeekingError(f"{path}: not text in UTF-8 ({error})") from error
     if len(content) > max_bytes:

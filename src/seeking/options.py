@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from seeking.errors import DamagedError, SeekingError, unknown
-from seeking.files import read_yaml, user_path
+from seeking.files import read_yaml, reason, user_path
 from seeking.flag_names import name_of_other_tool
 from seeking.option_parsing import REPEATED, parse_options
 from seeking.renamed import today
@@ -160,7 +160,7 @@ def flags_of_run(folder: Path, command: type[Any]) -> list[str]:
         }
         return flags(taken, path, command)
     except OSError as error:
-        raise SeekingError(f"{folder}: cannot be read ({error.strerror})") from error
+        raise SeekingError(f"{folder}: cannot be read ({reason(error)})") from error
     except SeekingError as error:
         print(printable(f"seeking: {error}; give the options of the run again"), file=sys.stderr)
         return []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seeking.errors import DamagedError, SeekingError
-from seeking.files import atomic_write, is_file, open_file, status
+from seeking.files import atomic_write, is_file, open_file, reason, status
 
 NAME = "manifest.json"
 FORMAT = "seeking.run"
@@ -142,7 +142,7 @@ def check_of_no_run(path: Path) -> None:
     try:
         manifest = Manifest.read(path.parent)
     except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
     if manifest and path.name in manifest.files:
         raise SeekingError(f"{path} is a file of the run in {path.parent}; name another file")
 
@@ -171,5 +171,5 @@ def check_file(path: Path) -> bool:
                     else f"{path}: damaged; it is not the file that {NAME} lists ({file_digest['bytes']:,} bytes)"
                 )
     except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
     return False

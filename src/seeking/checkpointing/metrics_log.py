@@ -11,7 +11,7 @@ from typing import Any
 
 from seeking.checkpointing.place import Place
 from seeking.errors import DamagedError, RunWarning, SeekingError
-from seeking.files import is_file, open_file, status
+from seeking.files import is_file, open_file, reason, status
 
 MAX_ROW_LENGTH = 1 << 20
 """Characters of a row that are read."""
@@ -60,7 +60,7 @@ class MetricsLog:
         except OSError as error:
             if not already_failed:
                 warnings.warn(
-                    f"{self.path}: cannot be written ({error.strerror}); the rows wait in memory",
+                    f"{self.path}: cannot be written ({reason(error)}); the rows wait in memory",
                     RunWarning,
                     stacklevel=2,
                 )
@@ -149,4 +149,4 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
                     ) from error
                 yield row
     except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error

@@ -28,7 +28,7 @@ from seeking.checkpointing.metrics_log import MetricsLog
 from seeking.checkpointing.place import Place
 from seeking.checkpointing.weights import read_metadata, write_tensors
 from seeking.errors import DamagedError, RunError, RunWarning, SeekingError
-from seeking.files import atomic_write, is_file, status, user_path
+from seeking.files import atomic_write, is_file, reason, status, user_path
 from seeking.weights_map import WeightsMap
 
 
@@ -55,7 +55,7 @@ class RunFolder:
             taken = run_files.is_taken(self.path)
             known = taken and (overwrite or resume) and run_files.is_run(self.path)
         except OSError as error:
-            raise SeekingError(f"{self.path}: cannot be used as an output folder ({error.strerror})") from error
+            raise SeekingError(f"{self.path}: cannot be used as an output folder ({reason(error)})") from error
         if taken and not known and (overwrite or resume):
             raise SeekingError(
                 f"output {self.path}: not the folder of a run, so it is not {'resumed' if resume else 'overwritten'}"
@@ -265,7 +265,7 @@ class RunFolder:
         try:
             return snapshot.list_checkpoints(self.checkpoints)
         except OSError as error:
-            raise SeekingError(f"{self.checkpoints}: cannot be read ({error.strerror})") from error
+            raise SeekingError(f"{self.checkpoints}: cannot be read ({reason(error)})") from error
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the run's summary.
@@ -278,7 +278,7 @@ class RunFolder:
                 self._announce(self.metrics.path.name, self.metrics.path)
             self.write_json("summary.json", summary)
         except OSError as error:
-            raise RunError(f"{self.path / 'summary.json'}: cannot be written ({error.strerror})") from error
+            raise RunError(f"{self.path / 'summary.json'}: cannot be written ({reason(error)})") from error
 
     def newest_checkpoint(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """The newest intact checkpoint, as it was written; None if there has been none.
@@ -351,7 +351,7 @@ class RunFolder:
             warnings.warn(f"{error}; it is made again from the checkpoint", RunWarning, stacklevel=2)
             return True
         except OSError as error:
-            raise SeekingError(f"{self.path / name}: cannot be read ({error.strerror})") from error
+            raise SeekingError(f"{self.path / name}: cannot be read ({reason(error)})") from error
         return False
 
     @contextmanager
@@ -359,7 +359,7 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            raise SeekingError(f"{self.path}: cannot be written ({error.strerror})") from error
+            raise SeekingError(f"{self.path}: cannot be written ({reason(error)})") from error
 
     def _taken(self) -> SeekingError:
         return SeekingError(

@@ -23,7 +23,17 @@ from torch import Tensor
 
 from seeking.checkpointing.manifest import digest
 from seeking.errors import DamagedError, RunError, SeekingError
-from seeking.files import flush, is_file, is_folder, open_file, read_json, remove_temporary, status, temporary_name
+from seeking.files import (
+    flush,
+    is_file,
+    is_folder,
+    open_file,
+    read_json,
+    reason,
+    remove_temporary,
+    status,
+    temporary_name,
+)
 
 FORMAT = "seeking.checkpoint"
 VERSION = 1
@@ -103,7 +113,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         # Loaded tensors are the file's own pages, and the file will be deleted.
         tensors = {name: tensor.clone() for name, tensor in load_file(path / "tensors.safetensors").items()}
     except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise SeekingError(f"{path}: not tensors ({error})") from error
     return state, tensors
@@ -127,7 +137,7 @@ def check(path: Path) -> None:
             if file.read(4096) != _manifest(step, path).encode():
                 raise DamagedError(f"{path}: damaged; its files are not those that its manifest lists")
     except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

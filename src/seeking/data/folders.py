@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from seeking.errors import SeekingError
+from seeking.files import reason
 
 IMAGE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),  # Those of ImageFolder.
@@ -104,7 +105,7 @@ def walk(root: str) -> Tree:
                     kind = "a link that leads nowhere" if entry.is_symlink() else "neither a file nor a folder"
                     raise SeekingError(f"data set {root}: {shown([inner], 1)} is {kind}; repair or remove it")
         except OSError as error:
-            raise SeekingError(f"data set {root}: {folder or root} cannot be read ({error.strerror})") from error
+            raise SeekingError(f"data set {root}: {folder or root} cannot be read ({reason(error)})") from error
         tree[folder].sort()
         if not all(map(_is_utf8, (folder, *tree[folder]))):
             raise SeekingError(f"data set {root}: a name in {folder!a} is not UTF-8; rename it")

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from seeking.checkpointing.fingerprint import digest, sample
 from seeking.errors import SeekingError
-from seeking.files import check_regular, user_path
+from seeking.files import check_regular, reason, user_path
 from seeking.training.rng import derive_seed
 
 PYTHON = "python"
@@ -37,7 +37,7 @@ def read_text(source: str) -> Tensor:
         content = b"".join(path.read_bytes() for path in paths)
     except OSError as error:
         raise SeekingError(
-            f"{source}: cannot be read ({error.strerror}); give the path of a text, or {PYTHON} for the sources of "
+            f"{source}: cannot be read ({reason(error)}); give the path of a text, or {PYTHON} for the sources of "
             "Python's standard library"
         ) from error
     return torch.from_numpy(np.frombuffer(content, np.uint8).copy())

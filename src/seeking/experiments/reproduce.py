@@ -80,7 +80,7 @@ def claim(recipe: Recipe, root: Path) -> None:
         if not path.exists():
             raise SeekingError(f"{root} does not hold the results of a recipe; name another output folder")
     except OSError as error:
-        raise SeekingError(f"{root}: cannot be used as an output folder ({error.strerror})") from error
+        raise SeekingError(f"{root}: cannot be used as an output folder ({reason(error)})") from error
     recorded = read_json(path, MAX_OPTIONS_BYTES)
     for content in (current, recorded):
         for name in CHANGEABLE - {"recipe"}:
@@ -161,7 +161,7 @@ def search(
         try:
             write_json(path, results)
         except OSError as error:
-            raise RunError(f"{path}: cannot be written ({error.strerror})") from error
+            raise RunError(f"{path}: cannot be written ({reason(error)})") from error
     arms = {arm: {**options, **results.get(arm, {}).get("best", {})} for arm, options in recipe.arms.items()}
     return dataclasses.replace(recipe, arms=arms)
 

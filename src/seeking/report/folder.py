@@ -11,7 +11,7 @@ from seeking.checkpointing.manifest import NAME, Manifest, check_file
 from seeking.checkpointing.metrics_log import read_rows
 from seeking.commands import Train
 from seeking.errors import DamagedError, SeekingError
-from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json, status
+from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json, reason, status
 
 MAX_METRICS = 20
 """Metrics of a model that are shown."""
@@ -26,7 +26,7 @@ def is_run_folder(path: Path) -> bool:
     try:
         return any(status(path / name) is not None for name in (NAME, "config.json", run_files.CHECKPOINTS))
     except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def describe(path: Path) -> tuple[str, bool]:
@@ -43,7 +43,7 @@ def describe(path: Path) -> tuple[str, bool]:
     try:
         return _describe(path)
     except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def _describe(path: Path) -> tuple[str, bool]:

@@ -12,6 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from seeking.errors import RunError
+from seeking.files import reason
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tabs and line ends, marks that reverse the direction of text, and bytes that are no text."""
@@ -122,7 +123,7 @@ def check_output() -> None:
     """
     sys.stdout.flush()
     if (failure := getattr(sys.stdout, "failure", None)) is not None:
-        raise RunError(f"standard output cannot be written ({failure.strerror}), so the result is not complete")
+        raise RunError(f"standard output cannot be written ({reason(failure)}), so the result is not complete")
 
 
 def plain_errors() -> contextlib.AbstractContextManager[object]:

@@ -7,7 +7,7 @@ from typing import Any
 from seeking.checkpointing import run_files
 from seeking.checkpointing.metrics_log import read_rows
 from seeking.errors import SeekingError
-from seeking.files import MAX_OPTIONS_BYTES, is_folder, read_json, status
+from seeking.files import MAX_OPTIONS_BYTES, is_folder, read_json, reason, status
 from seeking.report.folder import changed_options
 from seeking.report.metric import shown
 from seeking.report.tables import Rows
@@ -47,7 +47,7 @@ def runs_table(folder: Path) -> Rows:
     try:
         rows: list[Sequence[str]] = [_row(path, str(path.relative_to(folder))) for path in find_runs(folder)]
     except OSError as error:
-        raise SeekingError(f"{folder}: cannot be read ({error.strerror})") from error
+        raise SeekingError(f"{folder}: cannot be read ({reason(error)})") from error
     if not rows:
         raise SeekingError(f"{folder}: neither a run folder, which has a config.json, nor are there any in it")
     return ("run", "models", "data", "epochs", "base", "motivated", "changed options"), rows

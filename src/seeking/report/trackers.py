@@ -14,7 +14,7 @@ from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracke
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.choices import Tracker
 from seeking.errors import RunWarning, SeekingError
-from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json
+from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json, reason
 from seeking.option_types import check_word
 from seeking.training.record import Row
 
@@ -95,7 +95,7 @@ class Tracking:
             try:
                 self._folder.write_json(IDS, self._ids)
             except OSError as error:
-                raise SeekingError(f"{self._folder.path / IDS}: cannot be written ({error.strerror})") from error
+                raise SeekingError(f"{self._folder.path / IDS}: cannot be written ({reason(error)})") from error
 
     def _make(self, name: str, known: str | None, step: int | None) -> GeneralTracker:
         if name == "tensorboard":
@@ -146,7 +146,7 @@ def _read_ids(folder: RunFolder) -> dict[str, str]:
     try:
         content = read_json(path, MAX_OPTIONS_BYTES) if is_file(path) else {}
     except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({error.strerror})") from error
+        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
     except SeekingError as error:
         raise SeekingError(f"{error}; remove the file to begin new runs in the trackers") from error
     return {name: value for name, value in content.items() if re.fullmatch(r"[\w. -]{1,128}", str(value))}
