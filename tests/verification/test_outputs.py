@@ -146,7 +146,7 @@ def test_sparse_and_nested_outputs_are_compared(how: Any) -> None:
 )
 def test_where_nothing_is_compared_nothing_is_proven(how: Any, batch: Tensor) -> None:
     models = Ended(4, how), Ended(6, how)
-    with pytest.raises(SeekingError, match="nothing was compared"):
+    with pytest.raises(SeekingError, match=r"nothing (was|would be) compared"):
         verify(*models, match(*models, batch=batch), batch)
 
 

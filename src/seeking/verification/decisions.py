@@ -79,7 +79,7 @@ def _hides(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bo
 
 
 def _is_constant(tensor: Tensor) -> bool:
-    if not tensor.numel() or tensor.layout is not torch.strided or tensor.is_nested:
+    if tensor.is_meta or tensor.is_nested or tensor.layout is not torch.strided or not tensor.numel():
         return True
     first, last = (tensor[(position,) * tensor.ndim] for position in (0, -1))
     # Other modes count reductions, and this is none.
