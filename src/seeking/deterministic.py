@@ -28,10 +28,12 @@ class Deterministic(TorchFunctionMode):
             return first
         if name == "scaled_dot_product_attention" and len(args) < 5:
             kwargs["dropout_p"] = 0.0
-        if name == "bernoulli_" and isinstance(first, Tensor):
+        if name in ("bernoulli", "bernoulli_") and isinstance(first, Tensor):
             # A mask that keeps with some probability is often divided by it.
-            kept = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
-            return first.copy_(kept) if isinstance(kept, Tensor) else first.fill_(kept)
+            in_place = name == "bernoulli_"
+            kept = args[1] if len(args) > 1 else kwargs.get("p", 0.5 if in_place else first)
+            mask = first if in_place else torch.empty_like(first)
+            return mask.copy_(kept) if isinstance(kept, Tensor) else mask.fill_(kept)
         if name in NOISE_IN_PLACE and isinstance(first, Tensor):
             return first.fill_(NOISE_IN_PLACE[name])
         output = func(*args, **kwargs)

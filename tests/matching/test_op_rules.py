@@ -192,8 +192,9 @@ def test_tensors_without_elements_are_followed(first: str, rest: list[str], join
     assert_exact(*models, batch=VECTORS)
 
 
-def test_the_noise_of_an_initialization_in_a_forward_is_the_same_in_both() -> None:
+def test_noise_in_a_forward_is_the_same_in_both() -> None:
     def middle(model: nn.Module, x: Tensor) -> Tensor:
-        return x * nn.init.uniform_(tensor=x.new_empty(1)) + nn.init.normal_(x.new_empty(1))
+        kept = torch.bernoulli(torch.full_like(x, 0.8)) / 0.8 + torch.bernoulli(x, p=0.5)
+        return x * kept * nn.init.uniform_(tensor=x.new_empty(1)) + nn.init.normal_(x.new_empty(1))
 
     assert_exact(*(Small(width, middle) for width in (4, 6)), batch=VECTORS)

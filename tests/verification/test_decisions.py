@@ -238,3 +238,74 @@ def test_activations_are_no_decisions_of_other_channels(seed: int, width: int, d
     batch = BATCH[:, None].expand(-1, 3, -1) if deeper else BATCH
     verdict = seeking.verify(*models, seeking.match(*models, batch=batch), batch)
     assert verdict, verdict.reason
+
+
+IDS = torch.arange(24).view(2, 12) % 7 + 1
+
+
+class Counted(nn.Module):
+    def __init__(self, width: int, how: Callable[[Tensor, int], Tensor], number: int) -> None:
+        super().__init__()
+        self.embedding, self.leave = nn.Embedding(64, width), nn.Linear(width, 2)
+        self.how, self.number = how, number
+
+    def forward(self, ids: Tensor) -> Tensor:
+        leave: Tensor = self.leave(self.embedding(ids) * self.how(ids, self.number)[..., None])
+        return leave
+
+
+def apart(ids: Tensor) -> Tensor:
+    """Distances of positions, of which the greatest is 11."""
+    positions = torch.arange(ids.shape[1])
+    return (positions[:, None] - positions).abs()
+
+
+BY_INTEGERS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "padding": lambda ids, number: ids != number,
+    "special tokens": lambda ids, number: ids >= number,
+    "window": lambda ids, number: (apart(ids) < number).float().mean(-1).expand(ids.shape),
+    "buckets": lambda ids, number: 1.0 + (apart(ids) // number).sum(-1).expand(ids.shape),
+    "hash": lambda ids, number: 1.0 + ids % number,
+    "table": lambda ids, number: 1.0 + ids.clamp(max=number),
+}
+
+
+@pytest.mark.parametrize("how", BY_INTEGERS.values(), ids=BY_INTEGERS)
+def test_integers_that_the_batch_does_not_reach_are_compared(how: Callable[[Tensor, int], Tensor]) -> None:
+    base, same, other = Counted(4, how, 20), Counted(6, how, 20), Counted(6, how, 30)
+    assert seeking.verify(base, same, seeking.match(base, same, batch=IDS), IDS)
+    verdict = seeking.verify(base, other, seeking.match(base, other, batch=IDS), IDS)
+    assert not verdict
+    assert "20 in the base is" in verdict.reason
+
+
+@pytest.mark.filterwarnings("ignore::seeking.MatchWarning")
+@pytest.mark.parametrize("number", [0.0, 1.0])
+def test_a_batch_of_equal_numbers_is_not_all_that_is_compared(number: float) -> None:
+    def pooled(pool: Callable[..., Tensor]) -> nn.Module:
+        return Decided(6, lambda x: pool(x[:, None], 3, 1, 1)[:, 0])
+
+    models = pooled(F.avg_pool1d), pooled(F.max_pool1d)
+    for module in (m for model in models for m in model.modules() if isinstance(m, nn.Linear)):
+        module.bias = None
+    batch = torch.full((4, 6), number)
+    verdict = seeking.verify(*models, seeking.match(*models, batch=batch), batch)
+    assert not verdict
+    same = pooled(F.avg_pool1d), pooled(F.avg_pool1d)
+    assert seeking.verify(*same, seeking.match(*same, batch=batch), batch)
+
+
+def test_tokens_that_are_all_alike_are_not_all_that_is_compared() -> None:
+    def model(width: int, causal: bool) -> nn.Module:
+        return Counted(width, lambda ids, causal: mixing(ids, bool(causal)), int(causal))
+
+    def mixing(ids: Tensor, causal: bool) -> Tensor:
+        seen = torch.ones(ids.shape[1], ids.shape[1])
+        seen = seen.tril() if causal else seen
+        return ids.double() @ (seen / seen.sum(-1, keepdim=True)).T.double()
+
+    ids = torch.full((2, 5), 3)
+    models = model(4, False), model(6, True)
+    assert not seeking.verify(*models, seeking.match(*models, batch=ids), ids)
+    same = model(4, True), model(6, True)
+    assert seeking.verify(*same, seeking.match(*same, batch=ids), ids)

@@ -167,3 +167,28 @@ def test_the_model_is_not_blamed_for_an_error_of_what_follows_it(
     monkeypatch.setattr("seeking.verification.decisions.decides", fail)
     with pytest.raises(SeekingError, match="Ended runs, but cannot be followed: ZeroDivisionError: modulo"):
         verify(*models, weights_map, VECTORS)
+
+
+@pytest.mark.parametrize(
+    ("how", "other", "message"),
+    [
+        (lambda x: (x, 1), lambda x: (x, 2), "a number in the outputs is 1 in the base, 2 in the motivated"),
+        (lambda x: (x, True), lambda x: (x, False), "a number in the outputs"),
+        (lambda x: (x, (x > 0).sum()), lambda x: (x, 2 * (x > 0).sum()), "integers in the outputs differ"),
+        (lambda x: {"y": x, "mask": x > 0}, lambda x: {"y": x, "mask": x < 0}, "integers in the outputs differ"),
+    ],
+)
+def test_integers_among_the_outputs_are_compared(how: Any, other: Any, message: str) -> None:
+    models = Ended(4, how), Ended(6, how), Ended(6, other)
+    assert verify(*models[:2], match(*models[:2], batch=VECTORS), VECTORS)
+    verdict = verify(models[0], models[2], match(models[0], models[2], batch=VECTORS), VECTORS)
+    assert not verdict
+    assert message in verdict.reason
+
+
+def test_what_cannot_be_verified_is_said() -> None:
+    models = Ended(4, torch.tanh), Ended(6, torch.tanh)
+    with pytest.raises(SeekingError, match="the weights map is a NoneType"):
+        verify(*models, None, VECTORS)  # type: ignore[arg-type]
+    with pytest.raises(SeekingError, match="the batch is on the meta device"):
+        verify(*models, match(*models, batch=VECTORS), VECTORS.to("meta"))

@@ -19,10 +19,11 @@ COMPETITIONS |= {"sort", "topk", "cummax", "cummin", "_cummax_helper", "_cummin_
 THRESHOLDS = {"gt", "ge", "lt", "le", "sign", "round", "floor", "ceil", "trunc", "bucketize", "searchsorted"}
 """Operations that tell where a number lies."""
 
-ARITHMETIC = {f"{name}{suffix}" for name in ("add", "sub", "rsub", "mul", "div", "pow") for suffix in ("", "_")}
+ARITHMETIC = {"add", "sub", "rsub", "mul", "div", "pow", "floor_divide", "remainder", "fmod"}
+ARITHMETIC |= {f"{name}_" for name in ARITHMETIC}
 
 BOUNDS = {"clamp", "clamp_min", "clamp_max", "hardtanh", "threshold", "leaky_relu", "elu", "softshrink", "hardshrink"}
-BOUNDS |= {f"{name}_" for name in BOUNDS} | {"gt", "ge", "lt", "le"}
+BOUNDS |= {f"{name}_" for name in BOUNDS} | {"gt", "ge", "lt", "le", "eq", "ne"}
 """Operations with numbers that matter to some inputs alone."""
 
 OVER_PARTS = (

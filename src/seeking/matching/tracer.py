@@ -313,8 +313,9 @@ class Tracer(TorchDispatchMode):
         """Write the axes of an operation's results."""
         scores = [axis for tensor in inputs for axis in self.scores.get(id(tensor), ())]
         name = operation.name.removeprefix("aten::")
-        if is_real(outputs[0]) or decides(name, inputs, outputs, kwargs):
-            self.operations.append(described(name, args))
+        description = described(name, args)
+        if is_real(outputs[0]) or decides(name, inputs, outputs, kwargs) or " by " in description:
+            self.operations.append(description)
         scaled: frozenset[float] = frozenset()
         if name not in PRODUCTS:
             scaled = scaled.union(*(self.scaled.get(id(tensor), ()) for tensor in inputs))

@@ -68,7 +68,7 @@ def compare_outputs(base: Any, motivated: Any, channels: Channels = ()) -> tuple
             f"the base model's output, a {type(base).__name__}, holds no tensor of real or complex numbers to compare; "
             "give a forward that returns one"
         )
-    numbers = [[leaf for leaf in leaves_in(side) if type(leaf) is float] for side in (base, motivated)]
+    numbers = [[leaf for leaf in leaves_in(side) if type(leaf) in (bool, int, float)] for side in (base, motivated)]
     for number, other in zip(*numbers, strict=False):
         if math.isnan(number) and math.isnan(other):
             continue
@@ -84,10 +84,21 @@ def compare_outputs(base: Any, motivated: Any, channels: Channels = ()) -> tuple
             f"the outputs have different shapes, {[list(t.shape) for t in small]} in the base "
             f"and {[list(t.shape) for t in large]} in the motivated model,"
         )
+    if problem := _differing_integers(tensors_in(base), narrowed):
+        return float("inf"), problem
     differences = list(map(relative_difference, small, large))
     difference = max(differences)
     which = f" (tensor {differences.index(difference) + 1} of {len(differences)})" if len(differences) > 1 else ""
     return difference, f"the outputs differ by {difference:.1e}{which}"
+
+
+def _differing_integers(base: Sequence[Tensor], motivated: Sequence[Tensor]) -> str:
+    """A sentence on integers or booleans among the outputs that differ; empty if there are none."""
+    if len(base) == len(motivated):
+        for number, (small, large) in enumerate(zip(base, motivated, strict=True), 1):
+            if not is_real(small) and small.shape == large.shape and not torch.equal(small, large.to(small.dtype)):
+                return f"integers in the outputs differ (tensor {number} of {len(base)})"
+    return ""
 
 
 def _at_channels(tensor: Tensor, shape: Sequence[int], channels: Sequence[list[int] | None]) -> Tensor:

@@ -156,7 +156,7 @@ class Comparison:
             cause = f"{names} over channels of which the base has only a part sees all of them"
             verdict = dataclasses.replace(verdict, reason=f"{verdict.reason}: {cause}", contained=False)
         if verdict.contained and (hint := differing_numbers(base_view, view)):
-            verdict = dataclasses.replace(verdict, reason=f"{verdict.reason}; {hint}")
+            verdict = dataclasses.replace(verdict, reason=f"{verdict.reason}; {hint}, which may be why")
         return verdict
 
     def _agrees_without_others(self) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 import torch
 
@@ -9,7 +10,7 @@ from seeking.verification.comparison import REFUSES, Comparison, RefusedError, S
 from seeking.verification.diagnose import own_constant
 from seeking.verification.verdict import Verification
 from seeking.verification.views import computes_otherwise, decides
-from seeking.verification.weights import multiplied
+from seeking.verification.weights import is_uniform, multiplied, varied
 
 SINGLE_TOLERANCE = 1e-5
 """Least tolerance where models compute in float32."""
@@ -35,25 +36,31 @@ def prove(subject: Subject, tolerance: float) -> Verification:
     if verdict is None or verdict.reason.startswith(REFUSES):
         dtype, tolerance = torch.float32, max(tolerance, SINGLE_TOLERANCE)
         verdict = Comparison(subject, dtype, tolerance).verdict()
-    for times, size in _other_sizes(subject) if verdict else ():
-        other = dataclasses.replace(subject, batch=multiplied(subject.batch, times), times=times)
+    for numbers, other in _with_other_numbers(subject) if verdict else ():
         with contextlib.suppress(RefusedError):
             compared = Comparison(other, dtype, max(tolerance, LOUD_TOLERANCE)).verdict()
             if not compared:
-                reason = f"with numbers that are {LOUDER:.0f} times as {size}, {compared.reason}"
-                return dataclasses.replace(compared, reason=reason)
+                return dataclasses.replace(compared, reason=f"with {numbers}, {compared.reason}")
     # Would they agree if the motivated model had the base's constants?
     if subject.constants and not verdict and prove(dataclasses.replace(subject, constants=frozenset()), tolerance):
         return dataclasses.replace(verdict, reason=_own_constant(subject), contained=False)
     return verdict
 
 
-def _other_sizes(subject: Subject) -> list[tuple[float, str]]:
-    """The sizes of numbers, other than the batch's, for which the models may compute something else."""
+def _with_other_numbers(subject: Subject) -> Iterator[tuple[str, Subject]]:
+    """What the batch may hide: other numbers, in words, and the same comparison with them."""
+    if is_uniform(subject.batch):  # On which most operations agree.
+        yield "random numbers in the batch", dataclasses.replace(subject, batch=varied(subject.batch, subject.seed))
     views = subject.base_view, subject.view
+    sizes = []
     if any(map(decides, views)):
-        return [(LOUDER, "large"), (1 / LOUDER, "small")]
-    return [(LOUDER, "large")] if computes_otherwise(*views) else []
+        sizes = [(LOUDER, "large"), (1 / LOUDER, "small")]
+    elif computes_otherwise(*views):
+        sizes = [(LOUDER, "large")]
+    for times, size in sizes:
+        batch = multiplied(subject.batch, times)
+        other = dataclasses.replace(subject, batch=batch, times=times)
+        yield f"numbers that are {LOUDER:.0f} times as {size}", other
 
 
 def _own_constant(subject: Subject) -> str:

@@ -15,7 +15,7 @@ from seeking.verification.constants import own_constants
 from seeking.verification.proof import prove
 from seeking.verification.shareable import check_parametrizations
 from seeking.verification.verdict import Verification
-from seeking.verification.views import competition, follow, in_mode, more_parts, unreached
+from seeking.verification.views import competition, differing_numbers, follow, in_mode, more_parts, unreached
 from seeking.weights_map import WeightsMap, is_real, tensors, tensors_in
 
 
@@ -60,6 +60,10 @@ def verify(
     if not 0 <= tolerance < float("inf"):  # NaN would make everything exact.
         raise SeekingError(f"tolerance is {tolerance}; it must be a finite number, 0 or more")
     check_models(base, motivated)
+    if not isinstance(weights_map, WeightsMap):
+        raise SeekingError(
+            f"the weights map is a {type(weights_map).__name__}; seeking.match(base, motivated) makes one"
+        )
     missing = tensors(base).keys() - weights_map.entries.keys()
     if missing:
         name = min(missing)
@@ -69,6 +73,8 @@ def verify(
     if any(tensor.is_meta for model in (base, motivated) for tensor in tensors(model).values()):
         raise SeekingError("a model is on the meta device; verify computes, so make both models with real weights")
     inputs = tensors_in(batch)
+    if any(tensor.is_meta for tensor in inputs):
+        raise SeekingError("the batch is on the meta device; verify computes, so give one with numbers")
     if inputs and not any(tensor.numel() for tensor in inputs):
         raise SeekingError("there is no sample in the batch, so nothing would be compared; give another batch")
     if any(is_real(tensor) and bool(tensor.isnan().any()) for tensor in inputs):
@@ -91,6 +97,10 @@ def verify(
             continue  # Such as one that asks for labels in training mode.
         if not mode_verdict:
             return dataclasses.replace(mode_verdict, reason=in_mode(mode_verdict.reason, training))
+        # In training mode, rates of dropout and of stochastic depth are numbers, too.
+        if not training and (number := differing_numbers(base_view, view)):
+            reason = f"{number}, though on this batch both compute the same"
+            return Verification(False, mode_verdict.difference, None, reason, contained=False)
         verdict = mode_verdict if not training else max(verdict, mode_verdict, key=lambda v: v.difference)
     motivated_views = [view for _, view in views.values()]
     if not_judged := [name for name in unreached(weights_map, motivated_views) if name not in constants]:

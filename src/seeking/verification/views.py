@@ -107,7 +107,7 @@ def differing_numbers(base: Trace | None, motivated: Trace | None) -> str:
         name = text.partition(" by ")[0]
         other = next((candidate for candidate in others if candidate.startswith(f"{name} by ")), "")
         if other and other not in small and text not in large:
-            return f"{text} in the base is {other} in the motivated model, which may be why"
+            return f"{text} in the base is {other} in the motivated model"
     return ""
 
 

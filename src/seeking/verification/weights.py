@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from seeking.internals import tree_map, tree_map_only
 from seeking.verification.extra import scales
-from seeking.weights_map import identity, is_real, tensors
+from seeking.weights_map import identity, is_real, tensors, tensors_in
 
 
 def random_weights(model: nn.Module, seed: int, times: float = 1.0) -> dict[str, Tensor]:
@@ -84,6 +84,27 @@ def promoted(values: Any, dtype: torch.dtype) -> Any:
 def multiplied(values: Any, times: float) -> Any:
     """All real and complex tensors multiplied by a number, in new containers."""
     return tree_map_only(Tensor, lambda tensor: tensor * times if is_real(tensor) else tensor, values)
+
+
+def is_uniform(values: Any) -> bool:
+    """Whether no tensor has two numbers that differ, though one has several: such as zeros or ones alone."""
+    several = [tensor for tensor in tensors_in(values) if tensor.numel() > 1]
+    return bool(several) and all(bool((tensor == tensor.flatten()[0]).all()) for tensor in several)
+
+
+def varied(values: Any, seed: int) -> Any:
+    """Random numbers from 0 to 1 in place of real ones, from 0 to the greatest in place of integers."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def vary(tensor: Tensor) -> Tensor:
+        if tensor.dtype == torch.bool or not tensor.numel():
+            return tensor
+        if not is_real(tensor):
+            greatest = max(0, int(tensor.max()))
+            return torch.randint(greatest + 1, tensor.shape, generator=generator).to(tensor)
+        return torch.rand(tensor.shape, generator=generator).to(tensor)
+
+    return tree_map_only(Tensor, vary, values)
 
 
 def hold(model: nn.Module, values: Mapping[str, Tensor]) -> None:
