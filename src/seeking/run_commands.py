@@ -29,7 +29,7 @@ from seeking.report.analysis import checkpoint_rows, end_rows, line_rows
 from seeking.report.folder import describe, is_run_folder
 from seeking.report.output import PrintableConsole, is_main_process, make_console, print_text
 from seeking.report.progress import RunProgress, many_runs
-from seeking.report.runs import runs_table
+from seeking.report.runs import find_runs, is_comparison, runs_table
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, split_rows, terminal
 from seeking.report.trackers import check_trackers
 
@@ -169,6 +169,8 @@ def show_command(config: Show) -> int:
         return 0
     text, intact = describe(config.run)
     print_text(text)
+    if is_comparison(config.run) and any(find_runs(config.run)):
+        make_console().print(terminal(runs_table(config.run)))
     return 0 if intact else 1
 
 
