@@ -377,6 +377,21 @@ def test_advice_works_when_it_is_followed(
     assert torch.equal(base.mean, motivated.mean[: widths[0]])
 
 
+@pytest.mark.filterwarnings("ignore::seeking.errors.MatchWarning")
+def test_modules_without_a_forward_are_paired_when_it_is_told_how_they_run() -> None:
+    class Module(nn.Module):  # As many LightningModules are.
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2))
+
+    models, x = (Module(8), Module(16)), torch.randn(2, 4)
+    for batch in (None, x):
+        with pytest.raises(SeekingError, match=r"Module has no forward\. Give Pair a batch"):
+            Pair(*models, batch=batch)
+    pair = Pair(*models, batch=x, forward=lambda module, x: module.net(x))
+    assert verify(*models, pair.map, x, forward=lambda module, x: module.net(x))
+
+
 def literal_arguments() -> Iterator[tuple[str, str, bool]]:
     for name in seeking.__all__:
         function = getattr(seeking, name)
