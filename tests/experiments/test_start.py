@@ -145,6 +145,7 @@ def test_whose_the_shared_part_is() -> None:
         ("--start-from base=FILE base=missing", "missing: cannot be read"),
         ("--start-from missing", "missing: cannot be read"),
         ("--start-from base", "there are no pretrained weights of resnet8"),
+        ("--base local-dir:missing", "local-dir:missing: there is no missing/config.json"),
         ("--start-from motivated --motivated coatnet_0_224", "there are no pretrained weights of coatnet_0_224"),
     ],
 )

@@ -3,6 +3,7 @@
 import functools
 import warnings
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from seeking.models.resnet import ResNet
 from seeking.weights_map import tensors
 
 RESNETS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
-ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
+LOCAL = "local-dir:"
+ELSEWHERE = ("hf-hub:", "hf_hub:", LOCAL)
 """Names of models that timm finds outside of its own list begin with one of these."""
 
 
@@ -24,8 +26,10 @@ def check_name(name: str) -> None:
     """Check that a model exists.
 
     Raises:
-        SeekingError: it does not.
+        SeekingError: it does not. Of a model on the hub, that is not known.
     """
+    if name.startswith(LOCAL) and not (config := Path(name.removeprefix(LOCAL)) / "config.json").is_file():
+        raise SeekingError(f"{name}: there is no {config}; give the folder of a model that timm has saved")
     if _own(name) or name.startswith(ELSEWHERE):
         return
     import timm  # Slow to import.
