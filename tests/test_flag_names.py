@@ -13,6 +13,7 @@ from seeking.flag_names import OTHER_TOOLS, check_flags, with_flags
 
 NAMES = [field.name for field in dataclasses.fields(Train)]
 LONG = [name for name in NAMES if "_" in name]
+SHORT = [name for name in NAMES if "_" not in name]
 
 
 @pytest.mark.parametrize("here", OTHER_TOOLS)
@@ -46,7 +47,18 @@ def test_arguments_become_flags(name: str, message: str) -> None:
 @given(
     st.sampled_from(LONG),
     st.sampled_from(
-        ["'{}'", "/tmp/{}/x", "my_{}", "{}_of", "{}.yaml", "--{}", "{}(3)", "known: a, {}, b", "did you mean {}?"]
+        [
+            "'{}'",
+            "/tmp/{}/x",
+            "my_{}",
+            "{}_of",
+            "{}.yaml",
+            "--{}",
+            "{}(3)",
+            "{}:3,1",
+            "known: a, {}, b",
+            "did you mean {}?",
+        ]
     ),
 )
 def test_what_only_looks_like_an_argument_is_left(name: str, message: str) -> None:
@@ -58,8 +70,13 @@ def test_words_are_arguments_only_where_they_are_given_a_value() -> None:
     assert with_flags("options:\n  lr: 0.1 in the run, 0.2 now", Train) == "options:\n  --lr: 0.1 in the run, 0.2 now"
     assert with_flags("condition: unknown\n  x\n  ^", Train) == "--condition: unknown\n  x\n  ^"
     assert (
-        with_flags("set update to joint, or give update joint", Train) == "set update to joint, or give --update joint"
+        with_flags("set update to joint, or give update joint", Train)
+        == "set --update to joint, or give --update joint"
     )
+    for name in SHORT:
+        told = with_flags(f"{name} cannot be combined with {name}; set {name} to x, or change {name}", Train)
+        assert told == f"--{name} cannot be combined with --{name}; set --{name} to x, or change --{name}"
+    assert with_flags("a cannot be combined with databases", Train) == "a cannot be combined with databases"
     assert with_flags("the batch: seed: 3", Train) == "the batch: seed: 3"
     assert with_flags("the seed of the data is 3", Train) == "the seed of the data is 3"
     assert not re.search("--", with_flags("no data set is there", Train))

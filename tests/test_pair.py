@@ -377,20 +377,37 @@ def test_advice_works_when_it_is_followed(
     assert torch.equal(base.mean, motivated.mean[: widths[0]])
 
 
-def literal_arguments() -> Iterator[tuple[str, str]]:
+@pytest.mark.filterwarnings("ignore::seeking.errors.MatchWarning")
+def test_modules_without_a_forward_are_paired_when_it_is_told_how_they_run() -> None:
+    class Module(nn.Module):  # As many LightningModules are.
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2))
+
+    models, x = (Module(8), Module(16)), torch.randn(2, 4)
+    for batch in (None, x):
+        with pytest.raises(SeekingError, match=r"Module has no forward\. Give Pair a batch"):
+            Pair(*models, batch=batch)
+    pair = Pair(*models, batch=x, forward=lambda module, x: module.net(x))
+    assert verify(*models, pair.map, x, forward=lambda module, x: module.net(x))
+
+
+def literal_arguments() -> Iterator[tuple[str, str, bool]]:
     for name in seeking.__all__:
         function = getattr(seeking, name)
         if callable(function) and not issubclass(function if isinstance(function, type) else int, BaseException):
             hints = typing.get_type_hints(function.__init__ if isinstance(function, type) else function)
-            yield from ((name, argument) for argument, hint in hints.items() if "Literal" in str(hint))
+            for argument, hint in hints.items():
+                if "Literal" in str(hint):
+                    yield name, argument, type(None) in typing.get_args(hint)
 
 
-@pytest.mark.parametrize(("name", "argument"), [*literal_arguments()])
-def test_an_argument_that_is_one_of_a_few_words_is_no_other(name: str, argument: str) -> None:
+@pytest.mark.parametrize(("name", "argument", "optional"), [*literal_arguments()])
+def test_an_argument_that_is_one_of_a_few_words_is_no_other(name: str, argument: str, optional: bool) -> None:
     models = () if name == "TrainConfig" else (nn.Linear(2, 2), nn.Linear(2, 2))
     more = {"weights_map": None} if name == "embed" else {}
     for value in ("Shared", "", None, 3):
-        if value is not None or name != "TrainConfig":
+        if value is not None or not (optional or name == "TrainConfig"):
             with pytest.raises(SeekingError, match=f"unknown .*'{value}'|must be"):
                 getattr(seeking, name)(*models, **more, **{argument: value})
 

@@ -47,6 +47,11 @@ def derive(base: nn.Module, motivated: nn.Module, batch: Any, forward: Forward |
                 f"{problem}, since no forward pass reaches it. Give Pair a batch, or a forward, that does; if it is of "
                 f"no use, {advice}"
             )
+        if forward is None and type(base).forward is nn.Module.forward:
+            raise SeekingError(
+                f"{problem}, since {type(base).__name__} has no forward. Give Pair a batch, and how to run a model on "
+                "it, such as forward=lambda model, batch: model.net(batch)"
+            )
         if batch is None:
             raise SeekingError(f"{problem}. Give Pair a batch")
         raise SeekingError(f"{problem}. Check a map with seeking.verify, and pass it on: {advice}")

@@ -11,26 +11,28 @@ from seeking.errors import SeekingError
 OTHER_TOOLS = {
     "lr": "learning-rate learningrate lr0 base-lr max-lr",
     "epochs": "n-epochs num-epochs max-epochs nb-epochs num-train-epochs epoch",
+    "max-steps": "steps num-steps total-steps train-steps iterations num-iterations max-iters max-iterations",
     "batch-size": "batch bs b train-batch-size per-device-train-batch-size batch-size-per-gpu",
     "weight-decay": "wd decay-rate l2",
     "optimizer": "opt optim",
     "schedule": "sched scheduler lr-scheduler lr-scheduler-type lr-schedule",
     "warmup-epochs": "warmup warmup-ratio",
+    "warmup-steps": "num-warmup-steps warmup-iters",
     "loss": "objective criterion problem-type loss-fn",
     "label-smoothing": "smoothing label-smoothing-factor",
-    "clip-grad": "clip-grad-norm max-grad-norm gradient-clip-val grad-clip clip",
+    "clip-grad": "clip-grad-norm max-grad-norm max-norm gradient-clip-val grad-clip clip",
     "accumulate": "gradient-accumulation-steps grad-accum-steps grad-accum accumulate-grad-batches update-freq",
     "precision": "amp amp-dtype fp16 bf16 mixed-precision dtype",
     "checkpoint-activations": "grad-checkpointing gradient-checkpointing activation-checkpointing",
     "compile": "torchcompile torch-compile",
     "shard": "fsdp",
     "seed": "random-seed seed-everything",
-    "eval-every": "eval-interval eval-steps check-val-every-n-epoch val-interval",
+    "eval-every": "eval-interval eval-freq eval-steps check-val-every-n-epoch val-interval",
     "save-every": "save-steps save-interval checkpoint-interval every-n-train-steps",
     "keep-checkpoints": "save-total-limit checkpoint-hist save-top-k",
     "resume": "resume-from-checkpoint ckpt-path resume-from auto-resume",
     "output": "output-dir out-dir outdir save-dir default-root-dir logdir log-dir experiment run-name name",
-    "data": "dataset data-dir data-path dataset-name root",
+    "data": "dataset data-dir data-path dataset-name train-dir root",
     "subset": "dataset-config-name dataset-config config-name",
     "image-size": "img-size input-size imgsz size resolution",
     "workers": "num-workers dataloader-num-workers j nw",
@@ -45,9 +47,9 @@ OTHER_TOOLS = {
     "tracker": "report-to logger log-wandb wandb log-with tensorboard",
     "base": "model arch model-name",
     "ema": "model-ema model-ema-decay ema-decay",
-    "start-from": "initial-checkpoint finetune weights init-from",
+    "start-from": "initial-checkpoint finetune weights checkpoint init-from",
     "best": "eval-metric monitor metric-for-best-model",
-    "label-column": "target-key target target-column",
+    "label-column": "label labels label-col target-key target target-column",
     "image-column": "input-key",
     "overwrite": "overwrite-output-dir force exist-ok",
 }
@@ -80,17 +82,20 @@ def with_flags(message: object, command: type[Any]) -> str:
     """A message that names arguments, as the command line has them: ``label_column`` becomes ``--label-column``.
 
     A name of one word may as well be an ordinary word. It is taken for an argument only where a line begins with it and
-    says what it is, or lists it with its value, where the message begins with it and a colon, and before one of the
-    words that it may hold. Lists of what is known, such as the condition ``held_out``, stay.
+    says what it is, or lists it with its value, where the message begins with it and a colon, before one of the words
+    that it may hold, and where it is to be set or cannot be combined. Lists of what is known, such as the condition
+    ``held_out``, stay, and so do conditions with their numbers.
     """
     fields = _fields(command)
     long = "|".join(sorted((name for name in fields if "_" in name), key=len, reverse=True))
     text = re.sub(rf"\A({'|'.join(fields)})(?=: )", _flag, str(message))
-    text = re.sub(rf"(?m)(^|(?<=^  ))({'|'.join(fields)})(?= is |: .* in the run)", _flag, text)
+    text = re.sub(rf"(?m)(^|(?<=^  ))({'|'.join(fields)})(?= is |: .* in the run| cannot be combined)", _flag, text)
+    before, after = r"(?:(?<=combined with )|(?<=, or change ))", r"(?<=\bset )"
+    text = re.sub(rf"{before}({'|'.join(fields)})\b(?!_)|{after}({'|'.join(fields)})(?= to )", _flag, text)
     listed, not_before = r"known: .*|did you mean .*", r"(?<![\w./\\'\"=-])"
     for name, words in _words(command).items():
         text = re.sub(rf"{listed}|{not_before}({name})(?= ({'|'.join(words)})\b)", _flag_or_same, text)
-    argument = rf"{not_before}({long})(?![\w./\\'\"=(-])"
+    argument = rf"{not_before}({long})(?![\w./\\'\"=(-]|:\S)"
     return re.sub(f"{listed}|{argument}", _flag_or_same, text) if long else text
 
 

@@ -16,6 +16,7 @@ from seeking.errors import RunWarning, SeekingError
 from seeking.forward import Forward
 from seeking.internals import child_modules, foreach_copy, own_tensor, versions
 from seeking.option_types import check_word
+from seeking.pretrained import warn_of_overwritten
 from seeking.shared_state import SharedState, block_views, part_state
 from seeking.supported import check_models, check_writable
 from seeking.verification.constants import own_constants
@@ -58,8 +59,9 @@ class Pair:
             motivated model. They keep the values that they have in each model.
         shared_from: whose weights the shared part gets, at once. ``base``: the mapped entries of the motivated model
             take the base's values. ``motivated``: the base takes those of its part of the motivated model. Give it when
-            the motivated model is pretrained, since a new base would overwrite what that model has learnt. Nobody can
-            tell from a model whether it is pretrained. The other entries of the motivated model keep their values.
+            the motivated model is pretrained, since a new base would overwrite what that model has learnt. None:
+            ``base``, with a warning if the scales of its norms show that the motivated model has been trained. The
+            other entries of the motivated model keep their values.
 
     Attributes:
         constants: names of the base's buffers that are constants of each model.
@@ -84,11 +86,12 @@ class Pair:
         batch: Any = None,
         forward: Forward | None = None,
         own: Sequence[str] = (),
-        shared_from: Model = "base",
+        shared_from: Model | None = None,
     ) -> None:
         self.base = base
         self.motivated_model = motivated
-        check_word("value of shared_from", shared_from, Model)
+        if shared_from is not None:
+            check_word("value of shared_from", shared_from, Model)
         check_word("value of norm", norm, NormPolicy)
         check_models(base, motivated)
         if base is motivated:
@@ -109,7 +112,9 @@ class Pair:
             if name not in self.constants and (norm == "shared" or not name.endswith(NORM_STATISTICS))
         }
         self._check_trained()
-        self._share_weights(shared_from)
+        if shared_from is None:
+            warn_of_overwritten(base, motivated, self.map)
+        self._share_weights(shared_from or "base")
         self._state = SharedState(base, motivated, self._moving, tie)
         self._depth, self._sharded, self._separated = 0, False, False
         self._modules = [*base.modules(), *motivated.modules()]

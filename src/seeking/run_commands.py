@@ -20,7 +20,8 @@ from seeking.experiments.analyze import analyze
 from seeking.experiments.compare import check, compare, summarize
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
-from seeking.experiments.run import check_names, trainer
+from seeking.experiments.run import arguments, check_names, trainer
+from seeking.experiments.start import check_start
 from seeking.experiments.tasks import TaskData, task
 from seeking.files import atomic_write, check_new_file, new_file, reason, write_json
 from seeking.options import options_of_run
@@ -28,7 +29,7 @@ from seeking.report.analysis import checkpoint_rows, end_rows, line_rows
 from seeking.report.folder import describe, is_run_folder
 from seeking.report.output import PrintableConsole, is_main_process, make_console, print_text
 from seeking.report.progress import RunProgress, many_runs
-from seeking.report.runs import runs_table
+from seeking.report.runs import find_runs, is_comparison, runs_table
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, split_rows, terminal
 from seeking.report.trackers import check_trackers
 
@@ -39,6 +40,7 @@ def train_command(config: Train) -> int:
     output, folder = _folder(config, f"{config.base}-{config.motivated}")
     check_trackers(config.tracker)
     check_names(config)
+    _check_start(config, folder)
     data = task(config.task).load(config, 1, config.loss)
     _announce(console, config, data, output)
     with RunProgress(console, f"{title}, {data.name}", data.unit) as progress:
@@ -65,6 +67,7 @@ def compare_command(config: Compare) -> int:
         raise SeekingError(f"{output} holds a single run; resume it with seeking train --resume")
     check_trackers(config.tracker)
     check_names(config)
+    _check_start(config, folder)
     data = task(config.task).load(config, 1, config.loss)
     _announce(console, config, data, output)
     check(config, data, output if folder.holds_run else None)  # Before anything is written.
@@ -166,6 +169,8 @@ def show_command(config: Show) -> int:
         return 0
     text, intact = describe(config.run)
     print_text(text)
+    if is_comparison(config.run) and any(find_runs(config.run)):
+        make_console().print(terminal(runs_table(config.run)))
     return 0 if intact else 1
 
 
@@ -179,6 +184,13 @@ def _folder(config: RunOptions, name: str, kind: Kind = "run") -> tuple[Path, Ru
     now = int(broadcast(torch.tensor(now, device=this_process(config.device).device)))
     output = config.output or _dated(name, now)
     return output, RunFolder(output, config.overwrite, config.resume, kind)
+
+
+def _check_start(config: RunOptions, folder: RunFolder) -> None:
+    """Check the weights to start from, which a resumed run needs no more."""
+    if not folder.holds_run:
+        plan = arguments(config, {})
+        check_start(config.start_from, config.pretrained, plan, config.shared_from, config.extra)
 
 
 def _dated(name: str, seconds: int) -> Path:

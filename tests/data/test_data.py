@@ -207,7 +207,7 @@ def test_a_broken_image_and_a_wrong_column_are_named(tmp_path: Path) -> None:
 
 def test_columns_and_statistics_that_do_not_fit(tmp_path: Path) -> None:
     folder = str(image_folder(tmp_path))
-    with pytest.raises(SeekingError, match=r"unknown label column of .* 'lable'; did you mean label"):
+    with pytest.raises(SeekingError, match=r"unknown label_column of .* 'lable'; did you mean label"):
         load(DataConfig(data=folder, label_column="lable"))
     with pytest.raises(SeekingError, match="must have one number"):
         load(DataConfig(data=folder, mean=(0.5,)))

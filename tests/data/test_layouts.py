@@ -269,7 +269,7 @@ def test_splits_of_the_hub_in_their_usual_spellings(tmp_path: Path, monkeypatch:
     chosen = load(DataConfig(data="someone/something", train_split="extra", test_split="validation"))
     uses = [(split.use, split.source) for split in chosen.splits]
     assert uses == [("training", "extra"), ("test", "dev"), ("not used", "training"), ("not used", "test")]
-    with pytest.raises(SeekingError, match="unknown split of someone/something 'exta'; did you mean extra"):
+    with pytest.raises(SeekingError, match="unknown train_split of someone/something 'exta'; did you mean extra"):
         load(DataConfig(data="someone/something", train_split="exta"))
 
 

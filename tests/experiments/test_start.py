@@ -133,6 +133,33 @@ def test_whose_the_shared_part_is() -> None:
         shared_from(both, "base", "neutral")
 
 
+@pytest.mark.parametrize("command", ["train", "compare"])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("--pretrained --base resnet18 --motivated resnet34", "say whose it is: --shared-from base or motivated"),
+        ("--start-from base motivated=FILE --base resnet18", "say whose it is: --shared-from base or motivated"),
+        ("--start-from base=FILE --shared-from motivated", "--shared-from is motivated, but only the base model"),
+        ("--start-from base=FILE --pretrained", "name the one that starts from pretrained weights"),
+        ("--start-from motivated=FILE --extra neutral", "--extra is neutral, which would overwrite"),
+        ("--start-from base=FILE base=missing", "missing: cannot be read"),
+        ("--start-from missing", "missing: cannot be read"),
+        ("--start-from base", "there are no pretrained weights of resnet8"),
+        ("--base local-dir:missing", "local-dir:missing: there is no missing/config.json"),
+        ("--start-from motivated --motivated coatnet_0_224", "there are no pretrained weights of coatnet_0_224"),
+    ],
+)
+def test_weights_that_cannot_be_started_from_are_found_before_data_are_read(
+    command: str, given: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(file_of("base", tmp_path))
+    options = [file if word == "FILE" else word.replace("=FILE", f"={file}") for word in given.split()]
+    output = tmp_path / "run"
+    assert main([command, "--data", str(tmp_path / "missing"), *options, "--output", str(output)]) == 2
+    assert told in capsys.readouterr().err
+    assert not output.exists()
+
+
 @pytest.mark.parametrize("owner", ["base", "motivated"])
 def test_a_run_starts_from_a_file_whatever_is_trained(owner: str, tmp_path: Path, digits: ImagesOfRun) -> None:
     path = file_of(owner, tmp_path, classes=7)

@@ -70,6 +70,19 @@ def test_one_run_is_drawn_by_the_names_of_its_models(
     assert "pair" not in texts(figures[0]) and "seeds" not in texts(figures[0])
 
 
+@pytest.mark.parametrize(("best", "label"), [("f1", "f1"), (None, "loss"), ("lost", "loss")])
+def test_the_evaluation_is_drawn_by_the_best_metric(
+    best: str | None, label: str, figures: list[Figure], tmp_path: Path
+) -> None:
+    metrics = {"base": {"loss": 0.5, "f1": 0.25}}
+    rows: list[dict[str, Any]] = [{"kind": "eval", "epoch": epoch, **metrics} for epoch in (1, 2)]
+    run = cast(Result, SimpleNamespace(metrics=metrics, rows=lambda: rows))
+    draw({"pair": [run]}, tmp_path / "x.png", "a", best)
+    (line,) = figures[0].axes[1].get_lines()
+    assert figures[0].axes[1].get_ylabel() == label
+    assert [*line.get_ydata()] == [metrics["base"][label]] * 2
+
+
 def test_differences_of_hundredths_look_small(figures: list[Figure], tmp_path: Path) -> None:
     values = {"mean": 0.981, "interval": 0.0001, "values": [0.981, 0.9811]}
     draw_arms([{"arm": "a$b$", "base": values, "motivated": values}], "a$b$", tmp_path / "x.png", "title")

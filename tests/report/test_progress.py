@@ -1,5 +1,6 @@
 """What a run shows: one line on a terminal of any width, and a line now and then elsewhere."""
 
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -27,11 +28,13 @@ class Clock:
         return self.now
 
 
-def shown(width: int, rows: list[dict[str, Any]], title: str, terminal: bool, seconds: float = 0.0) -> list[str]:
+def shown(
+    width: int, rows: list[dict[str, Any]], title: str, terminal: bool, seconds: float = 0.0, **options: Any
+) -> list[str]:
     """What a listener of these rows prints, as lines without the control codes of terminals."""
     file, clock = io.StringIO(), Clock()
     console = Console(file=file, width=width, force_terminal=terminal, color_system=None, legacy_windows=False)
-    with RunProgress(console, title, "images", clock) as progress:
+    with RunProgress(console, title, "images", clock, **options) as progress:
         for row in rows:
             progress(row)
             clock.now += seconds
@@ -94,15 +97,40 @@ def test_an_epoch_without_evaluation_is_told_by_its_losses() -> None:
         assert lines[-2].split(", ")[0] == f"a in b: epoch 1/2: loss {losses}"
 
 
+@pytest.mark.slow
 def test_fit_shows_and_draws_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Trainer(*two_models(), **batches(), config=CONFIG, output=tmp_path / "run", progress=True).fit()
     out, err = capsys.readouterr()
     assert not out
     assert re.search(r"^ResNet in ResNet: epoch 2/2: accuracy base [\d.]+% motivated", err, re.MULTILINE)
     assert (tmp_path / "run/curves.png").stat().st_size > 10_000
+    right = {"right": lambda outputs, targets: (outputs.argmax(1) == targets).float().mean()}
+    best = dataclasses.replace(CONFIG, best="right", best_mode="max")
+    Trainer(*two_models(), **batches(), config=best, metrics=right, progress=True).fit()
+    assert re.search(r"epoch 2/2: right base 0\.\d+ motivated 0\.\d+", capsys.readouterr().err)
     Trainer(*two_models(), **batches(), config=CONFIG, output=tmp_path / "quiet", progress=False).fit()
     assert capsys.readouterr() == ("", "")
     assert not (tmp_path / "quiet/curves.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("best", "width", "told"),
+    [
+        (None, 120, "loss base 0.5000 motivated 0.4000, f1 base 0.2500 motivated 0.1250, 100.0% of batches motivated"),
+        ("f1", 120, "f1 base 0.2500 motivated 0.1250, 100.0% of batches motivated"),
+        ("loss", 60, "loss base 0.5000 motivated 0.4000"),
+        ("lost", 60, "loss base 0.5000 motivated 0.4000"),
+    ],
+)
+@pytest.mark.parametrize("terminal", [True, False])
+def test_metrics_of_ones_own_are_told_the_best_one_first(
+    best: str | None, width: int, told: str, terminal: bool
+) -> None:
+    evaluation = {"kind": "eval", "epoch": 1, "step": 3, "base": {"loss": 0.5, "f1": 0.25}}
+    rows = [*steps(3), {**evaluation, "motivated": {"loss": 0.4, "f1": 0.125}}]
+    line = next(line for line in shown(width, rows, "", terminal, best=best) if "epoch" in line)
+    assert line.partition("epoch 1/2: ")[2].startswith(told)
+    assert not terminal or len(line) < width
 
 
 def test_a_motivated_model_alone_has_no_motivated_batches() -> None:

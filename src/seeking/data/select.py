@@ -171,7 +171,7 @@ def _encoded(rows: Any, column: str, name: str) -> Any:
 def _column(kind: str, requested: str | None, columns: Mapping[str, Any], candidates: Sequence[str], name: str) -> str:
     if requested is not None:
         if requested not in columns:
-            raise unknown(f"{kind} column of {name}", requested, columns)
+            raise unknown(f"{kind}_column of {name}", requested, columns)
         return requested
     if len(candidates) != 1:
         held = [

@@ -165,9 +165,9 @@ def _standard(held: Mapping[Any, Any]) -> Splits:
 def _chosen(splits: Splits, name: str, chosen: Mapping[str, str]) -> Splits:
     """The same splits, those that the user has chosen under the names that they are chosen for."""
     named = {**splits, **{split.source: split for split in splits.values()}}
-    for path in chosen.values():
+    for split, path in chosen.items():
         if path not in named:
-            raise unknown(f"split of {name}", path, named)
+            raise unknown(f"{split}_split of {name}", path, named)
     taken = {split: named[path] for split, path in chosen.items()}
     if len({id(rows) for rows in taken.values()}) < len(taken):
         raise SeekingError(

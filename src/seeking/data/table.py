@@ -87,7 +87,7 @@ def read_tables(config: DataConfig) -> tuple[dict[str, RawRows], str]:
             f"one that holds the classes or values in label_column: {', '.join(names)}"
         )
     if label not in names:
-        raise unknown(f"label column of {splits['train'].source}", label, names)
+        raise unknown(f"label_column of {splits['train'].source}", label, names)
     return splits, label
 
 

@@ -107,9 +107,9 @@ def _chosen(
 ) -> tuple[dict[str, tuple[str, list[str]]], list[str]]:
     """The chosen splits, those that are left, and the files that are not used."""
     known = {**{file: (file, [file]) for file in tables}, **splits}
-    for name in chosen.values():
+    for split, name in chosen.items():
         if name not in known:
-            raise unknown(f"split or file of {data}", name, known)
+            raise unknown(f"{split}_split of {data}", name, known)
     taken = {split: known[name] for split, name in chosen.items()}
     used = [file for _, group in taken.values() for file in group]
     if len({*used}) < len(used):

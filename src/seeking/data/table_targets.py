@@ -53,7 +53,7 @@ def read_values(rows: RawRows, label: str) -> Floats:
 def _column(rows: RawRows, label: str, what: str) -> Column:
     names = rows.table.column_names
     if label not in names:
-        raise unknown(f"label column of {rows.source}", label, names)
+        raise unknown(f"label_column of {rows.source}", label, names)
     column = Column(label, rows)
     texts = column.texts
     if texts.null_count:

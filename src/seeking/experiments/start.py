@@ -14,7 +14,7 @@ from seeking.choices import MODELS, Extra, Model
 from seeking.errors import SeekingError
 from seeking.files import user_path
 from seeking.initialization import embed, extract
-from seeking.models import create, warn_of_replaced
+from seeking.models import check_pretrained, create, warn_of_replaced
 from seeking.models.heads import growing, shapes_of
 from seeking.weights_map import WeightsMap
 
@@ -79,6 +79,30 @@ def sources(start_from: tuple[str, ...], pretrained: bool, plan: ModelArguments)
             )
         origins = dict.fromkeys(MODELS, PRETRAINED)
     return origins
+
+
+def check_start(
+    start_from: tuple[str, ...], pretrained: bool, plan: ModelArguments, chosen: Model | None, extra: str
+) -> None:
+    """Check what can be checked before data are loaded: that files can be read and the options do not contradict.
+
+    Which model a ``FILE`` alone belongs to is not known before the number of classes is.
+
+    Raises:
+        SeekingError: a file cannot be read, a model has no pretrained weights, or as ``sources`` and ``shared_from``.
+    """
+    named = [text for text in start_from if text in MODELS or text.partition("=")[0] in MODELS]
+    for text in start_from:
+        path = text.partition("=")[2] if text in named else text
+        if path.strip():
+            shapes_of_weights(user_path(path))
+    if len(named) < len(start_from) and all(text.strip() for text in start_from):
+        return
+    origins = sources(start_from, pretrained, plan)
+    shared_from(origins, chosen, extra)
+    for model, source in origins.items():
+        if source == PRETRAINED:
+            check_pretrained(plan.names[model], plan.arguments[model])
 
 
 def shared_from(origins: Mapping[Model, str], chosen: Model | None, extra: str) -> Model | None:

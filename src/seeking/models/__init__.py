@@ -2,7 +2,8 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from seeking.models.resnet import ResNet
 from seeking.weights_map import tensors
 
 RESNETS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
-ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
+LOCAL = "local-dir:"
+ELSEWHERE = ("hf-hub:", "hf_hub:", LOCAL)
 """Names of models that timm finds outside of its own list begin with one of these."""
 
 
@@ -24,14 +26,35 @@ def check_name(name: str) -> None:
     """Check that a model exists.
 
     Raises:
-        SeekingError: it does not.
+        SeekingError: it does not. Of a model on the hub, that is not known.
     """
+    if name.startswith(LOCAL) and not (config := Path(name.removeprefix(LOCAL)) / "config.json").is_file():
+        raise SeekingError(f"{name}: there is no {config}; give the folder of a model that timm has saved")
     if _own(name) or name.startswith(ELSEWHERE):
         return
     import timm  # Slow to import.
 
     if not timm.is_model(name):
         raise unknown("model", name, [*RESNETS, mlp.FORM, *language.FORMS, *timm.list_models()])
+
+
+def check_pretrained(name: str, arguments: Mapping[str, Any]) -> None:
+    """Check that there are pretrained weights of a model, as far as that is known without the hub.
+
+    Args:
+        name: as in ``create``.
+        arguments: further ones of ``create``, which may say where the weights are (``pretrained_cfg``).
+
+    Raises:
+        SeekingError: there are none.
+    """
+    import timm
+
+    elsewhere = name.startswith(ELSEWHERE) or any(key.startswith("pretrained_cfg") for key in arguments)
+    if _own(name) or not (elsewhere or timm.is_model_pretrained(name)):
+        raise SeekingError(
+            f"there are no pretrained weights of {name}; give a file of weights, or a model of timm that has some"
+        )
 
 
 def _own(name: str) -> Callable[..., nn.Module] | None:
@@ -79,8 +102,8 @@ def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
 def _loaded(name: str, arguments: dict[str, Any], pretrained: bool) -> nn.Module:
     import timm
 
-    if _own(name):
-        raise SeekingError(f"there are no pretrained weights of {name}; give a file of weights, or a model of timm")
+    if pretrained:
+        check_pretrained(name, arguments)
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
     except Exception as error:  # The hub's client raises errors of its own.

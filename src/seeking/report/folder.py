@@ -95,7 +95,9 @@ def _describe(path: Path) -> tuple[str, bool]:
     except DamagedError as error:
         damaged.append("metrics.jsonl")
         lines.append(f"  metrics.jsonl: NOT intact ({error})")
-    lines = [f"{steps} steps, {motivated} of them motivated", *lines, "files:", *files, "checkpoints:"]
+    if not (known and known.kind == "comparison"):
+        lines.insert(0, f"{steps} steps, {motivated} of them motivated")
+    lines += ["files:", *files, "checkpoints:"]
     for checkpoint in snapshot.list_checkpoints(path / run_files.CHECKPOINTS):
         lines.append(checked(f"{run_files.CHECKPOINTS}/{checkpoint.name}", snapshot.check))
     lines += [f"  {checkpoint.name}: set aside" for checkpoint in snapshot.list_damaged(path / run_files.CHECKPOINTS)]

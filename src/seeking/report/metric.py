@@ -70,9 +70,21 @@ RMSE = Metric("rmse", "RMSE", digits=None)
 LOSS = Metric("loss", "loss")
 
 
-def shown(metrics: Iterable[Mapping[str, Any]]) -> Metric:
-    """The metric that models with these metrics are told by."""
+KNOWN = {metric.name: metric for metric in (ACCURACY, BITS_PER_BYTE, RMSE, LOSS)}
+
+
+def metric_of(name: str) -> Metric:
+    """A metric by its name in evaluations; one of the user's own has no unit."""
+    return KNOWN.get(name) or Metric(name, name, digits=None)
+
+
+def shown(metrics: Iterable[Mapping[str, Any]], best: str | None = None) -> Metric:
+    """The metric that models with these metrics are told by.
+
+    Args:
+        metrics: of each model, by name.
+        best: the metric by which the best weights are kept, which goes first; but not the loss.
+    """
     every = [*metrics]
-    return next(
-        (metric for metric in (ACCURACY, BITS_PER_BYTE, RMSE) if every and all(metric.name in of for of in every)), LOSS
-    )
+    names = [*([best] if best and best != LOSS.name else []), *KNOWN]
+    return metric_of(next((name for name in names if every and all(name in of for of in every)), LOSS.name))

@@ -27,15 +27,16 @@ NEIGHBORS = 51
 """Batches around a motivated one that its loss is compared with."""
 
 
-def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str) -> None:
+def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str, best: str | None = None) -> None:
     """Save the learning curves of runs as a figure.
 
     Args:
         results: the runs of the ``pair``, and of ``base`` and ``motivated`` alone, if there are any.
         path: file to write; its suffix sets the format.
         title: title of the figure.
+        best: metric by which the best weights are kept, if one is named; the evaluations are shown by it.
     """
-    metric = shown(results["pair"][0].metrics.values())
+    metric = shown(results["pair"][0].metrics.values(), best)
     compared = len(results) > 1
     colors: dict[Role, str] = {"base": BASE, "motivated": MOTIVATED}
     with two_panels(path, title, 4.2) as (left, right):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from seeking.report.metric import shown
+from seeking.report.metric import LOSS, metric_of, shown
 from seeking.report.status import Speed, cut, one_line, short_number
 from seeking.training.record import Row
 
@@ -33,12 +33,18 @@ class RunProgress:
         title: name of the run.
         unit: what the batches consist of.
         clock: gives the time in seconds.
+        best: metric by which the best weights are kept, if one is named; an evaluation is told by it.
     """
 
     def __init__(
-        self, console: Console, title: str, unit: str = "samples", clock: Callable[[], float] = time.monotonic
+        self,
+        console: Console,
+        title: str,
+        unit: str = "samples",
+        clock: Callable[[], float] = time.monotonic,
+        best: str | None = None,
     ) -> None:
-        self._console, self._unit, self._clock = console, unit, clock
+        self._console, self._unit, self._clock, self._best = console, unit, clock, best
         self.title = title
         self._losses: dict[str, float] = {}
         self._total = self._step = self._steps = self._motivated = 0
@@ -92,9 +98,9 @@ class RunProgress:
             where = f" and saved in {row['path']}; add --resume to the command to continue" if row["path"] else ""
             self._print(f"stopped after step {row['step']}{where}")
         elif kind == "eval":
-            facts = _scores(row) or [f"loss {self._mean_losses()}"]
-            text = f"epoch {row['epoch']}{self._length}: {', '.join(facts)}"
-            for fact in self._share():
+            first, *others = _scores(row, self._best) or [f"loss {self._mean_losses()}"]
+            text = f"epoch {row['epoch']}{self._length}: {first}"
+            for fact in (*others, *self._share()):
                 text += f", {fact}" if not self._bar or len(text) + len(fact) < self._console.width - 1 else ""
             self._print(text)
 
@@ -176,9 +182,13 @@ def _bar(console: Console, *texts: str) -> Progress:
     return Progress(*columns, console=console, refresh_per_second=2, transient=True)
 
 
-def _scores(row: Row) -> list[str]:
-    """The metric that an evaluation is told by: accuracy, bits per byte, or else the loss, of each model."""
+def _scores(row: Row, best: str | None = None) -> list[str]:
+    """What an evaluation tells of each model: its best metric, accuracy, bits per byte or the loss; then the others."""
     models = {name: row[name] for name in ("base", "motivated") if row.get(name)}
-    metric = shown(models.values())
-    texts = {name: metric.text(metrics[metric.name]) for name, metrics in models.items()}
-    return [f"{metric.title} {' '.join(f'{name} {text}' for name, text in texts.items())}"] if texts else []
+    metric = shown(models.values(), best)
+    others = [name for name in next(iter(models.values()), ()) if name not in (LOSS.name, metric.name)]
+    return [
+        f"{each.title} {' '.join(f'{name} {each.text(metrics[each.name])}' for name, metrics in models.items())}"
+        for each in (metric, *map(metric_of, others))
+        if models and all(each.name in metrics for metrics in models.values())
+    ]

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from seeking.checkpointing import run_files
+from seeking.checkpointing.manifest import Manifest
 from seeking.checkpointing.metrics_log import read_rows
-from seeking.errors import SeekingError
+from seeking.errors import DamagedError, SeekingError
 from seeking.files import MAX_OPTIONS_BYTES, is_folder, read_json, reason, status
 from seeking.report.folder import changed_options
 from seeking.report.metric import shown
@@ -56,35 +57,59 @@ def runs_table(folder: Path) -> Rows:
 def _row(path: Path, name: str) -> tuple[str, ...]:
     try:
         options = run_files.read_options(path)
-        metrics, epoch, finished = _progress(path)
+        metrics, finished = _progress(path)
+        comparison = is_comparison(path)
     except (OSError, SeekingError) as error:
         return name, "", "", "", "", "", str(error)
     changed = {key: value for key, value in changed_options(options).items() if key not in LEFT_OUT}
     models = " in ".join(str(options[key]) for key in SHOWN[:2] if key in options)
-    epochs = f"{epoch}/{options.get('epochs', '?')}{'' if finished else ', unfinished'}"
+    done = "comparison" if comparison else _done(metrics, options)
+    done += "" if finished else ", unfinished"
     texts = ", ".join(f"{key}={value}" for key, value in changed.items())
-    return name, models, str(options.get("data", "")), epochs, *(_score(metrics, model) for model in SHOWN[:2]), texts
+    best = options.get("best")
+    scores = (_score(metrics, model, best if isinstance(best, str) else None) for model in SHOWN[:2])
+    return name, models, str(options.get("data", "")), done, *scores, texts
 
 
-def _progress(path: Path) -> tuple[Mapping[str, Any], int, bool]:
-    """The latest metrics of each model, the epochs so far, and whether the run is over."""
+def is_comparison(path: Path) -> bool:
+    """Whether a folder holds a comparison, whose runs are in folders of their own.
+
+    Raises:
+        OSError, SeekingError: this cannot be told.
+    """
+    try:
+        known = Manifest.read(path)
+    except DamagedError:
+        return False
+    return known is not None and known.kind == "comparison"
+
+
+def _done(metrics: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """How far a run was at its latest evaluation: in epochs, or in steps if its length is in steps."""
+    steps = options.get("max_steps")
+    reached = metrics.get("epoch" if steps is None else "step", 0)
+    text = f"{round(reached, 2)}" if isinstance(reached, int | float) else "?"
+    return f"{text}/{options.get('epochs', '?')}" if steps is None else f"{text}/{steps} steps"
+
+
+def _progress(path: Path) -> tuple[Mapping[str, Any], bool]:
+    """The latest evaluation, and whether the run is over."""
     metrics: dict[str, Any] = {}
-    epoch = 0
     if status(path / "metrics.jsonl"):
         for row in read_rows(path / "metrics.jsonl"):
-            if row["kind"] == "eval" and isinstance(row.get("epoch"), int):
-                metrics, epoch = row, row["epoch"]
+            if row["kind"] == "eval":
+                metrics = row
     finished = status(path / "summary.json") is not None
     if finished:
         recorded = read_json(path / "summary.json", MAX_OPTIONS_BYTES).get("metrics")
-        metrics = recorded if isinstance(recorded, dict) else metrics
-    return metrics, epoch, finished or status(path / "comparison.json") is not None
+        metrics = {**metrics, **recorded} if isinstance(recorded, dict) else metrics
+    return metrics, finished or status(path / "comparison.json") is not None
 
 
-def _score(metrics: Mapping[str, Any], model: str) -> str:
+def _score(metrics: Mapping[str, Any], model: str, best: str | None) -> str:
     of_model = metrics.get(model)
     if not isinstance(of_model, dict):
         return ""
     numbers = {name: value for name, value in of_model.items() if isinstance(value, float)}
-    metric = shown([numbers])
+    metric = shown([numbers], best)
     return metric.text(numbers[metric.name]) if metric.name in numbers else ""

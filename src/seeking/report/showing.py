@@ -51,15 +51,15 @@ def make_showing(
     """
     title = " in ".join(type(model).__name__ for model in models.values())
     if display is True:
-        display = RunProgress(make_console(stderr=True), title)
+        display = RunProgress(make_console(stderr=True), title, best=config.best)
     names = config.tracker if accelerator.is_main_process else ()
     tracking = Tracking(names, title, saver.folder, config.recorded())
-    return functools.partial(_shown, display or None, tracking, record, saver)
+    return functools.partial(_shown, display or None, tracking, record, saver, config.best)
 
 
 @contextlib.contextmanager
 def _shown(
-    display: RunProgress | None, tracking: Tracking, record: Record, saver: Saver
+    display: RunProgress | None, tracking: Tracking, record: Record, saver: Saver, best: str | None
 ) -> Iterator[Callable[[Result], None]]:
     def draw(result: Result) -> None:
         if not (display and saver.folder and saver.metrics):
@@ -67,7 +67,7 @@ def _shown(
         try:
             from seeking.report.plots import draw  # matplotlib is slow to import.
 
-            saver.folder.write_file(FIGURE, lambda path: draw({"pair": [result]}, path, display.title))
+            saver.folder.write_file(FIGURE, lambda path: draw({"pair": [result]}, path, display.title, best))
         except OSError as error:
             raise RunError(f"{saver.folder.path / FIGURE}: cannot be written ({reason(error)})") from error
         except Exception as error:  # Such as an MPLBACKEND that there is not.

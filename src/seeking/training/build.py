@@ -24,6 +24,7 @@ from seeking.initialization import embed
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
+from seeking.pretrained import warn_of_overwritten
 from seeking.training.budget import base_condition
 from seeking.training.config import TrainConfig
 from seeking.training.interrupts import Requests
@@ -121,6 +122,8 @@ def make_pair(
     if weights_map is None:
         weights_map = match(base, motivated, batch=inputs, forward=forward)
     if config.extra != "own" and not resumed:
+        if config.shared_from is None:
+            warn_of_overwritten(base, motivated, weights_map)
         embed(base, motivated, weights_map, extra=config.extra, batch=inputs, forward=forward)
     return Pair(
         base,
@@ -130,7 +133,7 @@ def make_pair(
         batch=inputs,
         forward=forward,
         own=config.own,
-        shared_from=config.shared_from or "base",
+        shared_from=config.shared_from or ("base" if resumed else None),
     )
 
 

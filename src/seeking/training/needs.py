@@ -49,7 +49,7 @@ class Given:
         if condition.needs_held_out and not self.held_out:
             raise SeekingError(
                 f"{option} is {condition}, which measures the loss on held-out training data, and there are none; give "
-                f"the Trainer held_out batches (on the command line: --held-out 256), or change {option}"
+                f"the Trainer some (held_out=...; on the command line: --held-out 256), or change {option}"
             )
         if condition.needs_grad_norm and not self.grad_norm:
             raise SeekingError(
