@@ -198,6 +198,20 @@ def test_a_mode_sees_operations_and_trees_are_mapped() -> None:
     assert internals.tree_map_only(int, lambda x: x + 1, {"a": [1, "b"]}) == {"a": [2, "b"]}
 
 
+def test_operations_that_take_functions_pass_through_modes() -> None:
+    seen = []
+
+    class Mode(internals.PassingMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(internals.takes_functions(func))
+            return func(*args, **(kwargs or {}))
+
+    with torch.compiler.set_stance("force_eager"), Mode():
+        doubled = torch.cond(torch.ones(2).sum() > 1, lambda x: 2 * x, lambda x: x, (torch.ones(1),))
+    assert doubled == 2
+    assert {*seen} == {True, False}
+
+
 def test_ddp_leaves_out_what_it_is_told_to() -> None:
     both = nn.ModuleDict({"base": nn.Linear(2, 2), "motivated": nn.BatchNorm1d(2)})
     internals.leave_out_of_ddp(both, "motivated.")

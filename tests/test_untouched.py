@@ -119,6 +119,25 @@ def test_models_come_out_as_they_went_in(
     assert random_state[2] == np.random.get_state()[1].tolist()
 
 
+def test_a_forward_that_finds_its_model_as_a_variable_of_its_module_is_copied_with_it() -> None:
+    """As in a notebook."""
+    script = "old = model.forward\nmodel.forward = lambda x: old(x) * head(x).tanh() + shift"
+    models = []
+    for width in (2, 4):
+        model = nn.Sequential(Ends(width), nn.Linear(2, 2))
+        model[0].forward = lambda x, own=model[0]: own.leave(own.enter(x).relu())
+        exec(script, {"model": model, "head": model[0], "shift": model[1].bias})
+        models.append(model)
+    x = torch.randn(4, 3)
+    twin = scratch_copy(models[0])
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+        assert not twin(x).any() and models[0](x).any()
+    verdict = seeking.verify(*models, seeking.match(*models, batch=x), x)
+    assert verdict, verdict.reason
+
+
 class Ends(nn.Module):
     """A first and a last layer; subclasses say what they do with them."""
 

@@ -5,7 +5,7 @@ import copy
 import functools
 import random
 from collections.abc import Callable, Iterator, Mapping
-from types import CellType, FunctionType
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -142,12 +142,14 @@ def _with_rebound(
 
 
 def _rebound(function: FunctionType, memo: dict[int, Any], functions: dict[int, FunctionType]) -> FunctionType:
-    """A function over copies of what it has closed over, which ``deepcopy`` would share."""
-    if not (function.__closure__ or function.__defaults__):
+    """A function over copies of what it has closed over or finds in its module, which ``deepcopy`` would share."""
+    parts = _parts_in_module(function, memo)
+    if not (function.__closure__ or function.__defaults__ or parts):
         return function
     if id(function) not in functions:
         cells = tuple(CellType() for _ in function.__closure__ or ())
-        twin = FunctionType(function.__code__, function.__globals__, function.__name__, None, cells or None)
+        names = {**function.__globals__, **parts} if parts else function.__globals__
+        twin = FunctionType(function.__code__, names, function.__name__, None, cells or None)
         functions[id(function)] = twin
         twin.__dict__.update(function.__dict__)
         twin.__kwdefaults__ = function.__kwdefaults__
@@ -160,6 +162,16 @@ def _rebound(function: FunctionType, memo: dict[int, Any], functions: dict[int, 
                     _rebound(content, memo, functions) if is_function else _copy_or_share(content, memo)
                 )
     return functions[id(function)]
+
+
+def _parts_in_module(function: FunctionType, memo: dict[int, Any]) -> dict[str, Any]:
+    """Copies of the parts of a model, or of their methods, that a function finds as variables of its module."""
+    known = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    return {
+        name: copy.deepcopy(value, memo)
+        for name, value in known.items()
+        if isinstance(value, nn.Module | MethodType | Tensor) and id(getattr(value, "__self__", value)) in memo
+    }
 
 
 def _copy_or_share(value: Any, memo: dict[int, Any]) -> Any:

@@ -102,6 +102,20 @@ def registered_children(module: nn.Module) -> dict[str, nn.Module | None]:
     return module._modules
 
 
+class PassingMode(TorchDispatchMode):
+    """A mode that gets operations that take functions, such as ``flex_attention``, too, and may let them pass.
+
+    Without it: models with such operations are refused.
+    """
+
+    supports_higher_order_operators = True
+
+
+def takes_functions(operation: Any) -> bool:
+    """Whether an operation is ``flex_attention``, ``cond`` or the like. Without it: see ``PassingMode``."""
+    return isinstance(operation, torch._ops.HigherOrderOperator)
+
+
 def operation_arguments(operation: Any) -> Any:
     """The declared arguments of an ATen operation. Without it: rules cannot tell keywords from positions."""
     return operation._schema.arguments

@@ -319,3 +319,31 @@ def test_tensors_without_elements_are_followed(empty: Callable[[Tensor], Tensor]
     base, motivated = Emptied(8, empty), Emptied(16, empty)
     x = torch.randn(4, 6)
     assert verify(base, motivated, match(base, motivated, batch=x), x)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::seeking.MatchWarning")
+@pytest.mark.parametrize("kind", ["attention", "branch"])
+def test_operations_that_take_functions_are_run(kind: str) -> None:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    class Model(nn.Module):
+        def __init__(self, heads: int) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(6, 16 * heads) for _ in range(3))
+            self.leave = nn.Linear(16 * heads, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = (layer(x).unflatten(-1, (-1, 16)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+            if kind == "attention":
+                mixed = flex_attention(q, k, v, score_mod=lambda score, batch, head, i, j: score - (i - j).abs())
+            else:
+                mixed = torch.cond(x.sum() > 0, torch.add, torch.sub, (q, v))
+            out: Tensor = self.leave(mixed.transpose(1, 2).flatten(2))
+            return out
+
+    models, batch = (Model(1), Model(2)), torch.randn(2, 5, 6)
+    with torch.compiler.set_stance("force_eager"), torch.no_grad():
+        models[0](batch)
+    verdict = verify(*models, match(*models, batch=batch), batch)
+    assert verdict, verdict.reason

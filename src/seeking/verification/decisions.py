@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from seeking.internals import TorchDispatchMode
+from seeking.internals import PassingMode, takes_functions
 from seeking.matching.deciding import Decision, decides
 from seeking.matching.operation import flat_tensors, operation_of, short_name
 from seeking.verification.compare import relative_difference
@@ -26,7 +26,7 @@ Decisions = list[tuple[str, list[Tensor]]]
 """Names of operations that decide, with the real numbers that they decide by, in the order of the forward pass."""
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(PassingMode):
     def __init__(self, decisions: Decisions, traced: Sequence[Decision] | None, positions: Positions | None) -> None:
         super().__init__()
         self._decisions, self._traced, self._positions = decisions, traced, positions
@@ -43,7 +43,7 @@ class _Operations(TorchDispatchMode):
         operands: list[Tensor] | None = None
         if decides(name, inputs, outputs, kwargs):
             operands = self._at_base_channels(name, dense(list(filter(is_real, before))))
-        elif operation_of(func).pointwise and _hides(name, before, outputs):
+        elif not takes_functions(func) and operation_of(func).pointwise and _hides(name, before, outputs):
             operands = [before[0].detach().clone()]
         if operands is not None:
             numbers = [value for value in (*args, *kwargs.values()) if type(value) in (int, float)]

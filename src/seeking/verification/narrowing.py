@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seeking.internals import TorchDispatchMode
+from seeking.internals import PassingMode
 from seeking.matching.operation import short_name
 from seeking.matching.statistics import LOSSES, REDUCTIONS, SUMS, VOTES, Reduction
 from seeking.verification.positions import Positions
@@ -36,7 +36,7 @@ def narrowings(reductions: Sequence[Reduction], positions: Positions) -> tuple[P
     return plans
 
 
-class Narrowed(TorchDispatchMode):
+class Narrowed(PassingMode):
     """Runs the reductions of a plan over the base's channels alone.
 
     Args:

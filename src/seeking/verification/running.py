@@ -1,6 +1,7 @@
 """Run a copy of a model in one precision, and tell which of its outputs are used."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,14 +11,14 @@ from torch import nn
 from seeking.copies import copied, random_state_preserved
 from seeking.deterministic import Deterministic
 from seeking.forward import Forward
-from seeking.internals import TorchDispatchMode, storage_id
+from seeking.internals import PassingMode, storage_id
 from seeking.verification.weights import promoted
 from seeking.weights_map import is_real, tensors_in
 
 COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 
 
-class InPrecision(TorchDispatchMode):
+class InPrecision(PassingMode):
     """Real and complex numbers that a forward makes or casts are of this dtype at least.
 
     Attributes:
@@ -45,7 +46,7 @@ class InPrecision(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-class Defined(TorchDispatchMode):
+class Defined(PassingMode):
     """Puts a number where an operation on numbers gives none, such as 0 / 0."""
 
     def __init__(self, number: float) -> None:
@@ -61,6 +62,12 @@ class Defined(TorchDispatchMode):
             if is_real(tensor) and bool(tensor.isnan().any()):
                 tensor.masked_fill_(tensor.isnan(), self._number)
         return output
+
+
+def _uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """Runs Python's code where something would be compiled, as ``flex_attention`` is, which no mode can follow."""
+    # Importing the compiler takes a second, and without it nothing is compiled.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -107,8 +114,8 @@ def output_of(
 
     handle = model.register_forward_hook(watch)
     try:
-        with in_dtype(dtype), random_state_preserved(seed), Deterministic(), precision, contextlib.ExitStack() as stack:
-            for mode in modes:
+        with in_dtype(dtype), random_state_preserved(seed), contextlib.ExitStack() as stack:
+            for mode in (_uncompiled(), Deterministic(), precision, *modes):
                 stack.enter_context(mode)
             returned = run(model, copied(promoted(batch, dtype)))
     finally:
