@@ -279,6 +279,18 @@ def test_integers_that_the_batch_does_not_reach_are_compared(how: Callable[[Tens
     assert "20 in the base is" in verdict.reason
 
 
+def test_a_scale_that_cancels_may_be_another() -> None:
+    def share(scores: Tensor) -> Tensor:
+        return scores / scores.abs().sum(0)
+
+    def model(width: int) -> nn.Module:
+        return Decided(width, lambda x: share(x.sum(-1, keepdim=True) * width**-0.5))
+
+    models = model(4), model(6)
+    verdict = seeking.verify(*models, seeking.match(*models, batch=BATCH), BATCH)
+    assert verdict, verdict.reason
+
+
 @pytest.mark.filterwarnings("ignore::seeking.MatchWarning")
 @pytest.mark.parametrize("number", [0.0, 1.0])
 def test_a_batch_of_equal_numbers_is_not_all_that_is_compared(number: float) -> None:

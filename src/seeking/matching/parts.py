@@ -45,10 +45,14 @@ def joined_parts(name: str, call: OpCall) -> list[tuple[str, int]]:
     return [(name, size_of(axis)) for axis in reduced_axes(name, call).values() if is_fixed(axis) == STACKED]
 
 
-def described(name: str, args: Sequence[Any]) -> str:
+OF_INTEGERS = " of integers"
+"""Between the name of an operation and the numbers in it, if all of its tensors hold integers."""
+
+
+def described(name: str, args: Sequence[Any], of_integers: bool = False) -> str:
     """The name of an operation, without namespace, with the numbers in it if it is arithmetic or has bounds."""
     if "batch_norm" in name:
         return "batch_norm"  # It has another name when it trains.
     counts = name in ARITHMETIC or name in BOUNDS
     numbers = [f"{value:.6g}" for value in args if type(value) in (int, float)] if counts else []
-    return " by ".join([name, *numbers])
+    return " by ".join([name + OF_INTEGERS * of_integers, *numbers])

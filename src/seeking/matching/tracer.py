@@ -313,8 +313,9 @@ class Tracer(TorchDispatchMode):
         """Write the axes of an operation's results."""
         scores = [axis for tensor in inputs for axis in self.scores.get(id(tensor), ())]
         name = operation.name.removeprefix("aten::")
-        description = described(name, args)
-        if is_real(outputs[0]) or decides(name, inputs, outputs, kwargs) or " by " in description:
+        of_integers = not any(map(is_real, inputs))
+        description = described(name, args, of_integers)
+        if " by " in description if of_integers else is_real(outputs[0]) or decides(name, inputs, outputs, kwargs):
             self.operations.append(description)
         scaled: frozenset[float] = frozenset()
         if name not in PRODUCTS:

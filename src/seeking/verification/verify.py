@@ -8,7 +8,7 @@ from torch import nn
 from seeking.copies import copied_function
 from seeking.errors import SeekingError
 from seeking.forward import Forward, call
-from seeking.matching.parts import COMPETITIONS
+from seeking.matching.parts import COMPETITIONS, OF_INTEGERS
 from seeking.supported import check_models
 from seeking.verification.comparison import RefusedError, Subject
 from seeking.verification.constants import own_constants
@@ -97,9 +97,8 @@ def verify(
             continue  # Such as one that asks for labels in training mode.
         if not mode_verdict:
             return dataclasses.replace(mode_verdict, reason=in_mode(mode_verdict.reason, training))
-        # In training mode, rates of dropout and of stochastic depth are numbers, too.
-        if not training and (number := differing_numbers(base_view, view)):
-            reason = f"{number}, though on this batch both compute the same"
+        if number := differing_numbers(base_view, view, OF_INTEGERS):
+            reason = in_mode(f"{number}, though on this batch both compute the same", training)
             return Verification(False, mode_verdict.difference, None, reason, contained=False)
         verdict = mode_verdict if not training else max(verdict, mode_verdict, key=lambda v: v.difference)
     motivated_views = [view for _, view in views.values()]

@@ -11,7 +11,7 @@ from seeking.matching.axes import terminal
 from seeking.matching.model_axes import axes_by_rule
 from seeking.matching.module_rules import RULES
 from seeking.matching.op_rules.choices import COMPETING
-from seeking.matching.parts import BOUNDS, THRESHOLDS
+from seeking.matching.parts import BOUNDS, OF_INTEGERS, THRESHOLDS
 from seeking.matching.tracer import Trace, UntraceableError, trace
 from seeking.verification.positions import Positions
 from seeking.weights_map import WeightsMap
@@ -99,9 +99,17 @@ def more_parts(base: Trace | None, motivated: Trace | None, names: Container[str
     return ""
 
 
-def differing_numbers(base: Trace | None, motivated: Trace | None) -> str:
-    """A sentence on the first number in arithmetic that is another in the motivated model; empty if there is none."""
-    small, large = (Counter(view.operations if view else ()) for view in (base, motivated))
+def differing_numbers(base: Trace | None, motivated: Trace | None, of: str = "") -> str:
+    """A sentence on the first number in arithmetic that is another in the motivated model; empty if there is none.
+
+    Args:
+        base: a trace.
+        motivated: a trace of the motivated model.
+        of: what the operations must have in their texts, such as ``OF_INTEGERS``.
+    """
+    small, large = (
+        Counter(text for text in (view.operations if view else ()) if of in text) for view in (base, motivated)
+    )
     ours, others = ([text for text in counts if " by " in text] for counts in (small - large, large - small))
     for text in ours:
         name = text.partition(" by ")[0]
@@ -116,7 +124,11 @@ def computes_otherwise(base: Trace | None, motivated: Trace | None) -> bool:
     if not base or not motivated:
         return False
     small, large = (
-        {text if text.partition(" ")[0] in BOUNDS else text.partition(" ")[0] for text in view.operations}
+        {
+            text if text.partition(" ")[0] in BOUNDS else text.partition(" ")[0]
+            for text in view.operations
+            if OF_INTEGERS not in text
+        }
         for view in (base, motivated)
     )
     return small != large
