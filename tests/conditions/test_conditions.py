@@ -261,3 +261,19 @@ def test_conditions_do_not_compose_by_and_or_not() -> None:
     for compose in (lambda: Always() & (lambda signals: True), lambda: Always() | "every:2"):
         with pytest.raises(TypeError, match="not a seeking"):
             compose()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("affordable:0.3", "affordable: takes 2 numbers"),
+        ("every:1,2,3", r"every: takes .* numbers?.*, not 3"),
+        ("agreement:", "agreement: '' is not a number"),
+        ("random", "random: takes"),
+        ("exp3:0.1,2,3,4,5,6,7,8", r"exp3: takes .*, not 8"),
+    ],
+)
+def test_how_many_numbers_a_condition_takes_is_said(text: str, message: str) -> None:
+    with pytest.raises(SeekingError, match=message) as error:
+        parse_condition(text)
+    assert "__init__" not in str(error.value)

@@ -15,7 +15,7 @@ import math
 import pkgutil
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from seeking.conditions.base import Condition
@@ -121,7 +121,9 @@ class _Parser:
             arguments = [self.parse_closed()]
         seeded = "." not in name and "seed" in inspect.signature(make).parameters
         try:
-            arguments += [_number(part) for part in numbers.split(",")] if numbers is not None else []
+            given = [_number(part) for part in numbers.split(",")] if numbers is not None else []
+            _check_count(make, len(arguments), len(given), seeded)
+            arguments += given
             condition = make(*arguments, **({"seed": self.next_seed()} if seeded else {}))
         except (TypeError, ValueError) as error:
             raise self.error(f"{name}: {error}", position) from error
@@ -164,11 +166,31 @@ class _Parser:
         return SeekingError(f"{self.option}: {message}\n  {self.text}\n  {' ' * position}^")
 
 
+def _check_count(make: Callable[..., Condition], wrapped: int, given: int, seeded: bool) -> None:
+    """Check how many numbers are given.
+
+    Raises:
+        ValueError: too few or too many.
+    """
+    parameters = [p for p in inspect.signature(make).parameters.values() if not (seeded and p.name == "seed")][wrapped:]
+    numbers = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    least = sum(p.default is p.empty for p in numbers)
+    most = len(numbers) if all(p.kind is not p.VAR_POSITIONAL for p in parameters) else given
+    if not least <= given <= most:
+        named = f" ({', '.join(p.name for p in numbers)})" if numbers else ""
+        count = str(least) if least == most else f"{least} to {most}"
+        raise ValueError(f"takes {count} number{'s' * (count != '1')}{named}, not {given}")
+
+
 def _number(text: str) -> int | float:
     try:
         return int(text)
     except ValueError:
+        pass
+    try:
         number = float(text)
-        if not math.isfinite(number):
-            raise ValueError(f"{text} is not a finite number") from None
-        return number
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
