@@ -191,7 +191,7 @@ def test_matched_count_without_an_epoch_length_says_so() -> None:
     ("text", "message", "place"),
     [
         ("decrese:2", "unknown condition 'decrese'; did you mean decrease", 0),
-        ("always & decrease:x", "could not convert", 9),
+        ("always & decrease:x", "'x' is not a number", 9),
         ("decrease:2 &", "the name of a condition is expected here", 12),
         ("(always", r"'\)' is expected here", 7),
         ("always always", "'&', '|' or the end is expected here", 7),
