@@ -26,6 +26,9 @@ BOUNDS = {"clamp", "clamp_min", "clamp_max", "hardtanh", "threshold", "leaky_rel
 BOUNDS |= {f"{name}_" for name in BOUNDS} | {"gt", "ge", "lt", "le", "eq", "ne"}
 """Operations with numbers that matter to some inputs alone."""
 
+PRODUCTS = {"mm", "_grouped_mm", "addmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
+"""Products with weights; what was scaled before is scaled anew."""
+
 OVER_PARTS = (
     COMPETITIONS
     | (REDUCTIONS - {"native_group_norm"})

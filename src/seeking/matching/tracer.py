@@ -30,7 +30,7 @@ from seeking.matching.meta_kernels import META_KERNELS, fast_output
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
 from seeking.matching.op_rules.base import unify_or_fix, without_elements
 from seeking.matching.operation import Operation, flat_tensors, operation_of
-from seeking.matching.parts import described, joined_parts
+from seeking.matching.parts import PRODUCTS, described, joined_parts
 from seeking.matching.statistics import Reduction, Statistics
 from seeking.outside import outside_preserved
 from seeking.weights_map import is_real, tensors, tensors_in
@@ -393,9 +393,6 @@ class Tracer(TorchDispatchMode):
 
 MAX_CONSTANT = 1 << 20
 """Constants of real numbers that are larger, in entries, are not computed."""
-
-PRODUCTS = {"mm", "_grouped_mm", "addmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
-"""Products with weights; what was scaled before is scaled anew."""
 
 RESHAPING = {"aten::squeeze_", "aten::unsqueeze_", "aten::transpose_", "aten::t_"}
 """Operations in place after which a tensor has other dimensions."""
