@@ -179,7 +179,7 @@ class Comparison:
             raise _NotRunError(str(error) or "the motivated model reduces other tensors whenever it runs") from error
         except Exception as error:
             self._check_that_it_refuses(self._motivated, error)
-            raise _NotRunError(f"{REFUSES}: {error}") from error
+            raise _NotRunError(f"{REFUSES}: {str(error) or type(error).__name__}") from error
 
     def _check_that_it_refuses(self, model: nn.Module, error: Exception) -> None:
         """Make sure that a model fails by itself, too, where nothing follows what it computes.
