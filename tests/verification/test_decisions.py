@@ -307,6 +307,21 @@ def test_a_batch_of_equal_numbers_is_not_all_that_is_compared(number: float) -> 
     assert seeking.verify(*same, seeking.match(*same, batch=batch), batch)
 
 
+def test_sparse_tensors_in_a_batch_of_equal_numbers_stay() -> None:
+    class Graph(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(3, width), nn.Linear(width, 2)
+
+        def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
+            out: Tensor = self.leave(torch.sparse.mm(adjacency.to(x.dtype), self.enter(x)).relu())
+            return out
+
+    models, batch = (Graph(4), Graph(6)), (torch.ones(4, 3), torch.eye(4).to_sparse())
+    verdict = seeking.verify(*models, seeking.match(*models, batch=batch), batch)
+    assert verdict, verdict.reason
+
+
 def test_tokens_that_are_all_alike_are_not_all_that_is_compared() -> None:
     def model(width: int, causal: bool) -> nn.Module:
         return Counted(width, lambda ids, causal: mixing(ids, bool(causal)), int(causal))

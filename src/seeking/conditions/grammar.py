@@ -15,7 +15,7 @@ import math
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seeking.conditions.base import Condition
@@ -119,10 +119,11 @@ class _Parser:
             if numbers is not None or not self.accept("("):
                 raise self.error(f"{name} needs a condition in parentheses, such as {name}(decrease:2)", position)
             arguments = [self.parse_closed()]
-        seeded = "." not in name and "seed" in inspect.signature(make).parameters
+        parameters = dict(inspect.signature(make).parameters)
+        seeded = "." not in name and parameters.pop("seed", None) is not None
         try:
             given = [_number(part) for part in numbers.split(",")] if numbers is not None else []
-            _check_count(make, len(arguments), len(given), seeded)
+            _check_count([*parameters.values()][len(arguments) :], len(given))
             arguments += given
             condition = make(*arguments, **({"seed": self.next_seed()} if seeded else {}))
         except (TypeError, ValueError) as error:
@@ -166,13 +167,12 @@ class _Parser:
         return SeekingError(f"{self.option}: {message}\n  {self.text}\n  {' ' * position}^")
 
 
-def _check_count(make: Callable[..., Condition], wrapped: int, given: int, seeded: bool) -> None:
-    """Check how many numbers are given.
+def _check_count(parameters: Sequence[inspect.Parameter], given: int) -> None:
+    """Check how many numbers are given for these parameters.
 
     Raises:
         ValueError: too few or too many.
     """
-    parameters = [p for p in inspect.signature(make).parameters.values() if not (seeded and p.name == "seed")][wrapped:]
     numbers = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     least = sum(p.default is p.empty for p in numbers)
     most = len(numbers) if all(p.kind is not p.VAR_POSITIONAL for p in parameters) else given

@@ -24,6 +24,11 @@ class Operation:
     parameters: dict[str, tuple[int, Any]]
     pointwise: bool
 
+    @property
+    def short_name(self) -> str:
+        """The name without ``aten::``."""
+        return self.name.removeprefix("aten::")
+
 
 def short_name(func: Any) -> str:
     """The name of an operation as ``__torch_dispatch__`` gets it, without overload and without ``aten::``."""

@@ -26,9 +26,6 @@ BOUNDS = {"clamp", "clamp_min", "clamp_max", "hardtanh", "threshold", "leaky_rel
 BOUNDS |= {f"{name}_" for name in BOUNDS} | {"gt", "ge", "lt", "le", "eq", "ne"}
 """Operations with numbers that matter to some inputs alone."""
 
-PRODUCTS = {"mm", "_grouped_mm", "addmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
-"""Products with weights; what was scaled before is scaled anew."""
-
 OVER_PARTS = (
     COMPETITIONS
     | (REDUCTIONS - {"native_group_norm"})
@@ -58,4 +55,4 @@ def described(name: str, args: Sequence[Any], of_integers: bool = False) -> str:
         return "batch_norm"  # It has another name when it trains.
     counts = name in ARITHMETIC or name in BOUNDS
     numbers = [f"{value:.6g}" for value in args if type(value) in (int, float)] if counts else []
-    return " by ".join([name + OF_INTEGERS * of_integers, *numbers])
+    return " by ".join([name + OF_INTEGERS if numbers and of_integers else name, *numbers])

@@ -30,7 +30,7 @@ from seeking.matching.meta_kernels import META_KERNELS, fast_output
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
 from seeking.matching.op_rules.base import unify_or_fix, without_elements
 from seeking.matching.operation import Operation, flat_tensors, operation_of
-from seeking.matching.parts import PRODUCTS, described, joined_parts
+from seeking.matching.parts import OF_INTEGERS, described, joined_parts
 from seeking.matching.statistics import Reduction, Statistics
 from seeking.outside import outside_preserved
 from seeking.weights_map import is_real, tensors, tensors_in
@@ -289,11 +289,14 @@ class Tracer(TorchDispatchMode):
         outputs = flat_tensors(output)
         if any(tensor.is_nested and tensor.layout is torch.strided for tensor in outputs):
             raise TypeError("nested tensors of this layout have no shape")
-        name = operation.name.removeprefix("aten::")
-        if decides(name, inputs, outputs, kwargs):
-            real = list(filter(is_real, inputs))
+        real, name = list(filter(is_real, inputs)), operation.short_name
+        decided = decides(name, inputs, outputs, kwargs)
+        if decided:
             self.decisions.append(Decision(name, [tuple(t.shape) for t in real], list(map(self.read, real))))
         if inputs and outputs:
+            text = described(name, args, of_integers=not real)
+            if decided or is_real(outputs[0]) or OF_INTEGERS in text:
+                self.operations.append(text)
             try:
                 self._follow(operation, args, kwargs, inputs, outputs)
             except Exception as error:
@@ -312,11 +315,7 @@ class Tracer(TorchDispatchMode):
     ) -> None:
         """Write the axes of an operation's results."""
         scores = [axis for tensor in inputs for axis in self.scores.get(id(tensor), ())]
-        name = operation.name.removeprefix("aten::")
-        of_integers = not any(map(is_real, inputs))
-        description = described(name, args, of_integers)
-        if " by " in description if of_integers else is_real(outputs[0]) or decides(name, inputs, outputs, kwargs):
-            self.operations.append(description)
+        name = operation.short_name
         scaled: frozenset[float] = frozenset()
         if name not in PRODUCTS:
             scaled = scaled.union(*(self.scaled.get(id(tensor), ()) for tensor in inputs))
@@ -393,6 +392,9 @@ class Tracer(TorchDispatchMode):
 
 MAX_CONSTANT = 1 << 20
 """Constants of real numbers that are larger, in entries, are not computed."""
+
+PRODUCTS = {"mm", "_grouped_mm", "addmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
+"""Products with weights; what was scaled before is scaled anew."""
 
 RESHAPING = {"aten::squeeze_", "aten::unsqueeze_", "aten::transpose_", "aten::t_"}
 """Operations in place after which a tensor has other dimensions."""

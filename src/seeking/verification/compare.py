@@ -44,6 +44,15 @@ def relative_difference(base: Tensor, motivated: Tensor) -> float:
     return difference if math.isfinite(difference) else float("inf")
 
 
+def is_constant(tensor: Tensor) -> bool:
+    """Whether all numbers of a tensor are equal; also where it has none, or none that can be told (meta, sparse)."""
+    if tensor.is_meta or tensor.is_nested or tensor.layout is not torch.strided or not tensor.numel():
+        return True
+    first, last = (tensor[(position,) * tensor.ndim] for position in (0, -1))
+    # A mode may count reductions, and this is none.
+    return torch.equal(first, last) and torch.equal(tensor, first.expand_as(tensor))
+
+
 def compare_outputs(base: Any, motivated: Any, channels: Channels = ()) -> tuple[float, str]:
     """Greatest relative difference of two models' outputs, and a sentence about it.
 

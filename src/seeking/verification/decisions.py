@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from seeking.internals import PassingMode, takes_functions
 from seeking.matching.deciding import Decision, decides
 from seeking.matching.operation import flat_tensors, operation_of, short_name
-from seeking.verification.compare import relative_difference
+from seeking.verification.compare import is_constant, relative_difference
 from seeking.verification.positions import Positions
 from seeking.verification.recording import dense
 from seeking.weights_map import is_real
@@ -75,15 +75,7 @@ def _hides(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bo
     """Whether an elementwise operation makes one number of all, as a ReLU does if they are negative."""
     if len(inputs) != 1 or name.rstrip("_") in OVERWRITING or not all(map(is_real, (*inputs, *outputs))):
         return False
-    return all(map(_is_constant, outputs)) and not _is_constant(inputs[0])
-
-
-def _is_constant(tensor: Tensor) -> bool:
-    if tensor.is_meta or tensor.is_nested or tensor.layout is not torch.strided or not tensor.numel():
-        return True
-    first, last = (tensor[(position,) * tensor.ndim] for position in (0, -1))
-    # Other modes count reductions, and this is none.
-    return torch.equal(first, last) and torch.equal(tensor, first.expand_as(tensor))
+    return all(map(is_constant, outputs)) and not is_constant(inputs[0])
 
 
 class _TakenOut(TorchFunctionMode):

@@ -125,9 +125,9 @@ def computes_otherwise(base: Trace | None, motivated: Trace | None) -> bool:
         return False
     small, large = (
         {
-            text if text.partition(" ")[0] in BOUNDS else text.partition(" ")[0]
+            text if name in BOUNDS else name
             for text in view.operations
-            if OF_INTEGERS not in text
+            if (name := text.partition(" ")[0]) not in BOUNDS or OF_INTEGERS not in text
         }
         for view in (base, motivated)
     )

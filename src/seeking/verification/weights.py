@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from seeking.internals import tree_map, tree_map_only
+from seeking.verification.compare import is_constant
 from seeking.verification.extra import scales
 from seeking.weights_map import identity, is_real, tensors, tensors_in
 
@@ -89,7 +90,7 @@ def multiplied(values: Any, times: float) -> Any:
 def is_uniform(values: Any) -> bool:
     """Whether no tensor has two numbers that differ, though one has several: such as zeros or ones alone."""
     several = [tensor for tensor in tensors_in(values) if tensor.numel() > 1]
-    return bool(several) and all(bool((tensor == tensor.flatten()[0]).all()) for tensor in several)
+    return bool(several) and all(map(is_constant, several))
 
 
 def varied(values: Any, seed: int) -> Any:
@@ -97,7 +98,7 @@ def varied(values: Any, seed: int) -> Any:
     generator = torch.Generator().manual_seed(seed)
 
     def vary(tensor: Tensor) -> Tensor:
-        if tensor.dtype == torch.bool or not tensor.numel():
+        if tensor.dtype == torch.bool or tensor.is_nested or tensor.layout is not torch.strided or not tensor.numel():
             return tensor
         if not is_real(tensor):
             greatest = max(0, int(tensor.max()))
