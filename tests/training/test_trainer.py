@@ -538,3 +538,15 @@ def test_a_part_is_named_by_a_string() -> None:
     part = nn.Linear(1, 1)
     with pytest.raises(SeekingError, match=r"part 3.*int"):
         Trainer(*two_models(), **batches(), config=CONFIG, parts={3: part})  # type: ignore[dict-item]
+
+
+def test_what_is_no_model_is_named() -> None:
+    base, motivated = two_models()
+    for given, problem in (
+        ((None, None), "there is no model"),
+        ((seeking.Pair(*two_models()), None), r"base is a Pair; .*weights_map=pair.map"),
+        ((base, "resnet50"), "motivated is a str, not a torch.nn.Module"),
+        ((nn.Linear, motivated), "base is a type, not a torch.nn.Module"),
+    ):
+        with pytest.raises(SeekingError, match=problem):
+            Trainer(*given, train_loader=[])  # type: ignore[arg-type]

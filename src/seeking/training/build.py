@@ -218,6 +218,28 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool,
     )
 
 
+def named_models(base: object, motivated: object) -> dict[str, nn.Module]:
+    """The models that are given, by name.
+
+    Raises:
+        SeekingError: there is none, or one is no module.
+    """
+    models: dict[str, nn.Module] = {}
+    for name, model in (("base", base), ("motivated", motivated)):
+        if isinstance(model, Pair):
+            raise SeekingError(
+                f"{name} is a Pair; the Trainer makes its own: "
+                "Trainer(pair.base, pair.motivated_model, weights_map=pair.map, ...)"
+            )
+        if isinstance(model, nn.Module):
+            models[name] = model
+        elif model is not None:
+            raise SeekingError(f"{name} is a {type(model).__name__}, not a torch.nn.Module")
+    if not models:
+        raise SeekingError("there is no model; give the Trainer a base, a motivated model, or both")
+    return models
+
+
 def place_models(
     models: Mapping[str, nn.Module],
     config: TrainConfig,

@@ -157,7 +157,7 @@ def _check_map(pair: Pair, objective: Objective, batch: Any) -> None:
             f"the base is not a sub-network of the motivated model under this weights map: {verdict.reason}. "
             "Correct the map, or set verify to false to train anyway"
         )
-    if verdict.not_judged:
+    if verdict.not_judged or verdict.settings_not_judged:
         warnings.warn(f"the weights map: {verdict.reason}", RunWarning, stacklevel=4)
 
 

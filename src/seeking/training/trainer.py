@@ -12,7 +12,6 @@ from seeking.checkpointing.resume import Stateful
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.conditions import Condition
 from seeking.distributed.processes import gather_json
-from seeking.errors import SeekingError
 from seeking.report.showing import Display, make_showing
 from seeking.training import budget, build, data
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
@@ -108,12 +107,10 @@ class Trainer:
         accelerator: Accelerator | None = None,
         progress: Display = True,
     ) -> None:
+        models = build.named_models(base, motivated)
         self.config = config = config or TrainConfig()
         self.accelerator = accelerator or build.make_accelerator(config)
         self.loaders = data.prepare_loaders(self.accelerator, train_loader, eval_loader, held_out, config)
-        models = {name: model for name, model in (("base", base), ("motivated", motivated)) if model is not None}
-        if not models:
-            raise SeekingError("there is no model; give the Trainer a base, a motivated model, or both")
         functions = {"algorithm": algorithm, "loss": loss_fn or objective}
         objective = make_objective(objective, loss_fn, config)
         own = UserMetrics(metrics, predict_fn, self.accelerator.device)

@@ -16,6 +16,8 @@ class Verification:
         contained: False where no map between these two models can be exact: what differs is not which weights are
             shared, but something that the motivated model does besides.
         not_judged: tensors of the base that no forward pass reaches, in evaluation or in training mode.
+        settings_not_judged: settings of shared parts that differ, with both values, and by which nothing on this batch
+            is computed: a threshold that it does not reach, a window that is longer, a rate of dropout.
     """
 
     exact: bool
@@ -24,6 +26,7 @@ class Verification:
     reason: str
     contained: bool = True
     not_judged: tuple[str, ...] = ()
+    settings_not_judged: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self.exact

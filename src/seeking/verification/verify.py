@@ -14,6 +14,7 @@ from seeking.verification.comparison import RefusedError, Subject
 from seeking.verification.constants import own_constants
 from seeking.verification.proof import prove
 from seeking.verification.shareable import check_parametrizations
+from seeking.verification.unreached import unreached_settings
 from seeking.verification.verdict import Verification
 from seeking.verification.views import competition, differing_numbers, follow, in_mode, more_parts, unreached
 from seeking.weights_map import WeightsMap, is_real, tensors, tensors_in
@@ -102,8 +103,12 @@ def verify(
             return Verification(False, mode_verdict.difference, None, reason, contained=False)
         verdict = mode_verdict if not training else max(verdict, mode_verdict, key=lambda v: v.difference)
     motivated_views = [view for _, view in views.values()]
-    if not_judged := [name for name in unreached(weights_map, motivated_views) if name not in constants]:
-        listed = ", ".join(not_judged[:3]) + (", …" if len(not_judged) > 3 else "")
-        reason = f"{verdict.reason}; not judged, since no forward pass reaches them: {listed}"
-        verdict = dataclasses.replace(verdict, reason=reason, not_judged=tuple(not_judged))
-    return verdict
+    not_judged = tuple(name for name in unreached(weights_map, motivated_views) if name not in constants)
+    settings = unreached_settings(base, motivated, weights_map, batch, run, views)
+    reason = verdict.reason + _listed("not judged, since no forward pass reaches them", not_judged)
+    reason += _listed("not judged, since the batch does not reach them", settings)
+    return dataclasses.replace(verdict, reason=reason, not_judged=not_judged, settings_not_judged=settings)
+
+
+def _listed(what: str, names: tuple[str, ...]) -> str:
+    return f"; {what}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}" if names else ""
