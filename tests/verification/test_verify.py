@@ -198,6 +198,24 @@ def test_verify_leaves_both_models_as_they_were(family: Family, training: bool) 
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
+def test_a_refusal_without_a_message_names_the_error() -> None:
+    class Sevens(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.enter = nn.Conv2d(3, width, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[-1] % 7:
+                raise AssertionError
+            y: Tensor = self.enter(x).mean(1)
+            return y
+
+    base, motivated = Sevens(4), Sevens(8)
+    weights_map = match(base, motivated, batch=torch.randn(2, 3, 7, 7))
+    with pytest.raises(SeekingError, match=r"the base model refuses the input: AssertionError$"):
+        verify(base, motivated, weights_map, torch.randn(2, 3, 8, 8))
+
+
 def test_fresh_symmetric_weights_hide_nothing() -> None:
     """A shifted block of norms that are all at their initialization would go unseen without random weights."""
     base, motivated = RESNET.make()

@@ -111,7 +111,7 @@ class Comparison:
                 output, self._picked = self._output(self._base, None, deciding(self._base_decisions))
         except Exception as error:
             self._check_that_it_refuses(self._base, error)
-            raise RefusedError(error) from error
+            raise RefusedError(str(error) or type(error).__name__) from error
         if self._subject.times != 1 and not _finite(output):
             raise RefusedError("numbers that are not finite")
         self._small.append(("", output))

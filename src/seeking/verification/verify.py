@@ -94,7 +94,7 @@ def verify(
             mode_verdict = prove(subject, tolerance)
         except RefusedError as error:
             if not training:
-                raise SeekingError(f"the base model refuses the input: {error or type(error).__name__}") from error
+                raise SeekingError(f"the base model refuses the input: {error}") from error
             continue  # Such as one that asks for labels in training mode.
         if not mode_verdict:
             return dataclasses.replace(mode_verdict, reason=in_mode(mode_verdict.reason, training))
