@@ -1,5 +1,6 @@
 """Layers that drop out at different rates in the two models."""
 
+import sys
 from collections.abc import Mapping
 
 from torch import nn
@@ -23,8 +24,23 @@ def differing_rates(base: nn.Module, motivated: nn.Module, counterparts: Mapping
     return differing
 
 
+def drops_out(module: nn.Module) -> bool:
+    """Whether a module is a layer of dropout or, as in timm, transformers and torchvision, of stochastic depth."""
+    return _name_of_rate(module) is not None
+
+
+def is_rate(module: object, name: str) -> bool:
+    """Whether this attribute of a module is its rate of dropout or stochastic depth."""
+    return isinstance(module, nn.Module) and name == _name_of_rate(module)
+
+
+def _name_of_rate(module: nn.Module) -> str | None:
+    if hasattr(module, "drop_prob"):
+        return "drop_prob"
+    of_torchvision = getattr(sys.modules.get("torchvision.ops"), "StochasticDepth", Dropout)
+    return "p" if isinstance(module, (Dropout, of_torchvision)) else None
+
+
 def _rate(module: nn.Module) -> float:
-    rate = getattr(module, "drop_prob", None)
-    if rate is None and isinstance(module, Dropout):
-        rate = module.p
-    return float(rate or 0)
+    name = _name_of_rate(module)
+    return float(getattr(module, name, None) or 0) if name else 0.0

@@ -1,26 +1,31 @@
 """Settings of shared parts in which the two models differ."""
 
+import contextlib
+import copy
+import enum
 import functools
 import itertools
 import math
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from types import FunctionType, MethodType
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seeking.internals import Dropout
+from seeking.internals import registered_children
 from seeking.matching.axes import terminal
+from seeking.matching.dropout import drops_out, is_rate
 from seeking.verification.views import Views
 from seeking.weights_map import WeightsMap, tensors
 
-PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, type(None))
+PLAIN = (bool, int, float, complex, str, bytes, range, slice, enum.Enum, np.generic, torch.dtype, type(None))
 """Types of settings; tuples, lists and sets of these are, too."""
 
-DEPTH = 4
+DEPTH = 5
 """Objects within objects are looked at so deep, such as the configuration of a part of a model in that of the whole."""
 
 MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
@@ -31,28 +36,60 @@ class Setting:
     """A value that is another in the base.
 
     Attributes:
-        name: its path in the motivated model.
-        values: what holds it there, as attributes or in a mapping.
-        key: its name in it.
+        module: the shared module of the motivated model that has it.
+        path: names of attributes, keys and positions from there to the value.
+        owner: what holds it: a mapping, such as that of an object's attributes, a list, or a cell of a function; an
+            object if it has the value from its class, or in a slot.
         base: the base's value.
+        motivated: the motivated model's.
     """
 
-    name: str
-    values: dict[Any, Any]
-    key: Any
+    module: str
+    path: tuple[Any, ...]
+    owner: Any
     base: Any
+    motivated: Any
+
+    @property
+    def name(self) -> str:
+        """Where it is in the motivated model."""
+        return ".".join(map(str, (*filter(None, [self.module]), *self.path)))
+
+    @contextlib.contextmanager
+    def as_in_base(self) -> Iterator[None]:
+        """Inside, the owner holds the base's value."""
+        _put(self.owner, self.path[-1], self.base)
+        try:
+            yield
+        finally:
+            _put(self.owner, self.path[-1], self.motivated)
 
     def __str__(self) -> str:
-        base, motivated = reprlib.repr(self.base), reprlib.repr(self.values[self.key])
-        return f"{self.name} ({base} in the base, {motivated} in the motivated model)"
+        return f"{self.name} ({_text(self.base)} in the base, {_text(self.motivated)} in the motivated model)"
+
+
+def _put(owner: Any, key: Any, value: Any) -> None:
+    if isinstance(owner, CellType):
+        owner.cell_contents = value
+    elif isinstance(owner, list):
+        owner[key] = value
+    elif isinstance(owner, dict):
+        dict.__setitem__(owner, key, value)  # Configurations may refuse to be changed; these are copies.
+    else:
+        object.__setattr__(owner, key, value)
+
+
+def _text(value: Any) -> str:
+    return reprlib.repr(value) if _is_plain(value) else type(value).__name__
 
 
 def differing_settings(
-    base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, views: Iterable[Views]
-) -> list[Setting]:
-    """Attributes of shared modules, and of objects in them, that are another in the base; no sizes of the models.
+    base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, views: Collection[Views]
+) -> dict[str, Setting]:
+    """By name, what is another in the base: attributes of shared modules, and of objects that these hold; no sizes.
 
-    Rates of layers of dropout and stochastic depth, which ``match`` compares, are left out.
+    A module without tensors that is of another class is one, too. Rates of layers of dropout and stochastic depth are
+    left out, since ``match`` compares them.
 
     Args:
         base: the smaller model.
@@ -60,32 +97,43 @@ def differing_settings(
         weights_map: says which modules are shared.
         views: traces of both models, which tell sizes such as the number of heads.
     """
-    sizes = _sizes(base, motivated, weights_map, views)
-    return [
-        setting
-        for setting in _differing(base, motivated, weights_map)
-        if not (type(setting.base) is int and (setting.base, setting.values[setting.key]) in sizes)
-    ]
+    sizes: dict[str, set[tuple[int, int]]] = {}
+    settings: dict[str, Setting] = {}
+    for setting in _differing(base, motivated, weights_map):
+        if setting.module not in sizes:
+            sizes[setting.module] = _sizes(base, motivated, weights_map, views, setting.module)
+        if not _is_size(setting.base, setting.motivated, sizes[setting.module]):
+            settings.setdefault(setting.name, setting)
+    return settings
+
+
+def _is_size(base: Any, motivated: Any, sizes: set[tuple[int, int]]) -> bool:
+    if isinstance(base, list | tuple) and isinstance(motivated, list | tuple) and len(base) <= len(motivated):
+        # One entry for each block, perhaps.
+        return all(a == b or _is_size(a, b, sizes) for a, b in zip(base, motivated, strict=False))
+    return type(base) is int and (base, motivated) in sizes
 
 
 def _sizes(
-    base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, views: Iterable[Views]
+    base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, views: Collection[Views], module: str
 ) -> set[tuple[int, int]]:
-    """Sizes of dimensions, of what they are a product of, and of lists of modules: the base's and the other's."""
+    """Sizes of tensors in a module, of factors of these, and of lists of modules: the base's and the other's."""
+    prefix = f"{module}." if module else ""
     sizes: set[tuple[int, int]] = set()
     for name, counterpart in _module_pairs(base, motivated, weights_map).items():
-        modules = base.get_submodule(name), motivated.get_submodule(counterpart)
-        sizes.add((len([*modules[0].children()]), len([*modules[1].children()])))
-    shapes = {name: tensor.shape for name, tensor in tensors(base).items()}
-    larger = {name: tensor.shape for name, tensor in tensors(motivated).items()}
+        if counterpart.startswith(prefix):
+            modules = base.get_submodule(name), motivated.get_submodule(counterpart)
+            sizes.add((len([*modules[0].children()]), len([*modules[1].children()])))
+    shapes, larger = ({name: t.shape for name, t in tensors(model).items()} for model in (base, motivated))
     for name, entry in weights_map.entries.items():
+        if not entry.target.startswith(prefix):
+            continue
         sizes.update(zip(shapes[name], larger[entry.target], strict=True))
         for small, large in views:
             if small and large:
                 axes = small.axes.get(name, ()), large.axes.get(entry.target, ())
                 for axis, other in zip(*axes, strict=False):
-                    factors = [[space.size for space in terminal(a)] for a in (axis, other)]
-                    sizes.update(_products(*factors))
+                    sizes.update(_products(*([space.size for space in terminal(each)] for each in (axis, other))))
     return sizes
 
 
@@ -104,8 +152,13 @@ def _differing(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -
     seen: set[tuple[int, int]] = set()
     for name, counterpart in _module_pairs(base, motivated, weights_map).items():
         small, large = base.get_submodule(name), motivated.get_submodule(counterpart)
-        if type(small) is type(large) and not isinstance(small, Dropout) and not hasattr(small, "drop_prob"):
-            yield from _differing_values(vars(small), vars(large), counterpart, seen)
+        yield from _differing_within(small, large, counterpart, (), seen)
+        for child, other in registered_children(large).items():
+            own = registered_children(small).get(child)
+            if own is None or other is None or type(own) is type(other) or drops_out(own) or drops_out(other):
+                continue
+            if not tensors(own) and not tensors(other):
+                yield Setting(counterpart, (child,), registered_children(large), copy.deepcopy(own), other)
 
 
 def _module_pairs(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> dict[str, str]:
@@ -126,35 +179,75 @@ def _module_pairs(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap
     return pairs
 
 
-def _differing_values(
-    small: dict[Any, Any], large: dict[Any, Any], name: str, seen: set[tuple[int, int]], depth: int = DEPTH
+def _differing_within(
+    small: Any, large: Any, module: str, path: tuple[Any, ...], seen: set[tuple[int, int]]
 ) -> Iterator[Setting]:
-    if not depth or (id(small), id(large)) in seen:
+    if len(path) >= DEPTH or small is large or (id(small), id(large)) in seen:
         return
     seen.add((id(small), id(large)))
-    for key, value in small.items():
-        if key not in large or key in MODULE_ATTRIBUTES:
+    ours = {key: value for key, value, _ in _contents(small)}
+    for key, other, owner in _contents(large):
+        if key not in ours or key in MODULE_ATTRIBUTES or is_rate(large, key):
             continue
-        other, place = large[key], f"{name}.{key}".removeprefix(".")
-        if _is_plain(value) and _is_plain(other):
-            if value != other:
-                yield Setting(place, large, key, value)
-        elif (parts := _parts(value)) is not None and (others := _parts(other)) is not None:
-            yield from _differing_values(parts, others, place, seen, depth - 1)
+        own, place = ours[key], (*path, key)
+        if not _is_plain(own) and not _is_plain(other):
+            yield from _differing_within(own, other, module, place, seen)
+        elif owner is not None and not _same(own, other):
+            with contextlib.suppress(Exception):  # What cannot be copied is no setting.
+                yield Setting(module, place, owner, copy.deepcopy(own), other)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: Any, depth: int = DEPTH) -> bool:
     if isinstance(value, (list, tuple, set, frozenset)):
-        return all(map(_is_plain, value))
+        return depth > 0 and all(_is_plain(part, depth - 1) for part in value)
     return isinstance(value, PLAIN)
 
 
-def _parts(value: Any) -> dict[Any, Any] | None:
+def _same(own: Any, other: Any) -> bool:
+    if not _is_plain(own) or not _is_plain(other):
+        return False
+    try:
+        return bool(own == other) or bool(own != own and other != other)  # NaN is the same as NaN.
+    except ValueError:  # NumPy compares a number with each of a list.
+        return False
+
+
+def _contents(value: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """What a value holds: its key there, the value, and the owner that may be given another; None for tuples."""
     if isinstance(value, functools.partial):
         value = value.keywords
+    if isinstance(value, FunctionType):
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # A cell that is still empty.
+                yield name, cell.cell_contents, cell
+        return
+    if isinstance(value, list | tuple):
+        yield from ((place, part, value if isinstance(value, list) else None) for place, part in enumerate(value))
+        return
     if isinstance(value, dict):
-        return value
-    if isinstance(value, (nn.Module, Tensor, type, FunctionType, MethodType)) or not hasattr(value, "__dict__"):
-        return None
-    attributes: dict[Any, Any] = vars(value)
-    return attributes
+        yield from ((key, part, value) for key, part in value.items())
+    if isinstance(value, (Tensor, type, MethodType, np.ndarray, *PLAIN)):
+        return
+    own = getattr(value, "__dict__", {})
+    yield from ((name, part, own) for name, part in own.items())
+    of_class = [(name, part) for name, part in _class_settings(type(value)) if name not in own]
+    slots = [(name, getattr(value, name)) for name in _slots(type(value)) if hasattr(value, name)]
+    yield from ((name, part, value) for name, part in (*of_class, *slots))
+
+
+def _class_settings(kind: type) -> list[tuple[str, Any]]:
+    """Plain attributes of a class of the user's, which its objects have."""
+    names = {
+        name: value
+        for each in reversed(kind.__mro__)
+        if each.__module__.partition(".")[0] not in ("builtins", "torch", "typing", "collections")
+        for name, value in vars(each).items()
+        if _is_plain(value) and not name.startswith("__")
+    }
+    return list(names.items())
+
+
+def _slots(kind: type) -> Iterator[str]:
+    for each in kind.__mro__:
+        slots = vars(each).get("__slots__", ())
+        yield from (name for name in ([slots] if isinstance(slots, str) else slots) if not name.startswith("__"))

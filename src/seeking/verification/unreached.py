@@ -1,9 +1,12 @@
 """Settings in which the two models differ, but by which the pass over a batch computes nothing."""
 
 import contextlib
+import functools
+import inspect
+import itertools
 import sys
-from collections.abc import Iterator, Mapping
-from types import CodeType, FrameType, FunctionType
+from collections.abc import Iterable, Iterator, Mapping
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 
 from seeking.copies import copied, evaluating, scratch_copy, train_own_code
 from seeking.forward import Forward
+from seeking.internals import PassingMode
 from seeking.outside import outside_preserved
 from seeking.verification.running import output_of
 from seeking.verification.settings import Setting, differing_settings
@@ -31,8 +35,8 @@ def unreached_settings(
     """Settings of shared parts that the code names, but by which the pass over this batch computes nothing.
 
     Whatever such a setting decides is not compared: a window that is longer than the batch, a threshold that no number
-    reaches, a rate of dropout. Those that the code of the pass does not name are left out, and so are the sizes of the
-    models, such as the number of heads.
+    reaches, a rate of dropout. Those that the code of the forward pass does not name are left out, and so are the sizes
+    of the models, such as the number of heads.
 
     Args:
         base: the smaller model.
@@ -45,20 +49,28 @@ def unreached_settings(
     Returns:
         For each, its name and both values.
     """
-    if not differing_settings(base, motivated, weights_map, views.values()):
+    originals = differing_settings(base, motivated, weights_map, views.values())
+    if not originals:
         return ()
     twin = scratch_copy(motivated)
-    settings: dict[Any, list[Setting]] = {}
-    for setting in differing_settings(base, twin, weights_map, views.values()):
-        settings.setdefault(setting.key, []).append(setting)
+    # What the copy shares with the user's model, such as a logger, must stay.
+    settings = [
+        setting
+        for name, setting in differing_settings(base, twin, weights_map, views.values()).items()
+        if name in originals and setting.owner is not originals[name].owner
+    ]
     with evaluating(twin), outside_preserved(twin):
-        passes = [one for training in views if (one := _Pass(twin, batch, run, training)).ran]
-        named = set().union(*(each.names for each in passes))
-        return tuple(
-            str(group[0])
-            for key, group in settings.items()
-            if key in named and not any(each.differs_with(group) for each in passes)
-        )
+        passes = [each for training in views if (each := _Pass(twin, batch, run, training)).ran]
+        names = set().union(*(each.names for each in passes))
+        # Of one value, as in a configuration and in the layers that are made by it, there may be several copies.
+        groups: dict[Any, list[Setting]] = {}
+        for setting in settings:
+            if names.issuperset(key for key in setting.path if isinstance(key, str) and not key.isdigit()):
+                key = setting.path[-1], repr(setting.base), repr(setting.motivated)
+                groups.setdefault(key, []).append(setting)
+        if not any(each.differs_with(itertools.chain(*groups.values())) for each in passes):
+            return tuple(str(group[0]) for group in groups.values())
+        return tuple(str(g[0]) for g in groups.values() if not any(each.differs_with(g) for each in passes))
 
 
 class _Pass:
@@ -66,39 +78,39 @@ class _Pass:
 
     def __init__(self, model: nn.Module, batch: Any, run: Forward, training: bool) -> None:
         self._model, self._batch, self._run, self._training = model, batch, run, training
+        self._weights = random_weights(model, 0)
         self.names: set[str] = set()
         self.ran = False
-        self._weights = random_weights(model, 0)
-        for self._dtype in (torch.float64, torch.float32):
-            codes: dict[CodeType, Mapping[str, Any]] = {}
-            try:
-                with _noted(codes):
-                    self._output = self._leaves()
-            except Exception:
-                continue
-            self.names, self.ran = _names(codes, model), True
-            return
+        code = _Code()
+        with contextlib.suppress(Exception):
+            self._output = self._leaves(code)
+            self.names, self.ran = _names(code.seen, model), True
 
-    def _leaves(self) -> list[Any]:
+    @functools.cached_property
+    def _repeats(self) -> bool:
+        return _equal(self._output, self._leaves())
+
+    def _leaves(self, *modes: Any) -> list[Any]:
         if self._training:
             train_own_code(self._model)
         else:
             self._model.eval()
-        hold(self._model, copied(promoted(self._weights, self._dtype)))  # As it may have changed buffers.
-        return leaves_in(output_of(self._model, self._batch, self._run, self._dtype, 0)[0])
+        hold(self._model, copied(promoted(self._weights, torch.float32)))  # A pass may change buffers.
+        return leaves_in(output_of(self._model, self._batch, self._run, torch.float32, 0, *modes)[0])
 
-    def differs_with(self, settings: list[Setting]) -> bool:
-        """Whether the model fails, or computes anything else, with the base's values of settings."""
-        own = [setting.values[setting.key] for setting in settings]
+    def differs_with(self, settings: Iterable[Setting]) -> bool:
+        """Whether the model fails, or computes anything else, with the base's values of settings.
+
+        A model that counts its passes, and computes something else in each, does not tell.
+        """
         try:
-            for setting in settings:
-                setting.values[setting.key] = setting.base
-            return not _equal(self._output, self._leaves())
+            with contextlib.ExitStack() as stack:
+                for setting in settings:
+                    stack.enter_context(setting.as_in_base())
+                alike = _equal(self._output, self._leaves())
         except Exception:
             return True
-        finally:
-            for setting, value in zip(settings, own, strict=True):
-                setting.values[setting.key] = value
+        return not alike and self._repeats
 
 
 def _equal(ours: list[Any], others: list[Any]) -> bool:
@@ -110,37 +122,71 @@ def _equal(ours: list[Any], others: list[Any]) -> bool:
     )
 
 
-@contextlib.contextmanager
-def _noted(codes: dict[CodeType, Mapping[str, Any]]) -> Iterator[None]:
-    """Note the code that runs inside, with the variables of its file."""
+class _Code(PassingMode):
+    """Notes the code from which operations are called.
 
-    def note(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call":
-            codes.setdefault(frame.f_code, frame.f_globals)
+    Attributes:
+        seen: all code of the pass, with the variables of its file.
+    """
 
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        yield
-    finally:
-        sys.setprofile(before)
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[CodeType, Mapping[str, Any]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        frame = sys._getframe(1)
+        while frame and frame.f_code is not output_of.__code__:
+            self.seen[frame.f_code] = frame.f_globals
+            frame = frame.f_back  # type: ignore[assignment]
+        return func(*args, **(kwargs or {}))
 
 
-def _names(codes: Mapping[CodeType, Mapping[str, Any]], model: nn.Module) -> set[str]:
-    """Names in code that ran, and in functions that it names: another batch may take a way over these."""
-    names = set().union(*map(_names_in, codes))
-    modules = list(model.modules())
-    classes = {kind for module in modules for kind in type(module).__mro__} - {nn.Module, object}
-    files = {id(variables): variables for variables in codes.values()}
-    further: set[str] = set()
-    for space in (*map(vars, modules), *map(vars, classes), *files.values()):
-        for name in names & space.keys():
-            value = getattr(space[name], "__func__", space[name])
-            functions = value.values() if isinstance(value, dict) else [value]
+def _names(seen: Mapping[CodeType, Mapping[str, Any]], model: nn.Module) -> set[str]:
+    """Names in code of the pass and in functions that it names, which another batch may take its way over."""
+    names = set().union(*map(_names_in, seen))
+    attributes = [vars(module) for module in model.modules()]
+    held = [part for values in attributes for value in values.values() for part in _parts(value)]
+    classes = {kind for owner in (*model.modules(), *held) for kind in type(owner).__mro__} - {nn.Module, object}
+    functions: dict[str, list[FunctionType]] = {}
+    files = {id(variables): variables for variables in seen.values()}
+    for space in (*attributes, *map(vars, classes), *files.values()):
+        for name, value in space.items():
             if not name.startswith("__"):  # What __init__ names are sizes.
-                further.update(*(_names_in(f.__code__) for f in functions if isinstance(f, FunctionType)))
-    return names | further
+                functions.setdefault(name, []).extend(_functions_in(value))
+    while further := names & functions.keys():
+        names.update(*(_names_in(function.__code__) for name in further for function in functions.pop(name)))
+    return names
+
+
+def _functions_in(value: Any) -> Iterator[FunctionType]:
+    """Functions that run where this value is named; those of PyTorch name no settings of models."""
+    for part in _parts(value):
+        kind = type(part)
+        implicit = [vars(kind).get(name) for name in ("__call__", "__getattr__", "__getitem__")]
+        for each in (part, *implicit):
+            function = inspect.unwrap(getattr(each, "__func__", each)) if callable(each) else None
+            if isinstance(function, FunctionType) and not (function.__module__ or "").startswith("torch."):
+                yield function
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """What is in containers, and the functions of properties and partials."""
+    if isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            if not isinstance(part, dict | list | tuple):
+                yield from _parts(part)
+    elif isinstance(value, property | functools.partial | functools.cached_property):
+        yield value.fget if isinstance(value, property) else value.func
+    elif not isinstance(value, Tensor | type | nn.Module):
+        yield value
 
 
 def _names_in(code: CodeType) -> set[str]:
-    return {*code.co_names, *(value for value in code.co_consts if isinstance(value, str))}
+    """Names of variables, attributes, arguments and keys in code, and in functions within it."""
+    names = {*code.co_names, *code.co_freevars, *code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]}
+    for value in code.co_consts:
+        if isinstance(value, str):
+            names.add(value)
+        elif isinstance(value, CodeType):
+            names |= _names_in(value)
+    return names
