@@ -4,7 +4,6 @@ import contextlib
 import functools
 import inspect
 import itertools
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any
@@ -134,10 +133,9 @@ class _Code(PassingMode):
         self.seen: dict[CodeType, Mapping[str, Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        frame = sys._getframe(1)
-        while frame and frame.f_code is not output_of.__code__:
+        frame = inspect.currentframe()
+        while (frame := frame and frame.f_back) and frame.f_code is not output_of.__code__:
             self.seen[frame.f_code] = frame.f_globals
-            frame = frame.f_back  # type: ignore[assignment]
         return func(*args, **(kwargs or {}))
 
 
