@@ -232,6 +232,29 @@ def test_copies_run_on_weights_of_their_own(how: str, compiled: bool) -> None:
     assert [unlike(*each) for each in zip(before, map(state, models), strict=True)] == [[], []]
 
 
+PARTS: dict[int, nn.Module] = {}
+
+
+class Registered(Ends):
+    """Finds a part of itself outside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        PARTS[width] = self.enter
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.leave(PARTS[self.leave.in_features](x).relu())
+        return y
+
+
+def test_a_part_that_a_copy_would_share_with_its_model_is_named() -> None:
+    x = torch.randn(4, 3)
+    base, motivated = pair_of(Registered)
+    with pytest.raises(SeekingError, match=r"Registered: its forward pass reaches enter\.weight by another way"):
+        seeking.verify(base, motivated, seeking.match(base, motivated, batch=x), x)
+    PARTS.clear()
+
+
 def test_layers_inside_vmap_are_judged_by_what_comes_after_them() -> None:
     class Mapped(Ends):
         def forward(self, x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from seeking.verification.decisions import Decisions, deciding, differing_decisi
 from seeking.verification.extra import extra_modules
 from seeking.verification.judge import counterparts, has_nan, judge
 from seeking.verification.narrowing import DivergedError, OutvotedError
+from seeking.verification.originals import UsesOf, check_unused
 from seeking.verification.recording import Records, dense, hooks, recording
 from seeking.verification.running import Defined, InPrecision, in_dtype, output_of
 from seeking.verification.sight import Sight
@@ -145,7 +146,16 @@ class Comparison:
         return None
 
     def _explained(self, verdict: Verification) -> Verification:
-        """A verdict that is not exact, with the cause where it can be told."""
+        """A verdict that is not exact, with the cause where it can be told.
+
+        Raises:
+            SeekingError: the models can only be run together with their copies.
+        """
+        for model, copy in ((self._subject.base, self._base), (self._subject.motivated, self._motivated)):
+            uses = UsesOf(model)
+            with contextlib.suppress(Exception):
+                self._output(copy, self._picked, uses)
+            check_unused(model, uses)
         base_view, view = self._subject.base_view, self._subject.view
         if cause := more_parts(base_view, view, OVER_PARTS):
             problem = verdict.reason.partition(": ")[0]
