@@ -47,7 +47,7 @@ class Trace:
     Attributes:
         axes: for each parameter and buffer that the pass touches, an axis for each dimension.
         assumed: operations that were only assumed to be elementwise, by name, with the axes of their inputs.
-        outputs: the axes of each tensor that the model puts out, whatever ``forward`` makes of it.
+        outputs: the axes of each tensor that the model puts out, by name, whatever ``forward`` makes of it.
         reductions: what was reduced, in the order of the pass.
         operations: names of all operations on real numbers, in their order; batch norms are alike in both modes.
         scales: constants by which attention scales products of queries and keys; NaN for an unknown one.
@@ -160,12 +160,12 @@ def _trace(
                 unify_or_fix(rows, axis)
             for space in axis:
                 _fix_unread(space)
-    outputs = [tracer.read(tensor) for tensor in tensors_in(model_outputs[0] if model_outputs else output)]
+    put_out = tensors_in(model_outputs[0] if model_outputs else output, by_name=True)
     touched = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.used}
     return Trace(
         touched,
         tracer.assumed,
-        outputs,
+        list(map(tracer.read, put_out)),
         tracer.statistics.reductions,
         tracer.operations,
         tracer.scales,

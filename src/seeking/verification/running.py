@@ -102,7 +102,8 @@ def output_of(
         picked: which of the tensors that the model puts out are judged, if that is known.
 
     Returns:
-        The output, and which of the model's tensors it consists of; None if it is what ``run`` puts out.
+        The output, and which of the model's tensors, in the order of their names, it consists of; None if it is what
+        ``run`` puts out.
     """
     precision = InPrecision(dtype)
     model_outputs: list[Any] = []
@@ -110,7 +111,9 @@ def output_of(
     def watch(module: nn.Module, inputs: Any, output: Any) -> None:
         if not model_outputs:
             model_outputs.append(output)
-            precision.watched = {storage_id(tensor): place for place, tensor in enumerate(tensors_in(output))}
+            precision.watched = {
+                storage_id(tensor): place for place, tensor in enumerate(tensors_in(output, by_name=True))
+            }
 
     handle = model.register_forward_hook(watch)
     try:
@@ -122,7 +125,7 @@ def output_of(
         handle.remove()
     if not model_outputs:
         return copied(returned), None
-    parts = tensors_in(model_outputs[0])
+    parts = tensors_in(model_outputs[0], by_name=True)
     if picked is None:
         storages = {storage_id(tensor) for tensor in tensors_in(returned)}
         picked = sorted(

@@ -1,6 +1,7 @@
 """The tensors of a model, and those in a batch or an output."""
 
 import dataclasses
+import re
 from collections.abc import Hashable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -34,22 +35,37 @@ def is_real(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
-def leaves_in(value: Any) -> list[Any]:
-    """Every tensor, number and other object in mappings of any kind, dataclasses, tuples and lists, at any depth."""
+def leaves_in(value: Any, *, by_name: bool = False) -> list[Any]:
+    """Every tensor, number and other object in mappings of any kind, dataclasses, tuples and lists, at any depth.
+
+    Args:
+        value: a batch or an output.
+        by_name: in the order of the names in mappings and dataclasses, whichever were put in first.
+    """
     if isinstance(value, Tensor):
         return [value]
+    named: list[tuple[Any, Any]] = []
     if isinstance(value, Mapping):
-        items = list(value.values())
-    else:
-        items = list(value) if isinstance(value, (tuple, list)) else []
+        named = list(value.items())
+    elif isinstance(value, (tuple, list)):
+        named = [(None, item) for item in value]
     has_fields = isinstance(value, SimpleNamespace) or dataclasses.is_dataclass(value)
-    if not items and has_fields and not isinstance(value, type):
-        items = list(vars(value).values())
+    if not named and has_fields and not isinstance(value, type):
+        named = list(vars(value).items())
     elif not isinstance(value, (Mapping, tuple, list)):
         return [value]
-    return [leaf for item in items for leaf in leaves_in(item)]
+    if by_name:
+        named.sort(key=lambda item: _place_of(item[0]))
+    return [leaf for _, item in named for leaf in leaves_in(item, by_name=by_name)]
 
 
-def tensors_in(value: Any) -> list[Tensor]:
+def tensors_in(value: Any, *, by_name: bool = False) -> list[Tensor]:
     """Every tensor in a batch or an output; see ``leaves_in``."""
-    return [leaf for leaf in leaves_in(value) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in leaves_in(value, by_name=by_name) if isinstance(leaf, Tensor)]
+
+
+def _place_of(name: Any) -> tuple[int, Any]:
+    """What names are sorted by: numbers, also those in words, by size; what has no order stays where it is."""
+    if isinstance(name, str):
+        return 1, [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in re.split(r"(\d+)", name)]
+    return (0, name) if isinstance(name, int | float) else (2, 0)
