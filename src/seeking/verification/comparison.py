@@ -20,6 +20,7 @@ from seeking.verification.judge import counterparts, has_nan, judge
 from seeking.verification.narrowing import DivergedError, OutvotedError
 from seeking.verification.originals import UsesOf, check_unused
 from seeking.verification.recording import Records, dense, hooks, recording
+from seeking.verification.remembered import lacks_memories, run_once
 from seeking.verification.running import Defined, InPrecision, in_dtype, output_of
 from seeking.verification.sight import Sight
 from seeking.verification.verdict import Verification
@@ -98,6 +99,9 @@ class Comparison:
             if self._subject.training:
                 for model in models:
                     train_own_code(model)
+            lacking = [model for model, other in (models, models[::-1]) if lacks_memories(model, other)]
+            for model in lacking:
+                run_once(model, self._subject.batch, self._subject.run, self._subject.seed)
             self._run_base()
             try:
                 verdict = self._with_some_extra_weights()

@@ -64,7 +64,7 @@ class Defined(PassingMode):
         return output
 
 
-def _uncompiled() -> contextlib.AbstractContextManager[Any]:
+def uncompiled() -> contextlib.AbstractContextManager[Any]:
     """Runs Python's code where something would be compiled, as ``flex_attention`` is, which no mode can follow."""
     # Importing the compiler takes a second, and without it nothing is compiled.
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
@@ -118,7 +118,7 @@ def output_of(
     handle = model.register_forward_hook(watch)
     try:
         with in_dtype(dtype), random_state_preserved(seed), contextlib.ExitStack() as stack:
-            for mode in (_uncompiled(), Deterministic(), precision, *modes):
+            for mode in (uncompiled(), Deterministic(), precision, *modes):
                 stack.enter_context(mode)
             returned = run(model, copied(promoted(batch, dtype)))
     finally:

@@ -1,0 +1,42 @@
+"""What models keep from earlier forward passes, such as a table that the first one computes, in its precision."""
+
+from typing import Any
+
+from torch import nn
+
+from seeking.copies import copied, random_state_preserved
+from seeking.deterministic import Deterministic
+from seeking.forward import Forward
+from seeking.verification.running import uncompiled
+from seeking.weights_map import tensors_in
+
+
+def lacks_memories(model: nn.Module, other: nn.Module) -> bool:
+    """Whether modules of one class keep tensors, besides parameters and buffers, in the other model alone."""
+    classes = {type(module) for module in model.modules()}
+    return any(kind in classes for kind, _ in _kept(other) - _kept(model))
+
+
+def _kept(model: nn.Module) -> set[tuple[type[nn.Module], str]]:
+    return {
+        (type(module), name)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if name not in ("_parameters", "_buffers", "_modules") and tensors_in(value)
+    }
+
+
+def run_once(model: nn.Module, batch: Any, run: Forward, seed: int) -> None:
+    """Let a copy of a model keep what it keeps from a first pass, as the user's own models do.
+
+    Args:
+        model: a copy, with its own weights and in its own precision.
+        batch: one input, as ``run`` takes it; it is not changed.
+        run: runs a model on the batch; where it fails, so it does later.
+        seed: of the random numbers in the forward pass.
+    """
+    with uncompiled(), Deterministic(), random_state_preserved(seed):
+        try:
+            run(model, copied(batch))
+        except Exception:
+            return
