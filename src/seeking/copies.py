@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import random
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import CellType, FunctionType, MethodType
@@ -262,9 +263,15 @@ def train_own_code(model: nn.Module) -> None:
             module.training = False
 
 
+def uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """Runs Python's code where something would be compiled, as ``flex_attention`` is, which no mode can follow."""
+    # Importing the compiler takes a second, and without it nothing is compiled.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Put copies into evaluation mode, with neither gradients nor an effect on the random state.
+    """Put copies into evaluation mode, with neither gradients, nor compilation, nor an effect on the random state.
 
     Raises:
         SeekingError: a model has no evaluation mode.
@@ -273,7 +280,7 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
     try:
         # The fast path is one opaque operation and may return nested tensors.
         torch.backends.mha.set_fastpath_enabled(False)
-        with torch.no_grad(), random_state_preserved():
+        with torch.no_grad(), random_state_preserved(), uncompiled():
             for model in models:
                 try:
                     model.eval()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seeking.copies import evaluating, scratch_copy, train_own_code
 from seeking.deterministic import Deterministic
 from seeking.forward import Forward, call
-from seeking.internals import TorchDispatchMode, tree_map, tree_map_only
+from seeking.internals import PassingMode, tree_map, tree_map_only
 from seeking.matching.axes import (
     HEAD,
     INPUT,
@@ -203,7 +203,7 @@ def _fix_unread(space: Space) -> None:
         fix((space,), "length of the output")
 
 
-class Tracer(TorchDispatchMode):
+class Tracer(PassingMode):
     """Follows axes through the operations that run inside it.
 
     Attributes:

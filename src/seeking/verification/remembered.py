@@ -7,7 +7,6 @@ from torch import nn
 from seeking.copies import copied, random_state_preserved
 from seeking.deterministic import Deterministic
 from seeking.forward import Forward
-from seeking.verification.running import uncompiled
 from seeking.weights_map import tensors_in
 
 
@@ -35,7 +34,7 @@ def run_once(model: nn.Module, batch: Any, run: Forward, seed: int) -> None:
         run: runs a model on the batch; where it fails, so it does later.
         seed: of the random numbers in the forward pass.
     """
-    with uncompiled(), Deterministic(), random_state_preserved(seed):
+    with Deterministic(), random_state_preserved(seed):
         try:
             run(model, copied(batch))
         except Exception:

@@ -1,7 +1,6 @@
 """Run a copy of a model in one precision, and tell which of its outputs are used."""
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,12 +63,6 @@ class Defined(PassingMode):
         return output
 
 
-def uncompiled() -> contextlib.AbstractContextManager[Any]:
-    """Runs Python's code where something would be compiled, as ``flex_attention`` is, which no mode can follow."""
-    # Importing the compiler takes a second, and without it nothing is compiled.
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
-
-
 @contextlib.contextmanager
 def in_dtype(dtype: torch.dtype) -> Iterator[None]:
     """Real numbers that are made inside without a dtype are of this one."""
@@ -106,6 +99,7 @@ def output_of(
         ``run`` puts out.
     """
     precision = InPrecision(dtype)
+    entered: tuple[contextlib.AbstractContextManager[Any], ...] = (Deterministic(), precision, *modes)
     model_outputs: list[Any] = []
 
     def watch(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -118,7 +112,7 @@ def output_of(
     handle = model.register_forward_hook(watch)
     try:
         with in_dtype(dtype), random_state_preserved(seed), contextlib.ExitStack() as stack:
-            for mode in (uncompiled(), Deterministic(), precision, *modes):
+            for mode in entered:
                 stack.enter_context(mode)
             returned = run(model, copied(promoted(batch, dtype)))
     finally:
