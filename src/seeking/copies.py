@@ -73,7 +73,7 @@ def _copied_tensors(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> di
         # deepcopy refuses methods that are held weakly, and tensors that were computed, as a weight that a hook sets.
         for module in model.modules():
             for value in vars(module).values():
-                for part in _plain_parts(value):
+                for part in plain_parts(value):
                     if isinstance(part, Tensor) and id(part) not in parts and not part.is_leaf:
                         parts[id(part)] = part.detach().clone()
                     elif isinstance(part, torch.Generator):
@@ -83,7 +83,8 @@ def _copied_tensors(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> di
     return parts
 
 
-def _plain_parts(value: Any, around: tuple[int, ...] = ()) -> Iterator[Any]:
+def plain_parts(value: Any, around: tuple[int, ...] = ()) -> Iterator[Any]:
+    """What mappings, lists and tuples hold, at any depth, also if they hold themselves; of anything else, itself."""
     if id(value) in around:
         return
     around = (*around, id(value))
@@ -91,7 +92,7 @@ def _plain_parts(value: Any, around: tuple[int, ...] = ()) -> Iterator[Any]:
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         for part in value:
-            yield from _plain_parts(part, around)
+            yield from plain_parts(part, around)
     else:
         yield value
 

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from seeking.copies import copied, random_state_preserved
+from seeking.copies import copied, plain_parts, random_state_preserved
 from seeking.deterministic import Deterministic
 from seeking.forward import Forward
-from seeking.weights_map import tensors_in
 
 
 def lacks_memories(model: nn.Module, other: nn.Module) -> bool:
@@ -21,7 +20,8 @@ def _kept(model: nn.Module) -> set[tuple[type[nn.Module], str]]:
         (type(module), name)
         for module in model.modules()
         for name, value in vars(module).items()
-        if name not in ("_parameters", "_buffers", "_modules") and tensors_in(value)
+        if name not in ("_parameters", "_buffers", "_modules")
+        and any(isinstance(part, Tensor) for part in plain_parts(value))
     }
 
 
