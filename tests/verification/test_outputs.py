@@ -54,7 +54,15 @@ class Named(nn.Module):
         hidden = self.hidden(x)
         out = self.out(hidden)
         first, second = (-out, out) if self.swapped else (out, -out)
-        parts = {"a": first, "b": second, "layer_9": hidden, "layer_10": 2 * hidden, "count": 4, "size": 0.5}
+        parts = {
+            "aa": 3 * out,
+            "a": first,
+            "b": second,
+            "layer_9": hidden,
+            "layer_10": 2 * hidden,
+            "count": 4,
+            "size": 0.5,
+        }
         inner = self.kind(**{name: parts[name] for name in self.order})
         return inner if self.order[0] < "c" else {"within": [inner, x]}
 
@@ -67,14 +75,17 @@ NAMES = ["a", "b", "layer_9", "layer_10", "count", "size"]
     orders=st.tuples(st.permutations(NAMES), st.permutations(NAMES[:2])),
     kind=st.sampled_from([dict, SimpleNamespace, OrderedDict]),
     swapped=st.booleans(),
+    more=st.booleans(),
     picks=st.booleans(),
 )
 def test_outputs_are_compared_by_their_names(
-    orders: tuple[list[str], list[str]], kind: Callable[..., Any], swapped: bool, picks: bool
+    orders: tuple[list[str], list[str]], kind: Callable[..., Any], swapped: bool, more: bool, picks: bool
 ) -> None:
     first, second = orders
     # The first name decides how they are nested.
     other = [first[0], *reversed(first[1:])] if first[0] > "c" else [*second, *reversed(NAMES[2:])]
+    # What the motivated model puts out besides does not matter.
+    other.insert(1, "aa") if more else None
     base, motivated, batch = Named(4, first, kind), Named(6, other, kind, swapped), torch.randn(5, 3)
 
     def forward(model: nn.Module, x: Tensor) -> Any:
@@ -85,6 +96,27 @@ def test_outputs_are_compared_by_their_names(
 
     verdict = verify(base, motivated, match(base, motivated, batch=batch, forward=forward), batch, forward=forward)
     assert verdict.exact != swapped, verdict.reason
+
+
+def test_what_the_motivated_model_puts_out_besides_does_not_matter() -> None:
+    class Several(nn.Module):
+        def __init__(self, width: int, form: Callable[[Tensor, Tensor], Any]) -> None:
+            super().__init__()
+            self.hidden, self.out, self.form = nn.Linear(3, width), nn.Linear(width, 2), form
+
+        def forward(self, x: Tensor) -> Any:
+            hidden = self.hidden(x)
+            return self.form(self.out(hidden), hidden)
+
+    batch, base = torch.randn(5, 3), Several(4, lambda out, hidden: out)
+    for form, contained in [
+        (lambda out, hidden: (out, hidden), True),
+        (lambda out, hidden: {"logits": out, "z": hidden}, True),
+        (lambda out, hidden: (2 * out, hidden), False),
+    ]:
+        motivated = Several(6, form)
+        verdict = verify(base, motivated, match(base, motivated, batch=batch), batch)
+        assert verdict.exact == contained, verdict.reason
 
 
 def test_a_loss_hides_nothing_of_the_output() -> None:

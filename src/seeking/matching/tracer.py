@@ -33,7 +33,7 @@ from seeking.matching.operation import Operation, flat_tensors, operation_of
 from seeking.matching.parts import OF_INTEGERS, described, joined_parts
 from seeking.matching.statistics import Reduction, Statistics
 from seeking.outside import outside_preserved
-from seeking.weights_map import is_real, tensors, tensors_in
+from seeking.weights_map import Name, is_real, named_tensors, tensors, tensors_in
 
 
 class UntraceableError(Exception):
@@ -59,7 +59,7 @@ class Trace:
 
     axes: dict[str, list[Axis]]
     assumed: dict[str, list[Axis]]
-    outputs: list[list[Axis]]
+    outputs: dict[Name, list[Axis]]
     reductions: list[Reduction]
     operations: list[str]
     scales: set[float]
@@ -160,12 +160,12 @@ def _trace(
                 unify_or_fix(rows, axis)
             for space in axis:
                 _fix_unread(space)
-    put_out = tensors_in(model_outputs[0] if model_outputs else output, by_name=True)
+    put_out = named_tensors(model_outputs[0] if model_outputs else output)
     touched = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.used}
     return Trace(
         touched,
         tracer.assumed,
-        list(map(tracer.read, put_out)),
+        {name: tracer.read(tensor) for name, tensor in put_out.items()},
         tracer.statistics.reductions,
         tracer.operations,
         tracer.scales,

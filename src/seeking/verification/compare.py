@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seeking.errors import SeekingError
 from seeking.internals import Convolution, StatisticsNorm
-from seeking.weights_map import Entry, is_real, leaves_in, tensors_in
+from seeking.weights_map import Entry, is_real, named_leaves, named_tensors
 
 Channels = Sequence[Sequence[list[int] | None]]
 """For each tensor of an output and each of its dimensions, the base's positions; None where they are not known."""
@@ -66,7 +66,7 @@ def compare_outputs(base: Any, motivated: Any, channels: Channels = ()) -> tuple
     Raises:
         SeekingError: the base's output holds no tensor of real or complex numbers.
     """
-    whole, narrowed = (tensors_in(side, by_name=True) for side in (base, motivated))
+    whole, narrowed = ([*named_tensors(side).values()] for side in (base, motivated))
     if len(narrowed) == len(channels) == len(whole):
         narrowed = [
             _at_channels(tensor, other.shape, own) for tensor, other, own in zip(narrowed, whole, channels, strict=True)
@@ -77,7 +77,7 @@ def compare_outputs(base: Any, motivated: Any, channels: Channels = ()) -> tuple
             f"the base model's output, a {type(base).__name__}, holds no tensor of real or complex numbers to compare; "
             "give a forward that returns one"
         )
-    leaves = [leaves_in(side, by_name=True) for side in (base, motivated)]
+    leaves = [[leaf for _, leaf in named_leaves(side)] for side in (base, motivated)]
     numbers = [[leaf for leaf in side if type(leaf) in (bool, int, float)] for side in leaves]
     for number, other in zip(*numbers, strict=False):
         if math.isnan(number) and math.isnan(other):

@@ -21,7 +21,7 @@ from seeking.verification.narrowing import DivergedError, OutvotedError
 from seeking.verification.originals import UsesOf, check_unused
 from seeking.verification.recording import Records, dense, hooks, recording
 from seeking.verification.remembered import lacks_memories, run_once
-from seeking.verification.running import Defined, InPrecision, in_dtype, output_of
+from seeking.verification.running import Defined, InPrecision, Picked, in_dtype, output_of
 from seeking.verification.sight import Sight
 from seeking.verification.verdict import Verification
 from seeking.verification.views import differing_numbers, more_parts, traced
@@ -84,7 +84,7 @@ class Comparison:
         self._extra = extra_modules(subject.motivated, subject.weights_map)
         self._sight = Sight(subject.view, subject.weights_map)
         self._small: Records = []
-        self._picked: list[int] | None = None
+        self._picked: Picked | None = None
         self._base_decisions: Decisions = []
         self._decisions: Decisions = []
 
@@ -224,7 +224,7 @@ class Comparison:
         narrowed.finish()
         return large
 
-    def _output(self, model: nn.Module, picked: list[int] | None, *modes: Any) -> tuple[Any, list[int] | None]:
+    def _output(self, model: nn.Module, picked: Picked | None, *modes: Any) -> tuple[Any, Picked | None]:
         subject = self._subject
         output, picked = output_of(model, subject.batch, subject.run, self._dtype, subject.seed, *modes, picked=picked)
         return dense(output), picked
