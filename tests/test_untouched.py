@@ -232,6 +232,26 @@ def test_copies_run_on_weights_of_their_own(how: str, compiled: bool) -> None:
     assert [unlike(*each) for each in zip(before, map(state, models), strict=True)] == [[], []]
 
 
+def doubled(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_scripted_functions_are_no_obstacle() -> None:
+    class Scripted(Ends):
+        def __init__(self, width: int) -> None:
+            super().__init__(width)
+            self.function = torch.jit.script(doubled)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.leave(self.function(self.enter(x)))
+            return y
+
+    x = torch.randn(4, 3)
+    base, motivated = pair_of(Scripted)
+    assert seeking.verify(base, motivated, seeking.match(base, motivated, batch=x), x)
+
+
 PARTS: dict[int, nn.Module] = {}
 
 

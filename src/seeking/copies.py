@@ -70,7 +70,8 @@ def _copied_tensors(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> di
                 parts[id(tensor)] = parameters[key]
             else:
                 parts[id(tensor)] = twins[key]
-        # deepcopy refuses methods that are held weakly, and tensors that were computed, as a weight that a hook sets.
+        # deepcopy refuses methods that are held weakly, scripted functions, and tensors that were computed, as a weight
+        # that a hook sets.
         for module in model.modules():
             for value in vars(module).values():
                 for part in plain_parts(value):
@@ -78,8 +79,8 @@ def _copied_tensors(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> di
                         parts[id(part)] = part.detach().clone()
                     elif isinstance(part, torch.Generator):
                         parts[id(part)] = part.clone_state()
-                    elif isinstance(part, weakref.WeakMethod):
-                        parts[id(part)] = part  # To be replaced, as all that is weak.
+                    elif isinstance(part, weakref.WeakMethod | torch.jit.ScriptFunction):
+                        parts[id(part)] = part  # What is weak is replaced later; a scripted function has no state.
     return parts
 
 

@@ -24,7 +24,7 @@ class Positions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         kept = getattr(self, "kept", None)
-        if kept is None or (not isinstance(kept, Tensor) and not kept):
+        if kept is None or (isinstance(kept, dict) and x.shape[1] not in kept) or (isinstance(kept, list) and not kept):
             table = torch.linspace(0, 1, x.shape[1])[:, None].to(x)
             if self.kind == "mapping":
                 self.kept[x.shape[1]] = table
@@ -43,16 +43,31 @@ def make(width: int, kind: str) -> nn.Sequential:
 
 
 @pytest.mark.parametrize("kind", ["attribute", "no attribute", "mapping", "list"])
-@pytest.mark.parametrize("which", [[], [0], [1], [0, 1]])
-def test_it_does_not_matter_which_models_have_run_before(kind: str, which: list[int]) -> None:
+@pytest.mark.parametrize("ran", [{}, {0: 6}, {1: 6}, {0: 6, 1: 6}, {0: 6, 1: 5}])
+def test_it_does_not_matter_which_models_have_run_before_and_on_what(kind: str, ran: dict[int, int]) -> None:
     models = make(4, kind), make(6, kind)
     with torch.no_grad():
-        for place in which:
-            models[place](BATCH)
+        for place, length in ran.items():
+            models[place](BATCH[:, : length if kind == "mapping" else 6])
     before = [vars(model[1]).get("kept") for model in models]
     verdict = verify(*models, match(*models, batch=BATCH), BATCH)
     assert verdict, verdict.reason
     assert all(vars(model[1]).get("kept") is kept for model, kept in zip(models, before, strict=True))
+
+
+def test_tables_in_half_precision_are_made_by_both() -> None:
+    models = [model.to(torch.bfloat16) for model in (make(4, "attribute"), make(6, "attribute"))]
+    batch = BATCH.to(torch.bfloat16)
+    with torch.no_grad():
+        models[1](batch)
+    verdict = verify(*models, match(*models, batch=batch), batch)
+    assert verdict, verdict.reason
+
+
+def test_a_difference_as_small_as_rounding_is_still_one() -> None:
+    base, motivated = (nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4, eps=eps)) for eps in (1e-5, 2e-5))
+    verdict = verify(base, motivated, match(base, motivated, batch=BATCH), BATCH)
+    assert not verdict and verdict.difference < 1e-2
 
 
 def test_what_only_one_model_was_made_with_is_not_taken_for_a_memory() -> None:

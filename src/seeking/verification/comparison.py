@@ -20,7 +20,7 @@ from seeking.verification.judge import counterparts, has_nan, judge
 from seeking.verification.narrowing import DivergedError, OutvotedError
 from seeking.verification.originals import UsesOf, check_unused
 from seeking.verification.recording import Records, dense, hooks, recording
-from seeking.verification.remembered import lacks_memories, run_once
+from seeking.verification.remembered import run_once
 from seeking.verification.running import Defined, InPrecision, Picked, in_dtype, output_of
 from seeking.verification.sight import Sight
 from seeking.verification.verdict import Verification
@@ -55,6 +55,7 @@ class Subject:
         view: a trace of the motivated model, likewise.
         constants: names of the base's buffers of which each model keeps its own values.
         times: factor of the base's random weights.
+        has_run: whether both models have run on the batch before, with their own weights and in their own precision.
     """
 
     base: nn.Module
@@ -68,6 +69,7 @@ class Subject:
     view: Trace | None
     constants: frozenset[str]
     times: float = 1.0
+    has_run: bool = False
 
 
 class Comparison:
@@ -99,9 +101,9 @@ class Comparison:
             if self._subject.training:
                 for model in models:
                     train_own_code(model)
-            lacking = [model for model, other in (models, models[::-1]) if lacks_memories(model, other)]
-            for model in lacking:
-                run_once(model, self._subject.batch, self._subject.run, self._subject.seed)
+            if self._subject.has_run:
+                for model in models:
+                    run_once(model, self._subject.batch, self._subject.run, self._subject.seed)
             self._run_base()
             try:
                 verdict = self._with_some_extra_weights()

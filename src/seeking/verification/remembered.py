@@ -1,28 +1,16 @@
 """What models keep from earlier forward passes, such as a table that the first one computes, in its precision."""
 
+import contextlib
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from seeking.copies import copied, plain_parts, random_state_preserved
+from seeking.copies import copied, random_state_preserved
 from seeking.deterministic import Deterministic
 from seeking.forward import Forward
 
-
-def lacks_memories(model: nn.Module, other: nn.Module) -> bool:
-    """Whether modules of one class keep tensors, besides parameters and buffers, in the other model alone."""
-    classes = {type(module) for module in model.modules()}
-    return any(kind in classes for kind, _ in _kept(other) - _kept(model))
-
-
-def _kept(model: nn.Module) -> set[tuple[type[nn.Module], str]]:
-    return {
-        (type(module), name)
-        for module in model.modules()
-        for name, value in vars(module).items()
-        if name not in ("_parameters", "_buffers", "_modules")
-        and any(isinstance(part, Tensor) for part in plain_parts(value))
-    }
+ROUNDED = 1e-2
+"""Greatest relative difference that a table in half precision makes."""
 
 
 def run_once(model: nn.Module, batch: Any, run: Forward, seed: int) -> None:
@@ -34,8 +22,5 @@ def run_once(model: nn.Module, batch: Any, run: Forward, seed: int) -> None:
         run: runs a model on the batch; where it fails, so it does later.
         seed: of the random numbers in the forward pass.
     """
-    with Deterministic(), random_state_preserved(seed):
-        try:
-            run(model, copied(batch))
-        except Exception:
-            return
+    with contextlib.suppress(Exception), Deterministic(), random_state_preserved(seed):
+        run(model, copied(batch))
