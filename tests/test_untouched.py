@@ -4,6 +4,7 @@ import contextlib
 import functools
 import random
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -146,6 +147,29 @@ class Ends(nn.Module):
         self.enter, self.leave = nn.Linear(3, width), nn.Linear(width, 2)
 
 
+class Holder:
+    """An object that is no module."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+
+HOLDS_VALUES = (dict, weakref.WeakValueDictionary)
+
+
+def called(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return run(x)
+
+
+def weakly_entered(model: Any) -> Callable[[Tensor], Tensor]:
+    own = weakref.ref(model)
+    return lambda x: own().entered(x)
+
+
+WAYS = ["plain", "list", "mapping", "partial", "argument", "method", "object", "weak", "weak method"]
+WAYS += ["weak in an object", "weak in a closure", "weak values", "weak keys", "weak set"]
+
+
 class Branches(Ends):
     """A layer that is reached by functions only."""
 
@@ -160,7 +184,16 @@ class Branches(Ends):
             "list": [run, within],
             "mapping": {"a": (run, 1)},
             "partial": functools.partial(run),
+            "argument": functools.partial(called, run),
             "method": self.entered,
+            "object": Holder(run),
+            "weak": weakref.ref(self),
+            "weak method": weakref.WeakMethod(self.entered),
+            "weak in an object": Holder(weakref.ref(self)),
+            "weak in a closure": weakly_entered(self),
+            "weak values": weakref.WeakValueDictionary(own=self),
+            "weak keys": weakref.WeakKeyDictionary({self: 0}),
+            "weak set": weakref.WeakSet([self]),
         }[how]
 
     def entered(self, x: Tensor) -> Tensor:
@@ -168,14 +201,19 @@ class Branches(Ends):
 
     def forward(self, x: Tensor) -> Tensor:
         run: Any = self.run
-        while not callable(run):
-            run = next(iter(run.values())) if isinstance(run, dict) else run[0]
-        y: Tensor = self.leave(run(x).relu())
+        while not callable(run) or isinstance(run, weakref.ref):
+            if isinstance(run, weakref.ref):
+                run = run()
+            elif isinstance(run, Holder):
+                run = run.held
+            else:
+                run = next(iter(run.values() if isinstance(run, HOLDS_VALUES) else run))
+        y: Tensor = self.leave((run.entered if isinstance(run, Branches) else run)(x).relu())
         return y
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("how", ["plain", "list", "mapping", "partial", "method"])
+@pytest.mark.parametrize("how", WAYS)
 def test_copies_run_on_weights_of_their_own(how: str, compiled: bool) -> None:
     x = torch.randn(4, 3)
     models = [Branches(width, how).train() for width in (4, 6)]
@@ -192,6 +230,49 @@ def test_copies_run_on_weights_of_their_own(how: str, compiled: bool) -> None:
     assert verdict and not verdict.not_judged, verdict.reason
     seeking.embed(models[0], scratch_copy(models[1]), weights_map, batch=x)
     assert [unlike(*each) for each in zip(before, map(state, models), strict=True)] == [[], []]
+
+
+def doubled(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_scripted_functions_are_no_obstacle() -> None:
+    class Scripted(Ends):
+        def __init__(self, width: int) -> None:
+            super().__init__(width)
+            self.function = torch.jit.script(doubled)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.leave(self.function(self.enter(x)))
+            return y
+
+    x = torch.randn(4, 3)
+    base, motivated = pair_of(Scripted)
+    assert seeking.verify(base, motivated, seeking.match(base, motivated, batch=x), x)
+
+
+PARTS: dict[int, nn.Module] = {}
+
+
+class Registered(Ends):
+    """Finds a part of itself outside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        PARTS[width] = self.enter
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.leave(PARTS[self.leave.in_features](x).relu())
+        return y
+
+
+def test_a_part_that_a_copy_would_share_with_its_model_is_named() -> None:
+    x = torch.randn(4, 3)
+    base, motivated = pair_of(Registered)
+    with pytest.raises(SeekingError, match=r"Registered: its forward pass reaches enter\.weight by another way"):
+        seeking.verify(base, motivated, seeking.match(base, motivated, batch=x), x)
+    PARTS.clear()
 
 
 def test_layers_inside_vmap_are_judged_by_what_comes_after_them() -> None:

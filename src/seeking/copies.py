@@ -4,6 +4,8 @@ import contextlib
 import copy
 import functools
 import random
+import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import CellType, FunctionType, MethodType
 from typing import Any
@@ -19,6 +21,8 @@ from seeking.weights_map.tensors import identity, tensors
 
 GLOBAL_GENERATORS = [getattr(np.random.rand, "__self__", None), getattr(random.random, "__self__", None)]
 """Random functions are methods of these, which are seeded from outside."""
+
+WEAK = (weakref.ref, weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 
 
 def copied(values: Any) -> Any:
@@ -66,18 +70,22 @@ def _copied_tensors(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> di
                 parts[id(tensor)] = parameters[key]
             else:
                 parts[id(tensor)] = twins[key]
-        # deepcopy refuses tensors that were computed, such as a weight that a hook sets.
+        # deepcopy refuses methods that are held weakly, scripted functions, and tensors that were computed, as a weight
+        # that a hook sets.
         for module in model.modules():
             for value in vars(module).values():
-                for part in _plain_parts(value):
+                for part in plain_parts(value):
                     if isinstance(part, Tensor) and id(part) not in parts and not part.is_leaf:
                         parts[id(part)] = part.detach().clone()
                     elif isinstance(part, torch.Generator):
                         parts[id(part)] = part.clone_state()
+                    elif isinstance(part, weakref.WeakMethod | torch.jit.ScriptFunction):
+                        parts[id(part)] = part  # What is weak is replaced later; a scripted function has no state.
     return parts
 
 
-def _plain_parts(value: Any, around: tuple[int, ...] = ()) -> Iterator[Any]:
+def plain_parts(value: Any, around: tuple[int, ...] = ()) -> Iterator[Any]:
+    """What mappings, lists and tuples hold, at any depth, also if they hold themselves; of anything else, itself."""
     if id(value) in around:
         return
     around = (*around, id(value))
@@ -85,7 +93,7 @@ def _plain_parts(value: Any, around: tuple[int, ...] = ()) -> Iterator[Any]:
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         for part in value:
-            yield from _plain_parts(part, around)
+            yield from plain_parts(part, around)
     else:
         yield value
 
@@ -110,21 +118,37 @@ def _deep_copy(model: nn.Module, parts: dict[int, Any]) -> nn.Module:
     functions: dict[int, FunctionType] = {}
     # A function that a copy has made for itself, as a compiled module does, is of the copy already.
     memo |= {id(part): part for part in (*twin.modules(), *tensors(twin).values())}
-    for module in twin.modules():
-        for name, value in list(vars(module).items()):
+    for owner in (*twin.modules(), *_plain_objects(memo)):
+        for name, value in list(vars(owner).items()):
             if name not in ("_parameters", "_buffers", "_modules"):
-                vars(module)[name] = _with_rebound(value, memo, functions)
+                vars(owner)[name] = _with_rebound(value, memo, functions)
     return twin
+
+
+def _plain_objects(memo: Mapping[int, Any]) -> list[Any]:
+    """The objects that ``deepcopy`` has made, but for modules, and those that copy themselves."""
+    return [
+        made
+        for original, made in memo.items()
+        if id(made) != original
+        and isinstance(getattr(made, "__dict__", None), dict)
+        and not isinstance(made, nn.Module | type | FunctionType | MethodType)
+        and not hasattr(type(made), "__deepcopy__")
+    ]
 
 
 def _with_rebound(
     value: Any, memo: dict[int, Any], functions: dict[int, FunctionType], around: tuple[int, ...] = ()
 ) -> Any:
-    """A copied value whose functions, in lists, tuples and mappings as well, are over copies."""
+    """A copied value whose functions and weak references, in lists, tuples and mappings as well, are over copies."""
     if isinstance(value, FunctionType):
         return _rebound(value, memo, functions)
+    if isinstance(value, WEAK):
+        return _weakly(value, memo)
     if type(value) is functools.partial:
-        return functools.partial(_with_rebound(value.func, memo, functions), *value.args, **value.keywords)
+        inner = _with_rebound(value.func, memo, functions)
+        arguments = [_with_rebound(part, memo, functions, around) for part in value.args]
+        return functools.partial(inner, *arguments, **_with_rebound(value.keywords, memo, functions, around))
     if not isinstance(value, list | tuple | dict) or not value or id(value) in around:
         return value
     around = (*around, id(value))
@@ -139,6 +163,25 @@ def _with_rebound(
         value[:] = rebound
         return value
     return tuple(rebound) if type(value) is tuple else value
+
+
+def _weakly(value: Any, memo: Mapping[int, Any]) -> Any:
+    """A weak reference, or a container of some, to copies, where ``deepcopy`` shares what is referred to."""
+
+    def own(target: Any) -> Any:
+        return memo.get(id(target), target)
+
+    if isinstance(value, weakref.WeakMethod):
+        method: Any = value()
+        bound = method is not None and id(method.__self__) in memo
+        return weakref.WeakMethod(MethodType(method.__func__, own(method.__self__))) if bound else value
+    if isinstance(value, weakref.ref):
+        return weakref.ref(own(value())) if id(value()) in memo else value
+    if isinstance(value, weakref.WeakKeyDictionary):
+        return weakref.WeakKeyDictionary({own(key): part for key, part in value.items()})
+    if isinstance(value, weakref.WeakValueDictionary):
+        return weakref.WeakValueDictionary({key: own(part) for key, part in value.items()})
+    return weakref.WeakSet(map(own, value))
 
 
 def _rebound(function: FunctionType, memo: dict[int, Any], functions: dict[int, FunctionType]) -> FunctionType:
@@ -157,10 +200,9 @@ def _rebound(function: FunctionType, memo: dict[int, Any], functions: dict[int, 
         for cell, own in zip(cells, function.__closure__ or (), strict=True):
             with contextlib.suppress(ValueError):  # A cell that is still empty.
                 content = own.cell_contents
-                is_function = isinstance(content, FunctionType)
-                cell.cell_contents = (
-                    _rebound(content, memo, functions) if is_function else _copy_or_share(content, memo)
-                )
+                part = content if isinstance(content, FunctionType) else _copy_or_share(content, memo)
+                is_new = part is not content or isinstance(content, FunctionType | weakref.ref)
+                cell.cell_contents = _with_rebound(part, memo, functions) if is_new else part
     return functions[id(function)]
 
 
@@ -223,9 +265,15 @@ def train_own_code(model: nn.Module) -> None:
             module.training = False
 
 
+def uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """Runs Python's code where something would be compiled, as ``flex_attention`` is, which no mode can follow."""
+    # Importing the compiler takes a second, and without it nothing is compiled.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Put copies into evaluation mode, with neither gradients nor an effect on the random state.
+    """Put copies into evaluation mode, with neither gradients, nor compilation, nor an effect on the random state.
 
     Raises:
         SeekingError: a model has no evaluation mode.
@@ -234,7 +282,7 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
     try:
         # The fast path is one opaque operation and may return nested tensors.
         torch.backends.mha.set_fastpath_enabled(False)
-        with torch.no_grad(), random_state_preserved():
+        with torch.no_grad(), random_state_preserved(), uncompiled():
             for model in models:
                 try:
                     model.eval()

@@ -97,6 +97,27 @@ def test_bags_of_embeddings_are_exact(width: str) -> None:
     assert_exact(bag(4), bag(6), torch.arange(8).view(2, 4), width=width)
 
 
+@pytest.mark.slow
+@widths
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.filterwarnings("ignore::seeking.MatchWarning", "ignore:flex_attention called without")
+def test_heads_of_flexible_attention_are_followed(groups: int, width: str) -> None:
+    """Fused projections, and heads of queries that share keys and values."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    def middle(model: Any, x: Tensor) -> Tensor:
+        q, k, v = x.unflatten(-1, (-1, groups + 2, 4)).movedim(1, 3).split([groups, 1, 1], 2)
+        heads = [each.flatten(1, 2) for each in (q, k, v)]
+        mask = create_block_mask(lambda batch, head, i, j: i >= j, None, None, x.shape[1], x.shape[1], device=x.device)
+        y = flex_attention(*heads, score_mod=lambda score, *at: score.tanh(), block_mask=mask, enable_gqa=groups > 1)
+        return y.transpose(1, 2).flatten(2)
+
+    models = [Small(4 * groups * size, middle, inputs=3) for size in (2, 4)]
+    for model, size in zip(models, (2, 4), strict=True):
+        model.enter = nn.Linear(3, 4 * size * (groups + 2))
+    assert_exact(*models, SEQUENCES, width=width)
+
+
 @widths
 def test_towers_whose_products_are_not_attention_grow(width: str) -> None:
     class Towers(nn.Module):

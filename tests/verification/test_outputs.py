@@ -1,12 +1,16 @@
 """What is compared of the outputs."""
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from checks import assert_exact
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,6 +40,83 @@ def test_wider_hidden_states_among_the_outputs_are_judged_by_what_they_hold() ->
     weights_map = match(base, motivated, batch=torch.randn(5, 3))
     assert verify(base, motivated, weights_map, torch.randn(5, 3))
     assert not verify(Both(3), motivated, match(Both(3), motivated, batch=torch.randn(5, 3)), torch.randn(5, 3))
+
+
+class Named(nn.Module):
+    """Puts out its parts under names, in some order; wider hidden states, numbers and integers are among them."""
+
+    def __init__(self, width: int, order: list[str], kind: Callable[..., Any], swapped: bool = False) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(3, width), nn.Linear(width, 2)
+        self.order, self.kind, self.swapped = order, kind, swapped
+
+    def forward(self, x: Tensor) -> Any:
+        hidden = self.hidden(x)
+        out = self.out(hidden)
+        first, second = (-out, out) if self.swapped else (out, -out)
+        parts = {
+            "aa": 3 * out,
+            "a": first,
+            "b": second,
+            "layer_9": hidden,
+            "layer_10": 2 * hidden,
+            "count": 4,
+            "size": 0.5,
+        }
+        inner = self.kind(**{name: parts[name] for name in self.order})
+        return inner if self.order[0] < "c" else {"within": [inner, x]}
+
+
+NAMES = ["a", "b", "layer_9", "layer_10", "count", "size"]
+
+
+@settings(deadline=None, max_examples=10)
+@given(
+    orders=st.tuples(st.permutations(NAMES), st.permutations(NAMES[:2])),
+    kind=st.sampled_from([dict, SimpleNamespace, OrderedDict]),
+    swapped=st.booleans(),
+    more=st.booleans(),
+    picks=st.booleans(),
+)
+def test_outputs_are_compared_by_their_names(
+    orders: tuple[list[str], list[str]], kind: Callable[..., Any], swapped: bool, more: bool, picks: bool
+) -> None:
+    first, second = orders
+    # The first name decides how they are nested.
+    other = [first[0], *reversed(first[1:])] if first[0] > "c" else [*second, *reversed(NAMES[2:])]
+    # What the motivated model puts out besides does not matter.
+    other.insert(1, "aa") if more else None
+    base, motivated, batch = Named(4, first, kind), Named(6, other, kind, swapped), torch.randn(5, 3)
+
+    def forward(model: nn.Module, x: Tensor) -> Any:
+        put_out = model(x)
+        inner = put_out["within"][0] if isinstance(put_out, dict) and "within" in put_out else put_out
+        named = dict(inner) if isinstance(inner, dict) else vars(inner)
+        return named["b"] + named["layer_10"].sum() if picks else put_out
+
+    verdict = verify(base, motivated, match(base, motivated, batch=batch, forward=forward), batch, forward=forward)
+    assert verdict.exact != swapped, verdict.reason
+
+
+def test_what_the_motivated_model_puts_out_besides_does_not_matter() -> None:
+    class Several(nn.Module):
+        def __init__(self, width: int, form: Callable[[Tensor, Tensor], Any]) -> None:
+            super().__init__()
+            self.hidden, self.out, self.form = nn.Linear(3, width), nn.Linear(width, 2), form
+
+        def forward(self, x: Tensor) -> Any:
+            hidden = self.hidden(x)
+            return self.form(self.out(hidden), hidden)
+
+    batch, base = torch.randn(5, 3), Several(4, lambda out, hidden: out)
+    for form, contained in [
+        (lambda out, hidden: (out, hidden), True),
+        (lambda out, hidden: {"logits": out, "z": hidden}, True),
+        (lambda out, hidden: (2 * out, hidden), False),
+    ]:
+        motivated = Several(6, form)
+        verdict = verify(base, motivated, match(base, motivated, batch=batch), batch)
+        assert verdict.exact == contained, verdict.reason
 
 
 def test_a_loss_hides_nothing_of_the_output() -> None:

@@ -8,8 +8,10 @@ from torch import nn
 
 from seeking.choices import DepthPolicy, WidthPolicy
 from seeking.errors import NotContainedError
-from seeking.internals import Convolution, registered_children
+from seeking.internals import Convolution, Dropout, registered_children
 from seeking.weights_map import tensors
+
+PLAIN = (bool, int, float, str, type(None))
 
 Places = Mapping[tuple[int, int], Sequence[Sequence[int]]]
 """Of stages, by their lengths in both models: where the base's blocks lie."""
@@ -30,7 +32,7 @@ def align(
 
     A stage is a run of children that are numbered (``0``, ``1``, … or ``block1``, ``block2``, …). A block of the base
     goes to one of its own kind, in order, as near as possible to where the policy wants it: where the first block of
-    a stage differs from the others, or kinds alternate, so do their places.
+    a stage differs from the others, or kinds or settings alternate, such as windows of attention, so do their places.
 
     Args:
         base: the smaller model.
@@ -62,9 +64,7 @@ def align(
                         + differing_types(base, motivated, base_name, motivated_name)
                     )
                 names = list(larger)
-                places = _places(
-                    [_kind(block) for block in blocks.values()], [_kind(block) for block in larger.values()], depth
-                )
+                places = _places_by_kind([*blocks.values()], [*larger.values()], depth)
                 child_names.update({name: names[place] for name, place in zip(blocks, places, strict=True)})
         # named_children leaves out a module that is registered under a second name.
         for name, child in registered_children(small).items():
@@ -171,9 +171,46 @@ def _kind(module: nn.Module) -> object:
     return sorted((name, tensor.ndim) for name, tensor in own.items()), convolutions, switches
 
 
-def _places(small: Sequence[object], large: Sequence[object], depth: DepthPolicy) -> Sequence[int]:
-    """Increasing places for blocks among others of their kind, nearest to those that the policy wants."""
+def _places_by_kind(small: Sequence[nn.Module], large: Sequence[nn.Module], depth: DepthPolicy) -> Sequence[int]:
+    """Increasing places for blocks among others of their kind, with the same settings where these alternate."""
+    kinds = [[_kind(block) for block in blocks] for blocks in (small, large)]
+    settings = _alternating([_settings(block) for block in small], [_settings(block) for block in large])
+    finer = [[*zip(*each, strict=True)] for each in zip(kinds, settings, strict=True)]
     wanted = choose(len(small), len(large), depth)
+    return _places(finer[0], finer[1], wanted) or _places(kinds[0], kinds[1], wanted) or wanted
+
+
+Settings = Mapping[tuple[str, str], object]
+"""Plain values that the modules in a block keep, by the names of module and attribute."""
+
+
+def _settings(block: nn.Module) -> Settings:
+    return {
+        (name, key): value
+        for name, child in block.named_modules()
+        if not isinstance(child, Dropout)
+        for key, value in vars(child).items()
+        if key != "training" and "drop" not in key
+        if all(type(part) in PLAIN for part in (value if type(value) is tuple else [value]))
+    }
+
+
+def _alternating(small: Sequence[Settings], large: Sequence[Settings]) -> list[list[list[object]]]:
+    """For each block of both models, the settings that tell kinds of blocks.
+
+    These have several values in the larger stage, some more than once, unlike the number of a layer; the base's blocks
+    have no others, unlike a width.
+    """
+    telling = []
+    for key in dict.fromkeys(key for block in large for key in block):
+        own, values = ({block.get(key) for block in blocks} for blocks in (small, large))
+        if 1 < len(values) < len(large) and own <= values:
+            telling.append(key)
+    return [[[block.get(key) for key in telling] for block in blocks] for blocks in (small, large)]
+
+
+def _places(small: Sequence[object], large: Sequence[object], wanted: Sequence[int]) -> list[int]:
+    """Increasing places for blocks among equal ones, nearest to those that are wanted; none if there are none."""
     # Dynamic programming. best[j]: the least total distance with the last block at place j - 1, and all the places.
     best: list[tuple[float, list[int]]] = [(0.0, [])]
     for block, want in zip(small, wanted, strict=True):
@@ -185,4 +222,4 @@ def _places(small: Sequence[object], large: Sequence[object], depth: DepthPolicy
             following.append((reached[0] + abs(place - want), [*reached[1], place]) if fits else (math.inf, []))
         best = following
     distance, places = min(best, key=lambda way: way[0])
-    return places if distance < math.inf else wanted
+    return places if distance < math.inf else []

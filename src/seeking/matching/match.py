@@ -193,6 +193,7 @@ def _targets(
 ) -> dict[str, str]:
     """The motivated model's tensor for each of the base's, by name."""
     large = tensors(motivated)
+    buffers = dict(base.named_buffers(remove_duplicate=False))
     targets = {}
     for name, tensor in tensors(base).items():
         module, _, leaf = name.rpartition(".")
@@ -204,6 +205,8 @@ def _targets(
         target = overrides.get(name, Override()).target or (f"{counterpart}.{leaf}" if counterpart else leaf)
         remark = differing_types(base, motivated, module, counterpart)
         if target not in large:
+            if name in buffers and getattr(motivated.get_submodule(counterpart), leaf, "") is None:
+                remark = "; it is None there so far: if the first forward pass makes it, run both models once before"
             raise NotContainedError(f"{name}: the motivated model has no tensor {target}{remark}")
         if tensor.ndim != large[target].ndim:
             raise NotContainedError(

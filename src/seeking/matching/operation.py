@@ -1,13 +1,17 @@
 """What PyTorch declares of an operation."""
 
 import functools
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from seeking.internals import operation_arguments
+from seeking.internals import operation_arguments, takes_functions
+
+FOLLOWED = {"flex_attention"}
+"""Operations that take functions, of which there are rules."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,13 @@ def short_name(func: Any) -> str:
 
 @functools.cache
 def operation_of(func: Any) -> Operation:
-    """What is declared of an operation as ``__torch_dispatch__`` gets it."""
+    """What is declared of an operation as ``__torch_dispatch__`` gets it.
+
+    Raises:
+        NotImplementedError: it takes functions, such as branches, which are not followed.
+    """
+    if takes_functions(func):
+        return _taking_functions(func)
     name = func.name().partition(".")[0]
     arguments = operation_arguments(func)
     variants = [func]
@@ -54,6 +64,13 @@ def operation_of(func: Any) -> Operation:
         },
         any(torch.Tag.pointwise in variant.tags for variant in variants),
     )
+
+
+def _taking_functions(func: Any) -> Operation:
+    if func.name() not in FOLLOWED:
+        raise NotImplementedError(f"{func.name()} takes functions, which are not followed")
+    _, *parameters = inspect.signature(type(func).__call__).parameters
+    return Operation(f"aten::{func.name()}", {name: (place, None) for place, name in enumerate(parameters)}, False)
 
 
 def flat_tensors(*values: Any) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seeking.copies import evaluating, scratch_copy, train_own_code
 from seeking.deterministic import Deterministic
 from seeking.forward import Forward, call
-from seeking.internals import TorchDispatchMode, tree_map, tree_map_only
+from seeking.internals import PassingMode, tree_map, tree_map_only
 from seeking.matching.axes import (
     HEAD,
     INPUT,
@@ -33,7 +33,7 @@ from seeking.matching.operation import Operation, flat_tensors, operation_of
 from seeking.matching.parts import OF_INTEGERS, described, joined_parts
 from seeking.matching.statistics import Reduction, Statistics
 from seeking.outside import outside_preserved
-from seeking.weights_map import is_real, tensors, tensors_in
+from seeking.weights_map import Name, is_real, named_tensors, tensors, tensors_in
 
 
 class UntraceableError(Exception):
@@ -47,7 +47,7 @@ class Trace:
     Attributes:
         axes: for each parameter and buffer that the pass touches, an axis for each dimension.
         assumed: operations that were only assumed to be elementwise, by name, with the axes of their inputs.
-        outputs: the axes of each tensor that the model puts out, whatever ``forward`` makes of it.
+        outputs: the axes of each tensor that the model puts out, by name, whatever ``forward`` makes of it.
         reductions: what was reduced, in the order of the pass.
         operations: names of all operations on real numbers, in their order; batch norms are alike in both modes.
         scales: constants by which attention scales products of queries and keys; NaN for an unknown one.
@@ -59,7 +59,7 @@ class Trace:
 
     axes: dict[str, list[Axis]]
     assumed: dict[str, list[Axis]]
-    outputs: list[list[Axis]]
+    outputs: dict[Name, list[Axis]]
     reductions: list[Reduction]
     operations: list[str]
     scales: set[float]
@@ -160,12 +160,12 @@ def _trace(
                 unify_or_fix(rows, axis)
             for space in axis:
                 _fix_unread(space)
-    outputs = [tracer.read(tensor) for tensor in tensors_in(model_outputs[0] if model_outputs else output)]
+    put_out = named_tensors(model_outputs[0] if model_outputs else output)
     touched = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.used}
     return Trace(
         touched,
         tracer.assumed,
-        outputs,
+        {name: tracer.read(tensor) for name, tensor in put_out.items()},
         tracer.statistics.reductions,
         tracer.operations,
         tracer.scales,
@@ -203,7 +203,7 @@ def _fix_unread(space: Space) -> None:
         fix((space,), "length of the output")
 
 
-class Tracer(TorchDispatchMode):
+class Tracer(PassingMode):
     """Follows axes through the operations that run inside it.
 
     Attributes:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seeking.errors import SeekingError
 from seeking.internals import Convolution, StatisticsNorm
-from seeking.weights_map import Entry, is_real, leaves_in, tensors_in
+from seeking.weights_map import Entry, is_real, named_leaves, named_tensors
 
 Channels = Sequence[Sequence[list[int] | None]]
 """For each tensor of an output and each of its dimensions, the base's positions; None where they are not known."""
@@ -57,27 +57,28 @@ def compare_outputs(base: Any, motivated: Any, channels: Channels = ()) -> tuple
     """Greatest relative difference of two models' outputs, and a sentence about it.
 
     Args:
-        base: the output of the base: a tensor, or a mapping, dataclass, tuple or list of them.
+        base: the output of the base: a tensor, or a mapping, dataclass, tuple or list of them. What has a name is
+            compared in the order of the names.
         motivated: the output of the motivated model. Where it is wider, as hidden states are, its extra entries are
             expected to be zero, unless it is known which ones are the base's.
-        channels: the base's positions in the motivated model's output.
+        channels: the base's positions in the motivated model's output, in the order of the names, too.
 
     Raises:
         SeekingError: the base's output holds no tensor of real or complex numbers.
     """
-    narrowed = tensors_in(motivated)
-    if len(narrowed) == len(channels) == len(tensors_in(base)):
+    whole, narrowed = ([*named_tensors(side).values()] for side in (base, motivated))
+    if len(narrowed) == len(channels) == len(whole):
         narrowed = [
-            _at_channels(tensor, other.shape, own)
-            for tensor, other, own in zip(narrowed, tensors_in(base), channels, strict=True)
+            _at_channels(tensor, other.shape, own) for tensor, other, own in zip(narrowed, whole, channels, strict=True)
         ]
-    small, large = ([t for t in side if is_real(t)] for side in (tensors_in(base), narrowed))
+    small, large = ([t for t in side if is_real(t)] for side in (whole, narrowed))
     if not small:
         raise SeekingError(
             f"the base model's output, a {type(base).__name__}, holds no tensor of real or complex numbers to compare; "
             "give a forward that returns one"
         )
-    numbers = [[leaf for leaf in leaves_in(side) if type(leaf) in (bool, int, float)] for side in (base, motivated)]
+    leaves = [[leaf for _, leaf in named_leaves(side)] for side in (base, motivated)]
+    numbers = [[leaf for leaf in side if type(leaf) in (bool, int, float)] for side in leaves]
     for number, other in zip(*numbers, strict=False):
         if math.isnan(number) and math.isnan(other):
             continue
@@ -93,7 +94,7 @@ def compare_outputs(base: Any, motivated: Any, channels: Channels = ()) -> tuple
             f"the outputs have different shapes, {[list(t.shape) for t in small]} in the base "
             f"and {[list(t.shape) for t in large]} in the motivated model,"
         )
-    if problem := _differing_integers(tensors_in(base), narrowed):
+    if problem := _differing_integers(whole, narrowed):
         return float("inf"), problem
     differences = list(map(relative_difference, small, large))
     difference = max(differences)

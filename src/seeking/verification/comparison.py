@@ -18,8 +18,10 @@ from seeking.verification.decisions import Decisions, deciding, differing_decisi
 from seeking.verification.extra import extra_modules
 from seeking.verification.judge import counterparts, has_nan, judge
 from seeking.verification.narrowing import DivergedError, OutvotedError
+from seeking.verification.originals import UsesOf, check_unused
 from seeking.verification.recording import Records, dense, hooks, recording
-from seeking.verification.running import Defined, InPrecision, in_dtype, output_of
+from seeking.verification.remembered import run_once
+from seeking.verification.running import Defined, InPrecision, Picked, in_dtype, output_of
 from seeking.verification.sight import Sight
 from seeking.verification.verdict import Verification
 from seeking.verification.views import differing_numbers, more_parts, traced
@@ -53,6 +55,7 @@ class Subject:
         view: a trace of the motivated model, likewise.
         constants: names of the base's buffers of which each model keeps its own values.
         times: factor of the base's random weights.
+        has_run: whether both models have run on the batch before, with their own weights and in their own precision.
     """
 
     base: nn.Module
@@ -66,6 +69,7 @@ class Subject:
     view: Trace | None
     constants: frozenset[str]
     times: float = 1.0
+    has_run: bool = False
 
 
 class Comparison:
@@ -82,7 +86,7 @@ class Comparison:
         self._extra = extra_modules(subject.motivated, subject.weights_map)
         self._sight = Sight(subject.view, subject.weights_map)
         self._small: Records = []
-        self._picked: list[int] | None = None
+        self._picked: Picked | None = None
         self._base_decisions: Decisions = []
         self._decisions: Decisions = []
 
@@ -97,6 +101,9 @@ class Comparison:
             if self._subject.training:
                 for model in models:
                     train_own_code(model)
+            if self._subject.has_run:
+                for model in models:
+                    run_once(model, self._subject.batch, self._subject.run, self._subject.seed)
             self._run_base()
             try:
                 verdict = self._with_some_extra_weights()
@@ -145,7 +152,16 @@ class Comparison:
         return None
 
     def _explained(self, verdict: Verification) -> Verification:
-        """A verdict that is not exact, with the cause where it can be told."""
+        """A verdict that is not exact, with the cause where it can be told.
+
+        Raises:
+            SeekingError: the models can only be run together with their copies.
+        """
+        for model, copy in ((self._subject.base, self._base), (self._subject.motivated, self._motivated)):
+            uses = UsesOf(model)
+            with contextlib.suppress(Exception):
+                self._output(copy, self._picked, uses)
+            check_unused(model, uses)
         base_view, view = self._subject.base_view, self._subject.view
         if cause := more_parts(base_view, view, OVER_PARTS):
             problem = verdict.reason.partition(": ")[0]
@@ -210,7 +226,7 @@ class Comparison:
         narrowed.finish()
         return large
 
-    def _output(self, model: nn.Module, picked: list[int] | None, *modes: Any) -> tuple[Any, list[int] | None]:
+    def _output(self, model: nn.Module, picked: Picked | None, *modes: Any) -> tuple[Any, Picked | None]:
         subject = self._subject
         output, picked = output_of(model, subject.batch, subject.run, self._dtype, subject.seed, *modes, picked=picked)
         return dense(output), picked

@@ -8,6 +8,7 @@ import torch
 
 from seeking.verification.comparison import REFUSES, Comparison, RefusedError, Subject
 from seeking.verification.diagnose import own_constant
+from seeking.verification.remembered import ROUNDED
 from seeking.verification.verdict import Verification
 from seeking.verification.views import computes_otherwise, decides
 from seeking.verification.weights import is_uniform, multiplied, varied
@@ -36,6 +37,11 @@ def prove(subject: Subject, tolerance: float) -> Verification:
     if verdict is None or verdict.reason.startswith(REFUSES):
         dtype, tolerance = torch.float32, max(tolerance, SINGLE_TOLERANCE)
         verdict = Comparison(subject, dtype, tolerance).verdict()
+    if not verdict and verdict.difference < ROUNDED and not subject.has_run:
+        # One of the models may have kept from an earlier pass, in less precision, what the other has not.
+        with contextlib.suppress(RefusedError):
+            if after := prove(dataclasses.replace(subject, has_run=True), tolerance):
+                return after
     for numbers, other in _with_other_numbers(subject) if verdict else ():
         with contextlib.suppress(RefusedError):
             compared = Comparison(other, dtype, max(tolerance, LOUD_TOLERANCE)).verdict()

@@ -1,9 +1,8 @@
 """Run a copy of a model in one precision, and tell which of its outputs are used."""
 
 import contextlib
-import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -13,7 +12,12 @@ from seeking.deterministic import Deterministic
 from seeking.forward import Forward
 from seeking.internals import PassingMode, storage_id
 from seeking.verification.weights import promoted
-from seeking.weights_map import is_real, tensors_in
+from seeking.weights_map import Name, is_real, named_tensors, tensors_in
+
+Picked = Mapping[Name, int]
+"""Names and places of the tensors in the base's output that are judged, in the order of all names."""
+
+Part = TypeVar("Part")
 
 COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 
@@ -29,8 +33,8 @@ class InPrecision(PassingMode):
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self._dtype = dtype
-        self.watched: dict[int | None, int] = {}
-        self.used: set[int] = set()
+        self.watched: dict[int | None, Name] = {}
+        self.used: set[Name] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -64,12 +68,6 @@ class Defined(PassingMode):
         return output
 
 
-def _uncompiled() -> contextlib.AbstractContextManager[Any]:
-    """Runs Python's code where something would be compiled, as ``flex_attention`` is, which no mode can follow."""
-    # Importing the compiler takes a second, and without it nothing is compiled.
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
-
-
 @contextlib.contextmanager
 def in_dtype(dtype: torch.dtype) -> Iterator[None]:
     """Real numbers that are made inside without a dtype are of this one."""
@@ -88,8 +86,8 @@ def output_of(
     dtype: torch.dtype,
     seed: int,
     *modes: contextlib.AbstractContextManager[Any],
-    picked: list[int] | None = None,
-) -> tuple[Any, list[int] | None]:
+    picked: Picked | None = None,
+) -> tuple[Any, Picked | None]:
     """What a model puts out that is used.
 
     Args:
@@ -105,33 +103,44 @@ def output_of(
         The output, and which of the model's tensors it consists of; None if it is what ``run`` puts out.
     """
     precision = InPrecision(dtype)
+    entered: tuple[contextlib.AbstractContextManager[Any], ...] = (Deterministic(), precision, *modes)
     model_outputs: list[Any] = []
 
     def watch(module: nn.Module, inputs: Any, output: Any) -> None:
         if not model_outputs:
             model_outputs.append(output)
-            precision.watched = {storage_id(tensor): place for place, tensor in enumerate(tensors_in(output))}
+            precision.watched = {storage_id(tensor): name for name, tensor in named_tensors(output).items()}
 
     handle = model.register_forward_hook(watch)
     try:
         with in_dtype(dtype), random_state_preserved(seed), contextlib.ExitStack() as stack:
-            for mode in (_uncompiled(), Deterministic(), precision, *modes):
+            for mode in entered:
                 stack.enter_context(mode)
             returned = run(model, copied(promoted(batch, dtype)))
     finally:
         handle.remove()
     if not model_outputs:
         return copied(returned), None
-    parts = tensors_in(model_outputs[0])
+    parts = named_tensors(model_outputs[0])
     if picked is None:
         storages = {storage_id(tensor) for tensor in tensors_in(returned)}
-        picked = sorted(
-            precision.used | {place for place, tensor in enumerate(parts) if storage_id(tensor) in storages}
-        )
-        real = [place for place in picked if is_real(parts[place])]
+        used = precision.used | {name for name, tensor in parts.items() if storage_id(tensor) in storages}
         # A loss that the model puts out itself tells too little.
-        if all(parts[place].numel() == 1 for place in real) or len(picked) == len(parts):
-            return copied(model_outputs[0]), [*range(len(parts))]
-    if len(picked) == len(parts) or picked[-1] >= len(parts):
-        return copied(model_outputs[0]), picked
-    return copied([parts[place] for place in picked]), picked
+        if all(parts[name].numel() == 1 for name in used if is_real(parts[name])):
+            used = {*parts}
+        picked = {name: place for place, name in enumerate(parts) if name in used}
+    chosen = those_picked(parts, picked)
+    return copied(model_outputs[0] if chosen is None else chosen), picked
+
+
+def those_picked(parts: Mapping[Name, Part], picked: Picked) -> list[Part] | None:
+    """Of what there is for each tensor that a model puts out, that for the tensors that are picked; None if for all.
+
+    A model may put out more than the base. Where its tensors have other names, their places count.
+    """
+    if len(picked) == len(parts):
+        return None
+    if picked.keys() <= parts.keys():
+        return [parts[name] for name in picked]
+    in_order = [*parts.values()]
+    return [in_order[place] for place in picked.values()] if max(picked.values()) < len(in_order) else None

@@ -10,6 +10,7 @@ from seeking.verification.compare import Channels
 from seeking.verification.decisions import Decisions, deciding
 from seeking.verification.narrowing import Narrowed, Plan, narrowings
 from seeking.verification.positions import Positions
+from seeking.verification.running import Picked, those_picked
 from seeking.weights_map import WeightsMap
 
 
@@ -60,11 +61,10 @@ class Sight:
         """A mode that records what decides, at the base's channels."""
         return deciding(decisions, self.view.decisions, self._positions) if self.view else deciding(decisions)
 
-    def channels(self, picked: list[int] | None) -> Channels:
+    def channels(self, picked: Picked | None) -> Channels:
         """For each tensor that is put out and picked, the base's positions in each dimension, where they are known."""
         if not self.view:
             return []
-        channels: Channels = [[self._positions.left_out(axis) for axis in axes] for axes in self.view.outputs]
-        if picked and picked[-1] < len(channels):
-            channels = [channels[place] for place in picked]
-        return channels
+        outputs = self.view.outputs
+        axes_of_picked = (those_picked(outputs, picked) if picked else None) or [*outputs.values()]
+        return [[self._positions.left_out(axis) for axis in axes] for axes in axes_of_picked]

@@ -3,6 +3,27 @@
 from seeking.weights_map.entry import Entry
 from seeking.weights_map.index import Index
 from seeking.weights_map.map import WeightsMap
-from seeking.weights_map.tensors import identity, is_real, leaves_in, tensors, tensors_in
+from seeking.weights_map.tensors import (
+    Name,
+    identity,
+    is_real,
+    leaves_in,
+    named_leaves,
+    named_tensors,
+    tensors,
+    tensors_in,
+)
 
-__all__ = ["Entry", "Index", "WeightsMap", "identity", "is_real", "leaves_in", "tensors", "tensors_in"]
+__all__ = [
+    "Entry",
+    "Index",
+    "Name",
+    "WeightsMap",
+    "identity",
+    "is_real",
+    "leaves_in",
+    "named_leaves",
+    "named_tensors",
+    "tensors",
+    "tensors_in",
+]

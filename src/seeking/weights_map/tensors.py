@@ -1,6 +1,7 @@
 """The tensors of a model, and those in a batch or an output."""
 
 import dataclasses
+import re
 from collections.abc import Hashable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -36,20 +37,50 @@ def is_real(tensor: Tensor) -> bool:
 
 def leaves_in(value: Any) -> list[Any]:
     """Every tensor, number and other object in mappings of any kind, dataclasses, tuples and lists, at any depth."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        items = list(value.values())
-    else:
-        items = list(value) if isinstance(value, (tuple, list)) else []
-    has_fields = isinstance(value, SimpleNamespace) or dataclasses.is_dataclass(value)
-    if not items and has_fields and not isinstance(value, type):
-        items = list(vars(value).values())
-    elif not isinstance(value, (Mapping, tuple, list)):
-        return [value]
-    return [leaf for item in items for leaf in leaves_in(item)]
+    items = _items_of(value)
+    return [value] if items is None else [leaf for _, item in items for leaf in leaves_in(item)]
 
 
 def tensors_in(value: Any) -> list[Tensor]:
     """Every tensor in a batch or an output; see ``leaves_in``."""
     return [leaf for leaf in leaves_in(value) if isinstance(leaf, Tensor)]
+
+
+Name = tuple[Any, ...]
+"""Keys and positions that lead to a part of an output."""
+
+
+def named_leaves(value: Any, name: Name = ()) -> list[tuple[Name, Any]]:
+    """As ``leaves_in``, with names, and in their order: whichever was put in first."""
+    items = _items_of(value)
+    if items is None:
+        return [(name, value)]
+    items.sort(key=lambda item: _place_of(item[0]))
+    return [leaf for key, item in items for leaf in named_leaves(item, (*name, key))]
+
+
+def named_tensors(value: Any) -> dict[Name, Tensor]:
+    """Every tensor in an output, by name and in the order of the names."""
+    return {name: leaf for name, leaf in named_leaves(value) if isinstance(leaf, Tensor)}
+
+
+def _items_of(value: Any) -> list[tuple[Any, Any]] | None:
+    """What a container holds, by key or position; None for what is no container."""
+    if isinstance(value, Tensor):
+        return None
+    items: list[tuple[Any, Any]] = []
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, (tuple, list)):
+        items = list(enumerate(value))
+    has_fields = isinstance(value, SimpleNamespace) or dataclasses.is_dataclass(value)
+    if not items and has_fields and not isinstance(value, type):
+        return list(vars(value).items())
+    return items if isinstance(value, (Mapping, tuple, list)) else None
+
+
+def _place_of(name: Any) -> tuple[int, Any]:
+    """What names are sorted by: numbers, also those in words, by size; what has no order stays where it is."""
+    if isinstance(name, str):
+        return 1, [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in re.split(r"(\d+)", name)]
+    return (0, name) if isinstance(name, int | float) else (2, 0)

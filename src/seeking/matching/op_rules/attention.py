@@ -21,6 +21,7 @@ def _softmax(call: OpCall) -> Axes:
     "_scaled_dot_product_efficient_attention",
     "_scaled_dot_product_cudnn_attention",
     "_scaled_dot_product_fused_attention_overrideable",
+    "flex_attention",
 )
 def _scaled_dot_product_attention(call: OpCall) -> Axes:
     query, key, value = (call.axes(call[name]) for name in ("query", "key", "value"))
