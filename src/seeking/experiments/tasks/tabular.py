@@ -213,4 +213,11 @@ def _parts(rows: int, test_rows: int | None, config: DataConfig) -> tuple[Tensor
 
 OPTIONS = frozenset({"ignore_columns", "category_columns"}) | OF_SOURCES - {"image_column"}
 
-TASK = Task("tabular", {"cross_entropy": ACCURACY, "mse": RMSE}, _load, OPTIONS, TABLES)
+TASK = Task(
+    "tabular",
+    {"cross_entropy": ACCURACY, "mse": RMSE},
+    {"cross_entropy": Classification.METRICS, "mse": Regression.METRICS},
+    _load,
+    OPTIONS,
+    TABLES,
+)
