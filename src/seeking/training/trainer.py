@@ -244,7 +244,7 @@ class Trainer:
         """Open the run's record, or continue the one that there is."""
         start: Row = self.progress.plan()
         metrics_bytes, self._metrics_bytes = self._metrics_bytes, None
-        continues, self._begun = self._begun or self._resumed, True
+        continues = self._begun or self._resumed
         if continues:
             self.saver.reopen(self.progress.step)
         if metrics_bytes is not None:
@@ -258,6 +258,7 @@ class Trainer:
             self.record.note(f"resumed at step {self.progress.step}")
             return
         self.saver.create(self.config.recorded(), self.pair.map if self.pair else None)
+        self._begun = True
         self.record.log(start)
         self.save()
         self.saver.wait()  # What cannot be saved is found now; and there is always a checkpoint to resume from.
