@@ -56,5 +56,6 @@ def add_noise(model: Any, alpha: float) -> RemovableHandle:
         most = alpha / math.sqrt(output.size(1) * output.size(2))
         return output + torch.empty_like(output).uniform_(-most, most)
 
-    embeddings: nn.Module = model.get_input_embeddings()
+    inner = model.get_base_model() if has_adapters(model) else model
+    embeddings: nn.Module = inner.get_input_embeddings()
     return embeddings.register_forward_hook(noisy)
