@@ -25,11 +25,11 @@ from seeking.experiments.start import (
 from seeking.experiments.tasks import TaskData, task
 from seeking.files import read_yaml
 from seeking.matching import Override
-from seeking.models import arguments_for, check_arguments, check_task
+from seeking.models import arguments_for, check_arguments, check_task, task_of
 from seeking.models import check_name as check_model
 from seeking.report.showing import Display
 from seeking.training.needs import Given
-from seeking.training.optim import check_name as check_optimizer
+from seeking.training.optim import check_options
 from seeking.training.record import Listener
 from seeking.training.trainer import Trainer
 from seeking.weights_map import WeightsMap
@@ -39,8 +39,14 @@ def arguments(config: ModelConfig, common: Mapping[str, Any]) -> ModelArguments:
     """How both models are made, with these arguments of both that options may replace.
 
     Raises:
-        SeekingError: a number of classes or channels is too small.
+        SeekingError: a number of classes or channels is too small, or the models are for different kinds of data.
     """
+    kinds = task_of(config.base), task_of(config.motivated)
+    if kinds[0] != kinds[1]:
+        raise SeekingError(
+            f"{config.base} is a model of task {kinds[0]}, {config.motivated} one of task {kinds[1]}; give two of one "
+            "task"
+        )
     for name, least in (("num_classes", 0), ("in_chans", 1)):  # Models of timm without classes have no head.
         if common.get(name, least) < least:
             raise SeekingError(f"{name} is {common[name]}; it must be {least} or more")
@@ -71,7 +77,7 @@ def check_names(config: RunConfig) -> None:
         if config.task == "text":
             others["sequence_length"] = config.sequence_length
         check_arguments(name, plan.arguments[model], others)
-    check_optimizer(config.optimizer)
+    check_options(config)
     for option in ("condition", "base_condition"):
         Given.by(config).check(parse(getattr(config, option), option=option), option)
     if config.overrides:
