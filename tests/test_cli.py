@@ -176,6 +176,8 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--config", "nothing.yaml"], "nothing.yaml: cannot be read"),
         (["train", "--base", "vit_tiny_patch16_224", "--motivated", "vit_small_patch16_224"], "fails on the .* data"),
         (["map", "resnet34", "resnet50"], "BasicBlock.*Bottleneck"),
+        (["map", "mlp-4", "resnet8"], "mlp-4 is a model of task tabular, resnet8 one of task images; give two of one"),
+        (["train", "--momentum", "0", "--data", "./nowhere"], "give optimizer momentum, which is SGD without Nesterov"),
         (["verify", "resnet8"], "MOTIVATED Name of the larger model"),
         (["compare", "--seeds", "0"], "--seeds is 0"),
         (["compare", "--base", "resnet9"], "unknown model 'resnet9'"),
@@ -270,6 +272,18 @@ MODELS_TO_FILE = {
 def _weights() -> None:
     for name, width in (("base", 4), ("motivated", 8)):
         save_weights(create(f"mlp-{width}", num_classes=3, in_features=5), f"{name}.safetensors")
+
+
+@pytest.mark.usefixtures("_weights")
+@pytest.mark.parametrize(("command", "other"), [("embed", "motivated"), ("extract", "base")])
+def test_weights_of_the_model_that_is_to_get_them_are_refused(
+    command: str, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = (
+        f"weights of the {other} model .*, but seeking {command} takes those of the .* model; seeking .* the other way"
+    )
+    refused([command, "mlp-4", "mlp-8", "--weights", f"{other}.safetensors", "--output", "out"], told, capsys)
+    assert not Path("out").exists()
 
 
 @pytest.mark.usefixtures("_weights")

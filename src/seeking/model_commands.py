@@ -17,7 +17,7 @@ from seeking.experiments.run import arguments, models, weights_map
 from seeking.files import check_new_file, new_file
 from seeking.initialization import embed, extract
 from seeking.models import arguments_for, example_input, takes_images
-from seeking.models.heads import arguments_of_weights
+from seeking.models.heads import arguments_of_weights, shapes_of
 from seeking.prefix import find_prefix
 from seeking.report.output import print_text
 from seeking.verification import verify
@@ -125,9 +125,26 @@ def _load_for_transfer(config: TransferOptions, source: Model) -> tuple[dict[str
         raise SeekingError(f"{config.output} exists; name another file, or give --overwrite")
     common = _common_arguments(config, source)
     both = models(config, common, config.seed)
+    _check_source(config, source, both)
     load_weights(both[source], config.weights)
     channels = common.get("in_features", common.get("in_chans", 0))
     return both, WeightsMap.load(config.map) if config.map else _derived(config, both, channels)
+
+
+def _check_source(config: TransferOptions, source: Model, both: Mapping[str, nn.Module]) -> None:
+    """Refuse weights of the model that is to get them.
+
+    Raises:
+        SeekingError: they are.
+    """
+    given, shapes = shapes_of_weights(config.weights), {model: shapes_of(module) for model, module in both.items()}
+    target: Model = "base" if source == "motivated" else "motivated"
+    if given == shapes[target] != shapes[source]:
+        command, other = ("extract", "embed") if source == "motivated" else ("embed", "extract")
+        raise SeekingError(
+            f"{config.weights}: weights of the {target} model ({getattr(config, target)}), but seeking {command} takes "
+            f"those of the {source} model; seeking {other} goes the other way"
+        )
 
 
 def _common_arguments(config: TransferOptions, source: Model) -> dict[str, int]:

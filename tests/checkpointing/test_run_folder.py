@@ -30,6 +30,7 @@ from seeking.checkpointing.weights import load_matching_weights, load_weights, s
 from seeking.errors import DamagedError, RunWarning
 from seeking.report.folder import describe
 from seeking.training import RunFolder
+from seeking.weights_map import WeightsMap
 
 
 def stop_after(step: int, act: Any = None) -> Any:
@@ -105,6 +106,75 @@ def test_all_of_a_run_is_overwritten(run: Path) -> None:
     tiny(RunFolder(run, overwrite=True)).fit()
     assert (run / "base.last.safetensors").stat().st_mtime_ns != before
     assert describe(run)[1]
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=25)
+@given(
+    before=st.sampled_from((".", "parent", "parent/run", "parent/run/.lock", "parent/run/.map.json.writing")),
+    place=st.integers(0, 30),
+    lasting=st.booleans(),
+    error=st.sampled_from((OSError(errno.ENOSPC, "full"), KeyboardInterrupt())),
+)
+def test_a_run_that_cannot_begin_leaves_nothing(before: str, place: int, lasting: bool, error: BaseException) -> None:
+    calls = 0
+
+    def failing(act: Any) -> Any:
+        def maybe(*given: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == place + 1 or (lasting and calls > place):
+                raise error
+            return act(*given, **options)
+
+        return maybe
+
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "parent" / "run"
+        if before.endswith(".lock"):
+            path.mkdir(parents=True)
+            (path / ".lock").touch()
+        else:
+            (Path(name) / before).mkdir(parents=True, exist_ok=True)
+        found = {each for each in Path(name).rglob("*") if not each.name.endswith(".writing")}
+        folder = RunFolder(path)
+        writes = {each: failing(getattr(Path, each)) for each in ("mkdir", "touch", "write_text", "replace", "chmod")}
+        failed = False
+        with mock.patch.multiple(Path, **writes), mock.patch("os.fsync", failing(os.fsync)):
+            try:
+                folder.create(TINY.recorded(), WeightsMap({}, {}))
+            except (SeekingError, KeyboardInterrupt):
+                failed = True
+        assert failed == (calls > place)
+        if failed:
+            left = {each for each in Path(name).rglob("*") if not each.name.endswith(".writing")}
+            assert left == found
+            folder.create(TINY.recorded(), WeightsMap({}, {}))  # The trouble has passed.
+        folder.close()
+        assert run_files.is_run(path)
+        assert {each.name for each in path.iterdir()} == {"manifest.json", "config.json", "map.json", ".lock"}
+        assert describe(path)[1]
+
+
+def test_what_others_put_into_the_folder_of_a_run_that_cannot_begin_stays(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "a" / "run")
+
+    def disturbed(path: Path, text: str, encoding: str | None = None) -> int:
+        (tmp_path / "a" / "run" / "log").touch()
+        raise OSError(errno.ENOSPC, "full")
+
+    with mock.patch.object(Path, "write_text", disturbed), pytest.raises(SeekingError, match="full"):
+        folder.create(TINY.recorded(), None)
+    assert [each.name for each in tmp_path.rglob("*")] == ["a", "run", "log"]
+
+
+def test_a_run_that_could_not_begin_begins_when_it_is_told_again(tmp_path: Path) -> None:
+    trainer = tiny(tmp_path / "run")
+    with mock.patch("os.fsync", side_effect=OSError(errno.ENOSPC, "full")), pytest.raises(SeekingError, match="full"):
+        trainer.fit()
+    assert not (tmp_path / "run").exists()
+    trainer.fit()
+    assert describe(tmp_path / "run")[1]
 
 
 def without_marker(run: Path) -> Path:

@@ -1,18 +1,23 @@
 """Which values of a table are the same class or category."""
 
+import functools
 import re
 import warnings
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from seeking import SeekingError
+from seeking.data.table_columns import Column
 from seeking.data.table_targets import in_order
-from seeking.data.value_names import surprises, value_name
+from seeking.data.value_names import look_alike, surprises, value_name
 from seeking.errors import RunWarning
 from seeking.experiments.config import RunConfig
 from seeking.experiments.tasks import task
@@ -77,6 +82,54 @@ def test_what_may_surprise(texts: list[str], told: str) -> None:
     assert re.search(told, surprises(texts)) if told else not surprises(texts)
 
 
+SPELLINGS = st.tuples(
+    st.sampled_from(["a", "b", "ab"]), st.sampled_from([str, str.upper, " {}".format, "{}\u3000".format])
+)
+
+
+@given(names=st.lists(SPELLINGS.map(lambda drawn: drawn[1](drawn[0])), unique=True))
+def test_names_that_differ_in_case_and_blanks_alone_are_told_once(names: list[str]) -> None:
+    groups = [[name for name in names if name.strip().lower() == word] for word in ("a", "b", "ab")]
+    told = look_alike("classes", names)
+    assert sorted(told) == sorted(
+        f"the classes {', '.join(map(ascii, group))} differ in case, blanks or the form of letters alone"
+        for group in groups
+        if len(group) > 1
+    )
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_classes_that_look_alike_are_told_wherever_they_lie(suffix: str, tmp_path: Path) -> None:
+    for split, classes in {"train": ["cat", "dog"], "test": ["Cat", "dog"]}.items():
+        rows = {"x": [*range(20)], "label": [*classes] * 10}
+        if suffix == "csv":
+            lines = [f"{x},{label}\n" for x, label in zip(*rows.values(), strict=True)]
+            (tmp_path / f"{split}.csv").write_text("x,label\n" + "".join(lines))
+        else:
+            parquet.write_table(pa.table(rows), tmp_path / f"{split}.parquet")
+    config = RunConfig(task="tabular", data=str(tmp_path))
+    told = "the classes 'cat', 'Cat' differ in case"
+    with pytest.warns(RunWarning, match=told), pytest.warns(RunWarning, match="have no training rows"):
+        data = task("tabular").load(config, 1, config.loss)
+    assert data.train.labels.unique().tolist() == [0, 1]  # type: ignore[attr-defined]
+    assert data.test.labels.unique().tolist() == [1, 2]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_labels_are_read_once(loss: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.csv").write_text("x,label\n" + "".join(f"{n},{n % 3}\n" for n in range(30)))
+    read: list[str] = []
+    texts = functools.cached_property(lambda column: read.append(column.name) or plain(column))
+    plain = Column.texts.func
+    texts.__set_name__(Column, "texts")
+    monkeypatch.setattr(Column, "texts", texts)
+    config = RunConfig(task="tabular", data=str(tmp_path / "a.csv"), loss=loss, held_out=3)
+    data = task("tabular").load(config, 1, config.loss)
+    assert read.count("label") == 1
+    numbers = {1.0 * each for each in data.train.labels.tolist()}  # type: ignore[attr-defined]
+    assert len(numbers) == 3
+
+
 @given(values=st.lists(CLASSES, min_size=2, max_size=6, unique=True), quoted=st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_labels_and_categories_go_by_one_rule_and_surprises_are_told_once(
@@ -97,8 +150,12 @@ def test_labels_and_categories_go_by_one_rule_and_surprises_are_told_once(
     _, column = data.train.preparation["columns"]  # type: ignore[attr-defined]
     assert {*data.train.classes} == {*column["values"]} == names  # type: ignore[attr-defined]
     told = [str(warning.message) for warning in caught if issubclass(warning.category, RunWarning)]
-    expected = surprises(values)
-    assert told == ([f"column {name} of a.csv: {expected}" for name in ("label", "c")] if expected else [])
+    expected = {"label": [surprises(values)], "c": [surprises(values), *look_alike("categories", sorted(names))]}
+    expected_by_column = [
+        f"column {name} of a.csv: {text}" for name, texts in expected.items() for text in texts if text
+    ]
+    of_classes = look_alike("classes", in_order(names))
+    assert sorted(told) == sorted([*expected_by_column, *(f"{path}: {text}" for text in of_classes)])
 
 
 @given(names=st.permutations(["007", "07", "7", "10", "9", "-3"]))

@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import dataclasses
 import errno
 import json
@@ -43,7 +44,9 @@ from seeking.experiments.results import curve, estimate, evidence, first_reachin
 from seeking.option_parsing import parse_options
 from seeking.report import experiment
 from seeking.training import count_flops
+from seeking.training.next_byte import NextByte
 from seeking.training.objective import Classification
+from seeking.training.regression import Regression
 from seeking.weights_map import tensors
 
 pytestmark = pytest.mark.slow
@@ -163,6 +166,48 @@ def test_sandwich_is_one_step_on_the_sum_of_both_losses() -> None:
     sandwich([(x, y)], trainer.run)
     for ours, theirs in zip(trainer.pair.motivated_model.parameters(), motivated.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def pointwise(form: str, width: int) -> nn.Module:
+    """A model whose output at a position is that of the input there."""
+    if form == "bytes":
+        return nn.Sequential(nn.Embedding(256, width), nn.Linear(width, 256))
+    if form == "positions":
+        return nn.Sequential(nn.Conv1d(4, width, 1), nn.ReLU(), nn.Conv1d(width, 3, 1))
+    return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 1 if form == "values" else 3))
+
+
+@pytest.mark.parametrize("form", ["classes", "positions", "bytes", "values"])
+def test_sandwich_training_of_any_task_counts_no_positions_without_a_label(form: str) -> None:
+    torch.manual_seed(0)
+    counted = torch.rand(5, 6) < 0.5
+    x, y = torch.randn(5, 6, 4), torch.randint(3, (5, 6))
+    labels = y.where(counted, -100)
+    inputs, targets = {
+        "classes": (x.flatten(0, 1), labels.flatten()),
+        "positions": (x.movedim(-1, 1), labels),
+        "bytes": (y, labels),
+        "values": (x.flatten(0, 1), torch.randn(30)),
+    }[form]
+    objective: Any = {"bytes": NextByte(), "values": Regression()}.get(form, Classification())
+    config = dataclasses.replace(PLAIN, optimizer="momentum", momentum=0.0, weight_decay=0.0)
+    models, data = (pointwise(form, 5), pointwise(form, 8)), [(inputs, targets)]
+    trainer = Trainer(*models, train_loader=data, config=config, algorithm=sandwich, objective=objective)
+    assert trainer.pair
+    base, larger = copy.deepcopy(trainer.pair.base), copy.deepcopy(trainer.pair.motivated_model)
+    inside = trainer.pair.map.extract(dict(larger.named_parameters()))
+    outputs = larger(inputs), functional_call(base, inside, (inputs,))
+    if form == "values":
+        loss = F.mse_loss(outputs[0][:, 0], targets) + F.mse_loss(outputs[1], outputs[0].detach())
+    else:
+        logits, smaller = (each.movedim(1, -1) if form == "positions" else each for each in outputs)
+        logits, smaller = (each.reshape(30, -1)[counted.flatten()] for each in (logits, smaller))
+        loss = F.cross_entropy(logits, y[counted]) + F.cross_entropy(smaller, logits.detach().softmax(-1))
+    loss.backward()
+    sandwich(data, trainer.run)
+    for new, old in zip(trainer.pair.motivated_model.parameters(), larger.parameters(), strict=True):
+        assert old.grad is not None
+        torch.testing.assert_close(new, old - config.lr * old.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_after_a_sandwich_run_the_base_is_the_larger_models_part() -> None:

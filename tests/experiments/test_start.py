@@ -147,9 +147,17 @@ def test_whose_the_shared_part_is() -> None:
         ("--start-from base", "there are no pretrained weights of resnet8"),
         ("--base local-dir:missing", "local-dir:missing: there is no missing/config.json"),
         ("--start-from motivated --motivated coatnet_0_224", "there are no pretrained weights of coatnet_0_224"),
+        ("--start-from pretrained", "pretrained: cannot be read"),
+        ("--model-kwargs wdth=4", "model resnet8 rejects the arguments wdth=4: "),
+        ("--model-kwargs width=abc", "model resnet8 rejects the arguments width='abc': width is 'abc'; it must be"),
+        ("--motivated-kwargs width=0", "model resnet14 rejects the arguments width=0: width is 0; it must be"),
+        ("--motivated vit_tiny_patch16_224 --motivated-kwargs dpth=1", "model vit_tiny_patch16_224 rejects the"),
+        ("--task tabular --base mlp-4 --motivated mlp-8 --base-kwargs depth=-1", "depth is -1; it must be"),
+        ("--best accurcy", "unknown metric in best 'accurcy'; did you mean accuracy"),
+        ("--task tabular --base mlp-4 --motivated mlp-8 --loss mse --best accuracy", "known: loss, mae, rmse"),
     ],
 )
-def test_weights_that_cannot_be_started_from_are_found_before_data_are_read(
+def test_what_cannot_be_made_or_measured_is_found_before_data_are_read(
     command: str, given: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(file_of("base", tmp_path))

@@ -12,8 +12,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
+import seeking.models
 from seeking import SeekingError
 from seeking.cli import main
 from seeking.data import table, text
@@ -27,7 +28,7 @@ from seeking.experiments.results import first_reaching
 from seeking.experiments.run import check_names
 from seeking.experiments.tasks import TaskData, task, tasks
 from seeking.experiments.tasks.base import OF_ALL
-from seeking.models import create
+from seeking.models import check_arguments, create, task_of
 from seeking.report import experiment
 from seeking.report.metric import ACCURACY, BITS_PER_BYTE, LOSS, Metric, shown
 from seeking.training import RunFolder, count_flops
@@ -214,7 +215,9 @@ def test_models_and_objective_of_a_task_take_its_data(name: str, lyrics: Path) -
     for model in both.values():
         logits = objective.logits(model, batch)
         metrics = objective.evaluate(model, batch)
-        assert task(config.task).metric(config.loss).name in summarized(objective, dict.fromkeys(metrics, 1.0))
+        measured = summarized(objective, dict.fromkeys(metrics, 1.0))
+        assert sorted(task(config.task).measured[config.loss]) == sorted(measured)
+        assert task(config.task).metric(config.loss).name in measured
         torch.testing.assert_close(objective.loss(model, batch), metrics["loss"].mean().float())
         (taught,) = torch.autograd.grad(objective.loss_of_logits(logits, batch, logits.detach()), [logits])
         assert taught.abs().max() < 1e-6  # It has nothing to learn from itself.
@@ -260,6 +263,43 @@ def test_attention_costs_the_same_by_whatever_kernel(name: str) -> None:
 def test_models_that_there_are_not(name: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(SeekingError, match=message):
         create(name, num_classes=256, **arguments)
+
+
+MADE = {
+    "resnet8": ({"num_classes": 10, "in_chans": 1}, ["width", "depth"]),
+    "vit_tiny_patch16_224": ({"num_classes": 10, "in_chans": 1}, ["num_heads", "depth", "patchsize"]),
+    "gpt2-1x32": ({"num_classes": 256, "sequence_length": 8}, ["n_inner", "n_head", "in_chans"]),
+    "mlp-3": ({"num_classes": 3, "in_features": 7}, ["depth", "num_classes", "width"]),
+}
+
+
+@pytest.mark.slow
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_arguments_are_refused_without_data_if_and_only_if_they_are_with_data(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(MADE)))
+    known, keys = MADE[name]
+    values = st.integers(-1, 2) | st.sampled_from(["a", None, 2.5])
+    given = data.draw(st.dictionaries(st.sampled_from(keys), values, max_size=2))
+    config = RunConfig(task=task_of(name), base=name, motivated=name, base_kwargs=given, sequence_length=8)
+    try:
+        create(name, **{**known, **given})
+    except SeekingError:
+        with pytest.raises(SeekingError):
+            check_names(config)
+    else:
+        check_names(config)
+
+
+def test_a_model_that_needs_memory_to_be_made_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def net(*, num_classes: int, scale: float = 1.0) -> nn.Module:
+        return nn.Linear(2, num_classes * int((torch.ones(1) * scale).item()))
+
+    monkeypatch.setattr(seeking.models, "_own", lambda name: net)
+    check_arguments("net", {"scale": 2.0}, {"num_classes": 2})
+    with pytest.raises(SeekingError, match="model net rejects the arguments scale='a': "):
+        check_arguments("net", {"scale": "a"}, {"num_classes": 2})
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def losses(run: Any) -> list[float]:
 @pytest.mark.parametrize(
     "options",
     [
-        {},
+        {"neftune_noise_alpha": 5.0},
         {"bf16": True, "gradient_accumulation_steps": 3, "max_grad_norm": 0.1},
         {"max_steps": 7, "lr_scheduler_type": "cosine", "label_smoothing_factor": 0.1, "optim": "adafactor"},
         {"train_sampling_strategy": "group_by_length", "eval_on_start": True, "dataloader_drop_last": True},
@@ -115,8 +115,34 @@ def test_each_step_is_that_of_a_loop_by_hand(tmp_path: Path, kind: str, options:
     assert seeking.verify(*models, pair.map, batches[0][0])
 
 
+def test_each_model_trains_with_noise_of_its_own_size(tmp_path: Path) -> None:
+    pair = Pair(llama(2), llama(4))
+    most: dict[int, list[float]] = {}
+
+    def measure(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        noise = (output - module.weight[inputs[0]]).detach().abs().max()
+        most.setdefault(output.size(2), []).append(float(noise) * (output.size(1) * output.size(2)) ** 0.5)
+
+    embeddings = [model.get_input_embeddings() for model in (pair.base, pair.motivated_model)]
+    run = trainer(tmp_path, pair, condition="always", neftune_noise_alpha=5.0, eval_strategy="no", max_steps=2)
+    begin = run.begin_motivated
+
+    def begin_measured() -> None:  # After the hooks that add the noise.
+        begin()
+        for module in embeddings:
+            module.register_forward_hook(measure)
+
+    run.begin_motivated = begin_measured
+    run.train()
+    assert len(most) == 2 and all(4.5 < each <= 5.01 for seen in most.values() for each in seen)
+    most.clear()
+    for model in pair.base.train(), pair.motivated_model.train():
+        model(input_ids=torch.arange(4)[None])
+    assert [each for seen in most.values() for each in seen] == [0.0, 0.0]
+
+
 RESUMED = [
-    {},
+    {"neftune_noise_alpha": 5.0},
     {"gradient_accumulation_steps": 2, "dataloader_num_workers": 0, "bf16": True},
     {"condition": "decrease:1 | random:0.3", "max_steps": 9, "lr_scheduler_type": "cosine"},
     {},  # From the end of an epoch.
@@ -368,7 +394,6 @@ def test_a_signal_for_each_kind_of_condition(tmp_path: Path) -> None:
     "given",
     [
         {"gradient_checkpointing": True},
-        {"neftune_noise_alpha": 0.1},
         {"auto_find_batch_size": True},
         {"optim": "lomo"},
         {"condition": "held_out:4"},

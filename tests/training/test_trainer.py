@@ -30,7 +30,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import seeking
-from seeking import Always, Condition, Every, Never, RunError, SeekingError, TrainConfig, Trainer
+from seeking import Always, Condition, Every, MatchWarning, Never, RunError, SeekingError, TrainConfig, Trainer
 from seeking.models import create
 from seeking.training import Cost, count_flops
 from seeking.training.objective import CustomLoss
@@ -476,9 +476,24 @@ def test_a_loss_that_draws_random_numbers_is_no_reason_to_refuse_a_map(draw: Any
 )
 def test_what_is_no_loss_is_named_and_not_blamed_on_the_model(loss_fn: Any, message: str) -> None:
     rows = [{"x": row, "y": row.sum()} for row in torch.randn(16, 5)]
-    with pytest.raises(SeekingError, match=message) as raised:
+    no_map = warnings.catch_warnings(action="error", category=MatchWarning)  # None is derived by such a loss.
+    with no_map, pytest.raises(SeekingError, match=message) as raised:
         Trainer(Plain(6), Plain(9), train_loader=DataLoader(rows, batch_size=8), loss_fn=loss_fn, config=PLAIN)
     assert "model (" not in str(raised.value)
+
+
+def test_a_loss_that_raises_is_told_before_a_map_is_derived_by_it() -> None:
+    rows = [{"x": row, "y": row.sum()} for row in torch.randn(16, 5)]
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return batch["label"] - model(batch["x"])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(
+            SeekingError, match=r"the base model \(Plain\) fails on the training data: KeyError: 'label'"
+        ):
+            Trainer(Plain(6), Plain(9), train_loader=DataLoader(rows, batch_size=8), loss_fn=loss, config=PLAIN)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_a_saved_map_is_the_same_and_readable(family: Family, tmp_path: Path) ->
     [
         ("", "not JSON"),
         ("[]", "expected a JSON object, found list"),
-        ('{"format": "other", "version": 1}', "this program reads"),
+        ('{"format": "other", "version": 1}', "not a weights map"),
         ('{"format": "seeking.weights_map", "version": 1, "entries": {}}', "not a weights map"),
     ],
 )

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from seeking.checkpointing import run_files, snapshot
+from seeking.checkpointing.made import Made
 from seeking.checkpointing.manifest import NAME, Kind, Manifest, check_file
 from seeking.checkpointing.metrics_log import MetricsLog
 from seeking.checkpointing.place import Place
@@ -69,6 +70,7 @@ class RunFolder:
         self.metrics = MetricsLog(self.path / "metrics.jsonl", self.place)
         self._lock = FileLock(self.path / run_files.LOCK)
         self._manifest = Manifest(self.path, kind, ready=self.place.check)
+        self._made = Made()
 
     def lock(self) -> None:
         """Take the folder for this program, until ``close`` or the program's end.
@@ -77,14 +79,21 @@ class RunFolder:
             SeekingError: another program has it, or it cannot be written.
         """
         with self._writing():
-            self.path.mkdir(parents=True, exist_ok=True)
-            links = run_files.links(self.path)
-            if links:
-                raise SeekingError(f"{links[0]} is a link, which no run has put there; remove it")
             try:
+                self._made.make_folder(self.path)
+                links = run_files.links(self.path)
+                if links:
+                    raise SeekingError(f"{links[0]} is a link, which no run has put there; remove it")
+                locked_before = status(self.place.lock) is not None
                 self._lock.acquire(timeout=0)
-            except Timeout as error:
-                raise SeekingError(f"{self.path}: another program is training in this folder") from error
+            except BaseException as error:
+                if not self.place.taken:
+                    self._made.take_back()
+                if isinstance(error, Timeout):
+                    raise SeekingError(f"{self.path}: another program is training in this folder") from error
+                raise
+            if not locked_before:
+                self._made.add(self.place.lock)
             if not self.place.taken:
                 self.place.take()
                 run_files.delete([path for path in self.path.iterdir() if run_files.is_leftover(path)])
@@ -98,13 +107,13 @@ class RunFolder:
         self.close()
 
     def create(self, config: Mapping[str, Any], weights_map: WeightsMap | None) -> None:
-        """Begin the run's record.
+        """Begin the run's record. If that fails in a folder that held nothing, what has been made goes again.
 
         Raises:
             SeekingError: the folder is taken or cannot be written.
         """
         self.lock()
-        with self._writing():
+        with self._writing(), self._taken_back_on_error():
             if run_files.is_taken(self.path) and not self.overwrite and not self.holds_run:
                 raise self._taken()  # Since it was looked at.
             own, others = run_files.sort(self.path)
@@ -353,6 +362,22 @@ class RunFolder:
         except OSError as error:
             raise SeekingError(f"{self.path / name}: cannot be read ({reason(error)})") from error
         return False
+
+    @contextmanager
+    def _taken_back_on_error(self) -> Iterator[None]:
+        """What this program has made goes again if an error ends what is inside, unless the folder held something."""
+        fresh = not run_files.is_taken(self.path)
+        if fresh:
+            self._made.add(*(self.path / name for name in (NAME, "config.json", "map.json")))
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError, RunError):
+                self.place.check()  # Nothing is deleted in a folder that is another one by now.
+                if fresh:
+                    self._made.take_back()
+                    self.close()
+            raise
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

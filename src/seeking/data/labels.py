@@ -1,6 +1,5 @@
 """Labels by the names of their classes."""
 
-import unicodedata
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seeking.data.folders import Split, shown
+from seeking.data.value_names import look_alike
 from seeking.errors import RunWarning, SeekingError
 
 MAX_CLASSES = 1_000_000
@@ -189,14 +189,6 @@ def _without(names: list[str], others: list[str]) -> list[str]:
     return [name for name in names if name not in excluded]
 
 
-def _alike(names: list[str]) -> list[list[str]]:
-    """The first few groups of names that look the same, but for case and blanks."""
-    alike: dict[str, list[str]] = {}
-    for name in names:
-        alike.setdefault("".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
-    return [group for group in alike.values() if len(group) > 1][:NAMED_CLASSES]
-
-
 def _warn(classes: list[str], used: list[list[str]], splits: list[Split], data: str) -> None:
     """Tell of classes that a split has no images of, and of classes that look the same."""
     train, test = used[0], used[-1]
@@ -210,9 +202,7 @@ def _warn(classes: list[str], used: list[list[str]], splits: list[Split], data: 
         for where, names in rare.items()
         if 0 < len(names) < len(classes)
     ]
-    for twins in _alike(classes):
-        texts.append(f"the classes {', '.join(map(ascii, twins))} differ in case, blanks or the form of letters alone")
-    for text in texts:
+    for text in [*texts, *look_alike("classes", classes)]:
         warnings.warn(f"data set {data}: {text}", RunWarning, stacklevel=2)
 
 

@@ -15,7 +15,6 @@ from seeking.data.select import LABEL_COLUMNS, TEST_SPLITS
 from seeking.data.sources import is_saved, named, refuse_subset, saved
 from seeking.data.table_columns import Column, Preparation
 from seeking.data.table_files import KINDS, RawRows, read_files, rows_of
-from seeking.data.table_targets import read_classes, read_values
 from seeking.errors import SeekingError, unknown
 from seeking.files import user_path
 
@@ -117,20 +116,20 @@ def test_split_of(splits: Mapping[str, RawRows], label: str) -> str | None:
     return None
 
 
-def prepared(rows: RawRows, preparation: Preparation) -> Table:
-    """Rows as models take them.
+def prepared(rows: RawRows, labels: Tensor, chosen: Tensor, preparation: Preparation) -> Table:
+    """Some rows as models take them.
+
+    Args:
+        rows: of a split.
+        labels: of all of these, as ``Targets`` has them.
+        chosen: places of those that are taken.
+        preparation: how they are made ready.
 
     Raises:
         SeekingError: a value cannot be used; the message names its row and column.
     """
-    values = torch.from_numpy(preparation.values(rows))
-    if target := preparation.target:
-        scaled = (read_values(rows, preparation.label) - target.mean) / target.deviation
-        labels = torch.from_numpy(scaled).float()
-    else:
-        numbers = {name: number for number, name in enumerate(preparation.classes)}
-        labels = torch.tensor([numbers[name] for name in read_classes(rows, preparation.label)], dtype=torch.long)
-    return Table(values, labels, preparation.classes, preparation.as_dict())
+    values = torch.from_numpy(preparation.values(rows.select(chosen)))
+    return Table(values, labels[chosen], preparation.classes, preparation.as_dict())
 
 
 def prepare_rows(preparation: Mapping[str, Any], file: str | Path) -> Tensor:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from seeking.data.folders import NAMED_FILES, shown
 from seeking.data.table_files import RawRows
-from seeking.data.value_names import NUMBER, surprises, value_name
+from seeking.data.value_names import NUMBER, look_alike, surprises, value_name
 from seeking.errors import RunWarning, SeekingError, unknown
 
 Floats = npt.NDArray[np.float64]
@@ -244,6 +244,8 @@ def fit_column(column: Column, categorical: bool) -> Number | Category:
             "ignore_columns, or group the values"
         )
     column.tell_surprises()
+    for told in look_alike("categories", sorted(names)):
+        warnings.warn(f"{column.where}: {told}", RunWarning, stacklevel=2)
     return Category(column.name, tuple(sorted(names)), missing)
 
 

@@ -1,56 +1,110 @@
 """What the rows of a table are trained towards: classes, or values."""
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from seeking.choices import Loss
 from seeking.data.folders import shown
 from seeking.data.labels import NAMED_CLASSES
 from seeking.data.table_columns import Column, Floats, Number
 from seeking.data.table_files import RawRows
-from seeking.data.value_names import is_fraction
+from seeking.data.value_names import is_fraction, look_alike
 from seeking.errors import RunWarning, SeekingError, unknown
 
 MANY = 20
 """More whole numbers than this, with fewer rows than this for each, are values rather than classes."""
 
 
-def read_classes(rows: RawRows, label: str) -> list[str]:
-    """The class of each row, by name.
+@dataclass(frozen=True)
+class Targets:
+    """What rows are trained towards.
+
+    Attributes:
+        labels: of each split, a number for each row: that of its class, int64; or its value, float32, scaled to mean 0
+            and standard deviation 1 of the training rows.
+        classes: names of the classes; none if models learn values.
+        scale: that values are scaled by, if models learn these.
+    """
+
+    labels: list[Tensor]
+    classes: tuple[str, ...]
+    scale: Number | None
+
+    @classmethod
+    def of(cls, splits: Sequence[RawRows], left: Tensor, label: str, name: str, loss: Loss) -> "Targets":
+        """The targets of the training split and of the test split, if there is one.
+
+        Args:
+            splits: the training split first.
+            left: places of the rows of the training split that are trained on.
+            label: name of the column of classes or values.
+            name: of the table.
+            loss: that is minimized.
+
+        Raises:
+            SeekingError: the column does not exist, a row has no class or value, or they cannot be learnt.
+        """
+        columns = [_column(rows, label, "value" if loss == "mse" else "class") for rows in splits]
+        if loss == "mse":
+            values = [_values(column) for column in columns]
+            scale = _scale_of(values[0][left.numpy()], label, name)
+            scaled = [(each - scale.mean) / scale.deviation for each in values]
+            return cls([torch.from_numpy(each).float() for each in scaled], (), scale)
+        named = [_classes(column) for column in columns]
+        for column in columns:
+            column.tell_surprises()
+        classes = _classes_of(named[0][0], named[-1][0], len(splits[0]), name)
+        for told in look_alike("classes", classes):
+            warnings.warn(f"{name}: {told}", RunWarning, stacklevel=2)
+        places = {each: place for place, each in enumerate(classes)}
+        numbers = [torch.tensor([places[each] for each in names])[codes] for names, codes in named]
+        return cls(numbers, classes, None)
+
+
+def _classes(column: Column) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The names of the classes of some rows, and the place of each row's.
 
     Raises:
-        SeekingError: the column does not exist, a row has no class, or the values are no classes.
+        SeekingError: the values are no classes.
     """
-    column = _column(rows, label, "class")
     names, codes = column.categories()
     if column.are_numbers.all() and any(map(is_fraction, names)):
         row = int(np.isin(codes, [place for place, name in enumerate(names) if is_fraction(name)]).argmax())
         raise SeekingError(
-            f"column {label}, {rows.place(row)}: {column.texts[row].as_py()} is no class; to learn values, set loss to "
-            "mse; else group them, or name another column in label_column"
+            f"column {column.name}, {column.rows.place(row)}: {column.texts[row].as_py()} is no class; to learn "
+            "values, set loss to mse; else group them, or name another column in label_column"
         )
-    return [names[code] for code in codes]
+    return names, codes
 
 
-def read_values(rows: RawRows, label: str) -> Floats:
+def _values(column: Column) -> Floats:
     """The value of each row, float64.
 
     Raises:
-        SeekingError: the column does not exist, or a row has no value, or what is no number.
+        SeekingError: a row has what is no number.
     """
-    column = _column(rows, label, "value")
     if not column.are_numbers.all():
         row = int((~column.are_numbers).argmax())
         raise SeekingError(
-            f"column {label}, {rows.place(row)}: {column.texts[row].as_py()!r} is not a number, as loss mse needs; "
-            "correct it, name another column in label_column, or set loss to cross_entropy if these are classes"
+            f"column {column.name}, {column.rows.place(row)}: {column.texts[row].as_py()!r} is not a number, as loss "
+            "mse needs; correct it, name another column in label_column, or set loss to cross_entropy if these are "
+            "classes"
         )
     return column.numbers("its values")
 
 
 def _column(rows: RawRows, label: str, what: str) -> Column:
+    """The column of classes or values.
+
+    Raises:
+        SeekingError: it does not exist, or a row has none.
+    """
     names = rows.table.column_names
     if label not in names:
         raise unknown(f"label_column of {rows.source}", label, names)
@@ -75,23 +129,29 @@ def in_order(classes: Collection[str]) -> list[str]:
         return sorted(classes)
 
 
-def classes_of(train: list[str], test: list[str], name: str) -> tuple[str, ...]:
+def _classes_of(train: Collection[str], test: Collection[str], rows: int, name: str) -> tuple[str, ...]:
     """The names of all classes, those that only test rows have last.
+
+    Args:
+        train: names of the classes of the training rows.
+        test: likewise.
+        rows: number of training rows.
+        name: of the table.
 
     Raises:
         SeekingError: nearly every row has a class of its own, there is only one class, or the two
             splits have none in common.
     """
-    first = in_order({*train})
+    first = in_order(train)
     more = in_order({*test} - {*train})
     if len(first) < 2:
         raise SeekingError(f"{name}: all training rows are of one class, {shown(first, 1)}; there is nothing to learn")
-    if len(first) > max(2, len(train) // 2):
+    if len(first) > max(2, rows // 2):
         raise SeekingError(
-            f"{name}: {len(train):,} training rows have {len(first):,} classes, {shown(first, NAMED_CLASSES)}; name "
+            f"{name}: {rows:,} training rows have {len(first):,} classes, {shown(first, NAMED_CLASSES)}; name "
             "another column in label_column, group the values, or, if they are values, set loss to mse"
         )
-    if len(first) > MANY and len(train) < MANY * len(first) and all(name.lstrip("+-").isdigit() for name in first):
+    if len(first) > MANY and rows < MANY * len(first) and all(name.lstrip("+-").isdigit() for name in first):
         warnings.warn(
             f"{name}: {len(first):,} whole numbers, {first[0]} to {first[-1]}, count as classes; if they are values, "
             "set loss to mse",
@@ -106,7 +166,7 @@ def classes_of(train: list[str], test: list[str], name: str) -> tuple[str, ...]:
     return (*first, *more)
 
 
-def scale_of(values: npt.NDArray[np.float64], label: str, name: str) -> Number:
+def _scale_of(values: npt.NDArray[np.float64], label: str, name: str) -> Number:
     """The mean and the standard deviation of the values of training rows.
 
     Raises:

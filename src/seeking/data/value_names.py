@@ -5,6 +5,7 @@ Numbers go by their value: ``1``, ``1.0``, ``+1`` and ``1e0`` are all ``1``. A n
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 
@@ -16,6 +17,7 @@ CODE = re.compile(r"[+-]?0\d.*", re.ASCII | re.DOTALL)
 LONGEST = 40
 """More zeros than these are written as an exponent."""
 SHOWN = 3
+GROUPS = 5
 
 
 def value_name(text: str) -> str:
@@ -34,6 +36,23 @@ def value_name(text: str) -> str:
 def is_fraction(name: str) -> bool:
     """Whether a name is of a number that is not whole."""
     return bool(NUMBER.fullmatch(name)) and not CODE.fullmatch(name) and not WHOLE.fullmatch(name)
+
+
+def look_alike(what: str, names: Iterable[str]) -> list[str]:
+    """A message for each of the first few groups of names that look the same, but for case, blanks or form.
+
+    Args:
+        what: the names are of, such as classes.
+        names: that differ.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault("".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
+    groups = [group for group in alike.values() if len(group) > 1][:GROUPS]
+    return [
+        f"the {what} {', '.join(map(ascii, group))} differ in case, blanks or the form of letters alone"
+        for group in groups
+    ]
 
 
 def surprises(texts: Iterable[str]) -> str:

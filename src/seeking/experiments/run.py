@@ -12,7 +12,7 @@ from seeking import matching
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.choices import Role
 from seeking.conditions import parse
-from seeking.errors import SeekingError
+from seeking.errors import SeekingError, unknown
 from seeking.experiments.config import ModelConfig, RunConfig
 from seeking.experiments.start import (
     ModelArguments,
@@ -25,11 +25,11 @@ from seeking.experiments.start import (
 from seeking.experiments.tasks import TaskData, task
 from seeking.files import read_yaml
 from seeking.matching import Override
+from seeking.models import arguments_for, check_arguments, check_task, task_of
 from seeking.models import check_name as check_model
-from seeking.models import check_task
 from seeking.report.showing import Display
 from seeking.training.needs import Given
-from seeking.training.optim import check_name as check_optimizer
+from seeking.training.optim import check_options
 from seeking.training.record import Listener
 from seeking.training.trainer import Trainer
 from seeking.weights_map import WeightsMap
@@ -39,8 +39,14 @@ def arguments(config: ModelConfig, common: Mapping[str, Any]) -> ModelArguments:
     """How both models are made, with these arguments of both that options may replace.
 
     Raises:
-        SeekingError: a number of classes or channels is too small.
+        SeekingError: a number of classes or channels is too small, or the models are for different kinds of data.
     """
+    kinds = task_of(config.base), task_of(config.motivated)
+    if kinds[0] != kinds[1]:
+        raise SeekingError(
+            f"{config.base} is a model of task {kinds[0]}, {config.motivated} one of task {kinds[1]}; give two of one "
+            "task"
+        )
     for name, least in (("num_classes", 0), ("in_chans", 1)):  # Models of timm without classes have no head.
         if common.get(name, least) < least:
             raise SeekingError(f"{name} is {common[name]}; it must be {least} or more")
@@ -52,17 +58,26 @@ def arguments(config: ModelConfig, common: Mapping[str, Any]) -> ModelArguments:
 
 
 def check_names(config: RunConfig) -> None:
-    """Check what can be checked before data are loaded: names of models and the optimizer, conditions, overrides.
+    """Check what can be checked before data are loaded: models, the optimizer, metrics, conditions, overrides.
 
     Raises:
         SeekingError: one of them, or the loss, does not exist, cannot be parsed or read, or is for other data than the
-            task's.
+            task's; or a model rejects its arguments.
     """
     for name in (config.base, config.motivated):
         check_model(name)
         check_task(name, config.task)
     task(config.task).metric(config.loss)
-    check_optimizer(config.optimizer)
+    measured = task(config.task).measured[config.loss]
+    if config.best and config.best not in measured:
+        raise unknown("metric in best", config.best, measured)
+    plan = arguments(config, {})
+    for model, name in plan.names.items():
+        others = arguments_for(name, 10, config.channels or 3)
+        if config.task == "text":
+            others["sequence_length"] = config.sequence_length
+        check_arguments(name, plan.arguments[model], others)
+    check_options(config)
     for option in ("condition", "base_condition"):
         Given.by(config).check(parse(getattr(config, option), option=option), option)
     if config.overrides:

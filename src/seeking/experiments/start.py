@@ -58,16 +58,8 @@ def sources(start_from: tuple[str, ...], pretrained: bool, plan: ModelArguments)
                 f"start_from: the {model} model starts from {origins[model]} and from {source}; give one"
             )
 
-    for text in start_from:
-        name, equals, path = text.partition("=")
-        if not (path if equals else name).strip():
-            raise SeekingError(f"start_from is {text!r}, which names no file; give base=FILE, motivated=FILE or FILE")
-        for model in MODELS:
-            if name == model:
-                add(model, str(user_path(path)) if equals else PRETRAINED)
-        if name not in MODELS:
-            file = str(user_path(text))
-            add(_model_of(file, plan), file)
+    for named, source in _read(start_from):
+        add(named or _model_of(source, plan), source)
     for model in MODELS:
         if plan.arguments[model].get("pretrained"):
             add(model, PRETRAINED)
@@ -91,12 +83,11 @@ def check_start(
     Raises:
         SeekingError: a file cannot be read, a model has no pretrained weights, or as ``sources`` and ``shared_from``.
     """
-    named = [text for text in start_from if text in MODELS or text.partition("=")[0] in MODELS]
-    for text in start_from:
-        path = text.partition("=")[2] if text in named else text
-        if path.strip():
-            shapes_of_weights(user_path(path))
-    if len(named) < len(start_from) and all(text.strip() for text in start_from):
+    given = _read(start_from)
+    for model, source in given:
+        if model is None or source != PRETRAINED:
+            shapes_of_weights(source)
+    if any(model is None for model, _ in given):
         return
     origins = sources(start_from, pretrained, plan)
     shared_from(origins, chosen, extra)
@@ -171,6 +162,25 @@ def check_given_again(run: Path) -> None:
         raise SeekingError(
             f"{run}: the run was to start from weights and has no checkpoint yet; give start_from and pretrained again"
         )
+
+
+def _read(start_from: tuple[str, ...]) -> list[tuple[Model | None, str]]:
+    """Each source with the model that it is named for; None for a ``FILE`` alone.
+
+    Raises:
+        SeekingError: one names no file.
+    """
+    given: list[tuple[Model | None, str]] = []
+    for text in start_from:
+        name, equals, path = text.partition("=")
+        model = next((model for model in MODELS if model == name), None)
+        if not (path if equals else name).strip():
+            raise SeekingError(f"start_from is {text!r}, which names no file; give base=FILE, motivated=FILE or FILE")
+        if model:
+            given.append((model, str(user_path(path)) if equals else PRETRAINED))
+        else:
+            given.append((None, str(user_path(text))))
+    return given
 
 
 def _other_head(model: Model, plan: ModelArguments, module: nn.Module, path: str) -> list[str]:

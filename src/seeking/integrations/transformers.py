@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from seeking.conditions import Condition, ConsecutiveDecrease, Outcome, Signals, parse
 from seeking.distributed.mean_loss import mean_loss, mean_over_processes
@@ -21,7 +22,7 @@ from seeking.errors import SeekingError
 from seeking.gradients import gradients_by_name
 from seeking.integrations import missing
 from seeking.integrations.transformers_arguments import check_arguments, check_processes
-from seeking.integrations.transformers_models import MOTIVATED, folder_of, load_model
+from seeking.integrations.transformers_models import MOTIVATED, add_noise, folder_of, load_model
 from seeking.pair import Pair
 from seeking.training.needs import Given
 from seeking.training.rng import RandomState
@@ -83,6 +84,7 @@ class MotivatedTrainer(transformers.Trainer):
         self._learner: tuple[nn.Module, Optimizer] | None = None
         self._ready_to_evaluate = False
         self._resumed: str | None = None
+        self._noise: RemovableHandle | None = None
         self._epoch_length: int | None = None
         self._flops = 0.0
         self._grad_norm: Tensor | float | None = None
@@ -241,11 +243,20 @@ class MotivatedTrainer(transformers.Trainer):
                 )
             self._learner = self.accelerator.prepare_model(self.pair.motivated_model), optimizer
             self._ready_to_evaluate = True
+        self._end_noise()
+        if (alpha := self.args.neftune_noise_alpha) is not None:
+            self._noise = add_noise(self.pair.motivated_model, alpha)
         if self._resumed:
             self._load(Path(self._resumed), self._learner[1])
 
-    def load_best_motivated(self) -> None:
+    def _end_noise(self) -> None:
+        if self._noise:
+            self._noise.remove()
+            self._noise = None
+
+    def end_motivated(self) -> None:
         """After training: with ``load_best_model_at_end``, the motivated model is that of the best checkpoint, too."""
+        self._end_noise()
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
             self._load(Path(self.state.best_model_checkpoint), None)
 
@@ -339,4 +350,4 @@ class _Steps(transformers.TrainerCallback):
         self.trainer.after_base_step()
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        self.trainer.load_best_motivated()
+        self.trainer.end_motivated()

@@ -31,12 +31,15 @@ def check_arguments(
         ),
         "fsdp": (bool(args.fsdp), "use seeking.Trainer with shard=True"),
         "deepspeed": (bool(args.deepspeed), "it trains one model; use several processes without it"),
-        "neftune_noise_alpha": (args.neftune_noise_alpha is not None, f"{both}leave it out"),
         "gradient_checkpointing": (
             any(getattr(args, f"{what}_checkpointing", False) for what in ("gradient", "activation")),
             f"{both}call gradient_checkpointing_enable() of both models",
         ),
-        "auto_find_batch_size": (args.auto_find_batch_size, "set per_device_train_batch_size"),
+        "auto_find_batch_size": (
+            args.auto_find_batch_size,
+            "it would begin anew after half a step of one model; set per_device_train_batch_size to what a step of the "
+            "motivated model has memory for, and gradient_accumulation_steps for larger batches",
+        ),
         "fp16_full_eval": (args.fp16_full_eval, f"{both}use fp16"),
         "bf16_full_eval": (args.bf16_full_eval, f"{both}use bf16"),
         "optim": (

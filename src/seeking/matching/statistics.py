@@ -36,19 +36,10 @@ REDUCTIONS = (
     | {"mean", "var", "std", "var_mean", "std_mean", "amax", "max"}
 )
 
-PRODUCTS = {
-    "mm",
-    "_grouped_mm",
-    "addmm",
-    "bmm",
-    "baddbmm",
-    "mv",
-    "dot",
-    "vdot",
-    "linear",
-    "convolution",
-    "_convolution",
-}
+WEIGHT_PRODUCTS = {"mm", "_grouped_mm", "addmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
+"""Products that may be with weights."""
+PRODUCTS = WEIGHT_PRODUCTS | {"bmm", "baddbmm"}
+"""All of them, those of activations among themselves as well."""
 INVERSES = {"rsqrt", "reciprocal"}
 
 POSITIVE_AT_ZERO = {"exp", "exp2", "sigmoid", "hardsigmoid", "softplus", "cos", "cosh"}

@@ -31,7 +31,7 @@ from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_w
 from seeking.matching.op_rules.base import unify_or_fix, without_elements
 from seeking.matching.operation import Operation, flat_tensors, operation_of
 from seeking.matching.parts import OF_INTEGERS, described, joined_parts
-from seeking.matching.statistics import Reduction, Statistics
+from seeking.matching.statistics import WEIGHT_PRODUCTS, Reduction, Statistics
 from seeking.outside import outside_preserved
 from seeking.weights_map import Name, is_real, named_tensors, tensors, tensors_in
 
@@ -317,7 +317,7 @@ class Tracer(PassingMode):
         scores = [axis for tensor in inputs for axis in self.scores.get(id(tensor), ())]
         name = operation.short_name
         scaled: frozenset[float] = frozenset()
-        if name not in PRODUCTS:
+        if name not in WEIGHT_PRODUCTS:  # What was scaled before is scaled anew by weights.
             scaled = scaled.union(*(self.scaled.get(id(tensor), ()) for tensor in inputs))
             scaled |= self._scale(name, args, kwargs, inputs)
         computed = any(id(tensor) in self.computed for tensor in inputs)
@@ -392,9 +392,6 @@ class Tracer(PassingMode):
 
 MAX_CONSTANT = 1 << 20
 """Constants of real numbers that are larger, in entries, are not computed."""
-
-PRODUCTS = {"mm", "_grouped_mm", "addmm", "mv", "dot", "vdot", "linear", "convolution", "_convolution"}
-"""Products with weights; what was scaled before is scaled anew."""
 
 RESHAPING = {"aten::squeeze_", "aten::unsqueeze_", "aten::transpose_", "aten::t_"}
 """Operations in place after which a tensor has other dimensions."""

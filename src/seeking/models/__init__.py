@@ -1,5 +1,6 @@
 """Models by name: the CIFAR ResNets, perceptrons, language models, and all models of timm."""
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -20,6 +21,8 @@ RESNETS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
 LOCAL = "local-dir:"
 ELSEWHERE = ("hf-hub:", "hf_hub:", LOCAL)
 """Names of models that timm finds outside of its own list begin with one of these."""
+PLAIN = (TypeError, ValueError, AssertionError, RuntimeError)
+"""Errors of constructors whose message says enough."""
 
 
 def check_name(name: str) -> None:
@@ -88,15 +91,54 @@ def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
     if pretrained or name.startswith(ELSEWHERE):
         return _loaded(name, arguments, pretrained)
     try:
-        if make := _own(name):
-            return make(**arguments)
-        import timm
+        return _made(name, arguments)
+    except SeekingError:
+        raise
+    except Exception as error:  # Constructors raise errors of any kind.
+        raise _rejection(name, arguments, error) from error
 
-        model: nn.Module = timm.create_model(name, **arguments)
-        return model
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        argument_text = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        raise SeekingError(f"model {name} rejects the arguments {argument_text}: {error}") from error
+
+def check_arguments(name: str, given: Mapping[str, Any], others: Mapping[str, Any]) -> None:
+    """Check that a model takes arguments of the user's, as far as that is known without data and the hub.
+
+    Args:
+        name: as in ``create``.
+        given: the user's arguments.
+        others: stand-ins for those that the data tell, such as ``num_classes``.
+
+    Raises:
+        SeekingError: it rejects them.
+    """
+    if name.startswith(ELSEWHERE):
+        return
+    arguments = {**others, **given}
+    arguments.pop("pretrained", None)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            with contextlib.suppress(Exception), torch.device("meta"):
+                _made(name, arguments)
+                return
+            _made(name, arguments)  # Some models cannot be made on meta.
+    except SeekingError:
+        raise
+    except Exception as error:
+        raise _rejection(name, given, error) from error
+
+
+def _made(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    if make := _own(name):
+        return make(**arguments)
+    import timm
+
+    model: nn.Module = timm.create_model(name, **arguments)
+    return model
+
+
+def _rejection(name: str, arguments: Mapping[str, Any], error: Exception) -> SeekingError:
+    argument_text = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    told = f"rejects the arguments {argument_text}" if argument_text else "cannot be made"
+    kind = "" if isinstance(error, PLAIN) else f"{type(error).__name__}: "
+    return SeekingError(f"model {name} {told}: {kind}{error}")
 
 
 def _loaded(name: str, arguments: dict[str, Any], pretrained: bool) -> nn.Module:

@@ -24,7 +24,12 @@ def mlp(name: str, *, num_classes: int, in_features: int, depth: int = 2) -> nn.
         num_classes: number of classes.
         in_features: number of columns.
         depth: number of hidden layers.
+
+    Raises:
+        ValueError: that is no number of layers.
     """
+    if type(depth) is not int or depth < 0:
+        raise ValueError(f"depth is {depth!r}; it must be a whole number, 0 or more")
     match = NAME.fullmatch(name)
     assert match
     widths = [in_features, *[int(match[1])] * depth]

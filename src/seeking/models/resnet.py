@@ -32,13 +32,15 @@ class ResNet(nn.Module):
     Maps images ``[batch, in_chans, height, width]`` to logits ``[batch, num_classes]``.
 
     Raises:
-        ValueError: ``depth`` is not of the form 6n+2.
+        ValueError: ``depth`` is not of the form 6n+2, or ``width`` is no number of channels.
     """
 
     def __init__(self, depth: int, num_classes: int = 10, in_chans: int = 3, width: int = 16) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"depth {depth} is not of the form 6n+2, from 8 up")
+        if type(width) is not int or width < 1:
+            raise ValueError(f"width is {width!r}; it must be a whole number, 1 or more")
         self.num_classes = num_classes
         self.conv1 = nn.Conv2d(in_chans, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

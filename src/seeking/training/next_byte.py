@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ class NextByte:
         teacher_weight: weight of the divergence, in [0, 1].
         temperature: divides the logits of both models in the divergence.
     """
+
+    METRICS: ClassVar[tuple[str, ...]] = ("loss", "bits_per_byte")
+    """That an evaluation measures."""
 
     label_smoothing: float = 0.0
     teacher_weight: float = 0.5

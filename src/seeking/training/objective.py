@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +61,9 @@ class Classification:
         teacher_weight: weight of the distillation loss, in [0, 1].
         temperature: divides the logits of both models in the distillation loss.
     """
+
+    METRICS: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
+    """That an evaluation measures."""
 
     label_smoothing: float = 0.0
     teacher_weight: float = 0.9

@@ -65,7 +65,17 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> Optimi
                 optimizer = create_optimizer_v2(model, config.optimizer, fused=True, **options)
         return optimizer
     except (TypeError, ValueError, AssertionError, RuntimeError, ImportError) as error:
-        raise SeekingError(f"cannot create the optimizer {config.optimizer}: {error}") from error
+        hint = "; give optimizer momentum, which is SGD without Nesterov's" if "Nesterov" in str(error) else ""
+        raise SeekingError(f"cannot create the optimizer {config.optimizer}: {error}{hint}") from error
+
+
+def check_options(config: TrainConfig) -> None:
+    """Check that the optimizer can be made with the options.
+
+    Raises:
+        SeekingError: it cannot, or does not exist.
+    """
+    make_optimizer(nn.Linear(1, 1), config, fused=False)
 
 
 def make_schedule(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from seeking.copies import copied, evaluating, scratch_copy
 from seeking.errors import RunWarning, SeekingError
 from seeking.pair import Pair
+from seeking.supported import check_models
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost, count_flops
 from seeking.training.metrics import Best, UserMetrics
@@ -29,27 +30,23 @@ PROOF_SAMPLES = 8
 """A map is verified on as many samples of a batch, in double precision."""
 
 
-def preflight(
+def measure(
     models: Mapping[str, nn.Module],
-    pair: Pair | None,
     objective: Objective,
     batch: Any,
     evaluation_batches: Iterable[Any],
-    config: TrainConfig,
     last_size: int | None = None,
     *,
     own: UserMetrics,
     best: Best,
 ) -> Cost:
-    """Run each model on training and evaluation data, and verify that the base is a sub-network.
+    """Run each model on training and evaluation data.
 
     Args:
         models: the models by name.
-        pair: the pair, if there are two models.
         objective: loss and metrics.
         batch: a training batch.
         evaluation_batches: evaluation batches.
-        config: options: whether to verify the pair, and whether the base is taught.
         last_size: samples in the last training batch of an epoch, if that is known.
         own: the user's own metrics.
         best: which metrics are the best.
@@ -58,23 +55,17 @@ def preflight(
         The cost per sample.
 
     Raises:
-        SeekingError: a model fails on the data, the objective returns something else than a loss or metrics, or the
-            base is not a sub-network, or a model does not train on a last batch of one sample, or the objective cannot
-            be taught.
+        SeekingError: a model fails on the data, the objective returns something else than a loss or metrics, or a model
+            does not train on a last batch of one sample.
     """
+    if len(models) == 2:
+        check_models(*models.values())
     if own and not evaluation_batches:
         raise SeekingError("metrics are measured on evaluation data, of which there are none; give an eval_loader")
     flops = {
         name: _measure(name, model, objective, batch, evaluation_batches, last_size, own, best)
         for name, model in models.items()
     }
-    if pair and config.teach and ignores_teacher(objective, pair.base, batch):
-        raise SeekingError(
-            f"teach is {config.teach}, but {describe_objective(objective, 'loss')} puts out the same whatever "
-            "teacher_logits it gets; let it use them, or set teach to 0"
-        )
-    if pair and config.verify:
-        _check_map(pair, objective, batch)
     none = (0.0, 0.0)
     base_forward, base = flops.get("base", none)
     motivated_forward, motivated = flops.get("motivated", none)
@@ -84,6 +75,21 @@ def preflight(
         motivated_flops=motivated,
         motivated_forward_flops=motivated_forward,
     )
+
+
+def check_pair(pair: Pair, objective: Objective, batch: Any, config: TrainConfig) -> None:
+    """Verify on a training batch that the base is a sub-network, and that the objective teaches if it is to.
+
+    Raises:
+        SeekingError: it is not, or does not.
+    """
+    if config.teach and ignores_teacher(objective, pair.base, batch):
+        raise SeekingError(
+            f"teach is {config.teach}, but {describe_objective(objective, 'loss')} puts out the same whatever "
+            "teacher_logits it gets; let it use them, or set teach to 0"
+        )
+    if config.verify:
+        _check_map(pair, objective, batch)
 
 
 def _measure(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ class Regression:
         unit: what a target of 1 is in the unit of ``rmse`` and ``mae``: the standard deviation that targets were
             divided by. The loss is that of the targets as they are.
     """
+
+    METRICS: ClassVar[tuple[str, ...]] = ("loss", "mae", "rmse")
+    """That an evaluation measures."""
 
     teacher_weight: float = 0.5
     unit: float = 1.0

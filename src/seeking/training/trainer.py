@@ -27,7 +27,7 @@ from seeking.training.objective import LossFn, Objective
 from seeking.training.one_pass import make_prefix
 from seeking.training.optim import MakeOptimizer, MakeSchedule
 from seeking.training.parts import collect_parts
-from seeking.training.preflight import preflight
+from seeking.training.preflight import check_pair, measure
 from seeking.training.progress import Progress
 from seeking.training.record import Listener, Record, Row
 from seeking.training.result import Result
@@ -130,17 +130,17 @@ class Trainer:
         owners += [self.loaders.train, self.loaders.evaluation, loss_fn or objective, algorithm, self.condition]
         generators = RandomState(device, *owners)
         build.place_models(models, config, device, objective, batch, generators)
+        cost = Cost()
+        if not saved:  # A run that is resumed has passed these checks.
+            unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
+            cost = measure(models, objective, batch, unseen, last_size(train_loader), own=own, best=best)
         self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config, saved is not None)
         build.check_optimizer(config, optimizer)
         self.progress = Progress(self.loaders.epoch_length, config.epochs, max_steps=config.max_steps)
         spending = budget.make_budget(config, models, self.loaders.train)
-        # Before accelerate patches mixed precision into the models: the proof is one of full precision. A run that is
-        # resumed has passed it.
-        cost = Cost()
-        if not saved:
-            unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
-            last = last_size(train_loader)
-            cost = preflight(models, self.pair, objective, batch, unseen, config, last, own=own, best=best)
+        # Before accelerate patches mixed precision into the models: the proof is one of full precision.
+        if self.pair and not saved:
+            check_pair(self.pair, objective, batch, config)
         prefix = make_prefix(self.pair, objective, batch, config, self.accelerator, cost)
         budget.check_budget(config, cost, spending, self.progress)
         if config.shard:
@@ -241,7 +241,7 @@ class Trainer:
         """Open the run's record, or continue the one that there is."""
         start: Row = self.progress.plan()
         metrics_bytes, self._metrics_bytes = self._metrics_bytes, None
-        continues, self._begun = self._begun or self._resumed, True
+        continues = self._begun or self._resumed
         if continues:
             self.saver.reopen(self.progress.step)
         if metrics_bytes is not None:
@@ -255,6 +255,7 @@ class Trainer:
             self.record.note(f"resumed at step {self.progress.step}")
             return
         self.saver.create(self.config.recorded(), self.pair.map if self.pair else None)
+        self._begun = True
         self.record.log(start)
         self.save()
         self.saver.wait()  # What cannot be saved is found now; and there is always a checkpoint to resume from.

@@ -289,9 +289,11 @@ class WeightsMap:
         """
         content = read_json(Path(path), MAX_FILE_BYTES)
         kind, version = content.get("format"), content.get("version")
-        if (kind, version) != (FORMAT, VERSION):
+        if kind != FORMAT:
+            raise SeekingError(f"{path}: not a weights map, which has the format {FORMAT!r}; give map.json of a run")
+        if version != VERSION:
             raise SeekingError(
-                f"{path}: is {kind!r} version {version!r}, this program reads {FORMAT!r} version {VERSION}"
+                f"{path}: a weights map of version {version!r}, and this program reads version {VERSION}"
             )
         try:
             return cls.from_dict(content)

@@ -80,6 +80,7 @@ class Task:
     Attributes:
         name: in options.
         metrics: that models are compared by, for each loss that there is.
+        measured: names of the metrics that an evaluation measures, for each loss.
         read: loads the data of some options, for a number of runs that share the machine and have this loss.
         options: names of the data options that it uses, beside those that all tasks use.
         included: names of data that need no file and no network. They have one form, so ``OF_SOURCES`` do not apply.
@@ -87,6 +88,7 @@ class Task:
 
     name: str
     metrics: Mapping[Loss, Metric]
+    measured: Mapping[Loss, tuple[str, ...]]
     read: Callable[[DataConfig, int, Loss], TaskData]
     options: frozenset[str]
     included: tuple[str, ...]

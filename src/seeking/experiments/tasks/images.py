@@ -93,4 +93,11 @@ OPTIONS = frozenset(
     | {"split_method", "in_memory", "on_bad_image", "workers"}
 )
 
-TASK = Task("images", {"cross_entropy": ACCURACY}, _load, OPTIONS | OF_SOURCES, ("digits",))
+TASK = Task(
+    "images",
+    {"cross_entropy": ACCURACY},
+    {"cross_entropy": Classification.METRICS},
+    _load,
+    OPTIONS | OF_SOURCES,
+    ("digits",),
+)

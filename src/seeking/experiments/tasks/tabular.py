@@ -16,9 +16,8 @@ from seeking.data.labels import NAMED_CLASSES
 from seeking.data.row_index import read_again
 from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse
 from seeking.data.table import TABLES, Rows, Table, prepared, read_tables, test_split_of
-from seeking.data.table_columns import Column, Number, Preparation
-from seeking.data.table_files import RawRows
-from seeking.data.table_targets import classes_of, read_classes, read_values, scale_of
+from seeking.data.table_columns import Preparation
+from seeking.data.table_targets import Targets
 from seeking.errors import RunWarning, SeekingError
 from seeking.experiments.config import RunConfig
 from seeking.experiments.tasks.base import OF_SOURCES, RunLoaders, Task, TaskData, cut
@@ -118,19 +117,22 @@ def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
             "validation"
         )
     train_rows, test_rows, held_out_rows, unused_rows = _parts(len(train), None if test is None else len(test), config)
-    left = train.select(train_rows)
-    classes, scale = _targets(train, test, left, label, config.data, loss)
+    targets = Targets.of([train] if test is None else [train, test], train_rows, label, config.data, loss)
+    classes, scale = targets.classes, targets.scale
     named = {label, *config.ignore_columns, *config.category_columns}
     index = tuple(name for name in read_again(train.table, [count for _, count in train.files]) if name not in named)
     ignored = (*config.ignore_columns, *index)
-    preparation = Preparation.fit(left, label, classes, ignored, config.category_columns, scale)
+    preparation = Preparation.fit(train.select(train_rows), label, classes, ignored, config.category_columns, scale)
     source = f"rows of {train.source}"
     if test is None or config.validation:
-        evaluated, test_source = train, f"{source}, held out"
+        evaluated, test_source = (train, targets.labels[0]), f"{source}, held out"
         unused |= {"test": test} if test is not None else {}
     else:
-        evaluated, test_source = test, f"rows of {test.source}"
-    parts = [prepared(left, preparation), prepared(evaluated.select(test_rows), preparation)]
+        evaluated, test_source = (test, targets.labels[1]), f"rows of {test.source}"
+    parts = [
+        prepared(train, targets.labels[0], train_rows, preparation),
+        prepared(*evaluated, test_rows, preparation),
+    ]
     lost = {*parts[1].labels.tolist()} - {*parts[0].labels.tolist()}
     if lost and classes:
         warnings.warn(
@@ -148,38 +150,11 @@ def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
         uses.append(SplitUse(NOT_USED, source, None, unused_rows))
     held_out = None
     if held_out_rows is not None:
-        held_out = prepared(train.select(held_out_rows), preparation)
+        held_out = prepared(train, targets.labels[0], held_out_rows, preparation)
         uses.append(SplitUse.of(SET_ASIDE, source, held_out.labels))
     deviation = scale.deviation if scale else None
     columns, index = len(preparation.columns), (*train.index, *index)
     return TableOfRun(config.data, parts[0], parts[1], held_out, tuple(uses), columns, index, deviation)
-
-
-def _targets(
-    train: RawRows, test: RawRows | None, left: RawRows, label: str, name: str, loss: Loss
-) -> tuple[tuple[str, ...], Number | None]:
-    """The names of the classes; or none, and what values are scaled by.
-
-    Args:
-        train: the training split.
-        test: the test split, if there is one.
-        left: the rows of the training split that are trained on.
-        label: name of the column of classes or values.
-        name: of the table.
-        loss: that is minimized.
-
-    Raises:
-        SeekingError: they cannot be learnt.
-    """
-    splits = [train] if test is None else [train, test]
-    if loss == "mse":
-        for rows in splits:
-            read_values(rows, label)  # Whether all of them are numbers.
-        return (), scale_of(read_values(left, label), label, name)
-    names = [read_classes(rows, label) for rows in splits]
-    for rows in splits:
-        Column(label, rows).tell_surprises()
-    return classes_of(names[0], names[-1], name), None
 
 
 def _parts(rows: int, test_rows: int | None, config: DataConfig) -> tuple[Tensor, Tensor, Tensor | None, int]:
@@ -213,4 +188,11 @@ def _parts(rows: int, test_rows: int | None, config: DataConfig) -> tuple[Tensor
 
 OPTIONS = frozenset({"ignore_columns", "category_columns"}) | OF_SOURCES - {"image_column"}
 
-TASK = Task("tabular", {"cross_entropy": ACCURACY, "mse": RMSE}, _load, OPTIONS, TABLES)
+TASK = Task(
+    "tabular",
+    {"cross_entropy": ACCURACY, "mse": RMSE},
+    {"cross_entropy": Classification.METRICS, "mse": Regression.METRICS},
+    _load,
+    OPTIONS,
+    TABLES,
+)

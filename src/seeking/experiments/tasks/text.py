@@ -126,4 +126,11 @@ def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
     )
 
 
-TASK = Task("text", {"cross_entropy": BITS_PER_BYTE}, _load, frozenset({"sequence_length"}), (PYTHON,))
+TASK = Task(
+    "text",
+    {"cross_entropy": BITS_PER_BYTE},
+    {"cross_entropy": NextByte.METRICS},
+    _load,
+    frozenset({"sequence_length"}),
+    (PYTHON,),
+)

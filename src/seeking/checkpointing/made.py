@@ -1,0 +1,44 @@
+"""What a program makes on a disk before it has anything to keep there."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from seeking.files import is_folder, status
+
+
+class Made:
+    """Folders and files that this program made, to be taken back if what they were made for comes to nothing."""
+
+    def __init__(self) -> None:
+        self._paths: list[Path] = []
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder and those that it is in, where there is none.
+
+        Raises:
+            OSError: one cannot be made.
+        """
+        for each in [*reversed(path.parents), path]:
+            if each.is_dir():
+                continue
+            try:
+                each.mkdir()
+            except FileExistsError:  # Another program was faster.
+                if not each.is_dir():
+                    raise
+            else:
+                self._paths.append(each)
+
+    def add(self, *paths: Path) -> None:
+        """Count these files as made by this program."""
+        self._paths += paths
+
+    def take_back(self) -> None:
+        """Delete them, and the folders if nothing else is in them."""
+        for path in reversed(self._paths):
+            with suppress(OSError):
+                if is_folder(path):
+                    path.rmdir()
+                elif status(path):
+                    path.unlink()
+        self._paths.clear()
