@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from checks import assert_exact, assert_invertible
 from families import FAMILIES, SMALL_FAMILIES, TINY, Family
 from hypothesis import given, settings
@@ -150,6 +151,14 @@ def test_other_rates_of_dropout_are_not_silent() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         match(base, VisionTransformer(**size, drop_path_rate=0.1))
+
+
+def test_other_rates_of_stochastic_depth_of_torchvision_are_not_silent() -> None:
+    def make(width: int, rate: float) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, width), torchvision.ops.StochasticDepth(rate, "row"), nn.Linear(width, 2))
+
+    with pytest.warns(MatchWarning, match=r"differs in 1 shared layers \(1: 0.1 in the base, 0.2"):
+        match(make(3, 0.1), make(5, 0.2), batch=torch.randn(2, 4))
 
 
 def test_a_vocabulary_grows_at_its_end() -> None:

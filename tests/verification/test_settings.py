@@ -179,6 +179,22 @@ def test_a_module_without_weights_of_another_class_is_named() -> None:
     assert verdict.settings_not_judged == ("1 (Cropping in the base, Identity in the motivated model)",)
 
 
+def test_a_setting_that_is_needed_hides_no_other() -> None:
+    class Shaped(Decides):
+        def __init__(self, width: int, limit: int) -> None:
+            super().__init__(width)
+            self.shape, self.limit = f"{width} channels", limit
+
+        def shortened(self, x: Tensor) -> Tensor:
+            return super().shortened(x.view(-1, int(self.shape.partition(" ")[0])))
+
+    base, motivated = Shaped(3, 8), Shaped(6, 9)
+    vars(motivated)["limit"] = vars(motivated).pop("limit")  # It is looked at last.
+    batch = torch.randn(4, 5)
+    verdict = verify(base, motivated, match(base, motivated, batch=batch), batch)
+    assert verdict.settings_not_judged == ("limit (8 in the base, 9 in the motivated model)",), verdict.reason
+
+
 def test_a_model_that_counts_its_passes_hides_nothing() -> None:
     class Counting(Decides):
         passes = 0
