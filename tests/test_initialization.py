@@ -302,7 +302,7 @@ def test_the_command_line_initializes_files(tmp_path: Path, capsys: pytest.Captu
     other = str(tmp_path / "other.safetensors")
     for bad, message in [
         (str(tmp_path / "no.safetensors"), "no.safetensors: .*No such file"),
-        (str(tmp_path / "base.safetensors"), "weights of the base model .resnet8., but seeking extract"),
+        (
             str(tmp_path / "base.safetensors"),
             "weights of the base model .resnet8., but seeking extract takes those of the motivated",
         ),
