@@ -19,7 +19,7 @@ from seeking.verification.running import output_of
 from seeking.verification.settings import Setting, differing_settings
 from seeking.verification.views import Views
 from seeking.verification.weights import hold, promoted, random_weights
-from seeking.weights_map import WeightsMap
+from seeking.weights_map import WeightsMap, tensors
 from seeking.weights_map.tensors import leaves_in
 
 
@@ -59,7 +59,7 @@ def unreached_settings(
         if name in originals and setting.owner is not originals[name].owner
     ]
     with evaluating(twin), outside_preserved(twin):
-        passes = [each for training in views if (each := _Pass(twin, batch, run, training)).ran]
+        passes = [each for training in views if (each := _Pass(twin, batch, run, training)).names]
         names = set().union(*(each.names for each in passes))
         # Of one value, as in a configuration and in the layers that are made by it, there may be several copies.
         groups: dict[Any, list[Setting]] = {}
@@ -67,34 +67,44 @@ def unreached_settings(
             if names.issuperset(key for key in setting.path if isinstance(key, str) and not key.isdigit()):
                 key = setting.path[-1], repr(setting.base), repr(setting.motivated)
                 groups.setdefault(key, []).append(setting)
-        if not any(each.differs_with(itertools.chain(*groups.values())) for each in passes):
+        if not groups or not any(each.differs_with(itertools.chain(*groups.values())) for each in passes):
             return tuple(str(group[0]) for group in groups.values())
         return tuple(str(g[0]) for g in groups.values() if not any(each.differs_with(g) for each in passes))
 
 
 class _Pass:
-    """A forward pass of a copy with random weights."""
+    """Forward passes of a copy in one mode.
+
+    Attributes:
+        names: those that the code names.
+    """
 
     def __init__(self, model: nn.Module, batch: Any, run: Forward, training: bool) -> None:
         self._model, self._batch, self._run, self._training = model, batch, run, training
-        self._weights = random_weights(model, 0)
         self.names: set[str] = set()
-        self.ran = False
         code = _Code()
-        with contextlib.suppress(Exception):
-            self._output = self._leaves(code)
-            self.names, self.ran = _names(code.seen, model), True
+        with contextlib.suppress(Exception):  # In training mode it may ask for labels.
+            self._leaves(tensors(model), code)
+            self.names = _names(code.seen, model)
+
+    @functools.cached_property
+    def _weights(self) -> dict[str, Tensor]:
+        return random_weights(self._model, 0)
+
+    @functools.cached_property
+    def _output(self) -> list[Any]:
+        return self._leaves(self._weights)
 
     @functools.cached_property
     def _repeats(self) -> bool:
-        return _equal(self._output, self._leaves())
+        return _equal(self._output, self._leaves(self._weights))
 
-    def _leaves(self, *modes: Any) -> list[Any]:
+    def _leaves(self, weights: Mapping[str, Tensor], *modes: Any) -> list[Any]:
         if self._training:
             train_own_code(self._model)
         else:
             self._model.eval()
-        hold(self._model, copied(promoted(self._weights, torch.float32)))  # A pass may change buffers.
+        hold(self._model, copied(promoted(weights, torch.float32)))  # A pass may change buffers.
         return leaves_in(output_of(self._model, self._batch, self._run, torch.float32, 0, *modes)[0])
 
     def differs_with(self, settings: Iterable[Setting]) -> bool:
@@ -103,10 +113,11 @@ class _Pass:
         A model that counts its passes, and computes something else in each, does not tell.
         """
         try:
+            before = self._output
             with contextlib.ExitStack() as stack:
                 for setting in settings:
                     stack.enter_context(setting.as_in_base())
-                alike = _equal(self._output, self._leaves())
+                alike = _equal(before, self._leaves(self._weights))
         except Exception:
             return True
         return not alike and self._repeats
