@@ -33,6 +33,7 @@ import seeking
 from seeking import Always, Condition, Every, MatchWarning, Never, RunError, SeekingError, TrainConfig, Trainer
 from seeking.models import create
 from seeking.training import Cost, count_flops
+from seeking.training.failures import first_step
 from seeking.training.objective import CustomLoss
 from seeking.weights_map import tensors
 
@@ -565,3 +566,13 @@ def test_what_is_no_model_is_named() -> None:
     ):
         with pytest.raises(SeekingError, match=problem):
             Trainer(*given, train_loader=[])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("several", "failed", "kind"), [(False, False, SeekingError), (True, False, RuntimeError)])
+def test_a_lost_process_is_no_state_that_does_not_fit(several: bool, failed: bool, kind: type[Exception]) -> None:
+    learners = {"base": SimpleNamespace(stepped=False)}
+    requests = SimpleNamespace(several=several, failed=failed)
+    resumed: Any = SimpleNamespace(learners=learners, stepper=SimpleNamespace(requests=requests))
+    with pytest.raises(kind) as caught, first_step(resumed, "runs/a"):
+        raise RuntimeError("connection closed by peer")
+    assert "first step after resuming" in " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])

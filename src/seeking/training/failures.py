@@ -66,12 +66,16 @@ def first_step(run: Run, resumed: str | None) -> Iterator[None]:
         resumed: path of the run folder that it was resumed from, if it was.
 
     Raises:
-        SeekingError: the state does not fit the models.
+        SeekingError: the state does not fit the models; of several processes, if all know of the error.
     """
     try:
         yield
     except INCOMPATIBLE_STATE_ERRORS as error:
         if resumed is None or all(learner.stepped for learner in run.learners.values()):
+            raise
+        requests = run.stepper.requests
+        if requests.several and not requests.failed:  # It may be that another process has ended.
+            add_detail(error, f"{resumed}: in the first step after resuming")
             raise
         reason = f"{type(error).__name__}: {error}"
         raise SeekingError(f"{resumed}: the first step after resuming fails ({reason})") from error
