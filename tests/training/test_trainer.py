@@ -568,7 +568,10 @@ def test_what_is_no_model_is_named() -> None:
             Trainer(*given, train_loader=[])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("several", "failed", "kind"), [(False, False, SeekingError), (True, False, RuntimeError)])
+@pytest.mark.parametrize(
+    ("several", "failed", "kind"),
+    [(False, False, SeekingError), (True, True, SeekingError), (True, False, RuntimeError)],
+)
 def test_a_lost_process_is_no_state_that_does_not_fit(several: bool, failed: bool, kind: type[Exception]) -> None:
     learners = {"base": SimpleNamespace(stepped=False)}
     requests = SimpleNamespace(several=several, failed=failed)

@@ -4,10 +4,8 @@ import contextlib
 import copy
 import enum
 import functools
-import itertools
-import math
 import reprlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import CellType, FunctionType, MethodType
 from typing import Any
@@ -17,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from seeking.internals import registered_children
-from seeking.matching.axes import terminal
 from seeking.matching.dropout import drops_out, is_rate
+from seeking.verification.sizes import is_size, sizes_within
 from seeking.verification.views import Views
 from seeking.weights_map import WeightsMap, tensors
 
@@ -97,60 +95,18 @@ def differing_settings(
         weights_map: says which modules are shared.
         views: traces of both models, which tell sizes such as the number of heads.
     """
-    sizes: dict[str, set[tuple[int, int]]] = {}
+    counterparts = _counterparts(base, motivated, weights_map)
+    sizes = sizes_within(base, motivated, weights_map, views, counterparts)
     settings: dict[str, Setting] = {}
-    for setting in _differing(base, motivated, weights_map):
-        if setting.module not in sizes:
-            sizes[setting.module] = _sizes(base, motivated, weights_map, views, setting.module)
-        if not _is_size(setting.base, setting.motivated, sizes[setting.module]):
+    for setting in _differing(base, motivated, counterparts):
+        if not is_size(setting.base, setting.motivated, sizes[setting.module]):
             settings.setdefault(setting.name, setting)
     return settings
 
 
-def _is_size(base: Any, motivated: Any, sizes: set[tuple[int, int]]) -> bool:
-    if isinstance(base, list | tuple) and isinstance(motivated, list | tuple) and len(base) <= len(motivated):
-        # One entry for each block, perhaps.
-        return all(a == b or _is_size(a, b, sizes) for a, b in zip(base, motivated, strict=False))
-    return type(base) is int and (base, motivated) in sizes
-
-
-def _sizes(
-    base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, views: Collection[Views], module: str
-) -> set[tuple[int, int]]:
-    """Sizes of tensors in a module, of factors of these, and of lists of modules: the base's and the other's."""
-    prefix = f"{module}." if module else ""
-    sizes: set[tuple[int, int]] = set()
-    for name, counterpart in _module_pairs(base, motivated, weights_map).items():
-        if counterpart.startswith(prefix):
-            modules = base.get_submodule(name), motivated.get_submodule(counterpart)
-            sizes.add((len([*modules[0].children()]), len([*modules[1].children()])))
-    shapes, larger = ({name: t.shape for name, t in tensors(model).items()} for model in (base, motivated))
-    for name, entry in weights_map.entries.items():
-        if not entry.target.startswith(prefix):
-            continue
-        sizes.update(zip(shapes[name], larger[entry.target], strict=True))
-        for small, large in views:
-            if small and large:
-                axes = small.axes.get(name, ()), large.axes.get(entry.target, ())
-                for axis, other in zip(*axes, strict=False):
-                    sizes.update(_products(*([space.size for space in terminal(each)] for each in (axis, other))))
-    return sizes
-
-
-def _products(small: list[int], large: list[int]) -> Iterator[tuple[int, int]]:
-    """What one or more neighboring factors of a size make: in the base, and in the motivated model."""
-
-    def ranges(factors: list[int]) -> Iterator[tuple[int, int]]:
-        return itertools.combinations(range(len(factors) + 1), 2)
-
-    for ours, others in itertools.product(ranges(small), ranges(large)):
-        if ours == others or len(small) != len(large):
-            yield math.prod(small[slice(*ours)]), math.prod(large[slice(*others)])
-
-
-def _differing(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> Iterator[Setting]:
+def _differing(base: nn.Module, motivated: nn.Module, counterparts: Mapping[str, str]) -> Iterator[Setting]:
     seen: set[tuple[int, int]] = set()
-    for name, counterpart in _module_pairs(base, motivated, weights_map).items():
+    for name, counterpart in counterparts.items():
         small, large = base.get_submodule(name), motivated.get_submodule(counterpart)
         yield from _differing_within(small, large, counterpart, (), seen)
         for child, other in registered_children(large).items():
@@ -161,7 +117,7 @@ def _differing(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -
                 yield Setting(counterpart, (child,), registered_children(large), copy.deepcopy(own), other)
 
 
-def _module_pairs(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> dict[str, str]:
+def _counterparts(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> dict[str, str]:
     """The motivated model's module for each of the base's: those of shared tensors, around them, and beside them."""
     pairs = {"": ""}
     for name, entry in weights_map.entries.items():

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import inspect
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -19,8 +19,7 @@ from seeking.verification.running import output_of
 from seeking.verification.settings import Setting, differing_settings
 from seeking.verification.views import Views
 from seeking.verification.weights import hold, promoted, random_weights
-from seeking.weights_map import WeightsMap, tensors
-from seeking.weights_map.tensors import leaves_in
+from seeking.weights_map import WeightsMap, leaves_in, tensors
 
 
 def unreached_settings(
@@ -58,8 +57,9 @@ def unreached_settings(
         for name, setting in differing_settings(base, twin, weights_map, views.values()).items()
         if name in originals and setting.owner is not originals[name].owner
     ]
+    weights = functools.cache(lambda: random_weights(twin, 0))
     with evaluating(twin), outside_preserved(twin):
-        passes = [each for training in views if (each := _Pass(twin, batch, run, training)).names]
+        passes = [each for training in views if (each := _Pass(twin, weights, batch, run, training)).names]
         names = set().union(*(each.names for each in passes))
         # Of one value, as in a configuration and in the layers that are made by it, there may be several copies.
         groups: dict[Any, list[Setting]] = {}
@@ -79,8 +79,10 @@ class _Pass:
         names: those that the code names.
     """
 
-    def __init__(self, model: nn.Module, batch: Any, run: Forward, training: bool) -> None:
-        self._model, self._batch, self._run, self._training = model, batch, run, training
+    def __init__(
+        self, model: nn.Module, weights: Callable[[], Mapping[str, Tensor]], batch: Any, run: Forward, training: bool
+    ) -> None:
+        self._model, self._weights, self._batch, self._run, self._training = model, weights, batch, run, training
         self.names: set[str] = set()
         code = _Code()
         with contextlib.suppress(Exception):  # In training mode it may ask for labels.
@@ -88,16 +90,12 @@ class _Pass:
             self.names = _names(code.seen, model)
 
     @functools.cached_property
-    def _weights(self) -> dict[str, Tensor]:
-        return random_weights(self._model, 0)
-
-    @functools.cached_property
     def _output(self) -> list[Any]:
-        return self._leaves(self._weights)
+        return self._leaves(self._weights())
 
     @functools.cached_property
     def _repeats(self) -> bool:
-        return _equal(self._output, self._leaves(self._weights))
+        return _equal(self._output, self._leaves(self._weights()))
 
     def _leaves(self, weights: Mapping[str, Tensor], *modes: Any) -> list[Any]:
         if self._training:
@@ -117,7 +115,7 @@ class _Pass:
             with contextlib.ExitStack() as stack:
                 for setting in settings:
                     stack.enter_context(setting.as_in_base())
-                alike = _equal(before, self._leaves(self._weights))
+                alike = _equal(before, self._leaves(self._weights()))
         except Exception:
             return True
         return not alike and self._repeats
