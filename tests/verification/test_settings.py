@@ -244,7 +244,7 @@ def test_sizes_are_no_such_settings(name: str) -> None:
             "Llama": (
                 transformers.LlamaConfig,
                 transformers.LlamaForCausalLM,
-                {**layers, "num_attention_heads": 2 * n, "num_key_value_heads": 2, "head_dim": 8},
+                {**layers, "num_attention_heads": 4 * n, "num_key_value_heads": 2, "head_dim": 8},
             ),
             "ViT": (
                 transformers.ViTConfig,
