@@ -196,7 +196,7 @@ def test_pretrained_weights_of_timm(tmp_path: Path) -> None:
         VITS,
         pretrained=True,
         start_from=("motivated",),
-        motivated_kwargs={"pretrained_cfg_overlay": {"file": str(path)}},
+        motivated_kwargs={"pretrained_cfg_overlay": {"file": str(path), "custom_load": False}},
     )
     plan = arguments(config, {"num_classes": 10})
     with pytest.warns(RunWarning, match="the head starts anew: head.weight, head.bias"):

@@ -102,8 +102,10 @@ LOADERS: dict[str, Callable[[], Any]] = {
     "around many epochs": lambda: Around(MultiEpochsDataLoader(DATA, 4, shuffle=True)),
     "sampler": lambda: DataLoader(DATA, 4, sampler=Backwards(DATA)),
     "generator": lambda: DataLoader(DATA, 4, shuffle=True, generator=torch.Generator().manual_seed(5)),
-    "repeated": lambda: DataLoader(DATA, 4, sampler=RepeatAugSampler(DATA, 1, 0)),
-    "repeated for many epochs": lambda: MultiEpochsDataLoader(DATA, 4, sampler=RepeatAugSampler(DATA, 1, 0)),
+    "repeated": lambda: DataLoader(DATA, 4, sampler=RepeatAugSampler(DATA, 1, 0, selected_round=0)),
+    "repeated for many epochs": lambda: MultiEpochsDataLoader(
+        DATA, 4, sampler=RepeatAugSampler(DATA, 1, 0, selected_round=0)
+    ),
     "stream": lambda: DataLoader(Stream(), 4),
     "list": lambda: [DATA[:5], DATA[5:7]],
     "cursor": Cursor,

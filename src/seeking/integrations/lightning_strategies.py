@@ -10,7 +10,7 @@ from seeking.integrations import missing
 from seeking.pair import Pair
 
 try:
-    from lightning.pytorch import callbacks
+    from lightning.pytorch.callbacks import WeightAveraging
     from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 except ModuleNotFoundError as error:
     raise missing("lightning", "lightning") from error
@@ -29,9 +29,8 @@ def check_trainer(trainer: Any, pair: Pair) -> None:
             f"{type(strategy).__name__} cannot train a pair; give L.Trainer(strategy='ddp') or one device, or use "
             "seeking.Trainer, with shard=True for FSDP"
         )
-    averaging = getattr(callbacks, "WeightAveraging", ())  # Since Lightning 2.6.
     for callback in trainer.callbacks:
-        if isinstance(callback, averaging) and pair.tie:
+        if isinstance(callback, WeightAveraging) and pair.tie:
             raise SeekingError(
                 f"{type(callback).__name__} exchanges each weight with its average, those that both models share "
                 "twice; give Pair(..., tie=False), so that each model has them for itself between its steps"
