@@ -174,6 +174,12 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--batch-size", "5000"], "1438 training images are fewer than one batch of 5000"),
         (["train", "--batch-size", "0"], "--batch-size is 0"),
         (["train", "--config", "nothing.yaml"], "nothing.yaml: cannot be read"),
+        (["train", "--recipe", "Best"], "unknown recipe 'Best'; did you mean best"),
+        (["train", "--recipe", ""], "unknown recipe ''; known: best, paper"),
+        (["train", "--recipe", "./nothing.json"], "nothing.json: cannot be read"),
+        (["train", "--recipe", "."], "a folder, not a file; name a file in it"),
+        (["train", "--recipe", "best", "--recipe", "paper"], "--recipe is given 2 times .best, paper.; join them"),
+        (["reproduce", "nothing"], "unknown recipe 'nothing'; known: ablation"),
         (["train", "--base", "vit_tiny_patch16_224", "--motivated", "vit_small_patch16_224"], "fails on the .* data"),
         (["map", "resnet34", "resnet50"], "BasicBlock.*Bottleneck"),
         (["map", "mlp-4", "resnet8"], "mlp-4 is a model of task tabular, resnet8 one of task images; give two of one"),
@@ -217,6 +223,22 @@ def test_bad_input_is_refused(arguments: list[str], message: str, capsys: pytest
 def test_bad_files_are_refused(content: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("run.yaml").write_text(content)
     refused(["train", "--config", "run.yaml"], message, capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("mine", "epochs: 1", "mine is a file, .*; give its path as ./mine"),
+        ("./mine", "epochs: many", "--epochs"),
+        ("mine.json", "config: run.yaml", "a recipe cannot start from another recipe or file"),
+        ("mine.yaml", "recipe: best", "a recipe cannot start from another recipe or file"),
+    ],
+)
+def test_any_file_is_a_recipe_by_its_path(
+    name: str, content: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(name).write_text(content)
+    refused(["train", "--recipe", name], message, capsys)
 
 
 def test_a_folder_with_another_run_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,19 @@
 """Every code block of README and docs is run: Python as it stands, shell commands on little data."""
 
+import copy
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import torch
 
+import seeking
 from seeking.experiments.recipe import names, read
+from seeking.options import recipe_options
 
 pytestmark = pytest.mark.slow
 
@@ -147,3 +151,22 @@ def test_lines_are_no_wider_than_those_of_the_code() -> None:
     pages = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
     lines = [(page.name, line) for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
     assert [(page, line) for page, line in lines if len(line) > 120 and not line.startswith(("|", "!["))] == []
+
+
+@pytest.mark.parametrize("budget", [0.6, 0.7, 0.85, 1.0, 1.1])
+def test_the_best_recipe_by_hand_is_the_recipe(budget: float) -> None:
+    """With budgets that pay for the motivated model before the finish, and after it."""
+    (by_hand,) = (block.text for block in blocks("python") if "start = (1 - budget" in block.text)
+    by_hand = by_hand.replace("budget, finish, b, steps = 1.0,", f"budget, finish, b, steps = {budget},")
+    models, rest = by_hand[: by_hand.index("\nbudget,")], by_hand[by_hand.index("\nbudget,") :]
+    torch.manual_seed(0)
+    found: dict[str, Any] = {}
+    exec(models, found)
+    twins = copy.deepcopy((found["base"], found["motivated"]))
+    exec(rest, found)
+    options = {**recipe_options("best"), "budget": budget, "epochs": 1, "lr": 0.1, "optimizer": "momentum"}
+    config = seeking.TrainConfig(**options, weight_decay=0.0, precision="no", fused=False)
+    trainer = seeking.Trainer(*twins, train_loader=found["loader"], config=config, progress=False)
+    assert trainer.fit().cost.report()["of_motivated_alone"] == pytest.approx(budget, rel=0.02)
+    for twin, name in zip(twins, ("base", "motivated"), strict=True):
+        torch.testing.assert_close(dict(twin.named_parameters()), dict(found[name].named_parameters()))

@@ -58,26 +58,27 @@ def with_files(args: list[str], command: type[Any]) -> list[str]:
     """Flags with those of the files that they name before them: the resumed run, the recipe, the options file.
 
     Raises:
-        SeekingError: there are several options files, or one of them cannot be read or names another.
+        SeekingError: there are several options files or recipes, or one of them cannot be read or names another.
     """
     early_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early_parser.add_argument("--config", type=user_path, nargs="?", action="append", default=[])
-    early_parser.add_argument("--recipe", nargs="?")
+    early_parser.add_argument("--recipe", nargs="?", action="append", default=[])
     early_parser.add_argument("--output", type=user_path, nargs="?")
     early_parser.add_argument("--resume", action="store_true")
     of_file: dict[str, Any] = {}
-    files = early_parser.parse_known_args(args)[0].config
-    if len(files) > 1:
-        raise SeekingError(
-            f"--config is given {len(files)} times ({', '.join(map(str, files))}); join them into one file"
-        )
-    if files and (file := files[0]):
+    early = early_parser.parse_known_args(args)[0]
+    for name, values in (("config", early.config), ("recipe", early.recipe)):
+        if len(values) > 1:
+            raise SeekingError(
+                f"--{name} is given {len(values)} times ({', '.join(map(str, values))}); join them into one file"
+            )
+    if early.config and (file := early.config[0]):
         of_file = normalized(read_yaml(file), file)
         if of_file.get("config") is not None and "resume" not in of_file:  # As in the recorded options of a run.
             raise SeekingError(f"{file}: a file of options cannot name another one in config; give its options instead")
         args = flags(of_file, file, command) + args
-    recipe = early_parser.parse_known_args(args)[0].recipe
-    if recipe:
+    recipes = early_parser.parse_known_args(args)[0].recipe  # The file's, and the flag that overrides it.
+    if recipes and (recipe := recipes[-1]) is not None:
         of_recipe = {key: value for key, value in recipe_options(recipe).items() if key not in of_file}
         args = flags(of_recipe, recipe_file(recipe), command) + args
     options = early_parser.parse_known_args(args)[0]

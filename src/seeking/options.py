@@ -107,7 +107,7 @@ def recipe_file(name: str, folder: Path = RECIPES) -> Path:
     """The file of a recipe: one of the library's by its name, or any YAML file.
 
     Args:
-        name: name or path.
+        name: name, or path: what has a dot or a slash in it.
         folder: of the library's recipes; by default, of those of training.
 
     Raises:
@@ -116,21 +116,26 @@ def recipe_file(name: str, folder: Path = RECIPES) -> Path:
     if not isinstance(name, str):  # A file of options may hold anything.
         raise SeekingError(f"recipe is {name!r}; give the name of one recipe, or the path of a YAML file")
     packaged = {path.stem: path for path in folder.glob("*.yaml")}
-    if name not in packaged and not name.endswith((".yaml", ".yml")):
+    if name in packaged:
+        return packaged[name]
+    if not name or re.fullmatch(r"[\w-]+", name):
+        if name and Path(name).is_file():
+            raise SeekingError(f"{name} is a file, and no recipe of the library; give its path as ./{name}")
         raise unknown("recipe", name, packaged)
-    return packaged.get(name, user_path(name))
+    return user_path(name)
 
 
 def recipe_options(name: str) -> dict[str, Any]:
     """The options of a recipe, by its name or path.
 
     Raises:
-        SeekingError: there is no such recipe, or it starts from another one.
+        SeekingError: there is no such recipe, or it starts from another one or an options file.
     """
     path = recipe_file(name)
     options = normalized(read_yaml(path), path)
-    if "recipe" in options:
-        raise SeekingError(f"{path}: a recipe cannot start from another recipe; give its options instead")
+    others = [options.pop(other, None) for other in ("recipe", "config")]
+    if any(other is not None for other in others) and "resume" not in options:  # Recorded options have them already.
+        raise SeekingError(f"{path}: a recipe cannot start from another recipe or file; give its options instead")
     return options
 
 

@@ -44,8 +44,11 @@ class Prefix:
 
     @contextlib.contextmanager
     def replayed(self, base: nn.Module, outputs: Mapping[str, Any]) -> Iterator[None]:
-        """Inside, a pass of the base takes these outputs in place of running the modules."""
-        modules = {name: base.get_submodule(name) for name in self.modules}
+        """Inside, a pass of the base takes these outputs in place of running the modules.
+
+        It runs those that the motivated model has left out on this batch, as models with layer drop do.
+        """
+        modules = {name: base.get_submodule(name) for name in self.modules if name in outputs}
         before = {name: vars(module).get("forward") for name, module in modules.items()}
 
         def replay(name: str) -> Callable[..., Any]:

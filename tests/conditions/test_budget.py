@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seeking import SeekingError, Signals
-from seeking.conditions import Affordable, Condition, Every, Never, WithinBudget, parse
+from seeking.conditions import Affordable, Condition, Every, Forecast, Never, WithinBudget, parse
 
 STEPS = 200
 
@@ -19,6 +19,7 @@ def spent(
 ) -> tuple[float, list[bool]]:
     """What a run costs, over the motivated model alone, and on which batches the motivated model steps."""
     total, decisions = 0.0, []
+    forecast = Forecast(base_condition)
     for step in range(STEPS):
         signals = Signals(
             loss=1.0 / (1 + step % 7),
@@ -31,7 +32,8 @@ def spent(
         )
         stepped = base_condition.update(signals.loss, signals)
         total += base_flops * stepped
-        after = dataclasses.replace(signals, flops_spent=total, base_stepped=stepped)
+        left = forecast.left(step, STEPS, None)
+        after = dataclasses.replace(signals, flops_spent=total, base_stepped=stepped, base_steps_left=left)
         decisions.append(condition.update(signals.loss, after))
         total += decisions[-1]
     return total / STEPS, decisions
@@ -52,7 +54,16 @@ def test_a_budget_is_met_whatever_the_condition(inner: str, base_flops: float, p
 @settings(deadline=None, max_examples=30)
 @given(
     inner=st.sampled_from(["never", "always", "every:3", "decrease:2", "random:0.5", "after:0.3", "before:0.4"]),
-    base=st.sampled_from([("every:2", 1 / 2), ("~every:3", 2 / 3), ("every:5", 1 / 5), ("never", 0.0)]),
+    base=st.sampled_from(
+        [
+            ("every:2", 1 / 2),
+            ("~every:3", 2 / 3),
+            ("never", 0.0),
+            ("before:0.5", 1 / 2),
+            ("after:0.6", 2 / 5),
+            ("before:0.2 & ~every:2 | after:0.9", 1 / 5),
+        ]
+    ),
     base_flops=shares,
     part=st.floats(0.1, 0.9),
 )
@@ -62,6 +73,22 @@ def test_a_budget_is_met_where_the_base_rests(
     """It is spent on the motivated model; the last steps of the base are paid for all the same."""
     budget = base[1] * base_flops + part
     cost, _ = spent(WithinBudget(parse(inner)), parse(base[0]), base_flops, budget)
+    assert budget - 1.001 / STEPS <= cost <= budget + 1e-6
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    inner=st.sampled_from(["never", "every:3", "decrease:2", "random:0.5", "after:0.5", "before:0.4"]),
+    base_flops=shares,
+    part=st.floats(0, 0.9),
+    finish=shares,
+)
+def test_a_budget_is_met_where_the_base_rests_as_soon_as_it_pays_for_the_rest(
+    inner: str, base_flops: float, part: float, finish: float
+) -> None:
+    """Then it is known how often the base will step, whatever the motivated model's condition is."""
+    budget = base_flops + part * (1 - base_flops)
+    cost, _ = spent(WithinBudget(parse(inner)), parse(f"~affordable:0,{finish} | after:{finish}"), base_flops, budget)
     assert budget - 3 / STEPS <= cost <= budget + 1e-6
 
 

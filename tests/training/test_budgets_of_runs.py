@@ -66,6 +66,14 @@ def test_a_budget_is_met_but_for_a_step(part: float, batch_size: int, **options:
     assert bool(told) == (spent / budget < 0.98), "more than 2 % is told"
 
 
+@pytest.mark.parametrize("base_condition", ["before:0.5", "every:4 | after:0.77", "~affordable:0,0.77 | after:0.77"])
+def test_a_budget_is_met_whatever_the_schedule_of_the_base(base_condition: str) -> None:
+    config = dataclasses.replace(PLAIN, epochs=EPOCHS, lr=0.01, base_condition=base_condition, budget=0.9)
+    trainer = make(config)
+    trainer.fit()
+    assert trainer.run.cost.report()["of_motivated_alone"] == pytest.approx(0.9, abs=1.01 / trainer.progress.step)
+
+
 def test_budgets_that_recalibrations_leave_nothing_of_are_refused() -> None:
     config = dataclasses.replace(PLAIN, epochs=EPOCHS, budget=ratio() + 0.1, norm="recalibrated")
     with pytest.raises(SeekingError, match=r"costs .* of training the motivated model alone with its recalibrations"):

@@ -106,6 +106,42 @@ def test_a_prefix_is_found_where_all_extra_blocks_come_last(depth: int, more: in
         assert sorted(prefix.modules) == [*blocks, "stem"]
 
 
+class Dropped(Chain):
+    """With layer drop: in training, blocks are left out at random."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            if not self.training or torch.rand(()) < 0.5:
+                x = block(x)
+        return self.head(self.norm(x))
+
+
+def test_layers_that_the_larger_model_leaves_out_are_run_by_the_base() -> None:
+    torch.manual_seed(0)
+    base, motivated, x = Chain(2), Chain(4), torch.randn(5, 3)
+    pair = seeking.Pair(base, motivated)
+    prefix = find_prefix(base, motivated, pair.map, x)
+    assert prefix
+    with prefix.recorded(motivated) as outputs:
+        motivated(x)
+    del outputs["blocks.1"]
+    losses = [base(x).square().sum()]
+    with prefix.replayed(base, outputs):
+        losses.append(base(x).square().sum())
+    assert torch.equal(*losses)
+    alone, replayed = (torch.autograd.grad(loss, base.get_parameter("blocks.1.outer.weight")) for loss in losses)
+    assert torch.equal(*alone, *replayed)
+
+
+def test_models_with_layer_drop_train_in_one_pass() -> None:
+    torch.manual_seed(0)
+    data = [(torch.randn(4, 3), torch.randint(4, (4,))) for _ in range(12)]
+    trainer = Trainer(Dropped(2), Dropped(4), train_loader=data, config=dataclasses.replace(PLAIN, epochs=1, **JOINT))
+    trainer.fit()
+    assert trainer.run.prefix and all(p.isfinite().all() for p in trainer.run.motivated.parameters)
+
+
 def test_no_prefix_where_statistics_are_collected_or_widths_differ() -> None:
     images = torch.randn(4, 3, 8, 8)
     for base, motivated in (

@@ -6,7 +6,7 @@ from typing import Any
 
 from seeking.algorithms.teaching import Lesson
 from seeking.choices import MODELS, Model
-from seeking.conditions import Condition, Outcome
+from seeking.conditions import Condition, Forecast, Outcome
 from seeking.prefix import Prefix
 from seeking.training.joint import discard, discarded_on_error, update_jointly, with_norm
 from seeking.training.one_pass import gradients_of_one_pass
@@ -41,6 +41,7 @@ class Scheduled:
         one_pass: bool = False,
     ) -> None:
         self.base_condition = base_condition
+        self.forecast = Forecast(base_condition)
         self.student = student
         self.separate_at = separate_at
         self.base_weight = base_weight
@@ -130,7 +131,10 @@ class Scheduled:
         """Ask the condition, after the base's step on this batch; without one, after its latest step."""
         outcome = outcome or self._latest(batch, run, "motivated")
         self._unseen["motivated"] = False
-        return run.condition.update(outcome.loss, run.signals(outcome, pending=pending, one_pass=one_pass))
+        progress = run.progress
+        left = self.forecast.left(progress.step, progress.steps, progress.epoch_length)
+        signals = run.signals(outcome, pending=pending, one_pass=one_pass, base_steps_left=left)
+        return run.condition.update(outcome.loss, signals)
 
     def _latest(self, batch: Batch, run: Run, name: str) -> Outcome:
         """The base's latest step, as taken if the condition of this model has not seen it; FLOPs are of this batch."""

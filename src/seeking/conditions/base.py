@@ -30,6 +30,8 @@ class Signals:
         batch_share: samples of this batch over the mean of the run's batches so far.
         base_stepped: whether the base took a step on this batch or, where the condition decides before it, one since
             the condition last decided; if not, ``loss`` is that of its latest step.
+        base_steps_left: number of further batches on which the base will take a step, where its condition is a
+            schedule; if that depends on the budget, from the batch on from which it no longer does.
         grad_norm: norm of the base's full gradient of this batch, before clipping.
         held_out_loss: measures the base's loss on held-out training data, which costs forward passes.
         gradients: the base's gradients of this batch by parameter name, as its optimizer saw them; only for conditions
@@ -48,6 +50,7 @@ class Signals:
     motivated_flops: float | None = None
     batch_share: float | None = None
     base_stepped: bool = True
+    base_steps_left: int | None = None
     grad_norm: float | None = None
     held_out_loss: Callable[[], float] | None = None
     gradients: Mapping[str, Tensor] | None = None

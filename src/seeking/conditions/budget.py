@@ -13,7 +13,8 @@ class WithinBudget(Wrapper):
     """Another condition, kept within the budget of the run (``Signals.flops_planned``).
 
     It does not hold if the budget would then no longer pay for the base's steps on the remaining batches. It holds if
-    the budget would otherwise not be spent by the end, if the base goes on to step on as many batches as so far.
+    the budget would otherwise not be spent by the end. How often the base will step is known if it does so by a
+    schedule; else it may step on every batch, and is expected to step as often as so far.
     """
 
     def __init__(self, inner: Condition) -> None:
@@ -29,11 +30,14 @@ class WithinBudget(Wrapper):
         self.batches += 1
         self.base_steps += signals.base_stepped
         remaining, batches = planned * (1 + ROUNDING) - spent, steps - step - 1
-        if remaining < motivated + batches * base:
-            return False
+        most: float = batches
         # Within a cycle of rests, a step less than so far: too low a share is made up for later, too high a one is not.
-        base_share = max(0, self.base_steps - (self.base_steps < self.batches)) / self.batches
-        return decision or remaining >= motivated + batches * (base_share * base + motivated)
+        expected = batches * max(0, self.base_steps - (self.base_steps < self.batches)) / self.batches
+        if signals.base_steps_left is not None:
+            most = expected = signals.base_steps_left
+        if remaining < motivated + most * base:
+            return False
+        return decision or remaining >= motivated + expected * base + batches * motivated
 
     def state_dict(self) -> State:
         return {**super().state_dict(), "batches": self.batches, "base_steps": self.base_steps}
@@ -69,7 +73,7 @@ class Affordable(Condition):
 
     @property
     def needs_budget(self) -> bool:
-        return True
+        return not self.reached  # From then on it holds, whatever is spent.
 
     @property
     def is_schedule(self) -> bool:

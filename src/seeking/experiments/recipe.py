@@ -23,6 +23,9 @@ RECIPES = Path(__file__).parent / "recipes"
 NEEDED = ("title", "reference", "arms", "pairs")
 """Keys without which a file is no recipe."""
 
+SET_BY_RECIPES = frozenset({"base", "motivated", "seed", "output"})
+"""Options that follow from the pair, the seed and the folder of the experiment."""
+
 PRETRAINING = "pretraining/"
 """Folder of the pretraining runs that all arms start from."""
 
@@ -298,14 +301,28 @@ def _resolved(options: Mapping[str, Any] = {}) -> dict[str, Any]:
     return resolved
 
 
+def _each(arm: str, options: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The options of one of the runs of an arm, with where they are."""
+    return ((f"{arm}: each: {stage}", own) for stage, own in options.get("each", {}).items())
+
+
 def _check(recipe: Recipe, path: Path, changes: Mapping[str, Any]) -> None:
     if recipe.reference not in recipe.arms:
         raise unknown(f"reference in {path}", recipe.reference, recipe.arms)
     settings = itertools.chain(*(method.settings for method in methods().values()))
-    fixed = {"method", "each", *settings, "base", "motivated", "seed", *itertools.chain(*recipe.search.values())}
+    fixed = {"method", "each", *settings, *SET_BY_RECIPES, *itertools.chain(*recipe.search.values())}
     fixed |= {"epochs", "max_steps"} if recipe.budgets else set()
     if conflicts := sorted(fixed & changes.keys()):
         raise SeekingError(f"recipe {recipe.name} sets {', '.join(conflicts)} itself; copy it to a file to change that")
+    places = [("options", recipe.options), ("pretraining", recipe.pretraining), *recipe.of_pairs.items()]
+    places += [item for arm, options in recipe.arms.items() for item in ((arm, options), *_each(arm, options))]
+    places += [(f"{arm}: search", grid) for arm, grid in recipe.search.items()]
+    for place, options in places:
+        if given := sorted(SET_BY_RECIPES & options.keys()):
+            raise SeekingError(
+                f"{path}: {place}: {', '.join(given)} cannot be set here; models go by pairs, the rest by --seeds and "
+                "--output"
+            )
     if recipe.pretraining and any(recipe.search.values()):
         raise SeekingError(f"{path}: pretraining and search cannot be combined; remove one")
     for arm, pair in itertools.product(recipe.arms, recipe.pairs):

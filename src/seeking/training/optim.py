@@ -63,10 +63,27 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> Optimi
         if fused and isinstance(optimizer, FUSED):
             with contextlib.suppress(RuntimeError):  # The kernel may not support the parameters.
                 optimizer = create_optimizer_v2(model, config.optimizer, fused=True, **options)
+                if isinstance(optimizer, torch.optim.SGD):
+                    optimizer.register_step_pre_hook(_complete_momentum)
         return optimizer
     except (TypeError, ValueError, AssertionError, RuntimeError, ImportError) as error:
         hint = "; give optimizer momentum, which is SGD without Nesterov's" if "Nesterov" in str(error) else ""
         raise SeekingError(f"cannot create the optimizer {config.optimizer}: {error}{hint}") from error
+
+
+def _complete_momentum(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """Start the momentum of parameters that get their first gradient after others, at zero.
+
+    The fused kernel of SGD fails on them: it takes it that all of them have momentum, or none.
+    """
+    for group in optimizer.param_groups:
+        if not group["momentum"]:
+            continue
+        of_group = [parameter for parameter in group["params"] if parameter.grad is not None]
+        new = [p for p in of_group if optimizer.state.get(p, {}).get("momentum_buffer") is None]
+        if len(new) < len(of_group):
+            for parameter in new:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def check_options(config: TrainConfig) -> None:

@@ -163,13 +163,16 @@ class Run:
         if norm is not None:
             self.row[f"{prefix}grad_norm"] = norm
 
-    def signals(self, base: Outcome, *, pending: bool = False, one_pass: bool = False) -> Signals:
+    def signals(
+        self, base: Outcome, *, pending: bool = False, one_pass: bool = False, base_steps_left: int | None = None
+    ) -> Signals:
         """The signals for the condition after the base's step on this batch.
 
         Args:
             base: the outcome of the base's step.
             pending: whether this step is still to come; its FLOPs count as spent all the same.
             one_pass: whether one pass will serve both models, if the condition holds.
+            base_steps_left: number of further batches on which the base will step, if known.
         """
         samples = base.flops / self.cost.base_flops if self.cost.base_flops else 0.0
         mean = (self.cost.run_samples + samples) / (self.cost.batches + 1)
@@ -183,6 +186,7 @@ class Run:
             flops_planned=self.budget.for_steps(self.progress, self.cost, mean) if self.budget else None,
             batch_share=samples / mean if mean else None,
             base_stepped=base.taken,
+            base_steps_left=base_steps_left,
             grad_norm=base.grad_norm if base.taken and not math.isnan(base.grad_norm) else None,
             held_out_loss=functools.cache(self._held_out_loss) if self.held_out else None,
             base_flops=base.flops,
