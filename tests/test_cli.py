@@ -500,10 +500,3 @@ def test_a_switch_has_at_most_one_value(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit, match="2"):
         main(["train", "--flip", "true", "true"])
     assert "true" in capsys.readouterr().err
-
-
-def test_runs_that_begin_within_a_second_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.time", lambda: 1.8e9)
-    for _ in range(3):
-        assert main(["train", *QUICK]) == 0
-    assert len([*Path("runs").iterdir()]) == 3

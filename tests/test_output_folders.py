@@ -1,0 +1,44 @@
+"""The folder that a command writes to: chosen and tried before the data are read."""
+
+import contextlib
+import time
+from pathlib import Path
+
+import pytest
+
+from seeking.cli import main
+from seeking.commands import Train
+from seeking.run_commands import _folder
+
+
+def test_runs_that_begin_within_a_second_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    with contextlib.ExitStack() as running:
+        outputs = [running.enter_context(_folder(Train(), "pair"))[0] for _ in range(4)]  # None has written yet.
+        (outputs[1] / "kept").touch()
+    assert len({*outputs}) == 4
+    assert [output for output in outputs if output.exists()] == [outputs[1]]
+    assert [path.name for path in Path("runs").iterdir()] == [outputs[1].name]
+
+
+def test_a_run_that_is_refused_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--data", "./nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_an_output_that_cannot_be_written_is_told_before_the_data_are_read(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for output, cause in (("link", "a link that leads nowhere"), ("link/run", "a link")):
+        assert main([command, "--data", "./nowhere", "--output", str(tmp_path / output)]) == 2
+        told = capsys.readouterr().err
+        assert f"as {tmp_path / output.split('/')[0]} is {cause}" in told and "nowhere:" not in told
