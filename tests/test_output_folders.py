@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from seeking.cli import main
 from seeking.commands import Train
@@ -42,3 +43,20 @@ def test_an_output_that_cannot_be_written_is_told_before_the_data_are_read(
         assert main([command, "--data", "./nowhere", "--output", str(tmp_path / output)]) == 2
         told = capsys.readouterr().err
         assert f"as {tmp_path / output.split('/')[0]} is {cause}" in told and "nowhere:" not in told
+
+
+@pytest.mark.slow
+def test_runs_that_write_into_the_folder_of_their_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for number in range(6):
+            Image.new("RGB", (16, 16), (40 * number, 0, 0)).save(tmp_path / label / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    narrow = ["--base-kwargs", "width=2", "--motivated-kwargs", "width=4", "--batch-size", "4"]
+    for _ in range(2):
+        assert main(["train", "--data", ".", "--image-size", "16", "--epochs", "1", *narrow]) == 0
+        assert "2 classes" in capsys.readouterr().out
+    for run in Path("runs").iterdir():
+        assert main(["train", "--output", str(run), "--epochs", "2", "--resume"]) == 0

@@ -39,11 +39,8 @@ from seeking.report.trackers import check_trackers
 def train_command(config: Train) -> int:
     """Run ``seeking train``."""
     console, title = make_console(), f"{config.base} in {config.motivated}"
+    data = _checked_data(config)
     with _folder(config, f"{config.base}-{config.motivated}") as (output, folder):
-        check_trackers(config.tracker)
-        check_names(config)
-        _check_start(config, folder)
-        data = task(config.task).load(config, 1, config.loss)
         _announce(console, config, data, output)
         with RunProgress(console, f"{title}, {data.name}", data.unit) as progress:
             result = trainer(config, data, "pair", folder, progress=progress).fit()
@@ -64,13 +61,10 @@ def compare_command(config: Compare) -> int:
     if config.seeds < 1:
         raise SeekingError(f"seeds is {config.seeds}; it must be 1 or more")
     console, title = make_console(), f"{config.base} in {config.motivated}"
+    if config.resume and config.output and (config.output / "metrics.jsonl").exists():
+        raise SeekingError(f"{config.output} holds a single run; resume it with seeking train --resume")
+    data = _checked_data(config)
     with _folder(config, "compare", "comparison") as (output, folder):
-        if config.resume and (output / "metrics.jsonl").exists():
-            raise SeekingError(f"{output} holds a single run; resume it with seeking train --resume")
-        check_trackers(config.tracker)
-        check_names(config)
-        _check_start(config, folder)
-        data = task(config.task).load(config, 1, config.loss)
         _announce(console, config, data, output)
         check(config, data, output if folder.holds_run else None)  # Before anything is written.
         if is_main_process() and folder.holds_run:
@@ -176,38 +170,43 @@ def show_command(config: Show) -> int:
     return 0 if intact else 1
 
 
+def _checked_data(config: RunOptions) -> TaskData:
+    """The data, after all that can be refused without them.
+
+    Raises:
+        SeekingError: options do not go together, the output folder holds something else or cannot be written, or the
+            data cannot be read.
+    """
+    if config.resume and not config.output:
+        raise SeekingError("resume needs the run folder: --output FOLDER")
+    folder = RunFolder(config.output, config.overwrite, config.resume) if config.output else None
+    check_new_folder(folder.path if folder else _dated("run", 0))
+    check_trackers(config.tracker)
+    check_names(config)
+    if not (folder and folder.holds_run):  # A resumed run needs the weights no more.
+        check_start(config.start_from, config.pretrained, arguments(config, {}), config.shared_from, config.extra)
+    return task(config.task).load(config, 1, config.loss)
+
+
 @contextlib.contextmanager
 def _folder(config: RunOptions, name: str, kind: Kind = "run") -> Iterator[tuple[Path, RunFolder]]:
     """The output folder; by default, a new one with this name and the time, the same in every process.
 
-    The new one is there from the start, so that another program does not choose it as well; it goes again if nothing
-    is written to it.
+    The new one is there at once, so that no other program takes it as well; it goes again if nothing is written to it.
 
     Raises:
         SeekingError: it holds something else, or cannot be written.
     """
-    if config.resume and not config.output:
-        raise SeekingError("resume needs the run folder: --output FOLDER")
     made, now = Made(), int(time.time())
     try:
         if not config.output and is_main_process():
-            check_new_folder(_dated(name, now))
             while not made.make_new_folder(_dated(name, now)):  # Of a run that began within the same second.
                 now += 1
         now = int(broadcast(torch.tensor(now, device=this_process(config.device).device)))
         output = config.output or _dated(name, now)
-        folder = RunFolder(output, config.overwrite, config.resume, kind)
-        check_new_folder(folder.path)
-        yield output, folder
+        yield output, RunFolder(output, config.overwrite, config.resume, kind)
     finally:
         made.take_back()
-
-
-def _check_start(config: RunOptions, folder: RunFolder) -> None:
-    """Check the weights to start from, which a resumed run needs no more."""
-    if not folder.holds_run:
-        plan = arguments(config, {})
-        check_start(config.start_from, config.pretrained, plan, config.shared_from, config.extra)
 
 
 def _dated(name: str, seconds: int) -> Path:
