@@ -58,5 +58,5 @@ def test_runs_that_write_into_the_folder_of_their_data(
     for _ in range(2):
         assert main(["train", "--data", ".", "--image-size", "16", "--epochs", "1", *narrow]) == 0
         assert "2 classes" in capsys.readouterr().out
-    for run in Path("runs").iterdir():
-        assert main(["train", "--output", str(run), "--epochs", "2", "--resume"]) == 0
+    first = min(Path("runs").iterdir())
+    assert main(["train", "--output", str(first), "--epochs", "2", "--resume"]) == 0

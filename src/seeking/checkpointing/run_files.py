@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,17 @@ def _has_record(folder: Path) -> bool:
         except (ValueError, LookupError, TypeError, RecursionError):
             return False
     names = {path.name for path in folder.iterdir() if not is_leftover(path)}
-    runs = [path for path in folder.iterdir() if _RUN_OF_COMPARISON.fullmatch(path.name)]
     # It may have been killed before there was a record.
-    return any(is_run(path) for path in runs) or names <= {LOCK, "config.json", "map.json"}
+    return any(runs_of_comparison(folder)) or names <= {LOCK, "config.json", "map.json"}
+
+
+def runs_of_comparison(folder: Path) -> Iterator[Path]:
+    """The folders of the runs of a comparison.
+
+    Raises:
+        OSError, SeekingError: something cannot be read.
+    """
+    return (path for path in sorted(folder.iterdir()) if _RUN_OF_COMPARISON.fullmatch(path.name) and is_run(path))
 
 
 def unlisted(folder: Path, known: manifest.Manifest | None) -> list[str]:
