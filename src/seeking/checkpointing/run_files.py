@@ -53,8 +53,8 @@ def is_run(folder: Path) -> bool:
 
 
 def read_options(folder: Path) -> dict[str, Any]:
-    """The recorded options of a run, of its newest intact checkpoint if ``config.json`` is lost or damaged; empty if
-    there are none.
+    """The recorded options of a run; if ``config.json`` is lost or damaged, those of its newest intact checkpoint, or
+    of the first run of a comparison. Empty if there are none.
 
     Raises:
         OSError, SeekingError: a file cannot be read.
@@ -75,6 +75,9 @@ def read_options(folder: Path) -> dict[str, Any]:
         if isinstance(content, dict) and len(text) <= MAX_OPTIONS_BYTES:
             return content
     options = _newest_state(folder).get("options")
+    if options is None and (is_file(path) or is_file(folder / manifest.NAME)):  # Else, of whatever lies beside runs.
+        runs = sorted(runs_of_comparison(folder), key=lambda run: int(run.name.partition("seed")[2]))
+        options = read_options(runs[0]) if runs else {}
     return options if isinstance(options, dict) else {}
 
 
