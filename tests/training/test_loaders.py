@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from hypothesis import given, settings
@@ -240,6 +241,19 @@ def test_what_can_be_gone_through_once_is_refused(loader: Callable[[], Any], kin
 def test_what_is_no_loader_is_refused(loader: Any) -> None:
     with pytest.raises(SeekingError, match=rf"train_loader is a {type(loader).__name__}; give a DataLoader"):
         Trainer(*models(), train_loader=loader, config=config())
+
+
+@pytest.mark.parametrize("loader", [{"a": DataLoader(range(4)), "b": DataLoader(range(4))}, [DataLoader(range(4))]])
+def test_several_loaders_are_refused(loader: Any) -> None:
+    with pytest.raises(SeekingError, match=r"eval_loader is a (dict|list) of loaders; give one loader"):
+        prepare(loader, "eval_loader", 0, 1, 0)
+
+
+@pytest.mark.parametrize("kind", ["torch", "datasets"])
+def test_data_without_a_loader_are_told_of(kind: str) -> None:
+    data = TensorDataset(torch.zeros(4, 2)) if kind == "torch" else datasets.Dataset.from_dict({"x": [0.0, 1.0]})
+    with pytest.warns(RunWarning, match="each item of which is taken for a batch; if they are samples, give a DataL"):
+        prepare(data, "train_loader", 0, 1, 0)
 
 
 class Short(DataLoader[Any]):

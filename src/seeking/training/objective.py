@@ -235,14 +235,14 @@ def sample_count(batch: Any) -> int:
     parts = [*batch.values()] if isinstance(batch, Mapping) else [*batch] if isinstance(batch, list | tuple) else []
     for part in parts:
         if isinstance(part, Tensor) and part.ndim:
-            return len(part)
+            return part.size(0)  # Nested tensors have no len().
     leaves = leaves_in(batch)
-    lengths = {len(leaf) if isinstance(leaf, Tensor) and leaf.ndim else None for leaf in leaves}
+    lengths = {leaf.size(0) if isinstance(leaf, Tensor) and leaf.ndim else None for leaf in leaves}
     if len(lengths) > 1 or None in lengths:  # Not stacked.
         listed = {len(part) if isinstance(part, list | tuple) else None for part in parts}
         if len(listed) == 1 and None not in listed:
             return listed.pop() or 1
-    return next((len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim), 1)
+    return next((leaf.size(0) for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim), 1)
 
 
 def target_count(batch: Any) -> int:
