@@ -98,7 +98,8 @@ def test_compare_shows_the_pair_beside_its_models_alone(capsys: pytest.CaptureFi
     assert "in the pair" in out
     shutil.rmtree("out/motivated-seed1")
     Path("out/comparison.json").unlink()
-    refused(["train", "--resume", "--output", "out"], "a comparison is resumed by seeking compare", capsys)
+    for way in ("--resume", "--overwrite"):
+        refused(["train", way, "--output", "out"], "a comparison is resumed and replaced by seeking compare", capsys)
     with Failing(Path.cwd() / "out/.comparison", errno.ENOSPC):
         assert main(["compare", "--resume", "--output", str(Path.cwd() / "out")]) == 1
     captured = capsys.readouterr()

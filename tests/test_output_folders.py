@@ -45,6 +45,16 @@ def test_an_output_that_cannot_be_written_is_told_before_the_data_are_read(
         assert f"as {tmp_path / output.split('/')[0]} is {cause}" in told and "nowhere:" not in told
 
 
+@pytest.mark.parametrize("name", ["x.pt", "x.PTH", "pytorch_model.bin", "last.ckpt"])
+@pytest.mark.parametrize("command", ["extract", "embed"])
+def test_weights_are_not_called_as_what_torch_save_writes(
+    command: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / name
+    assert main([command, "mlp-4", "mlp-8", "--weights", "nowhere", "--output", str(file)]) == 2
+    assert f"name it {file.with_suffix('.safetensors')}" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_runs_that_write_into_the_folder_of_their_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,6 +1,7 @@
 """The folder of a comparison, some of whose own files are lost or damaged."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -51,3 +52,19 @@ def test_a_comparison_is_resumed_whatever_of_its_own_files_is_left(
     assert again.holds_run and dataclasses.replace(resumed, resume=False) == config
     with again:
         again.read_manifest()
+
+
+@pytest.mark.parametrize("ways", [{"overwrite": True}, {"resume": True}])
+def test_a_single_run_does_not_take_the_place_of_a_comparison(ways: dict[str, bool], tmp_path: Path) -> None:
+    config = dataclasses.asdict(Compare())
+    with RunFolder(tmp_path, kind="comparison") as folder:
+        folder.create(config, None)
+    with RunFolder(tmp_path / "pair-seed0") as run:
+        run.create(config, None)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    with RunFolder(tmp_path, **ways) as other, pytest.raises(SeekingError, match="replaced by seeking compare"):
+        other.create(config, None)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    with RunFolder(tmp_path, overwrite=True, kind="comparison") as again:
+        again.create(config, None)
+    assert not (tmp_path / "pair-seed0").exists()
