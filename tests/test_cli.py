@@ -98,7 +98,8 @@ def test_compare_shows_the_pair_beside_its_models_alone(capsys: pytest.CaptureFi
     assert "in the pair" in out
     shutil.rmtree("out/motivated-seed1")
     Path("out/comparison.json").unlink()
-    refused(["train", "--resume", "--output", "out"], "a comparison is resumed by seeking compare", capsys)
+    for way in ("--resume", "--overwrite"):
+        refused(["train", way, "--output", "out"], "a comparison is resumed and replaced by seeking compare", capsys)
     with Failing(Path.cwd() / "out/.comparison", errno.ENOSPC):
         assert main(["compare", "--resume", "--output", str(Path.cwd() / "out")]) == 1
     captured = capsys.readouterr()
@@ -522,10 +523,3 @@ def test_a_switch_has_at_most_one_value(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit, match="2"):
         main(["train", "--flip", "true", "true"])
     assert "true" in capsys.readouterr().err
-
-
-def test_runs_that_begin_within_a_second_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.time", lambda: 1.8e9)
-    for _ in range(3):
-        assert main(["train", *QUICK]) == 0
-    assert len([*Path("runs").iterdir()]) == 3

@@ -238,15 +238,31 @@ def check_new_file(path: Path) -> None:
     try:
         if path.is_dir():
             raise SeekingError(f"{path}: a folder, not a file; name a file in it")
-        folder = path.parent
-        while status(folder) is None and folder != folder.parent:
-            folder = folder.parent
-        if not folder.is_dir():
-            raise SeekingError(f"{path}: cannot be written, as {folder} is no folder; name another file")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise SeekingError(f"{path}: cannot be written, as nothing may be written in {folder}; name another file")
+        _check_writable(path, path.parent, "file")
     except OSError as error:
         raise SeekingError(f"{path}: cannot be written ({reason(error)})") from error
+
+
+def check_new_folder(path: Path) -> None:
+    """Make sure, before the work that it is for, that a folder can be made or, if it is there, written to.
+
+    Raises:
+        SeekingError: it cannot.
+    """
+    try:
+        _check_writable(path, path, "folder")
+    except OSError as error:
+        raise SeekingError(f"{path}: cannot be written ({reason(error)})") from error
+
+
+def _check_writable(path: Path, folder: Path, kind: str) -> None:
+    while status(folder) is None and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        what = "a link that leads nowhere" if folder.is_symlink() else "no folder"
+        raise SeekingError(f"{path}: cannot be written, as {folder} is {what}; name another {kind}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SeekingError(f"{path}: cannot be written, as nothing may be written in {folder}; name another {kind}")
 
 
 @contextlib.contextmanager

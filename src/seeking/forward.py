@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 Forward = Callable[[nn.Module, Any], Any]
 """Runs a model on a batch and returns its output."""
@@ -13,4 +14,5 @@ def call(model: nn.Module, batch: Any) -> Any:
     """``model(batch)``, ``model(*batch)`` for a tuple or list, ``model(**batch)`` for a mapping."""
     if isinstance(batch, Mapping):
         return model(**batch)
-    return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+    several = isinstance(batch, (tuple, list)) and not isinstance(batch, PackedSequence)  # Which is a tuple, too.
+    return model(*batch) if several else model(batch)

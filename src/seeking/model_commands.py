@@ -23,6 +23,9 @@ from seeking.report.output import print_text
 from seeking.verification import verify
 from seeking.weights_map import WeightsMap
 
+OF_TORCH = frozenset({".bin", ".ckpt", ".pt", ".pth"})
+"""Extensions of files that ``torch.save`` writes; others read them by it."""
+
 
 def map_command(config: Map) -> int:
     """Run ``seeking map``.
@@ -121,6 +124,11 @@ def embed_command(config: Embed) -> int:
 def _load_for_transfer(config: TransferOptions, source: Model) -> tuple[dict[str, nn.Module], WeightsMap]:
     check_of_no_run(config.output)
     check_new_file(config.output)
+    if config.output.suffix.lower() in OF_TORCH:
+        named = config.output.with_suffix(".safetensors")
+        raise SeekingError(
+            f"{config.output}: called as a file of torch.save, but it will be safetensors; name it {named}"
+        )
     if config.output.exists() and not config.overwrite:
         raise SeekingError(f"{config.output} exists; name another file, or give --overwrite")
     common = _common_arguments(config, source)

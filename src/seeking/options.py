@@ -154,8 +154,10 @@ def flags_of_run(folder: Path, command: type[Any]) -> list[str]:
         try:
             check_file(path)
         except DamagedError as error:
-            print(f"seeking: {error}; the options are those of the newest checkpoint", file=sys.stderr)
-        options = {**OLDER_RUNS, **normalized(run_files.read_options(folder), path)}
+            instead = "the newest checkpoint or, of a comparison, of its first run"
+            print(printable(f"seeking: {error}; the options are those of {instead}"), file=sys.stderr)
+        options = normalized(run_files.read_options(folder), path)
+        options = {**OLDER_RUNS, **options} if options else {}
         hints = typing.get_type_hints(command)
         taken = {
             name: value

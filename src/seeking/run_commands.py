@@ -1,9 +1,10 @@
 """The commands that train, and what shows their results."""
 
+import contextlib
 import dataclasses
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from accelerate.utils import broadcast
 from rich.markdown import Markdown
 
+from seeking.checkpointing.made import Made
 from seeking.checkpointing.manifest import Kind
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.commands import Analyze, Compare, Reproduce, RunOptions, Show, Train
@@ -23,7 +25,7 @@ from seeking.experiments.reproduce import reproduce
 from seeking.experiments.run import arguments, check_names, trainer
 from seeking.experiments.start import check_start
 from seeking.experiments.tasks import TaskData, task
-from seeking.files import atomic_write, check_new_file, new_file, reason, write_json
+from seeking.files import atomic_write, check_new_file, check_new_folder, new_file, reason, write_json
 from seeking.options import options_of_run
 from seeking.report.analysis import checkpoint_rows, end_rows, line_rows
 from seeking.report.folder import describe, is_run_folder
@@ -37,17 +39,14 @@ from seeking.report.trackers import check_trackers
 def train_command(config: Train) -> int:
     """Run ``seeking train``."""
     console, title = make_console(), f"{config.base} in {config.motivated}"
-    output, folder = _folder(config, f"{config.base}-{config.motivated}")
-    check_trackers(config.tracker)
-    check_names(config)
-    _check_start(config, folder)
-    data = task(config.task).load(config, 1, config.loss)
-    _announce(console, config, data, output)
-    with RunProgress(console, f"{title}, {data.name}", data.unit) as progress:
-        result = trainer(config, data, "pair", folder, progress=progress).fit()
-    console.print(terminal(run_rows(result), title))
-    console.tell(f"{cost_sentence(result.cost.report())} Training took {result.seconds['total']:.0f} s.")
-    console.tell(f"Weights, map, metrics and summary: {output}\nFigure: {output / 'curves.png'}")
+    data = _checked_data(config)
+    with _folder(config, f"{config.base}-{config.motivated}") as (output, folder):
+        _announce(console, config, data, output)
+        with RunProgress(console, f"{title}, {data.name}", data.unit) as progress:
+            result = trainer(config, data, "pair", folder, progress=progress).fit()
+        console.print(terminal(run_rows(result), title))
+        console.tell(f"{cost_sentence(result.cost.report())} Training took {result.seconds['total']:.0f} s.")
+        console.tell(f"Weights, map, metrics and summary: {output}\nFigure: {output / 'curves.png'}")
     return 0
 
 
@@ -62,39 +61,36 @@ def compare_command(config: Compare) -> int:
     if config.seeds < 1:
         raise SeekingError(f"seeds is {config.seeds}; it must be 1 or more")
     console, title = make_console(), f"{config.base} in {config.motivated}"
-    output, folder = _folder(config, "compare", "comparison")
-    if config.resume and (output / "metrics.jsonl").exists():
-        raise SeekingError(f"{output} holds a single run; resume it with seeking train --resume")
-    check_trackers(config.tracker)
-    check_names(config)
-    _check_start(config, folder)
-    data = task(config.task).load(config, 1, config.loss)
-    _announce(console, config, data, output)
-    check(config, data, output if folder.holds_run else None)  # Before anything is written.
-    if is_main_process() and folder.holds_run:
-        folder.lock()
-        folder.read_manifest()
-        folder.write_json("config.json", dataclasses.asdict(config))
-    elif is_main_process():
-        folder.create(dataclasses.asdict(config), None)
-    this_process(config.device).wait_for_everyone()  # The other processes read the folder next.
-    seeds = range(config.seed, config.seed + config.seeds)
-    results = compare(config, data, seeds, output, config.resume, lambda run: RunProgress(console, run, data.unit))
-    metric = task(config.task).metric(config.loss)
-    summary = summarize(results, metric)
-    tables = comparison_rows(summary, metric), cost_rows(summary)
-    sentence = cost_sentence(summary["pair"])
-    console.print(terminal(tables[0], f"{title}, {data.name}"), terminal(tables[1]))
-    console.tell(sentence)
-    if is_main_process():
-        page = "\n".join([*map(markdown, tables), sentence])
-        try:
-            folder.write_json("comparison.json", summary)
-            folder.write_file("comparison.md", lambda path: path.write_text(f"{page}\n", encoding="utf-8"))
-            folder.write_file("comparison.png", lambda path: draw(results, path, f"{title}, {data.name}"))
-        except OSError as error:
-            raise RunError(f"{output}: the comparison cannot be written ({reason(error)})") from error
-    console.tell(f"Runs and table: {output}\nFigure: {output / 'comparison.png'}")
+    if config.resume and config.output and (config.output / "metrics.jsonl").exists():
+        raise SeekingError(f"{config.output} holds a single run; resume it with seeking train --resume")
+    data = _checked_data(config)
+    with _folder(config, "compare", "comparison") as (output, folder):
+        _announce(console, config, data, output)
+        check(config, data, output if folder.holds_run else None)  # Before anything is written.
+        if is_main_process() and folder.holds_run:
+            folder.lock()
+            folder.read_manifest()
+            folder.write_json("config.json", dataclasses.asdict(config))
+        elif is_main_process():
+            folder.create(dataclasses.asdict(config), None)
+        this_process(config.device).wait_for_everyone()  # The other processes read the folder next.
+        seeds = range(config.seed, config.seed + config.seeds)
+        results = compare(config, data, seeds, output, config.resume, lambda run: RunProgress(console, run, data.unit))
+        metric = task(config.task).metric(config.loss)
+        summary = summarize(results, metric)
+        tables = comparison_rows(summary, metric), cost_rows(summary)
+        sentence = cost_sentence(summary["pair"])
+        console.print(terminal(tables[0], f"{title}, {data.name}"), terminal(tables[1]))
+        console.tell(sentence)
+        if is_main_process():
+            page = "\n".join([*map(markdown, tables), sentence])
+            try:
+                folder.write_json("comparison.json", summary)
+                folder.write_file("comparison.md", lambda path: path.write_text(f"{page}\n", encoding="utf-8"))
+                folder.write_file("comparison.png", lambda path: draw(results, path, f"{title}, {data.name}"))
+            except OSError as error:
+                raise RunError(f"{output}: the comparison cannot be written ({reason(error)})") from error
+        console.tell(f"Runs and table: {output}\nFigure: {output / 'comparison.png'}")
     return 0
 
 
@@ -174,23 +170,43 @@ def show_command(config: Show) -> int:
     return 0 if intact else 1
 
 
-def _folder(config: RunOptions, name: str, kind: Kind = "run") -> tuple[Path, RunFolder]:
-    """The output folder; by default, one with this name and the time, the same in every process."""
+def _checked_data(config: RunOptions) -> TaskData:
+    """The data, after all that can be refused without them.
+
+    Raises:
+        SeekingError: options do not go together, the output folder holds something else or cannot be written, or the
+            data cannot be read.
+    """
     if config.resume and not config.output:
         raise SeekingError("resume needs the run folder: --output FOLDER")
-    now = int(time.time())
-    while _dated(name, now).exists():  # Of a run that began within the same second.
-        now += 1
-    now = int(broadcast(torch.tensor(now, device=this_process(config.device).device)))
-    output = config.output or _dated(name, now)
-    return output, RunFolder(output, config.overwrite, config.resume, kind)
+    folder = RunFolder(config.output, config.overwrite, config.resume) if config.output else None
+    check_new_folder(folder.path if folder else _dated("run", 0))
+    check_trackers(config.tracker)
+    check_names(config)
+    if not (folder and folder.holds_run):  # A resumed run needs the weights no more.
+        check_start(config.start_from, config.pretrained, arguments(config, {}), config.shared_from, config.extra)
+    return task(config.task).load(config, 1, config.loss)
 
 
-def _check_start(config: RunOptions, folder: RunFolder) -> None:
-    """Check the weights to start from, which a resumed run needs no more."""
-    if not folder.holds_run:
-        plan = arguments(config, {})
-        check_start(config.start_from, config.pretrained, plan, config.shared_from, config.extra)
+@contextlib.contextmanager
+def _folder(config: RunOptions, name: str, kind: Kind = "run") -> Iterator[tuple[Path, RunFolder]]:
+    """The output folder; by default, a new one with this name and the time, the same in every process.
+
+    The new one is there at once, so that no other program takes it as well; it goes again if nothing is written to it.
+
+    Raises:
+        SeekingError: it holds something else, or cannot be written.
+    """
+    made, now = Made(), int(time.time())
+    try:
+        if not config.output and is_main_process():
+            while not made.make_new_folder(_dated(name, now)):  # Of a run that began within the same second.
+                now += 1
+        now = int(broadcast(torch.tensor(now, device=this_process(config.device).device)))
+        output = config.output or _dated(name, now)
+        yield output, RunFolder(output, config.overwrite, config.resume, kind)
+    finally:
+        made.take_back()
 
 
 def _dated(name: str, seconds: int) -> Path:

@@ -17,6 +17,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from seeking import SeekingError
+from seeking.checkpointing import manifest
 from seeking.cli import main
 from seeking.data import DataConfig, ImageData, load
 from seeking.data.annotations import annotated
@@ -488,3 +489,23 @@ def test_a_list_that_is_not_read_is_named(tmp_path: Path) -> None:
         (tmp_path / "train" / name).touch()
     with pytest.raises(SeekingError, match=r"train has no folders of classes \(train/metadata.csv is not read\)"):
         load(DataConfig(data=str(tmp_path)))
+
+
+@given(
+    data=st.sampled_from(("", "train")),
+    place=st.sampled_from(("", "runs", "runs/deeper", "cat", "cat/runs")),
+    names=st.lists(st.sampled_from(("a", "train", "2026-11")), min_size=1, unique=True),
+    kind=st.sampled_from(manifest.KINDS),
+)
+@settings(max_examples=12, deadline=None)
+def test_runs_in_a_folder_are_no_data(data: str, place: str, names: list[str], kind: manifest.Kind) -> None:
+    with folder() as root:
+        pictures(root / data, "cat/1.png", "dog/2.png", "dog/mine/manifest.json", "dog/mine/3.png")
+        before = walk(str(root))
+        for name in names:
+            run = root / data / place / name
+            pictures(run, "curves.png", "checkpoints/step-00000001/state.json", "tensorboard/4.png")
+            manifest.Manifest(run, kind).write()
+        with pytest.warns(RunWarning, match="runs of seeking in it are no data: ") as told:
+            assert walk(str(root)) == before
+        assert all(each in str(told[0].message) for each in sorted(names)[:3])

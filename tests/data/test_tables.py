@@ -175,6 +175,7 @@ WITHOUT_CLASSES = GOOD.replace(",label", "").replace(",yes", "").replace(",no", 
         (GOOD.replace("city", "age"), {}, "several columns are called age; rename"),
         ("1,2,3\n" * 9, {}, r"its first line holds numbers \(1, 2, 3\), not the names of columns"),
         ("", {}, "there is nothing in it"),
+        ("\n\na,label\n1,k\n", {}, "its first line, which names the columns, is empty; remove it"),
         (
             "a,label\n" + "1,0.5\n2,1.5\n" * 5,
             {},

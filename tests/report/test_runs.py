@@ -1,14 +1,17 @@
 """What ``seeking show`` tells of one run and of many."""
 
 import dataclasses
+import errno
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from runs import CONFIG, run
 
 from seeking import SeekingError
+from seeking.checkpointing import run_files
 from seeking.cli import main
 from seeking.report.folder import describe
 from seeking.report.runs import runs_table
@@ -68,6 +71,41 @@ def test_a_comparison_lists_its_runs(tmp_path: Path, runs: Path, capsys: pytest.
     assert main(["show", str(tmp_path / "both")]) == 0
     assert "pair-seed0" in capsys.readouterr().out
     assert [row[3] for row in runs_table(tmp_path)[1]] == ["comparison, unfinished", "2/2"]
+
+
+@pytest.mark.parametrize("name", ["base.best.safetensors", "manifest.json", "config.json", "metrics.jsonl"])
+def test_damage_to_a_run_of_a_comparison_is_told(
+    name: str, tmp_path: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder(tmp_path, kind="comparison").create({**CONFIG.recorded(), "seeds": 1}, None)
+    for run_of_it in ("pair-seed0", "base-seed0"):
+        shutil.copytree(runs / "first", tmp_path / run_of_it)
+    file = tmp_path / "pair-seed0" / name
+    file.write_bytes(file.read_bytes()[:-9] + bytes(9))
+    assert main(["show", str(tmp_path)]) == 1
+    told = capsys.readouterr().out
+    assert "base-seed0: intact" in told and f"pair-seed0: NOT intact; seeking show {file.parent} tells" in told
+
+
+@pytest.mark.parametrize("error", [PermissionError, FileNotFoundError])
+@pytest.mark.parametrize("operation", ["is_run", "read_options"])
+def test_a_run_that_cannot_be_read_hides_no_others(
+    operation: str, error: type[OSError], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of another user, or as one that is deleted while the runs are listed."""
+    usual = getattr(run_files, operation)
+
+    def failing(path: Path) -> Any:
+        if path.name == "first":
+            raise error(errno.EACCES, "no", str(path))
+        return usual(path)
+
+    before = [row[0] for row in runs_table(runs)[1]]
+    monkeypatch.setattr(run_files, operation, failing)
+    rows = runs_table(runs)[1]
+    gone = error is FileNotFoundError and operation == "is_run"
+    assert [row[0] for row in rows] == before[gone:]
+    assert operation == "is_run" or "Errno" in rows[0][6]
 
 
 def test_what_was_changed_comes_first(runs: Path) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from timm.data.distributed_sampler import RepeatAugSampler
 from timm.data.loader import MultiEpochsDataLoader
@@ -21,6 +22,7 @@ from seeking import SeekingError, TrainConfig, Trainer
 from seeking.errors import RunWarning
 from seeking.training.loaders import prepare
 from seeking.training.micro_batches import MicroBatches, Part, split
+from seeking.weights_map import leaves_in
 
 DATA = TensorDataset(torch.arange(22.0)[:, None] + torch.arange(3) / 10, torch.arange(22) % 3)
 
@@ -244,6 +246,19 @@ def test_what_is_no_loader_is_refused(loader: Any) -> None:
         Trainer(*models(), train_loader=loader, config=config())
 
 
+@pytest.mark.parametrize("loader", [{"a": DataLoader(range(4)), "b": DataLoader(range(4))}, [DataLoader(range(4))]])
+def test_several_loaders_are_refused(loader: Any) -> None:
+    with pytest.raises(SeekingError, match=r"eval_loader is a (dict|list) of loaders; give one loader"):
+        prepare(loader, "eval_loader", 0, 1, 0)
+
+
+@pytest.mark.parametrize("kind", ["torch", "datasets"])
+def test_data_without_a_loader_are_told_of(kind: str) -> None:
+    data = TensorDataset(torch.zeros(4, 2)) if kind == "torch" else datasets.Dataset.from_dict({"x": [0.0, 1.0]})
+    with pytest.warns(RunWarning, match="each item of which is taken for a batch; if they are samples, give a DataL"):
+        prepare(data, "train_loader", 0, 1, 0)
+
+
 class Short(DataLoader[Any]):
     def __len__(self) -> int:
         return 2
@@ -338,6 +353,59 @@ def test_the_parts_of_all_processes_are_the_batches_and_weigh_as_their_samples(
         assert all(len(part.batch[0]) == len(part.batch[1]) for part in parts)
         whole = parts[0].batch[0] if parts[0].copies > 1 else torch.cat([part.batch[0] for part in parts])
         assert torch.equal(whole, value)
+
+
+def batch_of(values: Tensor, kind: str) -> Any:
+    """Samples whose features are all their number."""
+    features = [value.repeat(5) for value in values]
+    sequences = [value.repeat(1 + number % 4) for number, value in enumerate(values)]
+    numbers = [int(value) for value in values]
+    forms: dict[str, Any] = {
+        "lists": (features, numbers),
+        "lists of tensors": [features, [*values]],
+        "sequences": (sequences, values),
+        "labels stacked": (features, values),
+        "targets": {"images": features, "targets": [{"label": value[None], "name": str(value)} for value in values]},
+        "nested": ({"ids": torch.stack(features), "temperature": 0.5}, [torch.stack(features)], values),
+        "names": (values, [str(number) for number in numbers], [None] * len(numbers)),
+    }
+    return forms[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["lists", "lists of tensors", "sequences", "labels stacked", "targets", "nested", "names"]
+)
+@given(samples=st.integers(1, 9), processes=st.integers(2, 4))
+@settings(max_examples=12, deadline=None)
+def test_batches_of_any_form_are_split_between_samples(kind: str, samples: int, processes: int) -> None:
+    assume(kind != "labels stacked" or samples != 5)  # Each sample has as many features.
+    values = torch.arange(10.0, 10.0 + samples)
+    parts = split(batch_of(values, kind), processes)
+    bounds = [samples * number // processes for number in range(processes + 1)]
+    for part, (start, end) in zip(parts, itertools.pairwise(bounds), strict=True):
+        of_part = values if samples < processes else values[start:end]
+        if kind == "sequences" and samples >= processes:
+            expected = [value.repeat(1 + (start + number) % 4) for number, value in enumerate(of_part)]
+            torch.testing.assert_close(part.batch, (expected, of_part), rtol=0, atol=0)
+        else:
+            torch.testing.assert_close(of_tensors(part.batch), of_tensors(batch_of(of_part, kind)), rtol=0, atol=0)
+
+
+def of_tensors(batch: Any) -> list[Any]:
+    """All that is in a batch, texts and None as words of a known kind."""
+    return [leaf if isinstance(leaf, Tensor | int | float) else hash(str(leaf)) for leaf in leaves_in(batch)]
+
+
+@pytest.mark.parametrize("kind", ["sparse", "jagged", "packed"])
+def test_what_cannot_be_split_is_told(kind: str) -> None:
+    sequences = [torch.ones(1) for _ in range(4)]  # As many numbers as samples.
+    inputs = {
+        "sparse": lambda: torch.eye(4).to_sparse(),
+        "jagged": lambda: torch.nested.nested_tensor(sequences, layout=torch.jagged),
+        "packed": lambda: torch.nn.utils.rnn.pack_sequence(sequences),
+    }[kind]()
+    with pytest.raises(SeekingError, match=r"holds a (sparse or nested tensor|PackedSequence), which cannot be split"):
+        split((inputs, torch.arange(4)), 2)
 
 
 def test_batches_that_do_not_come_from_a_loader_weigh_as_their_samples() -> None:

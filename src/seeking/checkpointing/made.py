@@ -3,7 +3,8 @@
 from contextlib import suppress
 from pathlib import Path
 
-from seeking.files import is_folder, status
+from seeking.errors import SeekingError
+from seeking.files import is_folder, reason, status
 
 
 class Made:
@@ -28,6 +29,25 @@ class Made:
                     raise
             else:
                 self._paths.append(each)
+
+    def make_new_folder(self, path: Path) -> bool:
+        """Make a folder that is not there yet, and those that it is in.
+
+        Returns:
+            Whether it was not there.
+
+        Raises:
+            SeekingError: one cannot be made.
+        """
+        try:
+            self.make_folder(path.parent)
+            path.mkdir()
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise SeekingError(f"{path}: cannot be made ({reason(error)})") from error
+        self._paths.append(path)
+        return True
 
     def add(self, *paths: Path) -> None:
         """Count these files as made by this program."""

@@ -121,10 +121,11 @@ class RunFolder:
             folders = [path.name for path in own if path.is_dir() and path.name not in own_folders]
             if others and self.overwrite:
                 raise SeekingError(f"{others[0]} is no file of a run, so {self.path} is not overwritten; move it away")
-            if [name for name in folders if not name.endswith(".writing")] and not self.overwrite:
+            replaces = self.overwrite and self._manifest.kind == "comparison"
+            if [name for name in folders if not name.endswith(".writing")] and not replaces:
                 raise SeekingError(
                     f"{self.path} holds folders that no single run has put there ({', '.join(folders[:3])}); "
-                    "a comparison is resumed by seeking compare"
+                    "a comparison is resumed and replaced by seeking compare"
                 )
             self._manifest.write()  # First, so that the folder is known as a run's wherever this is interrupted.
             kept = (run_files.LOCK, self._manifest.path.name)

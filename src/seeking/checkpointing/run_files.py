@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ def is_run(folder: Path) -> bool:
 
 
 def read_options(folder: Path) -> dict[str, Any]:
-    """The recorded options of a run, of its newest intact checkpoint if ``config.json`` is lost or damaged; empty if
-    there are none.
+    """The recorded options of a run; if ``config.json`` is lost or damaged, those of its newest intact checkpoint, or
+    of the first run of a comparison. Empty if there are none.
 
     Raises:
         OSError, SeekingError: a file cannot be read.
@@ -74,6 +75,9 @@ def read_options(folder: Path) -> dict[str, Any]:
         if isinstance(content, dict) and len(text) <= MAX_OPTIONS_BYTES:
             return content
     options = _newest_state(folder).get("options")
+    if options is None and (is_file(path) or is_file(folder / manifest.NAME)):  # Else, of whatever lies beside runs.
+        runs = sorted(runs_of_comparison(folder), key=lambda run: int(run.name.partition("seed")[2]))
+        options = read_options(runs[0]) if runs else {}
     return options if isinstance(options, dict) else {}
 
 
@@ -111,9 +115,17 @@ def _has_record(folder: Path) -> bool:
         except (ValueError, LookupError, TypeError, RecursionError):
             return False
     names = {path.name for path in folder.iterdir() if not is_leftover(path)}
-    runs = [path for path in folder.iterdir() if _RUN_OF_COMPARISON.fullmatch(path.name)]
     # It may have been killed before there was a record.
-    return any(is_run(path) for path in runs) or names <= {LOCK, "config.json", "map.json"}
+    return any(runs_of_comparison(folder)) or names <= {LOCK, "config.json", "map.json"}
+
+
+def runs_of_comparison(folder: Path) -> Iterator[Path]:
+    """The folders of the runs of a comparison.
+
+    Raises:
+        OSError, SeekingError: something cannot be read.
+    """
+    return (path for path in sorted(folder.iterdir()) if _RUN_OF_COMPARISON.fullmatch(path.name) and is_run(path))
 
 
 def unlisted(folder: Path, known: manifest.Manifest | None) -> list[str]:

@@ -1,13 +1,16 @@
 """The files of a folder, and the names of splits."""
 
 import os
+import posixpath
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from seeking.errors import SeekingError
+from seeking.checkpointing import manifest
+from seeking.errors import DamagedError, RunWarning, SeekingError
 from seeking.files import reason
 
 IMAGE_EXTENSIONS = (
@@ -81,11 +84,15 @@ def describe(files: Sequence[str]) -> str:
 def walk(root: str) -> Tree:
     """List all files below a folder; links are followed.
 
+    Runs of this program in it are left out, with folders that hold nothing else: their figures are no images of a
+    class. A warning names them.
+
     Raises:
         SeekingError: a folder cannot be read, a name is not UTF-8, a link leads nowhere or to a folder that it lies
             in, or something is neither a file nor a folder.
     """
     tree: Tree = {}
+    runs: list[str] = []
     pending: list[tuple[str, tuple[str, ...]]] = [("", ())]
     while pending:
         folder, above = pending.pop()
@@ -93,9 +100,13 @@ def walk(root: str) -> Tree:
         real = os.path.realpath(path)
         if real in above:
             raise SeekingError(f"data set {root}: {folder} is a link to a folder that it lies in; remove it")
-        tree[folder] = []
         try:
-            for entry in os.scandir(path):
+            entries = [*os.scandir(path)]
+            if folder and any(entry.name == manifest.NAME for entry in entries) and _is_run(path):
+                runs.append(folder)
+                continue
+            tree[folder] = []
+            for entry in entries:
                 inner = join(folder, entry.name)
                 if entry.is_dir():
                     pending.append((inner, (*above, real)))
@@ -109,7 +120,23 @@ def walk(root: str) -> Tree:
         tree[folder].sort()
         if not all(map(_is_utf8, (folder, *tree[folder]))):
             raise SeekingError(f"data set {root}: a name in {folder!a} is not UTF-8; rename it")
+    for run in runs:
+        outer = posixpath.dirname(run)
+        while outer and not tree.get(outer) and not any(name.startswith(f"{outer}/") for name in tree):
+            tree.pop(outer, None)
+            outer = posixpath.dirname(outer)
+    if runs:
+        told = f"data set {root}: runs of seeking in it are no data: {shown(sorted(runs), NAMED_FILES)}"
+        warnings.warn(told, RunWarning, stacklevel=3)
     return tree
+
+
+def _is_run(path: str) -> bool:
+    """Whether a folder is that of a run or a comparison of this program, which its manifest marks."""
+    try:
+        return manifest.Manifest.read(Path(path)) is not None
+    except DamagedError:
+        return False
 
 
 def files(tree: Tree) -> list[str]:

@@ -165,6 +165,8 @@ def _read_csv(path: Path) -> Any:
         first = file.readline().decode("utf-8-sig")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=first.count)
     names = next(csv.reader([first], delimiter=delimiter), [])
+    if not names and path.stat().st_size > len(first.encode()):
+        raise SeekingError("its first line, which names the columns, is empty; remove it")
     if not names:
         raise SeekingError("there is nothing in it")
     table = arrow_csv.read_csv(

@@ -5,14 +5,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from seeking.errors import SeekingError
 from seeking.forward import Forward, call
 from seeking.matching.axes import Axis, Space, free
 from seeking.matching.example_inputs import example_inputs
 from seeking.matching.module_rules import BUILT_IN, RULES, Dimension, Rule, default_dimensions, factors_of
 from seeking.matching.tracer import Trace, UntraceableError, trace
-from seeking.weights_map import tensors
+from seeking.weights_map import tensors, tensors_in
 
 BY_NAME = "name"
 """Origin of axes of models that could not be traced, and for which there is no rule."""
@@ -71,6 +73,8 @@ class ModelAxes:
                         self.origin[name] = f"rule: {rule}"
 
     def _trace(self, batch: Any, forward: Forward | None) -> str:
+        if any(tensor.is_nested and tensor.layout == torch.strided for tensor in tensors_in(batch)):
+            raise SeekingError("nested tensors of the strided layout have no sizes; make them with layout=torch.jagged")
         reason = "no example input could be made for it; give match a batch"
         for example in [batch] if batch is not None else example_inputs(self._models[0]):
             try:

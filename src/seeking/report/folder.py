@@ -97,7 +97,14 @@ def _describe(path: Path) -> tuple[str, bool]:
         lines.append(f"  metrics.jsonl: NOT intact ({error})")
     if not (known and known.kind == "comparison"):
         lines.insert(0, f"{steps} steps, {motivated} of them motivated")
-    lines += ["files:", *files, "checkpoints:"]
+    lines += ["files:", *files]
+    for run in run_files.runs_of_comparison(path):
+        if describe(run)[1]:
+            lines.append(f"  {run.name}: intact")
+        else:
+            damaged.append(run.name)
+            lines.append(f"  {run.name}: NOT intact; seeking show {run} tells of its files")
+    lines.append("checkpoints:")
     for checkpoint in snapshot.list_checkpoints(path / run_files.CHECKPOINTS):
         lines.append(checked(f"{run_files.CHECKPOINTS}/{checkpoint.name}", snapshot.check))
     lines += [f"  {checkpoint.name}: set aside" for checkpoint in snapshot.list_damaged(path / run_files.CHECKPOINTS)]

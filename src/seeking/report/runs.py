@@ -23,18 +23,31 @@ LEFT_OUT = frozenset({*SHOWN, "output", "config", "resume", "overwrite"})
 
 
 def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
-    """The run folders in a folder; those of a comparison after it.
+    """The run folders in a folder; those of a comparison after it. So are those of which this cannot be told, since
+    they cannot be read.
 
     Raises:
-        OSError: something cannot be read.
+        OSError: the folder cannot be read.
     """
     for path in sorted(folder.iterdir()):
-        if not is_folder(path):
-            continue
-        if run_files.is_run(path):
-            yield path
-        if depth > 1 and path.name not in (run_files.CHECKPOINTS, run_files.TENSORBOARD):
-            yield from find_runs(path, depth - 1)
+        yield from _runs_at(path, depth)
+
+
+def _runs_at(path: Path, depth: int) -> Iterator[Path]:
+    try:
+        if not is_folder(path) or path.name in (run_files.CHECKPOINTS, run_files.TENSORBOARD):
+            return
+        is_run = run_files.is_run(path)
+        inner = sorted(path.iterdir()) if depth > 1 else []
+    except FileNotFoundError:  # It is gone by now.
+        return
+    except (OSError, SeekingError):
+        yield path
+        return
+    if is_run:
+        yield path
+    for each in inner:
+        yield from _runs_at(each, depth - 1)
 
 
 def runs_table(folder: Path) -> Rows:

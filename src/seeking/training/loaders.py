@@ -4,13 +4,13 @@ import collections
 import copy
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, SeedableRandomSampler, SkipBatchSampler
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
 from seeking.distributed.processes import from_first_process, scatter
 from seeking.errors import RunWarning, SeekingError
@@ -319,12 +319,23 @@ def _untouched(loader: Any) -> Any:
 
 
 def _check_restarts(loader: Any, name: str) -> None:
+    kind = type(loader).__name__
+    if isinstance(loader, Mapping) or (isinstance(loader, Sequence) and loader and isinstance(loader[0], DataLoader)):
+        raise SeekingError(
+            f"{name} is a {kind} of loaders; give one loader, such as over a ConcatDataset of their data"
+        )
+    if (isinstance(loader, Dataset) and not isinstance(loader, IterableDataset)) or _is_of_the_hub(loader):
+        warnings.warn(
+            f"{name} is a {kind}, each item of which is taken for a batch; if they are samples, give a DataLoader",
+            RunWarning,
+            stacklevel=2,
+        )
     if isinstance(loader, DataLoader | Sequence) and not own_iterators(loader):
         return
     try:
         iterator = iter(loader)
     except TypeError as error:
-        raise SeekingError(f"{name} is a {type(loader).__name__}; give a DataLoader, or a list of batches") from error
+        raise SeekingError(f"{name} is a {kind}; give a DataLoader, or a list of batches") from error
     if iterator is not loader and not any(iterator is own for own in own_iterators(loader)):
         return
     state = getattr(loader, "__dict__", {})
@@ -332,9 +343,14 @@ def _check_restarts(loader: Any, name: str) -> None:
     before = dict(state)
     if iter(loader) is iterator and all(before.get(key) is value for key, value in state.items()):
         raise SeekingError(
-            f"{name} is a {type(loader).__name__} that can be gone through once only; give a loader that starts anew "
+            f"{name} is a {kind} that can be gone through once only; give a loader that starts anew "
             "for each epoch, such as a DataLoader, or an object whose __iter__ is a generator function"
         )
+
+
+def _is_of_the_hub(loader: Any) -> bool:
+    """Whether this is a data set of ``datasets`` that has a length; streams of it may be in batches."""
+    return type(loader).__module__.partition(".")[0] == "datasets" and hasattr(loader, "__len__")
 
 
 def _split_by_user(loader: Any, name: str, processes: int, index: int) -> bool:

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from seeking.distributed.mean_loss import mean_over_processes
 from seeking.errors import SeekingError
-from seeking.training.objective import sample_count
+from seeking.training.objective import listed_samples, sample_count
+from seeking.weights_map import leaves_in
 
 
 @dataclass(frozen=True)
@@ -87,30 +89,45 @@ def split(batch: Any, processes: int) -> list[Part]:
     samples = sample_count(batch)
     if samples < processes:
         return [Part(send_to_device(batch, "cpu"), samples, 1 / processes, processes)] * processes
+    listed = listed_samples(batch) == samples
     bounds = [samples * number // processes for number in range(processes + 1)]
     return [
-        Part(_slice(batch, samples, slice(start, end)), samples, (end - start) / samples)
+        Part(_slice(batch, samples, slice(start, end), listed, top=True), samples, (end - start) / samples)
         for start, end in itertools.pairwise(bounds)
     ]
 
 
-def _slice(value: Any, samples: int, part: slice) -> Any:
+def _slice(value: Any, samples: int, part: slice, listed: bool, top: bool = False) -> Any:
     if isinstance(value, Tensor):
         if not value.ndim:
             return value.cpu()
-        if len(value) == samples:
+        if value.layout == torch.strided and not value.is_nested and len(value) == samples:
             return value[part].cpu().clone()  # Otherwise the whole storage would be sent.
     elif isinstance(value, Mapping):
-        return type(value)({key: _slice(item, samples, part) for key, item in value.items()})  # type: ignore[call-arg]
-    elif isinstance(value, list | tuple):
-        if len(value) == samples and not any(isinstance(item, Tensor | Mapping | list | tuple) for item in value):
-            return value[part]
-        items = [_slice(item, samples, part) for item in value]
+        return type(value)({key: _slice(item, samples, part, listed) for key, item in value.items()})  # type: ignore[call-arg]
+    elif isinstance(value, list | tuple) and not isinstance(value, PackedSequence):
+        if not top and len(value) == samples and (listed or _has_samples(value)):
+            return send_to_device(value[part], "cpu")
+        items = [_slice(item, samples, part, listed) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     elif value is None or isinstance(value, str | bytes | int | float):
         return value
-    kind = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    kind = f"a {type(value).__name__}"
+    if isinstance(value, Tensor):
+        plain = value.layout == torch.strided and not value.is_nested
+        kind = f"a tensor of shape {list(value.shape)}" if plain else "a sparse or nested tensor"
     raise SeekingError(
         f"a batch of {samples} samples holds {kind}, which cannot be split between processes; give a plain DataLoader, "
         "or one with a DistributedSampler"
     )
+
+
+def _has_samples(values: Sequence[Any]) -> bool:
+    """Whether a list, as long as there are samples, has an entry for each; else its entries are parts of the batch.
+
+    Where that is open, as of as many tensors as each of them has entries, they are parts.
+    """
+    kinds = {(type(value), value.ndim if isinstance(value, Tensor) else 0) for value in values}
+    if len(kinds) > 1:
+        return not any(isinstance(value, Tensor | Mapping | list | tuple) for value in values)
+    return not all(isinstance(leaf, Tensor) and leaf.shape[:1] == (len(values),) for leaf in leaves_in(values))

@@ -232,17 +232,26 @@ def sample_count(batch: Any) -> int:
     stacking, it is that length: lists of images of different sizes and of their labels. Else it is the length of the
     first tensor in any part.
     """
-    parts = [*batch.values()] if isinstance(batch, Mapping) else [*batch] if isinstance(batch, list | tuple) else []
-    for part in parts:
+    for part in _parts(batch):
         if isinstance(part, Tensor) and part.ndim:
-            return len(part)
+            return part.size(0)  # Nested tensors have no len().
+    if listed := listed_samples(batch):
+        return listed
+    return next((leaf.size(0) for leaf in leaves_in(batch) if isinstance(leaf, Tensor) and leaf.ndim), 1)
+
+
+def listed_samples(batch: Any) -> int:
+    """Number of samples in a batch all of whose parts are lists of one entry for each sample; 0 if they are not."""
     leaves = leaves_in(batch)
-    lengths = {len(leaf) if isinstance(leaf, Tensor) and leaf.ndim else None for leaf in leaves}
-    if len(lengths) > 1 or None in lengths:  # Not stacked.
-        listed = {len(part) if isinstance(part, list | tuple) else None for part in parts}
-        if len(listed) == 1 and None not in listed:
-            return listed.pop() or 1
-    return next((len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim), 1)
+    lengths = {leaf.size(0) if isinstance(leaf, Tensor) and leaf.ndim else None for leaf in leaves}
+    if len(lengths) == 1 and None not in lengths:
+        return 0  # Stacked.
+    listed = {len(part) if isinstance(part, list | tuple) else 0 for part in _parts(batch)}
+    return listed.pop() if len(listed) == 1 else 0
+
+
+def _parts(batch: Any) -> list[Any]:
+    return [*batch.values()] if isinstance(batch, Mapping) else [*batch] if isinstance(batch, list | tuple) else []
 
 
 def target_count(batch: Any) -> int:

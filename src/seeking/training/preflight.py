@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from seeking.copies import copied, evaluating, scratch_copy
@@ -155,7 +156,7 @@ def _check_map(pair: Pair, objective: Objective, batch: Any) -> None:
         SeekingError: it is not.
     """
     inputs, forward = objective.model_inputs(batch)
-    if isinstance(inputs, Tensor):
+    if isinstance(inputs, Tensor) and inputs.layout == torch.strided and not inputs.is_nested:  # Others have no slices.
         inputs = inputs[:PROOF_SAMPLES]
     verdict = verify(pair.base, pair.motivated_model, pair.map, inputs, forward=forward)
     if not verdict:

@@ -13,6 +13,7 @@ from seeking.supported import check_models
 from seeking.verification.comparison import RefusedError, Subject
 from seeking.verification.constants import own_constants
 from seeking.verification.proof import prove
+from seeking.verification.recording import dense
 from seeking.verification.shareable import check_parametrizations
 from seeking.verification.unreached import unreached_settings
 from seeking.verification.verdict import Verification
@@ -78,7 +79,7 @@ def verify(
         raise SeekingError("the batch is on the meta device; verify computes, so give one with numbers")
     if inputs and not any(tensor.numel() for tensor in inputs):
         raise SeekingError("there is no sample in the batch, so nothing would be compared; give another batch")
-    if any(is_real(tensor) and bool(tensor.isnan().any()) for tensor in inputs):
+    if any(is_real(tensor) and bool(dense(tensor).isnan().any()) for tensor in inputs):
         raise SeekingError("there is NaN in the batch, on which nothing can be compared; give another batch")
     run = copied_function(forward) or call
     constants = own_constants(base, motivated, weights_map, batch, run)
