@@ -186,6 +186,7 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--crop-padding", "-1"], "--crop-padding is -1"),
         (["train", "--image-size", "-3"], "--image-size is -3"),
         (["verify", "resnet8", "resnet14", "--image-size", "0"], "--image-size is 0"),
+        (["verify", "mlp-4", "mlp-8", "--image-size", "32"], "--image-size is 32, but mlp-4 takes no images"),
         (["verify", "resnet8", "resnet14", "--tolerance", "nan"], "--tolerance is nan"),
         (["verify", "resnet8", "resnet14", "--in-chans", "0"], "--in-chans is 0"),
         (["map", "resnet8", "resnet14", "--num-classes", "-1"], "--num-classes is -1"),
