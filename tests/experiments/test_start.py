@@ -150,7 +150,10 @@ def test_whose_the_shared_part_is() -> None:
         ("--start-from missing", "missing: cannot be read"),
         ("--start-from base", "there are no pretrained weights of resnet8"),
         ("--base local-dir:missing", "local-dir:missing: there is no missing/config.json"),
-        ("--start-from base --base coatnet_0_224 --motivated coatnet_1_224", "there are no pretrained weights of coatnet_0_224"),
+        (
+            "--start-from base --base coatnet_0_224 --motivated coatnet_1_224",
+            "there are no pretrained weights of coatnet_0_224",
+        ),
         ("--start-from pretrained", "pretrained: cannot be read"),
         ("--model-kwargs wdth=4", "model resnet8 rejects the arguments wdth=4: "),
         ("--model-kwargs width=abc", "model resnet8 rejects the arguments width='abc': width is 'abc'; it must be"),

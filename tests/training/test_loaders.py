@@ -242,6 +242,11 @@ def test_what_is_no_loader_is_refused(loader: Any) -> None:
         Trainer(*models(), train_loader=loader, config=config())
 
 
+def test_a_data_set_is_no_loader() -> None:
+    with pytest.raises(SeekingError, match=r"train_loader is a TensorDataset, a data set .*give DataLoader\("):
+        Trainer(*models(), train_loader=TensorDataset(torch.ones(4, 5)), config=config())
+
+
 class Short(DataLoader[Any]):
     def __len__(self) -> int:
         return 2

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from seeking.conditions import Condition
 from seeking.errors import RunWarning, SeekingError
+from seeking.integrations import check_pair
 from seeking.integrations.transformers_models import has_adapters
 from seeking.pair import Pair
 
@@ -20,6 +21,7 @@ def check_arguments(
     Raises:
         SeekingError: names it, and what to do.
     """
+    check_pair(pair, "MotivatedTrainer")
     both = "it would apply to the base alone; "
     optim = str(getattr(args.optim, "value", args.optim))
     refused = {

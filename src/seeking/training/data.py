@@ -14,6 +14,8 @@ from seeking.training.needs import Given
 from seeking.training.rng import RandomState, derive_seed
 from seeking.training.stream import check_stream
 
+NO_BATCH = "the training data yield no batch: fewer samples than the batch size, or none"
+
 
 class Loaders(NamedTuple):
     """The prepared loaders, and the number of steps in an epoch."""
@@ -45,7 +47,7 @@ def prepare_loaders(
     if batches is None:
         check_stream(config)
     elif not batches:
-        raise SeekingError("the training data yield no batch: fewer samples than the batch size, or none")
+        raise SeekingError(NO_BATCH)
     if prepared_evaluation is not None and prepared_evaluation.length == 0:
         raise SeekingError("the evaluation data yield no batch")
     given = Given.by(config, held_out=held_out is not None, epoch_length=batches is not None)

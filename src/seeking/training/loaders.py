@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, SeedableRandomSampler, SkipBatchSampler
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
 from seeking.distributed.processes import from_first_process, scatter
 from seeking.errors import RunWarning, SeekingError
@@ -319,6 +319,10 @@ def _untouched(loader: Any) -> Any:
 
 
 def _check_restarts(loader: Any, name: str) -> None:
+    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        raise SeekingError(
+            f"{name} is a {type(loader).__name__}, a data set and no batches; give DataLoader(data_set, batch_size=...)"
+        )
     if isinstance(loader, DataLoader | Sequence) and not own_iterators(loader):
         return
     try:
