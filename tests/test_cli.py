@@ -223,7 +223,10 @@ def test_bad_files_are_refused(content: str, message: str, capsys: pytest.Captur
 def test_a_folder_with_another_run_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     Path("out").mkdir()
     Path("out/notes.txt").write_text("mine")
-    refused(["train", "--output", "out"], "out holds another run or files of yours", capsys)
+    told = (
+        "out holds another run or files of yours; name .*, set --resume to continue .*, or set --overwrite to replace"
+    )
+    refused(["train", "--output", "out"], told, capsys)
     refused(["train", "--output", "out", "--overwrite"], "not the folder of a run", capsys)
     refused(["compare", "--output", "out"], "out holds another run or files of yours", capsys)
 

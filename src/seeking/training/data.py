@@ -38,7 +38,8 @@ def prepare_loaders(
     """Prepare the loaders for this process, between which each batch is split; the held-out data are loaded later.
 
     Raises:
-        SeekingError: a loader is empty, has no length which options need, or can be gone through once only.
+        SeekingError: a loader is empty, has no length which options need, or can be gone through once only; or the
+            warm-up is no shorter than the run.
     """
     where = derive_seed(config.seed), accelerator.num_processes, accelerator.process_index
     prepared = prepare(train, "train_loader", *where)
@@ -52,6 +53,11 @@ def prepare_loaders(
         raise SeekingError("the evaluation data yield no batch")
     given = Given.by(config, held_out=held_out is not None, epoch_length=batches is not None)
     steps = None if batches is None else math.ceil(batches / config.accumulate)
+    if steps and config.max_steps and (warmup := round(config.warmup_epochs * steps)) >= config.max_steps:
+        raise SeekingError(
+            f"warmup_epochs is {config.warmup_epochs}, {warmup} steps of the {config.max_steps} of the run; it must be "
+            "less"
+        )
     return Loaders(prepared, prepared_evaluation, steps, given)
 
 
