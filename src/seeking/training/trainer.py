@@ -25,7 +25,7 @@ from seeking.training.metrics import Best, Predict, UserMetrics
 from seeking.training.nonfinite import NonFiniteGuard
 from seeking.training.objective import LossFn, Objective
 from seeking.training.one_pass import make_prefix
-from seeking.training.optim import MakeOptimizer, MakeSchedule
+from seeking.training.optim import MakeOptimizer, MakeSchedule, check_makers
 from seeking.training.parts import collect_parts
 from seeking.training.preflight import check_pair, measure
 from seeking.training.progress import Progress
@@ -108,6 +108,7 @@ class Trainer:
         progress: Display = True,
     ) -> None:
         models = build.named_models(base, motivated)
+        check_makers(optimizer, schedule)
         self.config = config = options(config)
         self.accelerator = accelerator or build.make_accelerator(config)
         self.loaders = data.prepare_loaders(self.accelerator, train_loader, eval_loader, held_out, config)
