@@ -121,10 +121,11 @@ def check_makers(optimizer: object, schedule: object) -> None:
         ("optimizer", optimizer, "lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3)"),
         ("schedule", schedule, "lambda optimizer, steps: CosineAnnealingLR(optimizer, steps)"),
     ):
-        made = getattr(make, "func", make)  # Of a partial.
+        made, form = getattr(make, "func", make), f"a {type(make).__name__}"  # Of a partial, what it calls.
         of_parameters = isinstance(made, type) and issubclass(made, Optimizer)
+        if isinstance(made, type):
+            form = f"the class {made.__name__}"
         if make is not None and (of_parameters or not callable(make)):
-            form = f"the class {made.__name__}" if of_parameters else f"a {type(make).__name__}"
             raise SeekingError(f"{kind} is {form}; give a function that makes one for each model, such as {example}")
 
 
