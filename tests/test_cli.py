@@ -193,6 +193,7 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--crop-padding", "-1"], "--crop-padding is -1"),
         (["train", "--image-size", "-3"], "--image-size is -3"),
         (["verify", "resnet8", "resnet14", "--image-size", "0"], "--image-size is 0"),
+        (["verify", "mlp-4", "mlp-8", "--image-size", "32"], "--image-size is 32, but mlp-4 takes no images"),
         (["verify", "resnet8", "resnet14", "--tolerance", "nan"], "--tolerance is nan"),
         (["verify", "resnet8", "resnet14", "--in-chans", "0"], "--in-chans is 0"),
         (["map", "resnet8", "resnet14", "--num-classes", "-1"], "--num-classes is -1"),
@@ -245,7 +246,10 @@ def test_any_file_is_a_recipe_by_its_path(
 def test_a_folder_with_another_run_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     Path("out").mkdir()
     Path("out/notes.txt").write_text("mine")
-    refused(["train", "--output", "out"], "out holds another run or files of yours", capsys)
+    told = (
+        "out holds another run or files of yours; name .*, set --resume to continue .*, or set --overwrite to replace"
+    )
+    refused(["train", "--output", "out"], told, capsys)
     refused(["train", "--output", "out", "--overwrite"], "not the folder of a run", capsys)
     refused(["compare", "--output", "out"], "out holds another run or files of yours", capsys)
 

@@ -79,9 +79,11 @@ def verify_command(config: Verify) -> int:
     Raises:
         SeekingError: the models cannot be made, or the map is not theirs.
     """
-    both = models(config, arguments_for(config.base, config.num_classes, config.in_chans))
     if config.image_size is not None and config.image_size < 1:
         raise SeekingError(f"image_size is {config.image_size}; it must be 1 or more")
+    if config.image_size is not None and not takes_images(config.base):
+        raise SeekingError(f"image_size is {config.image_size}, but {config.base} takes no images; leave it out")
+    both = models(config, arguments_for(config.base, config.num_classes, config.in_chans))
     batch = example_input(config.base, both["base"], config.image_size, config.in_chans)
     try:
         if config.map:

@@ -11,6 +11,10 @@ from types import FrameType
 from seeking.errors import EXIT_INTERRUPTED, EXIT_SAVED
 
 
+class EndedBySignal(SystemExit):
+    """Ends this program; not what code that is called in it may call ``sys.exit`` for."""
+
+
 @contextlib.contextmanager
 def ending_by_signals() -> Iterator[None]:
     """Inside, SIGTERM and SIGHUP end this program with the exit code that they have in training, unless they are
@@ -35,7 +39,7 @@ def ending_by_signals() -> Iterator[None]:
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
             os._exit(EXIT_INTERRUPTED if interrupted else EXIT_SAVED)
-        raise KeyboardInterrupt if interrupted else SystemExit(EXIT_SAVED)
+        raise KeyboardInterrupt if interrupted else EndedBySignal(EXIT_SAVED)
 
     def end_at_once(number: int, frame: FrameType | None) -> None:
         os._exit(EXIT_INTERRUPTED)

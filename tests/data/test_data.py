@@ -16,7 +16,7 @@ from runs import image_folder
 from seeking import SeekingError
 from seeking.data import Augmentation, Batches, DataConfig, Images, load, loader
 from seeking.data.encoded import Files
-from seeking.errors import LoadingError
+from seeking.errors import LoadingError, RunWarning
 from seeking.experiments.run import RunConfig, trainer
 from seeking.experiments.tasks.images import ImagesOfRun
 from seeking.training import RunFolder
@@ -261,6 +261,18 @@ def test_what_does_not_fit_is_streamed(tmp_path: Path, monkeypatch: pytest.Monke
     in_two_processes = load(DataConfig(data=folder))
     assert not isinstance(in_two_processes.train.pixels, torch.Tensor)
     assert in_two_processes.workers == 3
+
+
+def test_no_more_workers_are_started_than_a_machine_can_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    folder = str(image_folder(tmp_path))
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(3), raising=False)
+    assert load(DataConfig(data=folder, in_memory=False, workers=48)).workers == 48
+    assert load(DataConfig(data=folder, in_memory=True, workers=999)).workers == 48
+    assert not [warning for warning in recwarn if "workers" in str(warning.message)]
+    with pytest.warns(RunWarning, match="workers is 999, .* for the 3 cores of this machine; 48 are started"):
+        assert load(DataConfig(data=folder, in_memory=False, workers=999)).workers == 48
 
 
 def run_of(folder: Path, output: Path, **kwargs: Any) -> Any:

@@ -389,6 +389,12 @@ def test_refusals(tmp_path: Path) -> None:
     pair = Pair(network(3), network(5))
     with pytest.raises(SeekingError, match="give loss_fn and optimizer"):
         MotivatedModule(pair)
+    with pytest.raises(SeekingError, match=r"takes a pair, not a Classifier; give it seeking\.Pair"):
+        MotivatedModule(Classifier(3))  # type: ignore[arg-type]
+    criterion: Any = nn.CrossEntropyLoss()
+    with pytest.raises(TypeError) as raised:
+        lightning(tmp_path).fit(MotivatedModule(pair, loss_fn=criterion, optimizer=torch.optim.SGD), data())
+    assert "a loss_fn takes the model and a batch" in str(raised.value.__notes__)
     with pytest.raises(SeekingError, match="optimizers of their own"):
         MotivatedModule(Pair(Classifier(3), Classifier(5)), loss_fn=loss_fn)
     with pytest.raises(SeekingError, match=r"only seeking\.Trainer"):

@@ -406,6 +406,38 @@ def test_what_would_be_done_to_one_model_alone_is_refused(tmp_path: Path, given:
         trainer(tmp_path, **given)
 
 
+class MotivatedSeq2SeqTrainer(MotivatedTrainer, t.Seq2SeqTrainer):
+    pass
+
+
+def test_both_models_generate_where_the_trainer_does(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 23, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_heads": 2, "decoder_start_token_id": 0}
+    pair = Pair(*(t.T5ForConditionalGeneration(t.T5Config(**sizes, num_layers=layers)) for layers in (1, 2)))
+    words = torch.randint(1, 23, (6, 5))
+    data = [{"input_ids": row, "labels": row} for row in words]
+    arguments = t.Seq2SeqTrainingArguments(
+        str(tmp_path), max_steps=2, predict_with_generate=True, report_to="none", use_cpu=True, disable_tqdm=True
+    )
+    with pytest.raises(SeekingError, match=r"predict_with_generate .*MotivatedTrainer, Seq2SeqTrainer"):
+        MotivatedTrainer(pair, arguments, train_dataset=data)
+    generated: list[Any] = []
+    run = MotivatedSeq2SeqTrainer(
+        pair,
+        arguments,
+        condition="always",
+        train_dataset=data,
+        eval_dataset=data,
+        compute_metrics=lambda given: {"sum": generated.append(given.predictions) or 0.0},
+    )
+    run.train()
+    run.evaluate()
+    with pair.motivated() as motivated:
+        for model, tokens in zip((pair.base, motivated), generated, strict=True):
+            own = model.eval().generate(words, max_new_tokens=19)
+            assert torch.equal(torch.from_numpy(tokens)[:, : own.shape[1]], own)
+
+
 @pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "XLA"])
 def test_a_configuration_of_accelerate_that_shards_the_base_alone_is_refused(kind: str) -> None:
     for_both = SimpleNamespace(distributed_type=DistributedType.MULTI_CPU, parallelism_config=None)

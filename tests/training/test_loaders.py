@@ -252,9 +252,13 @@ def test_several_loaders_are_refused(loader: Any) -> None:
         prepare(loader, "eval_loader", 0, 1, 0)
 
 
-@pytest.mark.parametrize("kind", ["torch", "datasets"])
-def test_data_without_a_loader_are_told_of(kind: str) -> None:
-    data = TensorDataset(torch.zeros(4, 2)) if kind == "torch" else datasets.Dataset.from_dict({"x": [0.0, 1.0]})
+def test_a_data_set_is_no_loader() -> None:
+    with pytest.raises(SeekingError, match=r"train_loader is a TensorDataset, a data set .*give DataLoader\("):
+        Trainer(*models(), train_loader=TensorDataset(torch.ones(4, 5)), config=config())
+
+
+def test_a_data_set_of_the_hub_may_hold_batches_and_is_told_of() -> None:
+    data = datasets.Dataset.from_dict({"x": [0.0, 1.0]})
     with pytest.warns(RunWarning, match="each item of which is taken for a batch; if they are samples, give a DataL"):
         prepare(data, "train_loader", 0, 1, 0)
 

@@ -152,7 +152,7 @@ def test_which_way_is_better_is_known_or_asked_for() -> None:
         assert best.is_better(better, worse)
         assert not best.is_better(worse, better)
     with pytest.raises(SeekingError, match="best is f1, which may be better the higher or the lower; give best_mode"):
-        order("f1", f1=f1)
+        order("f1", f1=f1).check({"f1": 1})
     with pytest.raises(SeekingError, match="best_mode is max, but there is no best"):
         TrainConfig(best_mode="max")
 
@@ -171,6 +171,12 @@ X, Y = torch.randn(8, 5), torch.arange(8) % 3
             r"gives a tensor of shape \[3\].*macro",
         ),
         ({"metrics": {"f1": lambda outputs, targets: "good"}}, "metric f1: it gives a str"),
+        ({"metrics": [f1]}, r"metrics are a list; give them by name, such as \{'f1': ...\}"),
+        (
+            {"metrics": {"f1": f1}, "predict_fn": lambda model, batch: model(batch[0])},
+            "predict_fn returned a Tensor, not outputs and targets",
+        ),
+        ({"config": dataclasses.replace(CONFIG, best="f2")}, "unknown metric in best 'f2'"),
         ({"metrics": {"loss": f1}}, "metric loss: the objective measures one of that name"),
         (
             {"metrics": {"f1": f1}, "predict_fn": lambda model, batch: (batch, Y)},

@@ -1,6 +1,7 @@
 """What data may do: labels that do not count, labels of other forms, items that end the pass or the program."""
 
 import dataclasses
+import signal
 import sys
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from seeking import SeekingError, Trainer
-from seeking.errors import LoadingError
+from seeking.errors import EXIT_SAVED, LoadingError
+from seeking.termination import ending_by_signals
 from seeking.training.batches import draw
 from seeking.training.loaders import prepare
 from seeking.training.objective import Classification
@@ -111,6 +113,19 @@ def test_an_item_cannot_end_the_program_as_if_all_were_well(evaluating: bool) ->
     data = Items(LABELS), Items(LABELS, 9, lambda: sys.exit(0))
     with pytest.raises(LoadingError, match=r"the data called sys.exit\(0\)"):
         fit(*(data if evaluating else data[::-1]))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_the_program_while_a_batch_is_loaded_is_no_fault_of_the_data(number: int) -> None:
+    loader = prepare(DataLoader(Items(LABELS, 1, lambda: signal.raise_signal(number)), 4), "loader", 0, 1, 0)
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    try:
+        with pytest.raises(SystemExit) as ended, ending_by_signals():
+            list(draw(loader, torch.device("cpu")))
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert ended.value.code == EXIT_SAVED
 
 
 def many_lines() -> None:

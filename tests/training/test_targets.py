@@ -1,5 +1,6 @@
 """What models may be trained towards, and what a loss_fn may return."""
 
+import functools
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -194,3 +195,17 @@ def test_what_is_no_optimizer_is_named(wrong: str) -> None:
 
     with pytest.raises(SeekingError, match=r"optimizer gives a \w+; it must give one optimizer of PyTorch"):
         trainer(CLASSES, optimizer=make)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"optimizer": torch.optim.SGD([torch.ones(1)], 0.1)}, "optimizer is a SGD; give a function .* lambda model"),
+        ({"optimizer": torch.optim.Adam}, "optimizer is the class Adam; give a function"),
+        ({"optimizer": functools.partial(torch.optim.Adam, lr=0.1)}, "optimizer is the class Adam; give a function"),
+        ({"schedule": 0.1}, "schedule is a float; give a function .* lambda optimizer, steps"),
+    ],
+)
+def test_what_makes_no_optimizer_or_schedule_of_a_model_is_named(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(SeekingError, match=told):
+        trainer(CLASSES, **given)

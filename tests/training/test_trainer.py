@@ -27,7 +27,7 @@ from runs import (
 from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import ChainDataset, DataLoader, IterableDataset, TensorDataset
 
 import seeking
 from seeking import Always, Condition, Every, MatchWarning, Never, RunError, SeekingError, TrainConfig, Trainer
@@ -308,6 +308,20 @@ def test_options_that_make_no_sense_are_refused(changes: dict[str, Any], message
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_no_configuration_is_refused() -> None:
+    options: Any = {"epochs": 2}
+    with pytest.raises(SeekingError, match=r"config is a dict; give a TrainConfig"):
+        Trainer(*two_models(), **batches(), config=options)
+    with pytest.raises(SeekingError, match=r"condition is a Always; .* Trainer\(condition=...\)"):
+        TrainConfig(condition=Always())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss(), lambda outputs, targets: outputs.sub(targets).mean()])
+def test_a_loss_of_outputs_and_targets_is_told_what_a_loss_fn_takes(criterion: Any) -> None:
+    with pytest.raises(SeekingError, match="a loss_fn takes the model and a batch, such as lambda model, batch"):
+        Trainer(*two_models(), **batches(), config=CONFIG, loss_fn=criterion)
+
+
 def test_data_that_a_model_refuses_are_refused_before_training(tmp_path: Path) -> None:
     x, y = torch.randn(16, 3, 8, 8), torch.full((16,), 7)
     wrong = DataLoader(TensorDataset(x, y), 4)
@@ -320,6 +334,9 @@ def test_data_that_a_model_refuses_are_refused_before_training(tmp_path: Path) -
     assert not (tmp_path / "run").exists()
     with pytest.raises(SeekingError, match="yield no batch"):
         Trainer(*two_models(), train_loader=DataLoader(TensorDataset(x, y), 17, drop_last=True))
+    nothing: IterableDataset[Any] = ChainDataset([])
+    with pytest.raises(SeekingError, match="yield no batch"):
+        Trainer(*two_models(), train_loader=DataLoader(nothing), config=TrainConfig(max_steps=2))
 
 
 @pytest.mark.slow

@@ -19,6 +19,9 @@ from seeking.data.unreadable import readable
 from seeking.distributed.processes import cores, local_process_count, this_process
 from seeking.errors import RunWarning, SeekingError
 
+MAX_WORKERS_PER_CORE = 16
+"""More take minutes to start and are of no use, even where all of them wait for a disk."""
+
 
 @dataclass(frozen=True)
 class ImageData:
@@ -118,11 +121,24 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         size=(height, width),
         augmentation=_augmentation(width, config),
         location=location,
-        workers=max(1, min(8, cores() // (sharing * local_process_count())))
-        if config.workers is None
-        else config.workers,
+        workers=_workers(config.workers, sharing, used=isinstance(train.pixels, Encoded)),
         held_out=set_aside,
     )
+
+
+def _workers(wanted: int | None, sharing: int, used: bool) -> int:
+    """How many worker processes decode images: as many as are wanted, but not so many that the machine cannot start
+    them."""
+    if wanted is None:
+        return max(1, min(8, cores() // (sharing * local_process_count())))
+    most = MAX_WORKERS_PER_CORE * cores()
+    if used and wanted > most:
+        warnings.warn(
+            f"workers is {wanted}, which is too many for the {cores()} cores of this machine; {most} are started",
+            RunWarning,
+            stacklevel=3,
+        )
+    return min(wanted, most)
 
 
 def _check_labels(splits: Mapping[str, Images], classes: Sequence[str], config: DataConfig) -> None:

@@ -25,6 +25,7 @@ from seeking.experiments.start import (
 from seeking.experiments.tasks import TaskData, task
 from seeking.files import read_yaml
 from seeking.matching import Override
+from seeking.matching.match import aligned
 from seeking.models import arguments_for, check_arguments, check_task, task_of
 from seeking.models import check_name as check_model
 from seeking.report.showing import Display
@@ -61,6 +62,7 @@ def check_names(config: RunConfig) -> None:
     """Check what can be checked before data are loaded: models, the optimizer, metrics, conditions, overrides.
 
     Raises:
+        NotContainedError: a stage of the base is longer than the motivated model's, or a module is missing there.
         SeekingError: one of them, or the loss, does not exist, cannot be parsed or read, or is for other data than the
             task's; or a model rejects its arguments.
     """
@@ -71,17 +73,19 @@ def check_names(config: RunConfig) -> None:
     measured = task(config.task).measured[config.loss]
     if config.best and config.best not in measured:
         raise unknown("metric in best", config.best, measured)
-    plan = arguments(config, {})
+    plan, made = arguments(config, {}), []
     for model, name in plan.names.items():
         others = arguments_for(name, 10, config.channels or 3)
         if config.task == "text":
             others["sequence_length"] = config.sequence_length
-        check_arguments(name, plan.arguments[model], others)
+        made += [check_arguments(name, plan.arguments[model], others)]
     check_options(config)
     for option in ("condition", "base_condition"):
         Given.by(config).check(parse(getattr(config, option), option=option), option)
-    if config.overrides:
-        read_overrides(config.overrides)
+    overrides = read_overrides(config.overrides) if config.overrides else {}
+    base, motivated = made
+    if base and motivated:
+        aligned(base, motivated, config.depth, overrides)
 
 
 def models(config: ModelConfig, common: Mapping[str, Any], seed: int = 0) -> dict[str, nn.Module]:

@@ -78,7 +78,8 @@ def check_start(
 ) -> None:
     """Check what can be checked before data are loaded: that files can be read and the options do not contradict.
 
-    Which model a ``FILE`` alone belongs to is not known before the number of classes is.
+    Which model a ``FILE`` alone belongs to is not known before the number of classes is. Two are of both models, or
+    refused in any case.
 
     Raises:
         SeekingError: a file cannot be read, a model has no pretrained weights, or as ``sources`` and ``shared_from``.
@@ -88,6 +89,8 @@ def check_start(
         if model is None or source != PRETRAINED:
             shapes_of_weights(source)
     if any(model is None for model, _ in given):
+        if chosen is None and len({source for _, source in given}) > 1:
+            raise _undecided(", ".join(source for _, source in given))
         return
     origins = sources(start_from, pretrained, plan)
     shared_from(origins, chosen, extra)
@@ -105,10 +108,7 @@ def shared_from(origins: Mapping[Model, str], chosen: Model | None, extra: str) 
     if not origins:
         return chosen
     if len(origins) == 2 and chosen is None:
-        raise SeekingError(
-            f"both models start from weights (base: {origins['base']}, motivated: {origins['motivated']}), and they "
-            "share a part; say whose it is: shared_from base or motivated"
-        )
+        raise _undecided(f"base: {origins['base']}, motivated: {origins['motivated']}")
     owner = chosen or next(iter(origins))
     if owner not in origins:
         (other,) = origins
@@ -122,6 +122,13 @@ def shared_from(origins: Mapping[Model, str], chosen: Model | None, extra: str) 
             f"({origins['motivated']}); leave extra at own"
         )
     return owner
+
+
+def _undecided(sources: str) -> SeekingError:
+    return SeekingError(
+        f"both models start from weights ({sources}), and they share a part; say whose it is: shared_from base or "
+        "motivated"
+    )
 
 
 def initial_models(plan: ModelArguments, seed: int, origins: Mapping[Model, str]) -> dict[str, nn.Module]:

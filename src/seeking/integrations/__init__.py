@@ -1,5 +1,8 @@
 """Motivated training in the loops of other libraries, a file for each; nothing else imports them."""
 
+from seeking.errors import SeekingError
+from seeking.pair import Pair
+
 
 def missing(package: str, extra: str) -> ModuleNotFoundError:
     """The error for a library that is not installed, with the command that installs it."""
@@ -7,3 +10,13 @@ def missing(package: str, extra: str) -> ModuleNotFoundError:
         f"seeking.integrations.{extra} needs {package}, which is not installed; run: pip install 'seeking[{extra}]'",
         name=package,
     )
+
+
+def check_pair(pair: object, user: str) -> None:
+    """Make sure that a pair is one.
+
+    Raises:
+        SeekingError: it is something else, such as a model.
+    """
+    if not isinstance(pair, Pair):
+        raise SeekingError(f"{user} takes a pair, not a {type(pair).__name__}; give it seeking.Pair(base, motivated)")

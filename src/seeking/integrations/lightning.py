@@ -20,12 +20,13 @@ from seeking.conditions import Condition, ConsecutiveDecrease, Outcome, Signals,
 from seeking.distributed.mean_loss import mean_loss
 from seeking.errors import SeekingError
 from seeking.gradients import gradients_by_name
-from seeking.integrations import missing
+from seeking.integrations import check_pair, missing
 from seeking.integrations.lightning_hooks import HooksOfBoth, call, check_hooks
 from seeking.integrations.lightning_strategies import check_trainer, parallel
 from seeking.internals import leave_out_of_ddp
 from seeking.pair import Pair
 from seeking.training.needs import Given
+from seeking.training.objective import loss_of
 from seeking.training.rng import RandomState
 from seeking.training.saved_condition import SavedCondition
 
@@ -78,6 +79,7 @@ class MotivatedModule(HooksOfBoth):
         schedule: Callable[[Optimizer], Any] | None = None,
     ) -> None:
         super().__init__()
+        check_pair(pair, "MotivatedModule")
         self.pair, self.base, self.motivated = pair, pair.base, pair.motivated_model
         self.condition = parse(condition) if isinstance(condition, str) else condition or ConsecutiveDecrease(2)
         self.loss_fn, self.optimizer, self.schedule = loss_fn, optimizer, schedule
@@ -125,9 +127,10 @@ class MotivatedModule(HooksOfBoth):
         return result
 
     def _loss(self, model: nn.Module, batch: Any, index: int) -> tuple[Any, Tensor | None]:
-        result = (
-            self.loss_fn(model, batch) if self.loss_fn else call(_lightning_module(model).training_step, batch, index)
-        )
+        if self.loss_fn:
+            result = loss_of(self.loss_fn, model, batch)
+        else:
+            result = call(_lightning_module(model).training_step, batch, index)
         return result, result.get("loss") if isinstance(result, Mapping) else result
 
     def configure_optimizers(self) -> Any:
@@ -182,7 +185,7 @@ class MotivatedModule(HooksOfBoth):
             outcome = self._motivated_step(batches, optimizer)
             self.motivated_steps += outcome.taken
             self.condition.feedback(outcome)
-        self.log("motivated_share", float(holds), on_step=False, on_epoch=True, batch_size=1)
+        self.log("motivated_share", float(holds), on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Note the norm of the gradient, which is not clipped yet."""
@@ -267,7 +270,7 @@ class MotivatedModule(HooksOfBoth):
         def measure(model: nn.Module, prefix: str) -> Any:
             if not self.loss_fn:
                 return call(getattr(model, step), batch, *rest)
-            loss = self.loss_fn(model, batch)
+            loss = loss_of(self.loss_fn, model, batch)
             self.log(prefix + name, loss, on_epoch=True, on_step=False, prog_bar=True, sync_dist=True)
             return loss
 

@@ -75,7 +75,8 @@ class MotivatedTrainer(transformers.Trainer):
         self.condition = parse(condition) if isinstance(condition, str) else condition or ConsecutiveDecrease(2)
         self.motivated_steps = 0
         args = args or transformers.TrainingArguments()
-        check_arguments(pair, args, self.condition, options)
+        generates = isinstance(self, transformers.Seq2SeqTrainer)
+        check_arguments(pair, args, self.condition, options, generates=generates)
         super().__init__(pair.base, args, **options)
         check_processes(self.accelerator)
         pair.motivated_model.to(args.device)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from seeking.conditions import Condition
 from seeking.errors import RunWarning, SeekingError
+from seeking.integrations import check_pair
 from seeking.integrations.transformers_models import has_adapters
 from seeking.pair import Pair
 
@@ -13,13 +14,26 @@ if TYPE_CHECKING:  # Where it is missing, the integration says so.
 
 
 def check_arguments(
-    pair: Pair, args: "transformers.TrainingArguments", condition: Condition, options: dict[str, Any]
+    pair: Pair,
+    args: "transformers.TrainingArguments",
+    condition: Condition,
+    options: dict[str, Any],
+    *,
+    generates: bool = False,
 ) -> None:
-    """Refuse what would be done to one model alone.
+    """Refuse what would be done to one model alone, or not at all.
+
+    Args:
+        pair: the pair.
+        args: the arguments.
+        condition: the condition.
+        options: further ones of the trainer.
+        generates: whether the trainer is one that generates for its evaluations.
 
     Raises:
         SeekingError: names it, and what to do.
     """
+    check_pair(pair, "MotivatedTrainer")
     both = "it would apply to the base alone; "
     optim = str(getattr(args.optim, "value", args.optim))
     refused = {
@@ -39,6 +53,11 @@ def check_arguments(
             args.auto_find_batch_size,
             "it would begin anew after half a step of one model; set per_device_train_batch_size to what a step of the "
             "motivated model has memory for, and gradient_accumulation_steps for larger batches",
+        ),
+        "predict_with_generate": (
+            getattr(args, "predict_with_generate", False) and not generates,
+            "the Trainer itself does not generate; make a class of both, "
+            "class MotivatedSeq2SeqTrainer(MotivatedTrainer, Seq2SeqTrainer): pass",
         ),
         "fp16_full_eval": (args.fp16_full_eval, f"{both}use fp16"),
         "bf16_full_eval": (args.bf16_full_eval, f"{both}use bf16"),

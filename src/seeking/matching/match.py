@@ -62,14 +62,8 @@ def match(
     """
     for kind, policy, known in (("depth policy", depth, DepthPolicy), ("width policy", width, WidthPolicy)):
         check_word(kind, policy, known)
-    check_models(base, motivated)
     overrides = overrides or {}
-    check_names(overrides, base)
-    _compare_classes(base, motivated)
-
-    modules = {name for name, _ in base.named_modules(remove_duplicate=False)}
-    renames = {name: o.target for name, o in overrides.items() if o.target and name in modules}
-    counterparts = align(base, motivated, depth, renames)
+    counterparts = aligned(base, motivated, depth, overrides)
     if differing := differing_rates(base, motivated, counterparts):
         _warn(
             f"dropout or stochastic depth differs in {len(differing)} shared layers ({differing[0]}"
@@ -103,6 +97,29 @@ def match(
         {name: tuple(tensor.shape) for name, tensor in large.items()},
         buffers=(name for name, _ in motivated.named_buffers(remove_duplicate=False)),
     )
+
+
+def aligned(
+    base: nn.Module, motivated: nn.Module, depth: DepthPolicy, overrides: Mapping[str, Override]
+) -> dict[str, str]:
+    """The motivated model's module for each of the base's, by name. No model is run, so both may be on the meta device.
+
+    Args:
+        base: the smaller model.
+        motivated: the larger model.
+        depth: as for ``match``.
+        overrides: as for ``match``.
+
+    Raises:
+        NotContainedError: a stage of the base is longer than the motivated model's, or a module is missing there.
+        SeekingError: a model is not supported, or an override names nothing in the base.
+    """
+    check_models(base, motivated)
+    check_names(overrides, base)
+    _compare_classes(base, motivated)
+    modules = {name for name, _ in base.named_modules(remove_duplicate=False)}
+    renames = {name: o.target for name, o in overrides.items() if o.target and name in modules}
+    return align(base, motivated, depth, renames)
 
 
 def _entries(

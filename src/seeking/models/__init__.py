@@ -98,7 +98,7 @@ def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
         raise _rejection(name, arguments, error) from error
 
 
-def check_arguments(name: str, given: Mapping[str, Any], others: Mapping[str, Any]) -> None:
+def check_arguments(name: str, given: Mapping[str, Any], others: Mapping[str, Any]) -> nn.Module | None:
     """Check that a model takes arguments of the user's, as far as that is known without data and the hub.
 
     Args:
@@ -106,19 +106,22 @@ def check_arguments(name: str, given: Mapping[str, Any], others: Mapping[str, An
         given: the user's arguments.
         others: stand-ins for those that the data tell, such as ``num_classes``.
 
+    Returns:
+        The model that was made of them, mostly without weights (on the meta device); None if it would have to be
+        loaded.
+
     Raises:
         SeekingError: it rejects them.
     """
     if name.startswith(ELSEWHERE):
-        return
+        return None
     arguments = {**others, **given}
     arguments.pop("pretrained", None)
     try:
         with warnings.catch_warnings(action="ignore"):
             with contextlib.suppress(Exception), torch.device("meta"):
-                _made(name, arguments)
-                return
-            _made(name, arguments)  # Some models cannot be made on meta.
+                return _made(name, arguments)
+            return _made(name, arguments)  # Some models cannot be made on meta.
     except SeekingError:
         raise
     except Exception as error:

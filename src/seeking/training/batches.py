@@ -12,6 +12,7 @@ from accelerate.utils import send_to_device
 from torch.utils.data import BatchSampler
 
 from seeking.errors import LoadingError, SeekingError
+from seeking.termination import EndedBySignal
 from seeking.training.interrupts import Stopped
 from seeking.training.loaders import Loader, components
 from seeking.training.micro_batches import MicroBatches, Part
@@ -126,6 +127,8 @@ def _move_to_device(parts: Iterator[Part], device: torch.device, loader: Loader)
 def _loading_errors(dataset: Any) -> Iterator[None]:
     try:
         yield
+    except EndedBySignal:
+        raise
     except SystemExit as error:  # It would end the run as if all were well.
         raise LoadingError(f"cannot load the next batch: the data called sys.exit({error.code!r})") from error
     except Exception as error:

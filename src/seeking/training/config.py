@@ -176,6 +176,12 @@ class TrainConfig:
     """Refuse to train unless the base is proven to be a sub-network of the motivated model."""
 
     def __post_init__(self) -> None:
+        for name in ("condition", "base_condition"):
+            if callable(getattr(getattr(self, name), "update", None)):
+                raise SeekingError(
+                    f"{name} is a {type(getattr(self, name)).__name__}; give its text, such as 'decrease:2'"
+                    + (", or give the object to the Trainer: Trainer(condition=...)" if name == "condition" else "")
+                )
         check_types(self, type(self), skip=frozenset({"save_every"}))  # Which may be a number, too.
         for name in ("own", "tracker"):
             texts = getattr(self, name)
@@ -299,6 +305,17 @@ class TrainConfig:
                 f"save_every is {self.save_every!r}; give a number of steps, such as 500, or of minutes, such as 10m"
             )
         return (None, float(match[1] + (match[2] or "")) * 60) if match[3] else (int(match[1]), None)
+
+
+def options(config: TrainConfig | None) -> TrainConfig:
+    """These options, or the defaults if none are given.
+
+    Raises:
+        SeekingError: they are something else.
+    """
+    if isinstance(config, TrainConfig | None):
+        return config or TrainConfig()
+    raise SeekingError(f"config is a {type(config).__name__}; give a TrainConfig, such as TrainConfig(epochs=2)")
 
 
 def _as_plain(value: Any) -> Any:

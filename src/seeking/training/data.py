@@ -14,6 +14,8 @@ from seeking.training.needs import Given
 from seeking.training.rng import RandomState, derive_seed
 from seeking.training.stream import check_stream
 
+NO_BATCH = "the training data yield no batch: fewer samples than the batch size, or none"
+
 
 class Loaders(NamedTuple):
     """The prepared loaders, and the number of steps in an epoch."""
@@ -36,7 +38,8 @@ def prepare_loaders(
     """Prepare the loaders for this process, between which each batch is split; the held-out data are loaded later.
 
     Raises:
-        SeekingError: a loader is empty, has no length which options need, or can be gone through once only.
+        SeekingError: a loader is empty, has no length which options need, or can be gone through once only; or the
+            warm-up is no shorter than the run.
     """
     where = derive_seed(config.seed), accelerator.num_processes, accelerator.process_index
     prepared = prepare(train, "train_loader", *where)
@@ -45,11 +48,16 @@ def prepare_loaders(
     if batches is None:
         check_stream(config)
     elif not batches:
-        raise SeekingError("the training data yield no batch: fewer samples than the batch size, or none")
+        raise SeekingError(NO_BATCH)
     if prepared_evaluation is not None and prepared_evaluation.length == 0:
         raise SeekingError("the evaluation data yield no batch")
     given = Given.by(config, held_out=held_out is not None, epoch_length=batches is not None)
     steps = None if batches is None else math.ceil(batches / config.accumulate)
+    if steps and config.max_steps and (warmup := round(config.warmup_epochs * steps)) >= config.max_steps:
+        raise SeekingError(
+            f"warmup_epochs is {config.warmup_epochs}, {warmup} steps of the {config.max_steps} of the run; it must be "
+            "less"
+        )
     return Loaders(prepared, prepared_evaluation, steps, given)
 
 

@@ -11,7 +11,7 @@ from seeking.copies import copied
 from seeking.errors import ProcessError, SeekingError, add_detail
 from seeking.training.batches import draw, set_epoch
 from seeking.training.config import TrainConfig
-from seeking.training.data import Loaders
+from seeking.training.data import NO_BATCH, Loaders
 from seeking.training.interrupts import Requests
 from seeking.training.learner import Learner
 from seeking.training.lending import Lending
@@ -104,6 +104,18 @@ def peek(loader: Loader, count: int, device: torch.device) -> Iterator[Any]:
     """The first few batches, without any effect on the random state once they have been taken."""
     with RandomState(device, loader).preserved():
         yield from (part.batch for part in draw(loader, device, first=count))
+
+
+def first_batch(loader: Loader, device: torch.device) -> Any:
+    """The first training batch, taken as by ``peek``.
+
+    Raises:
+        SeekingError: there is none.
+    """
+    batches = [*peek(loader, 1, device)]
+    if not batches:
+        raise SeekingError(NO_BATCH)
+    return batches[0]
 
 
 class Scores:

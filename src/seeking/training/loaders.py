@@ -324,7 +324,12 @@ def _check_restarts(loader: Any, name: str) -> None:
         raise SeekingError(
             f"{name} is a {kind} of loaders; give one loader, such as over a ConcatDataset of their data"
         )
-    if (isinstance(loader, Dataset) and not isinstance(loader, IterableDataset)) or _is_of_the_hub(loader):
+    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        raise SeekingError(
+            f"{name} is a {kind}, a data set and no batches; give DataLoader(data_set, batch_size=...), or "
+            "batch_size=None if its items are batches"
+        )
+    if _is_of_the_hub(loader):
         warnings.warn(
             f"{name} is a {kind}, each item of which is taken for a batch; if they are samples, give a DataLoader",
             RunWarning,

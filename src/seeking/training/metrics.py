@@ -50,6 +50,8 @@ class UserMetrics:
     """
 
     def __init__(self, metrics: Mapping[str, Any] | None, predict: Predict | None, device: torch.device) -> None:
+        if metrics is not None and not hasattr(metrics, "items"):  # A MetricCollection has them and is no mapping.
+            raise SeekingError(f"metrics are a {type(metrics).__name__}; give them by name, such as {{'f1': ...}}")
         self._metrics = {name: _as_metric(name, metric).to(device) for name, metric in (metrics or {}).items()}
         self._predict = predict or outputs_and_targets
         self._split = False
@@ -86,6 +88,11 @@ class UserMetrics:
         if not self._metrics:
             return
         predicted = self._predict(model, batch)
+        if not isinstance(predicted, tuple | list) or len(predicted) != 2:
+            raise SeekingError(
+                f"predict_fn returned a {type(predicted).__name__}, not outputs and targets; return both, such as "
+                "(model(x), y)"
+            )
         self._split = self._split or split
         if split or first:
             self._add(*predicted)
@@ -123,27 +130,24 @@ class Best:
         name: of the metric.
         mode: ``max`` or ``min``; if not given, the metric's own.
         metrics: the user's.
-
-    Raises:
-        SeekingError: which way the metric is better is not known.
     """
 
     def __init__(self, objective: Objective, name: str | None, mode: str | None, metrics: UserMetrics) -> None:
         self._objective, self._name = objective, name
         self._mode = mode or BETTER.get(name or "") or metrics.direction(name or "")
-        if name and not self._mode:
-            raise SeekingError(
-                f"best is {name}, which may be better the higher or the lower; give best_mode max or min"
-            )
 
     def check(self, names: Mapping[str, Any]) -> None:
         """Make sure that the metric is among these.
 
         Raises:
-            SeekingError: it is not.
+            SeekingError: it is not, or which way it is better is not known.
         """
         if self._name and self._name not in names:
             raise unknown("metric in best", self._name, names)
+        if self._name and not self._mode:
+            raise SeekingError(
+                f"best is {self._name}, which may be better the higher or the lower; give best_mode max or min"
+            )
 
     def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
         """Whether these metrics are better than the best so far; any number is better than NaN."""

@@ -174,6 +174,17 @@ def _cross_entropy(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
         ) from error
 
 
+def loss_of(loss_fn: LossFn, model: nn.Module, batch: Any) -> Any:
+    """What a ``loss_fn`` gives; a note to its errors says what it takes, which other libraries' losses do not."""
+    try:
+        return loss_fn(model, batch)
+    except (TypeError, AttributeError) as error:
+        error.add_note(
+            "a loss_fn takes the model and a batch, such as lambda model, batch: criterion(model(batch[0]), batch[1])"
+        )
+        raise
+
+
 @dataclass
 class CustomLoss:
     """A custom ``loss_fn(model, batch)``, which is also the only metric."""
@@ -192,12 +203,12 @@ class CustomLoss:
         if not torch.is_grad_enabled():
             try:
                 # It may take something out of the batch.
-                return loss_in(self.loss_fn(model, tree_map(lambda leaf: leaf, batch)), "loss_fn")
+                return loss_in(loss_of(self.loss_fn, model, tree_map(lambda leaf: leaf, batch)), "loss_fn")
             except RuntimeError as error:
                 if "does not require grad" not in str(error):
                     raise
         with torch.enable_grad():
-            return loss_in(self.loss_fn(model, batch), "loss_fn")
+            return loss_in(loss_of(self.loss_fn, model, batch), "loss_fn")
 
     def logits(self, model: nn.Module, batch: Any) -> Tensor:
         """Not available for a ``loss_fn``."""

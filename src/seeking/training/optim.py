@@ -128,6 +128,24 @@ def make_schedule(
     return SequentialLR(optimizer, [linear, main], milestones=[warmup])
 
 
+def check_makers(optimizer: object, schedule: object) -> None:
+    """Check that what is to make optimizers and schedules is neither one already nor a class that takes parameters.
+
+    Raises:
+        SeekingError: it is.
+    """
+    for kind, make, example in (
+        ("optimizer", optimizer, "lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3)"),
+        ("schedule", schedule, "lambda optimizer, steps: CosineAnnealingLR(optimizer, steps)"),
+    ):
+        made, form = getattr(make, "func", make), f"a {type(make).__name__}"  # Of a partial, what it calls.
+        of_parameters = isinstance(made, type) and issubclass(made, Optimizer)
+        if isinstance(made, type):
+            form = f"the class {made.__name__}"
+        if make is not None and (of_parameters or not callable(make)):
+            raise SeekingError(f"{kind} is {form}; give a function that makes one for each model, such as {example}")
+
+
 def check_steppable(kind: str, stepped: Any) -> None:
     """Check what a user's function gives: an optimizer or schedule whose ``step()`` needs no arguments.
 

@@ -128,6 +128,7 @@ def _measure(
     except SeekingError:
         raise
     except Exception as error:
+        hint = "; ".join([hint, *getattr(error, "__notes__", [])])
         raise SeekingError(
             f"the {name} model ({type(model).__name__}) fails on the {data}: {type(error).__name__}: {error}{hint}"
         ) from error

@@ -15,9 +15,9 @@ from seeking.distributed.processes import gather_json
 from seeking.report.showing import Display, make_showing
 from seeking.training import budget, build, data
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
-from seeking.training.config import CHANGEABLE_ON_RESUME, TrainConfig
+from seeking.training.config import CHANGEABLE_ON_RESUME, TrainConfig, options
 from seeking.training.cost import Cost
-from seeking.training.evaluation import Evaluator, Scores, peek
+from seeking.training.evaluation import Evaluator, Scores, first_batch, peek
 from seeking.training.failures import first_step, in_batch, saved_on_error
 from seeking.training.interrupts import Requests, Stopped, listening
 from seeking.training.losses import make_objective
@@ -25,7 +25,7 @@ from seeking.training.metrics import Best, Predict, UserMetrics
 from seeking.training.nonfinite import NonFiniteGuard
 from seeking.training.objective import LossFn, Objective
 from seeking.training.one_pass import make_prefix
-from seeking.training.optim import MakeOptimizer, MakeSchedule
+from seeking.training.optim import MakeOptimizer, MakeSchedule, check_makers
 from seeking.training.parts import collect_parts
 from seeking.training.preflight import check_pair, measure
 from seeking.training.progress import Progress
@@ -108,7 +108,8 @@ class Trainer:
         progress: Display = True,
     ) -> None:
         models = build.named_models(base, motivated)
-        self.config = config = config or TrainConfig()
+        check_makers(optimizer, schedule)
+        self.config = config = options(config)
         self.accelerator = accelerator or build.make_accelerator(config)
         self.loaders = data.prepare_loaders(self.accelerator, train_loader, eval_loader, held_out, config)
         functions = {"algorithm": algorithm, "loss": loss_fn or objective}
@@ -124,7 +125,7 @@ class Trainer:
             weights_map = WeightsMap.from_dict(saved["map"])
 
         device = self.accelerator.device
-        (batch,) = peek(self.loaders.train, 1, device)
+        batch = first_batch(self.loaders.train, device)
         owners: list[Any] = [*models.values(), *[None] * (2 - len(models))]
         self.condition = build.make_condition(condition, config, len(models) == 2, self.loaders.given)
         owners += [self.loaders.train, self.loaders.evaluation, loss_fn or objective, algorithm, self.condition]
