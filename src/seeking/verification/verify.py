@@ -17,7 +17,7 @@ from seeking.verification.shareable import check_parametrizations
 from seeking.verification.unreached import unreached_settings
 from seeking.verification.verdict import Verification
 from seeking.verification.views import competition, differing_numbers, follow, in_mode, more_parts, unreached
-from seeking.weights_map import WeightsMap, is_real, tensors, tensors_in
+from seeking.weights_map import WeightsMap, has_nan, tensors, tensors_in
 
 
 def verify(
@@ -78,7 +78,7 @@ def verify(
         raise SeekingError("the batch is on the meta device; verify computes, so give one with numbers")
     if inputs and not any(tensor.numel() for tensor in inputs):
         raise SeekingError("there is no sample in the batch, so nothing would be compared; give another batch")
-    if any(is_real(tensor) and bool(tensor.isnan().any()) for tensor in inputs):
+    if has_nan(inputs):
         raise SeekingError("there is NaN in the batch, on which nothing can be compared; give another batch")
     run = copied_function(forward) or call
     constants = own_constants(base, motivated, weights_map, batch, run)

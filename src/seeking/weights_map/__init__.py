@@ -5,6 +5,7 @@ from seeking.weights_map.index import Index
 from seeking.weights_map.map import WeightsMap
 from seeking.weights_map.tensors import (
     Name,
+    has_nan,
     identity,
     is_real,
     leaves_in,
@@ -19,6 +20,7 @@ __all__ = [
     "Index",
     "Name",
     "WeightsMap",
+    "has_nan",
     "identity",
     "is_real",
     "leaves_in",

@@ -6,9 +6,13 @@ from collections.abc import Hashable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from seeking.internals import storage_id
+
+COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+"""Layouts of sparse tensors of which only the values can be asked for NaN."""
 
 
 def identity(tensor: Tensor) -> Hashable:
@@ -44,6 +48,12 @@ def leaves_in(value: Any) -> list[Any]:
 def tensors_in(value: Any) -> list[Tensor]:
     """Every tensor in a batch or an output; see ``leaves_in``."""
     return [leaf for leaf in leaves_in(value) if isinstance(leaf, Tensor)]
+
+
+def has_nan(value: Any) -> bool:
+    """Whether there is NaN in a tensor, which may be sparse, or in a batch, an output or records of outputs."""
+    numbers = (t.values() if t.layout in COMPRESSED else t for t in tensors_in(value) if is_real(t))
+    return any(bool(tensor.isnan().any()) for tensor in numbers)
 
 
 Name = tuple[Any, ...]
