@@ -96,14 +96,16 @@ class Pair:
         check_models(base, motivated)
         if base is motivated:
             raise SeekingError("the base and the motivated model are one module; give two")
+        roles = {"base": base, "motivated model": motivated}
+        for role, model in roles.items():
+            check_writable(model, role)
         self.map = (weights_map or derive(base, motivated, batch, forward)).without(*own)
         self.norm = norm
         self.tie = tie
         self.optimizers: tuple[Optimizer, Optimizer] | None = None
         self.map.check(base, motivated)
         check_parametrizations(base, motivated, self.map, extra=False)
-        for role, model in (("base", base), ("motivated model", motivated)):
-            check_writable(model, role)
+        for role, model in roles.items():
             check_modes(model, role)
         self.constants = own_constants(base, motivated, self.map, batch, forward)
         self._moving = {

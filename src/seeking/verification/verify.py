@@ -9,7 +9,7 @@ from seeking.copies import copied_function
 from seeking.errors import SeekingError
 from seeking.forward import Forward, call
 from seeking.matching.parts import COMPETITIONS, OF_INTEGERS
-from seeking.supported import check_models
+from seeking.supported import check_models, cure_of_meta
 from seeking.verification.comparison import RefusedError, Subject
 from seeking.verification.constants import own_constants
 from seeking.verification.proof import prove
@@ -71,8 +71,9 @@ def verify(
         return Verification(False, float("inf"), name.rpartition(".")[0], f"the map has no entry for {name}")
     weights_map.check(base, motivated)
     check_parametrizations(base, motivated, weights_map, extra=True)
-    if any(tensor.is_meta for model in (base, motivated) for tensor in tensors(model).values()):
-        raise SeekingError("a model is on the meta device; verify computes, so make both models with real weights")
+    for role, model in (("base", base), ("motivated model", motivated)):
+        if any(tensor.is_meta for tensor in tensors(model).values()):
+            raise SeekingError(f"the {role} is on the meta device, where nothing is computed; {cure_of_meta(model)}")
     inputs = tensors_in(batch)
     if any(tensor.is_meta for tensor in inputs):
         raise SeekingError("the batch is on the meta device; verify computes, so give one with numbers")

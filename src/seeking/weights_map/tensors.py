@@ -39,6 +39,12 @@ def is_real(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
+def is_packed(tensor: Tensor) -> bool:
+    """Whether a tensor stands for others of other types, as quantized ones do, so that no part of it can be written."""
+    # Sharded ones are made of others, too, but hold their numbers.
+    return hasattr(tensor, "__tensor_flatten__") and not hasattr(tensor, "device_mesh")
+
+
 def leaves_in(value: Any) -> list[Any]:
     """Every tensor, number and other object in mappings of any kind, dataclasses, tuples and lists, at any depth."""
     items = _items_of(value)
