@@ -62,9 +62,11 @@ class Defined(PassingMode):
         if has_nan((args, kwargs)):
             return func(*args, **kwargs)
         output = func(*args, **kwargs)
+        # A weight whose length is zero is zero, whatever its direction.
+        number = 0.0 if "weight_norm" in func.name() else self._number
         for tensor in tensors_in(output):
             if tensor.layout is torch.strided and has_nan(tensor):
-                tensor.masked_fill_(tensor.isnan(), self._number)
+                tensor.masked_fill_(tensor.isnan(), number)
         return output
 
 
