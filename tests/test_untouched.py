@@ -481,6 +481,16 @@ def test_a_buffer_of_another_shape_than_the_map_is_refused() -> None:
         pass
 
 
+def test_a_parameter_that_was_replaced_by_one_of_another_shape_is_told() -> None:
+    """As the embedding of a vocabulary that grows after the models were paired."""
+    pair = seeking.Pair(*pair_of(mlp))
+    pair.base[-1].weight = nn.Parameter(torch.zeros(7, 4))
+    with pytest.raises(
+        SeekingError, match=r"weight: its shape in the base is \[7, 4\].*replaced.*pair the models anew"
+    ):
+        pair.motivated().__enter__()
+
+
 def test_buffers_are_constants_and_keep_their_values() -> None:
     base, motivated = pair_of(mlp)
     for model in (base, motivated):

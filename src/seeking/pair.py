@@ -305,9 +305,12 @@ class Pair:
         for source, target, entry in both:
             for role, tensor, shape in (("base", source, entry.shape), ("motivated model", target, entry.target_shape)):
                 if tuple(tensor.shape) != shape:
+                    cure = "run one forward of both models first, then match and pair them"
+                    if isinstance(tensor, nn.Parameter):
+                        cure = "it was replaced after the map was made; match and pair the models anew"
                     raise SeekingError(
                         f"{entry.target}: its shape in the {role} is {list(tensor.shape)} where the map has "
-                        f"{list(shape)}; run one forward of both models first, then match and pair them"
+                        f"{list(shape)}; {cure}"
                     )
             if (source.device, source.dtype) != (target.device, target.dtype):
                 raise SeekingError(
