@@ -213,6 +213,38 @@ def test_models_of_other_dtypes_are_exact(dtype: torch.dtype) -> None:
     assert_exact(*models, VECTORS.to(dtype), width="leading")
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
+def test_dropout_within_attention_is_no_difference(fused: bool, by_name: bool) -> None:
+    """In training mode, of a module of the user's own, with more heads."""
+
+    class Attention(nn.Module):
+        def __init__(self, heads: int) -> None:
+            super().__init__()
+            self.heads, size = heads, 4 * heads
+            self.enter, self.leave = nn.Linear(3, 3 * size), nn.Linear(size, 2)
+            self.weight, self.mix = nn.Parameter(torch.randn(3 * size, size)), nn.Linear(size, size)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rate = 0.5 if self.training else 0.0
+            q, k, v = self.enter(x).chunk(3, -1)
+            if fused:
+                q, k, v = (each.unflatten(-1, (self.heads, 4)).transpose(1, 2) for each in (q, k, v))
+                options = ([], {"dropout_p": rate}) if by_name else ([None, rate], {})
+                y = F.scaled_dot_product_attention(q, k, v, *options[0], **options[1]).transpose(1, 2).flatten(2)
+            else:
+                sizes = q.shape[-1], self.heads, self.weight, None, None, None, False
+                mix = self.mix.weight, self.mix.bias
+                if by_name:
+                    last = {"dropout_p": rate, "out_proj_weight": mix[0], "out_proj_bias": mix[1]}
+                    y = F.multi_head_attention_forward(q, k, v, *sizes, **last)[0]
+                else:
+                    y = F.multi_head_attention_forward(q, k, v, *sizes, rate, *mix)[0]
+            return self.leave(y)
+
+    assert_exact(Attention(2), Attention(3), SEQUENCES, width="leading")
+
+
 def test_a_transformer_with_padding_is_exact() -> None:
     class Padded(nn.Module):
         def __init__(self, heads: int) -> None:
