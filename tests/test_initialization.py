@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,33 @@ def test_a_warning_tells_what_cannot_be_preserved() -> None:
     for branch in ALL_CHANNELS:
         with pytest.warns(MatchWarning, match="look at all channels"):
             seeking.embed(Images(SMALL, [branch]), Images(LARGE, [branch]), batch=PICTURES)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        lambda x: x + torch.randn_like(x),
+        lambda x: torch.nn.functional.gumbel_softmax(x, hard=True),
+        lambda x: torch.nn.functional.dropout(x, 0.5, training=True),
+        lambda x: torch.distributions.Normal(x, 1.0, validate_args=False).rsample(),
+    ],
+)
+def test_what_a_forward_draws_is_no_difference(drawn: Callable[[Tensor], Tensor]) -> None:
+    class Drawn(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.enter, self.mid, self.leave = nn.Linear(3, width), nn.Linear(width, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            leave: Tensor = self.leave(drawn(self.mid(self.enter(x).relu())))
+            return leave
+
+    base, motivated, x = Drawn(4), Drawn(6), torch.randn(2, 3)
+    state = torch.get_rng_state()
+    seeking.embed(base, motivated, batch=x)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(base.mid(base.enter(x).relu()), motivated.mid(motivated.enter(x).relu()))
 
 
 def test_blocks_that_scale_their_input_start_as_the_identity() -> None:

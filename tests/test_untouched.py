@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
+import accelerate
 import numpy as np
 import pytest
 import torch
@@ -480,6 +481,16 @@ def test_a_buffer_of_another_shape_than_the_map_is_refused() -> None:
         pass
 
 
+def test_a_parameter_that_was_replaced_by_one_of_another_shape_is_told() -> None:
+    """As the embedding of a vocabulary that grows after the models were paired."""
+    pair = seeking.Pair(*pair_of(mlp))
+    pair.base[-1].weight = nn.Parameter(torch.zeros(7, 4))
+    with pytest.raises(
+        SeekingError, match=r"weight: its shape in the base is \[7, 4\].*replaced.*pair the models anew"
+    ):
+        pair.motivated().__enter__()
+
+
 def test_buffers_are_constants_and_keep_their_values() -> None:
     base, motivated = pair_of(mlp)
     for model in (base, motivated):
@@ -506,6 +517,33 @@ def expanded(width: int) -> nn.Module:
     return model
 
 
+class Packed(Tensor):
+    """A tensor that stands for others, as quantized weights and states do."""
+
+    @staticmethod
+    def __new__(cls, numbers: Tensor) -> "Packed":
+        made = Tensor._make_wrapper_subclass(cls, numbers.shape, dtype=numbers.dtype)  # type: ignore[attr-defined]
+        made.numbers = numbers.to(torch.int8)
+        return made
+
+    def __init__(self, numbers: Tensor) -> None: ...
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["numbers"], None
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].numbers.float())
+        raise NotImplementedError(f"{func} is not implemented")
+
+
+def packed(width: int) -> nn.Module:
+    model = mlp(width)
+    model[0].weight = nn.Parameter(Packed(model[0].weight.detach()), requires_grad=False)
+    return model
+
+
 @pytest.mark.parametrize(
     ("make", "named"),
     [
@@ -515,6 +553,8 @@ def expanded(width: int) -> nn.Module:
         (expanded, r"0\.bias .* expanded"),
         (lambda width: torch.jit.trace(mlp(width), torch.randn(2, 3)), "ScriptModule"),
         (lambda width: torch.ao.quantization.quantize_dynamic(mlp(width), dtype=torch.qint8), "before quantization"),
+        (packed, r"0\.weight .* Packed.*before quantization"),
+        (lambda width: accelerate.cpu_offload(mlp(width), torch.device("cpu")), "offloaded: load it without"),
         (lambda width: nn.Sequential(nn.LazyLinear(width), nn.Linear(width, 2)), r"0\.weight .*lazy"),
         (lambda width: "a name", "str"),
     ],
@@ -527,6 +567,7 @@ def test_what_cannot_be_written_is_refused_by_name(make: Callable[[int], nn.Modu
         lambda: seeking.Pair(base, motivated, weights_map),
         lambda: seeking.embed(base, motivated, weights_map),
         lambda: seeking.extract(motivated, base, weights_map),
+        lambda: seeking.Pair(base, motivated, batch=torch.randn(2, 3)),
     ):
         with pytest.raises(SeekingError, match=named):
             use()
@@ -567,6 +608,39 @@ def test_state_that_is_not_shaped_like_its_parameter_is_refused() -> None:
     optimizers[0].step()
     with pytest.raises(SeekingError, match="Adafactor of the base"), pair.motivated(optimizers):
         pass
+
+
+class PackedSGD(torch.optim.SGD):
+    """Keeps its momentum in blocks of few bits, as 8-bit optimizers do; of small tensors as it is."""
+
+    def step(self, closure: Any = None) -> None:
+        super().step(closure)
+        for parameter, state in self.state.items():
+            if parameter.numel() % 256 == 0:
+                state["momentum_buffer"] = Packed(parameter.detach())
+
+
+def test_state_in_other_tensors_is_refused_before_it_is_shared() -> None:
+    """Whole tensors are tied, and share it as it is."""
+
+    def layers(width: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(3, width), nn.Linear(width, 64))
+
+    def sgd(model: nn.Module) -> PackedSGD:
+        return PackedSGD(model.parameters(), 0.1, momentum=0.9)
+
+    for width in (64, 128):
+        pair = seeking.Pair(layers(64), layers(width))
+        optimizers = sgd(pair.base), sgd(pair.motivated_model)
+        pair.base(torch.randn(2, 3)).sum().backward()
+        optimizers[0].step()
+        refused = pytest.raises(SeekingError, match=r"PackedSGD of the base: its state 'momentum_buffer' for 1.weight")
+        with refused if width > 64 else contextlib.nullcontext(), pair.motivated(optimizers):
+            pass
+    config = seeking.TrainConfig(epochs=1, optimizer_state="shared")
+    data = [(torch.randn(2, 3), torch.tensor([0, 1]))]
+    with pytest.raises(SeekingError, match=r"PackedSGD: its state .*set optimizer_state to separate"):
+        seeking.Trainer(layers(64), layers(128), train_loader=data, config=config, optimizer=sgd)
 
 
 class Counting(nn.Linear):

@@ -12,6 +12,9 @@ DROPOUT = {
     for suffix in ("", "_")
 } | {"feature_alpha_dropout", "feature_alpha_dropout_"}
 
+DROPOUT_PLACES = {"scaled_dot_product_attention": 4, "multi_head_attention_forward": 10}
+"""Functions that drop out in between, and the place of the rate among their arguments; what they call meets no mode."""
+
 NOISE = {"rand": 0.5, "rand_like": 0.5, "randn": 0.7, "randn_like": 0.7, "normal": 0.7}
 NOISE_IN_PLACE = {"uniform_": 0.5, "normal_": 0.7, "exponential_": 0.7}
 
@@ -26,8 +29,12 @@ class Deterministic(TorchFunctionMode):
         first = args[0] if args else kwargs.get("input", kwargs.get("tensor"))
         if name in DROPOUT:
             return first
-        if name == "scaled_dot_product_attention" and len(args) < 5:
-            kwargs["dropout_p"] = 0.0
+        if name in DROPOUT_PLACES:
+            place = DROPOUT_PLACES[name]
+            if len(args) > place:
+                args = (*args[:place], 0.0, *args[place + 1 :])
+            else:
+                kwargs["dropout_p"] = 0.0
         if name in ("bernoulli", "bernoulli_") and isinstance(first, Tensor):
             # A mask that keeps with some probability is often divided by it.
             in_place = name == "bernoulli_"

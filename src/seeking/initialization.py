@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from seeking.block_copies import copy_blocks, warn_of_kept
 from seeking.choices import Extra
-from seeking.copies import copied, evaluating, scratch_copy
+from seeking.copies import copied, evaluating, random_state_preserved, scratch_copy
+from seeking.deterministic import Deterministic
 from seeking.errors import MatchWarning, SeekingError
 from seeking.extra_blocks import ExtraBlocks
 from seeking.forward import Forward, call
@@ -19,7 +20,7 @@ from seeking.internals import Convolution
 from seeking.matching import match
 from seeking.matching.example_inputs import example_inputs
 from seeking.option_types import check_word
-from seeking.supported import check_models, check_writable
+from seeking.supported import check_models, check_writable, cure_of_meta
 from seeking.verification.compare import compare_outputs
 from seeking.verification.constants import own_constants
 from seeking.verification.extra import extra_modules
@@ -66,7 +67,7 @@ def extract(
     weights_map = weights_map or match(base, motivated, batch=batch, forward=forward)
     weights_map.check(base, motivated)
     if any(tensor.is_meta for tensor in tensors(motivated).values()):
-        raise SeekingError("the motivated model is on the meta device and holds nothing to extract")
+        raise SeekingError(f"the motivated model is on the meta device and holds nothing; {cure_of_meta(motivated)}")
     if weights_map.own:
         name, count = min(weights_map.own), len(weights_map.own)
         warnings.warn(
@@ -122,7 +123,7 @@ def embed(
     check_models(base, motivated)
     check_writable(motivated, "motivated model")
     if any(tensor.is_meta for tensor in tensors(base).values()):
-        raise SeekingError("the base is on the meta device and holds nothing to embed")
+        raise SeekingError(f"the base is on the meta device and holds nothing; {cure_of_meta(base)}")
     weights_map = weights_map or match(base, motivated, batch=batch, forward=forward)
     weights_map.check(base, motivated)
     check_parametrizations(base, motivated, weights_map, extra=extra != "own")
@@ -210,8 +211,9 @@ def _accepted_batch(base: nn.Module, motivated: nn.Module, batch: Any, run: Forw
 
 
 def _run(run: Forward, model: nn.Module, batch: Any) -> Any:
-    # A forward may write into its batch.
-    return run(model, copied(batch))
+    # A forward may write into its batch, and draw random numbers, as many as it has channels.
+    with Deterministic(), random_state_preserved(0):
+        return run(model, copied(batch))
 
 
 def _load(model: nn.Module, values: dict[str, Tensor]) -> None:

@@ -96,14 +96,16 @@ class Pair:
         check_models(base, motivated)
         if base is motivated:
             raise SeekingError("the base and the motivated model are one module; give two")
+        roles = {"base": base, "motivated model": motivated}
+        for role, model in roles.items():
+            check_writable(model, role)
         self.map = (weights_map or derive(base, motivated, batch, forward)).without(*own)
         self.norm = norm
         self.tie = tie
         self.optimizers: tuple[Optimizer, Optimizer] | None = None
         self.map.check(base, motivated)
         check_parametrizations(base, motivated, self.map, extra=False)
-        for role, model in (("base", base), ("motivated model", motivated)):
-            check_writable(model, role)
+        for role, model in roles.items():
             check_modes(model, role)
         self.constants = own_constants(base, motivated, self.map, batch, forward)
         self._moving = {
@@ -303,9 +305,12 @@ class Pair:
         for source, target, entry in both:
             for role, tensor, shape in (("base", source, entry.shape), ("motivated model", target, entry.target_shape)):
                 if tuple(tensor.shape) != shape:
+                    cure = "run one forward of both models first, then match and pair them"
+                    if isinstance(tensor, nn.Parameter):
+                        cure = "it was replaced after the map was made; match and pair the models anew"
                     raise SeekingError(
                         f"{entry.target}: its shape in the {role} is {list(tensor.shape)} where the map has "
-                        f"{list(shape)}; run one forward of both models first, then match and pair them"
+                        f"{list(shape)}; {cure}"
                     )
             if (source.device, source.dtype) != (target.device, target.dtype):
                 raise SeekingError(

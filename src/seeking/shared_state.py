@@ -2,13 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from seeking.errors import SeekingError
-from seeking.weights_map import Entry, tensors_in
+from seeking.weights_map import Entry, is_packed, tensors_in
+
+
+def is_elementwise(value: Any, parameter: Tensor) -> bool:
+    """Whether what an optimizer keeps for a parameter has a number for each of its entries, or one for all."""
+    if not isinstance(value, Tensor):
+        return not tensors_in(value)
+    return not is_packed(value) and (value.numel() <= 1 or value.shape == parameter.shape)
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class SharedState:
         """Check that the states of the base's and the motivated model's optimizer can be shared.
 
         Raises:
-            SeekingError: one is not shaped like the parameters.
+            SeekingError: one has no number for each of a parameter.
         """
         models = self.base, self.motivated
         for optimizer, model, side in zip(optimizers, models, ("base", "motivated model"), strict=True):
@@ -42,12 +50,11 @@ class SharedState:
                 if parameter is None or (self.tie and entry.whole):
                     continue
                 for slot, value in optimizer.state.get(parameter, {}).items():
-                    factored = isinstance(value, Tensor) and value.numel() > 1 and value.shape != parameter.shape
-                    if factored or (not isinstance(value, Tensor) and tensors_in(value)):
+                    if not is_elementwise(value, parameter):
                         raise SeekingError(
-                            f"optimizer {type(optimizer).__name__} of the {side}: its state {slot!r} for {own} is not "
-                            f"shaped like the parameter, {list(parameter.shape)}, so it cannot be shared through the "
-                            "map; let each model keep its own state, or take another optimizer"
+                            f"optimizer {type(optimizer).__name__} of the {side}: its state {slot!r} for {own} has no "
+                            f"number of its own for each of the parameter, {list(parameter.shape)}, so it cannot be "
+                            "shared through the map; let each model keep its own state, or take another optimizer"
                         )
 
     def copy(self, base: Optimizer, motivated: Optimizer, *, into_motivated: bool) -> None:
@@ -77,7 +84,9 @@ class SharedState:
                 sliced = value.shape == (parameter if into_motivated else counterpart).shape
                 if not isinstance(written.get(slot), Tensor):
                     written[slot] = (
-                        torch.zeros_like(counterpart if into_motivated else parameter) if sliced else value.clone()
+                        torch.zeros_like(counterpart if into_motivated else parameter, dtype=value.dtype)
+                        if sliced
+                        else value.clone()
                     )
                 pairs = [(base_slots[slot], slots[slot])]
                 if sliced:

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from seeking.errors import SeekingError
-from seeking.weights_map import tensors
+from seeking.weights_map import is_packed, tensors
 
 
 def check_models(base: object, motivated: object) -> None:
@@ -30,6 +30,11 @@ def check_models(base: object, motivated: object) -> None:
             if "eval" in vars(module):
                 raise SeekingError(f"{where} has no train() and eval(), as exported; take the model before export")
         for name, tensor in tensors(model).items():
+            if is_packed(tensor):
+                raise SeekingError(
+                    f"{name} of the {role} is a {type(tensor).__name__}, which stands for tensors of other types, as "
+                    "quantized weights do; take the model before quantization"
+                )
             if is_lazy(tensor):
                 raise SeekingError(f"{name} of the {role} has no shape yet (lazy); run one forward first")
             if tensor.layout is not torch.strided:
@@ -37,6 +42,15 @@ def check_models(base: object, motivated: object) -> None:
                     f"{name} of the {role} is sparse ({tensor.layout}), which has no places to map; keep it outside "
                     "the model's buffers, as a plain attribute, or make it dense"
                 )
+
+
+def cure_of_meta(model: nn.Module) -> str:
+    """What to do about tensors on the meta device: those that are offloaded hold something elsewhere."""
+    from accelerate.utils import has_offloaded_params  # Slow to import, and seldom needed.
+
+    if any(map(has_offloaded_params, model.modules())):
+        return "its weights are offloaded: load it without offloading (a device_map), which training needs as well"
+    return "make it with to_empty() and initialize it, or load its weights"
 
 
 def check_writable(model: nn.Module, role: str) -> None:
@@ -47,7 +61,7 @@ def check_writable(model: nn.Module, role: str) -> None:
     """
     for name, tensor in tensors(model).items():
         if tensor.is_meta:
-            raise SeekingError(f"{name} of the {role} is on the meta device and holds nothing; make it with to_empty()")
+            raise SeekingError(f"{name} of the {role} is on the meta device and holds nothing; {cure_of_meta(model)}")
         if tensor.is_inference():
             raise SeekingError(
                 f"{name} of the {role} was made in inference mode and cannot be changed; make the model outside of it"

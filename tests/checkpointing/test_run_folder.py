@@ -10,8 +10,9 @@ import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import pytest
@@ -26,7 +27,7 @@ from torch import nn
 from seeking import RunError, SeekingError
 from seeking.checkpointing import manifest, run_files, snapshot
 from seeking.checkpointing.place import Place
-from seeking.checkpointing.weights import load_matching_weights, load_weights, save_weights
+from seeking.checkpointing.weights import load_matching_weights, load_weights, save_weights, shapes_of_weights
 from seeking.errors import DamagedError, RunWarning
 from seeking.report.folder import describe
 from seeking.training import RunFolder
@@ -436,6 +437,33 @@ def test_weights_that_were_saved_are_loaded_whatever_the_name_of_their_file(name
     save_weights(saved, tmp_path / name)
     load_weights(loaded, tmp_path / name)
     assert all(torch.equal(loaded.state_dict()[key], value) for key, value in saved.state_dict().items())
+
+
+WRAPPED: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "DataParallel": nn.DataParallel,
+    "averages": torch.optim.swa_utils.AveragedModel,
+    "compiled": lambda model: cast(nn.Module, torch.compile(model)),
+    "compiled in DataParallel": lambda model: nn.DataParallel(cast(nn.Module, torch.compile(model))),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_weights_of_a_wrapped_model_are_those_of_the_model(wrapper: str, tmp_path: Path) -> None:
+    model, loaded = Network(3), Network(3)
+    wrapped = WRAPPED[wrapper](model)
+    torch.save(wrapped.state_dict(), tmp_path / "weights.pt")
+    load_weights(loaded, tmp_path / "weights.pt")
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), loaded.parameters(), strict=True))
+    assert shapes_of_weights(tmp_path / "weights.pt") == {n: tuple(t.shape) for n, t in model.state_dict().items()}
+    other = WRAPPED[wrapper](Network(3))
+    load_weights(other, tmp_path / "weights.pt")
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_weights_of_a_part_of_another_model_are_told(tmp_path: Path) -> None:
+    torch.save(nn.ModuleDict({"net": Network(3), "head": nn.Linear(2, 2)}).state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(SeekingError, match=r"begin with 'net\.', as of a part of another model"):
+        load_weights(Network(3), tmp_path / "weights.pt")
 
 
 @pytest.mark.parametrize("words", [5, 7])

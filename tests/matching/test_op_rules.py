@@ -82,6 +82,67 @@ def test_operations_are_followed(name: str, width: str) -> None:
     assert_exact(Small(4, middle, factor=factor), Small(8, middle, factor=factor), VECTORS, width=width)
 
 
+def places(x: Tensor) -> Tensor:
+    return torch.arange(0, x.shape[1], 2, device=x.device)
+
+
+def rows(x: Tensor) -> Tensor:
+    """A mask of positions; integers, which are known, say which."""
+    return (torch.arange(x.shape[1]) % 2 == 0).expand(x.shape[:2])
+
+
+def into(x: Tensor, write: Callable[[Tensor], object]) -> Tensor:
+    write(x := x.clone())
+    return x
+
+
+def empty(x: Tensor) -> Tensor:
+    return torch.zeros(x.shape)
+
+
+WRITES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mask": lambda x, v: into(x, lambda y: y.__setitem__(rows(x), v)),
+    "mask of a dimension": lambda x, v: into(x, lambda y: y.__setitem__((slice(None), rows(x)[0]), v)),
+    "positions": lambda x, v: into(x, lambda y: y.__setitem__((slice(None), places(x)), v)),
+    "positions of both": lambda x, v: into(x, lambda y: y.__setitem__((torch.tensor([0, 1]), torch.tensor([2, 3])), v)),
+    "masked scatter": lambda x, v: x.masked_scatter(rows(x)[..., None].expand_as(x), v.expand(x.shape[1], -1)),
+    "index add": lambda x, v: x + empty(x).index_add(1, places(x), v.expand(len(x), 3, -1)),
+    "index copy": lambda x, v: empty(x).index_copy(1, places(x), v.expand(len(x), 3, -1)) + x,
+    "scatter add": lambda x, v: x + empty(x).scatter_add(1, torch.zeros(x.shape, dtype=torch.long), v.expand_as(x)),
+}
+
+
+@widths
+@pytest.mark.parametrize("name", sorted(WRITES))
+def test_values_belong_to_the_channels_that_they_are_written_into(name: str, width: str) -> None:
+    class Written(nn.Module):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(3, 2 * size), nn.Linear(size, 2)
+            self.value = nn.Parameter(torch.randn(2 * size))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.leave(WRITES[name](self.enter(x), self.value).unflatten(-1, (2, -1)).sum(-2))
+
+    assert_exact(Written(4), Written(6), SEQUENCES, width=width)
+
+
+@widths
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+@pytest.mark.filterwarnings("ignore::seeking.MatchWarning", "ignore:Sparse CSR tensor support")
+def test_products_with_sparse_matrices_are_exact(layout: torch.layout, width: str) -> None:
+    class Graph(nn.Module):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(8, size), nn.Linear(size, 2)
+
+        def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+            return self.leave(edges @ torch.sparse.mm(edges, self.enter(x)).relu())
+
+    edges = torch.tensor([[0.0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 1, 0], [1, 1, 0, 0]]).to_sparse(layout=layout)
+    assert_exact(Graph(4), Graph(6), (VECTORS, edges), width=width)
+
+
 @pytest.mark.parametrize("turn", [lambda self, x: x.flip(-1), lambda self, x: x.roll(1, -1)], ids=["flip", "roll"])
 def test_channels_in_another_order_do_not_grow(turn: Callable[[Any, Tensor], Tensor]) -> None:
     assert_exact(Small(4, turn), Small(4, turn), VECTORS, width="leading")
@@ -150,6 +211,38 @@ def test_matrices_that_are_summed_before_use_are_exact(width: str) -> None:
 def test_models_of_other_dtypes_are_exact(dtype: torch.dtype) -> None:
     models = (nn.Sequential(nn.Linear(8, w), nn.Tanh(), nn.Linear(w, 2)).to(dtype) for w in (4, 6))
     assert_exact(*models, VECTORS.to(dtype), width="leading")
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
+def test_dropout_within_attention_is_no_difference(fused: bool, by_name: bool) -> None:
+    """In training mode, of a module of the user's own, with more heads."""
+
+    class Attention(nn.Module):
+        def __init__(self, heads: int) -> None:
+            super().__init__()
+            self.heads, size = heads, 4 * heads
+            self.enter, self.leave = nn.Linear(3, 3 * size), nn.Linear(size, 2)
+            self.weight, self.mix = nn.Parameter(torch.randn(3 * size, size)), nn.Linear(size, size)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rate = 0.5 if self.training else 0.0
+            q, k, v = self.enter(x).chunk(3, -1)
+            if fused:
+                q, k, v = (each.unflatten(-1, (self.heads, 4)).transpose(1, 2) for each in (q, k, v))
+                options = ([], {"dropout_p": rate}) if by_name else ([None, rate], {})
+                y = F.scaled_dot_product_attention(q, k, v, *options[0], **options[1]).transpose(1, 2).flatten(2)
+            else:
+                sizes = q.shape[-1], self.heads, self.weight, None, None, None, False
+                mix = self.mix.weight, self.mix.bias
+                if by_name:
+                    last = {"dropout_p": rate, "out_proj_weight": mix[0], "out_proj_bias": mix[1]}
+                    y = F.multi_head_attention_forward(q, k, v, *sizes, **last)[0]
+                else:
+                    y = F.multi_head_attention_forward(q, k, v, *sizes, rate, *mix)[0]
+            return self.leave(y)
+
+    assert_exact(Attention(2), Attention(3), SEQUENCES, width="leading")
 
 
 def test_a_transformer_with_padding_is_exact() -> None:

@@ -96,6 +96,35 @@ def test_extra_layers_have_extra_weights_in_a_sum(
     assert torch.allclose(base(BATCH), motivated(BATCH), atol=1e-5)
 
 
+@settings(deadline=None, max_examples=8)
+@given(
+    st.integers(1, 3), st.integers(2, 4), st.integers(0, 2), st.integers(0, 2), st.sampled_from(["leading", "spread"])
+)
+def test_what_lies_between_layers_grows_with_them(width: int, depth: int, deeper: int, wider: int, policy: Any) -> None:
+    """As positions that are added anew between the layers of a detector."""
+
+    class Between(nn.Module):
+        def __init__(self, width: int, depth: int) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(6, width), nn.Linear(width, 3)
+            self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+            self.between = nn.Parameter(torch.randn(depth - 1, 1, width))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.enter(x)
+            for place, layer in enumerate(self.layers):
+                x = x + layer(x).tanh()
+                if place < len(self.between):
+                    x = x + self.between[place]
+            leave: Tensor = self.leave(x)
+            return leave
+
+    base, motivated = Between(width, depth), Between(width + wider, depth + deeper)
+    weights_map = seeking.match(base, motivated, batch=BATCH, depth=policy)
+    verdict = seeking.verify(base, motivated, weights_map, BATCH)
+    assert verdict, verdict.reason
+
+
 @pytest.mark.parametrize("mix", UNWEIGHTED)
 def test_an_operation_over_the_outputs_of_more_layers_is_named(mix: str) -> None:
     base, motivated = Stacked(mix, 4, 2), Stacked(mix, 4, 4)

@@ -3,7 +3,8 @@
 import dataclasses
 import signal
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import PLAIN
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from seeking import SeekingError, Trainer
@@ -96,6 +98,54 @@ def test_probabilities_of_classes_train_and_are_evaluated() -> None:
 
 def end_pass() -> None:
     raise StopIteration
+
+
+class Pictures(NamedTuple):
+    left: Tensor
+    right: Tensor
+
+
+FORMS: dict[str, tuple[Any, Callable[[Any], Tensor]]] = {
+    "tuple": ((X[:4], X[4:8]), lambda x: x[0] + x[1]),
+    "list": ([X[:4], X[4:8], X[8:]], lambda x: torch.stack(list(x)).mean(0)),
+    "named tuple": (Pictures(X[:4], X[4:8]), lambda x: x.left - x.right),
+    "mapping": ({"image": X[:4], "id": torch.arange(4)}, lambda x: x["image"]),
+    "packed sequence": (pack_sequence([*X[:12].split(3)]), lambda x: pad_packed_sequence(x)[0].mean(0)),
+    "texts": (["a", "bcd", "ef", "g"], lambda x: torch.tensor([[float(len(text))] * 5 for text in x])),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_classifier_gets_the_inputs_in_any_form_as_in_a_plain_loop(form: str) -> None:
+    inputs, prepared = FORMS[form]
+
+    class Prepared(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(5, width), nn.Linear(width, 3)
+
+        def forward(self, x: Any) -> Tensor:
+            leave: Tensor = self.leave(self.enter(prepared(x)).relu())
+            return leave
+
+    def trained(**options: Any) -> list[Tensor]:
+        torch.manual_seed(0)
+        loader = [(inputs, torch.tensor([0, 1, 2, 0]))] * 3
+        models = Prepared(4), Prepared(6)
+        Trainer(*models, train_loader=loader, eval_loader=loader, **options, config=PLAIN).fit()
+        return [parameter for model in models for parameter in model.parameters()]
+
+    by_hand = trained(loss_fn=lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]))
+    assert all(torch.equal(*pair) for pair in zip(trained(), by_hand, strict=True))
+
+
+def test_a_classifier_that_takes_more_than_the_inputs_is_told_how() -> None:
+    class Two(nn.Linear):
+        def forward(self, left: Tensor, right: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(left + right)
+
+    with pytest.raises(SeekingError, match=r"missing 1 required.*give the Trainer a loss_fn.*model\(\*batch\[0\]\)"):
+        Trainer(Two(5, 3), train_loader=[((X, X), torch.arange(12) % 3)], config=PLAIN)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])

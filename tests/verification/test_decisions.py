@@ -279,6 +279,22 @@ def test_integers_that_the_batch_does_not_reach_are_compared(how: Callable[[Tens
     assert "20 in the base is" in verdict.reason
 
 
+@pytest.mark.parametrize(("limit", "exact"), [(lambda width: 6 * width, True), (lambda width: 24, False)])
+def test_a_count_times_a_size_is_compared_by_their_quotient(limit: Callable[[int], int], exact: bool) -> None:
+    """As where a row of features for each place is asked for; on this batch, all compute the same."""
+
+    def checked(width: int) -> nn.Module:
+        def marks(ids: Tensor, number: int) -> Tensor:
+            fits = (ids < number).sum() * width == limit(width)
+            return ids + 1.0 + fits * 0.0
+
+        return Counted(width, marks, 100)
+
+    models = checked(4), checked(6)
+    verdict = seeking.verify(*models, seeking.match(*models, batch=IDS), IDS)
+    assert bool(verdict) == exact, verdict.reason
+
+
 def test_a_scale_that_cancels_may_be_another() -> None:
     def share(scores: Tensor) -> Tensor:
         return scores / scores.abs().sum(0)

@@ -91,6 +91,21 @@ def test_weight_norm_over_wider_rows_is_shared_and_embedded(norm: Callable[..., 
     assert torch.equal(of(base[0]), of(wider[0])[:4])
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning", "error::seeking.MatchWarning")
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, nn.utils.weight_norm])
+def test_a_decoder_of_sound_under_weight_norm_may_grow(norm: Callable[..., nn.Module]) -> None:
+    """Its transposed convolutions have a length for each channel that they read, not for each that they put out."""
+
+    def decoder(width: int) -> nn.Module:
+        layers = nn.Conv1d(3, 2 * width, 3), nn.ConvTranspose1d(2 * width, width, 4, 2), nn.Conv1d(width, 1, 3)
+        return nn.Sequential(*(part for layer in layers for part in (nn.Sigmoid(), norm(layer))))
+
+    sound = torch.randn(2, 3, 8)
+    models = decoder(4), decoder(6)
+    verdict = seeking.verify(*models, seeking.match(*models, batch=sound), sound)
+    assert verdict, verdict.reason
+
+
 def lengths(layer: nn.Module) -> Tensor:
     return layer.parametrizations.weight.original1  # type: ignore[no-any-return, union-attr]
 

@@ -86,3 +86,19 @@ def test_a_buffer_that_a_first_forward_makes_is_told_of() -> None:
             match(base, motivated, batch=BATCH)
         motivated(BATCH)
     assert verify(base, motivated, match(base, motivated, batch=BATCH), BATCH)
+
+
+class Scaled(nn.Module):
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.by * x
+
+
+def test_models_that_differ_little_and_make_a_buffer_in_their_first_pass_are_told_apart() -> None:
+    base, motivated = (nn.Sequential(make(w, "buffer"), Scaled(by)) for w, by in ((4, 1.0), (6, 1.001)))
+    verdict = verify(base, motivated, match(base, motivated, batch=BATCH), BATCH)
+    assert not verdict
+    assert "1.001" in verdict.reason

@@ -299,7 +299,7 @@ def test_a_pair_verifies_too() -> None:
 def test_models_without_numbers_are_refused() -> None:
     base, motivated = (nn.Sequential(nn.Linear(8, w), nn.Linear(w, 2)) for w in (4, 6))
     weights_map = match(base, motivated)
-    with pytest.raises(SeekingError, match="is on the meta device; verify computes"):
+    with pytest.raises(SeekingError, match="is on the meta device, where nothing is computed"):
         verify(base.to("meta"), motivated, weights_map, torch.randn(4, 8))
 
 

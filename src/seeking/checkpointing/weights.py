@@ -23,13 +23,18 @@ EXTRA_STATE = "extra_state"
 """Where the file's metadata hold what modules gave by ``get_extra_state``."""
 
 
+WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel, DDP and averages, and ``torch.compile``, put before all names of a model."""
+
+
 def load_weights(model: nn.Module, path: str | Path, *, replaceable: Collection[str] = ()) -> list[str]:
     """Load weights into a model.
 
     Args:
         model: the model that they are of.
         path: a ``.safetensors`` file, or one of ``torch.save`` that holds a ``state_dict``, alone or under
-            ``state_dict`` or ``model``. Nothing in it is executed.
+            ``state_dict`` or ``model``. Nothing in it is executed. What wraps all names (DDP, averages,
+            ``torch.compile``) is left out.
         replaceable: names of tensors that may have another shape in the file, such as a head for other classes; the
             model keeps its own.
 
@@ -42,7 +47,8 @@ def load_weights(model: nn.Module, path: str | Path, *, replaceable: Collection[
     """
     path, own = Path(path), model.state_dict()
     with _explained(path, f"weights of this {type(model).__name__}"):
-        content = _with_tied(model, _read(path))
+        content = _with_tied(model, _unwrapped(_read(path), own))
+        _check_names(content, own)
         kept = [name for name in replaceable if name in content and content[name].shape != own[name].shape]
         content |= {name: own[name] for name in kept}
         _check_dtypes(model, content, path)
@@ -58,7 +64,37 @@ def shapes_of_weights(path: str | Path) -> dict[str, tuple[int, ...]]:
         SeekingError: the file cannot be read.
     """
     with _explained(Path(path), "weights of a model"):
-        return {name: tuple(value.shape) for name, value in _read(Path(path)).items() if isinstance(value, Tensor)}
+        content = _unwrapped(_read(Path(path)))
+        return {name: tuple(value.shape) for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _unwrapped(content: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
+    """Tensors by the names that they have in a model without what wrapped it: DDP, averages, ``torch.compile``.
+
+    Args:
+        content: as it was read.
+        own: names of the model that they are for, which may be wrapped itself.
+    """
+    for prefix in WRAPPERS:
+        inner = {name: value for name, value in content.items() if name != "n_averaged"}
+        if inner and all(name.startswith(prefix) for name in inner) and not inner.keys() & own:
+            return _unwrapped({name.removeprefix(prefix): value for name, value in inner.items()}, own)
+    return dict(content)
+
+
+def _check_names(content: Mapping[str, Any], own: Collection[str]) -> None:
+    """Refuse names with more before them than a model's.
+
+    Raises:
+        ValueError: the content has all of the model's, with more before them.
+    """
+    if not own or content.keys() & own:
+        return
+    first = min(own)
+    prefixes = [name.removesuffix(first) for name in content if name.endswith(f".{first}")]
+    prefix = next((prefix for prefix in prefixes if content.keys() >= {prefix + name for name in own}), "")
+    if prefix:
+        raise ValueError(f"its names begin with {prefix!r}, as of a part of another model; save that part alone")
 
 
 def _read(path: Path) -> dict[str, Any]:

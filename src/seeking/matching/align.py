@@ -136,7 +136,9 @@ def stage_places(base: nn.Module, motivated: nn.Module, counterparts: Mapping[st
 
 
 def layer_positions(places: Places, small: int, large: int) -> list[int] | None:
-    """The base's positions among parts of which there is one for each layer of a stage; None if no stage fits.
+    """The base's positions among parts of which there is one for each layer of a stage, or between any two.
+
+    None if no stage fits.
 
     Args:
         places: of the stages, as ``stage_places`` gives them.
@@ -148,7 +150,9 @@ def layer_positions(places: Places, small: int, large: int) -> list[int] | None:
         if stages_before:
             choices = [[*range(before), *(before + place for place in stage)] for stage in stages_before]
             return choices[0] if len(choices) == 1 else None
-    return None
+    # One between any two layers: that after a layer of the base is its own.
+    between = places.get((small + 1, large + 1), [])
+    return [*between[0][:-1]] if len(between) == 1 else None
 
 
 def _kind(module: nn.Module) -> object:

@@ -30,7 +30,7 @@ from seeking.matching.meta_kernels import META_KERNELS, fast_output
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
 from seeking.matching.op_rules.base import unify_or_fix, without_elements
 from seeking.matching.operation import Operation, flat_tensors, operation_of
-from seeking.matching.parts import OF_INTEGERS, described, joined_parts
+from seeking.matching.parts import Operations, joined_parts
 from seeking.matching.statistics import WEIGHT_PRODUCTS, Reduction, Statistics
 from seeking.outside import outside_preserved
 from seeking.weights_map import Name, is_real, named_tensors, tensors, tensors_in
@@ -145,7 +145,9 @@ def _trace(
     except Exception as error:
         if tracer.rule_error is not None:
             raise tracer.rule_error from None
-        raise UntraceableError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+        # PyTorch goes on with all kernels that an operation has.
+        first = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0]
+        raise UntraceableError(first) from error
     returned = [tracer.read(tensor) for tensor in tensors_in(output)]
     tracer.use(tensors_in(output))
     vocabularies = {
@@ -167,7 +169,7 @@ def _trace(
         tracer.assumed,
         {name: tracer.read(tensor) for name, tensor in put_out.items()},
         tracer.statistics.reductions,
-        tracer.operations,
+        tracer.operations.texts,
         tracer.scales,
         tracer.heads,
         tracer.joined,
@@ -219,7 +221,7 @@ class Tracer(PassingMode):
         computed: ids of the parameters, and of the tensors that come from them.
         producers: by the id of a tensor, the operation that it comes from, without namespace.
         statistics: what is reduced.
-        operations: names of the operations on real numbers.
+        operations: names of the operations, in words.
         joined: operations over parts that are joined, with the number of parts.
         decisions: operations that decide.
     """
@@ -240,7 +242,7 @@ class Tracer(PassingMode):
         self.computed: set[int] = set()
         self.producers: dict[int, str] = {}
         self.statistics = Statistics()
-        self.operations: list[str] = []
+        self.operations = Operations()
         self.joined: list[tuple[str, int]] = []
         self.decisions: list[Decision] = []
         self._unused: dict[int, list[tuple[Axis, str]]] = {}
@@ -294,9 +296,7 @@ class Tracer(PassingMode):
         if decided:
             self.decisions.append(Decision(name, [tuple(t.shape) for t in real], list(map(self.read, real))))
         if inputs and outputs:
-            text = described(name, args, of_integers=not real)
-            if decided or is_real(outputs[0]) or OF_INTEGERS in text:
-                self.operations.append(text)
+            self.operations.add(name, args, inputs, outputs, decided=decided)
             try:
                 self._follow(operation, args, kwargs, inputs, outputs)
             except Exception as error:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seeking.errors import SeekingError
+from seeking.forward import call_with_one
 from seeking.internals import tree_map, tree_map_only
 from seeking.training.targets import IGNORED_LABEL, class_targets, counted_targets
 from seeking.weights_map import leaves_in
@@ -102,7 +103,7 @@ class Classification:
 
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
         """The inputs without the labels."""
-        return labelled(batch)[0], None
+        return labelled(batch)[0], call_with_one
 
     def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
         """Compare by accuracy."""

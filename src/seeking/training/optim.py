@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import (
 
 from seeking.distributed.sharding import copy_into, is_sharded
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError, unknown
+from seeking.shared_state import is_elementwise
 from seeking.training.config import TrainConfig
 
 FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
@@ -65,10 +66,19 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> Optimi
                 optimizer = create_optimizer_v2(model, config.optimizer, fused=True, **options)
                 if isinstance(optimizer, torch.optim.SGD):
                     optimizer.register_step_pre_hook(_complete_momentum)
-        return optimizer
     except (TypeError, ValueError, AssertionError, RuntimeError, ImportError) as error:
         hint = "; give optimizer momentum, which is SGD without Nesterov's" if "Nesterov" in str(error) else ""
         raise SeekingError(f"cannot create the optimizer {config.optimizer}: {error}{hint}") from error
+    _check_first_order(optimizer)
+    return optimizer
+
+
+def _check_first_order(optimizer: Optimizer) -> None:
+    if getattr(optimizer, "is_second_order", False):  # As optimizers of timm declare it.
+        raise SeekingError(
+            f"optimizer {type(optimizer).__name__}: it takes gradients of gradients, for which a run keeps no graph "
+            "(create_graph); use another optimizer, or a plain loop with seeking.Pair"
+        )
 
 
 def _complete_momentum(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -158,6 +168,7 @@ def check_steppable(kind: str, stepped: Any) -> None:
     """
     if not (isinstance(stepped, Optimizer) if kind == "optimizer" else callable(getattr(stepped, "step", None))):
         raise SeekingError(f"{kind} gives a {type(stepped).__name__}; it must give one {kind} of PyTorch")
+    _check_first_order(stepped)
     # Of the class: schedules wrap the method of the optimizer.
     _, *parameters = inspect.signature(type(stepped).step).parameters.values()
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -178,18 +189,19 @@ def check_elementwise_state(make: MakeOptimizer, use: str, remedy: str) -> None:
         remedy: what to set instead, for the error message.
 
     Raises:
-        SeekingError: the state holds a tensor that is neither a scalar nor shaped like its parameter.
+        SeekingError: the state holds a tensor that is neither a scalar nor has a number for each of its parameter.
     """
-    layer = nn.Linear(130, 140)  # Large enough for optimizers that only factorize the state of large matrices.
+    # Large enough for optimizers that only factorize the state of large matrices, or quantize it in blocks.
+    layer = nn.Linear(256, 128)
     trial = make(layer)
-    layer(torch.ones(2, 130)).sum().backward()
+    layer(torch.ones(2, 256)).sum().backward()
     trial.step()
     for parameter in layer.parameters():
         for slot, value in trial.state[parameter].items():
-            if isinstance(value, Tensor) and value.numel() > 1 and value.shape != parameter.shape:
+            if not is_elementwise(value, parameter):
                 raise SeekingError(
-                    f"optimizer {type(trial).__name__}: its state {slot!r} is {list(value.shape)} for a parameter of "
-                    f"{list(parameter.shape)}, so it cannot be {use}; {remedy}, or use another optimizer"
+                    f"optimizer {type(trial).__name__}: its state {slot!r} has no number of its own for each of a "
+                    f"parameter of {list(parameter.shape)}, so it cannot be {use}; {remedy}, or use another optimizer"
                 )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from seeking.copies import copied, evaluating, scratch_copy
 from seeking.errors import RunWarning, SeekingError
+from seeking.forward import call_with_one
 from seeking.pair import Pair
 from seeking.supported import check_models
 from seeking.training.config import TrainConfig
@@ -128,6 +129,11 @@ def _measure(
     except SeekingError:
         raise
     except Exception as error:
+        if isinstance(error, TypeError) and objective.model_inputs(batch)[1] is call_with_one:
+            hint = (
+                "; it is called with the first part of a batch. If it takes more, give the Trainer a loss_fn, such as "
+                "lambda model, batch: F.cross_entropy(model(*batch[0]), batch[1])"
+            )
         hint = "; ".join([hint, *getattr(error, "__notes__", [])])
         raise SeekingError(
             f"the {name} model ({type(model).__name__}) fails on the {data}: {type(error).__name__}: {error}{hint}"

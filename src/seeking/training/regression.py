@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seeking.errors import SeekingError
+from seeking.forward import call_with_one
 from seeking.training.objective import LossFn, labelled, sample_count
 
 
@@ -66,7 +67,7 @@ class Regression:
 
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
         """The inputs without the targets."""
-        return labelled(batch)[0], None
+        return labelled(batch)[0], call_with_one
 
     def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
         """Compare by loss; any value is better than NaN."""

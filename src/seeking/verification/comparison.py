@@ -16,7 +16,7 @@ from seeking.matching.tracer import Trace
 from seeking.outside import outside_preserved
 from seeking.verification.decisions import Decisions, deciding, differing_decision
 from seeking.verification.extra import extra_modules
-from seeking.verification.judge import counterparts, has_nan, judge
+from seeking.verification.judge import counterparts, judge
 from seeking.verification.narrowing import DivergedError, OutvotedError
 from seeking.verification.originals import UsesOf, check_unused
 from seeking.verification.recording import Records, dense, hooks, recording
@@ -26,7 +26,7 @@ from seeking.verification.sight import Sight
 from seeking.verification.verdict import Verification
 from seeking.verification.views import differing_numbers, more_parts, traced
 from seeking.verification.weights import hold, neutral_weights, promoted, random_weights
-from seeking.weights_map import WeightsMap, is_real, tensors, tensors_in
+from seeking.weights_map import WeightsMap, has_nan, is_real, tensors, tensors_in
 
 REFUSES = "the motivated model refuses the input"
 

@@ -15,7 +15,7 @@ from seeking.verification.diagnose import (
 from seeking.verification.extra import extra_modules
 from seeking.verification.recording import Records
 from seeking.verification.verdict import Verification
-from seeking.weights_map import WeightsMap, is_real, tensors_in
+from seeking.weights_map import WeightsMap, has_nan
 
 
 def judge(
@@ -82,11 +82,6 @@ def judge(
     if difference > tolerance:
         return failure(problem, None, len(large))
     return Verification(True, difference, None, f"exact: greatest relative difference {difference:.1e}")
-
-
-def has_nan(output: Any) -> bool:
-    """Whether there is NaN in an output, or in records of outputs."""
-    return any(bool(tensor.isnan().any()) for tensor in tensors_in(output) if is_real(tensor))
 
 
 def counterparts(weights_map: WeightsMap) -> dict[str, str]:

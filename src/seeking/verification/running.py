@@ -12,7 +12,7 @@ from seeking.deterministic import Deterministic
 from seeking.forward import Forward
 from seeking.internals import PassingMode, storage_id
 from seeking.verification.weights import promoted
-from seeking.weights_map import Name, is_real, named_tensors, tensors_in
+from seeking.weights_map import Name, has_nan, is_real, named_tensors, tensors_in
 
 Picked = Mapping[Name, int]
 """Names and places of the tensors in the base's output that are judged, in the order of all names."""
@@ -59,12 +59,14 @@ class Defined(PassingMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if any(tensor.isnan().any() for tensor in tensors_in((args, kwargs)) if is_real(tensor)):
+        if has_nan((args, kwargs)):
             return func(*args, **kwargs)
         output = func(*args, **kwargs)
+        # A weight whose length is zero is zero, whatever its direction.
+        number = 0.0 if "weight_norm" in func.name() else self._number
         for tensor in tensors_in(output):
-            if is_real(tensor) and bool(tensor.isnan().any()):
-                tensor.masked_fill_(tensor.isnan(), self._number)
+            if tensor.layout is torch.strided and has_nan(tensor):
+                tensor.masked_fill_(tensor.isnan(), number)
         return output
 
 

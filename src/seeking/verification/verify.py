@@ -9,16 +9,15 @@ from seeking.copies import copied_function
 from seeking.errors import SeekingError
 from seeking.forward import Forward, call
 from seeking.matching.parts import COMPETITIONS, OF_INTEGERS
-from seeking.supported import check_models
+from seeking.supported import check_models, cure_of_meta
 from seeking.verification.comparison import RefusedError, Subject
 from seeking.verification.constants import own_constants
 from seeking.verification.proof import prove
-from seeking.verification.recording import dense
 from seeking.verification.shareable import check_parametrizations
 from seeking.verification.unreached import unreached_settings
 from seeking.verification.verdict import Verification
 from seeking.verification.views import competition, differing_numbers, follow, in_mode, more_parts, unreached
-from seeking.weights_map import WeightsMap, is_real, tensors, tensors_in
+from seeking.weights_map import WeightsMap, has_nan, tensors, tensors_in
 
 
 def verify(
@@ -72,14 +71,15 @@ def verify(
         return Verification(False, float("inf"), name.rpartition(".")[0], f"the map has no entry for {name}")
     weights_map.check(base, motivated)
     check_parametrizations(base, motivated, weights_map, extra=True)
-    if any(tensor.is_meta for model in (base, motivated) for tensor in tensors(model).values()):
-        raise SeekingError("a model is on the meta device; verify computes, so make both models with real weights")
+    for role, model in (("base", base), ("motivated model", motivated)):
+        if any(tensor.is_meta for tensor in tensors(model).values()):
+            raise SeekingError(f"the {role} is on the meta device, where nothing is computed; {cure_of_meta(model)}")
     inputs = tensors_in(batch)
     if any(tensor.is_meta for tensor in inputs):
         raise SeekingError("the batch is on the meta device; verify computes, so give one with numbers")
     if inputs and not any(tensor.numel() for tensor in inputs):
         raise SeekingError("there is no sample in the batch, so nothing would be compared; give another batch")
-    if any(is_real(tensor) and bool(dense(tensor).isnan().any()) for tensor in inputs):
+    if has_nan(inputs):
         raise SeekingError("there is NaN in the batch, on which nothing can be compared; give another batch")
     run = copied_function(forward) or call
     constants = own_constants(base, motivated, weights_map, batch, run)

@@ -109,6 +109,7 @@ def varied(values: Any, seed: int) -> Any:
 
 
 def hold(model: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Let a copy of a model hold other tensors."""
+    """Let a copy of a model hold other tensors; buffers that an earlier pass has made stay."""
     for name, tensor in tensors(model).items():
-        tensor.data = values[name]
+        if name in values:
+            tensor.data = values[name]

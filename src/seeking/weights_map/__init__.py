@@ -5,7 +5,9 @@ from seeking.weights_map.index import Index
 from seeking.weights_map.map import WeightsMap
 from seeking.weights_map.tensors import (
     Name,
+    has_nan,
     identity,
+    is_packed,
     is_real,
     leaves_in,
     named_leaves,
@@ -19,7 +21,9 @@ __all__ = [
     "Index",
     "Name",
     "WeightsMap",
+    "has_nan",
     "identity",
+    "is_packed",
     "is_real",
     "leaves_in",
     "named_leaves",

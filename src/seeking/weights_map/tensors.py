@@ -6,9 +6,13 @@ from collections.abc import Hashable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from seeking.internals import storage_id
+
+COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+"""Layouts of sparse tensors of which only the values can be asked for NaN."""
 
 
 def identity(tensor: Tensor) -> Hashable:
@@ -35,6 +39,12 @@ def is_real(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
+def is_packed(tensor: Tensor) -> bool:
+    """Whether a tensor stands for others of other types, as quantized ones do, so that no part of it can be written."""
+    # Sharded ones are made of others, too, but hold their numbers.
+    return hasattr(tensor, "__tensor_flatten__") and not hasattr(tensor, "device_mesh")
+
+
 def leaves_in(value: Any) -> list[Any]:
     """Every tensor, number and other object in mappings of any kind, dataclasses, tuples and lists, at any depth."""
     items = _items_of(value)
@@ -44,6 +54,17 @@ def leaves_in(value: Any) -> list[Any]:
 def tensors_in(value: Any) -> list[Tensor]:
     """Every tensor in a batch or an output; see ``leaves_in``."""
     return [leaf for leaf in leaves_in(value) if isinstance(leaf, Tensor)]
+
+
+def has_nan(value: Any) -> bool:
+    """Whether there is NaN in a tensor, which may be sparse or nested, or in a batch, an output or records of outputs."""
+
+    def numbers(tensor: Tensor) -> Tensor:
+        if tensor.is_nested:
+            return tensor.to_padded_tensor(0.0)
+        return tensor.values() if tensor.layout in COMPRESSED else tensor
+
+    return any(bool(numbers(tensor).isnan().any()) for tensor in tensors_in(value) if is_real(tensor))
 
 
 Name = tuple[Any, ...]

@@ -34,7 +34,7 @@ def _mm(call: OpCall) -> Axes:
     return [_matrix_product(call.axes(call["self"]), call.axes(call["mat2"]))]
 
 
-@op_rule("addmm")
+@op_rule("addmm", "_sparse_addmm")
 def _addmm(call: OpCall) -> Axes:
     call.scores = []
     return _add(call, _matrix_product(call.axes(call["mat1"]), call.axes(call["mat2"])))

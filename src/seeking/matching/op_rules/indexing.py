@@ -1,9 +1,12 @@
 """Operations that read or write entries by position."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
-from seeking.matching.axes import INPUT, UnalignedError, constant, fix, free, mark, size_of
-from seeking.matching.op_rules.base import Axes, OpCall, op_rule
+from seeking.matching.axes import INPUT, Axis, UnalignedError, constant, fix, free, mark, size_of
+from seeking.matching.op_rules.base import Axes, OpCall, op_rule, unify_or_fix
 
 PICKED = "number of entries that are picked by position"
 
@@ -62,20 +65,56 @@ def pick(call: OpCall) -> Axes:
     return [axes for _ in call.outputs]
 
 
-@op_rule(
-    "index_put",
-    "scatter",
-    "scatter_add",
-    "index_copy",
-    "index_add",
-    "masked_scatter",
-    "_index_put_impl_",
-    "select_scatter",
-    "slice_scatter",
-    "scatter_reduce",
-)
+@op_rule("index_put", "_index_put_impl_")
+def _put(call: OpCall) -> Axes:
+    target, values = call["self"], call["values"]
+    axes = call.axes(target)
+    indexed: list[int] = []
+    rank, dim = 0, 0
+    for positions in call["indices"]:
+        if positions is not None:
+            # A mask stands for as many dimensions as it has.
+            is_mask = positions.dtype in (torch.bool, torch.uint8)
+            width = positions.ndim if is_mask else 1
+            indexed += range(dim, dim + width)
+            rank = max(rank, 1 if is_mask else positions.ndim)
+            dim += width
+        else:
+            dim += 1
+    kept: list[Axis | None] = [axis for dim, axis in enumerate(axes) if dim not in indexed]
+    place = indexed[0] if indexed and indexed == list(range(indexed[0], indexed[-1] + 1)) else 0
+    _receive([*kept[:place], *[None] * rank, *kept[place:]], call.axes(values))
+    return [axes]
+
+
+@op_rule("scatter", "scatter_add", "scatter_reduce", "index_copy", "index_add", "index_reduce")
+def _put_along(call: OpCall) -> Axes:
+    axes = call.axes(call["self"])
+    values = call["src" if "src" in call else "source"] if "src" in call or "source" in call else None
+    if isinstance(values, Tensor) and values.ndim == len(axes):
+        dim = call["dim"] % max(len(axes), 1)
+        _receive([None if place == dim else axis for place, axis in enumerate(axes)], call.axes(values))
+    return [axes]
+
+
+@op_rule("masked_scatter")
+def _put_in_order(call: OpCall) -> Axes:
+    # Values are taken in the order of their places, as a row for each position where the mask is that of rows.
+    axes = call.axes(call["self"])
+    _receive(axes[-1:], call.axes(call["source"]))
+    return [axes]
+
+
+@op_rule("select_scatter", "slice_scatter")
 def _write_into(call: OpCall) -> Axes:
     return [call.axes(call["self"])]
+
+
+def _receive(places: Sequence[Axis | None], values: Sequence[Axis]) -> None:
+    """Values are broadcast against the places that they are written to; None is a dimension of positions."""
+    for place, axis in zip(places[::-1], values[::-1], strict=False):
+        if place is not None and size_of(place) == size_of(axis):
+            unify_or_fix(place, axis)
 
 
 @op_rule("bucketize", "searchsorted")

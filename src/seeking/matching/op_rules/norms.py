@@ -36,5 +36,5 @@ def _group_norm(call: OpCall) -> Axes:
     return [axes]
 
 
-# Weight and bias have the trailing dimensions of the input.
-op_rule("native_layer_norm", "_fused_rms_norm")(broadcast)
+# Weight and bias have the trailing dimensions of the input; lengths of weights are 1 where directions are longer.
+op_rule("native_layer_norm", "_fused_rms_norm", "_weight_norm_interface")(broadcast)
