@@ -57,7 +57,7 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 def has_nan(value: Any) -> bool:
-    """Whether there is NaN in a tensor, which may be sparse or nested, or in a batch, an output or records of outputs."""
+    """Whether there is NaN in a tensor, perhaps sparse or nested, or in a batch, an output or records of outputs."""
 
     def numbers(tensor: Tensor) -> Tensor:
         if tensor.is_nested:
