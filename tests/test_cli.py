@@ -367,7 +367,7 @@ def test_a_loss_that_is_not_finite_fails_the_run(capsys: pytest.CaptureFixture[s
     assert main(arguments) == 1
     err = capsys.readouterr().err
     assert re.search(
-        r"loss became (nan|inf|-inf) at step \d+ .*the newest checkpoint is out/checkpoints/step-00000000",
+        r"loss became (nan|inf|-inf) at step \d+ .*the newest checkpoint is \S*out/checkpoints/step-00000000",
         " ".join(err.split()),
     )
 

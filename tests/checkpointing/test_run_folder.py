@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
@@ -665,6 +666,21 @@ def test_a_run_whose_rows_are_lost_is_drawn_without_a_warning(run: Path) -> None
         tiny(RunFolder(run, resume=True), resume=True, progress=True).fit()
     assert not [each.message for each in told if "artists" in str(each.message)]
     assert (run / "curves.png").exists()
+
+
+@pytest.mark.parametrize("step", [None, 0, 2])
+def test_code_of_the_user_may_change_the_working_folder(
+    step: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    leave = partial(os.chdir, tmp_path / "elsewhere")
+    trainer = tiny(Path("run"), listeners=[] if step is None else [stop_after(step, leave)])
+    if step is None:
+        leave()
+    trainer.fit()
+    assert describe(tmp_path / "run")[1] and (tmp_path / "run/summary.json").exists()
+    assert not [*(tmp_path / "elsewhere").iterdir()]
 
 
 # A long run.

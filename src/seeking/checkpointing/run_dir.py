@@ -49,7 +49,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, overwrite: bool = False, resume: bool = False, kind: Kind = "run") -> None:
-        self.path = user_path(path)
+        self.path = user_path(path).absolute()  # Code of the user may change the working folder.
         if overwrite and resume:
             raise SeekingError("overwrite and resume contradict each other; give one of them")
         try:

@@ -233,8 +233,22 @@ def write_tensors(
     try:
         with atomic_write(path, ready) as temporary:
             save_file(dict(tensors), temporary, {"format": "pt", "seeking": json.dumps(metadata or {})})
+            _sort_metadata(temporary)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path}: cannot be written ({reason(error)})") from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Bring the metadata of a file of safetensors in order; it is written in a random one, so that equal weights would
+    have unequal checksums."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
