@@ -112,6 +112,34 @@ def test_what_a_forward_draws_is_no_difference(drawn: Callable[[Tensor], Tensor]
     assert torch.equal(base.mid(base.enter(x).relu()), motivated.mid(motivated.enter(x).relu()))
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_forward_that_changes_its_model_is_compared_in_its_first_pass() -> None:
+    """As those with a queue of earlier keys and averaged weights, in evaluation mode, too."""
+
+    class Contrast(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.query = nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2))
+            self.key = copy.deepcopy(self.query).requires_grad_(False)
+            self.register_buffer("queue", torch.ones(2, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                for averaged, own in zip(self.key.parameters(), self.query.parameters(), strict=True):
+                    averaged.lerp_(own, 0.5)
+                keys = self.key(x)
+            similar = self.query(x) @ torch.cat([keys, self.queue]).T
+            self.queue.copy_(keys)
+            return similar
+
+    base, motivated, x = Contrast(4), Contrast(6), torch.randn(2, 3)
+    with torch.no_grad():
+        for parameter in (*base.query.parameters(), *motivated.query.parameters()):
+            parameter.mul_(2)
+    seeking.embed(base, motivated, batch=x)
+    torch.testing.assert_close(base(x), motivated(x))
+
+
 def test_blocks_that_scale_their_input_start_as_the_identity() -> None:
     kwargs = {"num_classes": 3, "dims": (8, 8, 8, 8), "res_scale_init_values": (None, None, 1.0, 1.0)}
     base, motivated = (MetaFormer(depths=depths, **kwargs) for depths in ((1, 1, 1, 1), (1, 2, 3, 1)))

@@ -211,9 +211,14 @@ def _accepted_batch(base: nn.Module, motivated: nn.Module, batch: Any, run: Forw
 
 
 def _run(run: Forward, model: nn.Module, batch: Any) -> Any:
-    # A forward may write into its batch, and draw random numbers, as many as it has channels.
+    # A forward may change what is not trained, such as a queue or averaged weights, so that no two passes are alike.
+    before = {name: tensor.clone() for name, tensor in tensors(model).items() if not tensor.requires_grad}
+    # It may write into its batch, and draw random numbers, as many as it has channels.
     with Deterministic(), random_state_preserved(0):
-        return run(model, copied(batch))
+        output = copied(run(model, copied(batch)))
+    now = tensors(model)
+    _load(model, {name: tensor for name, tensor in before.items() if name in now and now[name].shape == tensor.shape})
+    return output
 
 
 def _load(model: nn.Module, values: dict[str, Tensor]) -> None:

@@ -15,7 +15,8 @@ from seeking.gradients import add_gradients
 from seeking.pair import NORM_STATISTICS
 from seeking.verification.extra import extra_modules
 from seeking.verification.recording import Records, hooks, recording
-from seeking.weights_map import WeightsMap, tensors, tensors_in
+from seeking.verification.weights import promoted
+from seeking.weights_map import WeightsMap, is_real, tensors, tensors_in
 
 TOLERANCE = 1e-4
 """Difference, relative to the greatest entry of all, up to which gradients of one pass and of two count as the same."""
@@ -89,14 +90,35 @@ def find_prefix(
     if not blocks:
         return None
     run = forward or call
-    shared = weights_map.shared
-    small, large = _with_other_weights(base, motivated, shared)
-    candidates = _candidates(base, motivated, shared)
+    dtypes = {parameter.dtype for model in (base, motivated) for parameter in model.parameters()}
+    if dtypes & {torch.bfloat16, torch.float16}:  # In which gradients of one pass and of two differ by rounding.
+        with contextlib.suppress(Exception):  # Models may insist on their precision.
+            copies = _with_other_weights(base, motivated, weights_map.shared, _single)
+            return _prefix_of(
+                *copies, weights_map, blocks, lambda model: run(model, promoted(copied(batch), torch.float32))
+            )
+    copies = _with_other_weights(base, motivated, weights_map.shared)
+    return _prefix_of(*copies, weights_map, blocks, lambda model: run(model, copied(batch)))
+
+
+def _prefix_of(
+    small: nn.Module, large: nn.Module, weights_map: WeightsMap, blocks: list[str], run: Callable[[nn.Module], Any]
+) -> Prefix | None:
+    """The prefix of copies that share weights.
+
+    Args:
+        small: a copy of the base.
+        large: a copy of the motivated model.
+        weights_map: of the one in the other.
+        blocks: of the base, which it must cover.
+        run: runs a model on a batch of its own.
+    """
+    candidates = _candidates(small, large, weights_map.shared)
     records: tuple[Records, Records] = ([], [])
     with evaluating(small, large):
         for model, names, record in ((small, [*candidates], records[0]), (large, [*candidates.values()], records[1])):
             with hooks(model, recording(record, names)):
-                run(model, copied(batch))
+                run(model)
     chosen: dict[str, str] = {}
     for name, counterpart in candidates.items():
         mine, theirs = (
@@ -108,7 +130,12 @@ def find_prefix(
             chosen[name] = counterpart
     prefix = Prefix(chosen)
     covered = all(any(f"{block}.".startswith(f"{name}.") for name in chosen) for block in blocks)
-    return prefix if covered and _holds(prefix, small, large, weights_map, lambda m: run(m, copied(batch))) else None
+    return prefix if covered and _holds(prefix, small, large, weights_map, run) else None
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """A copy in single precision, or in double if it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32), copy=True) if is_real(tensor) else tensor.clone()
 
 
 def _blocks(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> list[str]:
@@ -153,10 +180,12 @@ def _candidates(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) 
     return candidates
 
 
-def _with_other_weights(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> tuple[nn.Module, nn.Module]:
+def _with_other_weights(
+    base: nn.Module, motivated: nn.Module, weights_map: WeightsMap, convert: Callable[[Tensor], Tensor] = torch.clone
+) -> tuple[nn.Module, nn.Module]:
     """Copies that share weights; none of these is neutral, as those of an initialization may be."""
     generator = torch.Generator().manual_seed(0)
-    small, large = scratch_copy(base), scratch_copy(motivated)
+    small, large = scratch_copy(base, convert), scratch_copy(motivated, convert)
     with torch.no_grad():
         for model in (large, small):
             for parameter in model.parameters():

@@ -143,6 +143,13 @@ def test_products_with_sparse_matrices_are_exact(layout: torch.layout, width: st
     assert_exact(Graph(4), Graph(6), (VECTORS, edges), width=width)
 
 
+def test_channels_that_are_written_by_number_are_the_first_ones() -> None:
+    def silenced(model: Any, x: Tensor) -> Tensor:
+        return into(x, lambda y: y.__setitem__((slice(None), torch.tensor([0, 2])), torch.zeros(2)))
+
+    assert_exact(Small(4, silenced), Small(8, silenced), VECTORS, width="even")
+
+
 @pytest.mark.parametrize("turn", [lambda self, x: x.flip(-1), lambda self, x: x.roll(1, -1)], ids=["flip", "roll"])
 def test_channels_in_another_order_do_not_grow(turn: Callable[[Any, Tensor], Tensor]) -> None:
     assert_exact(Small(4, turn), Small(4, turn), VECTORS, width="leading")

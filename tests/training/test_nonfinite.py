@@ -81,6 +81,17 @@ def test_stop_reports_and_poisons_nothing(what: str, model: str, tmp_path: Path)
     assert finite(trainer)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_weights_in_half_precision_are_named_as_the_likely_cause(dtype: torch.dtype) -> None:
+    """As ``from_pretrained`` makes them if they were saved so."""
+    model = nn.Linear(3, 2).to(dtype)
+    data = [(torch.randn(4, 3, dtype=dtype), torch.tensor([0, 1, 0, 1]))] * 3
+    trainer = Trainer(model, train_loader=data, config=dataclasses.replace(CONFIG, optimizer="adamw", lr=1e30))
+    with pytest.raises(RunError, match=r"loss became nan|gradient norm is") as raised:
+        trainer.fit()
+    assert ("from_pretrained" in str(raised.value)) == (dtype == torch.float16)
+
+
 @pytest.mark.parametrize("what", WHAT)
 @pytest.mark.parametrize("model", ["base", "motivated"])
 @pytest.mark.parametrize("on", ["skip", "rollback"])

@@ -142,6 +142,26 @@ def test_models_with_layer_drop_train_in_one_pass() -> None:
     assert trainer.run.prefix and all(p.isfinite().all() for p in trainer.run.motivated.parameters)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_prefix_is_found_in_any_precision(family: str, dtype: torch.dtype) -> None:
+    base, motivated = (model.to(dtype) for model in language_models(family))
+    batch = {key: value[:4] for key, value in next(iter(words())).items()}
+    before = {name: parameter.clone() for name, parameter in motivated.named_parameters()}
+    assert find_prefix(base, motivated, match(base, motivated, batch=batch), batch, language_loss)
+    assert all(torch.equal(before[name], parameter) for name, parameter in motivated.named_parameters())
+
+
+def test_models_that_insist_on_half_precision_are_no_error_where_a_prefix_is_looked_for() -> None:
+    base, motivated, x = Chain(1).bfloat16(), Chain(2).bfloat16(), torch.randn(5, 3)
+
+    def insisting(model: nn.Module, x: Tensor) -> Tensor:
+        output: Tensor = model(x.bfloat16())
+        return output
+
+    find_prefix(base, motivated, match(base, motivated, batch=x, forward=insisting), x, insisting)
+
+
 def test_no_prefix_where_statistics_are_collected_or_widths_differ() -> None:
     images = torch.randn(4, 3, 8, 8)
     for base, motivated in (

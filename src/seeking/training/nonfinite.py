@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
+
 from seeking.errors import DivergedError, RunWarning
 from seeking.training.config import NonFinitePolicy
 from seeking.training.learner import Learner
@@ -16,6 +18,11 @@ MAX_FAILURES = 10
 ACTIONS = {"skip": "its step on this batch is skipped", "rollback": "both models are rolled back"}
 UNLABELED = ". The mean loss of a batch whose labels are all -100 is NaN, too"
 """Hint of another cause than divergence."""
+HALF = (
+    "The model's weights are float16, in which small numbers of optimizers are 0: make it in float32, such as by "
+    "from_pretrained(..., dtype=torch.float32); precision says what is computed in fewer bits"
+)
+"""Hint of a likely cause."""
 
 
 class NonFiniteGuard:
@@ -87,6 +94,8 @@ class NonFiniteGuard:
         if failures > 1 or rollbacks:
             counts = f", after {failures - 1} consecutive failures and {rollbacks} rollbacks"
         hint = "Try a lower lr, a warm-up, clip_grad, or on_nonfinite skip or rollback" + more
+        if any(p.dtype == torch.float16 and p.requires_grad for p in learner.module.parameters()):
+            hint += f". {HALF}"
         return "\n".join([f"{counts}; {self._saved()}. {hint}", *_last_steps(self.record.last, learner)])
 
 

@@ -81,6 +81,8 @@ def _put(call: OpCall) -> Axes:
             dim += width
         else:
             dim += 1
+    for dim in indexed:
+        mark(axes[dim], ordered=True)
     kept: list[Axis | None] = [axis for dim, axis in enumerate(axes) if dim not in indexed]
     place = indexed[0] if indexed and indexed == list(range(indexed[0], indexed[-1] + 1)) else 0
     _receive([*kept[:place], *[None] * rank, *kept[place:]], call.axes(values))
