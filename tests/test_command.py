@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import distributed
 
 import seeking
 from seeking import SeekingError, TrainConfig
@@ -231,7 +232,7 @@ def hints(kind: type[Any]) -> list[tuple[str, str]]:
         ({"epochs": 1.5}, "epochs is 1.5, of type float; it must be a whole number"),
         ({"clip_grad": "1"}, "it must be a number or None"),
         ({"verify": "no"}, "verify is 'no', of type str; it must be True or False"),
-        ({"condition": seeking.Always()}, "it must be text"),
+        ({"condition": seeking.Always()}, "condition is a Always; give its text"),
     ],
 )
 def test_options_that_others_have_tried(options: dict[str, Any], message: str) -> None:
@@ -242,3 +243,20 @@ def test_options_that_others_have_tried(options: dict[str, Any], message: str) -
 def test_numbers_of_numpy_are_numbers() -> None:
     config = TrainConfig(epochs=np.int64(3), lr=np.float32(0.5), warmup_epochs=1)  # type: ignore[arg-type]
     assert config.recorded()["epochs"] == 3
+
+
+@pytest.mark.parametrize(("command", "left"), [("--version", True), ("trian", False)])
+def test_a_command_that_is_done_leaves_the_other_processes(
+    command: str, left: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["seeking", command])
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        assert (start() == 0) == left
+        assert distributed.is_initialized() == (not left)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
