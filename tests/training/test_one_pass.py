@@ -331,3 +331,17 @@ def test_seeking_map_tells_of_a_prefix(capsys: pytest.CaptureFixture[str]) -> No
 def test_options_that_do_not_go_together(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SeekingError, match=message):
         TrainConfig(**options)
+
+
+@pytest.mark.parametrize("finish", ["tied", "private"])
+@pytest.mark.parametrize("base", ["every:4 | after:0.77", "random:0.5", "~affordable:0,0.77"])
+def test_a_budget_is_met_where_one_pass_serves_both_on_some_batches(base: str, finish: Any) -> None:
+    """A step of the motivated model costs less on a batch on which the base steps as well."""
+    torch.manual_seed(0)
+    data = [(torch.randn(4, 3), torch.randint(4, (4,))) for _ in range(100)]
+    options = {**JOINT, "condition": "every:3", "base_condition": base, "finish": finish, "budget": 0.88}
+    config = dataclasses.replace(PLAIN, epochs=1, lr=0.01, **options)
+    trainer = Trainer(Chain(2), Chain(3), train_loader=data, config=config)
+    trainer.fit()
+    assert trainer.run.prefix
+    assert trainer.run.cost.report()["of_motivated_alone"] == pytest.approx(0.88, abs=0.015)

@@ -57,7 +57,8 @@ class Scheduled:
         """Train on one batch."""
         if self.separate_at is not None and run.progress.step >= round(self.separate_at * run.progress.steps):
             run.pair.separate()
-        if not self.base_condition.update(self.loss, run.signals(self._latest(batch, run, "base"))):
+        signals = run.signals(self._latest(batch, run, "base"), one_pass_ahead=self._one_pass_ahead(run))
+        if not self.base_condition.update(self.loss, signals):
             if self._decide(batch, run):
                 with run.synced("motivated"):
                     run.condition.feedback(run.step(run.motivated, batch))
@@ -133,8 +134,17 @@ class Scheduled:
         self._unseen["motivated"] = False
         progress = run.progress
         left = self.forecast.left(progress.step, progress.steps, progress.epoch_length)
-        signals = run.signals(outcome, pending=pending, one_pass=one_pass, base_steps_left=left)
+        ahead = self._one_pass_ahead(run)
+        signals = run.signals(outcome, pending=pending, one_pass=one_pass, one_pass_ahead=ahead, base_steps_left=left)
         return run.condition.update(outcome.loss, signals)
+
+    def _one_pass_ahead(self, run: Run) -> float:
+        """The share of the further batches on which one pass serves both models, if both step."""
+        if run.prefix is None or self.base_weight is None or run.pair.separated:
+            return 0.0
+        step, steps = run.progress.step + 1, run.progress.steps
+        finish = steps if self.separate_at is None else round(self.separate_at * steps)
+        return max(0, finish - step) / (steps - step) if step < steps else 0.0
 
     def _latest(self, batch: Batch, run: Run, name: str) -> Outcome:
         """The base's latest step, as taken if the condition of this model has not seen it; FLOPs are of this batch."""

@@ -27,6 +27,9 @@ class Signals:
         flops_planned: training FLOPs of the run, if it has a budget, but for what is still spent on anything but steps.
         base_flops: FLOPs of a training step of the base on this batch.
         motivated_flops: FLOPs of a training step of the motivated model on this batch.
+        motivated_flops_ahead: the same of a further batch of this size; known where it differs, since one pass saves a
+            part of it on this batch.
+        base_flops_ahead: what a step of the base adds to it there; less than ``base_flops`` where one pass serves both.
         batch_share: samples of this batch over the mean of the run's batches so far.
         base_stepped: whether the base took a step on this batch or, where the condition decides before it, one since
             the condition last decided; if not, ``loss`` is that of its latest step.
@@ -48,6 +51,8 @@ class Signals:
     flops_planned: float | None = None
     base_flops: float | None = None
     motivated_flops: float | None = None
+    motivated_flops_ahead: float | None = None
+    base_flops_ahead: float | None = None
     batch_share: float | None = None
     base_stepped: bool = True
     base_steps_left: int | None = None

@@ -37,7 +37,8 @@ class WithinBudget(Wrapper):
             most = expected = signals.base_steps_left
         if remaining < motivated + most * base:
             return False
-        return decision or remaining >= motivated + expected * base + batches * motivated
+        base_ahead, motivated_ahead = _ahead(signals, base, motivated)
+        return decision or remaining >= motivated + expected * base_ahead + batches * motivated_ahead
 
     def state_dict(self) -> State:
         return {**super().state_dict(), "batches": self.batches, "base_steps": self.base_steps}
@@ -84,7 +85,8 @@ class Affordable(Condition):
 
     def decide(self, signals: Signals) -> bool:
         if not self.reached:
-            planned, spent, step, steps, base, motivated = _known(signals)
+            planned, spent, step, steps, *flops = _known(signals)
+            base, motivated = _ahead(signals, *flops)
             finish = max(step, batches_of(self.finish, signals) if self.finish < 1 else steps)
             base_steps = self.base_share * (finish - step) + steps - finish
             self.reached = spent + base_steps * base + (steps - step) * motivated <= planned * (1 + ROUNDING)
@@ -104,3 +106,13 @@ def _known(signals: Signals) -> tuple[float, float, int, int, float, float]:
     if planned is None or spent is None or step is None or steps is None or base is None or motivated is None:
         raise SeekingError("a condition that spends a budget needs the run to have one; set budget")
     return planned, spent, step, steps, base / share, motivated / share
+
+
+def _ahead(signals: Signals, base: float, motivated: float) -> tuple[float, float]:
+    """FLOPs of steps of both models on a further batch of the mean size; by default, those of steps on this one."""
+    share = signals.batch_share or 1.0
+    base_ahead, motivated_ahead = signals.base_flops_ahead, signals.motivated_flops_ahead
+    return (
+        base if base_ahead is None else base_ahead / share,
+        motivated if motivated_ahead is None else motivated_ahead / share,
+    )

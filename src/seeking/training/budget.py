@@ -146,6 +146,7 @@ def _flops_of_steps(config: TrainConfig, cost: Cost, planned: float, progress: P
             flops_spent=spent,
             flops_planned=planned,
             base_flops=cost.base_flops,
+            base_flops_ahead=of_base_step,
             motivated_flops=cost.motivated_flops,
         )
         base_steps += condition.update(0.0, signals)

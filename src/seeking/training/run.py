@@ -164,7 +164,13 @@ class Run:
             self.row[f"{prefix}grad_norm"] = norm
 
     def signals(
-        self, base: Outcome, *, pending: bool = False, one_pass: bool = False, base_steps_left: int | None = None
+        self,
+        base: Outcome,
+        *,
+        pending: bool = False,
+        one_pass: bool = False,
+        one_pass_ahead: float = 0.0,
+        base_steps_left: int | None = None,
     ) -> Signals:
         """The signals for the condition after the base's step on this batch.
 
@@ -172,6 +178,7 @@ class Run:
             base: the outcome of the base's step.
             pending: whether this step is still to come; its FLOPs count as spent all the same.
             one_pass: whether one pass will serve both models, if the condition holds.
+            one_pass_ahead: share of the further batches on which it will, if both models step there.
             base_steps_left: number of further batches on which the base will step, if known.
         """
         samples = base.flops / self.cost.base_flops if self.cost.base_flops else 0.0
@@ -191,6 +198,8 @@ class Run:
             held_out_loss=functools.cache(self._held_out_loss) if self.held_out else None,
             base_flops=base.flops,
             motivated_flops=samples * (self.cost.motivated_flops - one_pass * self.cost.prefix_flops),
+            motivated_flops_ahead=samples * self.cost.motivated_flops,
+            base_flops_ahead=base.flops - samples * one_pass_ahead * self.cost.prefix_flops,
             gradients=base.gradients,
         )
 
