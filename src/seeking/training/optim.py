@@ -191,10 +191,12 @@ def check_elementwise_state(make: MakeOptimizer, use: str, remedy: str) -> None:
     Raises:
         SeekingError: the state holds a tensor that is neither a scalar nor has a number for each of its parameter.
     """
-    # Large enough for optimizers that only factorize the state of large matrices, or quantize it in blocks.
-    layer = nn.Linear(256, 128)
+    # Large enough for optimizers that only factorize the state of large matrices, and one that is whole blocks, for
+    # those that quantize blocks. It draws no random number, so that runs stay what they were.
+    layer = nn.Linear(130, 140)
+    layer.blocks = nn.Parameter(torch.zeros(256, 128))
     trial = make(layer)
-    layer(torch.ones(2, 256)).sum().backward()
+    (layer(torch.ones(2, 130)).sum() + layer.blocks.sum()).backward()
     trial.step()
     for parameter in layer.parameters():
         for slot, value in trial.state[parameter].items():
