@@ -133,7 +133,7 @@ class Scheduled:
         outcome = outcome or self._latest(batch, run, "motivated")
         self._unseen["motivated"] = False
         progress = run.progress
-        left = self.forecast.left(progress.step, progress.steps, progress.epoch_length)
+        left = self.forecast.left(progress.step, progress.steps, progress.epoch_length) if run.budget else None
         ahead = self._one_pass_ahead(run)
         signals = run.signals(outcome, pending=pending, one_pass=one_pass, one_pass_ahead=ahead, base_steps_left=left)
         return run.condition.update(outcome.loss, signals)

@@ -1,7 +1,8 @@
 """How often a schedule will hold."""
 
 import copy
-from itertools import accumulate
+
+import numpy as np
 
 from seeking.conditions.base import Condition, Signals
 
@@ -15,7 +16,7 @@ class Forecast:
 
     def __init__(self, condition: Condition) -> None:
         self.condition = condition
-        self._left: list[int] = []
+        self._left = np.zeros(0, dtype=np.int64)
         """By the number of batches to come. Once foreseen, a schedule does not change."""
         self._steps: int | None = None
 
@@ -35,5 +36,5 @@ class Forecast:
                 ahead.update(0.0, Signals(loss=0.0, step=number, steps=steps, epoch_length=epoch_length))
                 for number in range(step + 1, steps)
             ]
-            self._steps, self._left = steps, [0, *accumulate(reversed(holds))]
-        return self._left[steps - step - 1]
+            self._steps, self._left = steps, np.cumsum([0, *reversed(holds)])
+        return int(self._left[steps - step - 1])
