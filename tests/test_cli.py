@@ -362,6 +362,16 @@ def test_words_that_older_yaml_takes_for_booleans_and_a_runs_own_record(capsys: 
     refused(["train", "--config", "run.yaml"], "width=None", capsys)
 
 
+@pytest.mark.parametrize("flag", ["--config", "--recipe"])
+def test_the_record_of_a_run_does_not_lead_to_its_folder(flag: str) -> None:
+    assert main(["train", *QUICK, "--output", "out", "--overwrite"]) == 0
+    weights = Path("out/base.last.safetensors").read_bytes()
+    assert main(["train", flag, "out/config.json", "--lr", "0.02", "--output", "again"]) == 0
+    assert main(["train", flag, "out/config.json", "--lr", "0.02"]) == 0
+    assert Path("out/base.last.safetensors").read_bytes() == weights
+    assert len([*Path("runs").iterdir()]) == 1
+
+
 def test_a_loss_that_is_not_finite_fails_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", *QUICK, "--optimizer", "momentum", "--lr", "1e30", "--output", "out"]
     assert main(arguments) == 1

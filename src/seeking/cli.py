@@ -33,10 +33,10 @@ from seeking.commands import (
     Verify,
 )
 from seeking.errors import EXIT_INTERRUPTED, EXIT_SAVED, MatchWarning, RunError, RunWarning, SeekingError, unknown
-from seeking.files import read_yaml, user_path
+from seeking.files import user_path
 from seeking.flag_names import check_flags, with_flags
 from seeking.option_parsing import parse_options, plain_switches
-from seeking.options import flags, flags_of_run, normalized, recipe_file, recipe_options
+from seeking.options import flags, flags_of_run, options_of_file, recipe_file, recipe_options
 from seeking.renamed import today_flags
 from seeking.report.output import check_output, ignore_output_errors, plain_errors, print_text
 
@@ -73,8 +73,8 @@ def with_files(args: list[str], command: type[Any]) -> list[str]:
                 f"--{name} is given {len(values)} times ({', '.join(map(str, values))}); join them into one file"
             )
     if early.config and (file := early.config[0]):
-        of_file = normalized(read_yaml(file), file)
-        if of_file.get("config") is not None and "resume" not in of_file:  # As in the recorded options of a run.
+        of_file = options_of_file(file)
+        if of_file.get("config") is not None:
             raise SeekingError(f"{file}: a file of options cannot name another one in config; give its options instead")
         args = flags(of_file, file, command) + args
     recipes = early_parser.parse_known_args(args)[0].recipe  # The file's, and the flag that overrides it.

@@ -23,6 +23,9 @@ NOT_RESUMED = frozenset(
 )
 """Options that are not taken from the run folder when a run is resumed."""
 
+OF_ONE_RUN = frozenset({"config", "output", "overwrite", "resume"})
+"""Options that say where a run is, and from what it was made."""
+
 OF_COMPARISON = NOT_RESUMED | {"seeds"}
 """The same where the command makes a single run, such as one of a comparison."""
 
@@ -132,10 +135,21 @@ def recipe_options(name: str) -> dict[str, Any]:
         SeekingError: there is no such recipe, or it starts from another one or an options file.
     """
     path = recipe_file(name)
-    options = normalized(read_yaml(path), path)
-    others = [options.pop(other, None) for other in ("recipe", "config")]
-    if any(other is not None for other in others) and "resume" not in options:  # Recorded options have them already.
+    options = options_of_file(path)
+    if any(options.get(other) is not None for other in ("recipe", "config")):
         raise SeekingError(f"{path}: a recipe cannot start from another recipe or file; give its options instead")
+    return {key: value for key, value in options.items() if key not in ("recipe", "config")}
+
+
+def options_of_file(path: Path) -> dict[str, Any]:
+    """The options in a file; of the recorded ones of a run, those that do not say where and from what it was made.
+
+    Raises:
+        SeekingError: the file cannot be read, or gives an option twice.
+    """
+    options = normalized(read_yaml(path), path)
+    if {"config", "resume"} <= options.keys():  # A run records all.
+        return {key: value for key, value in options.items() if key not in OF_ONE_RUN}
     return options
 
 

@@ -180,7 +180,8 @@ def _checked_data(config: RunOptions) -> TaskData:
     if config.resume and not config.output:
         raise SeekingError("resume needs the run folder: --output FOLDER")
     folder = RunFolder(config.output, config.overwrite, config.resume) if config.output else None
-    check_new_folder(folder.path if folder else _dated("run", 0))
+    if is_main_process():  # Which alone writes.
+        check_new_folder(folder.path if folder else _dated("run", 0))
     check_trackers(config.tracker)
     check_names(config)
     if not (folder and folder.holds_run):  # A resumed run needs the weights no more.

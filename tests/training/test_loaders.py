@@ -257,6 +257,18 @@ def test_a_data_set_is_no_loader() -> None:
         Trainer(*models(), train_loader=TensorDataset(torch.ones(4, 5)), config=config())
 
 
+class Batched(TensorDataset):
+    """A data set that gives its own batches."""
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        return iter(zip(*(tensor.split(4) for tensor in self.tensors), strict=True))  # type: ignore[arg-type]
+
+
+def test_a_data_set_that_gives_batches_is_a_loader() -> None:
+    batches = prepare(Batched(torch.ones(8, 2), torch.zeros(8)), "train_loader", 0, 1, 0).start()
+    assert [len(part.batch[0]) for part in itertools.islice(batches, 2)] == [4, 4]
+
+
 def test_a_data_set_of_the_hub_may_hold_batches_and_is_told_of() -> None:
     data = datasets.Dataset.from_dict({"x": [0.0, 1.0]})
     with pytest.warns(RunWarning, match="each item of which is taken for a batch; if they are samples, give a DataL"):
@@ -393,6 +405,13 @@ def test_batches_of_any_form_are_split_between_samples(kind: str, samples: int, 
             torch.testing.assert_close(part.batch, (expected, of_part), rtol=0, atol=0)
         else:
             torch.testing.assert_close(of_tensors(part.batch), of_tensors(batch_of(of_part, kind)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("boxes", [2, 3])
+def test_mappings_in_a_list_are_samples_whatever_their_tensors_hold(boxes: int) -> None:
+    targets = [{"boxes": torch.full((boxes, 4), float(number)), "labels": torch.zeros(boxes)} for number in range(2)]
+    for number, part in enumerate(split((torch.zeros(2, 3, 8, 8), targets), 2)):
+        torch.testing.assert_close(part.batch, (torch.zeros(1, 3, 8, 8), targets[number : number + 1]))
 
 
 def of_tensors(batch: Any) -> list[Any]:

@@ -147,6 +147,13 @@ def test_a_classifier_that_takes_more_than_the_inputs_is_told_how() -> None:
     with pytest.raises(SeekingError, match=r"missing 1 required.*give the Trainer a loss_fn.*model\(\*batch\[0\]\)"):
         Trainer(Two(5, 3), train_loader=[((X, X), torch.arange(12) % 3)], config=PLAIN)
 
+    class Wrong(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x + None)  # type: ignore[operator]
+
+    with pytest.raises(SeekingError, match=r"unsupported operand type\(s\) for \+.*'NoneType'$"):
+        Trainer(Wrong(5, 3), train_loader=[(X, torch.arange(12) % 3)], config=PLAIN)
+
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("skip", [0, 1])

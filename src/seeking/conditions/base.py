@@ -27,14 +27,14 @@ class Signals:
         flops_planned: training FLOPs of the run, if it has a budget, but for what is still spent on anything but steps.
         base_flops: FLOPs of a training step of the base on this batch.
         motivated_flops: FLOPs of a training step of the motivated model on this batch.
-        motivated_flops_ahead: the same of a further batch of this size; known where it differs, since one pass saves a
-            part of it on this batch.
-        base_flops_ahead: what a step of the base adds to it there; less than ``base_flops`` where one pass serves both.
+        motivated_flops_ahead: the same of a further batch of this size, where one pass may not save a part of it.
+        base_flops_ahead: what a step of the base adds to it there, on average over the further batches; less than
+            ``base_flops`` where one pass serves both on some of them.
         batch_share: samples of this batch over the mean of the run's batches so far.
         base_stepped: whether the base took a step on this batch or, where the condition decides before it, one since
             the condition last decided; if not, ``loss`` is that of its latest step.
-        base_steps_left: number of further batches on which the base will take a step, where its condition is a
-            schedule; if that depends on the budget, from the batch on from which it no longer does.
+        base_steps_left: in a run with a budget, number of further batches on which the base will take a step, where
+            its condition is a schedule; if that depends on the budget, from the batch on from which it no longer does.
         grad_norm: norm of the base's full gradient of this batch, before clipping.
         held_out_loss: measures the base's loss on held-out training data, which costs forward passes.
         gradients: the base's gradients of this batch by parameter name, as its optimizer saw them; only for conditions

@@ -49,7 +49,7 @@ class Trace:
         assumed: operations that were only assumed to be elementwise, by name, with the axes of their inputs.
         outputs: the axes of each tensor that the model puts out, by name, whatever ``forward`` makes of it.
         reductions: what was reduced, in the order of the pass.
-        operations: names of all operations on real numbers, in their order; batch norms are alike in both modes.
+        operations: names of all operations that count, as Operations notes them; batch norms are alike in both modes.
         scales: constants by which attention scales products of queries and keys; NaN for an unknown one.
         heads: sizes of the heads whose products it scales.
         joined: operations over parts that are joined, such as outputs of layers, with the number of parts.

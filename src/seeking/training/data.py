@@ -1,12 +1,13 @@
 """The data of a run: training, evaluation and held-out batches."""
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from accelerate import Accelerator
 
-from seeking.errors import SeekingError
+from seeking.errors import RunWarning, SeekingError
 from seeking.training.config import TrainConfig
 from seeking.training.held_out import HeldOut
 from seeking.training.loaders import Loader, prepare
@@ -38,8 +39,7 @@ def prepare_loaders(
     """Prepare the loaders for this process, between which each batch is split; the held-out data are loaded later.
 
     Raises:
-        SeekingError: a loader is empty, has no length which options need, or can be gone through once only; or the
-            warm-up is no shorter than the run.
+        SeekingError: a loader is empty, has no length which options need, or can be gone through once only.
     """
     where = derive_seed(config.seed), accelerator.num_processes, accelerator.process_index
     prepared = prepare(train, "train_loader", *where)
@@ -54,9 +54,11 @@ def prepare_loaders(
     given = Given.by(config, held_out=held_out is not None, epoch_length=batches is not None)
     steps = None if batches is None else math.ceil(batches / config.accumulate)
     if steps and config.max_steps and (warmup := round(config.warmup_epochs * steps)) >= config.max_steps:
-        raise SeekingError(
-            f"warmup_epochs is {config.warmup_epochs}, {warmup} steps of the {config.max_steps} of the run; it must be "
-            "less"
+        warnings.warn(
+            f"warmup_epochs is {config.warmup_epochs}, {warmup} steps, and the run has {config.max_steps}: it ends "
+            "while the learning rate rises",
+            RunWarning,
+            stacklevel=2,
         )
     return Loaders(prepared, prepared_evaluation, steps, given)
 

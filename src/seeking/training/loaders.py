@@ -324,7 +324,7 @@ def _check_restarts(loader: Any, name: str) -> None:
         raise SeekingError(
             f"{name} is a {kind} of loaders; give one loader, such as over a ConcatDataset of their data"
         )
-    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+    if isinstance(loader, Dataset) and not hasattr(type(loader), "__iter__"):
         raise SeekingError(
             f"{name} is a {kind}, a data set and no batches; give DataLoader(data_set, batch_size=...), or "
             "batch_size=None if its items are batches"

@@ -125,8 +125,10 @@ def _slice(value: Any, samples: int, part: slice, listed: bool, top: bool = Fals
 def _has_samples(values: Sequence[Any]) -> bool:
     """Whether a list, as long as there are samples, has an entry for each; else its entries are parts of the batch.
 
-    Where that is open, as of as many tensors as each of them has entries, they are parts.
+    Mappings are samples. Where it is open, as of as many tensors as each of them has entries, they are parts.
     """
+    if all(isinstance(value, Mapping) for value in values):
+        return True
     kinds = {(type(value), value.ndim if isinstance(value, Tensor) else 0) for value in values}
     if len(kinds) > 1:
         return not any(isinstance(value, Tensor | Mapping | list | tuple) for value in values)
