@@ -7,17 +7,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seeking import SeekingError, Signals
-from seeking.conditions import Affordable, Condition, Every, Forecast, Never, WithinBudget, parse
+from seeking.conditions import Affordable, Condition, Every, Never, OnePass, WithinBudget, parse
+from seeking.conditions.forecast import Forecast
 
 STEPS = 200
 
 shares = st.floats(0.05, 0.95)
 
+ENDS = ("never", "always")
+"""Conditions with which a run costs least and most."""
+
 
 def spent(
-    condition: Condition, base_condition: Condition, base_flops: float, budget: float
+    condition: Condition,
+    base_condition: Condition,
+    base_flops: float,
+    budget: float,
+    saved: float = 0.0,
+    until: int = STEPS,
 ) -> tuple[float, list[bool]]:
-    """What a run costs, over the motivated model alone, and on which batches the motivated model steps."""
+    """What a run costs, over the motivated model alone, and on which batches the motivated model steps.
+
+    Before a batch, ``until``, one pass saves FLOPs where both step.
+    """
     total, decisions = 0.0, []
     forecast = Forecast(base_condition)
     for step in range(STEPS):
@@ -29,13 +41,18 @@ def spent(
             flops_planned=budget * STEPS,
             base_flops=base_flops,
             motivated_flops=1.0,
+            one_pass=OnePass(flops=saved, until=until) if step < until else None,
         )
         stepped = base_condition.update(signals.loss, signals)
         total += base_flops * stepped
         left = forecast.left(step, STEPS, None)
         after = dataclasses.replace(signals, flops_spent=total, base_stepped=stepped, base_steps_left=left)
+        if step < until:
+            joint = None if left is None else left - (forecast.left(until - 1, STEPS, None) or 0)
+            one_pass = OnePass(flops=saved, until=until, now=stepped, base_steps=joint)
+            after = dataclasses.replace(after, motivated_flops=1.0 - saved * stepped, one_pass=one_pass)
         decisions.append(condition.update(signals.loss, after))
-        total += decisions[-1]
+        total += decisions[-1] * (1.0 - saved * (stepped and step < until))
     return total / STEPS, decisions
 
 
@@ -90,6 +107,42 @@ def test_a_budget_is_met_where_the_base_rests_as_soon_as_it_pays_for_the_rest(
     budget = base_flops + part * (1 - base_flops)
     cost, _ = spent(WithinBudget(parse(inner)), parse(f"~affordable:0,{finish} | after:{finish}"), base_flops, budget)
     assert budget - 3 / STEPS <= cost <= budget + 1e-6
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    base=st.sampled_from(["always", "every:4", "before:0.3", "every:4 | after:{finish}"]),
+    base_flops=shares,
+    saved=st.floats(0.1, 0.9),
+    part=st.floats(0, 1),
+    finish=shares,
+    tied=st.booleans(),
+)
+def test_a_budget_is_met_where_one_pass_saves_flops(
+    base: str, base_flops: float, saved: float, part: float, finish: float, tied: bool
+) -> None:
+    """Up to the end or, with a private finish, until the models part."""
+    base, until = base.format(finish=finish), STEPS if tied else round(finish * STEPS)
+    least, most = (spent(parse(other), parse(base), base_flops, 9.0, saved * base_flops, until)[0] for other in ENDS)
+    budget = least + part * (most - least)
+    cost, _ = spent(WithinBudget(parse("never")), parse(base), base_flops, budget, saved * base_flops, until)
+    assert budget - 3 / STEPS <= cost <= budget + 1e-6
+
+
+@settings(deadline=None, max_examples=30)
+@given(base_flops=shares, saved=shares, part=st.floats(0.1, 1), every=st.sampled_from([0, 4]), finish=shares)
+def test_the_motivated_model_steps_to_the_end_where_one_pass_saves_flops(
+    base_flops: float, saved: float, part: float, every: int, finish: float
+) -> None:
+    """Of a private finish, in which nothing is saved."""
+    joined = f"affordable:{1 / every if every else 0},{finish}"
+    base_condition = f"~{joined} {f'| every:{every} ' if every else ''}| after:{finish}"
+    budget = base_flops + part * (1 - base_flops) * 0.9
+    flops = base_flops, budget, saved * base_flops, round(finish * STEPS)
+    cost, decisions = spent(WithinBudget(parse(joined)), parse(base_condition), *flops)
+    assert cost == pytest.approx(budget, abs=3 / STEPS)
+    first = decisions.index(True)
+    assert sum(decisions[first:]) >= len(decisions[first:]) - 3
 
 
 def test_within_its_budget_a_condition_decides() -> None:

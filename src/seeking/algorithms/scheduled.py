@@ -6,7 +6,8 @@ from typing import Any
 
 from seeking.algorithms.teaching import Lesson
 from seeking.choices import MODELS, Model
-from seeking.conditions import Condition, Forecast, Outcome
+from seeking.conditions import Condition, OnePass, Outcome
+from seeking.conditions.forecast import Forecast
 from seeking.prefix import Prefix
 from seeking.training.joint import discard, discarded_on_error, update_jointly, with_norm
 from seeking.training.one_pass import gradients_of_one_pass
@@ -57,7 +58,7 @@ class Scheduled:
         """Train on one batch."""
         if self.separate_at is not None and run.progress.step >= round(self.separate_at * run.progress.steps):
             run.pair.separate()
-        signals = run.signals(self._latest(batch, run, "base"), one_pass_ahead=self._one_pass_ahead(run))
+        signals = run.signals(self._latest(batch, run, "base"), one_pass=self._saved_by_one_pass(batch, run))
         if not self.base_condition.update(self.loss, signals):
             if self._decide(batch, run):
                 with run.synced("motivated"):
@@ -132,19 +133,29 @@ class Scheduled:
         """Ask the condition, after the base's step on this batch; without one, after its latest step."""
         outcome = outcome or self._latest(batch, run, "motivated")
         self._unseen["motivated"] = False
-        progress = run.progress
-        left = self.forecast.left(progress.step, progress.steps, progress.epoch_length) if run.budget else None
-        ahead = self._one_pass_ahead(run)
-        signals = run.signals(outcome, pending=pending, one_pass=one_pass, one_pass_ahead=ahead, base_steps_left=left)
+        left = self._base_steps_left(run, run.progress.step)
+        saved = self._saved_by_one_pass(batch, run, now=one_pass, base_steps_left=left)
+        signals = run.signals(outcome, pending=pending, one_pass=saved, base_steps_left=left)
         return run.condition.update(outcome.loss, signals)
 
-    def _one_pass_ahead(self, run: Run) -> float:
-        """The share of the further batches on which one pass serves both models, if both step."""
+    def _base_steps_left(self, run: Run, step: int) -> int | None:
+        """The number of batches after this one on which the base will step, if a budget needs it and it is known."""
+        return self.forecast.left(step, run.progress.steps, run.progress.epoch_length) if run.budget else None
+
+    def _saved_by_one_pass(
+        self, batch: Batch, run: Run, *, now: bool = False, base_steps_left: int | None = None
+    ) -> OnePass | None:
         if run.prefix is None or self.base_weight is None or run.pair.separated:
-            return 0.0
-        step, steps = run.progress.step + 1, run.progress.steps
-        finish = steps if self.separate_at is None else round(self.separate_at * steps)
-        return max(0, finish - step) / (steps - step) if step < steps else 0.0
+            return None
+        steps = run.progress.steps
+        until = steps if self.separate_at is None else round(self.separate_at * steps)
+        after = self._base_steps_left(run, until - 1) if base_steps_left is not None else None
+        return OnePass(
+            flops=run.batch_samples(batch) * run.cost.prefix_flops,
+            until=until,
+            now=now,
+            base_steps=None if base_steps_left is None or after is None else base_steps_left - after,
+        )
 
     def _latest(self, batch: Batch, run: Run, name: str) -> Outcome:
         """The base's latest step, as taken if the condition of this model has not seen it; FLOPs are of this batch."""

@@ -2,10 +2,9 @@
 
 from seeking.conditions.agreement import GradientAgreement
 from seeking.conditions.bandit import Exp3
-from seeking.conditions.base import Condition, Outcome, Signals
+from seeking.conditions.base import Condition, OnePass, Outcome, Signals
 from seeking.conditions.budget import Affordable, WithinBudget
 from seeking.conditions.delay import Next
-from seeking.conditions.forecast import Forecast
 from seeking.conditions.grad_norm import LowGradNorm
 from seeking.conditions.grammar import parse
 from seeking.conditions.held_out import HeldOutDecrease
@@ -26,13 +25,13 @@ __all__ = [
     "ConsecutiveDecrease",
     "Every",
     "Exp3",
-    "Forecast",
     "GradientAgreement",
     "HeldOutDecrease",
     "LowGradNorm",
     "MatchedCount",
     "Never",
     "Next",
+    "OnePass",
     "Outcome",
     "RandomTimes",
     "Signals",

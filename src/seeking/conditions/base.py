@@ -14,6 +14,24 @@ State = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
+class OnePass:
+    """What one forward pass for both models saves where both step on a batch.
+
+    Attributes:
+        flops: FLOPs that it saves on a batch of this size.
+        until: index of the batch from which on each model takes a pass of its own.
+        now: whether one pass will serve both on this batch, if the condition holds; ``Signals.motivated_flops`` is then
+            less by what it saves.
+        base_steps: number of further batches before ``until`` on which the base will take a step, if known.
+    """
+
+    flops: float
+    until: int
+    now: bool = False
+    base_steps: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Signals:
     """The inputs of a condition, after the base's step on a batch. None means unknown.
 
@@ -27,9 +45,7 @@ class Signals:
         flops_planned: training FLOPs of the run, if it has a budget, but for what is still spent on anything but steps.
         base_flops: FLOPs of a training step of the base on this batch.
         motivated_flops: FLOPs of a training step of the motivated model on this batch.
-        motivated_flops_ahead: the same of a further batch of this size, where one pass may not save a part of it.
-        base_flops_ahead: what a step of the base adds to it there, on average over the further batches; less than
-            ``base_flops`` where one pass serves both on some of them.
+        one_pass: what one pass for both models saves, if it does so on further batches.
         batch_share: samples of this batch over the mean of the run's batches so far.
         base_stepped: whether the base took a step on this batch or, where the condition decides before it, one since
             the condition last decided; if not, ``loss`` is that of its latest step.
@@ -51,8 +67,7 @@ class Signals:
     flops_planned: float | None = None
     base_flops: float | None = None
     motivated_flops: float | None = None
-    motivated_flops_ahead: float | None = None
-    base_flops_ahead: float | None = None
+    one_pass: OnePass | None = None
     batch_share: float | None = None
     base_stepped: bool = True
     base_steps_left: int | None = None

@@ -1,6 +1,8 @@
 """Conditions that spend a budget of FLOPs."""
 
-from seeking.conditions.base import Condition, Signals, State, Wrapper
+from typing import NamedTuple
+
+from seeking.conditions.base import Condition, OnePass, Signals, State, Wrapper
 from seeking.conditions.registry import register
 from seeking.conditions.schedule import batches_of
 from seeking.errors import SeekingError
@@ -26,19 +28,22 @@ class WithinBudget(Wrapper):
 
     def decide(self, signals: Signals) -> bool:
         decision = self.inner.update(signals.loss, signals)
-        planned, spent, step, steps, base, motivated = _known(signals)
+        plan = _plan(signals)
         self.batches += 1
         self.base_steps += signals.base_stepped
-        remaining, batches = planned * (1 + ROUNDING) - spent, steps - step - 1
+        remaining, batches = plan.planned * (1 + ROUNDING) - plan.spent, plan.steps - plan.step - 1
         most: float = batches
         # Within a cycle of rests, a step less than so far: too low a share is made up for later, too high a one is not.
-        expected = batches * max(0, self.base_steps - (self.base_steps < self.batches)) / self.batches
+        share = max(0, self.base_steps - (self.base_steps < self.batches)) / self.batches
+        expected, in_one_pass = share * batches, share * max(0, plan.until - plan.step - 1)
         if signals.base_steps_left is not None:
             most = expected = signals.base_steps_left
-        if remaining < motivated + most * base:
+        if signals.one_pass and signals.one_pass.base_steps is not None:
+            in_one_pass = signals.one_pass.base_steps
+        if remaining < plan.motivated_now + most * plan.base:
             return False
-        base_ahead, motivated_ahead = _ahead(signals, base, motivated)
-        return decision or remaining >= motivated + expected * base_ahead + batches * motivated_ahead
+        ahead = expected * plan.base + batches * plan.motivated - in_one_pass * plan.saved
+        return decision or remaining >= plan.motivated_now + ahead
 
     def state_dict(self) -> State:
         return {**super().state_dict(), "batches": self.batches, "base_steps": self.base_steps}
@@ -85,11 +90,13 @@ class Affordable(Condition):
 
     def decide(self, signals: Signals) -> bool:
         if not self.reached:
-            planned, spent, step, steps, *flops = _known(signals)
-            base, motivated = _ahead(signals, *flops)
+            plan = _plan(signals)
+            step, steps = plan.step, plan.steps
             finish = max(step, batches_of(self.finish, signals) if self.finish < 1 else steps)
             base_steps = self.base_share * (finish - step) + steps - finish
-            self.reached = spent + base_steps * base + (steps - step) * motivated <= planned * (1 + ROUNDING)
+            in_one_pass = self.base_share * max(0, min(finish, plan.until) - step) + max(0, plan.until - finish)
+            flops = base_steps * plan.base + (steps - step) * plan.motivated - in_one_pass * plan.saved
+            self.reached = plan.spent + flops <= plan.planned * (1 + ROUNDING)
         return self.reached
 
     def state_dict(self) -> State:
@@ -99,20 +106,47 @@ class Affordable(Condition):
         self.reached = state["reached"]
 
 
-def _known(signals: Signals) -> tuple[float, float, int, int, float, float]:
-    """The signals that are needed, with the FLOPs of steps on a batch of the mean size."""
+class _Plan(NamedTuple):
+    """The signals that are needed, with FLOPs on a batch of the mean size.
+
+    Attributes:
+        planned: FLOPs of the run.
+        spent: FLOPs so far.
+        step: index of this batch.
+        steps: number of batches of the run.
+        base: FLOPs of a step of the base.
+        motivated: FLOPs of a step of the motivated model, in a pass of its own.
+        motivated_now: FLOPs of its step on this batch.
+        saved: FLOPs that one pass saves where both step on a further batch before ``until``.
+        until: index of the batch from which on it saves nothing.
+    """
+
+    planned: float
+    spent: float
+    step: int
+    steps: int
+    base: float
+    motivated: float
+    motivated_now: float
+    saved: float
+    until: int
+
+
+def _plan(signals: Signals) -> _Plan:
     planned, spent, step, steps = signals.flops_planned, signals.flops_spent, signals.step, signals.steps
     base, motivated, share = signals.base_flops, signals.motivated_flops, signals.batch_share or 1.0
     if planned is None or spent is None or step is None or steps is None or base is None or motivated is None:
         raise SeekingError("a condition that spends a budget needs the run to have one; set budget")
-    return planned, spent, step, steps, base / share, motivated / share
-
-
-def _ahead(signals: Signals, base: float, motivated: float) -> tuple[float, float]:
-    """FLOPs of steps of both models on a further batch of the mean size; by default, those of steps on this one."""
-    share = signals.batch_share or 1.0
-    base_ahead, motivated_ahead = signals.base_flops_ahead, signals.motivated_flops_ahead
-    return (
-        base if base_ahead is None else base_ahead / share,
-        motivated if motivated_ahead is None else motivated_ahead / share,
+    one_pass = signals.one_pass or OnePass(flops=0.0, until=0)
+    whole = motivated + one_pass.flops * one_pass.now
+    return _Plan(
+        planned,
+        spent,
+        step,
+        steps,
+        base / share,
+        whole / share,
+        motivated / share,
+        one_pass.flops / share,
+        one_pass.until,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from seeking.conditions import Always, Condition, Signals, parse
+from seeking.conditions import Always, Condition, OnePass, Signals, parse
 from seeking.errors import RunWarning, SeekingError
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost
@@ -146,8 +146,8 @@ def _flops_of_steps(config: TrainConfig, cost: Cost, planned: float, progress: P
             flops_spent=spent,
             flops_planned=planned,
             base_flops=cost.base_flops,
-            base_flops_ahead=of_base_step,
             motivated_flops=cost.motivated_flops,
+            one_pass=OnePass(flops=saved, until=steps),
         )
         base_steps += condition.update(0.0, signals)
         spent = base_steps * of_base_step + joined * (step + 1) * cost.motivated_flops

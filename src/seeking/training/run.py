@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from seeking.conditions import Condition, Outcome, Signals
+from seeking.conditions import Condition, OnePass, Outcome, Signals
 from seeking.errors import SeekingError
 from seeking.pair import Pair
 from seeking.prefix import Prefix
@@ -168,8 +168,7 @@ class Run:
         base: Outcome,
         *,
         pending: bool = False,
-        one_pass: bool = False,
-        one_pass_ahead: float = 0.0,
+        one_pass: OnePass | None = None,
         base_steps_left: int | None = None,
     ) -> Signals:
         """The signals for the condition after the base's step on this batch.
@@ -177,8 +176,7 @@ class Run:
         Args:
             base: the outcome of the base's step.
             pending: whether this step is still to come; its FLOPs count as spent all the same.
-            one_pass: whether one pass will serve both models, if the condition holds.
-            one_pass_ahead: share of the further batches on which it will, if both models step there.
+            one_pass: what one pass for both models saves, if it does so from here on.
             base_steps_left: number of further batches on which the base will step, if known.
         """
         samples = base.flops / self.cost.base_flops if self.cost.base_flops else 0.0
@@ -197,9 +195,9 @@ class Run:
             grad_norm=base.grad_norm if base.taken and not math.isnan(base.grad_norm) else None,
             held_out_loss=functools.cache(self._held_out_loss) if self.held_out else None,
             base_flops=base.flops,
-            motivated_flops=samples * (self.cost.motivated_flops - one_pass * self.cost.prefix_flops),
-            motivated_flops_ahead=samples * self.cost.motivated_flops,
-            base_flops_ahead=base.flops - samples * one_pass_ahead * self.cost.prefix_flops,
+            motivated_flops=samples * self.cost.motivated_flops
+            - (one_pass.flops if one_pass and one_pass.now else 0.0),
+            one_pass=one_pass,
             gradients=base.gradients,
         )
 
