@@ -13,7 +13,7 @@ from seeking.weights_map import Entry, is_packed, tensors_in
 
 
 def is_elementwise(value: Any, parameter: Tensor) -> bool:
-    """Whether what an optimizer keeps for a parameter has a number for each of its entries, or one for all."""
+    """Whether what an optimizer keeps for a parameter has a value for each of its entries, or one for all."""
     if not isinstance(value, Tensor):
         return not tensors_in(value)
     return not is_packed(value) and (value.numel() <= 1 or value.shape == parameter.shape)
@@ -39,7 +39,7 @@ class SharedState:
         """Check that the states of the base's and the motivated model's optimizer can be shared.
 
         Raises:
-            SeekingError: one has no number for each of a parameter.
+            SeekingError: one has no value for each entry of a parameter.
         """
         models = self.base, self.motivated
         for optimizer, model, side in zip(optimizers, models, ("base", "motivated model"), strict=True):
@@ -53,7 +53,7 @@ class SharedState:
                     if not is_elementwise(value, parameter):
                         raise SeekingError(
                             f"optimizer {type(optimizer).__name__} of the {side}: its state {slot!r} for {own} has no "
-                            f"number of its own for each of the parameter, {list(parameter.shape)}, so it cannot be "
+                            f"value for each entry of the parameter, of shape {list(parameter.shape)}, so it cannot be "
                             "shared through the map; let each model keep its own state, or take another optimizer"
                         )
 

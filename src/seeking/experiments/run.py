@@ -78,7 +78,7 @@ def check_names(config: RunConfig) -> None:
         others = arguments_for(name, 10, config.channels or 3)
         if config.task == "text":
             others["sequence_length"] = config.sequence_length
-        made += [check_arguments(name, plan.arguments[model], others)]
+        made.append(check_arguments(name, plan.arguments[model], others))
     check_options(config)
     for option in ("condition", "base_condition"):
         Given.by(config).check(parse(getattr(config, option), option=option), option)

@@ -189,7 +189,7 @@ def check_elementwise_state(make: MakeOptimizer, use: str, remedy: str) -> None:
         remedy: what to set instead, for the error message.
 
     Raises:
-        SeekingError: the state holds a tensor that is neither a scalar nor has a number for each of its parameter.
+        SeekingError: the state holds a tensor that is neither a scalar nor has a value for each entry of its parameter.
     """
     # Large enough for optimizers that only factorize the state of large matrices, and one that is whole blocks, for
     # those that quantize blocks. It draws no random number, so that runs stay what they were.
@@ -202,8 +202,8 @@ def check_elementwise_state(make: MakeOptimizer, use: str, remedy: str) -> None:
         for slot, value in trial.state[parameter].items():
             if not is_elementwise(value, parameter):
                 raise SeekingError(
-                    f"optimizer {type(trial).__name__}: its state {slot!r} has no number of its own for each of a "
-                    f"parameter of {list(parameter.shape)}, so it cannot be {use}; {remedy}, or use another optimizer"
+                    f"optimizer {type(trial).__name__}: its state {slot!r} has no value for each entry of a parameter "
+                    f"of shape {list(parameter.shape)}, so it cannot be {use}; {remedy}, or use another optimizer"
                 )
 
 

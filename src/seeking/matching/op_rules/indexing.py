@@ -92,7 +92,7 @@ def _put(call: OpCall) -> Axes:
 @op_rule("scatter", "scatter_add", "scatter_reduce", "index_copy", "index_add", "index_reduce")
 def _put_along(call: OpCall) -> Axes:
     axes = call.axes(call["self"])
-    values = call["src" if "src" in call else "source"] if "src" in call or "source" in call else None
+    values = next((call[name] for name in ("src", "source") if name in call), None)
     if isinstance(values, Tensor) and values.ndim == len(axes):
         dim = call["dim"] % max(len(axes), 1)
         _receive([None if place == dim else axis for place, axis in enumerate(axes)], call.axes(values))
