@@ -4,6 +4,7 @@ import json
 import math
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,12 @@ def test_a_condition_that_saves_and_cannot_restore_is_refused_where_it_is_define
     missing = ({"state_dict", "load_state_dict"} - {kept}).pop()
     with pytest.raises(TypeError, match=f"Forgetful has no {missing}"):
         type("Forgetful", (Condition,), {kept: lambda *_: {}})
+
+
+@pytest.mark.parametrize("holds", [lambda self, loss: True, lambda self, loss, learning_rate: True])
+def test_a_condition_that_cannot_take_all_signals_is_refused_where_it_is_defined(holds: Callable[..., bool]) -> None:
+    with pytest.raises(TypeError, match=r"Narrow\.holds\(self, loss.*\) must take \*\*signals"):
+        type("Narrow", (Condition,), {"holds": holds})
 
 
 def test_conditions_do_not_compose_by_and_or_not() -> None:

@@ -1,6 +1,7 @@
 """The base class of conditions, their signals and outcomes, and their compositions."""
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,6 +122,9 @@ class Condition:
         if saves != restores:
             missing = STATE_METHODS[saves]
             raise TypeError(f"{cls.__name__} has no {missing}; a condition that remembers something needs both")
+        taken = inspect.signature(cls.holds)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in taken.parameters.values()):
+            raise TypeError(f"{cls.__name__}.holds{taken} must take **signals, since it gets all known signals by name")
 
     def __bool__(self) -> bool:
         raise TypeError(f"{self} is neither true nor false; compose conditions with &, | and ~, not with and, or, not")
