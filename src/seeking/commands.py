@@ -75,7 +75,7 @@ class Analyze:
     against: Path | None = None
     """Run folder with the same base trained alone, to measure the loss between the two."""
     samples: int = 512
-    """Training images for gradients, and evaluation images for losses."""
+    """Training samples for gradients, and evaluation samples for losses."""
     steps: int = 8
     """Batches from which a step of each model is taken, at each checkpoint."""
     iterations: int = 20

@@ -199,6 +199,34 @@ def test_analyze_prints_and_writes_what_it_measures(
     assert "line" not in again
 
 
+TEXT = ["--task", "text", "--data", "python", "--base", "gpt2-1x32", "--motivated", "gpt2-2x32"]
+TABLE = ["--task", "tabular", "--base", "mlp-4", "--motivated", "mlp-8"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        [*TEXT, "--sequence-length", "8", "--max-train-samples", "64"],
+        [*TABLE, "--data", "digits"],
+        [*TABLE, "--data", "diabetes", "--loss", "mse"],
+    ],
+    ids=["text", "classes", "values"],
+)
+def test_runs_of_every_task_are_analyzed_on_their_data_and_loss(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = [*options, "--max-eval-samples", "40", "--epochs", "2", "--keep-checkpoints", "9", "--lr", "0.01"]
+    assert main(["train", *options, "--output", "run", "--precision", "no", "--no-verify"]) == 0
+    assert main(["analyze", "run", *MEASURE[2:], "--samples", "100000", "--output", "analysis"]) == 0
+    analysis = json.loads(Path("analysis/analysis.json").read_text())
+    measured = json.loads(Path("run/summary.json").read_text())["metrics"]
+    assert len(analysis["checkpoints"]) == 3
+    for model, end in analysis["ends"].items():
+        assert end["held_out_loss"] == pytest.approx(measured[model]["loss"])
+
+
 @pytest.mark.slow
 def test_what_cannot_be_analyzed_is_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -2,12 +2,13 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Subset
 
 from seeking.analysis import agreement, losses_along_line, sharpness
 from seeking.analysis.line import barrier
@@ -16,13 +17,14 @@ from seeking.checkpointing import run_files, snapshot
 from seeking.checkpointing.resume import State, read_state
 from seeking.checkpointing.weights import load_weights
 from seeking.choices import MODELS
-from seeking.data import Batches, ImageData, Images, load, loader
+from seeking.data.batched import in_batches
 from seeking.distributed.processes import this_process
 from seeking.errors import DamagedError, RunWarning, SeekingError
 from seeking.experiments.compare import spread
 from seeking.experiments.config import RunConfig
 from seeking.experiments.run import models
-from seeking.experiments.tasks.images import ImagesOfRun
+from seeking.experiments.tasks import TaskData, task
+from seeking.experiments.tasks.base import Samples
 from seeking.training.evaluation import peek
 from seeking.training.held_out import HeldOut
 from seeking.training.learner import Learner
@@ -49,7 +51,7 @@ def analyze(
         run: the run folder.
         config: options of the run; ``data`` and ``device`` may differ.
         against: the folder of a run in which the base was trained alone.
-        samples: training images for gradients, and evaluation images for losses.
+        samples: training samples for gradients, and evaluation samples for losses.
         steps: batches from which a step is taken at each checkpoint.
         iterations: greatest number of power iterations for the sharpness.
         notify: called with what is being measured.
@@ -63,8 +65,6 @@ def analyze(
     for name, value in (("samples", samples), ("steps", steps), ("iterations", iterations)):
         if value < 1:
             raise SeekingError(f"{name} is {value}; it must be 1 or more")
-    if config.task != "images":
-        raise SeekingError(f"seeking analyze measures runs on images; this one is on {config.task} data")
     if this_process(config.device).num_processes > 1:
         raise SeekingError("seeking analyze runs in one process; start it without a launcher")
     config = _plain(config)
@@ -72,7 +72,7 @@ def analyze(
     checkpoints = []
     for state in _states(run):
         notify(f"checkpoint of step {state['step']}")
-        bench = bench or Bench(_trainer(config, load(config), WeightsMap.from_dict(state["map"]), samples))
+        bench = bench or Bench(_trainer(config, task(config.task).load(config, 1, config.loss), state["map"], samples))
         checkpoints.append({"step": state["step"], **bench.checkpoint(state["parts"], steps)})
     if bench is None:
         raise SeekingError(f"{run}: there is no intact checkpoint of a run; name the folder of one run")
@@ -106,7 +106,7 @@ class Bench:
 
     def __init__(self, trainer: Trainer) -> None:
         self.run, loaders, accelerator = trainer.run, trainer.loaders, trainer.accelerator
-        assert loaders.evaluation and loaders.epoch_length  # Of images in a tensor.
+        assert loaders.evaluation and loaders.epoch_length
         self._batches = [*peek(loaders.train, loaders.epoch_length, accelerator.device)]
         self._held_out = HeldOut(loaders.evaluation, accelerator, trainer.random.generators)
 
@@ -178,24 +178,26 @@ def _states(run: Path) -> Iterator[State]:
         yield state
 
 
-def _trainer(config: RunConfig, data: ImageData, weights_map: WeightsMap, samples: int) -> Trainer:
+def _trainer(config: RunConfig, data: TaskData, weights_map: Mapping[str, Any], samples: int) -> Trainer:
     """A trainer whose data are a random sample of the run's, without augmentation."""
-    both = models(config, ImagesOfRun(data).model_arguments, config.seed)
-    size = min(config.batch_size, samples, len(data.train))
-    count = min(samples, len(data.train)) // size * size
-
-    def sample(images: Images, count: int) -> Batches:
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]
-        return Batches(images.select(order.to(images.labels.device)), data.mean, data.std, size=data.size)
-
+    both = models(config, data.model_arguments, config.seed)
+    train, test = data.parts()
+    size = min(config.batch_size, samples, data.train_samples)
+    count = min(samples, data.train_samples) // size * size
     return Trainer(
         both["base"],
         both["motivated"],
-        train_loader=loader(sample(data.train, count), size),
-        eval_loader=loader(sample(data.test, samples), max(256, size)),
+        train_loader=in_batches(_sample(train, count), size),
+        eval_loader=in_batches(_sample(test, samples), max(256, size)),
         config=config,
-        weights_map=weights_map,
+        weights_map=WeightsMap.from_dict(weights_map),
+        objective=data.objective(config),
     )
+
+
+def _sample(data: Samples, count: int) -> Samples:
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count]  # type: ignore[arg-type]
+    return Subset(data, order.tolist())
 
 
 def _copies(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from seeking.choices import Loss
 from seeking.data.config import DataConfig
@@ -23,6 +23,8 @@ OF_SOURCES = frozenset({"subset", "train_split", "test_split", "image_column", "
 """Data options that say what is what in data of the user's."""
 
 Loader = DataLoader[tuple[Tensor, Tensor]]
+Samples = Dataset[tuple[Tensor, Tensor]]
+"""A data set with a length, whose ``__getitems__`` gives whole batches."""
 
 
 class RunLoaders(NamedTuple):
@@ -65,6 +67,9 @@ class TaskData(Protocol):
 
     def loaders(self, config: RunConfig) -> RunLoaders:
         """The data of a run with this seed and batch size."""
+
+    def parts(self) -> tuple[Samples, Samples]:
+        """The samples to train on, without augmentation, and those to evaluate on."""
 
     def objective(self, config: RunConfig) -> Objective | None:
         """What a run minimizes and how it is measured; None for the Trainer's default."""

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from seeking.choices import Loss
-from seeking.data import ImageData, SplitUse, load, loader
+from seeking.data import Batches, ImageData, SplitUse, load, loader
 from seeking.data.config import DataConfig
 from seeking.errors import SeekingError
 from seeking.experiments.config import RunConfig
-from seeking.experiments.tasks.base import OF_SOURCES, RunLoaders, Task, TaskData
+from seeking.experiments.tasks.base import OF_SOURCES, RunLoaders, Samples, Task, TaskData
 from seeking.report.metric import ACCURACY
 from seeking.training.objective import Classification, Objective
 
@@ -68,6 +68,14 @@ class ImagesOfRun:
             loader(test, size, workers=workers),
             loader(held_out, size) if held_out else None,
         )
+
+    def parts(self) -> tuple[Samples, Samples]:
+        """Images as they are."""
+        train, test = (
+            Batches(images, self.data.mean, self.data.std, size=self.data.size)
+            for images in (self.data.train, self.data.test)
+        )
+        return train, test
 
     def objective(self, config: RunConfig) -> Objective | None:
         """The Trainer's own classification."""

@@ -20,7 +20,7 @@ from seeking.data.table_columns import Preparation
 from seeking.data.table_targets import Targets
 from seeking.errors import RunWarning, SeekingError
 from seeking.experiments.config import RunConfig
-from seeking.experiments.tasks.base import OF_SOURCES, RunLoaders, Task, TaskData, cut
+from seeking.experiments.tasks.base import OF_SOURCES, RunLoaders, Samples, Task, TaskData, cut
 from seeking.report.metric import ACCURACY, RMSE
 from seeking.training.objective import Classification, Objective
 from seeking.training.regression import Regression
@@ -89,6 +89,10 @@ class TableOfRun:
             in_batches(Rows(self.test), size),
             in_batches(Rows(self.held_out), size) if self.held_out else None,
         )
+
+    def parts(self) -> tuple[Samples, Samples]:
+        """The rows of each part."""
+        return Rows(self.train), Rows(self.test)
 
     def objective(self, config: RunConfig) -> Objective | None:
         """The Trainer's own classification, or regression that is measured in the unit of the values."""

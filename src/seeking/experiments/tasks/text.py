@@ -13,7 +13,7 @@ from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse
 from seeking.data.text import PYTHON, Windows, read_text
 from seeking.errors import SeekingError
 from seeking.experiments.config import RunConfig
-from seeking.experiments.tasks.base import RunLoaders, Task, TaskData, cut
+from seeking.experiments.tasks.base import RunLoaders, Samples, Task, TaskData, cut
 from seeking.report.metric import BITS_PER_BYTE
 from seeking.training.next_byte import NextByte
 from seeking.training.objective import Objective
@@ -85,6 +85,10 @@ class TextOfRun:
             in_batches(self._testing(), config.batch_size),
             in_batches(held_out, config.batch_size) if held_out else None,
         )
+
+    def parts(self) -> tuple[Samples, Samples]:
+        """Evenly spread windows."""
+        return Windows(self.train, self.length, self.windows), self._testing()
 
     def objective(self, config: RunConfig) -> Objective:
         """The cross-entropy of the next byte."""
