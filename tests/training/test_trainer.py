@@ -1,9 +1,11 @@
 import dataclasses
+import gc
 import json
 import math
 import random
 import signal
 import warnings
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,6 +67,34 @@ def test_the_same_seed_is_the_same_run() -> None:
     for role in ("base", "motivated"):
         ours, theirs = (tensors(trainer.learners[role].module) for trainer in (original, repeated))
         assert all(torch.equal(t, theirs[n]) for n, t in ours.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"on_nonfinite": "rollback", "accumulate": 2, "rewarm": 1.3},
+        {"condition": "affordable:1,0.5", "budget": 0.9, "finish": "private", "optimizer_state": "inherit"},
+        {"update": "joint", "teach": 0.5, "ema": 0.9, "norm": "recalibrated", "extra": "neutral"},
+    ],
+    ids=["rollback", "budget", "joint"],
+)
+def test_nothing_is_kept_of_a_trainer_that_nobody_holds(options: dict[str, Any], tmp_path: Path) -> None:
+    """Not even until the garbage collector runs: the workers of a loader that it finds are ended by a time-out each."""
+    config = dataclasses.replace(CONFIG, **options)
+    run(config, output=tmp_path / "first")  # What is imported on the way keeps the frames that called for it.
+    gc.collect()
+    gc.disable()
+    try:
+        trainer, result = run(config, output=tmp_path / "second")
+        held = [trainer, trainer.run, trainer.saver, trainer.pair, trainer.pair.base, trainer.pair.motivated_model]
+        held += [trainer.loaders.train, trainer.loaders.train.base_dataloader, trainer.loaders.evaluation]
+        references = [(type(each).__name__, weakref.ref(each)) for each in held]
+        del trainer, held
+        assert [name for name, reference in references if reference() is not None] == []
+        assert result.metrics
+    finally:
+        gc.enable()
 
 
 def test_a_pair_that_is_never_motivated_is_ordinary_training_of_the_base() -> None:

@@ -49,7 +49,9 @@ def align(
     renames = renames or {}
     counterparts: dict[str, str] = {}
 
-    def visit(base_name: str, motivated_name: str) -> None:
+    waiting = [("", "")]
+    while waiting:
+        base_name, motivated_name = waiting.pop()
         counterparts[base_name] = motivated_name
         small, large = base.get_submodule(base_name), motivated.get_submodule(motivated_name)
         child_names = {name: name for name in registered_children(small)}
@@ -66,6 +68,7 @@ def align(
                 names = list(larger)
                 places = _places_by_kind([*blocks.values()], [*larger.values()], depth)
                 child_names.update({name: names[place] for name, place in zip(blocks, places, strict=True)})
+        children = []
         # named_children leaves out a module that is registered under a second name.
         for name, child in registered_children(small).items():
             if child is None:
@@ -82,9 +85,8 @@ def align(
                     f"{full} ({type(child).__name__}): the motivated model has no module {target}"
                     + differing_types(base, motivated, base_name, motivated_name)
                 ) from None
-            visit(full, target)
-
-    visit("", "")
+            children.append((full, target))
+        waiting += reversed(children)
     return counterparts
 
 

@@ -154,7 +154,8 @@ class Trainer:
         self.scores = Scores(best)
         self.random = RunRandomState(generators, self.accelerator)
         self.algorithm = build.make_algorithm(algorithm, config, self.pair is not None, self.loaders.given)
-        self._requests = Requests(self.accelerator, due=lambda: self.saver.due(self.progress.step + 1))
+        saver, run_progress = self.saver, self.progress  # A function that holds the trainer would keep it in memory.
+        self._requests = Requests(self.accelerator, due=lambda: saver.due(run_progress.step + 1))
         self.run = Run(
             learners=self.learners,
             pair_or_none=self.pair,
@@ -163,7 +164,7 @@ class Trainer:
             progress=self.progress,
             cost=cost,
             stepper=build.make_stepper(self.accelerator, config, self._requests),
-            guard=NonFiniteGuard(config.on_nonfinite, self.record, lambda: self.saver.describe(self.progress.epoch)),
+            guard=NonFiniteGuard(config.on_nonfinite, self.record, lambda: saver.describe(run_progress.epoch)),
             budget=spending,
             held_out=data.make_held_out(held_out, self.accelerator, config, generators),
             prefix=prefix,
