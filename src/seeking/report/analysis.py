@@ -25,7 +25,7 @@ def checkpoint_rows(analysis: Mapping[str, Any]) -> Rows:
         )
         for row in analysis["checkpoints"]
     ]
-    return heading, [*rows]
+    return heading, rows
 
 
 def end_rows(analysis: Mapping[str, Any]) -> Rows:
@@ -38,7 +38,7 @@ def end_rows(analysis: Mapping[str, Any]) -> Rows:
         )
         for name, end in analysis["ends"].items()
     ]
-    return ("model", *LOSSES.values(), "sharpness"), [*rows]
+    return ("model", *LOSSES.values(), "sharpness"), rows
 
 
 def line_rows(analysis: Mapping[str, Any]) -> Rows:
@@ -47,7 +47,7 @@ def line_rows(analysis: Mapping[str, Any]) -> Rows:
         (f"{point['position']:.1f}", *(f"{point[name]:.4f}" for name in LOSSES)) for point in analysis.get("line", ())
     ]
     rows += [("barrier", *(f"{analysis['barrier'][name]:.4f}" for name in LOSSES))] if rows else []
-    return ("position", *LOSSES.values()), [*rows]
+    return ("position", *LOSSES.values()), rows
 
 
 def _spread(estimate: Mapping[str, Any], form: str) -> str:

@@ -61,7 +61,7 @@ def qualities(rows: Sequence[Row], reference: str, metric: Metric) -> str:
         f"{metric.sentence}, mean ± standard deviation; differences, seed by seed, with their 95 % confidence "
         "interval.\n"
     )
-    return markdown((heading, list(lines))) + "\n" + note
+    return markdown((heading, lines)) + "\n" + note
 
 
 def costs(rows: Sequence[Row], reference: str, metric: Metric) -> str:
@@ -91,7 +91,7 @@ def costs(rows: Sequence[Row], reference: str, metric: Metric) -> str:
         f"The last two columns: epochs and training TFLOPs until the mean final {metric.title} of {reference} is first "
         "reached, averaged over the seeds that reach it; in brackets, how many do, if not all.\n"
     )
-    return markdown((heading, list(lines))) + "\n" + note
+    return markdown((heading, lines)) + "\n" + note
 
 
 def evidence(rows: Sequence[Row]) -> str:
@@ -107,7 +107,7 @@ def evidence(rows: Sequence[Row]) -> str:
         "± one standard deviation, if it decides by losses and gradient norms alone. Each is computed in a third of "
         "the run and averaged over the seeds. Loss: the mean loss of motivated batches over the mean loss.\n"
     )
-    return markdown((heading, list(lines))) + "\n" + note
+    return markdown((heading, lines)) + "\n" + note
 
 
 def parity(fronts: Sequence[Front], reference: str, metric: Metric) -> str:
@@ -116,7 +116,7 @@ def parity(fronts: Sequence[Front], reference: str, metric: Metric) -> str:
         ("lower", f"below -{metric.level:g}") if metric.higher_is_better else ("upper", f"above {metric.level:g}")
     )
     heading = ("method", "cost of parity", f"cost over {reference}: {end} end of the worse model's difference")
-    rows: list[Sequence[str]] = [(reference, "1.00", "")]
+    rows = [(reference, "1.00", "")]
     rows += [(front["name"], parity_text(front), ", ".join(_margins(front, metric))) for front in fronts]
     note = (
         f"Cost of parity: the least training FLOPs, over those of {reference}, at which both models are level with "
