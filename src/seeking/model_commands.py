@@ -14,7 +14,7 @@ from seeking.commands import Embed, Extract, Map, TransferOptions, Verify
 from seeking.errors import NotContainedError, SeekingError
 from seeking.experiments.config import ModelConfig
 from seeking.experiments.run import arguments, models, weights_map
-from seeking.files import check_new_file, new_file
+from seeking.files import check_new, new_file
 from seeking.initialization import embed, extract
 from seeking.models import arguments_for, example_input, takes_images
 from seeking.models.heads import arguments_of_weights, shapes_of
@@ -56,7 +56,7 @@ def _check_map(path: Path) -> None:
         SeekingError: it may not, or there is something else.
     """
     check_of_no_run(path)
-    check_new_file(path)
+    check_new(path, "file")
     if path.exists():
         try:
             WeightsMap.load(path)
@@ -125,7 +125,7 @@ def embed_command(config: Embed) -> int:
 
 def _load_for_transfer(config: TransferOptions, source: Model) -> tuple[dict[str, nn.Module], WeightsMap]:
     check_of_no_run(config.output)
-    check_new_file(config.output)
+    check_new(config.output, "file")
     if config.output.suffix.lower() in OF_TORCH:
         named = config.output.with_suffix(".safetensors")
         raise SeekingError(
