@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from seeking.choices import MODELS
 from seeking.report.tables import Rows
 
 LOSSES = {"training_loss": "training loss", "held_out_loss": "held-out loss"}
@@ -13,7 +14,7 @@ def checkpoint_rows(analysis: Mapping[str, Any]) -> Rows:
     """Agreement of the gradients, and by how much a step changes the base's held-out loss, at each checkpoint."""
     heading = (
         *("step", "learning rate", "agreement", "of a batch"),
-        *(f"held-out loss of the base, by a {name} step" for name in ("base", "motivated")),
+        *(f"held-out loss of the base, by a {name} step" for name in MODELS),
     )
     rows = [
         (
@@ -21,7 +22,7 @@ def checkpoint_rows(analysis: Mapping[str, Any]) -> Rows:
             f"{row['learning_rate']:.3g}",
             f"{row['agreement']:+.3f}",
             _spread(row["batch_agreement"], "+.3f"),
-            *(_spread(row[f"{name}_step"], "+.2e") for name in ("base", "motivated")),
+            *(_spread(row[f"{name}_step"], "+.2e") for name in MODELS),
         )
         for row in analysis["checkpoints"]
     ]

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seeking.report.metric import ACCURACY, Metric
+from seeking.choices import MODELS
+from seeking.report.metric import Metric
 from seeking.report.tables import markdown, spread
 
 Row = Mapping[str, Any]
@@ -15,7 +16,7 @@ def page(
     reference: str,
     rows: Sequence[Row],
     about: Mapping[str, Any],
-    metric: Metric = ACCURACY,
+    metric: Metric,
     fronts: Sequence[Front] = (),
 ) -> str:
     """All tables of an experiment.
@@ -50,7 +51,7 @@ def qualities(rows: Sequence[Row], reference: str, metric: Metric) -> str:
             f"{row['arm']} ({row['seeds']} seed{'s' if row['seeds'] > 1 else ''})",
             *(
                 cell
-                for model in ("base", "motivated")
+                for model in MODELS
                 for cell in (spread(row[model], metric), _gain(row[f"{model}_gain"], metric, row[model]["mean"]))
             ),
             f"{row['motivated_share']:.1%}" if row["motivated_share"] is not None else "",
@@ -83,7 +84,7 @@ def costs(rows: Sequence[Row], reference: str, metric: Metric) -> str:
             f"{row['flops'] / flops:.2f}" if flops else "",
             f"{row['of_motivated_alone']:.2f}" if row["of_motivated_alone"] else "",
             f"{row['seconds']:.0f}",
-            *(_reached(row, model) for model in ("base", "motivated")),
+            *(_reached(row, model) for model in MODELS),
         ]
         for row in rows
     ]

@@ -9,6 +9,7 @@ from typing import Any
 from seeking.checkpointing import run_files, snapshot
 from seeking.checkpointing.manifest import NAME, Manifest, check_file
 from seeking.checkpointing.metrics_log import read_rows
+from seeking.choices import MODELS
 from seeking.commands import Train
 from seeking.errors import DamagedError, SeekingError
 from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json, reading, status
@@ -83,9 +84,7 @@ def _describe(path: Path) -> tuple[str, bool]:
                 motivated += "motivated_loss" in row
             elif row["kind"] == "eval":
                 scores = [
-                    f"{model} {name} {row[model][name]:.4f}"
-                    for model in ("base", "motivated")
-                    for name in _names(row.get(model))
+                    f"{model} {name} {row[model][name]:.4f}" for model in MODELS for name in _names(row.get(model))
                 ]
                 lines.append(f"  epoch {row.get('epoch')!r}: {', '.join(scores) or 'no metrics'}")
     except DamagedError as error:

@@ -22,7 +22,7 @@ SHOWN = ("base", "motivated", "data")
 LEFT_OUT = frozenset({*SHOWN, "output", "config", "resume", "overwrite"})
 
 
-def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
+def find_runs(folder: Path) -> Iterator[Path]:
     """The run folders in a folder; those of a comparison after it. So are those of which this cannot be told, since
     they cannot be read.
 
@@ -30,7 +30,7 @@ def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
         OSError: the folder cannot be read.
     """
     for path in sorted(folder.iterdir()):
-        yield from _runs_at(path, depth)
+        yield from _runs_at(path, MAX_DEPTH)
 
 
 def _runs_at(path: Path, depth: int) -> Iterator[Path]:

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from seeking.data import SplitUse
-from seeking.report.metric import ACCURACY, LOSS, Metric, shown
+from seeking.report.metric import LOSS, Metric, shown
 from seeking.training.result import Result
 
 Rows = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -44,7 +44,7 @@ def run_rows(result: Result) -> Rows:
     return heading, rows
 
 
-def comparison_rows(summary: dict[str, Any], metric: Metric = ACCURACY) -> Rows:
+def comparison_rows(summary: dict[str, Any], metric: Metric) -> Rows:
     """The metric of each model, in the pair and alone, over the seeds, with the paired difference."""
     seeds = f"{summary['seeds']} seed" + ("s" if summary["seeds"] > 1 else "")
     heading = (f"{metric.title}, {seeds}", "in the pair", "alone", "difference")
@@ -95,7 +95,7 @@ def markdown(rows: Rows) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def spread(estimate: Mapping[str, Any], metric: Metric = ACCURACY, sign: str = "", like: float | None = None) -> str:
+def spread(estimate: Mapping[str, Any], metric: Metric, sign: str = "", like: float | None = None) -> str:
     """Mean and standard deviation of a metric, with the digits of the mean or of another value."""
     deviation, like = estimate["deviation"], estimate["mean"] if like is None else like
     deviation_text = f" ± {metric.number(deviation, like=like)}" if deviation is not None else ""
