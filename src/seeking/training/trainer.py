@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 
 from seeking.checkpointing.resume import Stateful
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.conditions import Condition
-from seeking.distributed.processes import gather_json
 from seeking.report.showing import Display, make_showing
 from seeking.training import budget, build, data
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
@@ -247,7 +247,7 @@ class Trainer:
             self.saver.reopen(self.progress.step)
         if metrics_bytes is not None:
             self.record.last.extend(self.saver.rewind(self.progress.step, metrics_bytes, self.config.recorded()))
-            best, lost = gather_json(self.saver.check_weights(), self.accelerator)[0]
+            best, lost = gather_object([self.saver.check_weights()])[0]
             self.scores.restore_best(best)
             if lost:
                 self.save(last=lost)
