@@ -50,11 +50,7 @@ def map_command(config: Map) -> int:
 
 
 def _check_map(path: Path) -> None:
-    """Make sure that a map may be written here.
-
-    Raises:
-        SeekingError: it may not, or there is something else.
-    """
+    """Make sure that a map may be written here."""
     check_of_no_run(path)
     check_new(path, "file")
     if path.exists():
@@ -142,11 +138,7 @@ def _load_for_transfer(config: TransferOptions, source: Model) -> tuple[dict[str
 
 
 def _check_source(config: TransferOptions, source: Model, both: Mapping[str, nn.Module]) -> None:
-    """Refuse weights of the model that is to get them.
-
-    Raises:
-        SeekingError: they are.
-    """
+    """Refuse weights of the model that is to get them."""
     given, shapes = shapes_of_weights(config.weights), {model: shapes_of(module) for model, module in both.items()}
     target: Model = "base" if source == "motivated" else "motivated"
     if given == shapes[target] != shapes[source]:

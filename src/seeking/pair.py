@@ -138,11 +138,7 @@ class Pair:
         self._bind()
 
     def _check_trained(self) -> None:
-        """Refuse a parameter that one model trains and the other one does not.
-
-        Raises:
-            SeekingError: there is one.
-        """
+        """Refuse a parameter that one model trains and the other one does not."""
         for name, parameter in self.base.named_parameters():
             target = self.map.entries[name].target
             trained = self.motivated_model.get_parameter(target).requires_grad

@@ -185,11 +185,7 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def _check_dtypes(model: nn.Module, state: Mapping[str, Any], path: Path) -> None:
-    """Refuse weights that would be converted without a word.
-
-    Raises:
-        SeekingError: a tensor has another dtype than the model's.
-    """
+    """Refuse weights of another dtype than the model's, which would be converted without a word."""
     for name, own in model.state_dict().items():
         given = state.get(name)
         if isinstance(own, Tensor) and isinstance(given, Tensor) and given.dtype != own.dtype:
