@@ -272,7 +272,7 @@ def uncompiled() -> contextlib.AbstractContextManager[Any]:
 
 
 @contextlib.contextmanager
-def evaluating(*models: nn.Module) -> Iterator[None]:
+def inspecting(*models: nn.Module) -> Iterator[None]:
     """Put copies into evaluation mode, with neither gradients, nor compilation, nor an effect on the random state.
 
     Raises:

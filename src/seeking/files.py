@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -145,17 +145,41 @@ def read_text(path: Path, max_bytes: int) -> str:
     Raises:
         SeekingError: the file cannot be read, is larger, or is not UTF-8.
     """
+    with reading(path), open_file(path) as file:
+        content = file.read(max_bytes + 1)
     try:
-        with open_file(path) as file:
-            content = file.read(max_bytes + 1)
         text = content.decode("utf-8")
-    except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
     except UnicodeDecodeError as error:
         raise SeekingError(f"{path}: not text in UTF-8 ({error})") from error
     if len(content) > max_bytes:
         raise SeekingError(f"{path}: larger than the limit of {max_bytes:,} bytes")
     return text
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Inside, a file or folder is read.
+
+    Raises:
+        SeekingError: it cannot be.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside, a file is written.
+
+    Raises:
+        RunError: it cannot be.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({reason(error)})") from error
 
 
 def user_path(text: str | Path) -> Path:
@@ -229,40 +253,25 @@ def reason(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def check_new_file(path: Path) -> None:
-    """Make sure, before the work that it is for, that a file can be written; its folders need not be there yet.
+def check_new(path: Path, kind: Literal["file", "folder"]) -> None:
+    """Make sure, before the work that it is for, that a file or folder can be written; those it is in may be missing.
 
     Raises:
-        SeekingError: a folder has its name, or it cannot be in its folder.
+        SeekingError: it cannot, or a folder has the name of the file.
     """
     try:
-        if path.is_dir():
+        if kind == "file" and path.is_dir():
             raise SeekingError(f"{path}: a folder, not a file; name a file in it")
-        _check_writable(path, path.parent, "file")
+        folder = path if kind == "folder" else path.parent
+        while status(folder) is None and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            what = "a link that leads nowhere" if folder.is_symlink() else "no folder"
+            raise SeekingError(f"{path}: cannot be written, as {folder} is {what}; name another {kind}")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise SeekingError(f"{path}: cannot be written, as nothing may be written in {folder}; name another {kind}")
     except OSError as error:
         raise SeekingError(f"{path}: cannot be written ({reason(error)})") from error
-
-
-def check_new_folder(path: Path) -> None:
-    """Make sure, before the work that it is for, that a folder can be made or, if it is there, written to.
-
-    Raises:
-        SeekingError: it cannot.
-    """
-    try:
-        _check_writable(path, path, "folder")
-    except OSError as error:
-        raise SeekingError(f"{path}: cannot be written ({reason(error)})") from error
-
-
-def _check_writable(path: Path, folder: Path, kind: str) -> None:
-    while status(folder) is None and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir():
-        what = "a link that leads nowhere" if folder.is_symlink() else "no folder"
-        raise SeekingError(f"{path}: cannot be written, as {folder} is {what}; name another {kind}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise SeekingError(f"{path}: cannot be written, as nothing may be written in {folder}; name another {kind}")
 
 
 @contextlib.contextmanager
@@ -272,11 +281,9 @@ def new_file(path: Path) -> Iterator[None]:
     Raises:
         RunError: it cannot be written.
     """
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({reason(error)})") from error
 
 
 def temporary_name(name: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seeking.block_copies import copy_blocks, warn_of_kept
 from seeking.choices import Extra
-from seeking.copies import copied, evaluating, random_state_preserved, scratch_copy
+from seeking.copies import copied, inspecting, random_state_preserved, scratch_copy
 from seeking.deterministic import Deterministic
 from seeking.errors import MatchWarning, SeekingError
 from seeking.extra_blocks import ExtraBlocks
@@ -179,7 +179,7 @@ def _neutralize(
     """
     small, large = scratch_copy(base), scratch_copy(motivated)
     _load(large, values)
-    with evaluating(small, large):
+    with inspecting(small, large):
         _load(large, values)
         reference = run(small)
         zeroed = _without_extra_scales(large, weights_map, values)
@@ -191,7 +191,7 @@ def _neutralize(
 def _accepted_batch(base: nn.Module, motivated: nn.Module, batch: Any, run: Forward) -> Any:
     """A batch that both models accept; None, with a warning, if none can be made."""
     base, motivated = scratch_copy(base), scratch_copy(motivated)
-    with evaluating(base, motivated):
+    with inspecting(base, motivated):
         for example in [batch] if batch is not None else example_inputs(base):
             try:
                 _run(run, base, example)

@@ -5,13 +5,15 @@ import sys
 from collections.abc import Callable, Mapping
 
 
-def lazy(package: str, names: Mapping[str, str]) -> Callable[[str], object]:
+def lazy(package: str, names: Mapping[str, str], **renamed: str) -> Callable[[str], object]:
     """The ``__getattr__`` of a package: imports a name, or a module of the package, when it is first asked for.
 
     Args:
         package: name of the package.
-        names: where each name of the package is defined, as ``module:name``.
+        names: by module, the names of the package that are defined there, with blanks between them.
+        renamed: names that are other ones where they are defined, each as ``module:name``.
     """
+    places = {name: f"{module}:{name}" for module, each in names.items() for name in each.split()} | renamed
 
     def load(name: str) -> object:
         import random  # Not before signals are handled.
@@ -23,10 +25,10 @@ def lazy(package: str, names: Mapping[str, str]) -> Callable[[str], object]:
             random.setstate(state)
 
     def imported(name: str) -> object:
-        if name in names:
+        if name in places:
             import pkgutil  # Not before signals are handled.
 
-            value: object = pkgutil.resolve_name(names[name])
+            value: object = pkgutil.resolve_name(places[name])
         else:
             missing = AttributeError(f"module {package!r} has no attribute {name!r}")
             if name.startswith("_"):

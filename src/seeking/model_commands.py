@@ -14,7 +14,7 @@ from seeking.commands import Embed, Extract, Map, TransferOptions, Verify
 from seeking.errors import NotContainedError, SeekingError
 from seeking.experiments.config import ModelConfig
 from seeking.experiments.run import arguments, models, weights_map
-from seeking.files import check_new_file, new_file
+from seeking.files import check_new, new_file
 from seeking.initialization import embed, extract
 from seeking.models import arguments_for, example_input, takes_images
 from seeking.models.heads import arguments_of_weights, shapes_of
@@ -50,13 +50,9 @@ def map_command(config: Map) -> int:
 
 
 def _check_map(path: Path) -> None:
-    """Make sure that a map may be written here.
-
-    Raises:
-        SeekingError: it may not, or there is something else.
-    """
+    """Make sure that a map may be written here."""
     check_of_no_run(path)
-    check_new_file(path)
+    check_new(path, "file")
     if path.exists():
         try:
             WeightsMap.load(path)
@@ -125,7 +121,7 @@ def embed_command(config: Embed) -> int:
 
 def _load_for_transfer(config: TransferOptions, source: Model) -> tuple[dict[str, nn.Module], WeightsMap]:
     check_of_no_run(config.output)
-    check_new_file(config.output)
+    check_new(config.output, "file")
     if config.output.suffix.lower() in OF_TORCH:
         named = config.output.with_suffix(".safetensors")
         raise SeekingError(
@@ -142,11 +138,7 @@ def _load_for_transfer(config: TransferOptions, source: Model) -> tuple[dict[str
 
 
 def _check_source(config: TransferOptions, source: Model, both: Mapping[str, nn.Module]) -> None:
-    """Refuse weights of the model that is to get them.
-
-    Raises:
-        SeekingError: they are.
-    """
+    """Refuse weights of the model that is to get them."""
     given, shapes = shapes_of_weights(config.weights), {model: shapes_of(module) for model, module in both.items()}
     target: Model = "base" if source == "motivated" else "motivated"
     if given == shapes[target] != shapes[source]:

@@ -42,11 +42,7 @@ def parse_options(command: type[Options], args: Sequence[str], prog: str) -> Opt
 
 
 def _check_paths(args: Sequence[str], command: type[Any]) -> None:
-    """Refuse paths without a character, as of a shell variable that is not set: they would be the current folder.
-
-    Raises:
-        SeekingError: one is.
-    """
+    """Refuse paths without a character, as of a shell variable that is not set: they would be the current folder."""
     for name, hint in typing.get_type_hints(command).items():
         flag = "--" + name.replace("_", "-")
         given = [arg.partition("=")[0].replace("_", "-") for arg in args[:-1]]

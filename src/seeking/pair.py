@@ -21,7 +21,7 @@ from seeking.shared_state import SharedState, block_views, part_state
 from seeking.supported import check_models, check_writable
 from seeking.verification.constants import own_constants
 from seeking.verification.shareable import check_modes, check_parametrizations
-from seeking.weights_map import WeightsMap, identity, tensors
+from seeking.weights_map import Entry, WeightsMap, identity, tensors
 
 NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Last part of the names of the buffers that batch normalisation estimates from the data."""
@@ -138,11 +138,7 @@ class Pair:
         self._bind()
 
     def _check_trained(self) -> None:
-        """Refuse a parameter that one model trains and the other one does not.
-
-        Raises:
-            SeekingError: there is one.
-        """
+        """Refuse a parameter that one model trains and the other one does not."""
         for name, parameter in self.base.named_parameters():
             target = self.map.entries[name].target
             trained = self.motivated_model.get_parameter(target).requires_grad
@@ -303,20 +299,7 @@ class Pair:
         self._sliced_targets = [target for _, target, entry in both if not (self.tie and entry.whole)]
         self._left_versions = versions(self._sliced_targets)
         for source, target, entry in both:
-            for role, tensor, shape in (("base", source, entry.shape), ("motivated model", target, entry.target_shape)):
-                if tuple(tensor.shape) != shape:
-                    cure = "run one forward of both models first, then match and pair them"
-                    if isinstance(tensor, nn.Parameter):
-                        cure = "it was replaced after the map was made; match and pair the models anew"
-                    raise SeekingError(
-                        f"{entry.target}: its shape in the {role} is {list(tensor.shape)} where the map has "
-                        f"{list(shape)}; {cure}"
-                    )
-            if (source.device, source.dtype) != (target.device, target.dtype):
-                raise SeekingError(
-                    f"{entry.target}: the base's is {source.dtype} on {source.device}, the motivated model's "
-                    f"{target.dtype} on {target.device}; move both models to one device and dtype"
-                )
+            _check_fits(source, target, entry)
             if self.tie and entry.whole:
                 target.data = source.data
             elif entry.block_count() <= MAX_BLOCKS:
@@ -373,6 +356,24 @@ class Pair:
                     "pair them"
                 )
             own_tensor(small, name).copy_(target[entry.mesh(target.device)])
+
+
+def _check_fits(source: Tensor, target: Tensor, entry: Entry) -> None:
+    """Refuse tensors of another shape than the map's, or of two devices or dtypes."""
+    for role, tensor, shape in (("base", source, entry.shape), ("motivated model", target, entry.target_shape)):
+        if tuple(tensor.shape) != shape:
+            cure = "run one forward of both models first, then match and pair them"
+            if isinstance(tensor, nn.Parameter):
+                cure = "it was replaced after the map was made; match and pair the models anew"
+            raise SeekingError(
+                f"{entry.target}: its shape in the {role} is {list(tensor.shape)} where the map has "
+                f"{list(shape)}; {cure}"
+            )
+    if (source.device, source.dtype) != (target.device, target.dtype):
+        raise SeekingError(
+            f"{entry.target}: the base's is {source.dtype} on {source.device}, the motivated model's "
+            f"{target.dtype} on {target.device}; move both models to one device and dtype"
+        )
 
 
 def _twins(model: nn.Module, mapped: Set[str]) -> list[tuple[nn.Module, str, nn.Module, str]]:

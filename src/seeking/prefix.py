@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seeking.copies import copied, evaluating, random_state_preserved, scratch_copy
+from seeking.copies import copied, inspecting, random_state_preserved, scratch_copy
 from seeking.forward import Forward, call
 from seeking.gradients import add_gradients
 from seeking.pair import NORM_STATISTICS
@@ -115,7 +115,7 @@ def _prefix_of(
     """
     candidates = _candidates(small, large, weights_map.shared)
     records: tuple[Records, Records] = ([], [])
-    with evaluating(small, large):
+    with inspecting(small, large):
         for model, names, record in ((small, [*candidates], records[0]), (large, [*candidates.values()], records[1])):
             with hooks(model, recording(record, names)):
                 run(model)

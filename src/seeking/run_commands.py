@@ -25,7 +25,7 @@ from seeking.experiments.reproduce import reproduce
 from seeking.experiments.run import arguments, check_names, trainer
 from seeking.experiments.start import check_start
 from seeking.experiments.tasks import TaskData, task
-from seeking.files import atomic_write, check_new_file, check_new_folder, new_file, reason, write_json
+from seeking.files import atomic_write, check_new, new_file, reason, write_json
 from seeking.options import options_of_run
 from seeking.report.analysis import checkpoint_rows, end_rows, line_rows
 from seeking.report.folder import describe, is_run_folder
@@ -139,7 +139,7 @@ def analyze_command(config: Analyze) -> int:
     if output and output.exists() and (not output.is_dir() or {path.name for path in output.iterdir()} - names):
         raise SeekingError(f"{output} holds something else than an analysis; name another folder")
     if output:
-        check_new_file(output / "analysis.json")
+        check_new(output / "analysis.json", "file")
     changed = [f"--{name}={value}" for name in ("data", "device") if (value := getattr(config, name)) is not None]
     run_options = options_of_run(config.run, Compare, changed)
     counts = {name: getattr(config, name) for name in ("samples", "steps", "iterations")}
@@ -181,7 +181,7 @@ def _checked_data(config: RunOptions) -> TaskData:
         raise SeekingError("resume needs the run folder: --output FOLDER")
     folder = RunFolder(config.output, config.overwrite, config.resume) if config.output else None
     if is_main_process():  # Which alone writes.
-        check_new_folder(folder.path if folder else _dated("run", 0))
+        check_new(folder.path if folder else _dated("run", 0), "folder")
     check_trackers(config.tracker)
     check_names(config)
     if not (folder and folder.holds_run):  # A resumed run needs the weights no more.

@@ -43,6 +43,7 @@ from seeking.experiments.recipe import Recipe, names, read
 from seeking.experiments.results import curve, estimate, evidence, first_reaching, mean_curve, mean_evidence
 from seeking.option_parsing import parse_options
 from seeking.report import experiment
+from seeking.report.metric import ACCURACY
 from seeking.training import count_flops
 from seeking.training.next_byte import NextByte
 from seeking.training.objective import Classification
@@ -569,10 +570,10 @@ def test_intervals_are_students(values: list[float]) -> None:
 def test_curves_count_what_went_before_and_tell_when_an_accuracy_is_reached() -> None:
     rows = [step(1.0), {"kind": "eval", "epoch": 1, "flops": 90.0, "base": {"accuracy": 0.2}}]
     rows += [{"kind": "eval", "epoch": 2, "flops": 180.0, "base": {"accuracy": 0.6}}]
-    points = curve(rows, "base", {"epochs": 3, "flops": 100.0})
+    points = curve(rows, "base", {"epochs": 3, "flops": 100.0}, ACCURACY)
     assert points == [[4, 190.0, 0.2], [5, 280.0, 0.6]]
-    assert first_reaching(points, 0.55) == (5, 280.0)
-    assert first_reaching(points, 0.7) is None
+    assert first_reaching(points, 0.55, ACCURACY) == (5, 280.0)
+    assert first_reaching(points, 0.7, ACCURACY) is None
 
 
 def test_a_mean_curve_is_of_the_epochs_that_all_seeds_have() -> None:

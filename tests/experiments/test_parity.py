@@ -127,13 +127,13 @@ def test_arms_that_differ_in_their_budget_are_one_front(metric: Any, sign: float
 
 def test_without_flops_there_is_no_cost(tmp_path: Path) -> None:
     experiment = recipe(tmp_path)
-    rows = summarize(experiment, [{**row, "flops": 0.0} for row in records(1.0)])
+    rows = summarize(experiment, [{**row, "flops": 0.0} for row in records(1.0)], ACCURACY)
     assert fronts(experiment, rows, ACCURACY) == []
 
 
 def test_searched_options_may_differ_and_others_may_not(tmp_path: Path) -> None:
     experiment = recipe(tmp_path, search={"lr": [0.1, 0.2]})
-    rows = summarize(experiment, records(1.0))
+    rows = summarize(experiment, records(1.0), ACCURACY)
     for arm, lr in zip(experiment.arms, itertools.cycle([0.1, 0.2])):
         experiment.arms[arm]["lr"] = lr  # type: ignore[index]
     assert len(fronts(experiment, rows, ACCURACY)) == 2
@@ -148,8 +148,8 @@ def test_the_figure_names_each_method_with_its_cost_of_parity(
     saved: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *given, **more: saved.append(self))
     experiment = recipe(tmp_path)
-    rows = summarize(experiment, records(1.0, seeds))
-    draw_front(fronts(experiment, rows, ACCURACY), rows, "ordinary", tmp_path / "x.png", "title")
+    rows = summarize(experiment, records(1.0, seeds), ACCURACY)
+    draw_front(fronts(experiment, rows, ACCURACY), rows, "ordinary", tmp_path / "x.png", "title", ACCURACY)
     legend = saved[0].axes[1].get_legend()
     texts = [text.get_text() for text in legend.get_texts()] if legend else []
     assert texts[1:] == [
@@ -164,7 +164,7 @@ def test_the_figure_names_each_method_with_its_cost_of_parity(
 
 def test_one_seed_has_no_interval_and_no_parity(tmp_path: Path) -> None:
     experiment = recipe(tmp_path)
-    rows = summarize(experiment, records(1.0, seeds=1))
+    rows = summarize(experiment, records(1.0, seeds=1), ACCURACY)
     both = fronts(experiment, rows, ACCURACY)
     assert [front["parity"] for front in both] == [None, None]
     assert "| best | needs two seeds | 0.48, 0.58, 0.68 |" in page("x", "ordinary", rows, {}, ACCURACY, both)
@@ -172,7 +172,7 @@ def test_one_seed_has_no_interval_and_no_parity(tmp_path: Path) -> None:
 
 def test_parity_is_with_twins_alone(tmp_path: Path) -> None:
     experiment = recipe(tmp_path, reference="paper")
-    assert fronts(experiment, summarize(experiment, records(1.0)), ACCURACY) == []
+    assert fronts(experiment, summarize(experiment, records(1.0), ACCURACY), ACCURACY) == []
     experiment = recipe(tmp_path, budgets=[10])
     assert fronts(experiment, [], ACCURACY) == []
 

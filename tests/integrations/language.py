@@ -13,7 +13,7 @@ import torch
 import transformers as t
 from torch.utils.data import Dataset
 
-from seeking import Pair
+from seeking import Condition, Pair
 from seeking.integrations.transformers import MotivatedTrainer
 
 
@@ -44,7 +44,9 @@ class Words(Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": self.tokens[index], "labels": self.tokens[index]}
 
 
-def trainer(folder: Path, pair: Pair | None = None, *, condition: str = "every:2", **given: Any) -> MotivatedTrainer:
+def trainer(
+    folder: Path, pair: Pair | None = None, *, condition: Condition | str = "every:2", **given: Any
+) -> MotivatedTrainer:
     torch.manual_seed(0)
     pair = pair or Pair(gpt2(1), gpt2(2))
     options: dict[str, Any] = {

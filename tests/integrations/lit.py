@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
-from seeking import Pair
+from seeking import Condition, Pair
 from seeking.integrations.lightning import MotivatedModule
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -64,7 +64,7 @@ def loss_fn(model: nn.Module, batch: Any) -> Tensor:
     return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
 
-def module(kind: str = "loss_fn", condition: str = "every:2", unused: bool = False) -> MotivatedModule:
+def module(kind: str = "loss_fn", condition: Condition | str = "every:2", unused: bool = False) -> MotivatedModule:
     torch.manual_seed(0)
     if kind == "modules":
         return MotivatedModule(Pair(*(Classifier(width, unused) for width in (3, 5))), condition=condition)

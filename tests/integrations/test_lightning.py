@@ -225,8 +225,7 @@ def test_signals_and_outcomes(tmp_path: Path) -> None:
             assert outcome.taken and outcome.grad_norm > 0 and outcome.shared_gradients
             assert outcome.shared_gradients().keys() == seen[-1].gradients.keys()
 
-    trained = module()
-    trained.condition = Looking()
+    trained = module(condition=Looking())
     lightning(tmp_path).fit(trained, data())
     assert [signals.step for signals in seen] == list(range(18))
     assert {(signals.steps, signals.epoch_length) for signals in seen} == {(18, 6)}

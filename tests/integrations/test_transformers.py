@@ -379,8 +379,7 @@ def test_a_signal_for_each_kind_of_condition(tmp_path: Path) -> None:
             assert outcome.taken and outcome.shared_gradients
             assert outcome.shared_gradients().keys() == seen[-1].gradients.keys()
 
-    run = trainer(tmp_path)
-    run.condition = Looking()
+    run = trainer(tmp_path, condition=Looking())
     run.train()
     last = seen[-1]
     assert (last.step, last.steps, last.epoch_length) == (11, 12, 6)

@@ -16,6 +16,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from seeking.report.figures import characters, families, plain, two_panels, widen
+from seeking.report.metric import ACCURACY
 from seeking.report.plots import _how_easy, draw, draw_arms
 from seeking.training import Result
 
@@ -85,7 +86,7 @@ def test_the_evaluation_is_drawn_by_the_best_metric(
 
 def test_differences_of_hundredths_look_small(figures: list[Figure], tmp_path: Path) -> None:
     values = {"mean": 0.981, "interval": 0.0001, "values": [0.981, 0.9811]}
-    draw_arms([{"arm": "a$b$", "base": values, "motivated": values}], "a$b$", tmp_path / "x.png", "title")
+    draw_arms([{"arm": "a$b$", "base": values, "motivated": values}], "a$b$", tmp_path / "x.png", "title", ACCURACY)
     assert all(axes.get_xlim()[1] - axes.get_xlim()[0] >= 1.99 for axes in figures[0].axes)
     for name in ("one seed", "mean, 95 % confidence interval", r"mean of a\$b\$"):
         assert name in texts(figures[0])

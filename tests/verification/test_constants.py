@@ -73,7 +73,10 @@ def test_a_constant_of_each_model_is_never_overwritten_and_the_proof_computes_wi
 MOVES: dict[str, Callable[[nn.Module, nn.Module], object]] = {
     "embed": lambda base, motivated: embed(base, motivated, batch=BATCH),
     "embed without a batch": lambda base, motivated: embed(base, motivated, extra="own"),
-    "extract": lambda base, motivated: extract(motivated, base),
+    "extract": lambda base, motivated: extract(
+        motivated, base, batch={"signal": BATCH}, forward=lambda model, batch: model(batch["signal"])
+    ),
+    "extract without a batch": lambda base, motivated: extract(motivated, base),
     "pair without a batch": Pair,
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seeking.errors import DamagedError, SeekingError
-from seeking.files import atomic_write, is_file, open_file, reason, status
+from seeking.files import atomic_write, is_file, open_file, reading, status
 
 NAME = "manifest.json"
 FORMAT = "seeking.run"
@@ -139,10 +139,8 @@ def check_of_no_run(path: Path) -> None:
     Raises:
         SeekingError: the manifest of its folder lists it; or it cannot be read.
     """
-    try:
+    with reading(path):
         manifest = Manifest.read(path.parent)
-    except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
     if manifest and path.name in manifest.files:
         raise SeekingError(f"{path} is a file of the run in {path.parent}; name another file")
 
@@ -157,7 +155,7 @@ def check_file(path: Path) -> bool:
         DamagedError: the file or the manifest is not as it was written.
         SeekingError: it cannot be read, which may pass.
     """
-    try:
+    with reading(path):
         manifest = Manifest.read(path.parent)
         while manifest and path.name in manifest.files:
             file_digest = digest(path)
@@ -170,6 +168,4 @@ def check_file(path: Path) -> bool:
                     if file_digest is None
                     else f"{path}: damaged; it is not the file that {NAME} lists ({file_digest['bytes']:,} bytes)"
                 )
-    except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
     return False

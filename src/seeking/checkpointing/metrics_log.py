@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from seeking.checkpointing.place import Place
-from seeking.errors import DamagedError, RunWarning, SeekingError
-from seeking.files import is_file, open_file, reason, status
+from seeking.errors import DamagedError, RunWarning
+from seeking.files import is_file, open_file, reading, reason, status
 
 MAX_ROW_LENGTH = 1 << 20
 """Characters of a row that are read."""
@@ -29,10 +29,10 @@ class MetricsLog:
 
     Args:
         path: of the file.
-        place: the folder of the file, if it may be moved.
+        place: the folder of the file, which may be moved.
     """
 
-    def __init__(self, path: Path, place: Place | None = None) -> None:
+    def __init__(self, path: Path, place: Place) -> None:
         self.path = path
         self._place = place
         self._descriptor: int | None = None
@@ -50,9 +50,9 @@ class MetricsLog:
         self._pending += (json.dumps(row) + "\n").encode()
         try:
             if self._descriptor is None:
-                with self._place.open() if self._place else contextlib.nullcontext() as folder:
-                    path = self.path if folder is None else self.path.name
-                    self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666, dir_fd=folder)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+                with self._place.open() as folder:
+                    self._descriptor = os.open(self.path.name, flags, 0o666, dir_fd=folder)
             while self._pending:
                 count = os.write(self._descriptor, self._pending[:MAX_WRITE])
                 self._written += count
@@ -134,19 +134,16 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         DamagedError: a line is not a row.
         SeekingError: it cannot be read.
     """
-    try:
-        with open_file(path) as file:
-            number = 0
-            while line := file.readline(MAX_ROW_LENGTH):
-                number += 1
-                try:
-                    row = json.loads(line)
-                    if not (isinstance(row, dict) and isinstance(row["kind"], str)):
-                        raise ValueError("not a row of metrics")
-                except (ValueError, KeyError, RecursionError) as error:
-                    raise DamagedError(
-                        f"{path}, line {number}: damaged ({error}); move the file away to continue without these rows"
-                    ) from error
-                yield row
-    except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
+    with reading(path), open_file(path) as file:
+        number = 0
+        while line := file.readline(MAX_ROW_LENGTH):
+            number += 1
+            try:
+                row = json.loads(line)
+                if not (isinstance(row, dict) and isinstance(row["kind"], str)):
+                    raise ValueError("not a row of metrics")
+            except (ValueError, KeyError, RecursionError) as error:
+                raise DamagedError(
+                    f"{path}, line {number}: damaged ({error}); move the file away to continue without these rows"
+                ) from error
+            yield row

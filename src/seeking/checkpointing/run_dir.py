@@ -29,7 +29,7 @@ from seeking.checkpointing.metrics_log import MetricsLog
 from seeking.checkpointing.place import Place
 from seeking.checkpointing.weights import read_metadata, write_tensors
 from seeking.errors import DamagedError, RunError, RunWarning, SeekingError
-from seeking.files import atomic_write, is_file, reason, status, user_path
+from seeking.files import atomic_write, is_file, reading, reason, status, user_path, writing
 from seeking.weights_map import WeightsMap
 
 
@@ -272,10 +272,8 @@ class RunFolder:
         Raises:
             SeekingError: their folder cannot be read.
         """
-        try:
+        with reading(self.checkpoints):
             return snapshot.list_checkpoints(self.checkpoints)
-        except OSError as error:
-            raise SeekingError(f"{self.checkpoints}: cannot be read ({reason(error)})") from error
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the run's summary.
@@ -283,12 +281,10 @@ class RunFolder:
         Raises:
             RunError: it cannot be written.
         """
-        try:
+        with writing(self.path / "summary.json"):
             if status(self.metrics.path):
                 self._announce(self.metrics.path.name, self.metrics.path)
             self.write_json("summary.json", summary)
-        except OSError as error:
-            raise RunError(f"{self.path / 'summary.json'}: cannot be written ({reason(error)})") from error
 
     def newest_checkpoint(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """The newest intact checkpoint, as it was written; None if there has been none.
@@ -354,14 +350,14 @@ class RunFolder:
         return [model for model in models if self._is_lost(f"{model}.last.safetensors")]
 
     def _is_lost(self, name: str) -> bool:
+        path = self.path / name
         try:
-            if not check_file(self.path / name) and is_file(self.path / name):
-                raise DamagedError(f"{self.path / name}: not listed in {NAME}, which would tell whether it is intact")
+            with reading(path):
+                if not check_file(path) and is_file(path):
+                    raise DamagedError(f"{path}: not listed in {NAME}, which would tell whether it is intact")
         except DamagedError as error:
             warnings.warn(f"{error}; it is made again from the checkpoint", RunWarning, stacklevel=2)
             return True
-        except OSError as error:
-            raise SeekingError(f"{self.path / name}: cannot be read ({reason(error)})") from error
         return False
 
     @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 
 from seeking.checkpointing import snapshot
@@ -15,7 +16,6 @@ from seeking.checkpointing.metrics_log import MetricsLog
 from seeking.checkpointing.resume import State, Stateful, capture_state, check_options, newest_state, restore_state
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.writer import CheckpointWriter
-from seeking.distributed.processes import gather_json
 from seeking.distributed.sharding import gather_full_tensors, reshard
 from seeking.errors import RunError, RunWarning, SeekingError, unknown
 from seeking.weights_map import WeightsMap
@@ -130,7 +130,7 @@ class Saver:
     def _check_data(self, saved: Any, accept: bool) -> None:
         differing = differences(saved, self._data)
         hint = [DECODED_OTHERWISE] if decoded_otherwise(differing, self._data) else []
-        lines = gather_json([*(f"  {each}" for each in differing), *hint], self._accelerator)[0]
+        lines = gather_object([[*(f"  {each}" for each in differing), *hint]])[0]
         if lines and not accept:
             told = "\n".join(["the data are not those that it was trained on:", *lines])
             raise SeekingError(f"{told}\nGive those, or accept_changed_data to continue with these")

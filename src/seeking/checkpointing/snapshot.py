@@ -29,7 +29,7 @@ from seeking.files import (
     is_folder,
     open_file,
     read_json,
-    reason,
+    reading,
     remove_temporary,
     status,
     temporary_name,
@@ -110,10 +110,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     check(path)
     state = read_json(path / "state.json", MAX_STATE_BYTES)
     try:
-        # Loaded tensors are the file's own pages, and the file will be deleted.
-        tensors = {name: tensor.clone() for name, tensor in load_file(path / "tensors.safetensors").items()}
-    except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
+        with reading(path):  # Loaded tensors are the file's own pages, and the file will be deleted.
+            tensors = {name: tensor.clone() for name, tensor in load_file(path / "tensors.safetensors").items()}
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise SeekingError(f"{path}: not tensors ({error})") from error
     return state, tensors
@@ -127,7 +125,7 @@ def check(path: Path) -> None:
         SeekingError: it cannot be read, which may pass.
     """
     step = _step(path)
-    try:
+    with reading(path):
         if not is_folder(path):
             raise DamagedError(f"{path}: missing, or not a folder of its own")
         for name in ("manifest.json", *FILES):
@@ -136,8 +134,6 @@ def check(path: Path) -> None:
         with open_file(path / "manifest.json") as file:
             if file.read(4096) != _manifest(step, path).encode():
                 raise DamagedError(f"{path}: damaged; its files are not those that its manifest lists")
-    except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

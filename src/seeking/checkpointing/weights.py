@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from seeking.checkpointing.manifest import check_file
 from seeking.errors import DamagedError, RunError, RunWarning, SeekingError
-from seeking.files import atomic_write, check_regular, is_file, reason, status
+from seeking.files import atomic_write, check_regular, is_file, reading, reason, status
 from seeking.weights_map import identity
 
 EXTRA_STATE = "extra_state"
@@ -185,11 +185,7 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def _check_dtypes(model: nn.Module, state: Mapping[str, Any], path: Path) -> None:
-    """Refuse weights that would be converted without a word.
-
-    Raises:
-        SeekingError: a tensor has another dtype than the model's.
-    """
+    """Refuse weights of another dtype than the model's, which would be converted without a word."""
     for name, own in model.state_dict().items():
         given = state.get(name)
         if isinstance(own, Tensor) and isinstance(given, Tensor) and given.dtype != own.dtype:
@@ -259,15 +255,14 @@ def read_metadata(path: Path) -> dict[str, Any]:
         SeekingError: it cannot be read, which may pass.
     """
     try:
-        if status(path) is None:
-            return {}
-        if not is_file(path):
-            raise DamagedError(f"{path}: not a file")
-        path.open("rb").close()
-        with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
-    except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
+        with reading(path):
+            if status(path) is None:
+                return {}
+            if not is_file(path):
+                raise DamagedError(f"{path}: not a file")
+            path.open("rb").close()
+            with safe_open(path, "pt") as file:
+                metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
     except (SafetensorError, ValueError, RecursionError) as error:
         raise DamagedError(f"{path}: damaged ({error})") from error
     return metadata if isinstance(metadata, dict) else {}

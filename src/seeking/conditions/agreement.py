@@ -26,6 +26,8 @@ class GradientAgreement(Condition):
         ValueError: ``refresh`` is not positive.
     """
 
+    needs_gradients = True
+
     def __init__(self, threshold: float = 0.0, refresh: int = 50) -> None:
         self.threshold = threshold
         self.refresh = whole_number("refresh", refresh, minimum=1)
@@ -35,10 +37,6 @@ class GradientAgreement(Condition):
 
     def __str__(self) -> str:
         return f"agreement:{self.threshold},{self.refresh}"
-
-    @property
-    def needs_gradients(self) -> bool:
-        return True
 
     def decide(self, signals: Signals) -> bool:
         self.age += 1

@@ -36,6 +36,8 @@ class Exp3(Counting):
         ValueError: ``limit`` is not in [0, 1], or ``k`` is not positive.
     """
 
+    needs_held_out = True
+
     def __init__(self, limit: float = 1.0, k: int = 10, seed: int = 0) -> None:
         super().__init__()
         if not 0 <= limit <= 1:
@@ -65,10 +67,6 @@ class Exp3(Counting):
         """The probability of the motivated arm, if both are available."""
         chosen = (1 + math.tanh(self.advantage / 2)) / 2
         return (1 - EXPLORATION) * chosen + EXPLORATION / 2
-
-    @property
-    def needs_held_out(self) -> bool:
-        return True
 
     def decide_at(self, batch: int, signals: Signals) -> bool:
         if batch % self.k == 0:

@@ -69,6 +69,8 @@ class Affordable(Condition):
         ValueError: a share is not in [0, 1].
     """
 
+    is_schedule = True
+
     def __init__(self, base_share: float, finish: float) -> None:
         for name, share in (("base_share", base_share), ("finish", finish)):
             if not 0 <= share <= 1:
@@ -80,10 +82,6 @@ class Affordable(Condition):
     @property
     def needs_budget(self) -> bool:
         return not self.reached  # From then on it holds, whatever is spent.
-
-    @property
-    def is_schedule(self) -> bool:
-        return True
 
     def __str__(self) -> str:
         return f"affordable:{self.base_share},{self.finish}"

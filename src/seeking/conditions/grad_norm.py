@@ -16,11 +16,9 @@ class LowGradNorm(BelowTrend):
         ValueError: ``decay`` is not in [0, 1).
     """
 
-    name = "grad_norm"
+    needs_grad_norm = True
 
-    @property
-    def needs_grad_norm(self) -> bool:
-        return True
+    name = "grad_norm"
 
     def value(self, signals: Signals) -> float:
         """The norm.

@@ -168,11 +168,7 @@ class _Parser:
 
 
 def _check_count(parameters: Sequence[inspect.Parameter], given: int) -> None:
-    """Check how many numbers are given for these parameters.
-
-    Raises:
-        ValueError: too few or too many.
-    """
+    """Refuse too few or too many numbers for these parameters."""
     numbers = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     least = sum(p.default is p.empty for p in numbers)
     most = len(numbers) if all(p.kind is not p.VAR_POSITIONAL for p in parameters) else given

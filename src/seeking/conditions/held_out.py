@@ -20,6 +20,8 @@ class HeldOutDecrease(Counting):
         ValueError: ``k`` or ``n`` is not positive.
     """
 
+    needs_held_out = True
+
     def __init__(self, k: int = 20, n: int = 1) -> None:
         super().__init__()
         self.k = whole_number("k", k, minimum=1)
@@ -27,10 +29,6 @@ class HeldOutDecrease(Counting):
 
     def __str__(self) -> str:
         return f"held_out:{self.k},{self.measured.n}"
-
-    @property
-    def needs_held_out(self) -> bool:
-        return True
 
     def decide_at(self, batch: int, signals: Signals) -> bool:
         if (batch + 1) % self.k == 0:

@@ -34,21 +34,17 @@ class Counting(Condition):
 class Schedule(Counting):
     """A condition that depends on the number of the batch alone."""
 
-    @property
-    def is_schedule(self) -> bool:
-        return True
+    is_schedule = True
 
 
 @register("always")
 class Always(Condition):
     """Holds on every batch ("always")."""
 
+    is_schedule = True
+
     def __str__(self) -> str:
         return "always"
-
-    @property
-    def is_schedule(self) -> bool:
-        return True
 
     def decide(self, signals: Signals) -> bool:
         return True
@@ -58,12 +54,10 @@ class Always(Condition):
 class Never(Condition):
     """Holds on no batch: ordinary training of the base ("never")."""
 
+    is_schedule = True
+
     def __str__(self) -> str:
         return "never"
-
-    @property
-    def is_schedule(self) -> bool:
-        return True
 
     def decide(self, signals: Signals) -> bool:
         return False

@@ -16,13 +16,10 @@ __all__ = ["Augmentation", "Batches", "DataConfig", "ImageData", "Images", "Spli
 __getattr__ = lazy(
     __name__,
     {
-        "Augmentation": "seeking.data.augment:Augmentation",
-        "Batches": "seeking.data.images:Batches",
-        "DataConfig": "seeking.data.config:DataConfig",
-        "ImageData": "seeking.data.loading:ImageData",
-        "Images": "seeking.data.images:Images",
-        "SplitUse": "seeking.data.select:SplitUse",
-        "load": "seeking.data.loading:load",
-        "loader": "seeking.data.images:loader",
+        "seeking.data.augment": "Augmentation",
+        "seeking.data.config": "DataConfig",
+        "seeking.data.images": "Batches Images loader",
+        "seeking.data.loading": "ImageData load",
+        "seeking.data.select": "SplitUse",
     },
 )

@@ -89,11 +89,7 @@ def _texts(root: str, source: str, files: Sequence[str], classes: set[str]) -> I
 
 
 def _check_columns(root: str, file: str, rows: Sequence[Row], classes: set[str]) -> None:
-    """Refuse a file in which another column than the first after the name holds classes alone, and others.
-
-    Raises:
-        SeekingError: it does.
-    """
+    """Refuse a file in which another column than the first after the name holds classes alone, and others."""
     for column in range(1, min(map(len, rows))):
         other = next((row for row in rows if row[column] != row[0]), None)
         if other and {row[column] for row in rows} <= classes:

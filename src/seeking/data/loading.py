@@ -14,7 +14,7 @@ from seeking.data.folders import shown
 from seeking.data.hold_out import keep_classes
 from seeking.data.images import Batches, Images
 from seeking.data.labels import NAMED_CLASSES
-from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse, held_out, select
+from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse, held_out_source, select
 from seeking.data.unreadable import readable
 from seeking.distributed.processes import cores, local_process_count, this_process
 from seeking.errors import RunWarning, SeekingError
@@ -80,7 +80,7 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         unused: list[SplitUse] = []
         if config.validation:
             unused.append(SplitUse(NOT_USED, sources[1], None, len(test)))
-            sources = sources[0], held_out(config.validation, sources[0])
+            sources = sources[0], held_out_source(config.validation, sources[0])
             train, test = _split_off(train, round(len(train) * config.validation), 1, config)
         train, test = _subset(train, config.max_train_samples), _subset(test, config.max_eval_samples)
     else:
@@ -142,11 +142,7 @@ def _workers(wanted: int | None, sharing: int, used: bool) -> int:
 
 
 def _check_labels(splits: Mapping[str, Images], classes: Sequence[str], config: DataConfig) -> None:
-    """Refuse splits without images, and labels that are none of the classes.
-
-    Raises:
-        SeekingError: there is one.
-    """
+    """Refuse splits without images, and labels that are none of the classes."""
     for split, images in splits.items():
         if not len(images):
             raise SeekingError(f"{config.data}: the {split} split is empty")

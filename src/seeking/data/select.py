@@ -48,7 +48,7 @@ class SplitUse:
         return cls(use, source, None if labels.is_floating_point() else len(labels.unique()), len(labels))
 
 
-def held_out(share: float, source: str) -> str:
+def held_out_source(share: float, source: str) -> str:
     """Where held-out images come from, for messages."""
     return f"{share:.3g} of {source}, held out"
 
@@ -85,7 +85,7 @@ def select(
         )
         unused += [SplitUse(NOT_USED, test_source, None, len(evaluation))] if evaluation is not None else []
         train, evaluation = train.select(rows[0]), train.select(rows[1])
-        test_source = held_out(held_out_share, train_source)
+        test_source = held_out_source(held_out_share, train_source)
     train, evaluation = (
         split if count is None or count >= len(split) else split.shuffle(seed=0).select(range(count))
         for split, count in ((train, config.max_train_samples), (evaluation, config.max_eval_samples))

@@ -224,11 +224,7 @@ def _plain(table: Any, features: Mapping[str, Any]) -> Any:
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """Refuse names of columns that two have, and numbers.
-
-    Raises:
-        SeekingError: there are such names.
-    """
+    """Refuse names of columns that two have, and numbers."""
     if twice := sorted({name for name in names if names.count(name) > 1 and name}):
         raise SeekingError(f"several columns are called {shown(twice, NAMED_FILES)}; rename them")
     if all(name.replace(".", "").replace("-", "").isdigit() for name in names):

@@ -1,15 +1,12 @@
 """The processes of a run, as started by torchrun or accelerate."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed
-from accelerate import Accelerator
 from accelerate.state import PartialState
-from accelerate.utils import pad_across_processes
 
 from seeking.errors import SeekingError
 from seeking.internals import accelerator_started, reset_accelerator
@@ -77,15 +74,6 @@ def this_process(device: str | None = None) -> PartialState:
     if requested is not None and requested.index is not None:
         process.device = requested
     return process
-
-
-def gather_json(value: Any, accelerator: Accelerator) -> list[Any]:
-    """Gather a JSON-serializable value from each process, in order; all processes must call this."""
-    if accelerator.num_processes == 1:
-        return [value]
-    text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(accelerator.device)
-    padded = pad_across_processes(text[None], dim=1, pad_index=ord(" "))
-    return [json.loads(bytes(row.tolist())) for row in accelerator.gather(padded)]
 
 
 def from_first_process(compute: Callable[[], T]) -> T:

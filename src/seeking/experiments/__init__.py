@@ -14,9 +14,8 @@ __all__ = ["ARMS", "RunConfig", "models", "trainer"]
 __getattr__ = lazy(
     __name__,
     {
-        "ARMS": "seeking.experiments.compare:ARMS",
-        "RunConfig": "seeking.experiments.config:RunConfig",
-        "models": "seeking.experiments.run:models",
-        "trainer": "seeking.experiments.run:trainer",
+        "seeking.experiments.compare": "ARMS",
+        "seeking.experiments.config": "RunConfig",
+        "seeking.experiments.run": "models trainer",
     },
 )

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from seeking.choices import Role
+from seeking.choices import MODELS, Role
 from seeking.experiments.config import RunConfig
 from seeking.experiments.run import trainer
 from seeking.experiments.tasks import TaskData
-from seeking.report.metric import ACCURACY, Metric
+from seeking.report.metric import Metric
 from seeking.training import Result, RunFolder
 from seeking.training.record import Listener
 
@@ -79,10 +79,10 @@ def run_of(output: Path, arm: Role, seed: int) -> Path:
     return output / f"{arm}-seed{seed}"
 
 
-def summarize(results: Results, metric: Metric = ACCURACY) -> dict[str, Any]:
+def summarize(results: Results, metric: Metric) -> dict[str, Any]:
     """Mean and spread over the seeds: the final metric of each model, together and alone, and the cost of each arm."""
     models = {}
-    for model in ("base", "motivated"):
+    for model in MODELS:
         together = [result.metrics[model][metric.name] for result in results["pair"]]
         alone = [result.metrics[model][metric.name] for result in results[model]]
         gains = [a - b for a, b in zip(together, alone, strict=True)]

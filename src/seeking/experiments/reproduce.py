@@ -22,7 +22,7 @@ from seeking.experiments.recipe import Recipe, Trial
 from seeking.experiments.results import gather, summarize
 from seeking.experiments.run import check_names, models
 from seeking.experiments.tasks import TaskData, task
-from seeking.files import MAX_OPTIONS_BYTES, atomic_write, read_json, reason, write_json
+from seeking.files import MAX_OPTIONS_BYTES, atomic_write, read_json, reason, write_json, writing
 from seeking.report.experiment import page
 from seeking.report.metric import Metric
 from seeking.training import count_flops
@@ -158,10 +158,8 @@ def search(
             fixed = recipe.arms[arm].get("each", {})
             best_options = {"each": {model: {**fixed.get(model, {}), **best(model)} for model in MODELS}}
         results[arm] = {"best": best_options, "tried": scores}
-        try:
+        with writing(path):
             write_json(path, results)
-        except OSError as error:
-            raise RunError(f"{path}: cannot be written ({reason(error)})") from error
     arms = {arm: {**options, **results.get(arm, {}).get("best", {})} for arm, options in recipe.arms.items()}
     return dataclasses.replace(recipe, arms=arms)
 

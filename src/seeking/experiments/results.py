@@ -16,7 +16,7 @@ from seeking.errors import SeekingError
 from seeking.experiments.compare import spread
 from seeking.experiments.recipe import PRETRAINING, Recipe, Trial
 from seeking.files import MAX_OPTIONS_BYTES, read_json
-from seeking.report.metric import ACCURACY, Metric
+from seeking.report.metric import Metric
 
 SHUFFLES = 50
 """Number of random orders of a run's losses that its condition is compared with."""
@@ -24,7 +24,7 @@ SHUFFLES = 50
 STAGES = ("early", "midway", "late")
 
 
-def gather(trial: Trial, root: Path, metric: Metric = ACCURACY) -> dict[str, Any]:
+def gather(trial: Trial, root: Path, metric: Metric) -> dict[str, Any]:
     """The record of a finished trial: quality, FLOPs, seconds, curves and the evidence on its condition."""
     # Pretraining is common to all arms, so it is not part of their cost.
     own = [run for run in trial.runs if not run.folder.startswith(PRETRAINING)]
@@ -55,7 +55,7 @@ def gather(trial: Trial, root: Path, metric: Metric = ACCURACY) -> dict[str, Any
 
 
 def curve(
-    rows: Sequence[Mapping[str, Any]], model: str, offset: Mapping[str, float], metric: Metric = ACCURACY
+    rows: Sequence[Mapping[str, Any]], model: str, offset: Mapping[str, float], metric: Metric
 ) -> list[list[float]]:
     """Epochs, training FLOPs so far and metric at each evaluation; ``offset`` is what was spent before this run."""
     return [
@@ -108,7 +108,7 @@ def _decisions(rows: Sequence[Mapping[str, Any]], text: str, seed: int, epoch_le
     ]
 
 
-def summarize(recipe: Recipe, records: Sequence[Mapping[str, Any]], metric: Metric = ACCURACY) -> list[dict[str, Any]]:
+def summarize(recipe: Recipe, records: Sequence[Mapping[str, Any]], metric: Metric) -> list[dict[str, Any]]:
     """One row for each arm, pair and budget: means, spreads, and paired differences from the reference."""
     rows = []
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
@@ -148,9 +148,7 @@ def estimate(values: Sequence[float]) -> dict[str, Any]:
     return {**statistic, "interval": half_width}
 
 
-def first_reaching(
-    curve: Sequence[Sequence[float]], target: float, metric: Metric = ACCURACY
-) -> tuple[float, float] | None:
+def first_reaching(curve: Sequence[Sequence[float]], target: float, metric: Metric) -> tuple[float, float] | None:
     """Epochs and FLOPs at the first evaluation that is as good as this; None if none is."""
     least = metric.goodness(target)
     return next(((epochs, flops) for epochs, flops, value in curve if metric.goodness(value) >= least), None)

@@ -26,11 +26,10 @@ from seeking.experiments.tasks import TaskData, task
 from seeking.files import read_yaml
 from seeking.matching import Override
 from seeking.matching.match import aligned
-from seeking.models import arguments_for, check_arguments, check_task, task_of
-from seeking.models import check_name as check_model
+from seeking.models import arguments_for, check_arguments, check_model_name, check_task, task_of
 from seeking.report.showing import Display
 from seeking.training.needs import Given
-from seeking.training.optim import check_options
+from seeking.training.optim import check_optimizer_options
 from seeking.training.record import Listener
 from seeking.training.trainer import Trainer
 from seeking.weights_map import WeightsMap
@@ -67,7 +66,7 @@ def check_names(config: RunConfig) -> None:
             task's; or a model rejects its arguments.
     """
     for name in (config.base, config.motivated):
-        check_model(name)
+        check_model_name(name)
         check_task(name, config.task)
     task(config.task).metric(config.loss)
     measured = task(config.task).measured[config.loss]
@@ -79,7 +78,7 @@ def check_names(config: RunConfig) -> None:
         if config.task == "text":
             others["sequence_length"] = config.sequence_length
         made.append(check_arguments(name, plan.arguments[model], others))
-    check_options(config)
+    check_optimizer_options(config)
     for option in ("condition", "base_condition"):
         Given.by(config).check(parse(getattr(config, option), option=option), option)
     overrides = read_overrides(config.overrides) if config.overrides else {}

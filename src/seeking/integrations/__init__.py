@@ -1,5 +1,6 @@
 """Motivated training in the loops of other libraries, a file for each; nothing else imports them."""
 
+from seeking.conditions import Condition, ConsecutiveDecrease, parse
 from seeking.errors import SeekingError
 from seeking.pair import Pair
 
@@ -10,6 +11,17 @@ def missing(package: str, extra: str) -> ModuleNotFoundError:
         f"seeking.integrations.{extra} needs {package}, which is not installed; run: pip install 'seeking[{extra}]'",
         name=package,
     )
+
+
+def make_condition(given: Condition | str | None) -> Condition:
+    """A condition, from itself or its text; the paper's if none is given.
+
+    Raises:
+        SeekingError: the text cannot be parsed.
+    """
+    if given is None:
+        return ConsecutiveDecrease(2)
+    return parse(given) if isinstance(given, str) else given
 
 
 def check_pair(pair: object, user: str) -> None:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from seeking.conditions import Condition, ConsecutiveDecrease, Outcome, Signals, parse
+from seeking.conditions import Condition, Outcome, Signals
 from seeking.distributed.mean_loss import mean_loss
 from seeking.errors import SeekingError
 from seeking.gradients import gradients_by_name
-from seeking.integrations import check_pair, missing
+from seeking.integrations import check_pair, make_condition, missing
 from seeking.integrations.lightning_hooks import HooksOfBoth, call, check_hooks
 from seeking.integrations.lightning_strategies import check_trainer, parallel
 from seeking.internals import leave_out_of_ddp
@@ -81,7 +81,7 @@ class MotivatedModule(HooksOfBoth):
         super().__init__()
         check_pair(pair, "MotivatedModule")
         self.pair, self.base, self.motivated = pair, pair.base, pair.motivated_model
-        self.condition = parse(condition) if isinstance(condition, str) else condition or ConsecutiveDecrease(2)
+        self.condition = make_condition(condition)
         self.loss_fn, self.optimizer, self.schedule = loss_fn, optimizer, schedule
         self.motivated_steps = 0
         if not all(isinstance(model, L.LightningModule) for model in (self.base, self.motivated)):

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from seeking.conditions import Condition, ConsecutiveDecrease, Outcome, Signals, parse
+from seeking.conditions import Condition, Outcome, Signals
 from seeking.distributed.mean_loss import mean_loss, mean_over_processes
 from seeking.errors import SeekingError
 from seeking.gradients import gradients_by_name
-from seeking.integrations import missing
+from seeking.integrations import make_condition, missing
 from seeking.integrations.transformers_arguments import check_arguments, check_processes
 from seeking.integrations.transformers_models import MOTIVATED, add_noise, folder_of, load_model
 from seeking.pair import Pair
@@ -72,7 +72,7 @@ class MotivatedTrainer(transformers.Trainer):
         **options: Any,
     ) -> None:
         self.pair = pair
-        self.condition = parse(condition) if isinstance(condition, str) else condition or ConsecutiveDecrease(2)
+        self.condition = make_condition(condition)
         self.motivated_steps = 0
         args = args or transformers.TrainingArguments()
         generates = isinstance(self, transformers.Seq2SeqTrainer)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from seeking.matching.axes import STACKED, is_fixed, size_of
 from seeking.matching.op_rules import OpCall
+from seeking.matching.op_rules.choices import EXTREMA, ORDERS, RUNNING_EXTREMA
 from seeking.matching.statistics import REDUCTIONS, reduced_axes
 from seeking.weights_map import is_real
 
-COMPETITIONS = {"max", "min", "amax", "amin", "aminmax", "argmax", "argmin", "median", "nanmedian", "mode", "kthvalue"}
-COMPETITIONS |= {"sort", "topk", "cummax", "cummin", "_cummax_helper", "_cummin_helper"}
+COMPETITIONS = {*EXTREMA, *ORDERS, *RUNNING_EXTREMA}
 """Operations that choose: whether other parts win depends on the numbers."""
 
 THRESHOLDS = {"gt", "ge", "lt", "le", "sign", "round", "floor", "ceil", "trunc", "bucketize", "searchsorted"}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seeking.copies import evaluating, scratch_copy, train_own_code
+from seeking.copies import inspecting, scratch_copy, train_own_code
 from seeking.deterministic import Deterministic
 from seeking.forward import Forward, call
 from seeking.internals import PassingMode, tree_map, tree_map_only
@@ -135,7 +135,7 @@ def _trace(
     for tensor in tensors_in(batch):
         tracer.write(tensor, [constant(size, INPUT) for size in tensor.shape])
     try:
-        with evaluating(twin), outside_preserved(twin):
+        with inspecting(twin), outside_preserved(twin):
             if training:
                 train_own_code(twin)
             model_outputs: list[Any] = []

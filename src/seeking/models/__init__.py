@@ -25,7 +25,7 @@ PLAIN = (TypeError, ValueError, AssertionError, RuntimeError)
 """Errors of constructors whose message says enough."""
 
 
-def check_name(name: str) -> None:
+def check_model_name(name: str) -> None:
     """Check that a model exists.
 
     Raises:
@@ -85,7 +85,7 @@ def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
     Raises:
         SeekingError: the model does not exist, rejects the arguments, or its pretrained weights cannot be loaded.
     """
-    check_name(name)
+    check_model_name(name)
     arguments = {"num_classes": num_classes, **kwargs}
     pretrained = bool(arguments.pop("pretrained", False))
     if pretrained or name.startswith(ELSEWHERE):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from seeking.choices import MODELS
 from seeking.report.tables import Rows
 
 LOSSES = {"training_loss": "training loss", "held_out_loss": "held-out loss"}
@@ -13,7 +14,7 @@ def checkpoint_rows(analysis: Mapping[str, Any]) -> Rows:
     """Agreement of the gradients, and by how much a step changes the base's held-out loss, at each checkpoint."""
     heading = (
         *("step", "learning rate", "agreement", "of a batch"),
-        *(f"held-out loss of the base, by a {name} step" for name in ("base", "motivated")),
+        *(f"held-out loss of the base, by a {name} step" for name in MODELS),
     )
     rows = [
         (
@@ -21,11 +22,11 @@ def checkpoint_rows(analysis: Mapping[str, Any]) -> Rows:
             f"{row['learning_rate']:.3g}",
             f"{row['agreement']:+.3f}",
             _spread(row["batch_agreement"], "+.3f"),
-            *(_spread(row[f"{name}_step"], "+.2e") for name in ("base", "motivated")),
+            *(_spread(row[f"{name}_step"], "+.2e") for name in MODELS),
         )
         for row in analysis["checkpoints"]
     ]
-    return heading, [*rows]
+    return heading, rows
 
 
 def end_rows(analysis: Mapping[str, Any]) -> Rows:
@@ -38,7 +39,7 @@ def end_rows(analysis: Mapping[str, Any]) -> Rows:
         )
         for name, end in analysis["ends"].items()
     ]
-    return ("model", *LOSSES.values(), "sharpness"), [*rows]
+    return ("model", *LOSSES.values(), "sharpness"), rows
 
 
 def line_rows(analysis: Mapping[str, Any]) -> Rows:
@@ -47,7 +48,7 @@ def line_rows(analysis: Mapping[str, Any]) -> Rows:
         (f"{point['position']:.1f}", *(f"{point[name]:.4f}" for name in LOSSES)) for point in analysis.get("line", ())
     ]
     rows += [("barrier", *(f"{analysis['barrier'][name]:.4f}" for name in LOSSES))] if rows else []
-    return ("position", *LOSSES.values()), [*rows]
+    return ("position", *LOSSES.values()), rows
 
 
 def _spread(estimate: Mapping[str, Any], form: str) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seeking.report.metric import ACCURACY, Metric
+from seeking.choices import MODELS
+from seeking.report.metric import Metric
 from seeking.report.tables import markdown, spread
 
 Row = Mapping[str, Any]
@@ -15,7 +16,7 @@ def page(
     reference: str,
     rows: Sequence[Row],
     about: Mapping[str, Any],
-    metric: Metric = ACCURACY,
+    metric: Metric,
     fronts: Sequence[Front] = (),
 ) -> str:
     """All tables of an experiment.
@@ -50,7 +51,7 @@ def qualities(rows: Sequence[Row], reference: str, metric: Metric) -> str:
             f"{row['arm']} ({row['seeds']} seed{'s' if row['seeds'] > 1 else ''})",
             *(
                 cell
-                for model in ("base", "motivated")
+                for model in MODELS
                 for cell in (spread(row[model], metric), _gain(row[f"{model}_gain"], metric, row[model]["mean"]))
             ),
             f"{row['motivated_share']:.1%}" if row["motivated_share"] is not None else "",
@@ -61,7 +62,7 @@ def qualities(rows: Sequence[Row], reference: str, metric: Metric) -> str:
         f"{metric.sentence}, mean ± standard deviation; differences, seed by seed, with their 95 % confidence "
         "interval.\n"
     )
-    return markdown((heading, list(lines))) + "\n" + note
+    return markdown((heading, lines)) + "\n" + note
 
 
 def costs(rows: Sequence[Row], reference: str, metric: Metric) -> str:
@@ -83,7 +84,7 @@ def costs(rows: Sequence[Row], reference: str, metric: Metric) -> str:
             f"{row['flops'] / flops:.2f}" if flops else "",
             f"{row['of_motivated_alone']:.2f}" if row["of_motivated_alone"] else "",
             f"{row['seconds']:.0f}",
-            *(_reached(row, model) for model in ("base", "motivated")),
+            *(_reached(row, model) for model in MODELS),
         ]
         for row in rows
     ]
@@ -91,7 +92,7 @@ def costs(rows: Sequence[Row], reference: str, metric: Metric) -> str:
         f"The last two columns: epochs and training TFLOPs until the mean final {metric.title} of {reference} is first "
         "reached, averaged over the seeds that reach it; in brackets, how many do, if not all.\n"
     )
-    return markdown((heading, list(lines))) + "\n" + note
+    return markdown((heading, lines)) + "\n" + note
 
 
 def evidence(rows: Sequence[Row]) -> str:
@@ -107,7 +108,7 @@ def evidence(rows: Sequence[Row]) -> str:
         "± one standard deviation, if it decides by losses and gradient norms alone. Each is computed in a third of "
         "the run and averaged over the seeds. Loss: the mean loss of motivated batches over the mean loss.\n"
     )
-    return markdown((heading, list(lines))) + "\n" + note
+    return markdown((heading, lines)) + "\n" + note
 
 
 def parity(fronts: Sequence[Front], reference: str, metric: Metric) -> str:
@@ -116,7 +117,7 @@ def parity(fronts: Sequence[Front], reference: str, metric: Metric) -> str:
         ("lower", f"below -{metric.level:g}") if metric.higher_is_better else ("upper", f"above {metric.level:g}")
     )
     heading = ("method", "cost of parity", f"cost over {reference}: {end} end of the worse model's difference")
-    rows: list[Sequence[str]] = [(reference, "1.00", "")]
+    rows = [(reference, "1.00", "")]
     rows += [(front["name"], parity_text(front), ", ".join(_margins(front, metric))) for front in fronts]
     note = (
         f"Cost of parity: the least training FLOPs, over those of {reference}, at which both models are level with "

@@ -9,9 +9,10 @@ from typing import Any
 from seeking.checkpointing import run_files, snapshot
 from seeking.checkpointing.manifest import NAME, Manifest, check_file
 from seeking.checkpointing.metrics_log import read_rows
+from seeking.choices import MODELS
 from seeking.commands import Train
 from seeking.errors import DamagedError, SeekingError
-from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json, reason, status
+from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json, reading, status
 
 MAX_METRICS = 20
 """Metrics of a model that are shown."""
@@ -23,10 +24,8 @@ def is_run_folder(path: Path) -> bool:
     Raises:
         SeekingError: this cannot be told.
     """
-    try:
+    with reading(path):
         return any(status(path / name) is not None for name in (NAME, "config.json", run_files.CHECKPOINTS))
-    except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def describe(path: Path) -> tuple[str, bool]:
@@ -40,10 +39,8 @@ def describe(path: Path) -> tuple[str, bool]:
     Raises:
         SeekingError: this is not a run folder, or a file cannot be read.
     """
-    try:
+    with reading(path):
         return _describe(path)
-    except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def _describe(path: Path) -> tuple[str, bool]:
@@ -87,9 +84,7 @@ def _describe(path: Path) -> tuple[str, bool]:
                 motivated += "motivated_loss" in row
             elif row["kind"] == "eval":
                 scores = [
-                    f"{model} {name} {row[model][name]:.4f}"
-                    for model in ("base", "motivated")
-                    for name in _names(row.get(model))
+                    f"{model} {name} {row[model][name]:.4f}" for model in MODELS for name in _names(row.get(model))
                 ]
                 lines.append(f"  epoch {row.get('epoch')!r}: {', '.join(scores) or 'no metrics'}")
     except DamagedError as error:

@@ -10,11 +10,11 @@ import matplotlib
 import numpy as np
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from seeking.choices import Role
+from seeking.choices import MODELS, Role
 from seeking.report.analysis import LOSSES
 from seeking.report.experiment import parity_text
 from seeking.report.figures import plain, two_panels, widen
-from seeking.report.metric import ACCURACY, Metric, shown
+from seeking.report.metric import Metric, shown
 from seeking.training.result import Result
 
 BASE, MOTIVATED = "#2563a8", "#d1642b"
@@ -147,9 +147,7 @@ def _evaluation(
         axes.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=color, alpha=0.12, linewidth=0)
 
 
-def draw_arms(
-    rows: Sequence[Mapping[str, Any]], reference: str, path: Path, title: str, metric: Metric = ACCURACY
-) -> None:
+def draw_arms(rows: Sequence[Mapping[str, Any]], reference: str, path: Path, title: str, metric: Metric) -> None:
     """Save the metric of an experiment's arms: each seed, the mean and its 95 % confidence interval."""
     names = [plain(row["arm"]) for row in rows]
     with two_panels(path, title, 1.5 + 0.32 * len(rows), sharey=True) as panels:
@@ -174,7 +172,7 @@ def draw_arms(
         _legend(panels[1], **BESIDE)
 
 
-def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str, metric: Metric = ACCURACY) -> None:
+def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str, metric: Metric) -> None:
     """Save the metric over training FLOPs: one line for each arm, one panel for each model.
 
     The points of a line are its budgets, at the FLOPs of both models. Without budgets they are the evaluations of a
@@ -183,7 +181,7 @@ def draw_by_flops(rows: Sequence[Mapping[str, Any]], path: Path, title: str, met
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     colors = matplotlib.colormaps["tab10" if len(arms) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
     with two_panels(path, title, 4.4) as panels:
-        for panel, model in zip(panels, ("base", "motivated"), strict=True):
+        for panel, model in zip(panels, MODELS, strict=True):
             for arm, color in zip(arms, itertools.cycle(colors)):
                 arm_rows = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["flops"])
                 points = [{"flops": row["flops"], **row[model]} for row in arm_rows]
@@ -217,7 +215,7 @@ def draw_front(
     reference: str,
     path: Path,
     title: str,
-    metric: Metric = ACCURACY,
+    metric: Metric,
 ) -> None:
     """Save the difference of both models from their twins against cost: a line for each method, through its budgets.
 
@@ -233,7 +231,7 @@ def draw_front(
     colors = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
     level = metric.goodness(-metric.level)
     with two_panels(path, title, 4.2, sharex=True, sharey=True) as panels:
-        for panel, model in zip(panels, ("base", "motivated"), strict=True):
+        for panel, model in zip(panels, MODELS, strict=True):
             panel.axhline(0, color="gray", linewidth=0.8)
             panel.axhline(level, color="gray", linestyle=":", linewidth=1, label=f"level: interval beyond {level:+g}")
             panel.plot(1, 0, "D", color="black", markersize=6, label=f"{plain(reference)}: 1.00")

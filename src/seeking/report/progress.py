@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from seeking.choices import MODELS
 from seeking.report.metric import LOSS, metric_of, shown
 from seeking.report.status import Speed, cut, one_line, short_number
 from seeking.training.record import Row
@@ -184,7 +185,7 @@ def _bar(console: Console, *texts: str) -> Progress:
 
 def _scores(row: Row, best: str | None = None) -> list[str]:
     """What an evaluation tells of each model: its best metric, accuracy, bits per byte or the loss; then the others."""
-    models = {name: row[name] for name in ("base", "motivated") if row.get(name)}
+    models = {name: row[name] for name in MODELS if row.get(name)}
     metric = shown(models.values(), best)
     others = [name for name in next(iter(models.values()), ()) if name not in (LOSS.name, metric.name)]
     return [

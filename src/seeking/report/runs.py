@@ -1,6 +1,6 @@
 """The runs in a folder, as a table."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from seeking.checkpointing import run_files
 from seeking.checkpointing.manifest import Manifest
 from seeking.checkpointing.metrics_log import read_rows
 from seeking.errors import DamagedError, SeekingError
-from seeking.files import MAX_OPTIONS_BYTES, is_folder, read_json, reason, status
+from seeking.files import MAX_OPTIONS_BYTES, is_folder, read_json, reading, status
 from seeking.report.folder import changed_options
 from seeking.report.metric import shown
 from seeking.report.tables import Rows
@@ -22,7 +22,7 @@ SHOWN = ("base", "motivated", "data")
 LEFT_OUT = frozenset({*SHOWN, "output", "config", "resume", "overwrite"})
 
 
-def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
+def find_runs(folder: Path) -> Iterator[Path]:
     """The run folders in a folder; those of a comparison after it. So are those of which this cannot be told, since
     they cannot be read.
 
@@ -30,7 +30,7 @@ def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
         OSError: the folder cannot be read.
     """
     for path in sorted(folder.iterdir()):
-        yield from _runs_at(path, depth)
+        yield from _runs_at(path, MAX_DEPTH)
 
 
 def _runs_at(path: Path, depth: int) -> Iterator[Path]:
@@ -58,10 +58,8 @@ def runs_table(folder: Path) -> Rows:
     Raises:
         SeekingError: the folder cannot be read, or there is no run in it.
     """
-    try:
-        rows: list[Sequence[str]] = [_row(path, str(path.relative_to(folder))) for path in find_runs(folder)]
-    except OSError as error:
-        raise SeekingError(f"{folder}: cannot be read ({reason(error)})") from error
+    with reading(folder):
+        rows = [_row(path, str(path.relative_to(folder))) for path in find_runs(folder)]
     if not rows:
         raise SeekingError(f"{folder}: neither a run folder, which has a config.json, nor are there any in it")
     return ("run", "models", "data", "epochs", "base", "motivated", "changed options"), rows

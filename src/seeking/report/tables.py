@@ -6,16 +6,16 @@ from typing import Any
 from rich.table import Table
 
 from seeking.data import SplitUse
-from seeking.report.metric import ACCURACY, LOSS, Metric, shown
+from seeking.report.metric import LOSS, Metric, shown
 from seeking.training.result import Result
 
-Rows = tuple[Sequence[str], list[Sequence[str]]]
+Rows = tuple[Sequence[str], Sequence[Sequence[str]]]
 """A header and the rows below it."""
 
 
 def split_rows(splits: Sequence[SplitUse], unit: str = "images") -> Rows:
     """What each split of a data set is used for."""
-    rows: list[Sequence[str]] = [
+    rows = [
         (split.use, split.source, "-" if split.classes is None else f"{split.classes:,}", f"{split.images:,}")
         for split in splits
     ]
@@ -32,7 +32,7 @@ def run_rows(result: Result) -> Rows:
         "loss",
         "training GFLOPs a sample",
     )
-    rows: list[Sequence[str]] = []
+    rows = []
     flops = {"base": result.cost.base_flops, "motivated": result.cost.motivated_flops}
     for name, metrics in result.metrics.items():
         best = result.best[name]
@@ -44,11 +44,11 @@ def run_rows(result: Result) -> Rows:
     return heading, rows
 
 
-def comparison_rows(summary: dict[str, Any], metric: Metric = ACCURACY) -> Rows:
+def comparison_rows(summary: dict[str, Any], metric: Metric) -> Rows:
     """The metric of each model, in the pair and alone, over the seeds, with the paired difference."""
     seeds = f"{summary['seeds']} seed" + ("s" if summary["seeds"] > 1 else "")
     heading = (f"{metric.title}, {seeds}", "in the pair", "alone", "difference")
-    rows: list[Sequence[str]] = [
+    rows = [
         (
             model,
             spread(scores["together"], metric),
@@ -63,7 +63,7 @@ def comparison_rows(summary: dict[str, Any], metric: Metric = ACCURACY) -> Rows:
 def cost_rows(summary: dict[str, Any]) -> Rows:
     """Cost of each arm, averaged over the seeds."""
     names = {"pair": "the pair, both models", "base": "base alone", "motivated": "motivated alone"}
-    rows: list[Sequence[str]] = [
+    rows = [
         (names[arm], f"{cost['flops']['mean'] / 1e12:.3g}", f"{cost['seconds']['mean']:.0f}")
         for arm, cost in summary["arms"].items()
     ]
@@ -95,7 +95,7 @@ def markdown(rows: Rows) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def spread(estimate: Mapping[str, Any], metric: Metric = ACCURACY, sign: str = "", like: float | None = None) -> str:
+def spread(estimate: Mapping[str, Any], metric: Metric, sign: str = "", like: float | None = None) -> str:
     """Mean and standard deviation of a metric, with the digits of the mean or of another value."""
     deviation, like = estimate["deviation"], estimate["mean"] if like is None else like
     deviation_text = f" ± {metric.number(deviation, like=like)}" if deviation is not None else ""

@@ -14,7 +14,7 @@ from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracke
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.choices import Tracker
 from seeking.errors import RunWarning, SeekingError
-from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json, reason
+from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json, reading, reason
 from seeking.option_types import check_word
 from seeking.training.record import Row
 
@@ -143,12 +143,11 @@ def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
 def _read_ids(folder: RunFolder) -> dict[str, str]:
     """The ids that the run had before; the folder can be a stranger's, so only what looks like one is taken."""
     path = folder.path / IDS
-    try:
-        content = read_json(path, MAX_OPTIONS_BYTES) if is_file(path) else {}
-    except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
-    except SeekingError as error:
-        raise SeekingError(f"{error}; remove the file to begin new runs in the trackers") from error
+    with reading(path):
+        try:
+            content = read_json(path, MAX_OPTIONS_BYTES) if is_file(path) else {}
+        except SeekingError as error:
+            raise SeekingError(f"{error}; remove the file to begin new runs in the trackers") from error
     return {name: value for name, value in content.items() if re.fullmatch(r"[\w. -]{1,128}", str(value))}
 
 

@@ -17,12 +17,11 @@ __all__ = ["Cost", "Result", "RunFolder", "TrainConfig", "Trainer", "count_flops
 __getattr__ = lazy(
     __name__,
     {
-        "Cost": "seeking.training.cost:Cost",
-        "Result": "seeking.training.result:Result",
-        "RunFolder": "seeking.checkpointing.run_dir:RunFolder",
-        "TrainConfig": "seeking.training.config:TrainConfig",
-        "Trainer": "seeking.training.trainer:Trainer",
-        "count_flops": "seeking.training.cost:count_flops",
-        "recalibrate": "seeking.training.recalibration:recalibrate",
+        "seeking.checkpointing.run_dir": "RunFolder",
+        "seeking.training.config": "TrainConfig",
+        "seeking.training.cost": "Cost count_flops",
+        "seeking.training.recalibration": "recalibrate",
+        "seeking.training.result": "Result",
+        "seeking.training.trainer": "Trainer",
     },
 )

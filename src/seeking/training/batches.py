@@ -80,21 +80,17 @@ def rest_of_epoch(
         position.begin()
     random.start_batch()
     try:
-        if loader.positioned:
-            notify(f"going on at batch {skip} of epoch {progress.epoch + 1}, where the loader stands")
+        if loader.positioned or skip:
+            place = f"batch {skip} of epoch {progress.epoch + 1}"
+            notify(f"going on at {place}, where the loader stands" if loader.positioned else f"skipping to {place}")
             with random.generators.preserved():
                 # Those that were drawn at the start of the pass, such as seeds of workers.
                 random.generators.load_state_dict(random.epoch_start)
-                parts = draw(loader, device, whole_length=False)
+                parts = draw(loader, device, 0 if loader.positioned else skip, whole_length=False)
             loader.positioned = False
-        elif not skip:
+        else:
             random.epoch_start = random.generators.state_dict()
             parts = draw(loader, device, whole_length=False)
-        else:
-            notify(f"skipping to batch {skip} of epoch {progress.epoch + 1}")
-            with random.generators.preserved():
-                random.generators.load_state_dict(random.epoch_start)
-                parts = draw(loader, device, skip, whole_length=False)
         begun = False
         while not (progress.epoch_complete or progress.done) and (group := [*itertools.islice(parts, accumulate)]):
             if position and not begun:

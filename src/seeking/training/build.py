@@ -330,16 +330,7 @@ def make_learners(
 ) -> dict[str, Learner]:
     """Prepare the models, each with its optimizer and schedule; their states are shared if the options say so."""
     learners = {
-        name: make_learner(
-            name,
-            model,
-            accelerator,
-            config,
-            optimizer,
-            schedule,
-            steps=progress.steps,
-            epoch_length=progress.epoch_length,
-        )
+        name: _make_learner(name, model, accelerator, config, optimizer, schedule, progress)
         for name, model in models.items()
     }
     if pair and config.optimizer_state == "shared":
@@ -347,29 +338,16 @@ def make_learners(
     return learners
 
 
-def make_learner(
+def _make_learner(
     name: str,
     module: nn.Module,
     accelerator: Accelerator,
     config: TrainConfig,
     optimizer: MakeOptimizer | None,
     schedule: MakeSchedule | None,
-    *,
-    steps: int,
-    epoch_length: int | None,
+    progress: Progress,
 ) -> Learner:
-    """Prepare a model with accelerate, and create its optimizer and schedule.
-
-    Args:
-        name: ``base`` or ``motivated``.
-        module: the model.
-        accelerator: prepares the model.
-        config: options.
-        optimizer: creates the optimizer; the options' by default.
-        schedule: creates the schedule; the options' by default.
-        steps: number of steps of the run.
-        epoch_length: number of steps in an epoch, if that is known.
-    """
+    steps = progress.steps
     # PyTorch's fused SGD needs momentum buffers for all parameters or none, leaves them uninitialized if the scaler
     # skips the first step, and does not support sharded parameters.
     # A joint update is a step of the base's own tensors alone.
@@ -381,19 +359,14 @@ def make_learner(
         built_optimizer = built_optimizer.optimizer
     check_steppable("optimizer", built_optimizer)
     built_schedule = (
-        schedule(built_optimizer, steps) if schedule else make_schedule(built_optimizer, config, steps, epoch_length)
+        schedule(built_optimizer, steps)
+        if schedule
+        else make_schedule(built_optimizer, config, steps, progress.epoch_length)
     )
     check_steppable("schedule", built_schedule)
     # A sharded model needs no DDP wrapper; in evaluation mode, prepare_model only adds mixed precision.
     model = accelerator.prepare_model(module, evaluation_mode=config.shard)
     if config.compile != "no":
         compile_in_place(model, config.compile)
-    return Learner(
-        name,
-        module,
-        model,
-        built_optimizer,
-        built_schedule,
-        planned_steps=steps,
-        custom_schedule=schedule is not None,
-    )
+    custom = schedule is not None
+    return Learner(name, module, model, built_optimizer, built_schedule, planned_steps=steps, custom_schedule=custom)

@@ -1,8 +1,9 @@
 """Training options: one dataclass defines the command-line flags, the keys of a YAML file and the Python API."""
 
 import json
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -42,6 +43,25 @@ CHANGEABLE_ON_RESUME = frozenset(
     }
 )
 """Options that may change when a run is resumed. If its length changes, the schedule is that of the new length."""
+
+RANGES: tuple[tuple[Callable[[float], bool], str, Sequence[str]], ...] = (
+    (lambda value: value >= 1, "must be 1 or more", ("epochs", "max_steps", "accumulate", "keep_checkpoints")),
+    (lambda value: value >= 1, "must be 1 or more", ("eval_every", "eval_every_steps", "recalibration_batches")),
+    (lambda value: value >= 0, "must be 0 or more", ("seed", "warmup_steps")),
+    (lambda value: value < 1 << 63, "must be below 2 to the power of 63", ("seed",)),
+    (
+        lambda value: 0 <= value < math.inf,
+        "must be a finite number, 0 or more",
+        ("lr", "weight_decay", "warmup_epochs", "momentum"),
+    ),
+    (lambda value: 0 <= value < 1, "must be in [0, 1)", ("label_smoothing", "ema")),
+    (lambda value: 0 <= value <= 1, "must be in [0, 1]", ("teach",)),
+    (lambda value: 0 < value < 1, "is a share of the run, between 0 and 1", ("finish_at", "decay", "rewarm_share")),
+    (lambda value: 0 < value < 1, "is a share, between 0 and 1", ("base_weight",)),
+    (lambda value: 0 < value < math.inf, "must be a finite number above 0", ("budget", "rewarm")),
+    (lambda value: value > 0, "must be above 0", ("clip_grad",)),
+)
+"""Whether a value is in range, what is said of one that is not, and the options; NaN is in no range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,45 +216,11 @@ class TrainConfig:
         self._check_warmup()
 
     def _check_ranges(self) -> None:
-        for name, minimum in (
-            ("epochs", 1),
-            ("accumulate", 1),
-            ("eval_every", 1),
-            ("recalibration_batches", 1),
-            ("seed", 0),
-            ("keep_checkpoints", 1),
-            ("max_steps", 1),
-            ("eval_every_steps", 1),
-            ("warmup_steps", 0),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < minimum:
-                raise SeekingError(f"{name} is {value}; it must be {minimum} or more")
-        if self.seed >= 1 << 63:
-            raise SeekingError(f"seed is {self.seed}; it must be below 2 to the power of 63")
-        for name in ("lr", "weight_decay", "warmup_epochs", "momentum"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise SeekingError(f"{name} is {getattr(self, name)}; it must be a finite number, 0 or more")
-        if not 0 <= self.label_smoothing < 1:
-            raise SeekingError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
-        if self.clip_grad is not None and not self.clip_grad > 0:
-            raise SeekingError(f"clip_grad is {self.clip_grad}; it must be above 0")
-        for name, what in (
-            ("finish_at", "share of the run"),
-            ("decay", "share of the run"),
-            ("base_weight", "share"),
-            ("rewarm_share", "share of the run"),
-        ):
-            if not 0 < getattr(self, name) < 1:
-                raise SeekingError(f"{name} is {getattr(self, name)}; it is a {what}, between 0 and 1")
-        if not 0 <= self.teach <= 1:
-            raise SeekingError(f"teach is {self.teach}; it must be in [0, 1]")
-        if self.budget is not None and not 0 < self.budget < float("inf"):
-            raise SeekingError(f"budget is {self.budget}; it must be above 0")
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise SeekingError(f"ema is {self.ema}; it must be in [0, 1)")
-        if self.rewarm is not None and not 0 < self.rewarm < float("inf"):
-            raise SeekingError(f"rewarm is {self.rewarm}; it must be a finite number above 0")
+        for inside, requirement, names in RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not inside(value):
+                    raise SeekingError(f"{name} is {value}; it {requirement}")
         self.save_interval()
 
     def _check_combinations(self) -> None:

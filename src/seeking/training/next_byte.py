@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seeking.training.objective import LossFn, distilled, target_count
+from seeking.training.objective import LossFn, Objective, distilled, target_count
 
 
 @dataclass
-class NextByte:
+class NextByte(Objective):
     """Cross-entropy of the byte that follows each byte, on batches of ``(inputs, targets)``; measured in bits per byte.
 
     Both are int64 ``[samples, bytes]``. With a teacher, the loss is ``(1 - teacher_weight)`` times the cross-entropy
@@ -30,10 +30,6 @@ class NextByte:
     label_smoothing: float = 0.0
     teacher_weight: float = 0.5
     temperature: float = 1.0
-
-    def loss(self, model: nn.Module, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
-        """The mean loss of a byte, in nats."""
-        return self.loss_of_logits(self.logits(model, batch), batch, teacher_logits)
 
     def loss_of_logits(self, logits: Tensor, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
         """The mean loss of a byte, in nats."""
@@ -62,7 +58,3 @@ class NextByte:
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
         """The inputs without the targets."""
         return batch[0], None
-
-    def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
-        """Compare by loss; any value is better than NaN."""
-        return not metrics["loss"] >= best["loss"]

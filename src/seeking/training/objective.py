@@ -27,11 +27,13 @@ class Objective(Protocol):
     Pass a custom objective to the ``Trainer`` as ``objective``. If it has ``state_dict`` and ``load_state_dict``, its
     state is saved with the run. If it has ``count(batch)``, that is the number of targets in a batch that the loss is
     the mean over: batches that make one step are weighted by it, and by their samples without it. If it has
-    ``summarize(means)``, it makes the metrics of an evaluation from the means over all samples.
+    ``summarize(means)``, it makes the metrics of an evaluation from the means over all samples. A subclass has ``loss``
+    by ``loss_of_logits``, and ``is_better`` by the loss.
     """
 
     def loss(self, model: nn.Module, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
         """The mean training loss, a scalar tensor; ``teacher_logits`` are the logits of another model on the batch."""
+        return self.loss_of_logits(self.logits(model, batch), batch, teacher_logits)
 
     def logits(self, model: nn.Module, batch: Any) -> Tensor:
         """The output of a model on a batch, in the form of ``teacher_logits``."""
@@ -46,11 +48,12 @@ class Objective(Protocol):
         """The ``batch`` and ``forward`` arguments of ``seeking.match`` for a batch of the loader."""
 
     def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
-        """Whether these metrics are better than the best so far."""
+        """Whether these metrics are better than the best so far: by the loss, where any value is better than NaN."""
+        return not metrics["loss"] >= best["loss"]
 
 
 @dataclass
-class Classification:
+class Classification(Objective):
     """Cross-entropy on batches of ``(inputs, labels)``, and accuracy.
 
     With a teacher, the loss is ``(1 - teacher_weight)`` times the cross-entropy with the labels plus ``teacher_weight``
@@ -69,10 +72,6 @@ class Classification:
     label_smoothing: float = 0.0
     teacher_weight: float = 0.9
     temperature: float = 4.0
-
-    def loss(self, model: nn.Module, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
-        """The mean loss."""
-        return self.loss_of_logits(self.logits(model, batch), batch, teacher_logits)
 
     def loss_of_logits(self, logits: Tensor, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
         """The mean loss."""
@@ -187,7 +186,7 @@ def loss_of(loss_fn: LossFn, model: nn.Module, batch: Any) -> Any:
 
 
 @dataclass
-class CustomLoss:
+class CustomLoss(Objective):
     """A custom ``loss_fn(model, batch)``, which is also the only metric."""
 
     loss_fn: LossFn
@@ -231,10 +230,6 @@ class CustomLoss:
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
         """The batch, and the mean loss."""
         return batch, self.loss
-
-    def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
-        """Compare by loss; any value is better than NaN."""
-        return not metrics["loss"] >= best["loss"]
 
 
 def sample_count(batch: Any) -> int:

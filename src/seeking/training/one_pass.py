@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from seeking.choices import MODELS
 from seeking.conditions import Outcome
 from seeking.copies import copied, random_state_preserved, scratch_copy
 from seeking.errors import RunWarning
@@ -86,7 +87,7 @@ def gradients_of_one_pass(
     Returns:
         What is known of the base, and of the motivated model.
     """
-    smaller, larger = (losses[name] or run.objective.loss for name in ("base", "motivated"))
+    smaller, larger = (losses[name] or run.objective.loss for name in MODELS)
     micro_batches = run.micro_batches(batch)
     weights = iter(micro_batches.weights)
     means = [0.0, 0.0]

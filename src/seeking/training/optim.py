@@ -31,7 +31,7 @@ MakeSchedule = Callable[[Optimizer, int], LRScheduler]
 """Maps an optimizer and the number of batches of the run to a schedule that is stepped once for every batch."""
 
 
-def check_name(optimizer: str) -> None:
+def check_optimizer_name(optimizer: str) -> None:
     """Check that timm has an optimizer of this name.
 
     Raises:
@@ -57,7 +57,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> Optimi
     """
     from timm.optim import create_optimizer_v2
 
-    check_name(config.optimizer)
+    check_optimizer_name(config.optimizer)
     options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "momentum": config.momentum}
     try:
         optimizer = create_optimizer_v2(model, config.optimizer, **options)
@@ -96,7 +96,7 @@ def _complete_momentum(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-def check_options(config: TrainConfig) -> None:
+def check_optimizer_options(config: TrainConfig) -> None:
     """Check that the optimizer can be made with the options.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seeking.copies import copied, evaluating, scratch_copy
+from seeking.copies import copied, inspecting, scratch_copy
 from seeking.errors import RunWarning, SeekingError
 from seeking.forward import call_with_one
 from seeking.pair import Pair
@@ -32,7 +32,7 @@ PROOF_SAMPLES = 8
 """A map is verified on as many samples of a batch, in double precision."""
 
 
-def measure(
+def measure_cost(
     models: Mapping[str, nn.Module],
     objective: Objective,
     batch: Any,
@@ -155,7 +155,7 @@ def _check_evaluation(
     if not batches:
         return
     model_copy = scratch_copy(model)
-    with evaluating(model_copy):
+    with inspecting(model_copy):
         for batch in batches:
             metrics = objective.evaluate(model_copy, copied(batch))
             check_metrics(metrics, describe_objective(objective, "evaluate"))
@@ -165,11 +165,7 @@ def _check_evaluation(
 
 
 def _check_map(pair: Pair, objective: Objective, batch: Any) -> None:
-    """Verify that the base is a sub-network of the motivated model; warn of what the batch does not reach.
-
-    Raises:
-        SeekingError: it is not.
-    """
+    """Verify that the base is a sub-network of the motivated model; warn of what the batch does not reach."""
     inputs, forward = objective.model_inputs(batch)
     if isinstance(inputs, Tensor) and inputs.layout == torch.strided and not inputs.is_nested:  # Others have no slices.
         inputs = inputs[:PROOF_SAMPLES]

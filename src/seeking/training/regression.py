@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from seeking.errors import SeekingError
 from seeking.forward import call_with_one
-from seeking.training.objective import LossFn, labelled, sample_count
+from seeking.training.objective import LossFn, Objective, labelled, sample_count
 
 
 @dataclass
-class Regression:
+class Regression(Objective):
     """Mean squared error on batches of ``(inputs, targets)``; measured as RMSE and MAE as well.
 
     Targets are numbers of any dtype, ``[samples]`` or of the shape that the models put out; an output of one number a
@@ -32,10 +32,6 @@ class Regression:
 
     teacher_weight: float = 0.5
     unit: float = 1.0
-
-    def loss(self, model: nn.Module, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
-        """The mean squared error."""
-        return self.loss_of_logits(self.logits(model, batch), batch, teacher_logits)
 
     def loss_of_logits(self, logits: Tensor, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
         """The mean squared error, given the model's outputs."""
@@ -68,10 +64,6 @@ class Regression:
     def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
         """The inputs without the targets."""
         return labelled(batch)[0], call_with_one
-
-    def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
-        """Compare by loss; any value is better than NaN."""
-        return not metrics["loss"] >= best["loss"]
 
 
 def _targets(batch: Any, outputs: Any) -> Tensor:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
-from seeking.distributed.processes import gather_json
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
 from seeking.internals import mt19937_words
 
@@ -117,7 +117,7 @@ class RunRandomState:
 
     Args:
         generators: the generators of this process.
-        accelerator: used to gather the states of all processes.
+        accelerator: that knows the processes.
     """
 
     def __init__(self, generators: RandomState, accelerator: Accelerator) -> None:
@@ -138,7 +138,7 @@ class RunRandomState:
     def state_dict(self) -> State:
         """The states of all processes; all processes must call this."""
         own = {"epoch": self.epoch_start, "now": self.generators.state_dict()}
-        return {"processes": gather_json(own, self._accelerator)}
+        return {"processes": gather_object([own])}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from these states; if the number of processes has changed, some are reused or dropped."""

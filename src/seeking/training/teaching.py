@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seeking.copies import copied, copied_function, evaluating, random_state_preserved, scratch_copy
+from seeking.copies import copied, copied_function, inspecting, random_state_preserved, scratch_copy
 from seeking.training.objective import Objective
 
 
@@ -20,7 +20,7 @@ def ignores_teacher(objective: Objective, model: nn.Module, batch: Any) -> bool:
 
     def run(method: Any, *teacher_logits: Tensor) -> Any:
         twin = scratch_copy(model)
-        with evaluating(twin), random_state_preserved(0):
+        with inspecting(twin), random_state_preserved(0):
             return copied_function(method)(twin, copied(batch), *teacher_logits)
 
     logits = run(objective.logits)

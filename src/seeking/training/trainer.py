@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 
 from seeking.checkpointing.resume import Stateful
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.conditions import Condition
-from seeking.distributed.processes import gather_json
 from seeking.report.showing import Display, make_showing
 from seeking.training import budget, build, data
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
@@ -27,7 +27,7 @@ from seeking.training.objective import LossFn, Objective
 from seeking.training.one_pass import make_prefix
 from seeking.training.optim import MakeOptimizer, MakeSchedule, check_makers
 from seeking.training.parts import collect_parts
-from seeking.training.preflight import check_pair, measure
+from seeking.training.preflight import check_pair, measure_cost
 from seeking.training.progress import Progress
 from seeking.training.record import Listener, Record, Row
 from seeking.training.result import Result
@@ -134,7 +134,7 @@ class Trainer:
         cost = Cost()
         if not saved:  # A run that is resumed has passed these checks.
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
-            cost = measure(models, objective, batch, unseen, last_size(train_loader), own=own, best=best)
+            cost = measure_cost(models, objective, batch, unseen, last_size(train_loader), own=own, best=best)
         self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config, saved is not None)
         build.check_optimizer(config, optimizer)
         self.progress = Progress(self.loaders.epoch_length, config.epochs, max_steps=config.max_steps)
@@ -248,7 +248,7 @@ class Trainer:
             self.saver.reopen(self.progress.step)
         if metrics_bytes is not None:
             self.record.last.extend(self.saver.rewind(self.progress.step, metrics_bytes, self.config.recorded()))
-            best, lost = gather_json(self.saver.check_weights(), self.accelerator)[0]
+            best, lost = gather_object([self.saver.check_weights()])[0]
             self.scores.restore_best(best)
             if lost:
                 self.save(last=lost)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from seeking.copies import copied, evaluating, random_state_preserved, scratch_copy, train_own_code
+from seeking.copies import copied, inspecting, random_state_preserved, scratch_copy, train_own_code
 from seeking.errors import SeekingError
 from seeking.forward import Forward
 from seeking.matching.parts import OVER_PARTS
@@ -97,7 +97,7 @@ class Comparison:
             RefusedError: the base does not run, or puts out numbers that are not finite where it is ``times`` as loud.
         """
         models = self._base, self._motivated
-        with evaluating(*models), outside_preserved(*models):
+        with inspecting(*models), outside_preserved(*models):
             if self._subject.training:
                 for model in models:
                     train_own_code(model)
@@ -198,11 +198,7 @@ class Comparison:
             raise _NotRunError(f"{REFUSES}: {str(error) or type(error).__name__}") from error
 
     def _check_that_it_refuses(self, model: nn.Module, error: Exception) -> None:
-        """Make sure that a model fails by itself, too, where nothing follows what it computes.
-
-        Raises:
-            SeekingError: it runs.
-        """
+        """Make sure that a model fails by itself, too, where nothing follows what it computes."""
         try:
             self._output(model, self._picked)
         except Exception:

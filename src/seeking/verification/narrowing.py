@@ -11,10 +11,10 @@ from seeking.matching.operation import short_name
 from seeking.matching.statistics import LOSSES, REDUCTIONS, SUMS, VOTES, Reduction
 from seeking.verification.positions import Positions
 
-Channels = Mapping[int, list[int]]
+BasePositions = Mapping[int, list[int]]
 """For dimensions that are reduced, the positions that are the base's."""
 
-Plan = dict[int, Channels]
+Plan = dict[int, BasePositions]
 """What is narrowed, by the place of the reduction among all of a forward pass."""
 
 
@@ -54,15 +54,15 @@ class Narrowed(PassingMode):
         reductions: Sequence[Reduction],
         plan: Plan,
         *,
-        as_means: bool = False,
-        votes: Plan | None = None,
-        strict: bool = False,
+        as_means: bool,
+        votes: Plan,
+        strict: bool,
     ) -> None:
         super().__init__()
         self._reductions = reductions
         self._plan = plan
         self._as_means = as_means
-        self._votes = votes or {}
+        self._votes = votes
         self._strict = strict
         self._place = 0
 
@@ -102,7 +102,7 @@ class Narrowed(PassingMode):
         return output
 
 
-def _check_vote(name: str, x: Tensor, channels: Channels) -> None:
+def _check_vote(name: str, x: Tensor, channels: BasePositions) -> None:
     """Make sure that entries which are not the base's leave a vote to the base's, whatever those say.
 
     Raises:

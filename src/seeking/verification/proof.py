@@ -10,7 +10,7 @@ from seeking.verification.comparison import REFUSES, Comparison, RefusedError, S
 from seeking.verification.diagnose import own_constant
 from seeking.verification.remembered import ROUNDED
 from seeking.verification.verdict import Verification
-from seeking.verification.views import computes_otherwise, decides
+from seeking.verification.views import computes_otherwise, depends_on_size
 from seeking.verification.weights import is_uniform, multiplied, varied
 
 SINGLE_TOLERANCE = 1e-5
@@ -59,7 +59,7 @@ def _with_other_numbers(subject: Subject) -> Iterator[tuple[str, Subject]]:
         yield "random numbers in the batch", dataclasses.replace(subject, batch=varied(subject.batch, subject.seed))
     views = subject.base_view, subject.view
     sizes = []
-    if any(map(decides, views)):
+    if any(map(depends_on_size, views)):
         sizes = [(LOUDER, "large"), (1 / LOUDER, "small")]
     elif computes_otherwise(*views):
         sizes = [(LOUDER, "large")]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from seeking.copies import evaluating, scratch_copy
+from seeking.copies import inspecting, scratch_copy
 from seeking.errors import SeekingError
 from seeking.internals import reparametrizations
 from seeking.verification.compare import relative_difference
@@ -64,7 +64,7 @@ def check_modes(model: nn.Module, role: str) -> None:
     twin = scratch_copy(model)
     hold(twin, random_weights(twin, seed=0))
     before = {name: tensor.detach().clone() for name, tensor in tensors(twin).items()}
-    with evaluating():
+    with inspecting():
         for mode in (not model.training, model.training):
             twin.train(mode)
             after = tensors(twin)
@@ -93,7 +93,7 @@ def _computes_part(base: nn.Module, motivated: nn.Module, weights_map: WeightsMa
         values[f"{path}.{leaf}"] = torch.zeros_like(values[f"{path}.{leaf}"])
     try:
         values = weights_map.embed({f"{own_path}.{leaf}": tensor for leaf, tensor in own.items()}, values)
-        with evaluating(small, large):
+        with inspecting(small, large):
             hold(small, {**tensors(small), **own})
             hold(large, {leaf: values[f"{path}.{leaf}"] for leaf in tensors(large)})
             weights = compute(small), compute(large)

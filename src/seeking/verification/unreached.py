@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seeking.copies import copied, evaluating, scratch_copy, train_own_code
+from seeking.copies import copied, inspecting, scratch_copy, train_own_code
 from seeking.forward import Forward
 from seeking.internals import PassingMode
 from seeking.outside import outside_preserved
@@ -58,7 +58,7 @@ def unreached_settings(
         if name in originals and setting.owner is not originals[name].owner
     ]
     weights = functools.cache(lambda: random_weights(twin, 0))
-    with evaluating(twin), outside_preserved(twin):
+    with inspecting(twin), outside_preserved(twin):
         passes = [each for training in views if (each := _Pass(twin, weights, batch, run, training)).names]
         names = set().union(*(each.names for each in passes))
         # Of one value, as in a configuration and in the layers that are made by it, there may be several copies.

@@ -1,6 +1,7 @@
 """Prove that the base model is a sub-network of the motivated model."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -71,16 +72,7 @@ def verify(
         return Verification(False, float("inf"), name.rpartition(".")[0], f"the map has no entry for {name}")
     weights_map.check(base, motivated)
     check_parametrizations(base, motivated, weights_map, extra=True)
-    for role, model in (("base", base), ("motivated model", motivated)):
-        if any(tensor.is_meta for tensor in tensors(model).values()):
-            raise SeekingError(f"the {role} is on the meta device, where nothing is computed; {cure_of_meta(model)}")
-    inputs = tensors_in(batch)
-    if any(tensor.is_meta for tensor in inputs):
-        raise SeekingError("the batch is on the meta device; verify computes, so give one with numbers")
-    if inputs and not any(tensor.numel() for tensor in inputs):
-        raise SeekingError("there is no sample in the batch, so nothing would be compared; give another batch")
-    if has_nan(inputs):
-        raise SeekingError("there is NaN in the batch, on which nothing can be compared; give another batch")
+    _check_numbers({"base": base, "motivated model": motivated}, batch)
     run = copied_function(forward) or call
     constants = own_constants(base, motivated, weights_map, batch, run)
     views = follow(base, motivated, batch, run)
@@ -109,6 +101,20 @@ def verify(
     reason = verdict.reason + _listed("not judged, since no forward pass reaches them", not_judged)
     reason += _listed("not judged, since the batch does not reach them", settings)
     return dataclasses.replace(verdict, reason=reason, not_judged=not_judged, settings_not_judged=settings)
+
+
+def _check_numbers(models: Mapping[str, nn.Module], batch: Any) -> None:
+    """Make sure that there are numbers to compute with."""
+    for role, model in models.items():
+        if any(tensor.is_meta for tensor in tensors(model).values()):
+            raise SeekingError(f"the {role} is on the meta device, where nothing is computed; {cure_of_meta(model)}")
+    inputs = tensors_in(batch)
+    if any(tensor.is_meta for tensor in inputs):
+        raise SeekingError("the batch is on the meta device; verify computes, so give one with numbers")
+    if inputs and not any(tensor.numel() for tensor in inputs):
+        raise SeekingError("there is no sample in the batch, so nothing would be compared; give another batch")
+    if has_nan(inputs):
+        raise SeekingError("there is NaN in the batch, on which nothing can be compared; give another batch")
 
 
 def _listed(what: str, names: tuple[str, ...]) -> str:

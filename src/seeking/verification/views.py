@@ -134,7 +134,7 @@ def computes_otherwise(base: Trace | None, motivated: Trace | None) -> bool:
     return small != large
 
 
-def decides(view: Trace | None) -> bool:
+def depends_on_size(view: Trace | None) -> bool:
     """Whether a forward pass may compute something else for numbers of another size, which it compares or reads."""
     if view is None or view.numbers or "nan_to_num" in view.operations:
         return True

@@ -52,11 +52,14 @@ def _pool(name: str, call: OpCall) -> Axes | None:
     return resize(call)
 
 
+EXTREMA = ("max", "min", "amax", "amin", "aminmax", "argmax", "argmin", "median", "nanmedian", "mode", "kthvalue")
+ORDERS = ("sort", "topk")
+RUNNING_EXTREMA = ("cummax", "cummin", "_cummax_helper", "_cummin_helper")
+
 for _names, _rule in (
-    (("max", "min", "amax", "amin", "aminmax", "argmax", "argmin", "median", "nanmedian"), _extremum),
-    (("mode", "kthvalue"), _extremum),
-    (("sort", "topk"), _order),
-    (("cummax", "cummin", "_cummax_helper", "_cummin_helper"), _accumulate),
+    (EXTREMA, _extremum),
+    (ORDERS, _order),
+    (RUNNING_EXTREMA, _accumulate),
     (("max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool3d"), _pool),
 ):
     for _name in _names:
