@@ -264,6 +264,41 @@ def test_custom_matrices_are_neutral_whichever_way_they_are_applied() -> None:
     assert torch.allclose(base(VECTORS), motivated(VECTORS), atol=1e-6)
 
 
+class Products(nn.Module):
+    """A gated perceptron of matrices that have a row for each output, or for each input."""
+
+    def __init__(self, width: int, by_rows: bool) -> None:
+        super().__init__()
+        self.by_rows = by_rows
+        shapes = (8, width), (8, width), (width, 2)
+        self.matrices = nn.ParameterList(torch.randn(shape[::-1] if by_rows else shape) for shape in shapes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up, down = (matrix.T if self.by_rows else matrix for matrix in self.matrices)
+        return ((x @ gate).relu() * (x @ up)) @ down
+
+
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_what_is_extra_in_custom_matrices_can_learn(by_rows: bool) -> None:
+    base, motivated = Products(4, by_rows), Products(6, by_rows)
+    own = copy.deepcopy(motivated)
+    weights_map = seeking.embed(base, motivated, batch=VECTORS)
+    assert torch.allclose(base(VECTORS), motivated(VECTORS), atol=1e-6)
+    for name in ("matrices.0", "matrices.1"):  # They write extra channels, and read none.
+        extra = torch.ones_like(tensors(motivated)[name], dtype=torch.bool)
+        extra[weights_map.entries[name].mesh(extra.device)] = False
+        assert torch.equal(tensors(motivated)[name][extra], tensors(own)[name][extra])
+    before = copy.deepcopy(motivated)
+    optimizer = torch.optim.SGD(motivated.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        motivated(VECTORS).square().mean().backward()
+        optimizer.step()
+    for (name, new), old in zip(motivated.named_parameters(), before.parameters(), strict=True):
+        channels = 0 if new.shape[0] == 6 else 1
+        assert (new != old).movedim(channels, 0).flatten(1).any(dim=1).all(), name
+
+
 def test_embed_finds_an_input_or_refuses_before_it_changes_anything() -> None:
     def images(width: int) -> nn.Module:
         return nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(width * 1024, 2))

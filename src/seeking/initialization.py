@@ -1,6 +1,5 @@
 """Initialize one of the two models from the other's weights."""
 
-import itertools
 import math
 import warnings
 from collections.abc import Callable
@@ -15,8 +14,8 @@ from seeking.copies import copied, inspecting, random_state_preserved, scratch_c
 from seeking.deterministic import Deterministic
 from seeking.errors import MatchWarning, SeekingError
 from seeking.extra_blocks import ExtraBlocks
+from seeking.extra_channels import restore_custom_matrices, without_reading_extra
 from seeking.forward import Forward, call
-from seeking.internals import Convolution
 from seeking.matching import match
 from seeking.matching.example_inputs import example_inputs
 from seeking.option_types import check_word
@@ -25,7 +24,7 @@ from seeking.verification.compare import compare_outputs
 from seeking.verification.constants import own_constants
 from seeking.verification.extra import extra_modules
 from seeking.verification.shareable import check_parametrizations
-from seeking.weights_map import Entry, WeightsMap, tensors
+from seeking.weights_map import WeightsMap, tensors
 
 TOLERANCE = 1e-4
 """Relative difference up to which two models' outputs count as those of one function, in float32."""
@@ -138,7 +137,7 @@ def embed(
         for by_rows in (False, True):
             values = copied(tensors(motivated))
             if extra == "neutral":
-                values = _without_reading_extra(motivated, weights_map, values, by_rows)
+                values = without_reading_extra(motivated, weights_map, values, by_rows)
             values = weights_map.embed(shared, values)
             if example is not None:
                 difference = _neutralize(base, motivated, weights_map, values, lambda model: _run(run, model, example))
@@ -185,7 +184,18 @@ def _neutralize(
         zeroed = _without_extra_scales(large, weights_map, values)
         _load(large, zeroed)
         values.update(_silence_extra_blocks(large, weights_map, reference, lambda: run(large)))
-        return _restore_scales(large, values, zeroed, lambda: compare_outputs(reference, run(large))[0])
+        _restore_scales(large, values, zeroed, lambda: compare_outputs(reference, run(large))[0])
+        with_zeros = run(large)
+
+        def unseen(changed: dict[str, Tensor]) -> bool:
+            _load(large, changed)
+            same = compare_outputs(with_zeros, run(large))[0] <= TOLERANCE
+            if not same:
+                _load(large, {name: values[name] for name in changed})
+            return same
+
+        restore_custom_matrices(motivated, weights_map, values, unseen)
+        return compare_outputs(reference, run(large))[0]
 
 
 def _accepted_batch(base: nn.Module, motivated: nn.Module, batch: Any, run: Forward) -> Any:
@@ -225,49 +235,6 @@ def _load(model: nn.Module, values: dict[str, Tensor]) -> None:
     for name, tensor in tensors(model).items():
         if name in values:
             tensor.copy_(values[name])
-
-
-def _without_reading_extra(
-    motivated: nn.Module, weights_map: WeightsMap, values: dict[str, Tensor], by_rows: bool
-) -> dict[str, Tensor]:
-    """The motivated model's tensors with zeros where the base's channels would read extra ones; tied ones stay tied.
-
-    Args:
-        motivated: left as it is.
-        weights_map: of the base in it.
-        values: its tensors by name.
-        by_rows: whether all custom matrices have a row for each output. If they are normalized, extra rows of zeros
-            would be undefined.
-    """
-    originals = dict(values)
-    tied: dict[int, list[str]] = {}
-    for name, tensor in originals.items():
-        tied.setdefault(id(tensor), []).append(name)
-    for entry in weights_map.entries.values():
-        if entry.whole or len(entry.index) < 2 or entry.target in weights_map.buffers:
-            continue  # Buffers are constants or statistics, and no capacity.
-        value = values[entry.target].clone()
-        for written, read in _written_and_read(motivated, entry, by_rows):
-            extra = torch.ones(value.shape[read], dtype=torch.bool, device=value.device)
-            extra[entry.index[read].tensor(value.device)] = False
-            rows = entry.index[written].tensor(value.device)
-            value.movedim((written, read), (0, 1))[rows.unsqueeze(1), extra.nonzero().squeeze(1)] = 0
-        values.update(dict.fromkeys(tied[id(originals[entry.target])], value))
-    return values
-
-
-def _written_and_read(model: nn.Module, entry: Entry, by_rows: bool) -> list[tuple[int, int]]:
-    """Pairs of dimensions of a weight: its layer may write along the first and read along the second."""
-    owner, parametrized, _ = f".{entry.target}".partition(".parametrizations.")
-    module = model.get_submodule(owner[1:] if parametrized else entry.target.rpartition(".")[0])
-    if isinstance(module, nn.Embedding):
-        return []  # Its rows are chosen by the input.
-    if (isinstance(module, Convolution) and module.transposed) or type(module).__name__ == "Conv1D":
-        return [(1, 0)]
-    if isinstance(module, (nn.Linear, Convolution, nn.MultiheadAttention)):
-        return [(0, 1)]
-    # A custom matrix may be applied either way round: whatever mixes base and extra channels is zero.
-    return [(0, 1)] if by_rows else list(itertools.permutations(range(len(entry.index)), 2))
 
 
 def _silence_extra_blocks(
@@ -349,7 +316,7 @@ def _without_extra_scales(
 
 def _restore_scales(
     motivated: nn.Module, values: dict[str, Tensor], zeroed: dict[str, Tensor], differ: Callable[[], float]
-) -> float:
+) -> None:
     """Give as many vectors as possible their own entries back.
 
     Args:
@@ -357,19 +324,13 @@ def _restore_scales(
         values: by name; where a vector must stay as it is, its value is replaced.
         zeroed: the vectors with zeros.
         differ: tells how far the outputs are from the base's.
-
-    Returns:
-        How far they are then.
     """
     without = differ() if zeroed else math.inf
     _load(motivated, {name: values[name] for name in zeroed})
-    difference = differ()
-    if without <= TOLERANCE < difference:
+    if without <= TOLERANCE < differ():
         _load(motivated, zeroed)
         for name, value in zeroed.items():
             _load(motivated, {name: values[name]})
             if differ() > TOLERANCE:
                 values[name] = value
                 _load(motivated, {name: value})
-        difference = differ()
-    return difference

@@ -313,6 +313,30 @@ def test_tensors_without_elements_are_followed(first: str, rest: list[str], join
     assert_exact(*models, batch=VECTORS)
 
 
+class States(nn.Module):
+    """A recurrence with a number of states for each channel, which begins at zero."""
+
+    def __init__(self, width: int, states: int) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(3, width), nn.Linear(width, 2)
+        self.into, self.out = nn.Linear(width, states), nn.Linear(width, states)
+        self.decay = nn.Parameter(torch.randn(width, states))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        state = x.new_zeros(len(x), *self.decay.shape)
+        for step in x.unbind(1):
+            state = state * self.decay.sigmoid() + step[..., None] * self.into(step)[:, None]
+        y: Tensor = self.leave((state * self.out(x[:, -1])[:, None]).sum(-1))
+        return y
+
+
+@widths
+@pytest.mark.parametrize("base", [(4, 6), (6, 4), (3, 4)], ids=str)
+def test_sizes_that_are_equal_by_chance_are_those_of_other_channels(base: tuple[int, int], width: str) -> None:
+    assert_exact(States(*base), States(6, 6), SEQUENCES, width=width)
+
+
 def test_noise_in_a_forward_is_the_same_in_both() -> None:
     def middle(model: nn.Module, x: Tensor) -> Tensor:
         kept = torch.bernoulli(torch.full_like(x, 0.8)) / 0.8 + torch.bernoulli(x, p=0.5)

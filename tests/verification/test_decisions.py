@@ -158,6 +158,8 @@ HIDING: dict[str, Callable[[Tensor], Any]] = {
     "division that rounds": lambda x: torch.div(level(x), 1000, rounding_mode="trunc"),
     "relu": lambda x: (level(x) - 1000).relu(),
     "relu in place": lambda x: (level(x) - 1000).relu_(),
+    "relu of channels": lambda x: (x - 100 * x.shape[-1]).relu(),
+    "sigmoid of channels in place": lambda x: (x - 1000 * x.shape[-1]).sigmoid_(),
     "relu before a cast": lambda x: 2 * (level(x) - 1000).relu().bool(),
     "softplus that is zero": lambda x: F.softplus(level(x) - 1000, beta=1000),
     "hardshrink": lambda x: F.hardshrink(level(x), 1000),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -125,6 +125,23 @@ class InCodeThatRunsOnLongBatches(Decides):
         return torch.cat([_shortened(part, self.limit) for part in (x, x)])[: len(x)]
 
 
+def _seldom(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def runs(self: nn.Module, x: Tensor) -> Tensor:
+        return method(self, x) if len(x) > 3 else x
+
+    return runs
+
+
+class InDecorated(Decides):
+    @_seldom
+    def shortened(self, x: Tensor) -> Tensor:
+        return _shortened(x, self.bound)
+
+    def __init__(self, width: int, limit: int) -> None:
+        super().__init__(width)
+        self.bound = limit
+
+
 def in_class(width: int, limit: int) -> nn.Module:
     """As a class of its own for each size."""
     return type("Sized", (Decides,), {"limit": limit, "__init__": lambda self: _without_limit(self, width)})()
@@ -143,12 +160,14 @@ HELD: dict[str, Callable[[int, int], nn.Module]] = {
     "crop.limit": InClosure,
     "crops.0.most": InListOfObjects,
     "config.most": InUnchanging,
+    "bound": InDecorated,
     "limit ": InCodeThatRunsOnLongBatches,
     " limit": in_class,
 }
 
 
 @settings(deadline=None, max_examples=60)
+@example(held="bound", rows=2, limits=(5, 7))
 @given(held=st.sampled_from(sorted(HELD)), rows=st.integers(1, 12), limits=st.tuples(*[st.integers(4, 9)] * 2))
 def test_a_limit_is_reached_by_the_batch_or_named(held: str, rows: int, limits: tuple[int, int]) -> None:
     base, motivated = HELD[held](3, limits[0]), HELD[held](6, limits[1])

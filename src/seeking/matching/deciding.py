@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from seeking.matching.axes import Axis
+from seeking.matching.operation import Operation
 from seeking.matching.parts import COMPETITIONS, THRESHOLDS
 from seeking.weights_map import is_real
 
@@ -29,9 +30,13 @@ BY_THE_WAY = ("batch_norm", "rnn", "attention", "dropout", "embedding_bag", "lin
 """Parts of names of operations whose integers are states or pivots."""
 
 
+OVERWRITING = {"mul", "fill", "zero"}
+"""Elementwise operations that leave nothing of what was there, which may be memory that was never written."""
+
+
 @dataclass(frozen=True)
 class Decision:
-    """An operation that decides.
+    """An operation that decides, or may hide what it takes.
 
     Attributes:
         name: without namespace and overload.
@@ -62,3 +67,15 @@ def decides(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], kwar
     if takes_shape_alone or name in NUMBERS_ALONE or any(part in name for part in BY_THE_WAY):
         return False
     return not all(map(is_real, outputs))
+
+
+def may_hide(operation: Operation, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
+    """Whether an operation may make one number of all, as a ReLU does if they are negative.
+
+    Args:
+        operation: any.
+        inputs: its tensors.
+        outputs: its results.
+    """
+    alone = operation.pointwise and len(inputs) == 1 and operation.short_name.rstrip("_") not in OVERWRITING
+    return alone and all(map(is_real, (*inputs, *outputs)))

@@ -25,7 +25,7 @@ from seeking.matching.axes import (
     size_of,
     terminal,
 )
-from seeking.matching.deciding import Decision, decides
+from seeking.matching.deciding import Decision, decides, may_hide
 from seeking.matching.meta_kernels import META_KERNELS, fast_output
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
 from seeking.matching.op_rules.base import unify_or_fix, without_elements
@@ -53,7 +53,7 @@ class Trace:
         scales: constants by which attention scales products of queries and keys; NaN for an unknown one.
         heads: sizes of the heads whose products it scales.
         joined: operations over parts that are joined, such as outputs of layers, with the number of parts.
-        decisions: operations that decide by real numbers, in the order of the pass.
+        decisions: operations that decide by real numbers, or may hide them, in the order of the pass.
         numbers: whether the pass ran with the model's numbers, on which it may depend.
     """
 
@@ -223,7 +223,7 @@ class Tracer(PassingMode):
         statistics: what is reduced.
         operations: names of the operations, in words.
         joined: operations over parts that are joined, with the number of parts.
-        decisions: operations that decide.
+        decisions: operations that decide, or may hide what they take.
     """
 
     def __init__(self, free_heads: bool = False, *, keep_constants: bool = False) -> None:
@@ -293,7 +293,7 @@ class Tracer(PassingMode):
             raise TypeError("nested tensors of this layout have no shape")
         real, name = list(filter(is_real, inputs)), operation.short_name
         decided = decides(name, inputs, outputs, kwargs)
-        if decided:
+        if decided or may_hide(operation, inputs, outputs):
             self.decisions.append(Decision(name, [tuple(t.shape) for t in real], list(map(self.read, real))))
         if inputs and outputs:
             self.operations.add(name, args, inputs, outputs, decided=decided)

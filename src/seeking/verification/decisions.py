@@ -1,5 +1,6 @@
 """Where a forward pass decides: what it decides by must agree, since the same decision on one batch proves nothing."""
 
+import collections
 import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,7 +10,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from seeking.internals import PassingMode, takes_functions
-from seeking.matching.deciding import Decision, decides
+from seeking.matching.axes import Axis
+from seeking.matching.deciding import Decision, decides, may_hide
 from seeking.matching.operation import flat_tensors, operation_of, short_name
 from seeking.verification.compare import is_constant, relative_difference
 from seeking.verification.positions import Positions
@@ -19,9 +21,6 @@ from seeking.weights_map import is_real
 TAKEN_OUT = {"numpy", "tolist", "__array__", "__dlpack__"}
 """Methods that give the numbers of a tensor to others than PyTorch."""
 
-OVERWRITING = {"mul", "fill", "zero"}
-"""Elementwise operations that leave nothing of what was there, which may be memory that was never written."""
-
 Decisions = list[tuple[str, list[Tensor]]]
 """Names of operations that decide, with the real numbers that they decide by, in the order of the forward pass."""
 
@@ -30,7 +29,7 @@ class _Operations(PassingMode):
     def __init__(self, decisions: Decisions, traced: Sequence[Decision] | None, positions: Positions | None) -> None:
         super().__init__()
         self._decisions, self._traced, self._positions = decisions, traced, positions
-        self._position = 0
+        self._seen: collections.Counter[str] = collections.Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -43,8 +42,8 @@ class _Operations(PassingMode):
         operands: list[Tensor] | None = None
         if decides(name, inputs, outputs, kwargs):
             operands = self._at_base_channels(name, dense(list(filter(is_real, before))))
-        elif not takes_functions(func) and operation_of(func).pointwise and _hides(name, before, outputs):
-            operands = [before[0].detach().clone()]
+        elif not takes_functions(func) and may_hide(operation_of(func), inputs, outputs):
+            operands = self._hidden(name, before[0], outputs)
         if operands is not None:
             numbers = [value for value in (*args, *kwargs.values()) if type(value) in (int, float)]
             self._decisions.append((name, [*operands, *map(torch.tensor, numbers)]))
@@ -54,12 +53,26 @@ class _Operations(PassingMode):
         """Copies, narrowed if that is known; None if the traced pass does not decide so."""
         if self._traced is None or self._positions is None:
             return [tensor.detach().clone() for tensor in operands]
+        axes = self._traced_axes(name, operands)
+        return [self._narrowed(*pair) for pair in zip(operands, axes, strict=True)] if axes else None
+
+    def _hidden(self, name: str, operand: Tensor, outputs: Sequence[Tensor]) -> list[Tensor] | None:
+        """A copy of what an operation hides; None if it shows more than one number at the base's channels."""
+        tensors, axes = [operand, *outputs], self._traced_axes(name, [operand])
+        if axes and not is_constant(operand):
+            tensors = [self._narrowed(tensor, axes[0]) for tensor in tensors]
+        operand, *outputs = tensors
+        hides = all(map(is_constant, outputs)) and not is_constant(operand)
+        return [operand.detach().clone()] if hides else None
+
+    def _traced_axes(self, name: str, operands: list[Tensor]) -> list[list[Axis]] | None:
+        """The axes of operands in the next operation like this of the traced pass; None if there is none."""
         wanted = name, [tuple(tensor.shape) for tensor in operands]
-        for position in range(self._position, len(self._traced)):
-            traced = self._traced[position]
-            if (traced.name, traced.operands) == wanted:
-                self._position = position + 1
-                return [self._narrowed(*pair) for pair in zip(operands, traced.axes, strict=True)]
+        traced = self._traced or ()
+        for position in range(self._seen[name], len(traced)):
+            if (traced[position].name, traced[position].operands) == wanted:
+                self._seen[name] = position + 1
+                return traced[position].axes
         return None
 
     def _narrowed(self, tensor: Tensor, axes: Sequence[Any]) -> Tensor:
@@ -69,13 +82,6 @@ class _Operations(PassingMode):
             if (own := self._positions.left_out(axis)) is not None:
                 narrowed = narrowed.index_select(dim, torch.tensor(own, device=tensor.device))
         return tensor.detach().clone() if narrowed.data_ptr() == tensor.data_ptr() else narrowed
-
-
-def _hides(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
-    """Whether an elementwise operation makes one number of all, as a ReLU does if they are negative."""
-    if len(inputs) != 1 or name.rstrip("_") in OVERWRITING or not all(map(is_real, (*inputs, *outputs))):
-        return False
-    return all(map(is_constant, outputs)) and not is_constant(inputs[0])
 
 
 class _TakenOut(TorchFunctionMode):

@@ -173,9 +173,7 @@ def _contents(value: Any) -> Iterator[tuple[Any, Any, Any]]:
     if isinstance(value, functools.partial):
         value = value.keywords
     if isinstance(value, FunctionType):
-        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
-            with contextlib.suppress(ValueError):  # A cell that is still empty.
-                yield name, cell.cell_contents, cell
+        yield from closed_over(value)
         return
     if isinstance(value, list | tuple):
         yield from ((place, part, value if isinstance(value, list) else None) for place, part in enumerate(value))
@@ -189,6 +187,13 @@ def _contents(value: Any) -> Iterator[tuple[Any, Any, Any]]:
     of_class = [(name, part) for name, part in _class_settings(type(value)) if name not in own]
     slots = [(name, getattr(value, name)) for name in _slots(type(value)) if hasattr(value, name)]
     yield from ((name, part, value) for name, part in (*of_class, *slots))
+
+
+def closed_over(function: FunctionType) -> Iterator[tuple[str, Any, CellType]]:
+    """The variables that a function takes from the one around it: their names, values and cells."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # A cell that is still empty.
+            yield name, cell.cell_contents, cell
 
 
 def _class_settings(kind: type) -> list[tuple[str, Any]]:

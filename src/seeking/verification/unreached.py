@@ -16,7 +16,7 @@ from seeking.forward import Forward
 from seeking.internals import PassingMode
 from seeking.outside import outside_preserved
 from seeking.verification.running import output_of
-from seeking.verification.settings import Setting, differing_settings
+from seeking.verification.settings import Setting, closed_over, differing_settings
 from seeking.verification.views import Views
 from seeking.verification.weights import hold, promoted, random_weights
 from seeking.weights_map import WeightsMap, leaves_in, tensors
@@ -160,8 +160,13 @@ def _names(seen: Mapping[CodeType, Mapping[str, Any]], model: nn.Module) -> set[
         for name, value in space.items():
             if not name.startswith("__"):  # What __init__ names are sizes.
                 functions.setdefault(name, []).extend(_functions_in(value))
+    read: set[FunctionType] = set()
     while further := names & functions.keys():
-        names.update(*(_names_in(function.__code__) for name in further for function in functions.pop(name)))
+        for function in {*itertools.chain(*map(functions.pop, further))} - read:
+            read.add(function)
+            names |= _names_in(function.__code__)
+            for name, value, _ in closed_over(function):
+                functions.setdefault(name, []).extend(_functions_in(value))
     return names
 
 
