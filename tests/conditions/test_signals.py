@@ -266,6 +266,32 @@ def test_the_held_out_loss_is_that_of_the_base_after_its_step() -> None:
     assert result.cost.held_out_samples == 8 * 12, "once a batch, however often it is asked for"
 
 
+class Undecided(Condition):
+    """Its author has misspelt a name."""
+
+    def hold(self, loss: float, **signals: Any) -> bool:
+        return True
+
+
+class Forgetful(Condition):
+    """Its author has forgotten to return."""
+
+    def holds(self, loss: float, **signals: Any) -> Any:
+        self.seen = loss
+
+
+def test_a_condition_that_cannot_decide_is_refused_before_a_run_begins() -> None:
+    for condition in (Undecided(), ~Undecided(), SmoothedDecrease(1) & Undecided()):
+        with pytest.raises(SeekingError, match=r"Undecided.*neither decide\(signals\) nor holds\(loss"):
+            tiny(None, condition=condition)
+
+
+def test_a_decision_that_is_not_returned_is_refused() -> None:
+    for condition in (Forgetful(), ~Forgetful()):
+        with pytest.raises(SeekingError, match="Forgetful has decided None; return true or false"):
+            condition.update(1.0)
+
+
 def test_a_run_without_held_out_data_is_refused_before_it_begins() -> None:
     with pytest.raises(SeekingError, match="held_out:3,1 & always, which measures the loss on held-out training data"):
         tiny(None, dataclasses.replace(TINY, condition="held_out:3 & always"))

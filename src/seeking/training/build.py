@@ -1,5 +1,6 @@
 """Build the parts of a run from its options: accelerator, loaders, prepared models, learners."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from seeking.conditions import Condition, Never, Next, WithinBudget, parse
 from seeking.copies import copied, scratch_copy
 from seeking.distributed.processes import this_process
 from seeking.distributed.sharding import reshard, shard
-from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
+from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunWarning, SeekingError
 from seeking.initialization import embed
 from seeking.internals import reset_accelerator
 from seeking.matching import match
@@ -203,6 +204,7 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool,
         return algorithm
     if not pair:
         return alone
+    warn_of_no_effect(config)
     as_in_paper = config.base_condition == "always" and config.finish == "tied" and config.update == "separate"
     if as_in_paper and not config.teach:
         return motivated
@@ -216,6 +218,23 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool,
         base_weight=config.base_weight if config.update == "joint" else None,
         one_pass=config.one_pass,
     )
+
+
+def warn_of_no_effect(config: TrainConfig) -> None:
+    """Warn of options that have been changed, but have no effect on a pair without another one."""
+    serving = {
+        "finish_at": ("finish to private", config.finish == "private"),
+        "student": ("teach to a weight", config.teach > 0),
+        "base_weight": ("update to joint", config.update == "joint"),
+        "rewarm_share": ("rewarm to a factor", config.rewarm is not None),
+        "recalibration_batches": ("norm to recalibrated", config.norm == "recalibrated"),
+        "decay": ("schedule to wsd", config.schedule == "wsd"),
+    }
+    defaults = TrainConfig()
+    for name, (other, on) in serving.items():
+        value = getattr(config, name)
+        if value != getattr(defaults, name) and not on:
+            warnings.warn(f"{name} is {value}, which has no effect; set {other}", RunWarning, stacklevel=4)
 
 
 def named_models(base: object, motivated: object) -> dict[str, nn.Module]:
