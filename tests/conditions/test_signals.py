@@ -69,6 +69,13 @@ def test_noise_around_any_linear_trend_is_below_it_as_often(slope: float, deviat
     assert statistics.mean(decisions[100:]) == pytest.approx(rate, abs=0.03)
 
 
+@pytest.mark.parametrize(("n", "rate"), [(1, 0.5), (2, 0.242), (3, 0.114)])
+def test_noise_falls_by_chance_as_often_as_the_docs_say(n: int, rate: float) -> None:
+    draw = random.Random(0)
+    condition = SmoothedDecrease(n)
+    assert statistics.mean(condition.update(draw.gauss(5, 0.3)) for _ in range(30_000)) == pytest.approx(rate, abs=0.01)
+
+
 @given(st.floats(-2, 2), numbers, st.integers(-6, 6))
 def test_the_scale_of_a_loss_does_not_matter_to_its_trend(deviations: float, values: list[float], power: int) -> None:
     unscaled, scaled, norms = BelowTrend(deviations), BelowTrend(deviations), LowGradNorm(deviations)
