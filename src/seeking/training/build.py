@@ -1,6 +1,5 @@
 """Build the parts of a run from its options: accelerator, loaders, prepared models, learners."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,14 @@ from seeking.conditions import Condition, Never, Next, WithinBudget, parse
 from seeking.copies import copied, scratch_copy
 from seeking.distributed.processes import this_process
 from seeking.distributed.sharding import reshard, shard
-from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunWarning, SeekingError
+from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
 from seeking.initialization import embed
 from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
 from seeking.pretrained import warn_of_overwritten
 from seeking.training.budget import base_condition
-from seeking.training.config import TrainConfig
+from seeking.training.config import TrainConfig, warn_of_no_effect
 from seeking.training.interrupts import Requests
 from seeking.training.joining import Joining
 from seeking.training.learner import Learner
@@ -218,23 +217,6 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool,
         base_weight=config.base_weight if config.update == "joint" else None,
         one_pass=config.one_pass,
     )
-
-
-def warn_of_no_effect(config: TrainConfig) -> None:
-    """Warn of options that have been changed, but have no effect on a pair without another one."""
-    serving = {
-        "finish_at": ("finish to private", config.finish == "private"),
-        "student": ("teach to a weight", config.teach > 0),
-        "base_weight": ("update to joint", config.update == "joint"),
-        "rewarm_share": ("rewarm to a factor", config.rewarm is not None),
-        "recalibration_batches": ("norm to recalibrated", config.norm == "recalibrated"),
-        "decay": ("schedule to wsd", config.schedule == "wsd"),
-    }
-    defaults = TrainConfig()
-    for name, (other, on) in serving.items():
-        value = getattr(config, name)
-        if value != getattr(defaults, name) and not on:
-            warnings.warn(f"{name} is {value}, which has no effect; set {other}", RunWarning, stacklevel=4)
 
 
 def named_models(base: object, motivated: object) -> dict[str, nn.Module]:
