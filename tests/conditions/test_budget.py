@@ -179,9 +179,17 @@ def test_shares_of_a_run(share: float) -> None:
         assert held == [(step >= round(share * STEPS)) == (name == "after") for step in range(STEPS)]
 
 
-@pytest.mark.parametrize("text", ["after:1.5", "before:-1", "affordable:2,0.5", "affordable:0.5"])
-def test_what_is_no_share_is_refused(text: str) -> None:
-    with pytest.raises(SeekingError):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("after:1.5", "step is 1.5; it is a whole number of batches, or a share of the run below 1"),
+        ("before:-1", "step is -1; it is a whole number of batches, or a share"),
+        ("affordable:2,0.5", "affordable: "),
+        ("affordable:0.5", "affordable: takes 2 numbers"),
+    ],
+)
+def test_what_is_no_share_is_refused(text: str, message: str) -> None:
+    with pytest.raises(SeekingError, match=message):
         parse(text)
 
 

@@ -156,6 +156,7 @@ def test_matched_count_takes_the_count_of_the_epoch_before(length: int, seed: in
     wanted = [sum(inner.update(loss) for loss in epoch) for epoch in values]
     given_counts = [sum(matched.update(loss, epoch_length=length) for loss in epoch) for epoch in values]
     assert given_counts[1:] == wanted[:-1]
+    assert sum(given_counts) - sum(wanted) == given_counts[0] - wanted[-1]
 
 
 def test_matched_count_keeps_the_rate_in_the_first_epoch_and_is_random() -> None:

@@ -69,6 +69,13 @@ def test_noise_around_any_linear_trend_is_below_it_as_often(slope: float, deviat
     assert statistics.mean(decisions[100:]) == pytest.approx(rate, abs=0.03)
 
 
+@pytest.mark.parametrize(("n", "rate"), [(1, 0.5), (2, 0.242), (3, 0.114)])
+def test_noise_falls_by_chance_as_often_as_the_docs_say(n: int, rate: float) -> None:
+    draw = random.Random(0)
+    condition = SmoothedDecrease(n)
+    assert statistics.mean(condition.update(draw.gauss(5, 0.3)) for _ in range(30_000)) == pytest.approx(rate, abs=0.01)
+
+
 @given(st.floats(-2, 2), numbers, st.integers(-6, 6))
 def test_the_scale_of_a_loss_does_not_matter_to_its_trend(deviations: float, values: list[float], power: int) -> None:
     unscaled, scaled, norms = BelowTrend(deviations), BelowTrend(deviations), LowGradNorm(deviations)
@@ -264,6 +271,32 @@ def test_the_held_out_loss_is_that_of_the_base_after_its_step() -> None:
     result = trainer.fit()
     assert len(set(seen)) == 8
     assert result.cost.held_out_samples == 8 * 12, "once a batch, however often it is asked for"
+
+
+class Undecided(Condition):
+    """Its author has misspelt a name."""
+
+    def hold(self, loss: float, **signals: Any) -> bool:
+        return True
+
+
+class Forgetful(Condition):
+    """Its author has forgotten to return."""
+
+    def holds(self, loss: float, **signals: Any) -> Any:
+        self.seen = loss
+
+
+def test_a_condition_that_cannot_decide_is_refused_before_a_run_begins() -> None:
+    for condition in (Undecided(), ~Undecided(), SmoothedDecrease(1) & Undecided()):
+        with pytest.raises(SeekingError, match=r"Undecided.*neither decide\(signals\) nor holds\(loss"):
+            tiny(None, condition=condition)
+
+
+def test_a_decision_that_is_not_returned_is_refused() -> None:
+    for condition in (Forgetful(), ~Forgetful()):
+        with pytest.raises(SeekingError, match="Forgetful has decided None; return true or false"):
+            condition.update(1.0)
 
 
 def test_a_run_without_held_out_data_is_refused_before_it_begins() -> None:

@@ -88,6 +88,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def claim(recipe: Recipe, root: Path) -> None:
+    with reproducing.claim(recipe, root):
+        pass
+
+
 def quietly(name: str, row: dict[str, Any]) -> None: ...
 
 
@@ -391,21 +396,29 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
     root.mkdir()
     (root / "mine.txt").write_text("mine")
     with pytest.raises(SeekingError, match="does not hold the results of a recipe"):
-        reproducing.claim(recipe, root)
+        claim(recipe, root)
+    assert [path.name for path in root.iterdir()] == ["mine.txt"]
     (root / "mine.txt").unlink()
-    reproducing.claim(read(tiny(tmp_path), "quick", {"lr": 0.3}), root)
-    reproducing.claim(recipe, root)  # Nothing has begun.
+    claim(read(tiny(tmp_path), "quick", {"lr": 0.3}), root)
+    claim(recipe, root)  # Nothing has begun.
     before = (root / "recipe.json").read_text()
     assert "0.05" in before
     (root / "arms").mkdir()
     with pytest.raises(SeekingError, match=r"another recipe:\n  options: .*'lr': 0.05.*'lr': 0.3"):
-        reproducing.claim(read(tiny(tmp_path), "quick", {"lr": 0.3}), root)
+        claim(read(tiny(tmp_path), "quick", {"lr": 0.3}), root)
     with pytest.raises(SeekingError, match=r"scale: 'quick' in the folder, 'by-cost' now"):
-        reproducing.claim(read(tiny(tmp_path), "by-cost", {}), root)
+        claim(read(tiny(tmp_path), "by-cost", {}), root)
     (root / "recipe.json").write_text(before.replace('"format": 2', '"format": 1'))
     with pytest.raises(SeekingError, match="format: 1 in the folder, 2 now"):
-        reproducing.claim(recipe, root)
-    assert sorted(path.name for path in root.iterdir()) == ["arms", "recipe.json"]
+        claim(recipe, root)
+    assert sorted(path.name for path in root.iterdir()) == [".lock", "arms", "recipe.json"]
+
+
+def test_an_experiment_is_run_by_one_program_at_a_time(tmp_path: Path) -> None:
+    recipe, root = read(tiny(tmp_path), "quick", {}), tmp_path / "out"
+    with reproducing.claim(recipe, root), pytest.raises(SeekingError, match="another program is running an experiment"):
+        claim(recipe, root)
+    claim(recipe, root)
 
 
 @pytest.mark.parametrize(
@@ -448,7 +461,16 @@ def test_bad_input(
         ({"arms": {"x": {"method": "magic"}}, "reference": "x"}, "unknown method of x in recipe tiny 'magic'"),
         ({"reference": "nobody"}, "unknown reference in .* 'nobody'"),
         ({"arm": {}}, "unknown key in .* 'arm'; did you mean arms"),
-        ({"arms": [1]}, "not a recipe"),
+        ({"arms": [1]}, r"arms is \[1\]; it must be a mapping of names to options"),
+        ({"scales": {}}, r"scales is {}; name at least one, such as `scales: {quick: {}}`"),
+        ({"scales": {"quick": {"pairs": []}}}, r"pairs is \[\]; it must be a list of lists of two models"),
+        ({"scales": {"quick": {"pairs": ["resnet8", "resnet14"]}}}, "pairs is .*'resnet8', 'resnet14'.*; it must be"),
+        (
+            {"scales": {"quick": {"pairs": [["resnet8", "resnet14"]], "seeds": "three"}}},
+            "seeds is 'three'; it must be a whole number",
+        ),
+        ({"without": "growth"}, "without is 'growth'; it must be a list of names of arms"),
+        ({"without": ["grwth"]}, "unknown arm in without of .* 'grwth'; did you mean growth"),
         ({"options": {"seed": 3}}, "options: seed cannot be set here; models go by pairs, the rest by --seeds"),
         ({"arms": {"ordinary": {"method": "ordinary"}, "x": {"base": "resnet20"}}}, "x: base cannot be set here"),
         ({"search": {"seed": [0, 1]}}, "ordinary: search: seed cannot be set here"),
@@ -699,15 +721,15 @@ def test_an_experiment_records_the_options_of_a_training_recipe(place: str, tmp_
     changes |= {"options": by_recipe} if place == "options" else {}
     root = tmp_path / "out"
     own.write_text("condition: always\n")
-    reproducing.claim(read(tiny(tmp_path, **changes), "quick", {}), root)
+    claim(read(tiny(tmp_path, **changes), "quick", {}), root)
     recorded = json.loads((root / "recipe.json").read_text())
     resolved = recorded["options"] if place == "options" else recorded["arms"]["x"]
     assert resolved["recipe"] == {"condition": "always"}
     (root / "arms").mkdir()
-    reproducing.claim(read(tiny(tmp_path, **changes), "quick", {}), root)
+    claim(read(tiny(tmp_path, **changes), "quick", {}), root)
     own.write_text("condition: never\n")
     with pytest.raises(SeekingError, match=r"another recipe:\n.*'always'.*'never'"):
-        reproducing.claim(read(tiny(tmp_path, **changes), "quick", {}), root)
+        claim(read(tiny(tmp_path, **changes), "quick", {}), root)
 
 
 @settings(max_examples=15, deadline=None)
@@ -724,8 +746,8 @@ def test_a_recipe_written_in_another_way_goes_on(place: str, moved: dict[str, An
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        reproducing.claim(written("arms", moved, folder), folder / "out")
+        claim(written("arms", moved, folder), folder / "out")
         (folder / "out" / "arms").mkdir()
         again = written(place, {**moved, **({"lr": 0.3} if changed else {})}, folder)
         with pytest.raises(SeekingError, match="another recipe") if changed else contextlib.nullcontext():
-            reproducing.claim(again, folder / "out")
+            claim(again, folder / "out")

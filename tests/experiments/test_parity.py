@@ -183,7 +183,8 @@ def test_parity_is_with_twins_alone(tmp_path: Path) -> None:
         (("best, budget 0.7", "best, budget 1.0"), "best"),
         (("best, budget 1.0", "best, budget 1.2"), "best"),
         (("n = 1 (0.7)", "n = 1 (0.9)"), "n = 1"),
-        (("0.7", "0.9"), "0.7"),
+        (("0.7", "0.9"), "0.7, 0.9"),
+        (("budget 0.7", "budget 1.0"), "budget 0.7, budget 1.0"),
         (("taught, budget 1",), "taught, budget 1"),
     ],
 )

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from seeking.report.figures import characters, families, plain, two_panels, widen
 from seeking.report.metric import ACCURACY
-from seeking.report.plots import _how_easy, draw, draw_arms
+from seeking.report.plots import _how_easy, draw, draw_arms, draw_evidence
 from seeking.training import Result
 
 SCRIPTS = "Straße, данные, ελληνικά, עברית, عربي, हिन्दी, ไทย, 数据, データ, 한국어, 🐈"
@@ -137,3 +137,12 @@ def test_how_easy_motivated_batches_are_is_told(seed: int, factor: float) -> Non
     word = {0.7: "lower than around", 1.0: "as on those around them", 1.3: "higher than around"}[factor]
     assert word in _how_easy(np.arange(400), losses, motivated)
     assert _how_easy(np.arange(400), losses, np.arange(400)) == ""
+
+
+def test_the_legend_of_a_condition_names_every_third(figures: list[Figure], tmp_path: Path) -> None:
+    """Also those in which the first arm had no motivated batch."""
+    third = {"rate": 0.5, "loss": 0.9}
+    evidence = [{"early": {"rate": 0.0}, "midway": third, "late": third}, dict.fromkeys(("early", "midway"), third)]
+    rows = [{"arm": f"arm {number}", "budget": None, "evidence": held} for number, held in enumerate(evidence)]
+    draw_evidence(rows, tmp_path / "x.png", "a in b")
+    assert texts(figures[0]) == "early; midway; late"

@@ -151,6 +151,25 @@ def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: 
         run(dataclasses.replace(CONFIG, **options))
 
 
+@pytest.mark.parametrize(
+    ("changed", "serves"),
+    [
+        ({"finish_at": 0.5}, {"finish": "private"}),
+        ({"student": "motivated"}, {"teach": 0.5}),
+        ({"base_weight": 0.3}, {"update": "joint"}),
+        ({"rewarm_share": 0.2}, {"rewarm": 1.3}),
+        ({"decay": 0.5}, {"schedule": "wsd"}),
+    ],
+)
+def test_an_option_that_has_no_effect_is_told_of(changed: dict[str, Any], serves: dict[str, Any]) -> None:
+    (name,), (other,) = changed, serves
+    with pytest.warns(RunWarning, match=f"{name} is .* no effect; set {other}"):
+        run(dataclasses.replace(CONFIG, **changed, epochs=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RunWarning)
+        run(dataclasses.replace(CONFIG, **changed, **serves, epochs=1))
+
+
 @pytest.mark.parametrize("batch_size", [20, 31])
 def test_a_budget_counts_samples(batch_size: int) -> None:
     """The last batch of 48 images is smaller: of 8 and of 17."""

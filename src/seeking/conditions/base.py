@@ -106,6 +106,7 @@ class Outcome:
 
 
 STATE_METHODS = ("state_dict", "load_state_dict")
+DECIDING = ("update", "decide", "holds")
 
 
 class Condition:
@@ -133,6 +134,11 @@ class Condition:
     def inner_conditions(self) -> Sequence["Condition"]:
         """Conditions that this one is composed of."""
         return ()
+
+    def decides(self) -> bool:
+        """Whether ``decide`` or ``holds`` is defined, here and in all conditions in it."""
+        own = any(getattr(getattr(self, name), "__func__", None) is not getattr(Condition, name) for name in DECIDING)
+        return own and all(inner.decides() for inner in self.inner_conditions)
 
     @property
     def needs_gradients(self) -> bool:
@@ -177,7 +183,10 @@ class Condition:
         signals = dataclasses.replace(signals or Signals(loss=value), **known, loss=value)
         if named:
             signals = dataclasses.replace(signals, extra={**signals.extra, **named})
-        return self.decide(signals) and math.isfinite(value)
+        held = self.decide(signals)
+        if held is None:  # A function without a return would be a condition that never holds.
+            raise SeekingError(f"{self} has decided {held}; return true or false")
+        return held and math.isfinite(value)
 
     def decide(self, signals: Signals) -> bool:
         """Update with one batch and return the decision; the loss may be NaN or infinite."""

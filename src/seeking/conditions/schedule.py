@@ -95,7 +95,9 @@ class After(Schedule):
 
     def __init__(self, step: float) -> None:
         super().__init__()
-        self.step = step if 0 < step < 1 else whole_number("step", step, minimum=0)
+        if step < 0 or (step > 1 and step != int(step)):
+            raise ValueError(f"step is {step}; it is a whole number of batches, or a share of the run below 1")
+        self.step = step if 0 < step < 1 else int(step)
 
     def __str__(self) -> str:
         return f"after:{self.step}"

@@ -38,9 +38,9 @@ class MatchedCount(Wrapper, Counting):
     """Ablation B: random batches, as many in an epoch as another condition would choose ("matched(decrease:2)").
 
     How often the inner condition holds in an epoch is known only at its end. So each epoch takes the count of the
-    epoch before it, at batches drawn uniformly without replacement; over a run the two totals differ by the difference
-    between the first and the last epoch's count. The first epoch takes each batch with the rate at which the inner
-    condition has held so far. The inner condition sees this run's own losses.
+    epoch before it, at batches drawn uniformly without replacement. The first epoch takes each batch with the rate at
+    which the inner condition has held so far. Over a run, the two totals differ by this count in the first epoch less
+    the inner condition's in the last one. The inner condition sees this run's own losses.
 
     Source: arXiv 2602.21064, ablation B.
 

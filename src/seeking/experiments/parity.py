@@ -87,8 +87,8 @@ def cost_of_parity(points: Iterable[tuple[float, float]], level: float) -> float
 
 
 def common_name(arms: Sequence[str]) -> str:
-    """The words that the names of a method's arms have in common, without the word budget at their end."""
+    """The words that the names of a method's arms have in common, without the word budget at their end; else all."""
     if len(arms) == 1:
         return arms[0]
     common = [word for word in arms[0].split() if all(word in arm.split() for arm in arms)]
-    return re.sub(r"(\W*\bbudget)?\W*$", "", " ".join(common)) or arms[0]
+    return re.sub(r"(\W*\bbudget)?\W*$", "", " ".join(common)) or ", ".join(arms)

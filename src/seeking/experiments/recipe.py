@@ -23,6 +23,16 @@ RECIPES = Path(__file__).parent / "recipes"
 NEEDED = ("title", "reference", "arms", "pairs")
 """Keys without which a file is no recipe."""
 
+SHAPES: Mapping[str, tuple[type, str]] = {
+    "arms": (Mapping, "a mapping of names to options"),
+    "pairs": (list, "a list of lists of two models, such as [[resnet8, resnet14]]"),
+    "without": (list, "a list of names of arms"),
+    "seeds": (int, "a whole number"),
+    "budgets": (list, "a list of numbers"),
+    "search": (Mapping, "a mapping of options to lists of values"),
+}
+"""What the values of these keys are."""
+
 SET_BY_RECIPES = frozenset({"base", "motivated", "seed", "output"})
 """Options that follow from the pair, the seed and the folder of the experiment."""
 
@@ -251,9 +261,11 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
     """
     path = recipe_file(name, RECIPES)
     content = read_yaml(path)
-    scales = content.pop("scales", {})
-    if not isinstance(scales, Mapping) or scale not in scales:
-        raise unknown(f"scale of recipe {name}", scale, scales if isinstance(scales, Mapping) else ())
+    scales = content.pop("scales", None)
+    if not isinstance(scales, Mapping) or not scales:
+        raise SeekingError(f"{path}: scales is {scales!r}; name at least one, such as `scales: {{{scale}: {{}}}}`")
+    if scale not in scales:
+        raise unknown(f"scale of recipe {name}", scale, scales)
     scale_content = scales[scale]
     if not isinstance(scale_content, Mapping):
         raise SeekingError(f"{path}: scale {scale} is {scale_content!r}; it must be a mapping")
@@ -264,9 +276,17 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
     merged = {**content, **scale_content}
     if lacking := [key for key in NEEDED if key not in merged]:
         raise SeekingError(f"{path}: a recipe needs {', '.join(lacking)}; add it, at the top or in the scale {scale}")
+    for key, (kind, shape) in SHAPES.items():
+        if key in merged and not isinstance(merged[key], kind):
+            raise SeekingError(f"{path}: {key} is {merged[key]!r}; it must be {shape}")
+    if not merged["pairs"] or not all(isinstance(pair, list) and len(pair) in (2, 3) for pair in merged["pairs"]):
+        raise SeekingError(f"{path}: pairs is {merged['pairs']!r}; it must be {SHAPES['pairs'][1]}")
+    excluded = merged.get("without", ())
+    for arm in excluded:
+        if arm not in merged["arms"]:
+            raise unknown(f"arm in without of {path}", str(arm), merged["arms"])
     from_source = {"data": source} if source else {}
     try:
-        excluded = merged.get("without", ())
         arms = {str(arm): _resolved(options or {}) for arm, options in merged["arms"].items() if arm not in excluded}
         pairs = [(str(base), str(motivated), _resolved(*options)) for base, motivated, *options in merged["pairs"]]
         pretraining = {**content.get("pretraining", {}), **scale_content.get("pretraining", {}), **from_source}

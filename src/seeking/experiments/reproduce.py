@@ -5,14 +5,16 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
+from seeking.checkpointing.run_files import LOCK
 from seeking.choices import MODELS
 from seeking.distributed.processes import cores, this_process
 from seeking.errors import DivergedError, RunError, SeekingError
@@ -62,23 +64,48 @@ def metric_of(recipe: Recipe) -> Metric:
     return task(config.task).metric(config.loss)
 
 
-def claim(recipe: Recipe, root: Path) -> None:
-    """Create the folder of an experiment, or check that it belongs to this recipe.
+@contextlib.contextmanager
+def claim(recipe: Recipe, root: Path) -> Iterator[None]:
+    """Create the folder of an experiment, or check that it belongs to this recipe, and hold it for this program.
 
     A folder in which no run has begun becomes this recipe's.
 
     Raises:
-        SeekingError: it belongs to another recipe, scale or format version, or holds other files.
+        SeekingError: it belongs to another recipe, scale or format version, holds other files, or another program
+            holds it.
     """
-    current = {"format": FORMAT, **json.loads(json.dumps(dataclasses.asdict(recipe)))}
     path = root / "recipe.json"
+    lock = FileLock(root / LOCK)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if all(held == path or held.name.endswith(".writing") for held in root.iterdir()):
+        if not path.exists() and _holds_runs(root):
+            raise SeekingError(f"{root} does not hold the results of a recipe; name another output folder")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise SeekingError(
+            f"{root}: another program is running an experiment in this folder; wait for it, or name another one"
+        ) from error
+    except OSError as error:
+        raise SeekingError(f"{root}: cannot be used as an output folder ({reason(error)})") from error
+    try:
+        _record(recipe, root, path)
+        yield
+    finally:
+        lock.release()
+
+
+def _holds_runs(root: Path) -> bool:
+    names = {path.name for path in root.iterdir()} - {"recipe.json", LOCK}
+    return not all(name.endswith(".writing") for name in names)
+
+
+def _record(recipe: Recipe, root: Path, path: Path) -> None:
+    """Write down whose the folder is, or check that it is this recipe's."""
+    current = {"format": FORMAT, **json.loads(json.dumps(dataclasses.asdict(recipe)))}
+    try:
+        if not _holds_runs(root):
             write_json(path, current)
             return
-        if not path.exists():
-            raise SeekingError(f"{root} does not hold the results of a recipe; name another output folder")
     except OSError as error:
         raise SeekingError(f"{root}: cannot be used as an output folder ({reason(error)})") from error
     recorded = read_json(path, MAX_OPTIONS_BYTES)
@@ -217,30 +244,30 @@ def reproduce(
     ratio = ratios(recipe, data)
     for run in runs_by_folder(recipe.trials(seeds, ratio)).values():  # Validate before anything is written.
         check_names(run.config)
-    claim(recipe, root)
-    if jobs > 1:  # Each process loads its own.
-        del data
-        load_cached.cache_clear()
-    searched = search(recipe, root, ratio, jobs, listener)
-    earlier = {int(path.name[4:]) for path in root.glob("arms/*/*/seed*") if path.name[4:].isdigit()}
-    trials = [*searched.trials([*seeds, *sorted(earlier - set(seeds))], ratio)]
-    requested = [trial for trial in trials if trial.seed in seeds]
-    records: dict[int, list[dict[str, Any]]] = {}
+    with claim(recipe, root):
+        if jobs > 1:  # Each process loads its own.
+            del data
+            load_cached.cache_clear()
+        searched = search(recipe, root, ratio, jobs, listener)
+        earlier = {int(path.name[4:]) for path in root.glob("arms/*/*/seed*") if path.name[4:].isdigit()}
+        trials = [*searched.trials([*seeds, *sorted(earlier - set(seeds))], ratio)]
+        requested = [trial for trial in trials if trial.seed in seeds]
+        records: dict[int, list[dict[str, Any]]] = {}
 
-    def write_results() -> None:
-        for seed in sorted({trial.seed for trial in trials} - records.keys()):
-            seed_trials = [trial for trial in trials if trial.seed == seed]
-            if all(is_finished(root, run.folder) for trial in seed_trials for run in trial.runs):
-                records[seed] = [gather(trial, root, metric_of(recipe)) for trial in seed_trials]
-                finished = [record for _, of_seed in sorted(records.items()) for record in of_seed]
-                try:
-                    write(searched, finished, root, process.device, command)
-                except OSError as error:
-                    raise RunError(f"{root}: cannot write tables and figures ({reason(error)})") from error
+        def write_results() -> None:
+            for seed in sorted({trial.seed for trial in trials} - records.keys()):
+                seed_trials = [trial for trial in trials if trial.seed == seed]
+                if all(is_finished(root, run.folder) for trial in seed_trials for run in trial.runs):
+                    records[seed] = [gather(trial, root, metric_of(recipe)) for trial in seed_trials]
+                    finished = [record for _, of_seed in sorted(records.items()) for record in of_seed]
+                    try:
+                        write(searched, finished, root, process.device, command)
+                    except OSError as error:
+                        raise RunError(f"{root}: cannot write tables and figures ({reason(error)})") from error
 
-    _raise_failures(run_all(requested, root, jobs, listener, write_results))
-    write_results()
-    return (root / "results.md").read_text(encoding="utf-8")
+        _raise_failures(run_all(requested, root, jobs, listener, write_results))
+        write_results()
+        return (root / "results.md").read_text(encoding="utf-8")
 
 
 def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device: torch.device, command: str) -> None:

@@ -301,13 +301,14 @@ def draw_evidence(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> 
                 evidence = row["evidence"].get(stage)
                 if evidence is None:
                     continue
-                height, label = position + (number - 1) * 0.22, None if position else stage
+                height = position + (number - 1) * 0.22
                 if "shuffled" in evidence:
                     shuffled, width = evidence["shuffled"], 2 * evidence["deviation"]
                     left.errorbar(shuffled, height, xerr=width, fmt="|", color="gray", linewidth=1)
                 left.plot(evidence["rate"], height, "o", color=f"C{number}", markersize=4)
                 if "loss" in evidence:
-                    right.plot(evidence["loss"], height, "o", color=f"C{number}", markersize=4, label=label)
+                    right.plot(evidence["loss"], height, "o", color=f"C{number}", markersize=4)
+            right.plot([], [], "o", color=f"C{number}", markersize=4, label=stage)
         left.set(title="motivated batches", xlabel="share of the batches")
         right.set(
             title="base's loss on motivated batches",

@@ -26,7 +26,7 @@ from seeking.matching import match
 from seeking.pair import Pair
 from seeking.pretrained import warn_of_overwritten
 from seeking.training.budget import base_condition
-from seeking.training.config import TrainConfig
+from seeking.training.config import TrainConfig, warn_of_no_effect
 from seeking.training.interrupts import Requests
 from seeking.training.joining import Joining
 from seeking.training.learner import Learner
@@ -203,6 +203,7 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool,
         return algorithm
     if not pair:
         return alone
+    warn_of_no_effect(config)
     as_in_paper = config.base_condition == "always" and config.finish == "tied" and config.update == "separate"
     if as_in_paper and not config.teach:
         return motivated

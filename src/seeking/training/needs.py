@@ -44,6 +44,11 @@ class Given:
         Raises:
             SeekingError: something is missing.
         """
+        if not condition.decides():
+            raise SeekingError(
+                f"{option} is {condition}, in which a class has neither decide(signals) nor holds(loss, **signals); "
+                "define one of them"
+            )
         if condition.needs_budget and not self.budget:
             raise SeekingError(f"{option} is {condition}, which spends a budget, and the run has none; set budget")
         if condition.needs_held_out and not self.held_out:
