@@ -26,7 +26,7 @@ from seeking.integrations.lightning_strategies import check_trainer, parallel
 from seeking.internals import leave_out_of_ddp
 from seeking.pair import Pair
 from seeking.training.needs import Given
-from seeking.training.objective import loss_of
+from seeking.training.objective import loss_in, loss_of
 from seeking.training.rng import RandomState
 from seeking.training.saved_condition import SavedCondition
 
@@ -36,8 +36,8 @@ try:
 except ModuleNotFoundError as error:
     raise missing("lightning", "lightning") from error
 
-LossFunction = Callable[[nn.Module, Any], Tensor]
-"""From a model and a batch to the mean loss."""
+LossFunction = Callable[[nn.Module, Any], Any]
+"""From a model and a batch to the mean loss, in any of the forms that ``seeking.Trainer`` takes."""
 
 
 class MotivatedModule(HooksOfBoth):
@@ -129,8 +129,10 @@ class MotivatedModule(HooksOfBoth):
     def _loss(self, model: nn.Module, batch: Any, index: int) -> tuple[Any, Tensor | None]:
         if self.loss_fn:
             result = loss_of(self.loss_fn, model, batch)
-        else:
-            result = call(_lightning_module(model).training_step, batch, index)
+            # None leaves the batch out, as under Lightning.
+            loss = None if result is None else loss_in(result, "loss_fn")
+            return loss, loss
+        result = call(_lightning_module(model).training_step, batch, index)
         return result, result.get("loss") if isinstance(result, Mapping) else result
 
     def configure_optimizers(self) -> Any:
@@ -270,7 +272,7 @@ class MotivatedModule(HooksOfBoth):
         def measure(model: nn.Module, prefix: str) -> Any:
             if not self.loss_fn:
                 return call(getattr(model, step), batch, *rest)
-            loss = loss_of(self.loss_fn, model, batch)
+            loss = loss_in(loss_of(self.loss_fn, model, batch), "loss_fn")
             self.log(prefix + name, loss, on_epoch=True, on_step=False, prog_bar=True, sync_dist=True)
             return loss
 
