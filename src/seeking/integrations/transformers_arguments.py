@@ -82,8 +82,8 @@ def check_arguments(
         raise SeekingError("the pair was separated: each model has weights of its own; make a new Pair")
     if has_adapters(pair.motivated_model):
         warnings.warn(
-            "save_model saves the adapters alone, and pairing has put frozen weights of one model into the other; to "
-            "load them again, call seeking.embed(base, motivated) and save both models before get_peft_model",
+            "save_model saves the adapters alone, and pairing puts frozen weights of one model into the other; the "
+            "adapters belong to models that were saved after seeking.embed(base, motivated), before get_peft_model",
             RunWarning,
             stacklevel=3,
         )
