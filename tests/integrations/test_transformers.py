@@ -398,6 +398,8 @@ def test_a_signal_for_each_kind_of_condition(tmp_path: Path) -> None:
         {"optim": "lomo"},
         {"condition": "held_out:4"},
         {"bf16_full_eval": True},
+        {"use_liger_kernel": True},
+        {"debug": "underflow_overflow"},
     ],
     ids=str,
 )

@@ -49,6 +49,11 @@ def check_arguments(
             any(getattr(args, f"{what}_checkpointing", False) for what in ("gradient", "activation")),
             f"{both}call gradient_checkpointing_enable() of both models",
         ),
+        "use_liger_kernel": (
+            args.use_liger_kernel,
+            f"{both}call transformers.integrations.liger.apply_liger_kernel(model, None) for both models",
+        ),
+        "debug": ("underflow_overflow" in args.debug, f"{both}leave it out"),
         "auto_find_batch_size": (
             args.auto_find_batch_size,
             "it would begin anew after half a step of one model; set per_device_train_batch_size to what a step of the "
