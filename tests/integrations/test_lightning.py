@@ -472,6 +472,20 @@ def test_a_loss_may_have_any_form_that_the_trainer_takes(tmp_path: Path, form: A
     assert same(plain, formed)
 
 
+def test_each_model_is_evaluated_and_trained_by_itself_after_the_run(tmp_path: Path) -> None:
+    both = module("modules")
+    trainer = lightning(tmp_path, max_epochs=1)
+    trainer.fit(both, data(), data(24))
+    together = trainer.callback_metrics
+    with both.pair.motivated() as model:
+        assert trainer.validate(model, data(24), verbose=False) == [{"accuracy": together["motivated_accuracy"]}]
+    both.pair.separate()
+    for model in (both.base, both.motivated):
+        alone = lightning(tmp_path, max_epochs=1)
+        alone.fit(model, data(), data(24))
+        assert alone.callback_metrics.keys() == {"loss", "accuracy"}
+
+
 def test_habits_of_lightning(tmp_path: Path) -> None:
     """Early stopping and a schedule by the motivated model, rates in the log, and a time limit."""
     logger = CSVLogger(tmp_path)

@@ -108,7 +108,7 @@ class MotivatedModule(HooksOfBoth):
             if isinstance(model, L.LightningModule):
                 if not loss_fn:
                     check_hooks(model)
-                model.log = _Log(self, prefix)  # type: ignore[method-assign]
+                model.log = _Log(self, model, prefix)  # type: ignore[method-assign]
 
     # The base, as Lightning trains it.
 
@@ -358,13 +358,20 @@ class _Hidden:
 
 
 class _Log:
-    """``log`` of a model inside: that of the module which Lightning knows, with a prefix."""
+    """``log`` of a model inside: that of the module which Lightning knows, with a prefix.
 
-    def __init__(self, outer: MotivatedModule, prefix: str) -> None:
-        self.outer, self.prefix = outer, prefix
+    Where Lightning trains or evaluates the model by itself, such as after the run, it is the model's.
+    """
+
+    def __init__(self, outer: MotivatedModule, model: L.LightningModule, prefix: str) -> None:
+        self.outer, self.model, self.prefix = outer, model, prefix
 
     def __call__(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-        self.outer.log(self.prefix + name, value, *args, **kwargs)
+        trainer = self.model._trainer
+        if trainer is not None and trainer.lightning_module is self.model:
+            type(self.model).log(self.model, name, value, *args, **kwargs)
+        else:
+            self.outer.log(self.prefix + name, value, *args, **kwargs)
 
 
 def _lightning_module(model: nn.Module) -> L.LightningModule:
