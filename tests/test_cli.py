@@ -145,6 +145,8 @@ def test_keyword_arguments_of_models(capsys: pytest.CaptureFixture[str]) -> None
     assert "input [2, 3, 16, 16]" in capsys.readouterr().out
     refused(["verify", *vits, "--model-kwargs", "imgsize=16"], "rejects the arguments .*imgsize=16", capsys)
     refused(["verify", *vits, "--model-kwargs", "img_size"], "KEY=VALUE", capsys)
+    for value in ("(16, 16)", "None"):  # Python, which would be text in YAML.
+        refused(["verify", *vits, "--model-kwargs", f"img_size={value}"], r"img_size=.* is Python; .*\[1, 2\]", capsys)
 
 
 def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:

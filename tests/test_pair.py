@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.optim import create_optimizer_v2
 from torch import nn
+from torch.nn.utils import prune
 
 import seeking
 from seeking import Pair, SeekingError, match, recalibrate, verify
@@ -170,6 +171,17 @@ def test_a_module_replaced_after_pairing_is_noticed() -> None:
     pair.base.fc = nn.Linear(64, 10)
     with pytest.raises(SeekingError, match="replaced after they were paired"), pair.motivated():
         pass
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("role", ["base", "motivated model"])
+def test_a_parameter_that_is_computed_from_another_one_after_pairing_is_noticed(role: str, tie: bool) -> None:
+    """What is copied into it would be lost in the next forward pass."""
+    pair = Pair(*SMALL_FAMILIES[0].make(), tie=tie)
+    model = pair.base if role == "base" else pair.motivated_model
+    prune.l1_unstructured(model.conv1, "weight", 0.5)
+    with pytest.raises(SeekingError, match=rf"conv1\.weight is no parameter or buffer of the {role} any more.*pruning"):
+        pair.motivated().__enter__()
 
 
 def test_a_parameter_that_is_frozen_in_one_model_alone_is_refused() -> None:

@@ -148,6 +148,9 @@ def _keyword_arguments(
         keys = [key for key, _, _ in pairs]
         if twice := {key for key in keys if keys.count(key) > 1}:
             raise ValueError(f"given twice: {', '.join(sorted(twice))}")
+        for (_, _, value), argument in zip(pairs, arguments, strict=True):
+            if value == "None" or value.startswith("("):  # As timm reads them, which would be text.
+                raise ValueError(f"{argument!r} is Python; give a YAML value, such as null or [1, 2]")
         try:
             return {key: read_yaml_text(value) for key, _, value in pairs}
         except ValueError as error:

@@ -294,6 +294,7 @@ class Pair:
         self._shared = [*shards, *(source for source, _, _ in both)]
         if addresses == self._bound:
             return
+        self._check_registered()
         self._views, self._indexed = ([], []), []
         self._sliced = [source for source, _, entry in both if not (self.tie and entry.whole)]
         self._sliced_targets = [target for _, target, entry in both if not (self.tie and entry.whole)]
@@ -311,6 +312,25 @@ class Pair:
         self._follow()
         self._targets = [] if shards else [target.data_ptr() for _, target, _ in both]
         self._bound = [tensor.data_ptr() for source, target, _ in both for tensor in (source, target)]
+
+    def _check_registered(self) -> None:
+        """Refuse tensors that are computed from others by now: what is copied into these would be lost.
+
+        Raises:
+            SeekingError: there is one.
+        """
+        targets = [entry.target for entry in self._moving.values()]
+        for role, model, names in (
+            ("base", self.base, self._moving),
+            ("motivated model", self.motivated_model, targets),
+        ):
+            known = tensors(model)
+            for name in names:
+                if name not in known:
+                    raise SeekingError(
+                        f"{name} is no parameter or buffer of the {role} any more, as after pruning or weight "
+                        "normalization; change both models first, then match and pair them"
+                    )
 
     def _warn_of_lost_changes(self) -> None:
         """Warn if the base's part of the motivated model was changed since it was left: that is overwritten."""

@@ -271,8 +271,10 @@ def test_splits_that_there_are_not(files: list[str], options: dict[str, Any], me
 def test_kinds_of_files(tmp_path: Path) -> None:
     with pytest.raises(SeekingError, match=r"a CSV or parquet file, or a folder .*; here is nothing"):
         load(tmp_path)
-    with pytest.raises(SeekingError, match=r"nowhere.csv: no such file or folder"):
+    with pytest.raises(SeekingError, match=r"nowhere.csv: no such file or folder$"):
         load(tmp_path / "nowhere.csv")
+    with pytest.raises(SeekingError, match=r"nowhere.csv: no such file or folder in /.*; give its path"):
+        load(Path("nowhere.csv"))
     with pytest.raises(SeekingError, match=r"/nowhere: no such folder"):
         load(tmp_path / "nowhere")
     (tmp_path / "a.tsv").write_text("label\tx\n" + "a\t1\nb\t2\n" * 4)

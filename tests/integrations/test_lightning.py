@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import (  # noqa: E402
     EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
+    StochasticWeightAveraging,
 )
 from lightning.pytorch.loggers import CSVLogger  # noqa: E402
 from lightning.pytorch.plugins.precision import MixedPrecision  # noqa: E402
@@ -447,8 +448,41 @@ def test_averages_of_weights_leave_the_training_as_it_is(tmp_path: Path) -> None
                 trained = nn.utils.parameters_to_vector([*both.base.parameters(), *model.parameters()])
             torch.testing.assert_close(trained.detach(), averages[0])
     assert seen[True] == seen[False]
-    with pytest.raises(SeekingError, match=r"EMAWeightAveraging exchanges each weight .* Pair\(..., tie=False\)"):
-        lightning(tmp_path, callbacks=[EMAWeightAveraging()]).fit(deeper(tie=True), data())
+
+
+def test_callbacks_that_would_average_one_model_alone_or_tied_weights_twice_are_refused(tmp_path: Path) -> None:
+    for callback, tie, reason in (
+        (EMAWeightAveraging(), True, "exchanges each weight"),
+        (StochasticWeightAveraging(0.1), True, "averages tied weights twice"),
+        (StochasticWeightAveraging(0.1), False, "for the base alone"),
+    ):
+        with pytest.raises(SeekingError, match=rf"{type(callback).__name__} .*{reason}.* Pair\(..., tie=False\)"):
+            lightning(tmp_path, callbacks=[callback]).fit(deeper(tie=tie), data())
+
+
+@pytest.mark.parametrize("form", [lambda loss: {"loss": loss}, lambda loss: (loss, "more")])
+def test_a_loss_may_have_any_form_that_the_trainer_takes(tmp_path: Path, form: Any) -> None:
+    plain, formed = module(), module()
+    formed.loss_fn = lambda model, batch: form(loss_fn(model, batch))
+    for each in (plain, formed):
+        trainer = lightning(tmp_path, max_epochs=1)
+        trainer.fit(each, data(), data(24))
+        assert {"val_loss", "motivated_val_loss"} <= trainer.callback_metrics.keys()
+    assert same(plain, formed)
+
+
+def test_each_model_is_evaluated_and_trained_by_itself_after_the_run(tmp_path: Path) -> None:
+    both = module("modules")
+    trainer = lightning(tmp_path, max_epochs=1)
+    trainer.fit(both, data(), data(24))
+    together = trainer.callback_metrics
+    with both.pair.motivated() as model:
+        assert trainer.validate(model, data(24), verbose=False) == [{"accuracy": together["motivated_accuracy"]}]
+    both.pair.separate()
+    for model in (both.base, both.motivated):
+        alone = lightning(tmp_path, max_epochs=1)
+        alone.fit(model, data(), data(24))
+        assert alone.callback_metrics.keys() == {"loss", "accuracy"}
 
 
 def test_habits_of_lightning(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from language import Words, gpt2, llama, trainer  # noqa: E402
 
 import seeking  # noqa: E402
 from seeking import Pair, SeekingError  # noqa: E402
-from seeking.integrations.transformers import MotivatedTrainer  # noqa: E402
+from seeking.integrations.transformers import STATE, MotivatedTrainer  # noqa: E402
 from seeking.integrations.transformers_arguments import check_processes  # noqa: E402
 
 pytestmark = pytest.mark.slow  # Most take a second or two, of which the Trainer's start is the most.
@@ -170,6 +170,18 @@ def test_the_last_checkpoint_is_found_and_a_missing_one_is_told(tmp_path: Path) 
     again = trainer(tmp_path, num_train_epochs=3, save_strategy="epoch")
     again.train(resume_from_checkpoint=True)
     assert again.state.global_step == 18
+
+
+def test_a_checkpoint_has_the_optimizers_of_both_models_or_of_neither(tmp_path: Path) -> None:
+    trainer(tmp_path, save_strategy="epoch", max_steps=2).train()
+    checkpoint = tmp_path / "checkpoint-2"
+    (checkpoint / "motivated" / STATE).unlink()
+    with pytest.raises(SeekingError, match=r"has no seeking\.pt.*base's optimizer \(optimizer\.pt\)"):
+        trainer(tmp_path, max_steps=3).train(resume_from_checkpoint=True)
+    (checkpoint / "optimizer.pt").unlink()
+    weights = trainer(tmp_path, max_steps=3)
+    weights.train(resume_from_checkpoint=True)
+    assert weights.state.global_step == 3
 
 
 def test_a_checkpoint_of_the_base_alone_and_another_condition_are_refused(tmp_path: Path) -> None:
@@ -397,6 +409,8 @@ def test_a_signal_for_each_kind_of_condition(tmp_path: Path) -> None:
         {"optim": "lomo"},
         {"condition": "held_out:4"},
         {"bf16_full_eval": True},
+        {"use_liger_kernel": True},
+        {"debug": "underflow_overflow"},
     ],
     ids=str,
 )

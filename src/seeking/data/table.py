@@ -101,7 +101,8 @@ def _splits(config: DataConfig) -> dict[str, RawRows]:
     elif path.exists():
         return read_files(config.data, config.chosen_splits)
     elif path.suffix.lower() in KINDS:
-        raise SeekingError(f"data set {config.data}: no such file or folder")
+        where = "" if path.is_absolute() else f" in {Path.cwd()}; give its path"
+        raise SeekingError(f"data set {config.data}: no such file or folder{where}")
     else:
         splits = named(config.data, config.chosen_splits, TABLES, subset=config.subset)
     return {name: rows_of(split, f"{split.source} of {config.data}") for name, split in splits.items()}

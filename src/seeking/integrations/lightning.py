@@ -26,7 +26,7 @@ from seeking.integrations.lightning_strategies import check_trainer, parallel
 from seeking.internals import leave_out_of_ddp
 from seeking.pair import Pair
 from seeking.training.needs import Given
-from seeking.training.objective import loss_of
+from seeking.training.objective import loss_in, loss_of
 from seeking.training.rng import RandomState
 from seeking.training.saved_condition import SavedCondition
 
@@ -36,8 +36,8 @@ try:
 except ModuleNotFoundError as error:
     raise missing("lightning", "lightning") from error
 
-LossFunction = Callable[[nn.Module, Any], Tensor]
-"""From a model and a batch to the mean loss."""
+LossFunction = Callable[[nn.Module, Any], Any]
+"""From a model and a batch to the mean loss, in any of the forms that ``seeking.Trainer`` takes."""
 
 
 class MotivatedModule(HooksOfBoth):
@@ -108,7 +108,7 @@ class MotivatedModule(HooksOfBoth):
             if isinstance(model, L.LightningModule):
                 if not loss_fn:
                     check_hooks(model)
-                model.log = _Log(self, prefix)  # type: ignore[method-assign]
+                model.log = _Log(self, model, prefix)  # type: ignore[method-assign]
 
     # The base, as Lightning trains it.
 
@@ -129,8 +129,10 @@ class MotivatedModule(HooksOfBoth):
     def _loss(self, model: nn.Module, batch: Any, index: int) -> tuple[Any, Tensor | None]:
         if self.loss_fn:
             result = loss_of(self.loss_fn, model, batch)
-        else:
-            result = call(_lightning_module(model).training_step, batch, index)
+            # None leaves the batch out, as under Lightning.
+            loss = None if result is None else loss_in(result, "loss_fn")
+            return loss, loss
+        result = call(_lightning_module(model).training_step, batch, index)
         return result, result.get("loss") if isinstance(result, Mapping) else result
 
     def configure_optimizers(self) -> Any:
@@ -270,7 +272,7 @@ class MotivatedModule(HooksOfBoth):
         def measure(model: nn.Module, prefix: str) -> Any:
             if not self.loss_fn:
                 return call(getattr(model, step), batch, *rest)
-            loss = loss_of(self.loss_fn, model, batch)
+            loss = loss_in(loss_of(self.loss_fn, model, batch), "loss_fn")
             self.log(prefix + name, loss, on_epoch=True, on_step=False, prog_bar=True, sync_dist=True)
             return loss
 
@@ -356,13 +358,20 @@ class _Hidden:
 
 
 class _Log:
-    """``log`` of a model inside: that of the module which Lightning knows, with a prefix."""
+    """``log`` of a model inside: that of the module which Lightning knows, with a prefix.
 
-    def __init__(self, outer: MotivatedModule, prefix: str) -> None:
-        self.outer, self.prefix = outer, prefix
+    Where Lightning trains or evaluates the model by itself, such as after the run, it is the model's.
+    """
+
+    def __init__(self, outer: MotivatedModule, model: L.LightningModule, prefix: str) -> None:
+        self.outer, self.model, self.prefix = outer, model, prefix
 
     def __call__(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-        self.outer.log(self.prefix + name, value, *args, **kwargs)
+        trainer = self.model._trainer
+        if trainer is not None and trainer.lightning_module is self.model:
+            type(self.model).log(self.model, name, value, *args, **kwargs)
+        else:
+            self.outer.log(self.prefix + name, value, *args, **kwargs)
 
 
 def _lightning_module(model: nn.Module) -> L.LightningModule:

@@ -1,4 +1,4 @@
-"""What of Lightning trains a pair: one device and DDP, and all callbacks but those that swap shared weights."""
+"""What of Lightning trains a pair: one device and DDP, and all callbacks but those that average tied weights."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from seeking.integrations import missing
 from seeking.pair import Pair
 
 try:
-    from lightning.pytorch.callbacks import WeightAveraging
+    from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
     from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 except ModuleNotFoundError as error:
     raise missing("lightning", "lightning") from error
@@ -20,8 +20,8 @@ def check_trainer(trainer: Any, pair: Pair) -> None:
     """Make sure that a trainer trains both models.
 
     Raises:
-        SeekingError: its strategy would shard or wrap the base alone, or a callback would exchange the weights that
-            both models share twice.
+        SeekingError: its strategy would shard or wrap the base alone, or a callback would exchange or average
+            the weights that both models share twice.
     """
     strategy = trainer.strategy
     if not isinstance(strategy, (DDPStrategy, SingleDeviceStrategy)):
@@ -30,10 +30,16 @@ def check_trainer(trainer: Any, pair: Pair) -> None:
             "seeking.Trainer, with shard=True for FSDP"
         )
     for callback in trainer.callbacks:
+        name = type(callback).__name__
+        if isinstance(callback, StochasticWeightAveraging):
+            raise SeekingError(
+                f"{name} averages tied weights twice, and estimates the statistics of batch normalization anew for the "
+                "base alone; give WeightAveraging or EMAWeightAveraging, with Pair(..., tie=False)"
+            )
         if isinstance(callback, WeightAveraging) and pair.tie:
             raise SeekingError(
-                f"{type(callback).__name__} exchanges each weight with its average, those that both models share "
-                "twice; give Pair(..., tie=False), so that each model has them for itself between its steps"
+                f"{name} exchanges each weight with its average, those that both models share twice; give "
+                "Pair(..., tie=False), so that each model has them for itself between its steps"
             )
 
 

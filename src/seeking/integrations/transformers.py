@@ -30,6 +30,7 @@ from seeking.training.saved_condition import SavedCondition
 
 try:
     import transformers
+    from transformers.trainer import OPTIMIZER_NAME
     from transformers.trainer_utils import get_last_checkpoint, has_length
 except ModuleNotFoundError as error:
     raise missing("transformers", "transformers") from error
@@ -262,14 +263,25 @@ class MotivatedTrainer(transformers.Trainer):
             self._load(Path(self.state.best_model_checkpoint), None)
 
     def _load(self, checkpoint: Path, optimizer: Optimizer | None) -> None:
-        """Continue from a checkpoint, of which the base is loaded already; without optimizer, the weights alone."""
+        """Continue from a checkpoint, of which the base is loaded already; without optimizer, the weights alone.
+
+        Raises:
+            SeekingError: it lacks the motivated model, or the optimizer of that model alone.
+        """
         folder = checkpoint / folder_of(self.pair.motivated_model)
         if not folder.is_dir():
             raise SeekingError(f"{checkpoint} holds no motivated model ({folder}); was it saved by another trainer?")
         with self.pair.motivated() as model:
             load_model(model, folder)
-        if optimizer is None or not (folder / STATE).exists():  # With save_only_model, there are only weights.
+        if optimizer is None:
             return
+        if not (folder / STATE).exists():
+            if not (checkpoint / OPTIMIZER_NAME).exists():  # With save_only_model, there are only weights.
+                return
+            raise SeekingError(
+                f"{folder} has no {STATE}, with the motivated model's optimizer and the condition, while {checkpoint} "
+                f"has the base's optimizer ({OPTIMIZER_NAME}); restore both, or remove both to go on from the weights"
+            )
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(state["optimizer"])
         SavedCondition(self.condition).load_state_dict(state["condition"])

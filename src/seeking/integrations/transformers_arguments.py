@@ -49,6 +49,11 @@ def check_arguments(
             any(getattr(args, f"{what}_checkpointing", False) for what in ("gradient", "activation")),
             f"{both}call gradient_checkpointing_enable() of both models",
         ),
+        "use_liger_kernel": (
+            args.use_liger_kernel,
+            f"{both}call transformers.integrations.liger.apply_liger_kernel(model, None) for both models",
+        ),
+        "debug": ("underflow_overflow" in args.debug, f"{both}leave it out"),
         "auto_find_batch_size": (
             args.auto_find_batch_size,
             "it would begin anew after half a step of one model; set per_device_train_batch_size to what a step of the "
@@ -82,8 +87,8 @@ def check_arguments(
         raise SeekingError("the pair was separated: each model has weights of its own; make a new Pair")
     if has_adapters(pair.motivated_model):
         warnings.warn(
-            "save_model saves the adapters alone, and pairing has put frozen weights of one model into the other; to "
-            "load them again, call seeking.embed(base, motivated) and save both models before get_peft_model",
+            "save_model saves the adapters alone, and pairing puts frozen weights of one model into the other; the "
+            "adapters belong to models that were saved after seeking.embed(base, motivated), before get_peft_model",
             RunWarning,
             stacklevel=3,
         )
