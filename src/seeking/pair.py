@@ -18,10 +18,10 @@ from seeking.internals import child_modules, foreach_copy, own_tensor, versions
 from seeking.option_types import check_word
 from seeking.pretrained import warn_of_overwritten
 from seeking.shared_state import SharedState, block_views, part_state
-from seeking.supported import check_models, check_writable
+from seeking.supported import check_fits, check_models, check_registered, check_writable
 from seeking.verification.constants import own_constants
 from seeking.verification.shareable import check_modes, check_parametrizations
-from seeking.weights_map import Entry, WeightsMap, identity, tensors
+from seeking.weights_map import WeightsMap, identity, tensors
 
 NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Last part of the names of the buffers that batch normalisation estimates from the data."""
@@ -294,13 +294,14 @@ class Pair:
         self._shared = [*shards, *(source for source, _, _ in both)]
         if addresses == self._bound:
             return
-        self._check_registered()
+        check_registered(self.base, "base", self._moving)
+        check_registered(self.motivated_model, "motivated model", [entry.target for entry in self._moving.values()])
         self._views, self._indexed = ([], []), []
         self._sliced = [source for source, _, entry in both if not (self.tie and entry.whole)]
         self._sliced_targets = [target for _, target, entry in both if not (self.tie and entry.whole)]
         self._left_versions = versions(self._sliced_targets)
         for source, target, entry in both:
-            _check_fits(source, target, entry)
+            check_fits(source, target, entry)
             if self.tie and entry.whole:
                 target.data = source.data
             elif entry.block_count() <= MAX_BLOCKS:
@@ -312,25 +313,6 @@ class Pair:
         self._follow()
         self._targets = [] if shards else [target.data_ptr() for _, target, _ in both]
         self._bound = [tensor.data_ptr() for source, target, _ in both for tensor in (source, target)]
-
-    def _check_registered(self) -> None:
-        """Refuse tensors that are computed from others by now: what is copied into these would be lost.
-
-        Raises:
-            SeekingError: there is one.
-        """
-        targets = [entry.target for entry in self._moving.values()]
-        for role, model, names in (
-            ("base", self.base, self._moving),
-            ("motivated model", self.motivated_model, targets),
-        ):
-            known = tensors(model)
-            for name in names:
-                if name not in known:
-                    raise SeekingError(
-                        f"{name} is no parameter or buffer of the {role} any more, as after pruning or weight "
-                        "normalization; change both models first, then match and pair them"
-                    )
 
     def _warn_of_lost_changes(self) -> None:
         """Warn if the base's part of the motivated model was changed since it was left: that is overwritten."""
@@ -376,24 +358,6 @@ class Pair:
                     "pair them"
                 )
             own_tensor(small, name).copy_(target[entry.mesh(target.device)])
-
-
-def _check_fits(source: Tensor, target: Tensor, entry: Entry) -> None:
-    """Refuse tensors of another shape than the map's, or of two devices or dtypes."""
-    for role, tensor, shape in (("base", source, entry.shape), ("motivated model", target, entry.target_shape)):
-        if tuple(tensor.shape) != shape:
-            cure = "run one forward of both models first, then match and pair them"
-            if isinstance(tensor, nn.Parameter):
-                cure = "it was replaced after the map was made; match and pair the models anew"
-            raise SeekingError(
-                f"{entry.target}: its shape in the {role} is {list(tensor.shape)} where the map has "
-                f"{list(shape)}; {cure}"
-            )
-    if (source.device, source.dtype) != (target.device, target.dtype):
-        raise SeekingError(
-            f"{entry.target}: the base's is {source.dtype} on {source.device}, the motivated model's "
-            f"{target.dtype} on {target.device}; move both models to one device and dtype"
-        )
 
 
 def _twins(model: nn.Module, mapped: Set[str]) -> list[tuple[nn.Module, str, nn.Module, str]]:

@@ -1,11 +1,13 @@
 """What models must be to be looked at and written to; what is not is refused by name."""
 
+from collections.abc import Iterable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from seeking.errors import SeekingError
-from seeking.weights_map import is_packed, tensors
+from seeking.weights_map import Entry, is_packed, tensors
 
 
 def check_models(base: object, motivated: object) -> None:
@@ -71,3 +73,40 @@ def check_writable(model: nn.Module, role: str) -> None:
                 f"{name} of the {role} is expanded: several of its entries are one number; give it memory of its own "
                 "by clone()"
             )
+
+
+def check_registered(model: nn.Module, role: str, names: Iterable[str]) -> None:
+    """Make sure that these are parameters or buffers still: what is copied into computed tensors would be lost.
+
+    Raises:
+        SeekingError: one is not.
+    """
+    known = tensors(model)
+    for name in names:
+        if name not in known:
+            raise SeekingError(
+                f"{name} is no parameter or buffer of the {role} any more, as after pruning or weight normalization; "
+                "change both models first, then match and pair them"
+            )
+
+
+def check_fits(source: Tensor, target: Tensor, entry: Entry) -> None:
+    """Make sure that two tensors are those of an entry of a map, on one device and of one dtype.
+
+    Raises:
+        SeekingError: they are not.
+    """
+    for role, tensor, shape in (("base", source, entry.shape), ("motivated model", target, entry.target_shape)):
+        if tuple(tensor.shape) != shape:
+            cure = "run one forward of both models first, then match and pair them"
+            if isinstance(tensor, nn.Parameter):
+                cure = "it was replaced after the map was made; match and pair the models anew"
+            raise SeekingError(
+                f"{entry.target}: its shape in the {role} is {list(tensor.shape)} where the map has "
+                f"{list(shape)}; {cure}"
+            )
+    if (source.device, source.dtype) != (target.device, target.dtype):
+        raise SeekingError(
+            f"{entry.target}: the base's is {source.dtype} on {source.device}, the motivated model's "
+            f"{target.dtype} on {target.device}; move both models to one device and dtype"
+        )

@@ -63,7 +63,8 @@ def test_a_budget_is_met_but_for_a_step(part: float, batch_size: int, **options:
         trainer.fit()
     spent = trainer.run.cost.report()["of_motivated_alone"]
     assert budget - 1.01 / trainer.progress.step <= spent <= budget + 1e-6, "but for a step, and never exceeded"
-    assert bool(told) == (spent / budget < 0.98), "more than 2 % is told"
+    missed = [warning for warning in told if "budget" in str(warning.message)]
+    assert bool(missed) == (spent / budget < 0.98), "more than 2 % is told"
 
 
 @pytest.mark.parametrize("base_condition", ["before:0.5", "every:4 | after:0.77", "~affordable:0,0.77 | after:0.77"])

@@ -21,7 +21,7 @@ from seeking.distributed.mean_loss import mean_loss
 from seeking.errors import SeekingError
 from seeking.gradients import gradients_by_name
 from seeking.integrations import check_pair, make_condition, missing
-from seeking.integrations.lightning_hooks import HooksOfBoth, call, check_hooks
+from seeking.integrations.lightning_hooks import HooksOfBoth, Log, call, check_hooks
 from seeking.integrations.lightning_strategies import check_trainer, parallel
 from seeking.internals import leave_out_of_ddp
 from seeking.pair import Pair
@@ -108,7 +108,7 @@ class MotivatedModule(HooksOfBoth):
             if isinstance(model, L.LightningModule):
                 if not loss_fn:
                     check_hooks(model)
-                model.log = _Log(self, model, prefix)  # type: ignore[method-assign]
+                model.log = Log(self, model, prefix)  # type: ignore[method-assign]
 
     # The base, as Lightning trains it.
 
@@ -355,23 +355,6 @@ class _Hidden:
 
     def __init__(self, inner: nn.Module | None = None) -> None:
         self.inner: Any = inner
-
-
-class _Log:
-    """``log`` of a model inside: that of the module which Lightning knows, with a prefix.
-
-    Where Lightning trains or evaluates the model by itself, such as after the run, it is the model's.
-    """
-
-    def __init__(self, outer: MotivatedModule, model: L.LightningModule, prefix: str) -> None:
-        self.outer, self.model, self.prefix = outer, model, prefix
-
-    def __call__(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-        trainer = self.model._trainer
-        if trainer is not None and trainer.lightning_module is self.model:
-            type(self.model).log(self.model, name, value, *args, **kwargs)
-        else:
-            self.outer.log(self.prefix + name, value, *args, **kwargs)
 
 
 def _lightning_module(model: nn.Module) -> L.LightningModule:

@@ -93,3 +93,23 @@ def _hook(name: str) -> Callable[[HooksOfBoth], None]:
 
 for _name in OF_BOTH:
     setattr(HooksOfBoth, _name, _hook(_name))
+
+
+class Log:
+    """``log`` of a model inside: that of the module which Lightning knows, with a prefix.
+
+    Where Lightning trains or evaluates the model by itself, such as after the run, it is the model's.
+    """
+
+    def __init__(self, outer: L.LightningModule, model: L.LightningModule, prefix: str) -> None:
+        self.outer, self.model, self.prefix = outer, model, prefix
+
+    def __call__(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            by_itself = self.model.trainer.lightning_module is self.model
+        except RuntimeError:  # No trainer knows it.
+            by_itself = False
+        if by_itself:
+            type(self.model).log(self.model, name, value, *args, **kwargs)
+        else:
+            self.outer.log(self.prefix + name, value, *args, **kwargs)
