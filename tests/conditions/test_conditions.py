@@ -124,6 +124,7 @@ def test_compositions_are_the_boolean_ones_and_every_part_sees_every_batch(
 def test_precedence_is_that_of_python() -> None:
     assert str(parse_condition("always | never & ~never")) == "always | (never & ~never)"
     assert str(parse_condition("(always | never) & never")) == "(always | never) & never"
+    assert str(parse_condition("exp3: 0.25,  10 &decrease: 2")) == str(parse_condition("exp3:0.25,10 & decrease:2"))
     assert not parse_condition("(always | never) & never").update(1.0)
     assert parse_condition("always | never & never").update(1.0)
 

@@ -530,6 +530,12 @@ def test_what_is_no_loss_is_named_and_not_blamed_on_the_model(loss_fn: Any, mess
     assert "model (" not in str(raised.value)
 
 
+def test_models_in_which_all_is_frozen_are_refused() -> None:
+    models = [model.requires_grad_(False) for model in two_models()]
+    with pytest.raises(SeekingError, match=r"the base model \(ResNet\) has no parameter to train.*all are frozen"):
+        Trainer(*models, **batches(), config=CONFIG)
+
+
 def test_a_loss_that_raises_is_told_before_a_map_is_derived_by_it() -> None:
     rows = [{"x": row, "y": row.sum()} for row in torch.randn(16, 5)]
 

@@ -22,7 +22,7 @@ from seeking.conditions.base import Condition
 from seeking.conditions.registry import REGISTRY, Registered
 from seeking.errors import SeekingError, unknown
 
-_TOKEN = re.compile(r"\s*(?:([&|~()])|([^\W\d][\w.]*)(?::([^\s&|~()]*))?)")
+_TOKEN = re.compile(r"\s*(?:([&|~()])|([^\W\d][\w.]*)(?::\s*([^\s&|~(),]*(?:,\s*[^\s&|~(),]*)*))?)")
 
 MAX_DEPTH = 50
 MAX_LENGTH = 1000

@@ -109,6 +109,11 @@ def _measure(
     Raises:
         SeekingError: the model fails, or the objective returns something else than a loss or metrics.
     """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise SeekingError(
+            f"the {name} model ({type(model).__name__}) has no parameter to train: there is none, or all are frozen; "
+            "set requires_grad of some, alike in both models"
+        )
     source = describe_objective(objective, "loss")
 
     def checked_loss(model: nn.Module, batch: Any) -> Tensor:
