@@ -107,6 +107,7 @@ class Outcome:
 
 STATE_METHODS = ("state_dict", "load_state_dict")
 DECIDING = ("update", "decide", "holds")
+"""Methods of which a condition has one of its own."""
 
 
 class Condition:

@@ -56,11 +56,15 @@ class ImageData:
     def batches(self, seed: int) -> tuple[Batches, Batches]:
         """Training data with augmentation, and test data without."""
         train = Batches(self.train, self.mean, self.std, size=self.size, augmentation=self.augmentation, seed=seed)
-        return train, Batches(self.test, self.mean, self.std, size=self.size)
+        return train, self.as_they_are(self.test)
 
     def held_out_batches(self) -> Batches | None:
         """The held-out training data, without augmentation; None if there are none."""
-        return Batches(self.held_out, self.mean, self.std, size=self.size) if self.held_out else None
+        return self.as_they_are(self.held_out) if self.held_out else None
+
+    def as_they_are(self, images: Images) -> Batches:
+        """Images of this data set, without augmentation."""
+        return Batches(images, self.mean, self.std, size=self.size)
 
 
 def load(config: DataConfig, sharing: int = 1) -> ImageData:

@@ -95,6 +95,7 @@ def claim(recipe: Recipe, root: Path) -> Iterator[None]:
 
 
 def _holds_runs(root: Path) -> bool:
+    """Whether a folder holds anything but what is there before the first run."""
     names = {path.name for path in root.iterdir()} - {"recipe.json", LOCK}
     return not all(name.endswith(".writing") for name in names)
 

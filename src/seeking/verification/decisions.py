@@ -54,7 +54,7 @@ class _Operations(PassingMode):
         if self._traced is None or self._positions is None:
             return [tensor.detach().clone() for tensor in operands]
         axes = self._traced_axes(name, operands)
-        return [self._narrowed(*pair) for pair in zip(operands, axes, strict=True)] if axes else None
+        return None if axes is None else [self._narrowed(*pair) for pair in zip(operands, axes, strict=True)]
 
     def _hidden(self, name: str, operand: Tensor, outputs: Sequence[Tensor]) -> list[Tensor] | None:
         """A copy of what an operation hides; None if it shows more than one number at the base's channels."""

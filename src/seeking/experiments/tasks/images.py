@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seeking.choices import Loss
-from seeking.data import Batches, ImageData, SplitUse, load, loader
+from seeking.data import ImageData, SplitUse, load, loader
 from seeking.data.config import DataConfig
 from seeking.errors import SeekingError
 from seeking.experiments.config import RunConfig
@@ -71,11 +71,7 @@ class ImagesOfRun:
 
     def parts(self) -> tuple[Samples, Samples]:
         """Images as they are."""
-        train, test = (
-            Batches(images, self.data.mean, self.data.std, size=self.data.size)
-            for images in (self.data.train, self.data.test)
-        )
-        return train, test
+        return self.data.as_they_are(self.data.train), self.data.as_they_are(self.data.test)
 
     def objective(self, config: RunConfig) -> Objective | None:
         """The Trainer's own classification."""
