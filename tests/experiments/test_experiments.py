@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -730,6 +730,44 @@ def test_an_experiment_records_the_options_of_a_training_recipe(place: str, tmp_
     own.write_text("condition: never\n")
     with pytest.raises(SeekingError, match=r"another recipe:\n.*'always'.*'never'"):
         claim(read(tiny(tmp_path, **changes), "quick", {}), root)
+
+
+def test_arms_and_pairs_may_be_added_and_nothing_else(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    scales = {"quick": {**TINY["scales"]["quick"]}}
+
+    def with_arms(*, of_all: Mapping[str, Any] = {}, pairs: int = 1, **arms: dict[str, Any]) -> Recipe:
+        scales["quick"]["pairs"] = [["resnet8", "resnet14"], ["resnet8", "resnet20"]][:pairs]
+        options = {**TINY["options"], **of_all}
+        arms = {"ordinary": TINY["arms"]["ordinary"], **arms}
+        return read(tiny(tmp_path, arms=arms, options=options, scales=scales), "quick", {})
+
+    claim(with_arms(a={}), root)
+    (root / "arms").mkdir()
+    claim(with_arms(a={}, b={"condition": "every:2"}, of_all={"workers": 1}), root)
+    recorded = json.loads((root / "recipe.json").read_text())
+    assert list(recorded["arms"]) == ["ordinary", "a", "b"]
+    assert recorded["options"]["workers"] == 1
+    claim(with_arms(a={}, b={"condition": "every:2"}, pairs=2), root)
+    for other in (
+        with_arms(a={}),
+        with_arms(a={}, b={"condition": "every:2"}),
+        with_arms(a={}, b={"condition": "every:3"}, pairs=2),
+        with_arms(a={}, b={"condition": "every:2"}, c={}, pairs=2, of_all={"lr": 0.3}),
+    ):
+        with pytest.raises(SeekingError, match="another recipe"):
+            claim(other, root)
+
+
+def test_an_arm_that_is_added_later_joins_the_seeds_that_there_are(tmp_path: Path) -> None:
+    root, arms = tmp_path / "out", {name: TINY["arms"][name] for name in ("ordinary", "condition")}
+    reproducing.reproduce(read(tiny(tmp_path, arms=arms), "quick", {}), root, [0, 1], 1, quietly)
+    before = results(root)
+    arms["always"] = {"condition": "always"}
+    reproducing.reproduce(read(tiny(tmp_path, arms=arms), "quick", {}), root, [1], 1, quietly)
+    after = results(root)
+    assert {row["arm"]: row["seeds"] for row in after["rows"]} == {"ordinary": 2, "condition": 2, "always": 1}
+    assert [record for record in after["records"] if record["arm"] != "always"] == before["records"]
 
 
 @settings(max_examples=15, deadline=None)

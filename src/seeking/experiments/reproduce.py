@@ -110,30 +110,40 @@ def _record(recipe: Recipe, root: Path, path: Path) -> None:
     except OSError as error:
         raise SeekingError(f"{root}: cannot be used as an output folder ({reason(error)})") from error
     recorded = read_json(path, MAX_OPTIONS_BYTES)
-    for content in (current, recorded):
-        for name in CHANGEABLE - {"recipe"}:
-            if isinstance(content.get("options"), dict):
-                content["options"].pop(name, None)
-    differing = [key for key in current if key not in ("title", "seeds", "jobs") and current[key] != recorded.get(key)]
-    if differing and not (recorded.get("format") == FORMAT and _same_runs(recorded, recipe)):
-        lines = [f"  {key}: {recorded.get(key)!r} in the folder, {current[key]!r} now" for key in differing]
+    before, now = ({**content, "options": _fixed(content.get("options"))} for content in (recorded, current))
+    differing = [key for key in now if key not in ("title", "seeds", "jobs") and now[key] != before.get(key)]
+    if not differing:
+        return
+    if not (recorded.get("format") == FORMAT and _continued(recorded, recipe)):
+        lines = [f"  {key}: {before.get(key)!r} in the folder, {now[key]!r} now" for key in differing]
         raise SeekingError(
             "\n".join([f"{root} holds the results of another recipe:", *lines, "Name another output folder"])
         )
+    with writing(path):
+        write_json(path, current)
 
 
-def _same_runs(recorded: Mapping[str, Any], recipe: Recipe) -> bool:
-    """Whether a recipe that is written in another way has the same arms, of the same runs."""
+def _fixed(options: Any) -> Any:
+    """Options without those that may change."""
+    changeable = CHANGEABLE - {"recipe"}
+    return {k: v for k, v in options.items() if k not in changeable} if isinstance(options, dict) else options
+
+
+def _continued(recorded: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Whether a recipe, perhaps written in another way, has all the arms of the recorded one, with the same runs."""
     fields: dict[str, Any] = {name: recorded.get(name) for name in Recipe.__dataclass_fields__}
     try:
         fields |= {"pairs": tuple(map(tuple, recorded["pairs"])), "budgets": tuple(recorded["budgets"])}
-        return bool(_plan(Recipe(**fields)) == _plan(recipe))
+        (common, *plans), (common_now, *plans_now) = _plan(Recipe(**fields)), _plan(recipe)
     except (AttributeError, LookupError, SeekingError, SystemExit, TypeError, ValueError):
         return False
+    if common != common_now:
+        return False
+    return all(plan.items() <= now.items() for plan, now in zip(plans, plans_now, strict=True))
 
 
-def _plan(recipe: Recipe) -> Any:
-    """What a recipe comes to: its runs, but for options that may change, and what is searched."""
+def _plan(recipe: Recipe) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What a recipe comes to: what its arms share, its runs but for options that may change, and what is searched."""
     runs = runs_by_folder(recipe.trials([0], dict.fromkeys(recipe.pairs, 2.0)))
     fixed = {
         folder: {name: value for name, value in run.config.recorded().items() if name not in CHANGEABLE}
@@ -141,7 +151,8 @@ def _plan(recipe: Recipe) -> Any:
     }
     stages = {folder: (run.method, run.after, dict(run.settings)) for folder, run in runs.items()}
     searched = {arm: recipe.candidates(arm) for arm in recipe.search}
-    return recipe.name, recipe.scale, recipe.reference, recipe.classes, fixed, stages, searched
+    of_search = (recipe.pairs[0], recipe.budgets) if any(recipe.search.values()) else None
+    return (recipe.name, recipe.scale, recipe.reference, recipe.classes, of_search), fixed, stages, searched
 
 
 def search(
@@ -257,12 +268,13 @@ def reproduce(
 
         def write_results() -> None:
             for seed in sorted({trial.seed for trial in trials} - records.keys()):
-                seed_trials = [trial for trial in trials if trial.seed == seed]
-                if all(is_finished(root, run.folder) for trial in seed_trials for run in trial.runs):
-                    records[seed] = [gather(trial, root, metric_of(recipe)) for trial in seed_trials]
-                    finished = [record for _, of_seed in sorted(records.items()) for record in of_seed]
+                of_seed = [trial for trial in trials if trial.seed == seed]
+                finished = [trial for trial in of_seed if all(is_finished(root, run.folder) for run in trial.runs)]
+                if finished and (finished == of_seed or seed not in seeds):  # An arm may have been added since.
+                    records[seed] = [gather(trial, root, metric_of(recipe)) for trial in finished]
+                    everything = [record for _, of_seed in sorted(records.items()) for record in of_seed]
                     try:
-                        write(searched, finished, root, process.device, command)
+                        write(searched, everything, root, process.device, command)
                     except OSError as error:
                         raise RunError(f"{root}: cannot write tables and figures ({reason(error)})") from error
 
