@@ -161,13 +161,24 @@ def analyze_command(config: Analyze) -> int:
 def show_command(config: Show) -> int:
     """Run ``seeking show``."""
     if not is_run_folder(config.run):
-        make_console().print(terminal(runs_table(config.run)))
+        print_runs(config.run)
         return 0
     text, intact = describe(config.run)
     print_text(text)
     if is_comparison(config.run) and any(find_runs(config.run)):
-        make_console().print(terminal(runs_table(config.run)))
+        print_runs(config.run)
     return 0 if intact else 1
+
+
+def print_runs(folder: Path) -> None:
+    """Print the runs in a folder.
+
+    Raises:
+        SeekingError: the folder cannot be read, or there is no run in it.
+    """
+    common, rows = runs_table(folder)
+    print_text(f"in common: {common}")
+    make_console().print(terminal(rows))
 
 
 def _checked_data(config: RunOptions) -> TaskData:

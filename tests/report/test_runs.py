@@ -31,23 +31,39 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_runs_are_listed(runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    heading, rows = runs_table(runs)
+    common, (heading, rows) = runs_table(runs)
     assert heading[0] == "run"
     by_name = {row[0]: row for row in rows}
     assert [*by_name] == ["first", "group/second", "third"]
-    assert by_name["first"][3] == "2/2" and by_name["first"][4].endswith("%")
-    assert "condition=decrease:1" in by_name["first"][6] and "lr=" not in by_name["first"][6]
-    assert by_name["group/second"][3] == "2/2, unfinished"
-    assert by_name["group/second"][4:6] == by_name["first"][4:6]
-    assert "metrics.jsonl, line 1: damaged" in by_name["third"][6]
+    assert by_name["first"][1] == "2/2" and by_name["first"][2].endswith("%")
+    assert "condition=decrease:1" in common and "lr=" not in common
+    assert by_name["group/second"][1] == "2/2, unfinished"
+    assert by_name["group/second"][2:4] == by_name["first"][2:4]
+    assert by_name["first"][4] == by_name["group/second"][4] == ""
+    assert "metrics.jsonl, line 1: damaged" in by_name["third"][4]
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["show", str(runs)]) == 0
-    assert "group/second" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "group/second" in shown and common in shown
+
+
+def test_options_are_told_once_or_of_each_run_in_which_they_differ(runs: Path, tmp_path: Path) -> None:
+    changes: dict[str, dict[str, Any]] = {"a": {}, "b": {"lr": 0.3}, "c": {"lr": 0.4, "base": "resnet14"}}
+    for name, changed in changes.items():
+        shutil.copytree(runs / "first", tmp_path / name)
+        (tmp_path / name / "manifest.json").unlink()  # It knows the sum of the file that is changed here.
+        file = tmp_path / name / "config.json"
+        models = {"base": "resnet8", "motivated": "resnet14"}
+        file.write_text(json.dumps({**json.loads(file.read_text()), **models, **changed}))
+    common, (_, rows) = runs_table(tmp_path)
+    own = {row[0]: row[4] for row in rows}
+    assert own == {"a": "resnet8 in resnet14", "b": "resnet8 in resnet14, lr=0.3", "c": "resnet14 in resnet14, lr=0.4"}
+    assert "condition=decrease:1" in common and "resnet" not in common and "lr=" not in common
 
 
 def test_a_run_of_a_length_in_steps_is_told_in_steps(tmp_path: Path) -> None:
     run(dataclasses.replace(CONFIG, max_steps=3), output=tmp_path / "run")
-    assert runs_table(tmp_path)[1][0][3] == "3/3 steps"
+    assert runs_table(tmp_path)[1][1][0][1] == "3/3 steps"
 
 
 def test_a_run_is_told_by_its_best_metric(tmp_path: Path, runs: Path) -> None:
@@ -60,7 +76,7 @@ def test_a_run_is_told_by_its_best_metric(tmp_path: Path, runs: Path) -> None:
             content["best"] = "f1"
         (tmp_path / "run" / name).write_text(json.dumps(content))
     (tmp_path / "run/manifest.json").unlink()
-    assert runs_table(tmp_path)[1][0][4:6] == ("0.2500", "0.2500")
+    assert runs_table(tmp_path)[1][1][0][2:4] == ("0.2500", "0.2500")
 
 
 def test_a_comparison_lists_its_runs(tmp_path: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +86,7 @@ def test_a_comparison_lists_its_runs(tmp_path: Path, runs: Path, capsys: pytest.
     shutil.copytree(runs / "first", tmp_path / "both/pair-seed0")
     assert main(["show", str(tmp_path / "both")]) == 0
     assert "pair-seed0" in capsys.readouterr().out
-    assert [row[3] for row in runs_table(tmp_path)[1]] == ["comparison, unfinished", "2/2"]
+    assert [row[1] for row in runs_table(tmp_path)[1][1]] == ["comparison, unfinished", "2/2"]
 
 
 @pytest.mark.parametrize("name", ["base.best.safetensors", "manifest.json", "config.json", "metrics.jsonl"])
@@ -100,12 +116,12 @@ def test_a_run_that_cannot_be_read_hides_no_others(
             raise error(errno.EACCES, "no", str(path))
         return usual(path)
 
-    before = [row[0] for row in runs_table(runs)[1]]
+    before = [row[0] for row in runs_table(runs)[1][1]]
     monkeypatch.setattr(run_files, operation, failing)
-    rows = runs_table(runs)[1]
+    rows = runs_table(runs)[1][1]
     gone = error is FileNotFoundError and operation == "is_run"
     assert [row[0] for row in rows] == before[gone:]
-    assert operation == "is_run" or "Errno" in rows[0][6]
+    assert operation == "is_run" or "Errno" in rows[0][4]
 
 
 def test_what_was_changed_comes_first(runs: Path) -> None:

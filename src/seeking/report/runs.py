@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from seeking.checkpointing import run_files
 from seeking.checkpointing.manifest import Manifest
 from seeking.checkpointing.metrics_log import read_rows
+from seeking.choices import MODELS
 from seeking.errors import DamagedError, SeekingError
 from seeking.files import MAX_OPTIONS_BYTES, is_folder, read_json, reading, status
 from seeking.report.folder import changed_options
@@ -16,10 +17,8 @@ from seeking.report.tables import Rows
 MAX_DEPTH = 4
 """Folders below the one that is listed, such as of an experiment, an arm and a seed."""
 
-SHOWN = ("base", "motivated", "data")
-"""Options with columns of their own."""
-
-LEFT_OUT = frozenset({*SHOWN, "output", "config", "resume", "overwrite"})
+LEFT_OUT = frozenset({*MODELS, "output", "config", "resume", "overwrite"})
+"""Options that are not listed, or not as others are."""
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
@@ -50,36 +49,57 @@ def _runs_at(path: Path, depth: int) -> Iterator[Path]:
         yield from _runs_at(each, depth - 1)
 
 
-def runs_table(folder: Path) -> Rows:
-    """The runs in a folder: models, data, progress, results and what was changed from the defaults.
+def runs_table(folder: Path) -> tuple[str, Rows]:
+    """What the runs in a folder have in common, and of each its progress, its results and what is its own.
 
-    Nothing in the folder is executed or changed. A run that cannot be read has the reason in its row.
+    This is told of the models, the data and the options that were changed from the defaults. Nothing in the folder is
+    executed or changed. A run that cannot be read has the reason in its row.
 
     Raises:
         SeekingError: the folder cannot be read, or there is no run in it.
     """
     with reading(folder):
-        rows = [_row(path, str(path.relative_to(folder))) for path in find_runs(folder)]
-    if not rows:
+        runs = {str(path.relative_to(folder)): _read(path) for path in find_runs(folder)}
+    if not runs:
         raise SeekingError(f"{folder}: neither a run folder, which has a config.json, nor are there any in it")
-    return ("run", "models", "data", "epochs", "base", "motivated", "changed options"), rows
+    facts = [run.facts for run in runs.values() if run.facts]
+    common = [fact for fact in facts[0] if all(fact in other for other in facts)] if facts else []
+    rows = [
+        (name, *run.results, run.error or ", ".join(fact for fact in run.facts if fact not in common))
+        for name, run in runs.items()
+    ]
+    return ", ".join(common), (("run", "epochs", "base", "motivated", "differing options"), rows)
 
 
-def _row(path: Path, name: str) -> tuple[str, ...]:
+class _Run(NamedTuple):
+    """A run of the list.
+
+    Attributes:
+        results: progress, and the metric of each model.
+        facts: models, data and changed options; none if it cannot be read.
+        error: why it cannot be read.
+    """
+
+    results: tuple[str, ...]
+    facts: tuple[str, ...]
+    error: str = ""
+
+
+def _read(path: Path) -> _Run:
     try:
         options = run_files.read_options(path)
         metrics, finished = _progress(path)
         comparison = is_comparison(path)
     except (OSError, SeekingError) as error:
-        return name, "", "", "", "", "", str(error)
-    changed = {key: value for key, value in changed_options(options).items() if key not in LEFT_OUT}
-    models = " in ".join(str(options[key]) for key in SHOWN[:2] if key in options)
+        return _Run(("", "", ""), (), str(error))
     done = "comparison" if comparison else _done(metrics, options)
     done += "" if finished else ", unfinished"
-    texts = ", ".join(f"{key}={value}" for key, value in changed.items())
     best = options.get("best")
-    scores = (_score(metrics, model, best if isinstance(best, str) else None) for model in SHOWN[:2])
-    return name, models, str(options.get("data", "")), done, *scores, texts
+    scores = (_score(metrics, model, best if isinstance(best, str) else None) for model in MODELS)
+    models = " in ".join(str(options[model]) for model in MODELS if model in options)
+    told = {name: options[name] for name in ("data",) if name in options} | changed_options(options)
+    facts = [models, *(f"{name}={value}" for name, value in told.items() if name not in LEFT_OUT)]
+    return _Run((done, *scores), tuple(filter(None, facts)))
 
 
 def is_comparison(path: Path) -> bool:
