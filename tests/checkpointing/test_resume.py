@@ -32,6 +32,7 @@ from seeking.checkpointing import metrics_log, run_dir, snapshot
 from seeking.checkpointing.weights import read_metadata, write_tensors
 from seeking.checkpointing.writer import BackgroundWriter
 from seeking.errors import RunWarning
+from seeking.models.resnet import ResNet
 from seeking.training import Result, RunFolder, evaluation
 from seeking.training.optim import load_optimizer_state
 from seeking.weights_map import tensors
@@ -554,8 +555,11 @@ def test_other_options_models_or_data_are_refused_with_a_diff(tmp_path: Path) ->
     refused(r"(?s)other options:.*  lr: 0.05 in the run, 0.1 now\n  momentum: 0.9 in the run, 0.8 now\n", changed)
     refused("the condition was decrease:1 and is always now", condition=seeking.Always())
     refused("an epoch had 6 batches and has 12 now", train_loader=batches(batch_size=4)["train_loader"])
-    with pytest.raises(SeekingError, match="belongs to other models"):
-        Trainer(two_models()[0], WithDropout(4), **batches(), config=CONFIG, output=output, resume=True)
+    small, large = two_models()
+    wider, narrower = ResNet(14, num_classes=4, width=8), ResNet(8, num_classes=4, width=2)
+    for others in ((small, WithDropout(4)), (small, wider), (narrower, large)):
+        with pytest.raises(SeekingError, match=r"with these models: .* belongs to other models\. Give"):
+            Trainer(*others, **batches(), config=CONFIG, output=output, resume=True)
     refused("the state of another optimizer", optimizer=lambda m: torch.optim.Adagrad(list(m.parameters())[:3]))
     with pytest.raises(SeekingError, match="holds another run"):
         make(output=output, config=CONFIG)

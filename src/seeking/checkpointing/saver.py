@@ -127,6 +127,23 @@ class Saver:
         self._map = WeightsMap.from_dict(state["map"]) if state and state["map"] else None
         return state
 
+    def map_of_run(self, base: nn.Module | None, motivated: nn.Module | None) -> WeightsMap | None:
+        """The weights map of the run that is resumed, if it is one of a pair.
+
+        Raises:
+            SeekingError: these are not the models of that run.
+        """
+        if self._map and base is not None and motivated is not None:
+            try:
+                self._map.check(base, motivated)
+            except SeekingError as error:
+                assert self.folder
+                raise SeekingError(
+                    f"{self.folder.path} cannot be resumed with these models: {error}. Give the models of that run, or "
+                    "name another output folder"
+                ) from error
+        return self._map
+
     def _check_data(self, saved: Any, accept: bool) -> None:
         differing = differences(saved, self._data)
         hint = [DECODED_OTHERWISE] if decoded_otherwise(differing, self._data) else []

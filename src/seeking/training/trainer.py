@@ -121,8 +121,7 @@ class Trainer:
         )
         custom = frozenset({"condition"} if condition is not None else ())
         saved = self.saver.read_newest(self.config.recorded(), CHANGEABLE_ON_RESUME | custom)
-        if saved and weights_map is None and saved["map"]:
-            weights_map = WeightsMap.from_dict(saved["map"])
+        weights_map = weights_map or self.saver.map_of_run(base, motivated)
 
         device = self.accelerator.device
         batch = first_batch(self.loaders.train, device)

@@ -325,4 +325,5 @@ def _overlap(first: Entry, second: Entry) -> bool:
 
 def _expect(name: str, tensor: Tensor, shape: Shape) -> None:
     if tuple(tensor.shape) != shape:
-        raise SeekingError(f"{name}: shape {list(tensor.shape)} where the map has {list(shape)}")
+        shapes = f"shape {list(tensor.shape)} where the map has {list(shape)}"
+        raise SeekingError(f"{name}: {shapes}; the map belongs to other models")
