@@ -115,12 +115,20 @@ def _record(recipe: Recipe, root: Path, path: Path) -> None:
     if not differing:
         return
     if not (recorded.get("format") == FORMAT and _continued(recorded, recipe)):
-        lines = [f"  {key}: {before.get(key)!r} in the folder, {now[key]!r} now" for key in differing]
+        lines = [line for key in differing for line in _difference(key, before.get(key), now[key])]
         raise SeekingError(
             "\n".join([f"{root} holds the results of another recipe:", *lines, "Name another output folder"])
         )
     with writing(path):
         write_json(path, current)
+
+
+def _difference(key: str, before: Any, now: Any) -> list[str]:
+    """What differs, and of two mappings each key that does."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        return [line for name in keys for line in _difference(f"{key}: {name}", before.get(name), now.get(name))]
+    return [f"  {key}: {before!r} in the folder, {now!r} now"]
 
 
 def _fixed(options: Any) -> Any:
