@@ -220,6 +220,19 @@ def data_config(config: RunConfig) -> DataConfig:
     return DataConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(DataConfig)})
 
 
+@contextlib.contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Inside, what is wrong is told of this part of an experiment.
+
+    Raises:
+        SeekingError: from inside, with the name.
+    """
+    try:
+        yield
+    except SeekingError as error:
+        raise SeekingError(f"{what}: {error}") from error
+
+
 def train_run(run: Run, root: Path, jobs: int, listener: Callable[[Row], None]) -> None:
     """Train one run to its end; resume it if it has a checkpoint. ``jobs`` runs share the machine."""
     config = run.config
@@ -228,6 +241,7 @@ def train_run(run: Run, root: Path, jobs: int, listener: Callable[[Row], None]) 
     initial = models(config, data.model_arguments, config.seed)
     previous = root / run.after if run.after else None
     start = Start(run.stage, config, initial, run.settings, previous, data)
-    arguments = methods()[run.method].begin(start)
-    folder = RunFolder(root / run.folder, resume=True)
-    trainer(config, data, run.stage.role, folder, [listener], initial=initial, **arguments).fit()
+    with naming(run.folder):
+        arguments = methods()[run.method].begin(start)
+        folder = RunFolder(root / run.folder, resume=True)
+        trainer(config, data, run.stage.role, folder, [listener], initial=initial, **arguments).fit()

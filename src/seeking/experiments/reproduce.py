@@ -18,7 +18,15 @@ from seeking.checkpointing.run_files import LOCK
 from seeking.choices import MODELS
 from seeking.distributed.processes import cores, this_process
 from seeking.errors import DivergedError, RunError, SeekingError
-from seeking.experiments.parallel import RunListener, data_config, is_finished, load_cached, run_all, runs_by_folder
+from seeking.experiments.parallel import (
+    RunListener,
+    data_config,
+    is_finished,
+    load_cached,
+    naming,
+    run_all,
+    runs_by_folder,
+)
 from seeking.experiments.parity import fronts
 from seeking.experiments.recipe import Recipe, Trial
 from seeking.experiments.results import gather, summarize
@@ -256,14 +264,16 @@ def reproduce(
     if jobs < 1:
         raise SeekingError(f"jobs is {jobs}; it must be 1 or more")
     for pair in recipe.pairs:
-        check_names(recipe.config(pair))
+        with naming(" in ".join(pair)):
+            check_names(recipe.config(pair))
     data = load_cached(data_config(config), jobs, config.loss)
     classes = data.model_arguments["num_classes"]
     if recipe.classes is not None and classes != recipe.classes:
         raise SeekingError(f"recipe {recipe.name} needs data with {recipe.classes} classes, {data.name} has {classes}")
     ratio = ratios(recipe, data)
     for run in runs_by_folder(recipe.trials(seeds, ratio)).values():  # Validate before anything is written.
-        check_names(run.config)
+        with naming(run.folder):
+            check_names(run.config)
     with claim(recipe, root):
         if jobs > 1:  # Each process loads its own.
             del data
@@ -331,6 +341,8 @@ def render(recipe: Recipe, records: Sequence[Mapping[str, Any]], about: Mapping[
         temporary.write_text(page(recipe.title, recipe.reference, rows, about, metric, parities), encoding="utf-8")
     for pair in recipe.pairs:
         pair_rows = [row for row in rows if tuple(row["pair"]) == pair]
+        if not pair_rows:  # The pair was added to finished seeds, and no arm of it is finished yet.
+            continue
         of_pair = [front for front in parities if tuple(front["pair"]) == pair]
         name, title = "-".join(pair), f"{recipe.title}: {pair[0]} in {pair[1]}"
         draw_by_flops(pair_rows, root / f"{name}-flops.png", title, metric)
