@@ -474,7 +474,20 @@ def test_bad_input(
         ({"options": {"seed": 3}}, "options: seed cannot be set here; models go by pairs, the rest by --seeds"),
         ({"arms": {"ordinary": {"method": "ordinary"}, "x": {"base": "resnet20"}}}, "x: base cannot be set here"),
         ({"search": {"seed": [0, 1]}}, "ordinary: search: seed cannot be set here"),
-        ({"search": {"lr": 0.1}}, "not a recipe"),
+        ({"search": {"lr": 0.1}}, r"search: lr is 0.1; it must be a list of values"),
+        ({"search": {"lr": []}}, r"search: lr is \[\]; it must be a list of values"),
+        ({"arms": {}}, r"arms is {}; name at least one"),
+        ({"jobs": "two"}, "jobs is 'two'; it must be a whole number"),
+        ({"classes": "ten"}, "classes is 'ten'; it must be a whole number"),
+        ({"pretraining": [1]}, r"pretraining is \[1\]; it must be a mapping of options to values"),
+        ({"budgets": [1, "two"]}, r"budgets is \[1, 'two'\]; it must be a list of numbers above 0"),
+        ({"budgets": [0]}, r"budgets is \[0\]; it must be a list of numbers above 0"),
+        (
+            {"scales": {"quick": TINY["scales"]["by-cost"]}, "arms": {"ordinary": {"max-steps": 3}}},
+            "ordinary: max_steps cannot be set where budgets say how long a run is",
+        ),
+        ({"arms": {"ordinary": {"method": "ordinary", "each": {"bse": {"lr": 0.2}}}}}, "each 'bse'; did you mean base"),
+        ({"arms": {"ordinary": {"each": {"base": {"lr": 0.2}}}}}, "unknown run of motivated in .*each 'base'"),
         ({"search": {"rl": [0.1]}}, "unknown option in .*'rl'"),
         ({"scales": {"quick": {}}}, "a recipe needs pairs; add it, at the top or in the scale quick"),
         ({"scales": {"quick": 5}}, "scale quick is 5; it must be a mapping"),
@@ -613,6 +626,21 @@ def test_what_fails_is_told_when_all_others_are_done(jobs: int, tmp_path: Path) 
         reproducing.reproduce(recipe, tmp_path / "out", range(1), jobs, quietly)
     assert {path.parent.parent.parent.name for path in (tmp_path / "out").rglob("summary.json")} == {"condition"}
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("pair", "arm", "message"),
+    [
+        (["resnet14", "resnet8"], {}, r"^resnet14 in resnet8: layer1: the base has 2 blocks"),
+        (["resnet8", "resnet14"], {"condition": "alway"}, r"^arms/x/resnet8-resnet14/seed0: .* 'alway'; did you mean"),
+        (["resnet8", "resnet14", {"base_kwargs": {"width": 8}}], {}, r"^arms/x/resnet8-resnet14/seed0: .*is smaller"),
+    ],
+)
+def test_what_cannot_be_trained_is_named(pair: list[Any], arm: dict[str, Any], message: str, tmp_path: Path) -> None:
+    scales = {"quick": {"pairs": [pair]}}
+    recipe = read(tiny(tmp_path, arms={"x": arm}, reference="x", scales=scales), "quick", {})
+    with pytest.raises(SeekingError, match=message):
+        reproducing.reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
 
 
 def test_a_candidate_that_fails_is_not_chosen(tmp_path: Path) -> None:
@@ -773,6 +801,30 @@ def test_an_arm_that_is_added_later_joins_the_seeds_that_there_are(tmp_path: Pat
     after = results(root)
     assert {row["arm"]: row["seeds"] for row in after["rows"]} == {"ordinary": 2, "condition": 2, "always": 1}
     assert [record for record in after["records"] if record["arm"] != "always"] == before["records"]
+
+
+def test_a_pair_that_is_added_later_joins_the_seeds_that_there_are(tmp_path: Path) -> None:
+    root, arms = tmp_path / "out", {name: TINY["arms"][name] for name in ("condition", "ordinary")}
+    pairs = [["resnet8", "resnet14"]]
+    scales = {"quick": {"pairs": pairs, "options": {"epochs": 1}}}
+    reproducing.reproduce(read(tiny(tmp_path, arms=arms, scales=scales), "quick", {}), root, [0, 1], 1, quietly)
+    before = results(root)
+    pairs.append(["resnet8", "resnet20"])
+    reproducing.reproduce(read(tiny(tmp_path, arms=arms, scales=scales), "quick", {}), root, [0], 1, quietly)
+    after = results(root)
+    assert [record for record in after["records"] if record["pair"] == pairs[0]] == before["records"]
+    seeds = {(row["pair"][1], row["arm"]): row["seeds"] for row in after["rows"]}
+    assert [seeds["resnet14", arm] for arm in arms] == [2, 2]
+    assert [seeds["resnet20", arm] for arm in arms] == [1, 1]
+
+
+@pytest.mark.parametrize("written", ["1e-3", 0.001])
+def test_options_of_one_run_of_an_arm_are_read_as_all_others(written: Any, tmp_path: Path) -> None:
+    """YAML takes 1e-3 for text."""
+    arms = {"ordinary": {"method": "ordinary", "each": {"base": {"lr": written, "weight-decay": 0}}}}
+    recipe = read(tiny(tmp_path, arms=arms), "quick", {})
+    base, motivated = (run.config for run in recipe.trial("ordinary", recipe.pairs[0], None, 0, 2.0).runs)
+    assert (base.lr, base.weight_decay, motivated.lr) == (0.001, 0.0, 0.05)
 
 
 @settings(max_examples=15, deadline=None)

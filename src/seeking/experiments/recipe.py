@@ -28,13 +28,20 @@ SHAPES: Mapping[str, tuple[type, str]] = {
     "pairs": (list, "a list of lists of two models, such as [[resnet8, resnet14]]"),
     "without": (list, "a list of names of arms"),
     "seeds": (int, "a whole number"),
-    "budgets": (list, "a list of numbers"),
+    "jobs": (int, "a whole number"),
+    "classes": (int, "a whole number"),
+    "options": (Mapping, "a mapping of options to values"),
+    "pretraining": (Mapping, "a mapping of options to values"),
+    "budgets": (list, "a list of numbers above 0"),
     "search": (Mapping, "a mapping of options to lists of values"),
 }
 """What the values of these keys are."""
 
 SET_BY_RECIPES = frozenset({"base", "motivated", "seed", "output"})
 """Options that follow from the pair, the seed and the folder of the experiment."""
+
+LENGTHS = frozenset({"epochs", "max_steps"})
+"""Options that say how long a run is."""
 
 PRETRAINING = "pretraining/"
 """Folder of the pretraining runs that all arms start from."""
@@ -186,7 +193,7 @@ class Recipe:
             epochs = _round_epochs([budget * stage.share / stage.cost for stage in stages], costs, budget)
         runs: dict[str, Run] = {}
         for stage, count in sorted(zip(stages, epochs, strict=True), key=lambda item: item[0].after is not None):
-            run_config = replace(config, **stage_options.get(stage.name, {}))
+            run_config = replace(self.config(pair, **{**options, **stage_options.get(stage.name, {})}), seed=seed)
             if budget:
                 run_config = replace(run_config, epochs=count)
             name = f"{pair[0]}-{pair[1]}" + ("" if stage.role == "pair" else f"-{stage.name}")
@@ -276,9 +283,14 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
     merged = {**content, **scale_content}
     if lacking := [key for key in NEEDED if key not in merged]:
         raise SeekingError(f"{path}: a recipe needs {', '.join(lacking)}; add it, at the top or in the scale {scale}")
-    for key, (kind, shape) in SHAPES.items():
-        if key in merged and not isinstance(merged[key], kind):
-            raise SeekingError(f"{path}: {key} is {merged[key]!r}; it must be {shape}")
+    for part, (key, (kind, shape)) in itertools.product((content, scale_content), SHAPES.items()):
+        if key in part and not isinstance(part[key], kind):
+            raise SeekingError(f"{path}: {key} is {part[key]!r}; it must be {shape}")
+    budgets = merged.get("budgets", ())
+    if not all(isinstance(budget, int | float) and budget > 0 for budget in budgets):
+        raise SeekingError(f"{path}: budgets is {budgets!r}; it must be {SHAPES['budgets'][1]}")
+    if not merged["arms"]:
+        raise SeekingError(f"{path}: arms is {merged['arms']!r}; name at least one, such as `arms: {{ordinary: {{}}}}`")
     if not merged["pairs"] or not all(isinstance(pair, list) and len(pair) in (2, 3) for pair in merged["pairs"]):
         raise SeekingError(f"{path}: pairs is {merged['pairs']!r}; it must be {SHAPES['pairs'][1]}")
     excluded = merged.get("without", ())
@@ -302,7 +314,7 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
             arms=arms,
             reference=str(merged["reference"]),
             seeds=int(merged.get("seeds", 3)),
-            budgets=tuple(float(budget) for budget in merged.get("budgets", ())),
+            budgets=tuple(map(float, budgets)),
             pretraining=_resolved(pretraining),
             jobs=merged.get("jobs"),
         )
@@ -331,7 +343,7 @@ def _check(recipe: Recipe, path: Path, changes: Mapping[str, Any]) -> None:
         raise unknown(f"reference in {path}", recipe.reference, recipe.arms)
     settings = itertools.chain(*(method.settings for method in methods().values()))
     fixed = {"method", "each", *settings, *SET_BY_RECIPES, *itertools.chain(*recipe.search.values())}
-    fixed |= {"epochs", "max_steps"} if recipe.budgets else set()
+    fixed |= LENGTHS if recipe.budgets else set()
     if conflicts := sorted(fixed & changes.keys()):
         raise SeekingError(f"recipe {recipe.name} sets {', '.join(conflicts)} itself; copy it to a file to change that")
     places = [("options", recipe.options), ("pretraining", recipe.pretraining), *recipe.of_pairs.items()]
@@ -343,10 +355,22 @@ def _check(recipe: Recipe, path: Path, changes: Mapping[str, Any]) -> None:
                 f"{path}: {place}: {', '.join(given)} cannot be set here; models go by pairs, the rest by --seeds and "
                 "--output"
             )
+        lengths = sorted(LENGTHS & normalized(options, path).keys())
+        if lengths and recipe.budgets and place != "pretraining":
+            raise SeekingError(
+                f"{path}: {place}: {', '.join(lengths)} cannot be set where budgets say how long a run is; remove one"
+            )
     if recipe.pretraining and any(recipe.search.values()):
         raise SeekingError(f"{path}: pretraining and search cannot be combined; remove one")
     for arm, pair in itertools.product(recipe.arms, recipe.pairs):
         method = recipe.method(arm)
+        stages = [stage.name for stage in method.stages(0.5, method.settings)]
+        for stage in recipe.arms[arm].get("each", {}):
+            if stage not in stages:
+                raise unknown(f"run of {method.name} in {path}: {arm}: each", str(stage), stages)
+        for option, values in recipe.search[arm].items():
+            if not isinstance(values, list) or not values:
+                raise SeekingError(f"{path}: {arm}: search: {option} is {values!r}; it must be a list of values")
         if recipe.pretraining and any(stage.after for stage in method.stages(0.5, method.settings)):
             raise SeekingError(
                 f"{path}: {arm}: {method.name} cannot be combined with pretraining; its runs start from each other"
