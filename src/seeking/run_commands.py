@@ -177,7 +177,7 @@ def print_runs(folder: Path) -> None:
         SeekingError: the folder cannot be read, or there is no run in it.
     """
     common, rows = runs_table(folder)
-    print_text(f"in common: {common}")
+    print_text(f"in common: {common or 'nothing'}")
     make_console().print(terminal(rows))
 
 

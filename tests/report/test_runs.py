@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from runs import CONFIG, run
 
-from seeking import SeekingError
+from seeking import SeekingError, TrainConfig
 from seeking.checkpointing import run_files
 from seeking.cli import main
 from seeking.report.folder import describe
@@ -59,6 +59,21 @@ def test_options_are_told_once_or_of_each_run_in_which_they_differ(runs: Path, t
     own = {row[0]: row[4] for row in rows}
     assert own == {"a": "resnet8 in resnet14", "b": "resnet8 in resnet14, lr=0.3", "c": "resnet14 in resnet14, lr=0.4"}
     assert "condition=decrease:1" in common and "resnet" not in common and "lr=" not in common
+
+
+def test_runs_of_experiments_are_listed_and_may_have_nothing_in_common(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("tiny-quick/arms/x/a-b/seed0", "tiny-quick/search/lr=0.1/x/a-b/seed1000000"):
+        shutil.copytree(runs / "first", tmp_path / name)
+    (tmp_path / name / "manifest.json").unlink()
+    (tmp_path / name / "config.json").write_text(json.dumps(TrainConfig().recorded()))
+    assert [row[0] for row in runs_table(tmp_path)[1][1]] == [
+        "tiny-quick/arms/x/a-b/seed0",
+        "tiny-quick/search/lr=0.1/x/a-b/seed1000000",
+    ]
+    assert main(["show", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("in common: nothing\n")
 
 
 def test_a_run_of_a_length_in_steps_is_told_in_steps(tmp_path: Path) -> None:

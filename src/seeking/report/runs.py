@@ -14,8 +14,8 @@ from seeking.report.folder import changed_options
 from seeking.report.metric import shown
 from seeking.report.tables import Rows
 
-MAX_DEPTH = 4
-"""Folders below the one that is listed, such as of an experiment, an arm and a seed."""
+MAX_DEPTH = 6
+"""Folders below the one that is listed, such as those of an experiment, its search, an arm, its models and a seed."""
 
 LEFT_OUT = frozenset({*MODELS, "output", "config", "resume", "overwrite"})
 """Options that are not listed, or not as others are."""
@@ -62,7 +62,7 @@ def runs_table(folder: Path) -> tuple[str, Rows]:
         runs = {str(path.relative_to(folder)): _read(path) for path in find_runs(folder)}
     if not runs:
         raise SeekingError(f"{folder}: neither a run folder, which has a config.json, nor are there any in it")
-    facts = [run.facts for run in runs.values() if run.facts]
+    facts = [run.facts for run in runs.values() if not run.error]
     common = [fact for fact in facts[0] if all(fact in other for other in facts)] if facts else []
     rows = [
         (name, *run.results, run.error or ", ".join(fact for fact in run.facts if fact not in common))
