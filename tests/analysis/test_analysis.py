@@ -241,6 +241,20 @@ def test_what_cannot_be_analyzed_is_refused(
 
 
 @pytest.mark.slow
+def test_data_that_are_not_those_of_the_run_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [tmp_path / "here.csv", tmp_path / "moved.csv", tmp_path / "other.csv"]
+    for file, factor in zip(files, (1, 1, -1), strict=True):
+        file.write_text("\n".join(["size,label", *(f"{factor * n**2},{n % 2}" for n in range(64))]))
+    options = ["--task", "tabular", "--base", "mlp-8", "--motivated", "mlp-16", "--epochs", "1", "--batch-size", "16"]
+    assert main(["train", *options, "--data", str(files[0]), "--output", str(tmp_path / "run")]) == 0
+    for file in files:
+        capsys.readouterr()
+        assert main(["analyze", str(tmp_path / "run"), *MEASURE, "--data", str(file)]) == 0
+        told = f"{file} does not hold the data of the run (training data" in " ".join(capsys.readouterr().err.split())
+        assert told == (file.name == "other.csv")
+
+
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_left_out(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "step-00000004" / "state.json").write_text("{}")

@@ -14,6 +14,7 @@ from seeking.analysis import agreement, losses_along_line, sharpness
 from seeking.analysis.line import barrier
 from seeking.analysis.steps import changes_by_a_step, put_back
 from seeking.checkpointing import run_files, snapshot
+from seeking.checkpointing.fingerprint import differences, fingerprint
 from seeking.checkpointing.resume import State, read_state
 from seeking.checkpointing.weights import load_weights
 from seeking.choices import MODELS
@@ -72,7 +73,10 @@ def analyze(
     checkpoints = []
     for state in _states(run):
         notify(f"checkpoint of step {state['step']}")
-        bench = bench or Bench(_trainer(config, task(config.task).load(config, 1, config.loss), state["map"], samples))
+        if bench is None:
+            data = task(config.task).load(config, 1, config.loss)
+            bench = Bench(_trainer(config, data, state["map"], samples))
+            _check_data(run, state.get("data"), data, config)
         checkpoints.append({"step": state["step"], **bench.checkpoint(state["parts"], steps)})
     if bench is None:
         raise SeekingError(f"{run}: there is no intact checkpoint of a run; name the folder of one run")
@@ -176,6 +180,19 @@ def _states(run: Path) -> Iterator[State]:
         if not state["map"] or not {*MODELS} <= state["parts"].keys():
             raise SeekingError(f"{run}: one model was trained alone; name the folder of a run of a pair")
         yield state
+
+
+def _check_data(run: Path, saved: Any, data: TaskData, config: RunConfig) -> None:
+    """Warn of data that are not those of the run, whose fingerprint was saved."""
+    loaders = data.loaders(config)
+    current = fingerprint({"training data": loaders.train, "evaluation data": loaders.evaluation})
+    if differing := differences(saved, current):
+        told = "; ".join(map(str, differing))
+        warnings.warn(
+            f"{run}: {config.data} does not hold the data of the run ({told}); give those in data",
+            RunWarning,
+            stacklevel=3,
+        )
 
 
 def _trainer(config: RunConfig, data: TaskData, weights_map: Mapping[str, Any], samples: int) -> Trainer:
