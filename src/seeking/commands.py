@@ -46,8 +46,8 @@ class Reproduce:
     """Run an experiment from a recipe: the paper's, ablations or baselines. Resumes an unfinished experiment."""
 
     recipe: Positional[str]
-    """ablation, conditions, front, switches, pareto, cifar10-resnet, cifar100-efficientnet, cifar100-vit, imagenet,
-    transfer, text, tabular, or a YAML file."""
+    """ablation, conditions, front, front-cifar100, switches, pareto, cifar10-resnet, cifar100-efficientnet,
+    cifar100-vit, imagenet, transfer, text, tabular, or a YAML file."""
     scale: str = "quick"
     """quick (minutes on 2 cores), small (hours) or full (the size of the paper, on a GPU), if the recipe has it."""
     seeds: int | None = None

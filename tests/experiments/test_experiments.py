@@ -270,6 +270,13 @@ def test_recipes_can_be_planned_at_every_scale(name: str) -> None:
                 assert folders.setdefault(run.folder, run) == run
 
 
+def test_the_help_names_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["reproduce", "--help"])
+    words = set(re.findall(r"[\w-]+", capsys.readouterr().out))
+    assert {*names()} <= words
+
+
 def test_the_docs_name_every_key_of_a_recipe() -> None:
     page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`.*?) \|", page.split("## Custom recipes")[1].split("\n## ")[0], re.MULTILINE)
@@ -432,6 +439,7 @@ def test_an_experiment_is_run_by_one_program_at_a_time(tmp_path: Path) -> None:
         (["ablation", "--seeds", "0"], "seeds is 0"),
         (["pareto", "--set", "epochs=3"], "recipe pareto sets epochs itself"),
         (["ablation", "--scale", "small", "--set", "lr=3"], "recipe ablation sets lr itself"),
+        (["ablation", "--source", "digits"], "recipe ablation has no pretraining, whose data --source names"),
         (["ablation", "--data", "digits", "--output", "/dev/null/x"], "cannot be used as an output folder"),
         (["ablation", "--jobs", "0", "--data", "digits"], "jobs is 0"),
         (["ablation", "--data", "digits", "--set", "optimizer=adamv"], "unknown optimizer 'adamv'; did you mean"),

@@ -298,6 +298,8 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
         if arm not in merged["arms"]:
             raise unknown(f"arm in without of {path}", str(arm), merged["arms"])
     from_source = {"data": source} if source else {}
+    if source and not merged.get("pretraining"):
+        raise SeekingError(f"recipe {name} has no pretraining, whose data --source names; leave it out")
     try:
         arms = {str(arm): _resolved(options or {}) for arm, options in merged["arms"].items() if arm not in excluded}
         pairs = [(str(base), str(motivated), _resolved(*options)) for base, motivated, *options in merged["pairs"]]
