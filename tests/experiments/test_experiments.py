@@ -788,7 +788,7 @@ def test_arms_and_pairs_may_be_added_and_nothing_else(tmp_path: Path) -> None:
     assert recorded["options"]["workers"] == 1
     claim(with_arms(a={}, b={"condition": "every:2"}, pairs=2), root)
     with pytest.raises(
-        SeekingError, match=r"another recipe:\n  arms: b: {'condition': 'every:2'} in the folder, None now"
+        SeekingError, match=r"another recipe:\n  arms: b: {'condition': 'every:2'} in the folder, None now\nName"
     ):
         claim(with_arms(a={}, pairs=2), root)
     for other in (

@@ -133,6 +133,8 @@ def _record(recipe: Recipe, root: Path, path: Path) -> None:
 
 def _difference(key: str, before: Any, now: Any) -> list[str]:
     """What differs, and of two mappings each key that does."""
+    if before in (None, {}) and now in (None, {}):  # Options of a pair or a search that an added arm does not have.
+        return []
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         return [line for name in keys for line in _difference(f"{key}: {name}", before.get(name), now.get(name))]
