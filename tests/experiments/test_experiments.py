@@ -658,6 +658,14 @@ def test_a_candidate_that_fails_is_not_chosen(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "search.json").read_text())["condition"]["best"] == {"lr": 0.05}
 
 
+def test_candidates_are_checked_before_the_first_is_trained(tmp_path: Path) -> None:
+    arms = {"x": {"search": {"condition": ["always", "nvr"]}}}
+    recipe = read(tiny(tmp_path, arms=arms, reference="x"), "quick", {})
+    with pytest.raises(SeekingError, match=r"^search/.*nvr.*: .*unknown condition 'nvr'"):
+        reproducing.reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
+    assert not [*(tmp_path / "out").rglob("config.json")]
+
+
 def test_a_search_that_fails_for_another_reason_has_found_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

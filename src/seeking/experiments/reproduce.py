@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,17 @@ def _plan(recipe: Recipe) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str
     return (recipe.name, recipe.scale, recipe.reference, recipe.classes, of_search), fixed, stages, searched
 
 
+def _check(trials: Iterable[Trial]) -> None:
+    """Check the options of these trials before the first one is trained.
+
+    Raises:
+        SeekingError: of a run, with its folder.
+    """
+    for run in runs_by_folder(trials).values():
+        with naming(run.folder):
+            check_names(run.config)
+
+
 def search(
     recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jobs: int, listener: RunListener
 ) -> Recipe:
@@ -183,6 +194,7 @@ def search(
     searched separately.
 
     Raises:
+        SeekingError: the options of a trial are not valid.
         RunError: a trial fails otherwise than by diverging, or the results cannot be written.
     """
     metric = metric_of(recipe)
@@ -202,7 +214,9 @@ def search(
         for arm, grid in recipe.search.items()
         if grid and arm not in results
     }
-    failed = run_all([trial for trials in candidates.values() for _, trial in trials], root, jobs, listener)
+    everything = [trial for trials in candidates.values() for _, trial in trials]
+    _check(everything)
+    failed = run_all(everything, root, jobs, listener)
     _raise_failures({folder: error for folder, error in failed.items() if not isinstance(error, DivergedError)})
     for arm, trials in candidates.items():
         scores = [{"options": options, **scores_of(root, trial, metric)} for options, trial in trials]
@@ -273,9 +287,7 @@ def reproduce(
     if recipe.classes is not None and classes != recipe.classes:
         raise SeekingError(f"recipe {recipe.name} needs data with {recipe.classes} classes, {data.name} has {classes}")
     ratio = ratios(recipe, data)
-    for run in runs_by_folder(recipe.trials(seeds, ratio)).values():  # Validate before anything is written.
-        with naming(run.folder):
-            check_names(run.config)
+    _check(recipe.trials(seeds, ratio))  # Before anything is written.
     with claim(recipe, root):
         if jobs > 1:  # Each process loads its own.
             del data
