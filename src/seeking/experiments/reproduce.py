@@ -76,7 +76,7 @@ def metric_of(recipe: Recipe) -> Metric:
 def claim(recipe: Recipe, root: Path) -> Iterator[None]:
     """Create the folder of an experiment, or check that it belongs to this recipe, and hold it for this program.
 
-    A folder in which no run has begun becomes this recipe's.
+    A folder in which no run has begun becomes this recipe's. The recipe may have got more arms and pairs since.
 
     Raises:
         SeekingError: it belongs to another recipe, scale or format version, holds other files, or another program
