@@ -193,7 +193,9 @@ class Recipe:
             epochs = _round_epochs([budget * stage.share / stage.cost for stage in stages], costs, budget)
         runs: dict[str, Run] = {}
         for stage, count in sorted(zip(stages, epochs, strict=True), key=lambda item: item[0].after is not None):
-            run_config = replace(self.config(pair, **{**options, **stage_options.get(stage.name, {})}), seed=seed)
+            run_config = config
+            if own := stage_options.get(stage.name):
+                run_config = replace(self.config(pair, **{**options, **own}), seed=seed)
             if budget:
                 run_config = replace(run_config, epochs=count)
             name = f"{pair[0]}-{pair[1]}" + ("" if stage.role == "pair" else f"-{stage.name}")
@@ -366,14 +368,14 @@ def _check(recipe: Recipe, path: Path, changes: Mapping[str, Any]) -> None:
         raise SeekingError(f"{path}: pretraining and search cannot be combined; remove one")
     for arm, pair in itertools.product(recipe.arms, recipe.pairs):
         method = recipe.method(arm)
-        stages = [stage.name for stage in method.stages(0.5, method.settings)]
-        for stage in recipe.arms[arm].get("each", {}):
-            if stage not in stages:
-                raise unknown(f"run of {method.name} in {path}: {arm}: each", str(stage), stages)
+        stages = {stage.name: stage for stage in method.stages(0.5, method.settings)}
+        for name in recipe.arms[arm].get("each", {}):
+            if name not in stages:
+                raise unknown(f"run of {method.name} in {path}: {arm}: each", str(name), stages)
         for option, values in recipe.search[arm].items():
             if not isinstance(values, list) or not values:
                 raise SeekingError(f"{path}: {arm}: search: {option} is {values!r}; it must be a list of values")
-        if recipe.pretraining and any(stage.after for stage in method.stages(0.5, method.settings)):
+        if recipe.pretraining and any(stage.after for stage in stages.values()):
             raise SeekingError(
                 f"{path}: {arm}: {method.name} cannot be combined with pretraining; its runs start from each other"
             )

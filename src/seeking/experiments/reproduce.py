@@ -287,7 +287,7 @@ def reproduce(
     if recipe.classes is not None and classes != recipe.classes:
         raise SeekingError(f"recipe {recipe.name} needs data with {recipe.classes} classes, {data.name} has {classes}")
     ratio = ratios(recipe, data)
-    _check(recipe.trials(seeds, ratio))  # Before anything is written.
+    _check(recipe.trials(seeds[:1], ratio))  # Before anything is written; those of other seeds differ in it alone.
     with claim(recipe, root):
         if jobs > 1:  # Each process loads its own.
             del data
@@ -304,7 +304,7 @@ def reproduce(
                 finished = [trial for trial in of_seed if all(is_finished(root, run.folder) for run in trial.runs)]
                 if finished and (finished == of_seed or seed not in seeds):  # An arm may have been added since.
                     records[seed] = [gather(trial, root, metric_of(recipe)) for trial in finished]
-                    everything = [record for _, of_seed in sorted(records.items()) for record in of_seed]
+                    everything = [record for number in sorted(records) for record in records[number]]
                     try:
                         write(searched, everything, root, process.device, command)
                     except OSError as error:

@@ -17,7 +17,7 @@ from seeking.report.tables import Rows
 MAX_DEPTH = 6
 """Folders below the one that is listed, such as those of an experiment, its search, an arm, its models and a seed."""
 
-LEFT_OUT = frozenset({*MODELS, "output", "config", "resume", "overwrite"})
+LEFT_OUT = frozenset({*MODELS, "data", "output", "config", "resume", "overwrite"})
 """Options that are not listed, or not as others are."""
 
 
@@ -97,9 +97,9 @@ def _read(path: Path) -> _Run:
     best = options.get("best")
     scores = (_score(metrics, model, best if isinstance(best, str) else None) for model in MODELS)
     models = " in ".join(str(options[model]) for model in MODELS if model in options)
-    told = {name: options[name] for name in ("data",) if name in options} | changed_options(options)
-    facts = [models, *(f"{name}={value}" for name, value in told.items() if name not in LEFT_OUT)]
-    return _Run((done, *scores), tuple(filter(None, facts)))
+    data = f"data={options['data']}" if "data" in options else ""
+    changed = (f"{name}={value}" for name, value in changed_options(options).items() if name not in LEFT_OUT)
+    return _Run((done, *scores), tuple(filter(None, (models, data, *changed))))
 
 
 def is_comparison(path: Path) -> bool:
