@@ -96,6 +96,9 @@ def test_compare_shows_the_pair_beside_its_models_alone(capsys: pytest.CaptureFi
     assert first[0] == first[1], "the same initial weights and data in every arm"
     out = " ".join(capsys.readouterr().out.split())
     assert "in the pair" in out
+    for fewer in (["--seeds", "1"], ["--seed", "1", "--seeds", "1"], ["--seed", "7"]):
+        refused(["compare", "--resume", "--output", "out", *fewer], "is of another one", capsys)
+    assert json.loads(Path("out/comparison.json").read_text()) == summary
     shutil.rmtree("out/motivated-seed1")
     Path("out/comparison.json").unlink()
     for way in ("--resume", "--overwrite"):

@@ -77,7 +77,7 @@ class Analyze:
     samples: int = 512
     """Training samples for gradients, and evaluation samples for losses."""
     steps: int = 8
-    """Batches from which a step of each model is taken, at each checkpoint."""
+    """Greatest number of batches of these samples from which a step of each model is taken, at each checkpoint."""
     iterations: int = 20
     """Greatest number of power iterations for the sharpness."""
     data: str | None = None

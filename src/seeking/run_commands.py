@@ -66,7 +66,8 @@ def compare_command(config: Compare) -> int:
     data = _checked_data(config)
     with _folder(config, "compare", "comparison") as (output, folder):
         _announce(console, config, data, output)
-        check(config, data, output if folder.holds_run else None)  # Before anything is written.
+        seeds = range(config.seed, config.seed + config.seeds)
+        check(config, data, seeds, output if folder.holds_run else None)  # Before anything is written.
         if is_main_process() and folder.holds_run:
             folder.lock()
             folder.read_manifest()
@@ -74,7 +75,6 @@ def compare_command(config: Compare) -> int:
         elif is_main_process():
             folder.create(dataclasses.asdict(config), None)
         this_process(config.device).wait_for_everyone()  # The other processes read the folder next.
-        seeds = range(config.seed, config.seed + config.seeds)
         results = compare(config, data, seeds, output, config.resume, lambda run: RunProgress(console, run, data.unit))
         metric = task(config.task).metric(config.loss)
         summary = summarize(results, metric)

@@ -53,7 +53,7 @@ def analyze(
         config: options of the run; ``data`` and ``device`` may differ.
         against: the folder of a run in which the base was trained alone.
         samples: training samples for gradients, and evaluation samples for losses.
-        steps: batches from which a step is taken at each checkpoint.
+        steps: greatest number of batches of these samples from which a step is taken at each checkpoint.
         iterations: greatest number of power iterations for the sharpness.
         notify: called with what is being measured.
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from seeking.choices import MODELS, Role
+from seeking.errors import SeekingError
 from seeking.experiments.config import RunConfig
 from seeking.experiments.run import trainer
 from seeking.experiments.tasks import TaskData
@@ -55,17 +57,26 @@ def compare(
     return results
 
 
-def check(config: RunConfig, data: TaskData, output: Path | None = None) -> None:
+def check(config: RunConfig, data: TaskData, seeds: Sequence[int], output: Path | None = None) -> None:
     """Make sure that the runs of the first seed can be begun or, if they have been, resumed; nothing is written.
 
     Args:
         config: as for ``compare``.
         data: as for ``compare``.
+        seeds: as for ``compare``.
         output: folder with runs that are resumed.
 
     Raises:
-        SeekingError: a run is refused.
+        SeekingError: a run is refused, or the folder has runs of other seeds, which the results would leave out.
     """
+    if output:
+        compared = {run_of(output, arm, seed) for arm in ARMS for seed in seeds}
+        for left_out in sorted({*output.iterdir()} - compared):
+            if re.fullmatch(rf"({'|'.join(ARMS)})-seed\d+", left_out.name):
+                raise SeekingError(
+                    f"seeds {seeds[0]} to {seeds[-1]} are compared, and {left_out} is of another one; give --seed and "
+                    "--seeds such that all are, or another output folder"
+                )
     for arm in ARMS:
         path = run_of(output, arm, config.seed) if output else None
         if path and path.exists():
