@@ -405,7 +405,13 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
     with pytest.raises(SeekingError, match="does not hold the results of a recipe"):
         claim(recipe, root)
     assert [path.name for path in root.iterdir()] == ["mine.txt"]
-    (root / "mine.txt").unlink()
+    (root / "mine.txt").rename(root / "recipe.json")
+    for mine, why in (("mine", "not JSON"), ('{"soup": 1}', "does not hold the results of a recipe")):
+        (root / "recipe.json").write_text(mine)
+        with pytest.raises(SeekingError, match=why):
+            claim(recipe, root)
+        assert (root / "recipe.json").read_text() == mine
+    (root / "recipe.json").unlink()
     claim(read(tiny(tmp_path), "quick", {"lr": 0.3}), root)
     claim(recipe, root)  # Nothing has begun.
     before = (root / "recipe.json").read_text()

@@ -152,3 +152,11 @@ def test_a_folder_without_runs_is_told(runs: Path) -> None:
         runs_table(runs / "notes")
     with pytest.raises(SeekingError, match="cannot be read"):
         runs_table(runs / "nowhere")
+
+
+def test_the_folder_of_a_model_of_others_is_not_shown_as_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_layer": 1}')
+    assert main(["show", str(tmp_path)]) == 2
+    assert "its config.json has no options of a run" in " ".join(capsys.readouterr().err.split())

@@ -75,6 +75,8 @@ def _describe(path: Path) -> tuple[str, bool]:
         growing = [name for name in run_files.GROWING if is_file(path / name) and not (known and name in known.files)]
         files += [f"  {name}: {why} before the run is over" for name in growing]
     options = run_files.read_options(path) if known else read_json(path / "config.json", MAX_OPTIONS_BYTES)
+    if not (known or damaged or options.keys() & run_files.OPTIONS):
+        raise SeekingError(f"{path}: not a run folder, its config.json has no options of a run")
     steps = motivated = 0
     lines = []
     try:
