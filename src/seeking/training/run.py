@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from seeking.conditions import Condition, OnePass, Outcome, Signals
+from seeking.distributed.sharding import is_sharded
 from seeking.errors import SeekingError
 from seeking.pair import Pair
 from seeking.prefix import Prefix
@@ -215,7 +215,7 @@ class Run:
         Raises:
             SeekingError: they are sharded.
         """
-        if any(isinstance(gradient, DTensor) for gradient in gradients.values()):
+        if any(is_sharded(gradient) for gradient in gradients.values()):
             raise SeekingError(
                 "gradients of sharded models cannot be compared; turn shard off, or change the condition"
             )
