@@ -171,6 +171,7 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--learning-rate", "0.1"], "unknown option --learning-rate; did you mean --lr?"),
         (["train", "--num_train_epochs=3"], "unknown option --num_train_epochs; did you mean --epochs?"),
         (["train", "--base", "resnet9"], "unknown model 'resnet9'; did you mean"),
+        (["train", "--task", "text", "--base", "gpt2-0x32"], "unknown model 'gpt2-0x32'; known: gpt2-LAYERSxWIDTH"),
         (["train", "--data", "digit"], "unknown data set 'digit'; did you mean digits"),
         (["train", "--data", "./nowhere"], "no such folder"),
         (["train", "--condition", "decrese:2"], r"did you mean decrease\? decrese:2 \^"),

@@ -172,6 +172,8 @@ def test_a_text_that_cannot_be_read_or_is_too_short(tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("a" * 300)
     with pytest.raises(SeekingError, match="the test part has 30 bytes, of which a window needs 257"):
         loaded(RunConfig(task="text", data=str(tmp_path / "short.txt"), **GPT2))
+    with pytest.raises(SeekingError, match="a smaller sequence_length or held_out"):
+        loaded(RunConfig(task="text", data=str(tmp_path / "short.txt"), sequence_length=8, held_out=100, **GPT2))
 
 
 @pytest.mark.filterwarnings("ignore:diabetes.* classes:seeking.errors.RunWarning")

@@ -104,7 +104,7 @@ class DataConfig:
         if self.channels not in (None, 1, 3):
             raise SeekingError(f"channels is {self.channels}; it must be 1 (gray) or 3 (color)")
         if self.validation is not None and not 0 < self.validation < 1:
-            raise SeekingError(f"validation is {self.validation}; it is a share of the images, between 0 and 1")
+            raise SeekingError(f"validation is {self.validation}; it is a share of the training data, between 0 and 1")
         from seeking.data.augment import Augmentation  # Imports PyTorch, which help does without.
 
         # Validates the other options.

@@ -35,6 +35,9 @@ def check_model_name(name: str) -> None:
         raise SeekingError(f"{name}: there is no {config}; give the folder of a model that timm has saved")
     if _own(name) or name.startswith(ELSEWHERE):
         return
+    for form in (mlp.FORM, *language.FORMS):
+        if name.startswith(form.partition("-")[0] + "-"):
+            raise unknown("model", name, [form])
     import timm  # Slow to import.
 
     if not timm.is_model(name):

@@ -119,11 +119,12 @@ def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
     held_out = None
     if config.held_out:
         train, held_out = cut(train, config.held_out * length + 1)
-    for part, content in (("training", train), ("test", test)):
+    shortened = "sequence_length or held_out" if config.held_out else "sequence_length"
+    for part, content, smaller in (("training", train, shortened), ("test", test, "sequence_length")):
         if len(content) <= length:
             raise SeekingError(
                 f"{config.data}: the {part} part has {len(content):,} bytes, of which a window needs {length + 1}; "
-                "give a longer text or a smaller sequence_length"
+                f"give a longer text or a smaller {smaller}"
             )
     return TextOfRun(
         config.data, train, test, held_out, length, config.max_train_samples, config.max_eval_samples, unused
