@@ -1,14 +1,16 @@
-"""Optimizers: fused kernels do what the others do."""
+"""Optimizers: fused kernels do what the others do, and all parameters of a model are trained."""
 
 import dataclasses
 
+import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from runs import PLAIN
 from torch import nn
 
-from seeking.training.optim import make_optimizer
+from seeking import TrainConfig
+from seeking.training.optim import FUSED, make_optimizer
 
 
 @settings(max_examples=10, deadline=None)
@@ -35,3 +37,13 @@ def test_fused_steps_are_those_of_other_kernels_whatever_a_batch_reaches(
             trained.zero_grad()
         weights.append(nn.utils.parameters_to_vector(model.parameters()))
     torch.testing.assert_close(*weights)
+
+
+@pytest.mark.parametrize("name", ["momentum", "adam", "adamw", "adagrad"])
+def test_complex_parameters_are_trained_with_the_default_options(name: str) -> None:
+    model = nn.ParameterList([torch.ones(3, dtype=torch.cfloat), torch.ones(3)])
+    optimizer = make_optimizer(model, TrainConfig(optimizer=name), fused=TrainConfig().fused)
+    assert isinstance(optimizer, FUSED)
+    (model[0].abs().sum() + model[1].sum()).backward()
+    optimizer.step()
+    assert not any(torch.equal(parameter, torch.ones_like(parameter)) for parameter in model)

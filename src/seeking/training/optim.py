@@ -61,7 +61,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> Optimi
     options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "momentum": config.momentum}
     try:
         optimizer = create_optimizer_v2(model, config.optimizer, **options)
-        if fused and isinstance(optimizer, FUSED):
+        # The kernels refuse complex parameters, SGD's only at its first step.
+        if fused and isinstance(optimizer, FUSED) and all(p.is_floating_point() for p in model.parameters()):
             with contextlib.suppress(RuntimeError):  # The kernel may not support the parameters.
                 optimizer = create_optimizer_v2(model, config.optimizer, fused=True, **options)
                 if isinstance(optimizer, torch.optim.SGD):
