@@ -1,5 +1,6 @@
 """The user's loader is the one that runs, and every sample of a step weighs the same."""
 
+import dataclasses
 import itertools
 import os
 import signal
@@ -22,6 +23,7 @@ from seeking import SeekingError, TrainConfig, Trainer
 from seeking.errors import RunWarning
 from seeking.training.loaders import prepare
 from seeking.training.micro_batches import MicroBatches, Part, split
+from seeking.training.objective import first_sample, sample_count
 from seeking.weights_map import leaves_in
 
 DATA = TensorDataset(torch.arange(22.0)[:, None] + torch.arange(3) / 10, torch.arange(22) % 3)
@@ -371,6 +373,12 @@ def test_the_parts_of_all_processes_are_the_batches_and_weigh_as_their_samples(
         assert torch.equal(whole, value)
 
 
+@dataclasses.dataclass
+class Record:
+    features: Tensor
+    number: int
+
+
 def batch_of(values: Tensor, kind: str) -> Any:
     """Samples whose features are all their number."""
     features = [value.repeat(5) for value in values]
@@ -384,12 +392,15 @@ def batch_of(values: Tensor, kind: str) -> Any:
         "targets": {"images": features, "targets": [{"label": value[None], "name": str(value)} for value in values]},
         "nested": ({"ids": torch.stack(features), "temperature": 0.5}, [torch.stack(features)], values),
         "names": (values, [str(number) for number in numbers], [None] * len(numbers)),
+        "mappings": [{"x": value.repeat(5), "y": value[None]} for value in values],
+        "records": [Record(value.repeat(5), number) for value, number in zip(values, numbers, strict=True)],
     }
     return forms[kind]
 
 
 @pytest.mark.parametrize(
-    "kind", ["lists", "lists of tensors", "sequences", "labels stacked", "targets", "nested", "names"]
+    "kind",
+    ["lists", "lists of tensors", "sequences", "labels stacked", "targets", "nested", "names", "mappings", "records"],
 )
 @given(samples=st.integers(1, 9), processes=st.integers(2, 4))
 @settings(max_examples=12, deadline=None)
@@ -412,6 +423,16 @@ def test_mappings_in_a_list_are_samples_whatever_their_tensors_hold(boxes: int) 
     targets = [{"boxes": torch.full((boxes, 4), float(number)), "labels": torch.zeros(boxes)} for number in range(2)]
     for number, part in enumerate(split((torch.zeros(2, 3, 8, 8), targets), 2)):
         torch.testing.assert_close(part.batch, (torch.zeros(1, 3, 8, 8), targets[number : number + 1]))
+
+
+@pytest.mark.parametrize("kind", ["mappings", "records"])
+@given(samples=st.integers(1, 9))
+def test_a_list_of_samples_is_as_many_and_stacked_ones_in_a_list_are_not(kind: str, samples: int) -> None:
+    listed = batch_of(torch.arange(float(samples)), kind)
+    assert sample_count(listed) == samples and sample_count(first_sample(listed)) == 1
+    stacked = {"x": torch.zeros(samples, 5), "y": torch.zeros(samples)}
+    for batch in ([stacked], (stacked, stacked), ({"x": torch.zeros(samples, 5), "rate": 0.5}, {"y": stacked["y"]})):
+        assert sample_count(batch) == samples
 
 
 def of_tensors(batch: Any) -> list[Any]:

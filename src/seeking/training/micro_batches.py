@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from seeking.distributed.mean_loss import mean_over_processes
 from seeking.errors import SeekingError
-from seeking.training.objective import listed_samples, sample_count
+from seeking.training.objective import listed_samples, lists_samples, sample_count
 from seeking.weights_map import leaves_in
 
 
@@ -89,10 +89,11 @@ def split(batch: Any, processes: int) -> list[Part]:
     samples = sample_count(batch)
     if samples < processes:
         return [Part(send_to_device(batch, "cpu"), samples, 1 / processes, processes)] * processes
-    listed = listed_samples(batch) == samples
+    whole = lists_samples(batch)
+    listed = whole or listed_samples(batch) == samples
     bounds = [samples * number // processes for number in range(processes + 1)]
     return [
-        Part(_slice(batch, samples, slice(start, end), listed, top=True), samples, (end - start) / samples)
+        Part(_slice(batch, samples, slice(start, end), listed, top=not whole), samples, (end - start) / samples)
         for start, end in itertools.pairwise(bounds)
     ]
 
