@@ -1,6 +1,7 @@
 """What models may be trained towards, and what a loss_fn may return."""
 
 import functools
+from collections import OrderedDict
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from seeking import SeekingError, Trainer
-from seeking.errors import DivergedError
+from seeking.errors import DivergedError, RunWarning
 from seeking.training.objective import Classification
 
 X = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
@@ -209,3 +210,59 @@ def test_what_is_no_optimizer_is_named(wrong: str) -> None:
 def test_what_makes_no_optimizer_or_schedule_of_a_model_is_named(given: dict[str, Any], told: str) -> None:
     with pytest.raises(SeekingError, match=told):
         trainer(CLASSES, **given)
+
+
+def _parameters_for_a_model(parameters: Any) -> Any:
+    return torch.optim.Adam(parameters)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"optimizer": _parameters_for_a_model}, "optimizer fails: TypeError: .*such as lambda model"),
+        ({"schedule": lambda optimizer: None}, "schedule fails: TypeError: .*such as lambda optimizer, steps"),
+    ],
+)
+def test_what_is_made_of_something_else_is_told_with_an_example(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(SeekingError, match=told):
+        trainer(CLASSES, **given)
+
+
+def test_an_optimizer_and_a_schedule_are_those_of_the_model_that_they_are_made_for() -> None:
+    one = torch.optim.SGD(Head(6, 3).parameters(), 0.1)
+    with pytest.raises(SeekingError, match="optimizer gives one that has no parameter of the base model"):
+        trainer(CLASSES, optimizer=lambda model: one)
+    with pytest.raises(SeekingError, match="schedule gives one of another optimizer than that of the base model"):
+        trainer(CLASSES, schedule=lambda optimizer, steps: torch.optim.lr_scheduler.StepLR(one, steps))
+
+
+def test_parameters_that_an_optimizer_leaves_out_are_named() -> None:
+    def matrices(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD([p for p in model.parameters() if p.ndim == 2], 0.1)
+
+    with pytest.warns(
+        RunWarning, match=r"leaves out 2 of the 4 parameters of the base model.*: hidden.bias, out.bias; give"
+    ):
+        trainer(CLASSES, optimizer=matrices)
+
+
+def test_an_optimizer_with_other_weights_for_evaluation_is_refused() -> None:
+    class ScheduleFree(torch.optim.SGD):
+        def train(self) -> None: ...
+
+        def eval(self) -> None: ...
+
+    with pytest.raises(SeekingError, match=r"ScheduleFree: .*does not switch between them"):
+        trainer(CLASSES, optimizer=lambda model: ScheduleFree(model.parameters(), 0.1))
+
+
+@pytest.mark.parametrize("state", ["shared", "inherit"])
+def test_groups_of_named_parts_go_with_states_that_both_models_have(state: str) -> None:
+    def groups(model: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD([{"params": model.out.parameters()}, {"params": model.first.parameters()}], 0.1, 0.9)
+
+    torch.manual_seed(0)
+    config = replace(PLAIN, optimizer_state=state, condition="always")
+    data = DataLoader(TensorDataset(X, CLASSES), 8)
+    models = [nn.Sequential(OrderedDict(first=nn.Linear(5, w), out=nn.Linear(w, 3))) for w in (6, 9)]
+    Trainer(*models, train_loader=data, optimizer=groups, config=config).fit()

@@ -35,10 +35,13 @@ from seeking.training.moving_average import Average
 from seeking.training.needs import Given
 from seeking.training.objective import Objective
 from seeking.training.optim import (
+    MAKERS,
     MakeOptimizer,
     MakeSchedule,
     check_elementwise_state,
     check_steppable,
+    check_trains,
+    made,
     make_optimizer,
     make_schedule,
 )
@@ -355,16 +358,23 @@ def _make_learner(
     partly = config.own and config.update == "joint"
     separate = config.optimizer_state == "separate" and not config.shard and not partly
     fused = config.fused and accelerator.scaler is None and separate
-    built_optimizer = optimizer(module) if optimizer else make_optimizer(module, config, fused)
+    built_optimizer = made("optimizer", optimizer, module) if optimizer else make_optimizer(module, config, fused)
     if isinstance(built_optimizer, AcceleratedOptimizer):  # The training loop does the work of this wrapper.
         built_optimizer = built_optimizer.optimizer
     check_steppable("optimizer", built_optimizer)
+    if optimizer:
+        check_trains(built_optimizer, module, name)
     built_schedule = (
-        schedule(built_optimizer, steps)
+        made("schedule", schedule, built_optimizer, steps)
         if schedule
         else make_schedule(built_optimizer, config, steps, progress.epoch_length)
     )
     check_steppable("schedule", built_schedule)
+    if getattr(built_schedule, "optimizer", built_optimizer) is not built_optimizer:
+        raise SeekingError(
+            f"schedule gives one of another optimizer than that of the {name} model; make it of the optimizer that the "
+            f"function gets, such as {MAKERS['schedule']}"
+        )
     # A sharded model needs no DDP wrapper; in evaluation mode, prepare_model only adds mixed precision.
     model = accelerator.prepare_model(module, evaluation_mode=config.shard)
     if config.compile != "no":

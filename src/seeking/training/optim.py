@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from seeking.distributed.sharding import copy_into, is_sharded
-from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError, unknown
+from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunWarning, SeekingError, unknown
 from seeking.shared_state import is_elementwise
 from seeking.training.config import TrainConfig
 
@@ -139,22 +140,76 @@ def make_schedule(
     return SequentialLR(optimizer, [linear, main], milestones=[warmup])
 
 
+MAKERS = {
+    "optimizer": "lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3)",
+    "schedule": "lambda optimizer, steps: CosineAnnealingLR(optimizer, steps)",
+}
+"""What a user's function looks like that makes an optimizer or a schedule."""
+
+
 def check_makers(optimizer: object, schedule: object) -> None:
     """Check that what is to make optimizers and schedules is neither one already nor a class that takes parameters.
 
     Raises:
         SeekingError: it is.
     """
-    for kind, make, example in (
-        ("optimizer", optimizer, "lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3)"),
-        ("schedule", schedule, "lambda optimizer, steps: CosineAnnealingLR(optimizer, steps)"),
-    ):
+    for kind, make in (("optimizer", optimizer), ("schedule", schedule)):
         made, form = getattr(make, "func", make), f"a {type(make).__name__}"  # Of a partial, what it calls.
         of_parameters = isinstance(made, type) and issubclass(made, Optimizer)
         if isinstance(made, type):
             form = f"the class {made.__name__}"
         if make is not None and (of_parameters or not callable(make)):
-            raise SeekingError(f"{kind} is {form}; give a function that makes one for each model, such as {example}")
+            raise SeekingError(
+                f"{kind} is {form}; give a function that makes one for each model, such as {MAKERS[kind]}"
+            )
+
+
+def made(kind: str, make: Callable[..., Any], *arguments: Any) -> Any:
+    """What a user's function gives.
+
+    Args:
+        kind: ``optimizer`` or ``schedule``.
+        make: the function.
+        arguments: a model; or an optimizer and the number of batches of the run.
+
+    Raises:
+        SeekingError: it does not take these, or takes them for something else.
+    """
+    try:
+        return make(*arguments)
+    except TypeError as error:
+        raise SeekingError(
+            f"{kind} fails: TypeError: {error}; give a function that makes one for each model, such as {MAKERS[kind]}"
+        ) from error
+
+
+def check_trains(optimizer: Optimizer, model: nn.Module, name: str) -> None:
+    """Check that an optimizer is one of a model; a warning names parameters that it leaves out.
+
+    Args:
+        optimizer: what a user's function gives.
+        model: that the function was given.
+        name: of the model.
+
+    Raises:
+        SeekingError: it has none of the model's parameters.
+    """
+    taken = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    trained = {key: id(parameter) for key, parameter in model.named_parameters() if parameter.requires_grad}
+    left_out = [key for key, parameter in trained.items() if parameter not in taken]
+    if trained and len(left_out) == len(trained):
+        raise SeekingError(
+            f"optimizer gives one that has no parameter of the {name} model; make it of the model that the function "
+            f"gets, such as {MAKERS['optimizer']}"
+        )
+    if left_out:
+        names = ", ".join(left_out[:5]) + (", …" if len(left_out) > 5 else "")
+        warnings.warn(
+            f"the optimizer leaves out {len(left_out)} of the {len(trained)} parameters of the {name} model, which "
+            f"stay as they are: {names}; give it all, or freeze these in both models (requires_grad_(False))",
+            RunWarning,
+            stacklevel=2,
+        )
 
 
 def check_steppable(kind: str, stepped: Any) -> None:
@@ -165,11 +220,17 @@ def check_steppable(kind: str, stepped: Any) -> None:
         stepped: what the function gives.
 
     Raises:
-        SeekingError: it is something else, or requires an argument, such as a closure or a metric.
+        SeekingError: it is something else, requires an argument, such as a closure or a metric, or needs calls besides.
     """
     if not (isinstance(stepped, Optimizer) if kind == "optimizer" else callable(getattr(stepped, "step", None))):
         raise SeekingError(f"{kind} gives a {type(stepped).__name__}; it must give one {kind} of PyTorch")
     _check_first_order(stepped)
+    if kind == "optimizer" and all(callable(getattr(stepped, mode, None)) for mode in ("train", "eval")):
+        raise SeekingError(
+            f"optimizer {type(stepped).__name__}: the weights of training are not those to evaluate and save, and a "
+            "run does not switch between them (train(), eval()); use another optimizer, or a plain loop with "
+            "seeking.Pair"
+        )
     # Of the class: schedules wrap the method of the optimizer.
     _, *parameters = inspect.signature(type(stepped).step).parameters.values()
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -196,7 +257,10 @@ def check_elementwise_state(make: MakeOptimizer, use: str, remedy: str) -> None:
     # those that quantize blocks. It draws no random number, so that runs stay what they were.
     layer = nn.Linear(130, 140)
     layer.blocks = nn.Parameter(torch.zeros(256, 128))
-    trial = make(layer)
+    try:
+        trial = make(layer)
+    except Exception:  # It takes parts of the model that this one has not. The states are checked as they are shared.
+        return
     (layer(torch.ones(2, 130)).sum() + layer.blocks.sum()).backward()
     trial.step()
     for parameter in layer.parameters():
