@@ -27,7 +27,7 @@ from seeking.checkpointing.made import Made
 from seeking.checkpointing.manifest import NAME, Kind, Manifest, check_file
 from seeking.checkpointing.metrics_log import MetricsLog
 from seeking.checkpointing.place import Place
-from seeking.checkpointing.weights import read_metadata, write_tensors
+from seeking.checkpointing.weights import EXTRA_STATE, read_metadata, write_tensors
 from seeking.errors import DamagedError, RunError, RunWarning, SeekingError
 from seeking.files import atomic_write, is_file, reading, reason, status, user_path, writing
 from seeking.weights_map import WeightsMap
@@ -330,7 +330,7 @@ class RunFolder:
         path = self.path / f"{model}.best.safetensors"
         try:
             check_file(path)
-            metadata = read_metadata(path)
+            metadata = {key: value for key, value in read_metadata(path).items() if key != EXTRA_STATE}
         except DamagedError as error:
             warnings.warn(f"{error}; the best weights are looked for anew", RunWarning, stacklevel=2)
             with self._writing():

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import threading
 import time
 import warnings
@@ -15,6 +16,7 @@ from torch import Tensor
 from seeking.checkpointing import snapshot
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.serialize import pack
+from seeking.checkpointing.weights import EXTRA_STATE
 from seeking.errors import RunError, RunWarning, SeekingError
 from seeking.files import reason, status
 
@@ -126,8 +128,9 @@ class CheckpointWriter:
             warnings.warn(f"{error}; training continues", RunWarning, stacklevel=2)
         copies = self._writer.copy(tensors)
         for file, (part, metadata) in weights.items():
-            content = _model_weights(packed["parts"][part]["model"], copies)
-            self._pending[file] = functools.partial(self.folder.write_weights, file, content, metadata)
+            content, extra = _model_weights(packed["parts"][part]["model"], copies)
+            about = {**metadata, EXTRA_STATE: extra} if extra else metadata
+            self._pending[file] = functools.partial(self.folder.write_weights, file, content, about)
         jobs = [functools.partial(self._write_weights, file) for file in self._pending]
         jobs.append(functools.partial(self.folder.metrics.sync))
         if step != self.saved_step:
@@ -159,11 +162,16 @@ class CheckpointWriter:
             raise RunError(f"{self.folder.path}: step {step} could not be saved ({reason(error)}); {newest}") from error
 
 
-def _model_weights(model: Mapping[str, Any], copies: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a model's weights file; of those that are tied, the first name."""
+def _model_weights(model: Mapping[str, Any], copies: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a model's weights file, of those that are tied the first name; and extra states of modules.
+
+    Extra states that JSON does not hold as they are, such as mappings of tensors, are in the checkpoint alone.
+    """
     content: dict[str, Tensor] = {}
-    for name in model["persistent"]:
-        tensor = copies[model["tensors"][name]["$tensor"]]
-        if not any(tensor is other for other in content.values()):
-            content[name] = tensor
-    return content
+    own, extra = {name: model["tensors"][name] for name in model["persistent"]}, model["extra"]
+    for name, state in {**own, **extra}.items():
+        if isinstance(state, dict) and "$tensor" in state:
+            tensor = copies[state["$tensor"]]
+            if not any(tensor is other for other in content.values()):
+                content[name] = tensor
+    return content, {name: state for name, state in extra.items() if '"$' not in json.dumps(state)}
