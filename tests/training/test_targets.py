@@ -266,3 +266,96 @@ def test_groups_of_named_parts_go_with_states_that_both_models_have(state: str) 
     data = DataLoader(TensorDataset(X, CLASSES), 8)
     models = [nn.Sequential(OrderedDict(first=nn.Linear(5, w), out=nn.Linear(w, 3))) for w in (6, 9)]
     Trainer(*models, train_loader=data, optimizer=groups, config=config).fit()
+
+
+class RunningMean(nn.Module):
+    """A loss that is divided by the mean of all earlier ones, with noise of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.ones(2))
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, model: nn.Module, batch: Any) -> Tensor:
+        noise = 0.1 * torch.randn(batch[0].shape, generator=self.generator)
+        loss = F.cross_entropy(model(batch[0] + noise), batch[1])
+        self.total += torch.stack([loss.detach(), torch.ones(())])
+        return loss * self.total[1] / self.total[0]
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_a_loss_with_a_state_trains_as_in_a_plain_loop(evaluated: bool) -> None:
+    data = DataLoader(TensorDataset(X, CLASSES), 8)
+    torch.manual_seed(0)
+    models, losses = [Head(6, 3), Head(6, 3), Head(9, 3)], [RunningMean(), RunningMean()]
+    models[1].load_state_dict(models[0].state_dict())
+    config = replace(PLAIN, epochs=1, condition="never", schedule="constant", verify=True)
+    options = {"eval_loader": data if evaluated else None, "optimizer": lambda m: torch.optim.SGD(m.parameters(), 0.1)}
+    Trainer(models[0], models[2], train_loader=data, loss_fn=losses[0], config=config, **options).fit()
+    optimizer = torch.optim.SGD(models[1].parameters(), 0.1)
+    for batch in data:
+        optimizer.zero_grad()
+        losses[1](models[1], batch).backward()
+        optimizer.step()
+    assert all(map(torch.equal, models[0].parameters(), models[1].parameters()))
+
+
+class Weighted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.unused = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
+
+    def forward(self, model: nn.Module, batch: Any) -> Tensor:
+        return self.scale * F.cross_entropy(model(batch[0]), batch[1])
+
+
+def test_parameters_of_a_loss_that_no_optimizer_takes_are_named(recwarn: pytest.WarningsRecorder) -> None:
+    inner = Weighted()
+    for loss, name in ((inner, "scale"), (lambda model, batch: inner(model, batch), "inner.scale")):
+        with pytest.warns(RunWarning, match=f"the loss has parameters that no optimizer .*as they are: {name};"):
+            trainer(CLASSES, loss_fn=loss)
+    recwarn.clear()
+    trainer(CLASSES, loss_fn=inner, optimizer=lambda m: torch.optim.SGD([*m.parameters(), inner.scale], 0.1))
+    frozen = Weighted().requires_grad_(False)
+    trainer(CLASSES, loss_fn=frozen)
+    assert not [warning for warning in recwarn if "the loss has parameters" in str(warning.message)]
+
+
+class OnlyLoss:
+    def loss(self, model: nn.Module, batch: Any, teacher_logits: Any = None) -> Tensor:
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+
+class OnlyInputs(OnlyLoss):
+    def model_inputs(self, batch: Any) -> Any:
+        return batch[0]
+
+
+@pytest.mark.parametrize(
+    ("objective", "told"),
+    [
+        (OnlyLoss, "objective is the class OnlyLoss; give an object"),
+        (OnlyLoss(), "a OnlyLoss without model_inputs and evaluate and is_better; give it these methods"),
+        (OnlyInputs(), "a OnlyInputs without evaluate and is_better"),
+    ],
+)
+def test_what_an_objective_lacks_is_named(objective: Any, told: str) -> None:
+    with pytest.raises(SeekingError, match=told):
+        trainer(CLASSES, objective=objective, eval_loader=DataLoader(TensorDataset(X, CLASSES), 8))
+
+
+def test_inputs_of_an_objective_come_with_what_runs_the_models() -> None:
+    with pytest.raises(
+        SeekingError, match=r"OnlyInputs.model_inputs returned a Tensor, .*such as \(batch\[0\], None\)"
+    ):
+        trainer(CLASSES, objective=OnlyInputs())
+
+
+def test_listeners_are_a_list_of_functions_and_get_rows_of_their_own() -> None:
+    for wrong, told in ((print, "listeners is a builtin_function_or_method"), ([3], "a listener is a int")):
+        with pytest.raises(SeekingError, match=told):
+            trainer(CLASSES, listeners=wrong)
+    rows: list[dict[str, Any]] = []
+    run = trainer(CLASSES, listeners=[dict.clear, rows.append])
+    history = run.fit().history
+    assert [row for row in rows if row["kind"] == "step"] == [row for row in history if row["kind"] == "step"]

@@ -117,11 +117,18 @@ def make_pair(
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
-        SeekingError: the map does not fit the models, or they cannot be initialized so.
+        SeekingError: the map does not fit the models, they cannot be initialized so, or the objective does not tell
+            what they take.
     """
     if base is None or motivated is None:
         return None
-    inputs, forward = objective.model_inputs(batch)
+    given = objective.model_inputs(batch)
+    if type(given) is not tuple or len(given) != 2:
+        raise SeekingError(
+            f"{type(objective).__name__}.model_inputs returned a {type(given).__name__}, not what the models take and "
+            "a function that runs them, or None; return both, such as (batch[0], None)"
+        )
+    inputs, forward = given
     if weights_map is None:
         weights_map = match(base, motivated, batch=inputs, forward=forward)
     if config.extra != "own" and not resumed:

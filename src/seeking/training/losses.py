@@ -1,6 +1,14 @@
 """The objective of a run: the user's own, or by the option ``loss``."""
 
-from seeking.errors import SeekingError
+import inspect
+import warnings
+from collections.abc import Iterable
+from types import FunctionType
+
+from torch import nn
+from torch.optim import Optimizer
+
+from seeking.errors import RunWarning, SeekingError
 from seeking.training.config import TrainConfig
 from seeking.training.objective import Classification, CustomLoss, LossFn, Objective
 from seeking.training.regression import Regression
@@ -29,3 +37,61 @@ def make_objective(objective: Objective | None, loss_fn: LossFn | None, config: 
     if config.teach:
         return Classification(config.label_smoothing, teacher_weight=config.teach, temperature=1.0)
     return Classification(config.label_smoothing)
+
+
+def check_objective(objective: object, pair: bool, evaluated: bool) -> None:
+    """Check that a custom objective has the methods that the run calls.
+
+    Args:
+        objective: what the user has given.
+        pair: whether there are two models.
+        evaluated: whether there are evaluation data.
+
+    Raises:
+        SeekingError: one is missing, or it is a class.
+    """
+    if isinstance(objective, type):
+        raise SeekingError(f"objective is the class {objective.__name__}; give an object of it")
+    needed = ["loss", *(["model_inputs"] if pair else []), *(["evaluate", "is_better"] if evaluated else [])]
+    if missing := [method for method in needed if not callable(getattr(objective, method, None))]:
+        raise SeekingError(
+            f"objective is a {type(objective).__name__} without {' and '.join(missing)}; give it "
+            f"{'these methods' if len(missing) > 1 else 'this method'}, or the Trainer a loss_fn instead"
+        )
+
+
+def warn_of_untrained(loss: Objective, trial: Objective, optimizers: Iterable[Optimizer]) -> None:
+    """Warn of parameters of a loss that get gradients, which no optimizer of the run takes.
+
+    Args:
+        loss: an objective.
+        trial: a copy of it that has been run, backward as well; a function is shared by both.
+        optimizers: of the run.
+    """
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    taken = {id(parameter) for group in groups for parameter in group["params"]}
+    own = _parameters_of(loss)
+    used = [name for name, parameter in _parameters_of(trial).items() if parameter.grad is not None]
+    if names := [name for name in used if name in own and id(own[name]) not in taken]:
+        warnings.warn(
+            "the loss has parameters that no optimizer of the run takes, so that they stay as they are: "
+            f"{', '.join(names)}; make them parts of both models, or give them to the optimizers as well "
+            "(Trainer(optimizer=...))",
+            RunWarning,
+            stacklevel=3,
+        )
+
+
+def _parameters_of(loss: object) -> dict[str, nn.Parameter]:
+    """The parameters of the modules that a loss is, holds, has closed over or finds in its module."""
+    if isinstance(loss, CustomLoss):
+        loss = loss.loss_fn
+    if isinstance(loss, nn.Module):
+        return dict(loss.named_parameters())
+    if isinstance(loss, FunctionType):
+        variables = inspect.getclosurevars(loss)
+        parts = {**variables.globals, **variables.nonlocals}
+    else:
+        parts = getattr(getattr(loss, "__self__", loss), "__dict__", {})
+    modules = [(name, part) for name, part in parts.items() if isinstance(part, nn.Module)]
+    return {f"{name}.{inner}": each for name, module in modules for inner, each in module.named_parameters()}

@@ -2,14 +2,27 @@
 
 import collections
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from seeking.checkpointing.metrics_log import TAIL, MetricsLog
+from seeking.errors import SeekingError
 
 Row = dict[str, Any]
 Listener = Callable[[Row], None]
 """Called with every row when it is logged."""
+
+
+def check_listeners(listeners: object) -> None:
+    """Check that listeners are a list of what can be called.
+
+    Raises:
+        SeekingError: they are not.
+    """
+    if not isinstance(listeners, Collection):
+        raise SeekingError(f"listeners is a {type(listeners).__name__}; give a list of functions that take a row")
+    if wrong := [listener for listener in listeners if not callable(listener)]:
+        raise SeekingError(f"a listener is a {type(wrong[0]).__name__}; give a function that takes a row")
 
 
 class Record:
@@ -46,7 +59,7 @@ class Record:
     def notify(self, row: Row) -> None:
         """Pass a row to the listeners without recording it."""
         for listener in self._listeners:
-            listener(row)
+            listener({**row})  # One may change what it gets.
 
     @contextlib.contextmanager
     def also(self, *listeners: Listener) -> Iterator[None]:

@@ -12,6 +12,7 @@ from torch import nn
 from seeking.checkpointing.resume import Stateful
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.conditions import Condition
+from seeking.copies import copied_function
 from seeking.report.showing import Display, make_showing
 from seeking.training import budget, build, data
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
@@ -20,7 +21,7 @@ from seeking.training.cost import Cost
 from seeking.training.evaluation import Evaluator, Scores, first_batch, peek
 from seeking.training.failures import first_step, in_batch, saved_on_error
 from seeking.training.interrupts import Requests, Stopped, listening
-from seeking.training.losses import make_objective
+from seeking.training.losses import check_objective, make_objective, warn_of_untrained
 from seeking.training.metrics import Best, Predict, UserMetrics
 from seeking.training.nonfinite import NonFiniteGuard
 from seeking.training.objective import LossFn, Objective
@@ -29,7 +30,7 @@ from seeking.training.optim import MakeOptimizer, MakeSchedule, check_makers
 from seeking.training.parts import collect_parts
 from seeking.training.preflight import check_pair, measure_cost
 from seeking.training.progress import Progress
-from seeking.training.record import Listener, Record, Row
+from seeking.training.record import Listener, Record, Row, check_listeners
 from seeking.training.result import Result
 from seeking.training.rng import RandomState, RunRandomState
 from seeking.training.run import Algorithm, Run, roll_back
@@ -108,12 +109,16 @@ class Trainer:
         progress: Display = True,
     ) -> None:
         models = build.named_models(base, motivated)
+        check_listeners(listeners)
         check_makers(optimizer, schedule)
         self.config = config = options(config)
         self.accelerator = accelerator or build.make_accelerator(config)
         self.loaders = data.prepare_loaders(self.accelerator, train_loader, eval_loader, held_out, config)
         functions = {"algorithm": algorithm, "loss": loss_fn or objective}
+        if objective:
+            check_objective(objective, pair=len(models) == 2, evaluated=eval_loader is not None)
         objective = make_objective(objective, loss_fn, config)
+        trial: Objective = copied_function(objective)  # What runs before training changes no state of the user's.
         own = UserMetrics(metrics, predict_fn, self.accelerator.device)
         best = Best(objective, config.best, config.best_mode, own)
         self.saver = build.make_saver(
@@ -129,26 +134,27 @@ class Trainer:
         self.condition = build.make_condition(condition, config, len(models) == 2, self.loaders.given)
         owners += [self.loaders.train, self.loaders.evaluation, loss_fn or objective, algorithm, self.condition]
         generators = RandomState(device, *owners)
-        build.place_models(models, config, device, objective, batch, generators)
+        build.place_models(models, config, device, trial, batch, generators)
         cost = Cost()
         if not saved:  # A run that is resumed has passed these checks.
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
-            cost = measure_cost(models, objective, batch, unseen, last_size(train_loader), own=own, best=best)
-        self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config, saved is not None)
+            cost = measure_cost(models, trial, batch, unseen, last_size(train_loader), own=own, best=best)
+        self.pair = build.make_pair(base, motivated, weights_map, trial, batch, config, saved is not None)
         build.check_optimizer(config, optimizer)
         self.progress = Progress(self.loaders.epoch_length, config.epochs, max_steps=config.max_steps)
         spending = budget.make_budget(config, models, self.loaders.train)
         # Before accelerate patches mixed precision into the models: the proof is one of full precision.
         if self.pair and not saved:
-            check_pair(self.pair, objective, batch, config)
-        prefix = make_prefix(self.pair, objective, batch, config, self.accelerator, cost)
+            check_pair(self.pair, trial, batch, config)
+        prefix = make_prefix(self.pair, trial, batch, config, self.accelerator, cost)
         budget.check_budget(config, cost, spending, self.progress)
         if config.shard:
-            build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
+            build.shard_models(models, self.pair, self.accelerator, trial, batch, generators)
 
         self.learners = build.make_learners(
             models, self.pair, self.accelerator, config, optimizer, schedule, self.progress
         )
+        warn_of_untrained(objective, trial, [learner.optimizer for learner in self.learners.values()])
         self.record = Record(listeners, self.saver.metrics, self.saver.folder is not None)
         self.scores = Scores(best)
         self.random = RunRandomState(generators, self.accelerator)
