@@ -28,7 +28,12 @@ WEAK = (weakref.ref, weakref.WeakKeyDictionary, weakref.WeakValueDictionary, wea
 def copied(values: Any) -> Any:
     """New tensors in place of all, in new containers; tied ones stay tied."""
     copies: dict[Any, Tensor] = {}
-    return tree_map(lambda leaf: renewed(leaf, lambda t: copies.setdefault(identity(t), t.clone())), values)
+    return converted(values, lambda tensor: copies.setdefault(identity(tensor), tensor.clone()))
+
+
+def converted(values: Any, convert: Callable[[Tensor], Tensor]) -> Any:
+    """What this makes of each tensor in its place, in new containers, dataclasses among them."""
+    return tree_map(lambda leaf: renewed(leaf, convert), values)
 
 
 def scratch_copy(model: nn.Module, convert: Callable[[Tensor], Tensor] = torch.clone) -> nn.Module:

@@ -1,5 +1,7 @@
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -365,3 +367,35 @@ def test_operations_that_take_functions_are_run(kind: str) -> None:
         models[0](batch)
     verdict = verify(*models, match(*models, batch=batch), batch)
     assert verdict, verdict.reason
+
+
+@dataclasses.dataclass
+class Batch:
+    x: Tensor
+
+
+CONTAINERS: dict[str, Callable[[Tensor], Any]] = {
+    "dataclass": lambda x: Batch(x),
+    "namespace": lambda x: SimpleNamespace(x=x),
+    "list of dataclasses": lambda x: [Batch(x)],
+}
+
+
+def of_container(model: nn.Module, batch: Any) -> Tensor:
+    x = (batch[0] if isinstance(batch, list) else batch).x
+    return model(x.mul_(0.5))
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+@pytest.mark.parametrize("scale", [0.1, 0.0])
+def test_batches_of_any_form_prove_as_much_as_the_tensor_and_are_left_as_they_are(kind: str, scale: float) -> None:
+    def network(width: int, activation: nn.Module) -> nn.Module:
+        return nn.Sequential(nn.Linear(5, width, bias=False), activation, nn.Linear(width, 2))
+
+    x = torch.linspace(-1, 1, 20).reshape(4, 5) * scale
+    for activation, exact in ((nn.ReLU(), True), (nn.ReLU6() if scale else nn.Tanh(), False)):
+        base, motivated = network(6, nn.ReLU()), network(9, activation)
+        batch = CONTAINERS[kind](x.clone())
+        weights_map = match(base, motivated, batch=batch, forward=of_container)
+        assert verify(base, motivated, weights_map, batch, forward=of_container).exact is exact
+        assert torch.equal(batch[0].x if kind.startswith("list") else batch.x, x)

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seeking.copies import inspecting, scratch_copy, train_own_code
+from seeking.copies import converted, inspecting, scratch_copy, train_own_code
 from seeking.deterministic import Deterministic
 from seeking.forward import Forward, call
-from seeking.internals import PassingMode, tree_map, tree_map_only
+from seeking.internals import PassingMode, tree_map
 from seeking.matching.axes import (
     HEAD,
     INPUT,
@@ -131,7 +131,7 @@ def _trace(
         tracer.write(twins[name], axes)
         tracer.explained.add(id(twins[name]))
 
-    batch = tree_map_only(Tensor, lambda tensor: _copied(tensor, on_meta=not real_batch), batch)
+    batch = converted(batch, lambda tensor: _copied(tensor, on_meta=not real_batch))
     for tensor in tensors_in(batch):
         tracer.write(tensor, [constant(size, INPUT) for size in tensor.shape])
     try:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seeking.copies import copied
-from seeking.internals import is_wrapped, tree_map_only
+from seeking.copies import converted, copied
+from seeking.internals import is_wrapped
 from seeking.weights_map import tensors_in
 
 Hook = Callable[[nn.Module, Any, Any], Any]
@@ -25,7 +25,7 @@ def dense(values: Any) -> Any:
             return tensor.to_padded_tensor(0.0)
         return tensor.to_dense() if tensor.layout is not torch.strided else tensor
 
-    return tree_map_only(Tensor, strided, values)
+    return converted(values, strided)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seeking.internals import tree_map, tree_map_only
+from seeking.copies import converted
 from seeking.verification.compare import is_constant
 from seeking.verification.extra import scales
 from seeking.weights_map import identity, is_real, tensors, tensors_in
@@ -74,17 +74,17 @@ def promoted(values: Any, dtype: torch.dtype) -> Any:
     """All real tensors in this dtype at least; tied ones stay tied."""
     cast: dict[Hashable, Tensor] = {}
 
-    def promote(value: Any) -> Any:
-        if not isinstance(value, Tensor) or not value.is_floating_point():
+    def promote(value: Tensor) -> Tensor:
+        if not value.is_floating_point():
             return value
         return cast.setdefault(identity(value), value.to(torch.promote_types(value.dtype, dtype)))
 
-    return tree_map(promote, values)
+    return converted(values, promote)
 
 
 def multiplied(values: Any, times: float) -> Any:
     """All real and complex tensors multiplied by a number, in new containers."""
-    return tree_map_only(Tensor, lambda tensor: tensor * times if is_real(tensor) else tensor, values)
+    return converted(values, lambda tensor: tensor * times if is_real(tensor) else tensor)
 
 
 def is_uniform(values: Any) -> bool:
@@ -105,7 +105,7 @@ def varied(values: Any, seed: int) -> Any:
             return torch.randint(greatest + 1, tensor.shape, generator=generator).to(tensor)
         return torch.rand(tensor.shape, generator=generator).to(tensor)
 
-    return tree_map_only(Tensor, vary, values)
+    return converted(values, vary)
 
 
 def hold(model: nn.Module, values: Mapping[str, Tensor]) -> None:
