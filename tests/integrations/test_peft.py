@@ -27,11 +27,11 @@ KINDS = pytest.mark.parametrize("kind", ["gpt2", "llama"])  # Deeper, and wider 
 TOKENS = Words(4).tokens
 
 
-def adapted(kind: str, model: nn.Module, rank: int = 2, dora: bool = False) -> Any:
+def adapted(kind: str, model: nn.Module, rank: int = 2, dora: bool = False, alpha: int | None = None) -> Any:
     """With adapters that have an effect from the start."""
     config = peft.LoraConfig(
         r=rank,
-        lora_alpha=rank,
+        lora_alpha=alpha or rank,
         use_dora=dora,
         target_modules=TARGETS[kind],
         fan_in_fan_out=kind == "gpt2",
@@ -100,6 +100,14 @@ def test_adapters_of_other_ranks_are_slices(kind: str) -> None:
             with pytest.warns(MatchWarning, match="preserves the base's function only approximately"):
                 seeking.embed(*models, batch=batch)
             assert models[1](**batch).logits.isfinite().all()
+
+
+@pytest.mark.slow
+def test_adapters_of_other_scales_are_not_slices() -> None:
+    batch = {"input_ids": TOKENS}
+    models = [adapted("gpt2", model, rank, alpha=6) for model, rank in zip(PAIRS["gpt2"](), (2, 3), strict=True)]
+    verdict = seeking.verify(*models, seeking.match(*models, batch=batch), batch)
+    assert not verdict and "mul by 3 in the base is mul by 2" in verdict.reason
 
 
 @pytest.mark.slow
