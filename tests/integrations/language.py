@@ -13,7 +13,7 @@ import torch
 import transformers as t
 from torch.utils.data import Dataset
 
-from seeking import Condition, Pair
+from seeking import Condition, ConsecutiveDecrease, Pair
 from seeking.integrations.transformers import MotivatedTrainer
 
 
@@ -64,6 +64,13 @@ def trainer(
     return MotivatedTrainer(pair, args, condition=condition, train_dataset=Words(24), eval_dataset=Words(8))
 
 
+class InFirst(Condition):
+    """Decides otherwise in the second process, as one that draws random numbers may."""
+
+    def holds(self, loss: float, **signals: Any) -> bool:
+        return os.environ.get("RANK", "0") == "0"
+
+
 def main(folder: Path, processes: int) -> None:
     torch.set_num_threads(1)
 
@@ -72,7 +79,7 @@ def main(folder: Path, processes: int) -> None:
         both = trainer(
             place,
             Pair(gpt2(1, dropout=0.0), gpt2(2, dropout=0.0)),
-            condition="decrease:1",
+            condition=InFirst() & ConsecutiveDecrease(1),
             per_device_train_batch_size=2,
             gradient_accumulation_steps=4 // processes,  # One process accumulates what two take at once.
             max_grad_norm=0.5,

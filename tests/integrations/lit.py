@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
-from seeking import Condition, Pair
+from seeking import Condition, ConsecutiveDecrease, Pair
 from seeking.integrations.lightning import MotivatedModule
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -60,6 +60,13 @@ def data(size: int = 4, seed: int = 1) -> DataLoader[Any]:
     return DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), size)
 
 
+class InFirst(Condition):
+    """Decides otherwise in the second process, as one that draws random numbers may."""
+
+    def holds(self, loss: float, **signals: Any) -> bool:
+        return os.environ.get("RANK", "0") == "0"
+
+
 def loss_fn(model: nn.Module, batch: Any) -> Tensor:
     return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
@@ -86,7 +93,7 @@ def main(folder: Path, processes: int) -> None:
     torch.set_num_threads(1)
 
     def trained(kind: str, ckpt_path: Path | None = None, **options: Any) -> tuple[MotivatedModule, L.Trainer]:
-        of_pair = module(kind, "decrease:1", unused=True)
+        of_pair = module(kind, InFirst() & ConsecutiveDecrease(1), unused=True)
         loader = data(4)
         if processes > 1:  # Lightning's own sampler would shuffle; this one deals each batch out.
             rank = int(os.environ["RANK"])

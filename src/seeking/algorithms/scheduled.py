@@ -59,7 +59,7 @@ class Scheduled:
         if self.separate_at is not None and run.progress.step >= round(self.separate_at * run.progress.steps):
             run.pair.separate()
         signals = run.signals(self._latest(batch, run, "base"), one_pass=self._saved_by_one_pass(batch, run))
-        if not self.base_condition.update(self.loss, signals):
+        if not run.decide(self.base_condition, signals):
             if self._decide(batch, run):
                 with run.synced("motivated"):
                     run.condition.feedback(run.step(run.motivated, batch))
@@ -136,7 +136,7 @@ class Scheduled:
         left = self._base_steps_left(run, run.progress.step)
         saved = self._saved_by_one_pass(batch, run, now=one_pass, base_steps_left=left)
         signals = run.signals(outcome, pending=pending, one_pass=saved, base_steps_left=left)
-        return run.condition.update(outcome.loss, signals)
+        return run.decide(run.condition, signals)
 
     def _base_steps_left(self, run: Run, step: int) -> int | None:
         """The number of batches after this one on which the base will step, if a budget needs it and it is known."""

@@ -1,4 +1,4 @@
-"""Means over all processes."""
+"""Means over all processes, and decisions that all of them take alike."""
 
 import torch
 import torch.distributed
@@ -28,3 +28,20 @@ def mean_over_processes(values: Tensor) -> list[float]:
         processes = torch.distributed.get_world_size()
         torch.distributed.all_reduce(values)
     return [float(value) / processes for value in values.tolist()]
+
+
+def of_first_process(decision: bool, device: torch.device) -> bool:
+    """The first process's decision; all processes must call this.
+
+    A condition may draw random numbers, which differ between processes, or look at a clock. If only some of the
+    processes then took a step, they would wait for each other forever.
+
+    Args:
+        decision: this process's own.
+        device: device of the process group.
+    """
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return decision
+    flag = torch.tensor(float(decision), device=device)
+    torch.distributed.broadcast(flag, src=0)
+    return bool(flag)

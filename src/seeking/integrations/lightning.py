@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from seeking.conditions import Condition, Outcome, Signals
-from seeking.distributed.mean_loss import mean_loss
+from seeking.distributed.mean_loss import mean_loss, of_first_process
 from seeking.errors import SeekingError
 from seeking.gradients import gradients_by_name
 from seeking.integrations import check_pair, make_condition, missing
@@ -182,7 +182,7 @@ class MotivatedModule(HooksOfBoth):
             grad_norm=self._norm if math.isfinite(self._norm) else None,
             gradients=gradients_by_name(self.base) if self.condition.needs_gradients else None,
         )
-        holds = self.condition.update(signals.loss, signals)
+        holds = of_first_process(self.condition.update(signals.loss, signals), self.device)
         if holds:
             outcome = self._motivated_step(batches, optimizer)
             self.motivated_steps += outcome.taken

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from seeking.conditions import Condition, Outcome, Signals
-from seeking.distributed.mean_loss import mean_loss, mean_over_processes
+from seeking.distributed.mean_loss import mean_loss, mean_over_processes, of_first_process
 from seeking.errors import SeekingError
 from seeking.gradients import gradients_by_name
 from seeking.integrations import make_condition, missing
@@ -125,7 +125,7 @@ class MotivatedTrainer(transformers.Trainer):
         signals = self._signals(batches)
         # The base's gradients are done with; under fp16, the scaler would unscale them again.
         self.pair.base.zero_grad(set_to_none=True)
-        if self.condition.update(signals.loss, signals):
+        if of_first_process(self.condition.update(signals.loss, signals), self.accelerator.device):
             outcome = self._motivated_step(batches, float(signals.motivated_flops or 0))
             self._since_log.append(outcome.loss)
             self.motivated_steps += outcome.taken

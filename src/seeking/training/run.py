@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from seeking.conditions import Condition, OnePass, Outcome, Signals
+from seeking.distributed.mean_loss import of_first_process
 from seeking.distributed.sharding import is_sharded
 from seeking.errors import SeekingError
 from seeking.pair import Pair
@@ -200,6 +201,10 @@ class Run:
             one_pass=one_pass,
             gradients=base.gradients,
         )
+
+    def decide(self, condition: Condition, signals: Signals) -> bool:
+        """The decision of a condition on this batch: that of the first process, in all of them."""
+        return of_first_process(condition.update(signals.loss, signals), self.stepper.accelerator.device)
 
     def _held_out_loss(self) -> float:
         assert self.held_out
