@@ -216,3 +216,18 @@ def test_a_loss_that_fails_in_one_process_ends_the_run_at_the_same_step_in_all_a
             assert row["end"] == 16 // row["accumulate"]
             assert row["as_whole"] == (row["model"] == "base")
         assert rows_of_case[0]["weights"] == rows_of_case[1]["weights"]
+
+
+def test_processes_decide_alike_and_are_refused_what_is_not_alike(client: str, tmp_path: Path) -> None:
+    """A condition that draws random numbers decides for both; other options or data in one of them are told by both."""
+    in_two(client, str(Path(__file__).with_name("unlike.py")), str(tmp_path))
+    first, second = (json.loads((tmp_path / f"{process}.json").read_text()) for process in (0, 1))
+    assert first == second
+    for run in first["trained"].values():
+        steps = [row for row in run["rows"] if "samples" in row]
+        assert len(steps) == 16 and 0 < sum("motivated_loss" in row for row in steps) < 16
+    refused = first["refused"]
+    assert len(refused) == 6
+    assert refused["lr"].startswith("lr is 0.1 in process 0 and 1.1 in process 1; give")
+    assert "train_loader is 4 in process 0 and 6 in process 1; give" in refused["number of batches"]
+    assert refused["data"].startswith("the data set of train_loader (")

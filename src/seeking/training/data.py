@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from accelerate import Accelerator
 
+from seeking.checkpointing.fingerprint import fingerprint
+from seeking.distributed.alike import check_alike
 from seeking.errors import RunWarning, SeekingError
 from seeking.training.config import TrainConfig
 from seeking.training.held_out import HeldOut
@@ -61,6 +63,25 @@ def prepare_loaders(
             stacklevel=2,
         )
     return Loaders(prepared, prepared_evaluation, steps, given)
+
+
+def check_same_data(loaders: Loaders) -> None:
+    """Check that all processes have as many batches, and the same data where these are split between them.
+
+    Raises:
+        SeekingError: they have not.
+    """
+    facts: dict[str, Any] = {}
+    for name, loader in (("train_loader", loaders.train), ("eval_loader", loaders.evaluation)):
+        facts[f"the number of batches of {name}"] = loader.length if loader else None
+        if loader and loader.splits:
+            contents = fingerprint({name: loader.base_dataloader})[name]
+            facts |= {f"the data set of {name} ({key})": value for key, value in contents.items()}
+    check_alike(
+        facts,
+        "give all processes the same loader, whose batches are split between them, or each a loader of its own part of "
+        "the data with a DistributedSampler and as many batches",
+    )
 
 
 def preparation(loader: Loader) -> dict[str, Any]:

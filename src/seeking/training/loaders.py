@@ -44,6 +44,9 @@ class Loader:
         self.positioned = False
         """Whether the loader stands where a run was stopped, so that no batches need to be skipped."""
 
+    splits = False
+    """Whether each batch is split between the processes."""
+
     @property
     def length(self) -> int | None:
         """Number of batches; None if it is not known."""
@@ -132,6 +135,8 @@ class _Kept:
 class SplitByIndex(Loader):
     """A plain ``DataLoader``, of which each process loads its part of each batch."""
 
+    splits = True
+
     def __init__(self, loader: Any, processes: int, index: int) -> None:
         self._indices = _Indices(loader.batch_sampler, processes, index)
         # In order, so that all processes have their parts of one batch at the same time.
@@ -151,6 +156,8 @@ class SplitByIndex(Loader):
 
 class Dispatched(Loader):
     """Any other loader: the first process iterates over it, and sends each other process its part of each batch."""
+
+    splits = True
 
     def __init__(self, loader: Any, processes: int, index: int) -> None:
         super().__init__(loader, processes)
