@@ -36,15 +36,12 @@ class ExtraBlocks:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Record what the blocks do."""
-        handles = []
-        for name, block in self.modules.items():
-            handles.append(block.register_forward_hook(self._compare(name), with_kwargs=True))
-            handles += [layer.register_forward_hook(self._record(name)) for layer in block.modules()]
-        try:
+        with contextlib.ExitStack() as stack:
+            for name, block in self.modules.items():
+                stack.enter_context(block.register_forward_hook(self._compare(name), with_kwargs=True))
+                for layer in block.modules():
+                    stack.enter_context(layer.register_forward_hook(self._record(name)))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def failing(self) -> set[str]:
         """Names of the blocks that are not the identity."""

@@ -31,14 +31,11 @@ def dense(values: Any) -> Any:
 @contextlib.contextmanager
 def hooks(model: nn.Module, *by_name: Mapping[str, Hook]) -> Iterator[None]:
     """Register forward hooks on modules, by name; on exit they are removed."""
-    handles = [
-        model.get_submodule(name).register_forward_hook(hook) for mapping in by_name for name, hook in mapping.items()
-    ]
-    try:
+    with contextlib.ExitStack() as stack:
+        for mapping in by_name:
+            for name, hook in mapping.items():
+                stack.enter_context(model.get_submodule(name).register_forward_hook(hook))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def recording(records: Records, names: Iterable[str], with_input: bool = False) -> dict[str, Hook]:

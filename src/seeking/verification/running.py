@@ -113,14 +113,11 @@ def output_of(
             model_outputs.append(output)
             precision.watched = {storage_id(tensor): name for name, tensor in named_tensors(output).items()}
 
-    handle = model.register_forward_hook(watch)
-    try:
-        with in_dtype(dtype), random_state_preserved(seed), contextlib.ExitStack() as stack:
-            for mode in entered:
-                stack.enter_context(mode)
-            returned = run(model, copied(promoted(batch, dtype)))
-    finally:
-        handle.remove()
+    with in_dtype(dtype), random_state_preserved(seed), contextlib.ExitStack() as stack:
+        stack.enter_context(model.register_forward_hook(watch))
+        for mode in entered:
+            stack.enter_context(mode)
+        returned = run(model, copied(promoted(batch, dtype)))
     if not model_outputs:
         return copied(returned), None
     parts = named_tensors(model_outputs[0])
