@@ -1,6 +1,6 @@
 """Statistics over channels, as of norms: which operations reduce channels, and what is divided by the result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -101,13 +101,12 @@ class Statistics:
         self._pure: set[int] = set()
         """Ids of tensors made of statistics and numbers alone."""
 
-    def follow(self, name: str, call: OpCall, producers: Mapping[int, str]) -> None:
+    def follow(self, name: str, call: OpCall) -> None:
         """Take note of an operation.
 
         Args:
             name: of the operation, without namespace and overload.
             call: its arguments and results.
-            producers: by the id of a tensor, the operation that it comes from.
         """
         base_name = name.removesuffix("_")
         inputs = call.inputs
@@ -123,7 +122,7 @@ class Statistics:
                     self._scale(second, call.axes(first))
         if name in REDUCTIONS and not (name == "max" and "other" in call):
             sources |= {len(self.reductions)}
-            is_share = name in SHARES or producers.get(id(inputs[0]), "").removesuffix("_") in POSITIVE_AT_ZERO
+            is_share = name in SHARES or call.producer(inputs[0]).removesuffix("_") in POSITIVE_AT_ZERO
             axes = reduced_axes(name, call)
             self.reductions.append(Reduction(name, tuple(inputs[0].shape), axes, is_share=is_share))
             if name not in NORMS and any(not space.fixed for axis in axes.values() for space in _spaces(axis)):

@@ -358,7 +358,7 @@ class Tracer(PassingMode):
                 self.computed.add(id(tensor))
             if not in_place or name.endswith("_"):
                 self.producers[id(tensor)] = name
-        self.statistics.follow(name, call, self.producers)
+        self.statistics.follow(name, call)
 
     def fix_head(self, axis: Axis, scales: Iterable[float]) -> None:
         """Fix the size of a head, by which attention scales."""
