@@ -27,8 +27,8 @@ from seeking.matching.axes import (
 )
 from seeking.matching.deciding import Decision, decides, may_hide
 from seeking.matching.meta_kernels import META_KERNELS, fast_output
-from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed, same_where_size_stays
-from seeking.matching.op_rules.base import unify_or_fix, without_elements
+from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed
+from seeking.matching.op_rules.base import same_where_sizes_stay, unify_or_fix
 from seeking.matching.operation import Operation, flat_tensors, operation_of
 from seeking.matching.parts import Operations, joined_parts
 from seeking.matching.statistics import WEIGHT_PRODUCTS, Reduction, Statistics
@@ -337,7 +337,8 @@ class Tracer(PassingMode):
         self.joined += joined_parts(name, call)
         rule = OP_RULES.get(operation.name) or OP_RULES.get(operation.name.removesuffix("_"))
         try:
-            rule = rule if any(tensor.numel() for tensor in outputs) else without_elements
+            if not any(tensor.numel() for tensor in outputs):
+                rule = same_where_sizes_stay  # What holds nothing relates no channels.
             axes = rule(call) if rule else broadcast(call)
         except UnalignedError:
             axes = mixed(call)
@@ -345,7 +346,7 @@ class Tracer(PassingMode):
             input_axes = [axis for tensor in inputs for axis in self.read(tensor)]
             self.assumed.setdefault(operation.name, []).extend(input_axes)
         if axes is None:
-            axes = [same_where_size_stays(call, tensor) for tensor in outputs]
+            axes = same_where_sizes_stay(call)
         for tensor, tensor_axes in zip(outputs, axes, strict=False):
             in_place = any(tensor is other for other in inputs)
             if not in_place or operation.name in RESHAPING:

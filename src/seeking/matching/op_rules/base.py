@@ -155,6 +155,6 @@ def mixed(call: OpCall) -> Axes:
     return results
 
 
-def without_elements(call: OpCall) -> Axes:
-    """Axes of results that hold nothing, and so relate no channels."""
+def same_where_sizes_stay(call: OpCall) -> Axes:
+    """Axes of all results, each as ``same_where_size_stays`` says."""
     return [same_where_size_stays(call, output) for output in call.outputs]

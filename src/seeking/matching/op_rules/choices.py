@@ -5,8 +5,7 @@ import functools
 from torch import Tensor
 
 from seeking.matching.axes import fix
-from seeking.matching.op_rules.base import Axes, OpCall, broadcast, op_rule
-from seeking.matching.op_rules.images import resize
+from seeking.matching.op_rules.base import Axes, OpCall, broadcast, op_rule, same_where_sizes_stay
 from seeking.matching.op_rules.indexing import pick
 from seeking.matching.op_rules.reductions import reduce
 
@@ -49,7 +48,7 @@ def _accumulate(name: str, call: OpCall) -> Axes:
 def _pool(name: str, call: OpCall) -> Axes | None:
     rank = int(name.partition("d_")[0][-1] if "d_" in name else name[-2])
     _compete(name, call, [-1 - dim for dim in range(rank)])
-    return resize(call)
+    return same_where_sizes_stay(call)
 
 
 EXTREMA = ("max", "min", "amax", "amin", "aminmax", "argmax", "argmin", "median", "nanmedian", "mode", "kthvalue")

@@ -3,10 +3,9 @@
 import math
 
 from seeking.matching.axes import INPUT, constant, fix, regroup
-from seeking.matching.op_rules.base import Axes, OpCall, op_rule, same_where_size_stays
+from seeking.matching.op_rules.base import Axes, OpCall, op_rule, same_where_sizes_stay
 
-
-@op_rule(
+op_rule(
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -26,10 +25,7 @@ from seeking.matching.op_rules.base import Axes, OpCall, op_rule, same_where_siz
     "_upsample_bicubic2d_aa",
     "grid_sampler_2d",
     "grid_sampler_3d",
-)
-def resize(call: OpCall) -> Axes:
-    """Axes of results whose positions are other ones."""
-    return [same_where_size_stays(call, output) for output in call.outputs]
+)(same_where_sizes_stay)
 
 
 @op_rule("im2col")
