@@ -15,6 +15,7 @@ from seeking.gradients import add_gradients
 from seeking.pair import NORM_STATISTICS
 from seeking.verification.extra import extra_modules
 from seeking.verification.recording import Records, hooks, recording
+from seeking.verification.settings import counterparts
 from seeking.verification.weights import promoted
 from seeking.weights_map import WeightsMap, is_real, tensors, tensors_in
 
@@ -147,30 +148,27 @@ def _blocks(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> l
     }
     return [
         name
-        for name, counterpart in _counterparts(base, weights_map).items()
+        for name, counterpart in _counterparts(base, motivated, weights_map).items()
         if (counterpart.rpartition(".")[0], type(motivated.get_submodule(counterpart))) in extra
     ]
 
 
-def _counterparts(base: nn.Module, weights_map: WeightsMap) -> dict[str, str]:
-    """By the name of each module of the base, the module of the motivated model that its tensors go to."""
-    counterparts: dict[str, str] = {}
-    for name, module in base.named_modules():
-        leaves = [*tensors(module)]
-        names = [f"{name}.{leaf}".removeprefix(".") for leaf in leaves]
-        if any(each not in weights_map.entries for each in names):  # Not shared.
-            continue
-        targets = [weights_map.entries[each].target for each in names]
-        homes = {target.removesuffix(f".{leaf}") for target, leaf in zip(targets, leaves, strict=True)}
-        if name and len(homes) == 1 and all(map(str.endswith, targets, (f".{leaf}" for leaf in leaves))):
-            counterparts[name] = homes.pop()
-    return counterparts
+def _counterparts(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> dict[str, str]:
+    """By name, the motivated model's module that all tensors of one of the base's go to; outer ones come first."""
+    targets = {name: entry.target for name, entry in weights_map.entries.items()}
+    modules = counterparts(base, motivated, weights_map)
+    return {
+        name: modules[name]
+        for name, module in base.named_modules()
+        if (leaves := tensors(module))
+        and all(targets.get(f"{name}.{leaf}") == f"{modules.get(name)}.{leaf}" for leaf in leaves)
+    }
 
 
 def _candidates(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> dict[str, str]:
     """Modules that are alike but for what goes into them; none that collects statistics."""
     candidates = {}
-    for name, counterpart in _counterparts(base, weights_map).items():
+    for name, counterpart in _counterparts(base, motivated, weights_map).items():
         small, large = base.get_submodule(name), motivated.get_submodule(counterpart)
         own = tensors(small)
         statistics = any(leaf.endswith(NORM_STATISTICS) for leaf in own)

@@ -16,7 +16,7 @@ from seeking.matching.tracer import Trace
 from seeking.outside import outside_preserved
 from seeking.verification.decisions import Decisions, deciding, differing_decision
 from seeking.verification.extra import extra_modules
-from seeking.verification.judge import counterparts, judge
+from seeking.verification.judge import compared_layers, judge
 from seeking.verification.narrowing import DivergedError, OutvotedError
 from seeking.verification.originals import UsesOf, check_unused
 from seeking.verification.recording import Records, dense, hooks, recording
@@ -82,7 +82,7 @@ class Comparison:
         random = random_weights(subject.base, subject.seed, subject.times)
         self._weights = promoted({**random, **copied(own)}, dtype)
         self._shared = {name: tensor for name, tensor in self._weights.items() if name not in own}
-        self._layers = counterparts(subject.weights_map)
+        self._layers = compared_layers(subject.weights_map)
         self._extra = extra_modules(subject.motivated, subject.weights_map)
         self._sight = Sight(subject.view, subject.weights_map)
         self._small: Records = []

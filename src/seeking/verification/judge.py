@@ -28,7 +28,7 @@ def judge(
     channels: Channels,
 ) -> Verification:
     """Compare what was recorded, layer by layer and at the end."""
-    layers = counterparts(weights_map)
+    layers = compared_layers(weights_map)
     extra = set(extra_modules(motivated, weights_map))
     runs: dict[str, list[tuple[int, Any]]] = {}
     for place, (name, output) in enumerate(large):
@@ -84,7 +84,7 @@ def judge(
     return Verification(True, difference, None, f"exact: greatest relative difference {difference:.1e}")
 
 
-def counterparts(weights_map: WeightsMap) -> dict[str, str]:
+def compared_layers(weights_map: WeightsMap) -> dict[str, str]:
     """For each base module that owns a ``weight``, the module that owns its target."""
     return {
         name.rpartition(".")[0]: entry.target.rpartition(".")[0]

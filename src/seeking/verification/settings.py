@@ -95,18 +95,18 @@ def differing_settings(
         weights_map: says which modules are shared.
         views: traces of both models, which tell sizes such as the number of heads.
     """
-    counterparts = _counterparts(base, motivated, weights_map)
-    sizes = sizes_within(base, motivated, weights_map, views, counterparts)
+    modules = counterparts(base, motivated, weights_map)
+    sizes = sizes_within(base, motivated, weights_map, views, modules)
     settings: dict[str, Setting] = {}
-    for setting in _differing(base, motivated, counterparts):
+    for setting in _differing(base, motivated, modules):
         if not is_size(setting.base, setting.motivated, sizes[setting.module]):
             settings.setdefault(setting.name, setting)
     return settings
 
 
-def _differing(base: nn.Module, motivated: nn.Module, counterparts: Mapping[str, str]) -> Iterator[Setting]:
+def _differing(base: nn.Module, motivated: nn.Module, modules: Mapping[str, str]) -> Iterator[Setting]:
     seen: set[tuple[int, int]] = set()
-    for name, counterpart in counterparts.items():
+    for name, counterpart in modules.items():
         small, large = base.get_submodule(name), motivated.get_submodule(counterpart)
         yield from _differing_within(small, large, counterpart, (), seen)
         for child, other in registered_children(large).items():
@@ -117,7 +117,7 @@ def _differing(base: nn.Module, motivated: nn.Module, counterparts: Mapping[str,
                 yield Setting(counterpart, (child,), registered_children(large), copy.deepcopy(own), other)
 
 
-def _counterparts(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> dict[str, str]:
+def counterparts(base: nn.Module, motivated: nn.Module, weights_map: WeightsMap) -> dict[str, str]:
     """The motivated model's module for each of the base's: those of shared tensors, around them, and beside them."""
     pairs = {"": ""}
     for name, entry in weights_map.entries.items():
