@@ -73,25 +73,17 @@ class SharedState:
                 base.state[parameter] = motivated.state[counterpart] = known
                 continue
             # What has been entered is left the same way: values that are no tensors, such as counts, go along.
-            base_slots, slots = base.state[parameter], motivated.state[counterpart]
-            for slot in base_slots.keys() | slots.keys():
-                read, written = (base_slots, slots) if into_motivated else (slots, base_slots)
-                value = read.get(slot)
+            both = (parameter, base.state[parameter]), (counterpart, motivated.state[counterpart])
+            (source, read), (target, written) = both if into_motivated else both[::-1]
+            for slot, value in read.items():
                 if not isinstance(value, Tensor):
-                    if slot in read:
-                        written[slot] = value
+                    written[slot] = value
                     continue
-                sliced = value.shape == (parameter if into_motivated else counterpart).shape
+                sliced = value.shape == source.shape
                 if not isinstance(written.get(slot), Tensor):
-                    written[slot] = (
-                        torch.zeros_like(counterpart if into_motivated else parameter, dtype=value.dtype)
-                        if sliced
-                        else value.clone()
-                    )
-                pairs = [(base_slots[slot], slots[slot])]
-                if sliced:
-                    pairs = block_views(base_slots[slot], slots[slot], entry)
-                for base_view, view in pairs:
+                    written[slot] = torch.zeros_like(target, dtype=value.dtype) if sliced else value.clone()
+                values = base.state[parameter][slot], motivated.state[counterpart][slot]
+                for base_view, view in block_views(*values, entry) if sliced else [values]:
                     if into_motivated:
                         view.copy_(base_view)
                     else:
