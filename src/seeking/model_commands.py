@@ -18,6 +18,7 @@ from seeking.files import check_new, new_file
 from seeking.initialization import embed, extract
 from seeking.models import arguments_for, example_input, takes_images
 from seeking.models.heads import arguments_of_weights, shapes_of
+from seeking.option_types import check_least
 from seeking.prefix import find_prefix
 from seeking.report.output import print_text
 from seeking.verification import verify
@@ -75,8 +76,7 @@ def verify_command(config: Verify) -> int:
     Raises:
         SeekingError: the models cannot be made, or the map is not theirs.
     """
-    if config.image_size is not None and config.image_size < 1:
-        raise SeekingError(f"image_size is {config.image_size}; it must be 1 or more")
+    check_least("image_size", config.image_size)
     if config.image_size is not None and not takes_images(config.base):
         raise SeekingError(f"image_size is {config.image_size}, but {config.base} takes no images; leave it out")
     both = models(config, arguments_for(config.base, config.num_classes, config.in_chans))

@@ -52,3 +52,13 @@ def check_word(kind: str, value: object, *literals: Any) -> None:
     known = [word for literal in literals for word in get_args(literal)]
     if value not in known:
         raise unknown(kind, str(value), known)
+
+
+def check_least(name: str, value: float | None, least: int = 1) -> None:
+    """Make sure that a number, if it is given, is not below another one.
+
+    Raises:
+        SeekingError: it is.
+    """
+    if value is not None and value < least:
+        raise SeekingError(f"{name} is {value}; it must be {least} or more")

@@ -26,6 +26,7 @@ from seeking.experiments.run import arguments, check_names, trainer
 from seeking.experiments.start import check_start
 from seeking.experiments.tasks import TaskData, task
 from seeking.files import atomic_write, check_new, new_file, reason, write_json
+from seeking.option_types import check_least
 from seeking.options import options_of_run
 from seeking.report.analysis import checkpoint_rows, end_rows, line_rows
 from seeking.report.folder import describe, is_run_folder
@@ -58,8 +59,7 @@ def compare_command(config: Compare) -> int:
     """
     from seeking.report.plots import draw
 
-    if config.seeds < 1:
-        raise SeekingError(f"seeds is {config.seeds}; it must be 1 or more")
+    check_least("seeds", config.seeds)
     console, title = make_console(), f"{config.base} in {config.motivated}"
     if config.resume and config.output and (config.output / "metrics.jsonl").exists():
         raise SeekingError(f"{config.output} holds a single run; resume it with seeking train --resume")
@@ -105,8 +105,7 @@ def reproduce_command(config: Reproduce) -> int:
     changes |= {key: value for key in ("data", "device") if (value := getattr(config, key)) is not None}
     recipe = read(config.recipe, config.scale, changes, config.source)
     seeds = recipe.seeds if config.seeds is None else config.seeds
-    if seeds < 1:
-        raise SeekingError(f"seeds is {seeds}; it must be 1 or more")
+    check_least("seeds", seeds)
     output = config.output or Path("runs") / f"{recipe.name}-{recipe.scale}"
     console = make_console()
     with many_runs(console) as listener:

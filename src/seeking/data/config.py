@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from seeking.choices import OnBadImage, SplitMethod, Task
 from seeking.errors import SeekingError
-from seeking.option_types import check_types
+from seeking.option_types import check_least, check_types
 
 MAX_IMAGE_SIZE = 1 << 14
 """In pixels; a batch of larger images fits into no memory."""
@@ -86,19 +86,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_types(self, DataConfig)
-        for name in (
-            "image_size",
-            "crop_padding",
-            "max_train_samples",
-            "max_eval_samples",
-            "held_out",
-            "workers",
-            "sequence_length",
-        ):
-            minimum = 0 if name in ("crop_padding", "workers") else 1
-            value = getattr(self, name)
-            if value is not None and value < minimum:
-                raise SeekingError(f"{name} is {value}; it must be {minimum} or more")
+        for name in ("image_size", "max_train_samples", "max_eval_samples", "held_out", "sequence_length"):
+            check_least(name, getattr(self, name))
+        for name in ("crop_padding", "workers"):
+            check_least(name, getattr(self, name), 0)
         if self.image_size is not None and self.image_size > MAX_IMAGE_SIZE:
             raise SeekingError(f"image_size is {self.image_size}; it must be {MAX_IMAGE_SIZE} or less")
         if self.channels not in (None, 1, 3):

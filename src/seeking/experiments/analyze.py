@@ -26,6 +26,7 @@ from seeking.experiments.config import RunConfig
 from seeking.experiments.run import models
 from seeking.experiments.tasks import TaskData, task
 from seeking.experiments.tasks.base import Samples
+from seeking.option_types import check_least
 from seeking.training.evaluation import peek
 from seeking.training.held_out import HeldOut
 from seeking.training.learner import Learner
@@ -64,8 +65,7 @@ def analyze(
         SeekingError: this is not a run of a pair, or it has no intact checkpoint.
     """
     for name, value in (("samples", samples), ("steps", steps), ("iterations", iterations)):
-        if value < 1:
-            raise SeekingError(f"{name} is {value}; it must be 1 or more")
+        check_least(name, value)
     if this_process(config.device).num_processes > 1:
         raise SeekingError("seeking analyze runs in one process; start it without a launcher")
     config = _plain(config)

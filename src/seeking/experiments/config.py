@@ -7,7 +7,7 @@ from typing import Any
 
 from seeking.choices import DepthPolicy, WidthPolicy
 from seeking.data.config import DataConfig
-from seeking.errors import SeekingError
+from seeking.option_types import check_least
 from seeking.training.config import TrainConfig
 
 
@@ -52,5 +52,4 @@ class RunConfig(TrainConfig, DataConfig, ModelConfig):
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
         DataConfig.__post_init__(self)
-        if self.batch_size < 1:
-            raise SeekingError(f"batch_size is {self.batch_size}; it must be 1 or more")
+        check_least("batch_size", self.batch_size)

@@ -33,6 +33,7 @@ from seeking.experiments.results import gather, summarize
 from seeking.experiments.run import check_names, models
 from seeking.experiments.tasks import TaskData, task
 from seeking.files import MAX_OPTIONS_BYTES, atomic_write, read_json, reason, write_json, writing
+from seeking.option_types import check_least
 from seeking.report.experiment import page
 from seeking.report.metric import Metric
 from seeking.training import count_flops
@@ -277,8 +278,7 @@ def reproduce(
     jobs = recipe.jobs if jobs is None else jobs
     if jobs is None:
         jobs = cores() if process.device.type == "cpu" else 4
-    if jobs < 1:
-        raise SeekingError(f"jobs is {jobs}; it must be 1 or more")
+    check_least("jobs", jobs)
     for pair in recipe.pairs:
         with naming(" in ".join(pair)):
             check_names(recipe.config(pair))

@@ -27,6 +27,7 @@ from seeking.files import read_yaml
 from seeking.matching import Override
 from seeking.matching.match import aligned
 from seeking.models import arguments_for, check_arguments, check_model_name, check_task, task_of
+from seeking.option_types import check_least
 from seeking.report.showing import Display
 from seeking.training.needs import Given
 from seeking.training.optim import check_optimizer_options
@@ -48,8 +49,7 @@ def arguments(config: ModelConfig, common: Mapping[str, Any]) -> ModelArguments:
             "task"
         )
     for name, least in (("num_classes", 0), ("in_chans", 1)):  # Models of timm without classes have no head.
-        if common.get(name, least) < least:
-            raise SeekingError(f"{name} is {common[name]}; it must be {least} or more")
+        check_least(name, common.get(name), least)
     common = {**common, **config.model_kwargs}
     return ModelArguments(
         names={"base": config.base, "motivated": config.motivated},
