@@ -1,6 +1,7 @@
 """Errors and warnings of this library; their messages are written for users."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 EXIT_SAVED = 75
 """Exit code of a run that was saved and stopped by SIGTERM or SIGHUP: EX_TEMPFAIL of sysexits.h, "try again later"."""
@@ -62,6 +63,19 @@ def add_detail(error: Exception, text: str) -> None:
         error.args = (f"{error}; {text}", *error.args[1:])
     else:
         error.add_note(text)
+
+
+@contextlib.contextmanager
+def naming(what: object) -> Iterator[None]:
+    """Inside, what is wrong is told of this.
+
+    Raises:
+        SeekingError: from inside, with the name.
+    """
+    try:
+        yield
+    except SeekingError as error:
+        raise SeekingError(f"{what}: {error}") from error
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> SeekingError:

@@ -17,7 +17,7 @@ from seeking.checkpointing.resume import State, Stateful, capture_state, check_o
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.writer import CheckpointWriter
 from seeking.distributed.sharding import gather_full_tensors, reshard
-from seeking.errors import RunError, RunWarning, SeekingError, unknown
+from seeking.errors import RunError, RunWarning, SeekingError, naming, unknown
 from seeking.weights_map import WeightsMap
 
 DECODED_OTHERWISE = (
@@ -110,7 +110,7 @@ class Saver:
         """
         if not self.folder or not self.folder.holds_run:
             return None
-        try:
+        with naming(f"{self.folder.path} cannot be resumed"):
             with self.folder if self._writer else contextlib.nullcontext():
                 state = newest_state(self.folder, self._accelerator, self._models)
             if state:
@@ -122,8 +122,6 @@ class Saver:
                 changed = changed_names(state.get("functions"), self._functions) if self._writer else []
                 if changed:
                     warnings.warn(f"{self.folder.path}: {'; '.join(changed)}", RunWarning, stacklevel=4)
-        except SeekingError as error:
-            raise SeekingError(f"{self.folder.path} cannot be resumed: {error}") from error
         self._map = WeightsMap.from_dict(state["map"]) if state and state["map"] else None
         return state
 
@@ -159,10 +157,8 @@ class Saver:
             SeekingError: the state is that of another run.
         """
         assert self.folder
-        try:
+        with naming(f"{self.folder.path} cannot be resumed"):
             restore_state(parts, state)
-        except SeekingError as error:
-            raise SeekingError(f"{self.folder.path} cannot be resumed: {error}") from error
 
     def create(self, options: Mapping[str, Any], weights_map: WeightsMap | None) -> None:
         """Begin the run's record.

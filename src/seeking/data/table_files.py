@@ -15,7 +15,7 @@ import numpy.typing as npt
 from seeking.data.folders import NAMED_FILES, Split, describe, files, shown, walk
 from seeking.data.parquet import source_of, split_files
 from seeking.data.row_index import without_index
-from seeking.errors import RunWarning, SeekingError, unknown
+from seeking.errors import RunWarning, SeekingError, naming, unknown
 from seeking.files import user_path
 
 CSV = (".csv", ".tsv")
@@ -131,10 +131,9 @@ def _read(data: str, root: Path, source: str, names: list[str]) -> RawRows:
     index: tuple[str, ...] = ()
     for name in names:
         try:
-            table = _read_csv(root / name) if name.lower().endswith(CSV) else _read_parquet(root / name)
-            table, of_file = without_index(table)
-        except SeekingError as error:
-            raise SeekingError(f"data set {data}: {name}: {error}") from error
+            with naming(f"data set {data}: {name}"):
+                table = _read_csv(root / name) if name.lower().endswith(CSV) else _read_parquet(root / name)
+                table, of_file = without_index(table)
         except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
             # pyarrow counts the line of names as a row.
             text = re.sub(r"Row #(\d+)", lambda match: f"row {int(match[1]) - 1}", str(error))
@@ -191,10 +190,8 @@ def rows_of(split: Split, place: str) -> RawRows:
         SeekingError: a column has no name, or two have the same.
     """
     (held,) = split.rows
-    try:
+    with naming(place):
         table, index = without_index(_plain(held.with_format("arrow")[:], held.features))
-    except SeekingError as error:
-        raise SeekingError(f"{place}: {error}") from error
     return RawRows(split.source, table, [(place, len(table))], np.arange(len(table)), index)
 
 

@@ -21,7 +21,7 @@ from seeking.checkpointing.run_dir import RunFolder
 from seeking.choices import Loss
 from seeking.data import DataConfig
 from seeking.distributed.processes import this_process
-from seeking.errors import EXIT_SAVED, RunError, SeekingError
+from seeking.errors import EXIT_SAVED, RunError, SeekingError, naming
 from seeking.experiments.config import RunConfig
 from seeking.experiments.methods import Start, methods
 from seeking.experiments.recipe import Run, Trial
@@ -218,19 +218,6 @@ def load_cached(config: DataConfig, jobs: int, loss: Loss) -> TaskData:
 def data_config(config: RunConfig) -> DataConfig:
     """The data options of a run."""
     return DataConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(DataConfig)})
-
-
-@contextlib.contextmanager
-def naming(what: str) -> Iterator[None]:
-    """Inside, what is wrong is told of this part of an experiment.
-
-    Raises:
-        SeekingError: from inside, with the name.
-    """
-    try:
-        yield
-    except SeekingError as error:
-        raise SeekingError(f"{what}: {error}") from error
 
 
 def train_run(run: Run, root: Path, jobs: int, listener: Callable[[Row], None]) -> None:

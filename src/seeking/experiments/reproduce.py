@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from seeking.checkpointing.run_files import LOCK
 from seeking.choices import MODELS
 from seeking.distributed.processes import cores, this_process
-from seeking.errors import DivergedError, RunError, SeekingError
+from seeking.errors import DivergedError, RunError, SeekingError, naming
 from seeking.experiments.parallel import (
     RunListener,
     data_config,
     is_finished,
     load_cached,
-    naming,
     run_all,
     runs_by_folder,
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from seeking.errors import SeekingError
+from seeking.errors import SeekingError, naming
 from seeking.files import atomic_write, read_json
 from seeking.weights_map.entry import Entry, Shape
 from seeking.weights_map.index import MAX_SIZE, Index
@@ -295,10 +295,8 @@ class WeightsMap:
             raise SeekingError(
                 f"{path}: a weights map of version {version!r}, and this program reads version {VERSION}"
             )
-        try:
+        with naming(path):
             return cls.from_dict(content)
-        except SeekingError as error:
-            raise SeekingError(f"{path}: {error}") from error
 
     def _entry(self, name: str) -> Entry:
         try:
