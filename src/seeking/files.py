@@ -124,7 +124,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_json(path: Path, max_bytes: int) -> dict[str, Any]:
+def read_json(path: Path, max_bytes: int = MAX_OPTIONS_BYTES) -> dict[str, Any]:
     """Read a JSON object of at most ``max_bytes`` bytes.
 
     Raises:

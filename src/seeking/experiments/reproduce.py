@@ -31,7 +31,7 @@ from seeking.experiments.recipe import Recipe, Trial
 from seeking.experiments.results import gather, summarize
 from seeking.experiments.run import check_names, models
 from seeking.experiments.tasks import TaskData, task
-from seeking.files import MAX_OPTIONS_BYTES, atomic_write, read_json, reason, write_json, writing
+from seeking.files import atomic_write, read_json, reason, write_json, writing
 from seeking.option_types import check_least
 from seeking.report.experiment import page
 from seeking.report.metric import Metric
@@ -117,7 +117,7 @@ def _record(recipe: Recipe, root: Path, path: Path) -> None:
             return
     except OSError as error:
         raise SeekingError(f"{root}: cannot be used as an output folder ({reason(error)})") from error
-    recorded = read_json(path, MAX_OPTIONS_BYTES)
+    recorded = read_json(path)
     before, now = ({**content, "options": _fixed(content.get("options"))} for content in (recorded, current))
     differing = [key for key in now if key not in ("title", "seeds", "jobs") and now[key] != before.get(key)]
     if not differing:
@@ -199,7 +199,7 @@ def search(
     """
     metric = metric_of(recipe)
     path = root / "search.json"
-    results = read_json(path, MAX_OPTIONS_BYTES) if path.exists() else {}
+    results = read_json(path) if path.exists() else {}
     budget = sorted(recipe.budgets)[(len(recipe.budgets) - 1) // 2] if recipe.budgets else None
     pair = recipe.pairs[0]
 
@@ -238,7 +238,7 @@ def search(
 def scores_of(root: Path, trial: Trial, metric: Metric) -> dict[str, float | None]:
     """Final metric of each of a trial's models; None for a run that diverged."""
     return {
-        model: read_json(root / run.folder / "summary.json", MAX_OPTIONS_BYTES)["metrics"][name][metric.name]
+        model: read_json(root / run.folder / "summary.json")["metrics"][name][metric.name]
         if is_finished(root, run.folder)
         else None
         for model, (run, name) in trial.models.items()
@@ -316,7 +316,7 @@ def reproduce(
 
 def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device: torch.device, command: str) -> None:
     """Write the tables and figures of these trials, with facts about how they were run."""
-    hours = sum(read_json(path, MAX_OPTIONS_BYTES)["seconds"]["total"] for path in root.rglob("summary.json")) / 3600
+    hours = sum(read_json(path)["seconds"]["total"] for path in root.rglob("summary.json")) / 3600
     seeds = sorted({record["seed"] for record in records})
     config = recipe.config(recipe.pairs[0])
     about = {
@@ -329,7 +329,7 @@ def write(recipe: Recipe, records: Sequence[dict[str, Any]], root: Path, device:
         "versions": f"seeking {version('seeking')}, torch {torch.__version__}",
     }
     if (root / "search.json").exists():
-        results = read_json(root / "search.json", MAX_OPTIONS_BYTES)
+        results = read_json(root / "search.json")
         about["found by the search"] = "; ".join(f"{arm}: {_format(result['best'])}" for arm, result in results.items())
     render(recipe, records, about, root)
 

@@ -15,7 +15,7 @@ from seeking.conditions import parse
 from seeking.errors import SeekingError
 from seeking.experiments.compare import spread
 from seeking.experiments.recipe import PRETRAINING, Recipe, Trial
-from seeking.files import MAX_OPTIONS_BYTES, read_json
+from seeking.files import read_json
 from seeking.report.metric import Metric
 
 SHUFFLES = 50
@@ -28,7 +28,7 @@ def gather(trial: Trial, root: Path, metric: Metric) -> dict[str, Any]:
     """The record of a finished trial: quality, FLOPs, seconds, curves and the evidence on its condition."""
     # Pretraining is common to all arms, so it is not part of their cost.
     own = [run for run in trial.runs if not run.folder.startswith(PRETRAINING)]
-    summaries = {run.folder: read_json(root / run.folder / "summary.json", MAX_OPTIONS_BYTES) for run in own}
+    summaries = {run.folder: read_json(root / run.folder / "summary.json") for run in own}
     rows = {run.folder: [*read_rows(root / run.folder / "metrics.jsonl")] for run in own}
     epochs = {run.folder: run.config.epochs for run in own}
     record: dict[str, Any] = {

@@ -12,7 +12,7 @@ from seeking.checkpointing.metrics_log import read_rows
 from seeking.choices import MODELS
 from seeking.commands import Train
 from seeking.errors import DamagedError, SeekingError
-from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json, reading, status
+from seeking.files import is_file, read_json, reading, status
 
 MAX_METRICS = 20
 """Metrics of a model that are shown."""
@@ -74,7 +74,7 @@ def _describe(path: Path) -> tuple[str, bool]:
         files += [f"  {name}: {why}; resuming the run lists it" for name in run_files.unlisted(path, known)]
         growing = [name for name in run_files.GROWING if is_file(path / name) and not (known and name in known.files)]
         files += [f"  {name}: {why} before the run is over" for name in growing]
-    options = run_files.read_options(path) if known else read_json(path / "config.json", MAX_OPTIONS_BYTES)
+    options = run_files.read_options(path) if known else read_json(path / "config.json")
     if not (known or damaged or options.keys() & run_files.OPTIONS):
         raise SeekingError(f"{path}: not a run folder, its config.json has no options of a run")
     steps = motivated = 0

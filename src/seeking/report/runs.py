@@ -9,7 +9,7 @@ from seeking.checkpointing.manifest import Manifest
 from seeking.checkpointing.metrics_log import read_rows
 from seeking.choices import MODELS
 from seeking.errors import DamagedError, SeekingError
-from seeking.files import MAX_OPTIONS_BYTES, is_folder, read_json, reading, status
+from seeking.files import is_folder, read_json, reading, status
 from seeking.report.folder import changed_options
 from seeking.report.metric import shown
 from seeking.report.tables import Rows
@@ -132,7 +132,7 @@ def _progress(path: Path) -> tuple[Mapping[str, Any], bool]:
                 metrics = row
     finished = status(path / "summary.json") is not None
     if finished:
-        recorded = read_json(path / "summary.json", MAX_OPTIONS_BYTES).get("metrics")
+        recorded = read_json(path / "summary.json").get("metrics")
         metrics = {**metrics, **recorded} if isinstance(recorded, dict) else metrics
     return metrics, finished or status(path / "comparison.json") is not None
 

@@ -14,7 +14,7 @@ from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracke
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.choices import Tracker
 from seeking.errors import RunWarning, SeekingError
-from seeking.files import MAX_OPTIONS_BYTES, is_file, read_json, reading, reason
+from seeking.files import is_file, read_json, reading, reason
 from seeking.option_types import check_word
 from seeking.training.record import Row
 
@@ -145,7 +145,7 @@ def _read_ids(folder: RunFolder) -> dict[str, str]:
     path = folder.path / IDS
     with reading(path):
         try:
-            content = read_json(path, MAX_OPTIONS_BYTES) if is_file(path) else {}
+            content = read_json(path) if is_file(path) else {}
         except SeekingError as error:
             raise SeekingError(f"{error}; remove the file to begin new runs in the trackers") from error
     return {name: value for name, value in content.items() if re.fullmatch(r"[\w. -]{1,128}", str(value))}
