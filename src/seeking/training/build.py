@@ -340,51 +340,43 @@ def make_learners(
     progress: Progress,
 ) -> dict[str, Learner]:
     """Prepare the models, each with its optimizer and schedule; their states are shared if the options say so."""
-    learners = {
-        name: _make_learner(name, model, accelerator, config, optimizer, schedule, progress)
-        for name, model in models.items()
-    }
+    # PyTorch's fused SGD needs momentum buffers for all parameters or none, leaves them uninitialized if the scaler
+    # skips the first step, and does not support sharded parameters.
+    partly = config.own and config.update == "joint"  # Such an update is a step of the base's own tensors alone.
+    separate = config.optimizer_state == "separate" and not config.shard and not partly
+    fused = config.fused and accelerator.scaler is None and separate
+    learners = {}
+    for name, module in models.items():
+        own = made("optimizer", optimizer, module) if optimizer else make_optimizer(module, config, fused)
+        if isinstance(own, AcceleratedOptimizer):  # The training loop does the work of this wrapper.
+            own = own.optimizer
+        check_steppable("optimizer", own)
+        if optimizer:
+            check_trains(own, module, name)
+        own_schedule = (
+            made("schedule", schedule, own, progress.steps)
+            if schedule
+            else make_schedule(own, config, progress.steps, progress.epoch_length)
+        )
+        check_steppable("schedule", own_schedule)
+        if getattr(own_schedule, "optimizer", own) is not own:
+            raise SeekingError(
+                f"schedule gives one of another optimizer than that of the {name} model; make it of the optimizer that "
+                f"the function gets, such as {MAKERS['schedule']}"
+            )
+        # A sharded model needs no DDP wrapper; in evaluation mode, prepare_model only adds mixed precision.
+        model = accelerator.prepare_model(module, evaluation_mode=config.shard)
+        if config.compile != "no":
+            compile_in_place(model, config.compile)
+        learners[name] = Learner(
+            name,
+            module,
+            model,
+            own,
+            own_schedule,
+            planned_steps=progress.steps,
+            custom_schedule=schedule is not None,
+        )
     if pair and config.optimizer_state == "shared":
         pair.optimizers = learners["base"].optimizer, learners["motivated"].optimizer
     return learners
-
-
-def _make_learner(
-    name: str,
-    module: nn.Module,
-    accelerator: Accelerator,
-    config: TrainConfig,
-    optimizer: MakeOptimizer | None,
-    schedule: MakeSchedule | None,
-    progress: Progress,
-) -> Learner:
-    steps = progress.steps
-    # PyTorch's fused SGD needs momentum buffers for all parameters or none, leaves them uninitialized if the scaler
-    # skips the first step, and does not support sharded parameters.
-    # A joint update is a step of the base's own tensors alone.
-    partly = config.own and config.update == "joint"
-    separate = config.optimizer_state == "separate" and not config.shard and not partly
-    fused = config.fused and accelerator.scaler is None and separate
-    built_optimizer = made("optimizer", optimizer, module) if optimizer else make_optimizer(module, config, fused)
-    if isinstance(built_optimizer, AcceleratedOptimizer):  # The training loop does the work of this wrapper.
-        built_optimizer = built_optimizer.optimizer
-    check_steppable("optimizer", built_optimizer)
-    if optimizer:
-        check_trains(built_optimizer, module, name)
-    built_schedule = (
-        made("schedule", schedule, built_optimizer, steps)
-        if schedule
-        else make_schedule(built_optimizer, config, steps, progress.epoch_length)
-    )
-    check_steppable("schedule", built_schedule)
-    if getattr(built_schedule, "optimizer", built_optimizer) is not built_optimizer:
-        raise SeekingError(
-            f"schedule gives one of another optimizer than that of the {name} model; make it of the optimizer that the "
-            f"function gets, such as {MAKERS['schedule']}"
-        )
-    # A sharded model needs no DDP wrapper; in evaluation mode, prepare_model only adds mixed precision.
-    model = accelerator.prepare_model(module, evaluation_mode=config.shard)
-    if config.compile != "no":
-        compile_in_place(model, config.compile)
-    custom = schedule is not None
-    return Learner(name, module, model, built_optimizer, built_schedule, planned_steps=steps, custom_schedule=custom)
