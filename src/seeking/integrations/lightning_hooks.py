@@ -76,7 +76,7 @@ def call(method: Callable[..., Any], *args: Any) -> Any:
 
 
 class HooksOfBoth(L.LightningModule):
-    """A module whose hooks are those of two others; ``on_both`` says how."""
+    """A module whose hooks are those of two others; ``call_hook`` says how."""
 
     def call_hook(self, name: str) -> None:
         """Call this hook of both models, if they have it."""

@@ -38,7 +38,8 @@ class ModelAxes:
         untraceable: why the models could not be traced; empty if they were.
         assumed: operations of either model that were only assumed to be elementwise, with the axes of their inputs
             in the motivated model; none where the base alone has them.
-        made: shape of the input that was made where the first layer told no more than its features; empty otherwise.
+        example_shape: shape of the input that was made where the first layer told no more than its features, else
+            empty.
     """
 
     def __init__(
