@@ -131,8 +131,8 @@ class CheckpointWriter:
             content, extra = _model_weights(packed["parts"][part]["model"], copies)
             about = {**metadata, EXTRA_STATE: extra} if extra else metadata
             self._pending[file] = functools.partial(self.folder.write_weights, file, content, about)
-        jobs = [functools.partial(self._write_weights, file) for file in self._pending]
-        jobs.append(functools.partial(self.folder.metrics.sync))
+        jobs: list[Callable[[], None]] = [functools.partial(self._write_weights, file) for file in self._pending]
+        jobs.append(self.folder.metrics.sync)
         if step != self.saved_step:
             jobs.append(functools.partial(self._write_checkpoint, step, packed, copies))
         self.saved_step, self._saved_at = step, time.monotonic()

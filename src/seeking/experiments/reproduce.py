@@ -86,7 +86,7 @@ def claim(recipe: Recipe, root: Path) -> Iterator[None]:
     lock = FileLock(root / LOCK)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if "format" not in read_json(path, MAX_OPTIONS_BYTES) if path.exists() else _holds_runs(root):
+        if "format" not in read_json(path) if path.exists() else _holds_runs(root):
             raise SeekingError(f"{root} does not hold the results of a recipe; name another output folder")
         lock.acquire(timeout=0)
     except Timeout as error:

@@ -33,14 +33,11 @@ def run_rows(result: Result) -> Rows:
         "training GFLOPs a sample",
     )
     rows = []
-    flops = {"base": result.cost.base_flops, "motivated": result.cost.motivated_flops}
     for name, metrics in result.metrics.items():
-        best = result.best[name]
+        best, flops = result.best[name], result.cost.of_sample(name) / 1e9
         score = "-" if metric is LOSS else metric.number(metrics[metric.name])
         best_score = metric.number(best[metric.name])
-        rows.append(
-            (name, score, f"{best_score} ({best['epoch']})", f"{metrics['loss']:.4f}", f"{flops[name] / 1e9:.4g}")
-        )
+        rows.append((name, score, f"{best_score} ({best['epoch']})", f"{metrics['loss']:.4f}", f"{flops:.4g}"))
     return heading, rows
 
 
