@@ -220,7 +220,7 @@ class Run:
         Raises:
             SeekingError: they are sharded.
         """
-        if any(is_sharded(gradient) for gradient in gradients.values()):
+        if any(map(is_sharded, gradients.values())):
             raise SeekingError(
                 "gradients of sharded models cannot be compared; turn shard off, or change the condition"
             )
