@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from seeking.errors import SeekingError
 from seeking.forward import call_with_one
-from seeking.internals import tree_map, tree_map_only
+from seeking.internals import tree_map_only
+from seeking.renewed import renewed
 from seeking.training.targets import IGNORED_LABEL, class_targets, counted_targets
 from seeking.weights_map import leaves_in
 
@@ -203,7 +204,7 @@ class CustomLoss(Objective):
         if not torch.is_grad_enabled():
             try:
                 # It may take something out of the batch.
-                return loss_in(loss_of(self.loss_fn, model, tree_map(lambda leaf: leaf, batch)), "loss_fn")
+                return loss_in(loss_of(self.loss_fn, model, renewed(batch)), "loss_fn")
             except RuntimeError as error:
                 if "does not require grad" not in str(error):
                     raise
