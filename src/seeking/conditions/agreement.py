@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from seeking.conditions.base import Condition, Outcome, Signals, State, whole_number
+from seeking.conditions.base import Condition, Outcome, Signals, whole_number
 from seeking.conditions.registry import register
 from seeking.errors import SeekingError
 
@@ -27,6 +27,7 @@ class GradientAgreement(Condition):
     """
 
     needs_gradients = True
+    state_names = ("gradients", "age")
 
     def __init__(self, threshold: float = 0.0, refresh: int = 50) -> None:
         self.threshold = threshold
@@ -50,13 +51,7 @@ class GradientAgreement(Condition):
 
     def feedback(self, outcome: Outcome) -> None:
         if outcome.taken and outcome.shared_gradients is not None:
-            self.gradients, self.age = outcome.shared_gradients(), 0
-
-    def state_dict(self) -> State:
-        return {"gradients": self.gradients and dict(self.gradients), "age": self.age}
-
-    def load_state_dict(self, state: State) -> None:
-        self.gradients, self.age = state["gradients"], state["age"]
+            self.gradients, self.age = dict(outcome.shared_gradients()), 0
 
 
 def cosine(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:

@@ -3,7 +3,7 @@
 import math
 import random
 
-from seeking.conditions.base import Outcome, Signals, State, needed, whole_number
+from seeking.conditions.base import Outcome, Signals, needed, whole_number
 from seeking.conditions.registry import register
 from seeking.conditions.schedule import Counting
 
@@ -37,6 +37,10 @@ class Exp3(Counting):
     """
 
     needs_held_out = True
+    state_names = (
+        *("seen", "motivated", "drawn", "advantage", "steps", "all_steps"),
+        *("loss", "flops", "mean", "square", "weight"),
+    )
 
     def __init__(self, limit: float = 1.0, k: int = 10, seed: int = 0) -> None:
         super().__init__()
@@ -99,12 +103,3 @@ class Exp3(Counting):
     def feedback(self, outcome: Outcome) -> None:
         self.steps += 1
         self.all_steps += 1
-
-    def state_dict(self) -> State:
-        names = ("motivated", "drawn", "advantage", "steps", "all_steps", "loss", "flops", "mean", "square", "weight")
-        return {**super().state_dict(), **{name: getattr(self, name) for name in names}}
-
-    def load_state_dict(self, state: State) -> None:
-        super().load_state_dict(state)
-        for name in self.state_dict().keys() - {"seen"}:
-            setattr(self, name, state[name])

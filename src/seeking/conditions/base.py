@@ -114,9 +114,13 @@ class Condition:
     """Decides on each batch whether to take a motivated step.
 
     A custom condition is a subclass with ``decide`` (or ``holds``, which gets the same as keywords) and, if it
-    remembers anything, ``state_dict`` and ``load_state_dict``. One that learns from what its motivated steps did has
-    ``feedback`` as well. Conditions compose with ``&``, ``|`` and ``~``; every part sees every batch.
+    remembers anything, ``state_names``, or ``state_dict`` and ``load_state_dict``. One that learns from what its
+    motivated steps did has ``feedback`` as well. Conditions compose with ``&``, ``|`` and ``~``; every part sees every
+    batch.
     """
+
+    state_names: ClassVar[tuple[str, ...]] = ()
+    """Names of the attributes that a condition remembers."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -208,11 +212,13 @@ class Condition:
         return f"{type(self).__module__}.{type(self).__qualname__}"
 
     def state_dict(self) -> State:
-        """The state as JSON-serializable values."""
-        return {}
+        """The state as JSON-serializable values: by default the attributes that ``state_names`` names."""
+        return {name: getattr(self, name) for name in self.state_names}
 
     def load_state_dict(self, state: State) -> None:
         """Restore a state from ``state_dict``."""
+        for name in self.state_names:
+            setattr(self, name, state[name])
 
     def __and__(self, other: "Condition") -> "Condition":
         return And(self, _condition(other))
@@ -285,9 +291,10 @@ class Wrapper(Condition):
         self.inner.feedback(outcome)
 
     def state_dict(self) -> State:
-        return {"inner": self.inner.state_dict()}
+        return {**super().state_dict(), "inner": self.inner.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
+        super().load_state_dict(state)
         self.inner.load_state_dict(state["inner"])
 
 

@@ -19,6 +19,8 @@ class WithinBudget(Wrapper):
     schedule; else it may step on every batch, and is expected to step as often as so far.
     """
 
+    state_names = ("batches", "base_steps")
+
     def __init__(self, inner: Condition) -> None:
         super().__init__(inner)
         self.batches = self.base_steps = 0
@@ -45,13 +47,9 @@ class WithinBudget(Wrapper):
         ahead = expected * plan.base + batches * plan.motivated - in_one_pass * plan.saved
         return decision or remaining >= plan.motivated_now + ahead
 
-    def state_dict(self) -> State:
-        return {**super().state_dict(), "batches": self.batches, "base_steps": self.base_steps}
-
     def load_state_dict(self, state: State) -> None:
-        super().load_state_dict(state)
         # Earlier versions have none, and took it that the base would step on every batch.
-        self.batches, self.base_steps = state.get("batches", 0), state.get("base_steps", 0)
+        super().load_state_dict({"batches": 0, "base_steps": 0, **state})
 
 
 @register("affordable")
@@ -70,6 +68,7 @@ class Affordable(Condition):
     """
 
     is_schedule = True
+    state_names = ("reached",)
 
     def __init__(self, base_share: float, finish: float) -> None:
         for name, share in (("base_share", base_share), ("finish", finish)):
@@ -96,12 +95,6 @@ class Affordable(Condition):
             flops = base_steps * plan.base + (steps - step) * plan.motivated - in_one_pass * plan.saved
             self.reached = plan.spent + flops <= plan.planned * (1 + ROUNDING)
         return self.reached
-
-    def state_dict(self) -> State:
-        return {"reached": self.reached}
-
-    def load_state_dict(self, state: State) -> None:
-        self.reached = state["reached"]
 
 
 class _Plan(NamedTuple):

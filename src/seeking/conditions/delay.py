@@ -1,12 +1,14 @@
 """A condition that holds a batch later than another."""
 
-from seeking.conditions.base import Condition, Signals, State, Wrapper
+from seeking.conditions.base import Condition, Signals, Wrapper
 from seeking.conditions.registry import register
 
 
 @register("next", wraps=True)
 class Next(Wrapper):
     """The batch after one at which the inner condition holds ("next(decrease:2)")."""
+
+    state_names = ("previous",)
 
     def __init__(self, inner: Condition) -> None:
         super().__init__(inner)
@@ -18,10 +20,3 @@ class Next(Wrapper):
     def decide(self, signals: Signals) -> bool:
         decision, self.previous = self.previous, self.inner.update(signals.loss, signals)
         return decision
-
-    def state_dict(self) -> State:
-        return {**super().state_dict(), "previous": self.previous}
-
-    def load_state_dict(self, state: State) -> None:
-        super().load_state_dict(state)
-        self.previous = bool(state["previous"])

@@ -2,7 +2,7 @@
 
 import math
 
-from seeking.conditions.base import Condition, Signals, State, whole_number
+from seeking.conditions.base import Condition, Signals, whole_number
 from seeking.conditions.registry import register
 
 
@@ -19,24 +19,19 @@ class ConsecutiveDecrease(Condition):
         ValueError: ``n`` is not positive.
     """
 
+    state_names = ("previous", "falls")
+
     def __init__(self, n: int = 2) -> None:
         self.n = whole_number("n", n, minimum=1)
-        self.previous = math.inf
+        self.previous: float | None = None
         self.falls = -1  # The first loss is not a decrease.
 
     def __str__(self) -> str:
         return f"decrease:{self.n}"
 
     def decide(self, signals: Signals) -> bool:
-        self.falls = self.falls + 1 if signals.loss < self.previous else 0
+        self.falls = self.falls + 1 if self.previous is None or signals.loss < self.previous else 0
         self.previous = signals.loss
         if not math.isfinite(signals.loss):
-            self.previous, self.falls = math.inf, -1
+            self.previous, self.falls = None, -1
         return self.falls >= self.n
-
-    def state_dict(self) -> State:
-        return {"previous": None if self.previous == math.inf else self.previous, "falls": self.falls}
-
-    def load_state_dict(self, state: State) -> None:
-        self.previous = math.inf if state["previous"] is None else state["previous"]
-        self.falls = state["falls"]

@@ -1,12 +1,16 @@
 """Conditions that depend only on the index of the batch."""
 
-from seeking.conditions.base import Condition, Signals, State, whole_number
+from typing import ClassVar
+
+from seeking.conditions.base import Condition, Signals, whole_number
 from seeking.conditions.registry import register
 from seeking.errors import SeekingError
 
 
 class Counting(Condition):
     """A condition that counts the batches it has seen."""
+
+    state_names: ClassVar[tuple[str, ...]] = ("seen",)
 
     def __init__(self) -> None:
         self.seen = 0
@@ -23,12 +27,6 @@ class Counting(Condition):
             NotImplementedError: a subclass has not defined it.
         """
         raise NotImplementedError
-
-    def state_dict(self) -> State:
-        return {"seen": self.seen}
-
-    def load_state_dict(self, state: State) -> None:
-        self.seen = state["seen"]
 
 
 class Schedule(Counting):

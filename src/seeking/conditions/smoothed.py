@@ -2,7 +2,7 @@
 
 import math
 
-from seeking.conditions.base import Condition, Signals, State, decay_rate, whole_number
+from seeking.conditions.base import Condition, Signals, decay_rate, whole_number
 from seeking.conditions.registry import register
 
 
@@ -20,6 +20,8 @@ class SmoothedDecrease(Condition):
     Raises:
         ValueError: ``n`` is not positive, or ``decay`` is not in [0, 1).
     """
+
+    state_names = ("total", "weight", "falls")
 
     def __init__(self, n: int = 3, decay: float = 0.9) -> None:
         self.n = whole_number("n", n, minimum=1)
@@ -42,9 +44,3 @@ class SmoothedDecrease(Condition):
         self.total = self.decay * self.total + (1 - self.decay) * signals.loss
         self.weight = self.decay * self.weight + 1 - self.decay
         return self.falls >= self.n
-
-    def state_dict(self) -> State:
-        return {"total": self.total, "weight": self.weight, "falls": self.falls}
-
-    def load_state_dict(self, state: State) -> None:
-        self.total, self.weight, self.falls = state["total"], state["weight"], state["falls"]

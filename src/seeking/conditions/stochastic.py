@@ -50,13 +50,15 @@ class MatchedCount(Wrapper, Counting):
         epoch_length: number of batches in an epoch; not needed if the signals include it, as in the ``Trainer``.
     """
 
+    state_names = ("seen", "count", "held")
+
     def __init__(self, inner: Condition, seed: int = 0, epoch_length: int | None = None) -> None:
         Wrapper.__init__(self, inner)
         Counting.__init__(self)
         self.seed = seed
         self.epoch_length = epoch_length
         self.count: int | None = None
-        self.met = 0
+        self.held = 0
         """How often the inner condition has held in this epoch."""
         self._chosen: frozenset[int] | None = None
 
@@ -69,7 +71,7 @@ class MatchedCount(Wrapper, Counting):
 
     def decide(self, signals: Signals) -> bool:
         decision = super().decide(signals)
-        self.met += self.inner.update(signals.loss, signals)
+        self.held += self.inner.update(signals.loss, signals)
         return decision
 
     def decide_at(self, batch: int, signals: Signals) -> bool:
@@ -78,20 +80,15 @@ class MatchedCount(Wrapper, Counting):
             raise ValueError("MatchedCount does not know the number of batches in an epoch; give it epoch_length")
         epoch, batch_in_epoch = divmod(batch, length)
         if batch_in_epoch == 0 and epoch:
-            self.count, self.met = self.met, 0
+            self.count, self.held = self.held, 0
         if self.count is None:
-            rate = self.met / batch if batch else 0
+            rate = self.held / batch if batch else 0
             return random.Random(f"matched {self.seed} {batch}").random() < rate
         if batch_in_epoch == 0 or self._chosen is None:
             draw = random.Random(f"matched {self.seed} epoch {epoch}")
             self._chosen = frozenset(draw.sample(range(length), min(self.count, length)))
         return batch_in_epoch in self._chosen
 
-    def state_dict(self) -> State:
-        return {**Counting.state_dict(self), **Wrapper.state_dict(self), "count": self.count, "held": self.met}
-
     def load_state_dict(self, state: State) -> None:
-        Counting.load_state_dict(self, state)
-        Wrapper.load_state_dict(self, state)
-        self.count, self.met = state["count"], state["held"]
+        super().load_state_dict(state)
         self._chosen = None

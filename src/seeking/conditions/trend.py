@@ -2,7 +2,7 @@
 
 import math
 
-from seeking.conditions.base import Condition, Signals, State, decay_rate
+from seeking.conditions.base import Condition, Signals, decay_rate
 from seeking.conditions.registry import register
 
 
@@ -24,6 +24,7 @@ class BelowTrend(Condition):
     """
 
     name = "below_trend"
+    state_names = ("level", "slope", "variance", "weight", "count")
 
     def __init__(self, deviations: float = 1.0, decay: float = 0.95) -> None:
         self.deviations = deviations
@@ -57,11 +58,3 @@ class BelowTrend(Condition):
         if not math.isfinite(self.level + self.slope + self.variance):
             self.level, self.slope, self.variance, self.weight, self.count = 0.0, 0.0, 0.0, 0.0, 0
         return holds
-
-    def state_dict(self) -> State:
-        names = ("level", "slope", "variance", "weight", "count")
-        return {name: getattr(self, name) for name in names}
-
-    def load_state_dict(self, state: State) -> None:
-        self.level, self.slope, self.variance = state["level"], state["slope"], state["variance"]
-        self.weight, self.count = state["weight"], state["count"]
