@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from seeking.choices import MODELS, Role
+from seeking.choices import MODELS, Model, Role
 from seeking.report.analysis import LOSSES
 from seeking.report.experiment import parity_text
 from seeking.report.figures import plain, two_panels, widen
@@ -18,6 +18,7 @@ from seeking.report.metric import Metric, shown
 from seeking.training.result import Result
 
 BASE, MOTIVATED = "#2563a8", "#d1642b"
+COLORS: Mapping[Model, str] = {"base": BASE, "motivated": MOTIVATED}
 SMOOTHING = 0.9
 
 BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
@@ -38,12 +39,11 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str, best:
     """
     metric = shown(results["pair"][0].metrics.values(), best)
     compared = len(results) > 1
-    colors: dict[Role, str] = {"base": BASE, "motivated": MOTIVATED}
     with two_panels(path, title, 4.2) as (left, right):
         _training(left, results["pair"][0])
         if len(results["pair"]) > 1:
             left.set_title(f"Training, the first of {len(results['pair'])} seeds")
-        for model, color in colors.items():
+        for model, color in COLORS.items():
             label = f"{model}, in the pair" if compared else model
             _evaluation(right, results["pair"], model, metric, label, color, "-")
             if model in results:
@@ -151,7 +151,7 @@ def draw_arms(rows: Sequence[Mapping[str, Any]], reference: str, path: Path, tit
     """Save the metric of an experiment's arms: each seed, the mean and its 95 % confidence interval."""
     names = [plain(row["arm"]) for row in rows]
     with two_panels(path, title, 1.5 + 0.32 * len(rows), sharey=True) as panels:
-        for panel, (model, color) in zip(panels, {"base": BASE, "motivated": MOTIVATED}.items(), strict=True):
+        for panel, (model, color) in zip(panels, COLORS.items(), strict=True):
             for position, row in enumerate(rows):
                 mean, half_width = metric.scale * row[model]["mean"], metric.scale * (row[model]["interval"] or 0)
                 values = [metric.scale * value for value in row[model]["values"]]
@@ -279,7 +279,7 @@ def draw_analysis(analysis: Mapping[str, Any], path: Path, title: str) -> None:
                 right.plot(positions, [point[name] for point in line], style, color=BASE, label=label)
             right.set(xlabel="0: the base in the pair, 1: alone", ylabel="loss", title="Between the two bases")
         else:
-            for name, color in (("base", BASE), ("motivated", MOTIVATED)):
+            for name, color in COLORS.items():
                 changes = [row[f"{name}_step"] for row in rows]
                 label = f"a step of the {name} model"
                 _means(right, steps, changes, "deviation", 1.0, fmt=".-", color=color, label=label)
