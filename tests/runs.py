@@ -1,11 +1,13 @@
 """Small runs that several tests share: data that can be learnt, models, and their training."""
 
 import dataclasses
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -16,6 +18,7 @@ from seeking import TrainConfig, Trainer
 from seeking.data import Augmentation, Batches, Images, loader
 from seeking.models.resnet import ResNet
 from seeking.training import Result
+from seeking.weights_map import tensors
 
 CONFIG = TrainConfig(epochs=2, lr=0.05, condition="decrease:1")
 
@@ -57,6 +60,39 @@ def steps(result: Result) -> list[dict[str, Any]]:
 def run(config: TrainConfig = CONFIG, **kwargs: Any) -> tuple[Trainer, Result]:
     trainer = Trainer(*two_models(), **{**batches(padding=1, flip=True), **kwargs}, config=config)
     return trainer, trainer.fit()
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    return {
+        f"{name} {key}": tensor
+        for name, each in trainer.learners.items()
+        for key, tensor in tensors(each.module).items()
+    }
+
+
+def assert_equal(trainer: Trainer, other: Trainer) -> None:
+    assert weights(trainer).keys() == weights(other).keys()
+    assert all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(trainer).items())
+
+
+def stop_at(*steps: int, kind: str = "step") -> Callable[[dict[str, Any]], None]:
+    """A listener that ends a run right after each of these steps, or after an evaluation there."""
+
+    def listen(row: dict[str, Any]) -> None:
+        if row["kind"] == kind and row["step"] in steps:
+            signal.raise_signal(signal.SIGINT)
+
+    return listen
+
+
+def interrupted(make: Callable[..., Trainer], output: Path, at: Sequence[int]) -> Trainer:
+    """A run that is stopped after these steps, and each time resumed by a new trainer."""
+    for step in at:
+        with pytest.raises(KeyboardInterrupt):
+            make(output=output, resume=True, listeners=[stop_at(step)]).fit()
+    trainer = make(output=output, resume=True)
+    trainer.fit()
+    return trainer
 
 
 def hand_written_loop(model: nn.Module, optimizer: torch.optim.Optimizer, bf16: bool = False) -> list[float]:

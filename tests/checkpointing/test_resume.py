@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import CONFIG, batches, images, steps, two_models
+from runs import CONFIG, batches, images, steps, stop_at, two_models
 from safetensors.torch import load_file
 from timm.optim import list_optimizers
 from torch import Tensor, nn
@@ -42,16 +42,6 @@ EVERY_STEP = dataclasses.replace(CONFIG, save_every="1")
 
 class Killed(Exception):
     """Stands for whatever ends a program at once."""
-
-
-def stop_at(step: int) -> Any:
-    """A listener that ends a run right after a step."""
-
-    def listen(row: dict[str, Any]) -> None:
-        if row["kind"] == "step" and row["step"] == step:
-            signal.raise_signal(signal.SIGINT)
-
-    return listen
 
 
 def whole_run(make: Any, output: Path, config: TrainConfig, **kwargs: Any) -> tuple[Trainer, Result]:

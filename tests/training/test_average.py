@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import CONFIG, batches, run, two_models
+from runs import CONFIG, assert_equal, batches, interrupted, run, two_models
 from safetensors.torch import load_file
-from test_scheduled import BEST, assert_equal, interrupted
+from test_scheduled import BEST
 from torch import Tensor, nn
 
 from seeking import SeekingError, TrainConfig, Trainer

@@ -8,8 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import CONFIG, PLAIN, batches, run, two_models
-from test_scheduled import assert_equal, interrupted
+from runs import CONFIG, PLAIN, assert_equal, batches, interrupted, run, two_models
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer, RMSprop
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import CONFIG, PLAIN, batches, regression, run, steps, two_models
-from test_scheduled import assert_equal, interrupted, weights
+from runs import CONFIG, PLAIN, assert_equal, batches, interrupted, regression, run, steps, two_models, weights
 from torch import nn
 from torch.func import functional_call
 

@@ -11,8 +11,7 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import CONFIG, PLAIN, batches, steps, two_models
-from test_scheduled import assert_equal, interrupted
+from runs import CONFIG, PLAIN, assert_equal, batches, interrupted, steps, two_models
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode

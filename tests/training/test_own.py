@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import PLAIN, batches, steps, two_models
+from runs import PLAIN, assert_equal, batches, interrupted, steps, two_models
 from test_one_pass import Chain
-from test_scheduled import assert_equal, interrupted
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 

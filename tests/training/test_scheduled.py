@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import re
-import signal
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import CONFIG, batches, regression_loss, run, steps, two_models
+from runs import CONFIG, assert_equal, batches, interrupted, regression_loss, run, steps, two_models
 from torch import nn
 
 from seeking import Always, Condition, RunError, SeekingError, Signals, TrainConfig, Trainer, parse_condition
@@ -30,34 +28,6 @@ BEST: dict[str, Any] = {
     "finish": "private",
     "finish_at": 0.75,
 }
-
-
-def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    return {
-        f"{name} {key}": tensor
-        for name, each in trainer.learners.items()
-        for key, tensor in tensors(each.module).items()
-    }
-
-
-def interrupted(make: Callable[..., Trainer], output: Path, at: list[int]) -> Trainer:
-    """A run that is stopped after these steps, and each time resumed by a new trainer."""
-    for step in at:
-
-        def stop(row: dict[str, Any], step: int = step) -> None:
-            if row["kind"] == "step" and row["step"] == step:
-                signal.raise_signal(signal.SIGINT)
-
-        with pytest.raises(KeyboardInterrupt):
-            make(output=output, resume=True, listeners=[stop]).fit()
-    trainer = make(output=output, resume=True)
-    trainer.fit()
-    return trainer
-
-
-def assert_equal(trainer: Trainer, other: Trainer) -> None:
-    assert weights(trainer).keys() == weights(other).keys()
-    assert all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(trainer).items())
 
 
 @pytest.mark.parametrize("condition", ["decrease:1", "every:2 | random:0.5"])

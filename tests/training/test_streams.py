@@ -14,6 +14,7 @@ import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs import stop_at
 from safetensors.torch import load_file
 from tiny import TINY, Network
 from torch import nn
@@ -302,11 +303,7 @@ def test_a_stream_goes_on_in_the_same_process(kind: str, tmp_path: Path) -> None
     whole.fit()
     loader = make()
 
-    def stop(row: dict[str, Any]) -> None:
-        if row["kind"] == "step" and row["step"] in (1, 2, 7):
-            signal.raise_signal(signal.SIGINT)
-
-    run = trainer(loader, tmp_path / "run", listeners=[stop], max_steps=9)
+    run = trainer(loader, tmp_path / "run", listeners=[stop_at(1, 2, 7)], max_steps=9)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             run.fit()
@@ -327,14 +324,10 @@ def test_a_stream_that_is_evaluated_too_has_no_position_of_its_own(tmp_path: Pat
         models = Network(3), Network(5)
         return Trainer(*models, **options, config=config, output=tmp_path / folder, resume=True, listeners=listeners)
 
-    def stop(row: dict[str, Any]) -> None:
-        if row["kind"] == "eval" and row["step"] == 2:
-            signal.raise_signal(signal.SIGINT)
-
     whole = run("whole")
     whole.fit()
     with pytest.raises(KeyboardInterrupt):
-        run("cut", stop).fit()
+        run("cut", stop_at(2, kind="eval")).fit()
     resumed = run("cut")
     resumed.fit()
     assert rows(resumed) == rows(whole)
@@ -380,12 +373,8 @@ def test_a_run_cut_off_after_its_last_step_ends_as_if_it_had_not_been(
     whole = trainer(loader(), tmp_path / "whole", **options)
     result = whole.fit()
 
-    def stop(row: dict[str, Any]) -> None:
-        if row["kind"] == "step" and row["step"] == max_steps - 1:
-            signal.raise_signal(signal.SIGINT)
-
     with pytest.raises(KeyboardInterrupt):
-        trainer(loader(), tmp_path / "cut", listeners=[stop], **options).fit()
+        trainer(loader(), tmp_path / "cut", listeners=[stop_at(max_steps - 1)], **options).fit()
     for _ in range(2):  # Resumed once more, it is at its end already.
         cut = trainer(loader(), tmp_path / "cut", resume=True, **options)
         assert cut.fit().metrics == result.metrics

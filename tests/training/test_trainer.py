@@ -3,7 +3,6 @@ import gc
 import json
 import math
 import random
-import signal
 import warnings
 import weakref
 from pathlib import Path
@@ -24,6 +23,7 @@ from runs import (
     regression_loss,
     run,
     steps,
+    stop_at,
     two_models,
 )
 from safetensors.torch import load_model
@@ -403,11 +403,7 @@ def test_optimizers_and_schedules_of_ones_own() -> None:
 
 
 def test_an_interrupted_run_keeps_its_last_step(tmp_path: Path) -> None:
-    def interrupt(row: dict[str, Any]) -> None:
-        if row["kind"] == "step" and row["step"] == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    trainer = Trainer(*two_models(), **batches(), config=CONFIG, output=tmp_path / "run", listeners=[interrupt])
+    trainer = Trainer(*two_models(), **batches(), config=CONFIG, output=tmp_path / "run", listeners=[stop_at(3)])
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
     kept = two_models(seed=3)[0]
