@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import operator
 import random
 import sys
 import weakref
@@ -159,7 +160,7 @@ def _with_rebound(
     around = (*around, id(value))
     parts = [*value.values()] if isinstance(value, dict) else [*value]
     rebound = [_with_rebound(part, memo, functions, around) for part in parts]
-    if all(new is old for new, old in zip(rebound, parts, strict=True)):
+    if all(map(operator.is_, rebound, parts)):
         return value
     if isinstance(value, dict):
         value.update(zip(value, rebound, strict=True))

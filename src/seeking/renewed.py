@@ -1,6 +1,7 @@
 """Batches in new containers: what is taken out of one or put into it leaves the other alone."""
 
 import copy
+import operator
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +29,7 @@ def renewed(value: Any, convert: Callable[[Tensor], Tensor] | None = None) -> An
         return {key: renewed(item, convert) for key, item in value.items()}
     if isinstance(value, tuple):
         items = [renewed(item, convert) for item in value]
-        if all(map(_same, items, value)):
+        if all(map(operator.is_, items, value)):
             return value
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if not hasattr(value, "__dict__") and not isinstance(value, list | Mapping):
@@ -45,7 +46,3 @@ def renewed(value: Any, convert: Callable[[Tensor], Tensor] | None = None) -> An
     except Exception:  # Read-only mappings, streams, locks.
         return value
     return new
-
-
-def _same(new: Any, old: Any) -> bool:
-    return new is old

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 from typing import Any
 
 from seeking.data.folders import Split, Splits, is_image
@@ -38,7 +39,7 @@ def _absolute(rows: Any, column: str, folder: str) -> Any:
     # Chunk by chunk, since not all bytes of a large data set fit into one array.
     chunks = rows.select_columns([column]).with_format("arrow")[:][column].chunks
     joined = [_joined(chunk, folder) for chunk in chunks]
-    if all(new is old for new, old in zip(joined, chunks, strict=True)):
+    if all(map(operator.is_, joined, chunks)):
         return rows
     feature, old = rows.features[column], f"{column} as stored"  # Without any column, rows would lose their number.
     joined = pa.chunked_array(joined)
