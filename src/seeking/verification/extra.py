@@ -5,15 +5,14 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from seeking.weights_map import WeightsMap
+from seeking.weights_map import WeightsMap, owners
 
 
 def extra_modules(motivated: nn.Module, weights_map: WeightsMap) -> list[str]:
     """Names of the outermost modules that hold tensors, but nothing of the base, such as extra blocks."""
     shared = {""}
     for entry in weights_map.entries.values():
-        path = entry.target.split(".")
-        shared.update(".".join(path[:end]) for end in range(1, len(path)))
+        shared.update(owners(entry.target))
     return [
         name
         for name, module in motivated.named_modules()

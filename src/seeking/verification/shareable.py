@@ -13,7 +13,7 @@ from seeking.internals import reparametrizations
 from seeking.verification.compare import relative_difference
 from seeking.verification.extra import extra_modules
 from seeking.verification.weights import hold, random_weights
-from seeking.weights_map import WeightsMap, tensors
+from seeking.weights_map import WeightsMap, owners, tensors
 
 ROUNDING = 1e-5
 """Greatest relative difference of weights that count as equal."""
@@ -127,11 +127,8 @@ def _computed(module: nn.Module, place: int) -> Tensor:
 
 def _parametrization_list(model: nn.Module, name: str) -> str:
     """The name of the list of parametrizations that a tensor is in; empty if there is none."""
-    path = name.split(".")
-    for end in range(len(path) - 1, 0, -1):
-        if isinstance(model.get_submodule(".".join(path[:end])), parametrize.ParametrizationList):
-            return ".".join(path[:end])
-    return ""
+    lists = parametrize.ParametrizationList
+    return next((outer for outer in reversed(owners(name)) if isinstance(model.get_submodule(outer), lists)), "")
 
 
 def _parametrization(model: nn.Module, name: str) -> str:

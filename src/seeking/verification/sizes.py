@@ -10,7 +10,7 @@ from torch import nn
 
 from seeking.matching.axes import terminal
 from seeking.verification.views import Views
-from seeking.weights_map import WeightsMap, tensors
+from seeking.weights_map import WeightsMap, owners, tensors
 
 Sizes = set[tuple[int, int]]
 """Pairs of the base's size and the motivated model's."""
@@ -35,7 +35,7 @@ def sizes_within(
     sizes: dict[str, Sizes] = defaultdict(set)
 
     def add(place: str, pairs: Collection[tuple[int, int]]) -> None:
-        for around in _around(place):
+        for around in owners(place):
             sizes[around].update(pairs)
 
     for name, counterpart in counterparts.items():
@@ -59,13 +59,6 @@ def is_size(base: Any, motivated: Any, sizes: Sizes) -> bool:
         # One entry for each block, perhaps.
         return all(a == b or is_size(a, b, sizes) for a, b in zip(base, motivated, strict=False))
     return type(base) is int and (base, motivated) in sizes
-
-
-def _around(name: str) -> Iterator[str]:
-    """The names of the modules that one of this name is in; of the root, its own."""
-    yield (name := name.rpartition(".")[0])
-    if name:
-        yield from _around(name)
 
 
 def _products(small: list[int], large: list[int]) -> Iterator[tuple[int, int]]:

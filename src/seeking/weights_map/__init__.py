@@ -12,6 +12,7 @@ from seeking.weights_map.tensors import (
     leaves_in,
     named_leaves,
     named_tensors,
+    owners,
     tensors,
     tensors_in,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "leaves_in",
     "named_leaves",
     "named_tensors",
+    "owners",
     "tensors",
     "tensors_in",
 ]

@@ -1,9 +1,10 @@
 """Tensors of the base that each model keeps for itself, though the map says where they lie."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from seeking.errors import unknown
+from seeking.weights_map.tensors import owners
 
 
 def chosen(names: Iterable[str], patterns: Sequence[str]) -> frozenset[str]:
@@ -17,7 +18,7 @@ def chosen(names: Iterable[str], patterns: Sequence[str]) -> frozenset[str]:
     Raises:
         SeekingError: a pattern matches nothing.
     """
-    known = {name: [*_outer(name)] for name in names}
+    known = {name: [name, *owners(name)[1:]] for name in names}
     own: set[str] = set()
     for pattern in patterns:
         matched = {name for name, outer in known.items() if any(fnmatchcase(each, pattern) for each in outer)}
@@ -25,10 +26,3 @@ def chosen(names: Iterable[str], patterns: Sequence[str]) -> frozenset[str]:
             raise unknown("tensor or module of the base", pattern, {each for outer in known.values() for each in outer})
         own |= matched
     return frozenset(own)
-
-
-def _outer(name: str) -> Iterator[str]:
-    """A tensor's name, and those of the modules that it is in."""
-    while name:
-        yield name
-        name = name.rpartition(".")[0]

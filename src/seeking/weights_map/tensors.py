@@ -1,6 +1,7 @@
 """The tensors of a model, and those in a batch or an output."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Hashable, Mapping
 from types import SimpleNamespace
@@ -32,6 +33,11 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
     }
+
+
+def owners(name: str) -> list[str]:
+    """Names of the modules that a tensor or a module is in, by its name, the outermost first; the root's is empty."""
+    return ["", *itertools.accumulate(name.split(".")[:-1], "{}.{}".format)]
 
 
 def is_real(tensor: Tensor) -> bool:
