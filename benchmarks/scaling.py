@@ -51,7 +51,8 @@ def row(title: str, arguments: argparse.Namespace) -> str:
     count = max(6, min(arguments.max_steps, 6 * (20_000_000 // (small + large))))
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     size = count * arguments.batch_size
-    images, labels = torch.randn(size * processes, 3, 32, 32), torch.arange(size * processes) % 10
+    same = torch.Generator().manual_seed(0)  # In all processes.
+    images, labels = torch.randn(size * processes, 3, 32, 32, generator=same), torch.arange(size * processes) % 10
     # A run splits each batch over its processes; a bare loop takes its loader's whole.
     data: DataLoader[Any] = DataLoader(TensorDataset(images, labels), arguments.batch_size * processes)
     data_of_process: DataLoader[Any] = DataLoader(TensorDataset(images[:size], labels[:size]), arguments.batch_size)

@@ -65,12 +65,20 @@ def prepare_loaders(
     return Loaders(prepared, prepared_evaluation, steps, given)
 
 
-def check_same_data(loaders: Loaders) -> None:
-    """Check that all processes have as many batches, and the same data where these are split between them.
+def check_processes(loaders: Loaders, config: TrainConfig, output: bool, resume: bool) -> None:
+    """Check that all processes have the same options, as many batches, and the same data where these are split.
+
+    Args:
+        loaders: of this process.
+        config: options; of trackers and devices, each process may have its own.
+        output: whether there is a run folder.
+        resume: whether the run in it is resumed.
 
     Raises:
         SeekingError: they have not.
     """
+    same = {name: value for name, value in config.recorded().items() if name not in ("device", "tracker")}
+    check_alike({**same, "whether there is an output": output, "resume": resume})
     facts: dict[str, Any] = {}
     for name, loader in (("train_loader", loaders.train), ("eval_loader", loaders.evaluation)):
         facts[f"the number of batches of {name}"] = loader.length if loader else None

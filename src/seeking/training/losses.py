@@ -1,6 +1,5 @@
 """The objective of a run: the user's own, or by the option ``loss``."""
 
-import inspect
 import warnings
 from collections.abc import Iterable
 from types import FunctionType
@@ -12,6 +11,7 @@ from seeking.errors import RunWarning, SeekingError
 from seeking.training.config import TrainConfig
 from seeking.training.objective import Classification, CustomLoss, LossFn, Objective
 from seeking.training.regression import Regression
+from seeking.verification.settings import closed_over
 
 
 def make_objective(objective: Objective | None, loss_fn: LossFn | None, config: TrainConfig) -> Objective:
@@ -89,8 +89,8 @@ def _parameters_of(loss: object) -> dict[str, nn.Parameter]:
     if isinstance(loss, nn.Module):
         return dict(loss.named_parameters())
     if isinstance(loss, FunctionType):
-        variables = inspect.getclosurevars(loss)
-        parts = {**variables.globals, **variables.nonlocals}
+        shared = {name: loss.__globals__[name] for name in loss.__code__.co_names if name in loss.__globals__}
+        parts = {**shared, **{name: value for name, value, _ in closed_over(loss)}}
     else:
         parts = getattr(getattr(loss, "__self__", loss), "__dict__", {})
     modules = [(name, part) for name, part in parts.items() if isinstance(part, nn.Module)]

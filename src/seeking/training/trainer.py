@@ -13,7 +13,6 @@ from seeking.checkpointing.resume import Stateful
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.conditions import Condition
 from seeking.copies import copied_function
-from seeking.distributed.alike import check_alike
 from seeking.report.showing import Display, make_showing
 from seeking.training import budget, build, data
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
@@ -115,10 +114,7 @@ class Trainer:
         self.config = config = options(config)
         self.accelerator = accelerator or build.make_accelerator(config)
         self.loaders = data.prepare_loaders(self.accelerator, train_loader, eval_loader, held_out, config)
-        # Of trackers and devices, each process may have its own.
-        same = {name: value for name, value in config.recorded().items() if name not in ("device", "tracker")}
-        check_alike({**same, "whether there is an output": output is not None, "resume": resume})
-        data.check_same_data(self.loaders)
+        data.check_processes(self.loaders, config, output is not None, resume)
         functions = {"algorithm": algorithm, "loss": loss_fn or objective}
         if objective:
             check_objective(objective, pair=len(models) == 2, evaluated=eval_loader is not None)
