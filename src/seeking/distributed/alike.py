@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch.distributed
-from accelerate.state import PartialState
+from accelerate.utils import gather_object
 
 from seeking.errors import SeekingError
 
@@ -21,13 +20,8 @@ def check_alike(given: Mapping[str, Any], advice: str = "give all processes the 
     Raises:
         SeekingError: something differs.
     """
-    processes = PartialState().num_processes
-    if processes == 1:
-        return
-    by_process: list[Any] = [None] * processes
-    torch.distributed.all_gather_object(by_process, dict(given))
-    first = by_process[0]
-    for number, other in enumerate(by_process):
+    first, *others = gather_object([dict(given)])
+    for number, other in enumerate(others, start=1):
         for name in [*first, *(name for name in other if name not in first)]:
             values = first.get(name), other.get(name)
             if values[0] != values[1]:

@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
-import re
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from seeking.checkpointing import run_files
 from seeking.choices import MODELS, Role
 from seeking.errors import SeekingError
 from seeking.experiments.config import RunConfig
@@ -71,12 +71,12 @@ def check(config: RunConfig, data: TaskData, seeds: Sequence[int], output: Path 
     """
     if output:
         compared = {run_of(output, arm, seed) for arm in ARMS for seed in seeds}
-        for left_out in sorted({*output.iterdir()} - compared):
-            if re.fullmatch(rf"({'|'.join(ARMS)})-seed\d+", left_out.name):
-                raise SeekingError(
-                    f"seeds {seeds[0]} to {seeds[-1]} are compared, and {left_out} is of another one; give --seed and "
-                    "--seeds such that all are, or another output folder"
-                )
+        left_out = [run for run in run_files.runs_of_comparison(output) if run not in compared]
+        if left_out:
+            raise SeekingError(
+                f"seeds {seeds[0]} to {seeds[-1]} are compared, and {left_out[0]} is of another one; give --seed and "
+                "--seeds such that all are, or another output folder"
+            )
     for arm in ARMS:
         path = run_of(output, arm, config.seed) if output else None
         if path and path.exists():

@@ -86,7 +86,8 @@ def claim(recipe: Recipe, root: Path) -> Iterator[None]:
     lock = FileLock(root / LOCK)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if "format" not in read_json(path) if path.exists() else _holds_runs(root):
+        of_others = "format" not in read_json(path) if path.exists() else _holds_runs(root)
+        if of_others:
             raise SeekingError(f"{root} does not hold the results of a recipe; name another output folder")
         lock.acquire(timeout=0)
     except Timeout as error:
