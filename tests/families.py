@@ -41,7 +41,6 @@ FAMILIES = [
     Family("resnet26", "resnet50", 32, slow=True),
     Family("efficientnet_b0", "efficientnet_b1", 64),
     Family("efficientnet_b0", "efficientnet_b2", 64),
-    Family("efficientnet_b1", "efficientnet_b3", 64, slow=True),
     Family(TINY, SMALL, 32, {"img_size": 32, "patch_size": 4}, slow=True),
     Family(TINY, SMALL, 224, {"depth": 3}, {"depth": 2}),
     Family(SMALL, BASE, 48, {"img_size": 48, "patch_size": 16, "depth": 3}, {"depth": 2}),

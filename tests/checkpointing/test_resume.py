@@ -127,7 +127,7 @@ def test_every_policy(norm: str, state: str, optimizer: str, tmp_path: Path) -> 
     outputs = tmp_path / "whole", tmp_path / "parts"
     whole = whole_run(make, outputs[0], config)
     assert whole[1].cost.motivated_batches
-    parts = interrupted_run(make, outputs[1], config, [1, 3, 5, 8])
+    parts = interrupted_run(make, outputs[1], config, [1, 5, 8])
     same(whole, parts, outputs)
 
 
@@ -140,7 +140,7 @@ CONDITIONS = ["decrease:1", "random:0.5", "matched(decrease:1)", "every:2", "aft
 def test_every_condition(condition: str, on: str, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, condition=condition, on=on, epochs=3)
     outputs = tmp_path / "whole", tmp_path / "parts"
-    same(whole_run(make, outputs[0], config), interrupted_run(make, outputs[1], config, [0, 4, 6, 9, 13, 16]), outputs)
+    same(whole_run(make, outputs[0], config), interrupted_run(make, outputs[1], config, [0, 4, 13]), outputs)
 
 
 @pytest.mark.slow
@@ -290,8 +290,8 @@ def test_data_that_draw_as_they_please(kind: str, workers: int, tmp_path: Path) 
     outputs = tmp_path / "whole", tmp_path / "parts"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This process.*is multi-threaded", DeprecationWarning)
-        whole = whole_run(make, outputs[0], dataclasses.replace(CONFIG, verify=False))
-        parts = interrupted_run(make, outputs[1], dataclasses.replace(CONFIG, verify=False), [0, 2, 5, 7])
+        whole = whole_run(make, outputs[0], CONFIG)
+        parts = interrupted_run(make, outputs[1], CONFIG, [0, 2, 5, 7])
     same(whole, parts, outputs)
 
 
@@ -313,7 +313,7 @@ def test_functions_that_draw(tmp_path: Path) -> None:
         loader = DataLoader(Noisy(), 4, collate_fn=functools.partial(collate, mixing))
         return Trainer(WithDropout(8), WithDropout(12), train_loader=loader, loss_fn=loss_fn, **kwargs)
 
-    config = dataclasses.replace(CONFIG, verify=False)
+    config = CONFIG
     whole = make_drawing(output=tmp_path / "whole", config=config).fit()
     with pytest.raises(KeyboardInterrupt):
         make_drawing(output=tmp_path / "parts", config=config, listeners=[stop_at(3)]).fit()
@@ -332,7 +332,7 @@ def test_epochs_shorter_than_promised(tmp_path: Path) -> None:
         return Trainer(WithDropout(8), WithDropout(12), train_loader=loader, eval_loader=loader, **kwargs)
 
     outputs = tmp_path / "whole", tmp_path / "parts"
-    config = dataclasses.replace(CONFIG, verify=False, epochs=3)
+    config = dataclasses.replace(CONFIG, epochs=3)
     with pytest.warns(RunWarning, match="epoch 1 had 5 steps, but the length of the loader is 6"):
         whole = whole_run(make_short, outputs[0], config)
     parts = interrupted_run(make_short, outputs[1], config, [3, 4, 7])

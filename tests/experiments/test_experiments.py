@@ -356,45 +356,60 @@ def started_run(folder: Path, name: str) -> subprocess.Popen[bytes]:
     return program
 
 
+@pytest.fixture(scope="module")
+def uncut(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The records of two arms that nothing cuts off, by one thread as in each of two processes on two cores."""
+    folder = tmp_path_factory.mktemp("uncut")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    arms = {arm: TINY["arms"][arm] for arm in ("condition", "sandwich")}
+    recipe = read(tiny(folder, arms=arms, reference="condition"), "quick", {"epochs": 8})
+    reproducing.reproduce(recipe, folder / "out", range(1), 1, quietly)
+    torch.set_num_threads(before)
+    return untimed(results(folder / "out")["records"])
+
+
 @pytest.mark.parametrize(
-    ("number", "arms"),
-    [(signal.SIGINT, ("condition", "sandwich")), (signal.SIGTERM, ("condition",)), (signal.SIGKILL, ("condition",))],
+    ("number", "code", "twice", "arms"),
+    [
+        (signal.SIGINT, 130, False, ("condition", "sandwich")),
+        (signal.SIGINT, 130, True, ("condition",)),
+        (signal.SIGTERM, 75, True, ("condition",)),
+        (signal.SIGKILL, -signal.SIGKILL, False, ("condition",)),
+    ],
 )
 def test_cut_off_it_goes_on_and_gives_what_it_would_have(
-    number: int, arms: tuple[str, ...], tmp_path: Path, one_thread: None
+    number: int,
+    code: int,
+    twice: bool,
+    arms: tuple[str, ...],
+    uncut: list[dict[str, Any]],
+    tmp_path: Path,
+    one_thread: None,
 ) -> None:
-    """With one arm, one of the two processes has nothing to do."""
+    """With one arm, one of the two processes has nothing to do. A second signal comes while the program waits."""
     name = tiny(tmp_path, arms={arm: TINY["arms"][arm] for arm in arms}, reference="condition")
-    recipe = read(name, "quick", {"epochs": 8})
-    reproducing.reproduce(recipe, tmp_path / "whole", range(1), 1, quietly)
     program = started_run(tmp_path, name)
+    processes = psutil.Process(program.pid).children(recursive=True)
+    if twice:
+        for process in processes:
+            process.suspend()
+        program.send_signal(number)
+        time.sleep(1)
     program.send_signal(number)
-    assert program.wait(60) == {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGKILL: -signal.SIGKILL}[number]
+    if twice:
+        time.sleep(1)
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+    assert program.wait(60) == code
+    assert not psutil.wait_procs(processes, timeout=30)[1]
     for folder in (tmp_path / "cut" / "arms").glob("*/*/seed0"):  # What an orphan saves.
         with FileLock(folder / ".lock", timeout=60):
             pass
     assert not [*(tmp_path / "cut").rglob("summary.json")]
-    reproducing.reproduce(recipe, tmp_path / "cut", range(1), 1, quietly)
-    whole, cut = (untimed(results(tmp_path / folder)["records"]) for folder in ("whole", "cut"))
-    assert whole == cut
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_it_ends_when_told_twice(number: int, code: int, tmp_path: Path) -> None:
-    """The second signal comes while the program waits for its processes."""
-    program = started_run(tmp_path, tiny(tmp_path, arms={"condition": {}}, reference="condition"))
-    processes = psutil.Process(program.pid).children(recursive=True)
-    for process in processes:
-        process.suspend()
-    program.send_signal(number)
-    time.sleep(1)
-    program.send_signal(number)
-    time.sleep(1)
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.resume()
-    assert program.wait(60) == code
-    assert not psutil.wait_procs(processes, timeout=30)[1]
+    reproducing.reproduce(read(name, "quick", {"epochs": 8}), tmp_path / "cut", range(1), 1, quietly)
+    assert untimed(results(tmp_path / "cut")["records"]) == [record for record in uncut if record["arm"] in arms]
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

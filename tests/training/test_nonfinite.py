@@ -244,7 +244,7 @@ def test_a_buffer_that_is_replaced_is_given_back() -> None:
             means.append(float(models[0][2].mean))
 
     loss_fn = Poisoned("activations", "base", (2,))
-    config = dataclasses.replace(CONFIG, on_nonfinite="skip", verify=False)
+    config = dataclasses.replace(CONFIG, on_nonfinite="skip")
     loss_fn.trainer = Trainer(*models, **batches(), config=config, loss_fn=loss_fn, listeners=[listen])
     with pytest.warns(RunWarning, match="skipped"):
         loss_fn.trainer.fit()

@@ -100,7 +100,7 @@ class Viewing(nn.Module):
 
 def test_a_model_that_refuses_channels_last_keeps_them_first() -> None:
     with pytest.warns(RunWarning, match="Viewing does not support channels_last tensors .*view"):
-        trainer = Trainer(Viewing(4), Viewing(6), **batches(), config=dataclasses.replace(CONFIG, verify=False))
+        trainer = Trainer(Viewing(4), Viewing(6), **batches(), config=CONFIG)
     assert all(learner.module.conv.weight.is_contiguous() for learner in trainer.learners.values())
     assert len(steps(trainer.fit())) == 12
     trainer, _ = run()

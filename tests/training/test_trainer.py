@@ -305,12 +305,11 @@ def test_a_wrong_map_does_not_train_unless_told(tmp_path: Path) -> None:
     }
     weights_map = seeking.WeightsMap(wrong, good.motivated, good.buffers)
     output = tmp_path / "run"
+    verified = dataclasses.replace(CONFIG, verify=True)
     with pytest.raises(SeekingError, match=r"not a sub-network .* bn1"):
-        Trainer(base, motivated, **batches(), config=CONFIG, weights_map=weights_map, output=output).fit()
+        Trainer(base, motivated, **batches(), config=verified, weights_map=weights_map, output=output).fit()
     assert not output.exists()
-    Trainer(
-        base, motivated, **batches(), config=dataclasses.replace(CONFIG, verify=False), weights_map=weights_map
-    ).fit()
+    Trainer(base, motivated, **batches(), config=CONFIG, weights_map=weights_map).fit()
 
 
 @pytest.mark.parametrize(
