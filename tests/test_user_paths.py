@@ -1,6 +1,5 @@
-"""Paths and options as users write them, and options under their older names."""
+"""Paths and options as users write them."""
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -21,7 +20,6 @@ from seeking.errors import unknown
 from seeking.experiments.start import ModelArguments, sources
 from seeking.option_parsing import parse_options, plain_switches
 from seeking.options import recipe_file
-from seeking.renamed import RENAMED, today, today_flags
 
 
 @pytest.fixture
@@ -78,22 +76,6 @@ def test_pipes_and_devices_are_refused_and_do_not_block(tmp_path: Path) -> None:
     assert shapes_of_weights(tmp_path / "link") == {"a": (2,)}
 
 
-def test_older_names_of_options_are_known_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for old, new in RENAMED.items():
-        flag, new_flag = ("--" + name.replace("_", "-") for name in (old, new))
-        flags, messages = today_flags(["--data", old, f"{flag}=x", flag, "y", "--", old])
-        assert flags == ["--data", old, f"{new_flag}=x", new_flag, "y", "--", old]
-        assert len(messages) == 2 and f"{flag} is now called {new_flag}" in messages[0]
-        assert today({old: 1, "a": 2}, "x") == {new: 1, "a": 2}
-        with pytest.raises(SeekingError, match=f"x: {old} is an older name of {new}, and both are given"):
-            today({old: 1, new: 1}, "x")
-    (tmp_path / "options.yaml").write_text("hold-out: random\n")
-    options = with_files(["--config", str(tmp_path / "options.yaml")], Train)
-    assert parse_options(Train, options, "").split_method == "random"
-    assert main(["train", "--hold-out", "random", "--epochs", "0"]) == 2
-    assert "seeking: --hold-out is now called --split-method" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(("value", "flag"), [("true", "--flip"), ("False", "--no-flip")])
 @pytest.mark.parametrize("joined", [True, False])
 def test_switches_take_true_and_false(value: str, flag: str, joined: bool) -> None:
@@ -117,16 +99,3 @@ def test_a_name_in_other_case_is_the_only_one_that_is_meant(name: str, upper: li
     spelled = "".join(letter.swapcase() if swap else letter for letter, swap in zip(name, upper, strict=False))
     known = ["adamw", "adam", "resnet8", "resnet18", "RegNet", "wide_resnet"]
     assert str(unknown("name", spelled, known)).endswith(f"did you mean {name}?")
-
-
-@pytest.mark.slow
-def test_a_run_that_recorded_the_older_name_is_resumed(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    command = ["train", "--task", "tabular", "--data", "wine", "--base", "mlp-4", "--motivated", "mlp-8"]
-    assert main([*command, "--device", "cpu", "--epochs", "1", "--split-method", "random", "--output", str(run)]) == 0
-    options = json.loads((run / "config.json").read_text())
-    options["hold_out"] = options.pop("split_method")
-    (run / "config.json").write_text(json.dumps(options))
-    (run / "manifest.json").unlink()
-    assert main(["train", "--resume", "--epochs", "2", "--output", str(run)]) == 0
-    assert json.loads((run / "config.json").read_text())["split_method"] == "random"

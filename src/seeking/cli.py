@@ -37,7 +37,6 @@ from seeking.files import user_path
 from seeking.flag_names import check_flags, with_flags
 from seeking.option_parsing import parse_options, plain_switches
 from seeking.options import flags, flags_of_run, options_of_file, recipe_file, recipe_options
-from seeking.renamed import today_flags
 from seeking.report.output import check_output, ignore_output_errors, plain_errors, print_text
 
 COMMANDS: dict[str, tuple[type[Any], str]] = {
@@ -107,9 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown("command", args[0], COMMANDS)
         name, *args = args
         command, function = COMMANDS[name]
-        args, messages = today_flags(plain_switches(args, command))
-        for message in messages:
-            print_text(f"seeking: {message}", file=sys.stderr)
+        args = plain_switches(args, command)
         check_flags(args, command)
         if issubclass(command, RunOptions):
             args = with_files(args, command)

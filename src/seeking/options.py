@@ -15,7 +15,6 @@ from seeking.errors import DamagedError, SeekingError, unknown
 from seeking.files import read_yaml, reason, user_path
 from seeking.flag_names import name_of_other_tool
 from seeking.option_parsing import REPEATED, parse_options
-from seeking.renamed import today
 from seeking.report.output import printable
 
 NOT_RESUMED = frozenset(
@@ -205,7 +204,7 @@ def options_of_run(folder: Path, command: type[Options], more: Sequence[str] = (
 
 
 def normalized(options: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Options under the names of the dataclass: with ``_`` for ``-``, and of today.
+    """Options under the names of the dataclass: with ``_`` for ``-``.
 
     Raises:
         SeekingError: two of them have one name.
@@ -214,7 +213,7 @@ def normalized(options: Mapping[str, Any], path: Path) -> dict[str, Any]:
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise SeekingError(f"{path}: {twice[0]} is given twice, with - and with _")
-    return today({str(key).replace("-", "_"): value for key, value in options.items()}, path)
+    return {str(key).replace("-", "_"): value for key, value in options.items()}
 
 
 def _is_harmless(option: str, value: Any, hint: Any) -> bool:

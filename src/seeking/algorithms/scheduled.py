@@ -177,7 +177,6 @@ class Scheduled:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from there."""
         self.loss = float(state["loss"])
-        norm = state.get("norm")  # Earlier versions have none, and no word of who has seen it.
-        self.norm = math.nan if norm is None else float(norm)
-        self._unseen = {name: bool(state.get("unseen", {}).get(name)) for name in self._unseen}
+        self.norm = math.nan if state["norm"] is None else float(state["norm"])
+        self._unseen = {name: bool(state["unseen"][name]) for name in self._unseen}
         self.base_condition.load_state_dict(state["base_condition"])

@@ -13,7 +13,6 @@ from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.serialize import unpack
 from seeking.checkpointing.upgrade import upgrade
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
-from seeking.renamed import today
 
 State = dict[str, Any]
 
@@ -109,8 +108,7 @@ def _read_newest(folder: RunFolder, models: Collection[str]) -> State | None:
 
 
 def _checked(state: Any, models: Collection[str]) -> State:
-    version = state.get("version", 1) if isinstance(state, dict) else None
-    if type(version) is int and version < VERSION:
+    if isinstance(state, dict) and "version" not in state:
         try:
             state = upgrade(state, models)
         except INCOMPATIBLE_STATE_ERRORS as error:
@@ -126,7 +124,7 @@ def _checked(state: Any, models: Collection[str]) -> State:
         raise SeekingError(f"the checkpoint is of version {state['version']}, and this program reads {VERSION}")
     if state["metrics_bytes"] < 0 or state["step"] < 0:
         raise SeekingError("the newest checkpoint is not one of a run: a count is negative")
-    return {**state, "options": today(state["options"], "the newest checkpoint")}
+    return state
 
 
 def check_options(

@@ -1,39 +1,29 @@
-"""States of earlier versions.
-
-Version 1 had the trainer's attributes in place of parts; version 2 had no part for the pair.
-"""
+"""States of version 0.1.0, which had the trainer's attributes in place of parts."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
 
 def upgrade(state: Mapping[str, Any], models: Collection[str]) -> dict[str, Any]:
-    """A state of an earlier version as one of today's.
+    """A state of version 0.1.0 as one of today's; a motivated model that was trained alone was stored as a base.
 
     Args:
-        state: of an earlier version.
+        state: of that version.
         models: names of the models that are trained now.
 
     Raises:
         LookupError, TypeError, AttributeError: it is not such a state.
     """
-    if "version" not in state:
-        state = _with_parts(state, models)
-    pair = {"pair": {"separated": False}} if len(models) == 2 else {}
-    return {**state, "version": 3, "parts": {**state["parts"], **pair}}
-
-
-def _with_parts(state: Mapping[str, Any], models: Collection[str]) -> dict[str, Any]:
-    """A state of version 1 as one of version 2; a motivated model that was trained alone was stored as a base."""
     options, place, saved = state["options"], state["place"], state["models"]
     renamed = list(saved) == ["base"] and list(models) == ["motivated"]
     names = {name: "motivated" if renamed else name for name in saved}
     schedules = state["schedules"] or dict.fromkeys(saved)
-    cost = state["cost"]
+    cost = {**state["cost"], "run_samples": state["cost"]["samples"]}
     if renamed:
         cost = {
             "motivated_flops": cost["base_flops"],
             "batches": cost["batches"],
+            "run_samples": cost["samples"],
             "motivated_batches": cost["batches"],
             "motivated_samples": cost["samples"],
         }
@@ -63,10 +53,11 @@ def _with_parts(state: Mapping[str, Any], models: Collection[str]) -> dict[str, 
             "step": place["step"],
             "step_in_epoch": place["place"],
         },
+        **({"pair": {"separated": False}} if len(models) == 2 else {}),
         **learners,
         "condition": condition,
         "cost": cost,
-        "metrics": {"latest": {names[name]: metrics for name, metrics in state["metrics"].items()}},
+        "metrics": {"latest": {names[name]: metrics for name, metrics in state["metrics"].items()}, "step": None},
         "nonfinite": {
             "failures": {names[name]: count for name, count in state["failures"].items()},
             "rollbacks": state["rollbacks"],
@@ -75,6 +66,7 @@ def _with_parts(state: Mapping[str, Any], models: Collection[str]) -> dict[str, 
         "random": {"processes": state["random"]},
     }
     return {
+        "version": 3,
         "options": options,
         "map": state["map"],
         "step": place["step"],

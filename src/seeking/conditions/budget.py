@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from seeking.conditions.base import Condition, OnePass, Signals, State, Wrapper
+from seeking.conditions.base import Condition, OnePass, Signals, Wrapper
 from seeking.conditions.registry import register
 from seeking.conditions.schedule import batches_of
 from seeking.errors import SeekingError
@@ -46,10 +46,6 @@ class WithinBudget(Wrapper):
             return False
         ahead = expected * plan.base + batches * plan.motivated - in_one_pass * plan.saved
         return decision or remaining >= plan.motivated_now + ahead
-
-    def load_state_dict(self, state: State) -> None:
-        # Earlier versions have none, and took it that the base would step on every batch.
-        super().load_state_dict({"batches": 0, "base_steps": 0, **state})
 
 
 @register("affordable")

@@ -123,8 +123,7 @@ class Cost:
         Raises:
             TypeError, ValueError: these are not counts.
         """
-        every_batch = {"run_samples": state["samples"]} if "samples" in state else {}  # Of earlier versions.
-        counts = asdict(Cost(**{**every_batch, **state}))
+        counts = asdict(Cost(**state))
         if not all(type(value) in (int, float) for value in counts.values()):
             raise ValueError(f"a count of the cost is not a number: {counts}")
         vars(self).update(counts)

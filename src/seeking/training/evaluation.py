@@ -164,10 +164,9 @@ class Scores:
         Raises:
             ValueError: they are not metrics.
         """
-        latest = state["latest"]
+        latest, step = state["latest"], state["step"]
         if not all(type(value) in (int, float) for metrics in latest.values() for value in metrics.values()):
             raise ValueError(f"the metrics are not numbers: {latest}")
-        step = state.get("step")  # Earlier versions have none.
         if type(step) not in (int, type(None)):
             raise ValueError(f"the step of the metrics is {step!r}")
         self.latest, self.step = latest, step
