@@ -11,7 +11,6 @@ from accelerate.state import AcceleratorState, is_initialized
 from torch import nn
 
 from seeking.algorithms import Scheduled, alone, motivated
-from seeking.checkpointing.fingerprint import fingerprint
 from seeking.checkpointing.functions import qualified_name
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import Saver
@@ -27,6 +26,7 @@ from seeking.pair import Pair
 from seeking.pretrained import warn_of_overwritten
 from seeking.training.budget import base_condition
 from seeking.training.config import TrainConfig, warn_of_no_effect
+from seeking.training.data import Loaders
 from seeking.training.interrupts import Requests
 from seeking.training.joining import Joining
 from seeking.training.learner import Learner
@@ -70,8 +70,7 @@ def make_saver(
     config: TrainConfig,
     accelerator: Accelerator,
     models: Sequence[str],
-    train_loader: Any,
-    eval_loader: Any,
+    loaders: Loaders,
     functions: Mapping[str, Any],
 ) -> Saver:
     """Create the saver of a run on the data of these loaders, which writes to the run folder if there is one.
@@ -87,7 +86,7 @@ def make_saver(
         raise SeekingError("resume needs the output folder of the run to resume")
     folder = output if isinstance(output, RunFolder | None) else RunFolder(output, resume=resume)
     steps, seconds = config.save_interval()
-    loaders = {"training data": train_loader, "evaluation data": eval_loader}
+    data = {"training data": loaders.train, "evaluation data": loaders.evaluation}
     return Saver(
         folder,
         accelerator,
@@ -95,7 +94,7 @@ def make_saver(
         every_steps=steps,
         every_seconds=seconds,
         keep=config.keep_checkpoints,
-        data=fingerprint(loaders) if folder else None,
+        data={name: loader.fingerprint if loader else {} for name, loader in data.items()} if folder else None,
         functions={
             role: "that of the options" if each is None else qualified_name(each) for role, each in functions.items()
         },

@@ -7,14 +7,12 @@ from typing import Any, NamedTuple
 
 from accelerate import Accelerator
 
-from seeking.checkpointing.fingerprint import fingerprint
 from seeking.distributed.alike import check_alike
 from seeking.errors import RunWarning, SeekingError
 from seeking.training.config import TrainConfig
-from seeking.training.held_out import HeldOut
 from seeking.training.loaders import Loader, prepare
 from seeking.training.needs import Given
-from seeking.training.rng import RandomState, derive_seed
+from seeking.training.rng import derive_seed
 from seeking.training.stream import check_stream
 
 NO_BATCH = "the training data yield no batch: fewer samples than the batch size, or none"
@@ -25,6 +23,7 @@ class Loaders(NamedTuple):
 
     train: Loader
     evaluation: Loader | None
+    held_out: Loader | None
     epoch_length: int | None
     """None if the training data have no length."""
     given: Given
@@ -38,7 +37,7 @@ def prepare_loaders(
     held_out: Iterable[Any] | None,
     config: TrainConfig,
 ) -> Loaders:
-    """Prepare the loaders for this process, between which each batch is split; the held-out data are loaded later.
+    """Prepare the loaders for this process, between which each batch is split.
 
     Raises:
         SeekingError: a loader is empty, has no length which options need, or can be gone through once only.
@@ -46,6 +45,7 @@ def prepare_loaders(
     where = derive_seed(config.seed), accelerator.num_processes, accelerator.process_index
     prepared = prepare(train, "train_loader", *where)
     prepared_evaluation = prepare(evaluation, "eval_loader", *where) if evaluation is not None else None
+    prepared_held_out = prepare(held_out, "held_out", *where) if held_out is not None else None
     batches = prepared.length
     if batches is None:
         check_stream(config)
@@ -62,7 +62,7 @@ def prepare_loaders(
             RunWarning,
             stacklevel=2,
         )
-    return Loaders(prepared, prepared_evaluation, steps, given)
+    return Loaders(prepared, prepared_evaluation, prepared_held_out, steps, given)
 
 
 def check_processes(loaders: Loaders, config: TrainConfig, output: bool, resume: bool) -> None:
@@ -83,8 +83,7 @@ def check_processes(loaders: Loaders, config: TrainConfig, output: bool, resume:
     for name, loader in (("train_loader", loaders.train), ("eval_loader", loaders.evaluation)):
         facts[f"the number of batches of {name}"] = loader.length if loader else None
         if loader and loader.splits:
-            contents = fingerprint({name: loader.base_dataloader})[name]
-            facts |= {f"the data set of {name} ({key})": value for key, value in contents.items()}
+            facts |= {f"the data set of {name} ({key})": value for key, value in loader.fingerprint.items()}
     check_alike(
         facts,
         "give all processes the same loader, whose batches are split between them, or each a loader of its own part of "
@@ -99,20 +98,3 @@ def preparation(loader: Loader) -> dict[str, Any]:
     """
     preparation = getattr(loader.dataset, "preparation", None)
     return {"preparation": preparation} if isinstance(preparation, Mapping) else {}
-
-
-def make_held_out(
-    batches: Iterable[Any] | None,
-    accelerator: Accelerator,
-    config: TrainConfig,
-    generators: RandomState,
-) -> HeldOut | None:
-    """Load the held-out batches, if there are any.
-
-    Raises:
-        SeekingError: they yield no batch.
-    """
-    if batches is None:
-        return None
-    where = derive_seed(config.seed), accelerator.num_processes, accelerator.process_index
-    return HeldOut(prepare(batches, "held_out", *where), accelerator, generators)

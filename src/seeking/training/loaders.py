@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import functools
 import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ import torch
 from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, SeedableRandomSampler, SkipBatchSampler
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
+from seeking.checkpointing.fingerprint import of_dataset
 from seeking.distributed.processes import from_first_process, scatter
 from seeking.errors import RunWarning, SeekingError
 from seeking.internals import (
@@ -59,6 +61,11 @@ class Loader:
     def dataset(self) -> Any:
         """The data set of the loader, if it has one."""
         return getattr(self.base_dataloader, "dataset", None)
+
+    @functools.cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Which data these are, as ``fingerprint`` has it."""
+        return of_dataset(getattr(self.base_dataloader, "dataset", self.base_dataloader))
 
     def start(self, skip: int = 0, *, first: int | None = None, whole_length: bool = True) -> Iterator[Part]:
         """Start a pass over the data; all processes must do this, and take the same number of batches.

@@ -20,6 +20,7 @@ from seeking.training.config import CHANGEABLE_ON_RESUME, TrainConfig, options
 from seeking.training.cost import Cost
 from seeking.training.evaluation import Evaluator, Scores, first_batch, peek
 from seeking.training.failures import first_step, in_batch, saved_on_error
+from seeking.training.held_out import HeldOut
 from seeking.training.interrupts import Requests, Stopped, listening
 from seeking.training.losses import check_objective, make_objective, warn_of_untrained
 from seeking.training.metrics import Best, Predict, UserMetrics
@@ -122,9 +123,7 @@ class Trainer:
         trial: Objective = copied_function(objective)  # What runs before training changes no state of the user's.
         own = UserMetrics(metrics, predict_fn, self.accelerator.device)
         best = Best(objective, config.best, config.best_mode, own)
-        self.saver = build.make_saver(
-            output, resume, config, self.accelerator, [*models], train_loader, eval_loader, functions
-        )
+        self.saver = build.make_saver(output, resume, config, self.accelerator, [*models], self.loaders, functions)
         custom = frozenset({"condition"} if condition is not None else ())
         saved = self.saver.read_newest(self.config.recorded(), CHANGEABLE_ON_RESUME | custom)
         weights_map = weights_map or self.saver.map_of_run(base, motivated)
@@ -172,7 +171,7 @@ class Trainer:
             stepper=build.make_stepper(self.accelerator, config, self._requests),
             guard=NonFiniteGuard(config.on_nonfinite, self.record, lambda: saver.describe(run_progress.epoch)),
             budget=spending,
-            held_out=data.make_held_out(held_out, self.accelerator, config, generators),
+            held_out=HeldOut(self.loaders.held_out, self.accelerator, generators) if self.loaders.held_out else None,
             prefix=prefix,
             joining=build.make_joining(self.pair, self.progress, config),
             averages=build.make_averages(self.learners, config),
@@ -180,7 +179,7 @@ class Trainer:
         self._evaluate = Evaluator(
             self.run, self.scores, self.record, self.loaders, config, generators, self._requests, own
         )
-        others, scaler = (self.loaders.evaluation, held_out), self.accelerator.scaler
+        others, scaler = (self.loaders.evaluation, self.loaders.held_out), self.accelerator.scaler
         self._position = position = position_of(self.loaders.train, self.progress, self.accelerator, others)
         inner = self.scores, self.random, scaler, position
         self.parts = collect_parts(self.run, self.algorithm, loss_fn, *inner, parts or {})
