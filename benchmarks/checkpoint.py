@@ -122,7 +122,7 @@ def main() -> None:
 
         def resume() -> None:
             assert trainer.saver.folder
-            state = newest_state(trainer.saver.folder, trainer.accelerator, tuple(trainer.learners))
+            state = newest_state(trainer.saver.folder, tuple(trainer.learners))
             assert state
             trainer.saver.restore(trainer.parts, state)
 

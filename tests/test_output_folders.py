@@ -9,7 +9,7 @@ from PIL import Image
 
 from seeking.cli import main
 from seeking.commands import Train
-from seeking.run_commands import _folder
+from seeking.run_commands import output_folder
 
 
 def test_runs_that_begin_within_a_second_have_folders_of_their_own(
@@ -18,7 +18,7 @@ def test_runs_that_begin_within_a_second_have_folders_of_their_own(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "time", lambda: 0.0)
     with contextlib.ExitStack() as running:
-        outputs = [running.enter_context(_folder(Train(), "pair"))[0] for _ in range(4)]  # None has written yet.
+        outputs = [running.enter_context(output_folder(Train(), "pair"))[0] for _ in range(4)]  # None has written yet.
         (outputs[1] / "kept").touch()
     assert len({*outputs}) == 4
     assert [output for output in outputs if output.exists()] == [outputs[1]]

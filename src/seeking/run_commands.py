@@ -8,15 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate.utils import broadcast
 from rich.markdown import Markdown
 
 from seeking.checkpointing.made import Made
 from seeking.checkpointing.manifest import Kind
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.commands import Analyze, Compare, Reproduce, RunOptions, Show, Train
-from seeking.distributed.processes import this_process
+from seeking.distributed.processes import from_first_process, this_process
 from seeking.errors import RunError, SeekingError
 from seeking.experiments.analyze import analyze
 from seeking.experiments.compare import check, compare, summarize
@@ -41,7 +39,7 @@ def train_command(config: Train) -> int:
     """Run ``seeking train``."""
     console, title = make_console(), f"{config.base} in {config.motivated}"
     data = _checked_data(config)
-    with _folder(config, f"{config.base}-{config.motivated}") as (output, folder):
+    with output_folder(config, f"{config.base}-{config.motivated}") as (output, folder):
         _announce(console, config, data, output)
         with RunProgress(console, f"{title}, {data.name}", data.unit) as progress:
             result = trainer(config, data, "pair", folder, progress=progress).fit()
@@ -64,7 +62,7 @@ def compare_command(config: Compare) -> int:
     if config.resume and config.output and (config.output / "metrics.jsonl").exists():
         raise SeekingError(f"{config.output} holds a single run; resume it with seeking train --resume")
     data = _checked_data(config)
-    with _folder(config, "compare", "comparison") as (output, folder):
+    with output_folder(config, "compare", "comparison") as (output, folder):
         _announce(console, config, data, output)
         seeds = range(config.seed, config.seed + config.seeds)
         check(config, data, seeds, output if folder.holds_run else None)  # Before anything is written.
@@ -200,7 +198,7 @@ def _checked_data(config: RunOptions) -> TaskData:
 
 
 @contextlib.contextmanager
-def _folder(config: RunOptions, name: str, kind: Kind = "run") -> Iterator[tuple[Path, RunFolder]]:
+def output_folder(config: RunOptions, name: str, kind: Kind = "run") -> Iterator[tuple[Path, RunFolder]]:
     """The output folder; by default, a new one with this name and the time, the same in every process.
 
     The new one is there at once, so that no other program takes it as well; it goes again if nothing is written to it.
@@ -208,13 +206,17 @@ def _folder(config: RunOptions, name: str, kind: Kind = "run") -> Iterator[tuple
     Raises:
         SeekingError: it holds something else, or cannot be written.
     """
-    made, now = Made(), int(time.time())
+    made = Made()
+
+    def new_folder() -> Path:
+        now = int(time.time())
+        while not made.make_new_folder(_dated(name, now)):  # Of a run that began within the same second.
+            now += 1
+        return _dated(name, now)
+
+    this_process(config.device)
     try:
-        if not config.output and is_main_process():
-            while not made.make_new_folder(_dated(name, now)):  # Of a run that began within the same second.
-                now += 1
-        now = int(broadcast(torch.tensor(now, device=this_process(config.device).device)))
-        output = config.output or _dated(name, now)
+        output = config.output or from_first_process(new_folder)
         yield output, RunFolder(output, config.overwrite, config.resume, kind)
     finally:
         made.take_back()

@@ -4,14 +4,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast
-
 from seeking.checkpointing import snapshot
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.serialize import unpack
 from seeking.checkpointing.upgrade import upgrade
+from seeking.distributed.processes import from_first_process
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
 
 State = dict[str, Any]
@@ -59,31 +56,26 @@ def restore_state(parts: Mapping[str, Stateful], state: Mapping[str, Any]) -> No
         raise SeekingError(f"the checkpoint is of another run ({type(error).__name__}: {error})") from error
 
 
-def newest_state(folder: RunFolder, accelerator: Accelerator, models: Collection[str]) -> State | None:
+def newest_state(folder: RunFolder, models: Collection[str]) -> State | None:
     """The state in the newest intact checkpoint of a folder, the same in every process; None if there has been none.
 
     Args:
         folder: of the run.
-        accelerator: that knows the processes.
         models: names of the models that are trained.
 
     Raises:
         SeekingError: none is intact.
     """
-    if accelerator.num_processes == 1:
-        return _read_newest(folder, models)
-    state, step = None, -1  # Of a new run.
-    try:
-        if accelerator.is_main_process and (state := _read_newest(folder, models)):
-            step = state["step"]
-    except SeekingError:
-        step = -2
-        raise
-    finally:
-        step = int(broadcast(torch.tensor(step, device=accelerator.device)))
-    if step == -2:
-        raise SeekingError("the first process has found no checkpoint that can be resumed")
-    if step >= 0 and not accelerator.is_main_process:
+    state: State | None = None
+
+    def newest_step() -> int | None:
+        nonlocal state
+        if content := folder.newest_checkpoint():
+            state = _checked(unpack(*content), models)
+        return state["step"] if state else None
+
+    step = from_first_process(newest_step)
+    if step is not None and state is None:  # In the other processes.
         state = read_state(folder.checkpoints / snapshot.name(step), models)
     return state
 
@@ -100,11 +92,6 @@ def read_state(checkpoint: Path, models: Collection[str]) -> State:
         SeekingError: it cannot be read, or is not one of a run.
     """
     return _checked(unpack(*snapshot.read(checkpoint)), models)
-
-
-def _read_newest(folder: RunFolder, models: Collection[str]) -> State | None:
-    content = folder.newest_checkpoint()
-    return None if content is None else _checked(unpack(*content), models)
 
 
 def _checked(state: Any, models: Collection[str]) -> State:

@@ -112,7 +112,7 @@ class Saver:
             return None
         with naming(f"{self.folder.path} cannot be resumed"):
             with self.folder if self._writer else contextlib.nullcontext():
-                state = newest_state(self.folder, self._accelerator, self._models)
+                state = newest_state(self.folder, self._models)
             if state:
                 # Data with a fingerprint are told by it, wherever they lie now.
                 places = {"data", "subset", "train_split", "test_split", "on_bad_image"}
@@ -270,7 +270,7 @@ class Saver:
         assert self.folder
         with contextlib.suppress(RunError):
             self.wait()
-        state = newest_state(self.folder, self._accelerator, self._models)
+        state = newest_state(self.folder, self._models)
         if state is None:
             raise RunError(f"{self.folder.path}: there is no checkpoint to roll back to")
         return state

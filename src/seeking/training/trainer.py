@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import nn
 
 from seeking.checkpointing.resume import Stateful
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.conditions import Condition
 from seeking.copies import copied_function
+from seeking.distributed.processes import from_first_process
 from seeking.report.showing import Display, make_showing
 from seeking.training import budget, build, data
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
@@ -253,7 +253,7 @@ class Trainer:
             self.saver.reopen(self.progress.step)
         if metrics_bytes is not None:
             self.record.last.extend(self.saver.rewind(self.progress.step, metrics_bytes, self.config.recorded()))
-            best, lost = gather_object([self.saver.check_weights()])[0]
+            best, lost = from_first_process(self.saver.check_weights)
             self.scores.restore_best(best)
             if lost:
                 self.save(last=lost)
