@@ -277,43 +277,29 @@ def _seeded(loader: Any, seed: int) -> Any:
 
 
 def _iterate(loader: Any, skip: int) -> Iterator[Any]:
-    by_index = False
-    if iterates_by_torch(loader):
-        by_index = not isinstance(loader.dataset, IterableDataset)
-        stateless = getattr(loader.dataset, "stateless", False)
-        if skip and by_index and loader.num_workers and stateless and loader.batch_sampler is not None:
-            loader, skip = copied_loader(loader, batch_sampler=SkipBatchSampler(loader.batch_sampler, skip)), 0
-        iterator: Iterator[Any] = iter(loader)
-    else:
-        iterator = _nexts(iter(loader))
+    by_index = iterates_by_torch(loader) and not isinstance(loader.dataset, IterableDataset)
+    stateless = by_index and getattr(loader.dataset, "stateless", False)
+    if skip and stateless and loader.num_workers and loader.batch_sampler is not None:
+        loader, skip = copied_loader(loader, batch_sampler=SkipBatchSampler(loader.batch_sampler, skip)), 0
+    iterator: Iterator[Any] = iter(loader)
     skipped = by_index and not loader.num_workers and skip_indices(iterator, skip)
-    iterator = _to_the_end(iterator) if by_index else iterator
+    iterator = _nexts(iterator, by_index)
     if not skipped:
         next(itertools.islice(iterator, skip, skip), None)
     return iterator
 
 
-def _to_the_end(iterator: Iterator[Any]) -> Iterator[Any]:
-    """The batches of a plain loader, which an item cannot end."""
+def _nexts(iterator: Iterator[Any], by_index: bool = False) -> Iterator[Any]:
+    """The rest of an iterator, which ``for`` might start anew; an item of data that are indexed cannot end it."""
     while True:
         try:
             batch = next(iterator)
         except StopIteration as stop:
-            if ended_by_item(stop):
+            if by_index and ended_by_item(stop):
                 raise SeekingError(
                     "an item of the data set raised StopIteration, which would end the epoch early; if its source has "
                     "come to an end, give the data set a shorter length, and raise another error if it has failed"
                 ) from stop
-            return
-        yield batch
-
-
-def _nexts(iterator: Iterator[Any]) -> Iterator[Any]:
-    """The rest of an iterator, which ``for`` might start anew."""
-    while True:
-        try:
-            batch = next(iterator)
-        except StopIteration:
             return
         yield batch
 
