@@ -292,11 +292,9 @@ class MotivatedModule(HooksOfBoth):
         random = RandomState(self.device)
         before = random.snapshot()
         result = measure(self.base, "")
-        after = random.snapshot()
-        random.load_state_dict(before)
-        with self._entered():
+        with random.preserved(), self._entered():
+            random.load_state_dict(before)
             measure(self.motivated, "motivated_")
-        random.load_state_dict(after)
         return result
 
     @contextlib.contextmanager

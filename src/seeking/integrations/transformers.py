@@ -326,15 +326,13 @@ class MotivatedTrainer(transformers.Trainer):
         random = RandomState(self.args.device, dataloader)
         before = random.snapshot()
         output = super().evaluation_loop(*options, metric_key_prefix)
-        after = random.snapshot()
         if not self._ready_to_evaluate:
             self.accelerator.prepare_model(self.pair.motivated_model, evaluation_mode=True)
             self._ready_to_evaluate = True
         # Both models are measured with the same random numbers, and training goes on with those after the first.
-        random.load_state_dict(before)
-        with self.pair.motivated(), self._swapped(None):
+        with random.preserved(), self.pair.motivated(), self._swapped(None):
+            random.load_state_dict(before)
             motivated = super().evaluation_loop(*options, f"{metric_key_prefix}_{MOTIVATED}")
-        random.load_state_dict(after)
         assert output.metrics is not None and motivated.metrics is not None
         output.metrics.update(motivated.metrics)
         return output
