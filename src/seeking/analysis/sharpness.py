@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from seeking.gradients import total_norm
 from seeking.training.modes import evaluating
 from seeking.training.objective import LossFn, sample_count
 
@@ -53,7 +54,7 @@ def sharpness(
     eigenvalue = math.nan
     with evaluating(model):
         for number in range(1, iterations + 1):
-            length = _norm(vector)
+            length = float(total_norm(vector))
             if not 0 < length < math.inf:
                 return Sharpness(0.0 if length == 0 else math.nan, number - 1, converged=length == 0)
             vector = [each / length for each in vector]
@@ -85,7 +86,3 @@ def _hessian_product(
 
 def _dot(first: list[Tensor], other: list[Tensor]) -> float:
     return float(torch.stack([(a * b).sum() for a, b in zip(first, other, strict=True)]).sum())
-
-
-def _norm(vector: list[Tensor]) -> float:
-    return math.sqrt(_dot(vector, vector))
