@@ -14,11 +14,20 @@ from seeking.training.regression import Regression
 from seeking.verification.settings import closed_over
 
 
-def make_objective(objective: Objective | None, loss_fn: LossFn | None, config: TrainConfig) -> Objective:
+def make_objective(
+    objective: Objective | None, loss_fn: LossFn | None, config: TrainConfig, *, pair: bool, evaluated: bool
+) -> Objective:
     """The objective, or one for the ``loss_fn``, or that of the options: classification by default.
 
+    Args:
+        objective: what the user has given, if anything.
+        loss_fn: likewise.
+        config: options.
+        pair: whether there are two models.
+        evaluated: whether there are evaluation data.
+
     Raises:
-        SeekingError: several are given, or the ``loss_fn`` cannot be taught.
+        SeekingError: several are given, the ``loss_fn`` cannot be taught, or the objective lacks a method.
     """
     if objective and loss_fn:
         raise SeekingError("objective and loss_fn contradict each other; give one of them")
@@ -29,6 +38,7 @@ def make_objective(objective: Objective | None, loss_fn: LossFn | None, config: 
             f"teach is {config.teach}, but a loss_fn takes no logits of a teacher; give an objective instead"
         )
     if objective:
+        _check_methods(objective, pair, evaluated)
         return objective
     if loss_fn:
         return CustomLoss(loss_fn)
@@ -39,17 +49,8 @@ def make_objective(objective: Objective | None, loss_fn: LossFn | None, config: 
     return Classification(config.label_smoothing)
 
 
-def check_objective(objective: object, pair: bool, evaluated: bool) -> None:
-    """Check that a custom objective has the methods that the run calls.
-
-    Args:
-        objective: what the user has given.
-        pair: whether there are two models.
-        evaluated: whether there are evaluation data.
-
-    Raises:
-        SeekingError: one is missing, or it is a class.
-    """
+def _check_methods(objective: object, pair: bool, evaluated: bool) -> None:
+    """Check that a custom objective has the methods that the run calls, and is no class."""
     if isinstance(objective, type):
         raise SeekingError(f"objective is the class {objective.__name__}; give an object of it")
     needed = ["loss", *(["model_inputs"] if pair else []), *(["evaluate", "is_better"] if evaluated else [])]

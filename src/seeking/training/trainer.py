@@ -22,7 +22,7 @@ from seeking.training.evaluation import Evaluator, Scores, first_batch, peek
 from seeking.training.failures import first_step, in_batch, saved_on_error
 from seeking.training.held_out import HeldOut
 from seeking.training.interrupts import Requests, Stopped, listening
-from seeking.training.losses import check_objective, make_objective, warn_of_untrained
+from seeking.training.losses import make_objective, warn_of_untrained
 from seeking.training.metrics import Best, Predict, UserMetrics
 from seeking.training.nonfinite import NonFiniteGuard
 from seeking.training.objective import LossFn, Objective
@@ -117,9 +117,8 @@ class Trainer:
         self.loaders = data.prepare_loaders(self.accelerator, train_loader, eval_loader, held_out, config)
         data.check_processes(self.loaders, config, output is not None, resume)
         functions = {"algorithm": algorithm, "loss": loss_fn or objective}
-        if objective:
-            check_objective(objective, pair=len(models) == 2, evaluated=eval_loader is not None)
-        objective = make_objective(objective, loss_fn, config)
+        pair, evaluated = len(models) == 2, self.loaders.evaluation is not None
+        objective = make_objective(objective, loss_fn, config, pair=pair, evaluated=evaluated)
         trial: Objective = copied_function(objective)  # What runs before training changes no state of the user's.
         own = UserMetrics(metrics, predict_fn, self.accelerator.device)
         best = Best(objective, config.best, config.best_mode, own)
@@ -130,10 +129,9 @@ class Trainer:
 
         device = self.accelerator.device
         batch = first_batch(self.loaders.train, device)
-        owners: list[Any] = [*models.values(), *[None] * (2 - len(models))]
-        self.condition = build.make_condition(condition, config, len(models) == 2, self.loaders.given)
-        owners += [self.loaders.train, self.loaders.evaluation, loss_fn or objective, algorithm, self.condition]
-        generators = RandomState(device, *owners)
+        self.condition = build.make_condition(condition, config, pair, self.loaders.given)
+        owners: list[Any] = [*models.values(), *[None] * (2 - len(models)), self.loaders.train, self.loaders.evaluation]
+        generators = RandomState(device, *owners, loss_fn or objective, algorithm, self.condition)
         build.place_models(models, config, device, trial, batch, generators)
         cost = Cost()
         if not saved:  # A run that is resumed has passed these checks.
@@ -158,7 +156,7 @@ class Trainer:
         self.record = Record(listeners, self.saver.metrics, self.saver.folder is not None)
         self.scores = Scores(best)
         self.random = RunRandomState(generators, self.accelerator)
-        self.algorithm = build.make_algorithm(algorithm, config, self.pair is not None, self.loaders.given)
+        self.algorithm = build.make_algorithm(algorithm, config, pair, self.loaders.given)
         saver, run_progress = self.saver, self.progress  # A function that holds the trainer would keep it in memory.
         self._requests = Requests(self.accelerator, due=lambda: saver.due(run_progress.step + 1))
         self.run = Run(
