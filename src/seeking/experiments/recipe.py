@@ -178,38 +178,29 @@ class Recipe:
         options = {**self.arms[arm], **extra_options}
         method = self.method(arm)
         options.pop("method", None)
-        stage_options = options.pop("each", {})
+        of_stages = options.pop("each", {})
         settings = {name: options.pop(name, default) for name, default in method.settings.items()}
-        config = replace(self.config(pair, **options), seed=seed)
         arm_folder = re.sub(r"\W+", "-", arm).strip("-") + (f"-{budget:g}" if budget else "")
         pretraining = self._pretraining_run(pair, seed)
         # Several pairs can share the run of a model alone, unless the pair changes how it is trained; two models of one
         # name differ in their arguments.
         pair_specific = bool(budget or pretraining or self.of_pairs.get("-".join(pair)) or pair[0] == pair[1])
         stages = method.stages(1 / ratio, settings)
-        epochs: Sequence[int] = [config.epochs] * len(stages)
-        if budget:
-            costs = [stage.cost for stage in stages]
-            epochs = _round_epochs([budget * stage.share / stage.cost for stage in stages], costs, budget)
+        epochs = _epochs_within(budget, stages) if budget else {}
         runs: dict[str, Run] = {}
-        for stage, count in sorted(zip(stages, epochs, strict=True), key=lambda item: item[0].after is not None):
-            run_config = config
-            if own := stage_options.get(stage.name):
-                run_config = replace(self.config(pair, **{**options, **own}), seed=seed)
-            if budget:
-                run_config = replace(run_config, epochs=count)
-            name = f"{pair[0]}-{pair[1]}" + ("" if stage.role == "pair" else f"-{stage.name}")
+        for stage in sorted(stages, key=lambda stage: stage.after is not None):
+            config = self.config(pair, **{**options, **of_stages.get(stage.name, {})})
+            config = replace(config, seed=seed, epochs=epochs.get(stage.name, config.epochs))
+            name = "-".join(pair if stage.role == "pair" else (*pair, stage.name))
             if stage.name == "base":
-                run_config = replace(run_config, motivated=pair[0], motivated_kwargs=config.base_kwargs)
+                config = replace(config, motivated=config.base, motivated_kwargs=config.base_kwargs)
                 name = name if pair_specific else pair[0]
             elif stage.name == "motivated":
-                run_config = replace(run_config, base=pair[1], base_kwargs=config.motivated_kwargs)
+                config = replace(config, base=config.motivated, base_kwargs=config.motivated_kwargs)
                 name = name if pair_specific else pair[1]
             previous = runs[stage.after] if stage.after else pretraining
             folder = f"{parent}/{arm_folder}/{name}/seed{seed}"
-            runs[stage.name] = Run(
-                folder, method.name, stage, run_config, previous.folder if previous else None, settings
-            )
+            runs[stage.name] = Run(folder, method.name, stage, config, previous.folder if previous else None, settings)
         models = {model: (runs[stage.name], model) for stage in stages for model in stage.outputs}
         return Trial(arm, pair, budget, seed, (*([pretraining] if pretraining else []), *runs.values()), models)
 
@@ -238,17 +229,19 @@ def _parsed(arguments: tuple[str, ...]) -> RunConfig:
     return parse_options(RunConfig, arguments, "seeking reproduce")
 
 
-def _round_epochs(exact: Sequence[float], costs: Sequence[float], budget: float) -> Sequence[int]:
-    """Round numbers of epochs up or down such that their total cost is closest to the budget."""
+def _epochs_within(budget: float, stages: Sequence[Stage]) -> dict[str, int]:
+    """The epochs of each stage, rounded up or down such that their total cost is closest to the budget."""
+    exact = [budget * stage.share / stage.cost for stage in stages]
     choices = itertools.product(
         *({max(1, math.ceil(count) - 1), max(1, math.floor(count)), math.floor(count) + 1} for count in exact)
     )
 
     def distance(choice: Sequence[int]) -> tuple[float, float]:
-        spent = sum(count * cost for count, cost in zip(choice, costs, strict=True))
+        spent = sum(count * stage.cost for count, stage in zip(choice, stages, strict=True))
         return abs(spent - budget), sum(abs(count - value) for count, value in zip(choice, exact, strict=True))
 
-    return min(choices, key=distance)
+    closest = min(choices, key=distance)
+    return {stage.name: count for stage, count in zip(stages, closest, strict=True)}
 
 
 def names() -> list[str]:
