@@ -337,8 +337,8 @@ def test_resized_crops_lie_within_the_image_and_keep_its_shape(scale: float, epo
     data.set_epoch(epoch)
     x, _ = data.__getitems__(list(range(8)))
     assert x.shape == (8, 2, side, side)
-    left, top, width, height = data._draws["crop"].unbind(1)
-    assert (data._draws["crop"] >= 0).all()
+    left, top, width, height = data.draws["crop"].unbind(1)
+    assert (data.draws["crop"] >= 0).all()
     assert (left + width <= 1 + 1e-6).all()
     assert (top + height <= 1 + 1e-6).all()
     assert (width * height >= scale * 0.74 - 1e-6).all()  # A long side is cut, by a quarter at most.
@@ -346,7 +346,7 @@ def test_resized_crops_lie_within_the_image_and_keep_its_shape(scale: float, epo
     middles = (torch.arange(side) + 0.5) / side
     down = (160 * (top[:, None] + height[:, None] * middles) - 5).clamp(0, 150)
     across = (160 * (left[:, None] + width[:, None] * middles) - 5).clamp(0, 150)
-    flipped = data._draws.get("flipped", torch.zeros(8, dtype=torch.bool))
+    flipped = data.draws.get("flipped", torch.zeros(8, dtype=torch.bool))
     across = torch.where(flipped[:, None], across.flip(1), across)
     torch.testing.assert_close(x[:, 0], down[:, :, None].expand(-1, -1, side), atol=1e-2, rtol=0)
     torch.testing.assert_close(x[:, 1], across[:, None, :].expand(-1, side, -1), atol=1e-2, rtol=0)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from seeking.report.figures import characters, families, plain, two_panels, widen
 from seeking.report.metric import ACCURACY
-from seeking.report.plots import _how_easy, draw, draw_arms, draw_evidence
+from seeking.report.plots import draw, draw_arms, draw_evidence, how_easy
 from seeking.training import Result
 
 SCRIPTS = "Straße, данные, ελληνικά, עברית, عربي, हिन्दी, ไทย, 数据, データ, 한국어, 🐈"
@@ -129,14 +129,14 @@ def test_fonts_are_added_for_what_the_first_lacks() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.7, 1.0, 1.3]))
-def test_how_easy_motivated_batches_are_is_told(seed: int, factor: float) -> None:
+def testhow_easy_motivated_batches_are_is_told(seed: int, factor: float) -> None:
     generator = np.random.default_rng(seed)
     losses = np.linspace(3, 1, 400)
     motivated = np.sort(generator.choice(400, 100, replace=False))
     losses[motivated] *= factor
     word = {0.7: "lower than around", 1.0: "as on those around them", 1.3: "higher than around"}[factor]
-    assert word in _how_easy(np.arange(400), losses, motivated)
-    assert _how_easy(np.arange(400), losses, np.arange(400)) == ""
+    assert word in how_easy(np.arange(400), losses, motivated)
+    assert how_easy(np.arange(400), losses, np.arange(400)) == ""
 
 
 def test_the_legend_of_a_condition_names_every_third(figures: list[Figure], tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ class Strangers(Target):
         checkpoint.mkdir(exist_ok=True)
         for name, file in zip(snapshot.FILES, content, strict=True):
             (checkpoint / name).write_bytes(file)
-        (checkpoint / "manifest.json").write_text(snapshot._manifest(3, checkpoint))
+        (checkpoint / "manifest.json").write_text(snapshot.manifest_text(3, checkpoint))
         serialize.unpack(*snapshot.read(checkpoint))
 
 

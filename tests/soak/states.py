@@ -106,7 +106,7 @@ class Resumed(Target):
         with self.scratch(self.valid) as output:
             checkpoint = output / "checkpoints" / self.checkpoint.name
             (checkpoint / "state.json").write_text(json.dumps(content))
-            (checkpoint / "manifest.json").write_text(snapshot._manifest(int(checkpoint.name[5:]), checkpoint))
+            (checkpoint / "manifest.json").write_text(snapshot.manifest_text(int(checkpoint.name[5:]), checkpoint))
             try:
                 self.go_on(output)
             finally:

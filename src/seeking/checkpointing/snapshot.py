@@ -84,7 +84,7 @@ def write(
         (temporary / "state.json").write_text(text, encoding="utf-8")
         save_file(dict(tensors), temporary / "tensors.safetensors")
         (temporary / "tensors.safetensors").chmod(stat.S_IMODE((temporary / "state.json").stat().st_mode))
-        (temporary / "manifest.json").write_text(_manifest(step, temporary), encoding="utf-8")
+        (temporary / "manifest.json").write_text(manifest_text(step, temporary), encoding="utf-8")
         for file in ("manifest.json", *FILES):
             flush(temporary / file)
         flush(temporary)
@@ -132,7 +132,7 @@ def check(path: Path) -> None:
             if not is_file(path / name):
                 raise DamagedError(f"{path / name}: missing, or not a file of its own")
         with open_file(path / "manifest.json") as file:
-            if file.read(4096) != _manifest(step, path).encode():
+            if file.read(4096) != manifest_text(step, path).encode():
                 raise DamagedError(f"{path}: damaged; its files are not those that its manifest lists")
 
 
@@ -221,7 +221,12 @@ def _contents(folder: Path) -> list[Path]:
         return []
 
 
-def _manifest(step: int, folder: Path) -> str:
+def manifest_text(step: int, folder: Path) -> str:
+    """The manifest of a step's checkpoint whose other files are in this folder.
+
+    Raises:
+        OSError: one cannot be read.
+    """
     files = {name: digest(folder / name) for name in FILES}
     return json.dumps({"format": FORMAT, "version": VERSION, "step": step, "files": files}, indent=2) + "\n"
 

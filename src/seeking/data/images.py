@@ -76,6 +76,9 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             cropped, unless the augmentation crops them at random.
         augmentation: random augmentation; none by default.
         seed: seed of the augmentation.
+
+    Attributes:
+        draws: what the augmentation has drawn for each image in this epoch, by name.
     """
 
     stateless = True
@@ -109,7 +112,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         if self.augmentation:
             generator = torch.Generator().manual_seed(derive_seed(self.seed) + epoch)  # The same on every device.
             draws = self.augmentation.draw(len(self.images), generator)
-            self._draws = {name: values.to(self.device) for name, values in draws.items()}
+            self.draws = {name: values.to(self.device) for name, values in draws.items()}
 
     def images_in_progress(self) -> str:
         """Names of the images that the workers decoded last, for error messages."""
@@ -138,7 +141,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         pixels, labels = self.images.pixels[selected], self.images.labels[selected]
         if not self.augmentation:
             return (center_crop(pixels, self.size) - self.mean).div_(self.std), labels
-        draws = {name: values[selected] for name, values in self._draws.items()}
+        draws = {name: values[selected] for name, values in self.draws.items()}
         pixels = self.augmentation.color_jitter(self.augmentation.crop_and_flip(pixels, draws, self.size), draws)
         return self.augmentation.random_erase((pixels - self.mean).div_(self.std), draws), labels
 

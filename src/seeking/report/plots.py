@@ -79,7 +79,7 @@ def _training(axes: Any, result: Result) -> None:
             color=MOTIVATED,
             alpha=0.5,
             transform=axes.get_xaxis_transform(),
-            label="motivated batches" + _how_easy(steps, losses, np.asarray(motivated)),
+            label="motivated batches" + how_easy(steps, losses, np.asarray(motivated)),
         )
     axes.set(xlabel="batch", ylabel="training loss, smoothed", title="Training")
     _from_zero(axes)
@@ -100,7 +100,7 @@ def _means(
     axes.errorbar(places, means, yerr=bars, **style)
 
 
-def _how_easy(steps: Any, losses: Any, motivated: Any) -> str:
+def how_easy(steps: Any, losses: Any, motivated: Any) -> str:
     """How much lower the base's loss is on motivated batches than on those around them, in words."""
     known = np.isfinite(losses)
     if len(motivated) < 20 or len(motivated) == len(steps) or not known.all():
