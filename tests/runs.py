@@ -96,6 +96,15 @@ def interrupted(make: Callable[..., Trainer], output: Path, at: Sequence[int]) -
     return trainer
 
 
+def whole_and_resumed(make: Callable[..., Trainer], output: Path, at: Sequence[int]) -> tuple[Trainer, Trainer]:
+    """A run, and the same ``interrupted``: both end with the same weights."""
+    whole = make()
+    whole.fit()
+    resumed = interrupted(make, output, at)
+    assert_equal(whole, resumed)
+    return whole, resumed
+
+
 def hand_written_loop(model: nn.Module, optimizer: torch.optim.Optimizer, bf16: bool = False) -> list[float]:
     """Ordinary training for as long as a run with ``CONFIG``: the losses."""
     data = batches()["train_loader"]

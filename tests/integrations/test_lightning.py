@@ -332,14 +332,7 @@ def test_all_but_the_position_in_the_data_is_resumed_within_an_epoch(tmp_path: P
 
 
 def test_steps_may_leave_out_their_last_arguments(tmp_path: Path) -> None:
-    class Short(Classifier):
-        def training_step(self, batch: Any) -> torch.Tensor:  # type: ignore[override]
-            return super().training_step(batch, 0)
-
-        def validation_step(self, batch: Any) -> None:  # type: ignore[override]
-            super().validation_step(batch, 0)
-
-    short = MotivatedModule(Pair(Short(3), Short(5)), condition="every:2")
+    short = MotivatedModule(Pair(WithoutIndex(3), WithoutIndex(5)), condition="every:2")
     usual = MotivatedModule(Pair(Classifier(3), Classifier(5)), condition="every:2")
     usual.load_state_dict(short.state_dict())
     for each in (short, usual):

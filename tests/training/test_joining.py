@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import CONFIG, PLAIN, assert_equal, batches, interrupted, run, two_models
+from runs import CONFIG, PLAIN, assert_equal, batches, run, two_models, whole_and_resumed
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
@@ -249,10 +249,7 @@ def test_a_run_with_a_joining_resumes_bit_for_bit(at: list[int], tmp_path: Path)
     def make(**more: Any) -> Trainer:
         return Trainer(*deep(), **batches(), config=config, **more)
 
-    whole = make()
-    whole.fit()
-    resumed = interrupted(make, tmp_path / "run", at)
-    assert_equal(whole, resumed)
+    whole, resumed = whole_and_resumed(make, tmp_path / "run", at)
     assert whole.run.joining.step == resumed.run.joining.step == round(0.4 * whole.progress.steps)
 
 

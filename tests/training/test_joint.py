@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import CONFIG, PLAIN, assert_equal, batches, interrupted, regression, run, steps, two_models, weights
+from runs import CONFIG, PLAIN, assert_equal, batches, regression, run, steps, two_models, weights, whole_and_resumed
 from torch import nn
 from torch.func import functional_call
 
@@ -102,9 +102,7 @@ def test_a_joint_run_with_a_teacher_resumes_bit_for_bit(tmp_path: Path) -> None:
     def make(**more: Any) -> Trainer:
         return Trainer(*two_models(), **batches(), config=config, **more)
 
-    whole = make()
-    whole.fit()
-    assert_equal(whole, interrupted(make, tmp_path / "run", [3]))
+    whole_and_resumed(make, tmp_path / "run", [3])
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import CONFIG, PLAIN, assert_equal, batches, interrupted, steps, two_models
+from runs import CONFIG, PLAIN, batches, steps, two_models, whole_and_resumed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
@@ -231,10 +231,7 @@ def test_a_run_in_one_pass_resumes_bit_for_bit_and_meets_its_budget(tmp_path: Pa
     def make(**more: Any) -> Trainer:
         return Trainer(*vits(1, 2), **batches(), config=config, **more)
 
-    whole = make()
-    whole.fit()
-    resumed = interrupted(make, tmp_path / "run", [7, 38])
-    assert_equal(whole, resumed)
+    whole, resumed = whole_and_resumed(make, tmp_path / "run", [7, 38])
     cost = whole.run.cost
     assert cost.report() == resumed.run.cost.report()
     assert cost.one_pass_samples > 0

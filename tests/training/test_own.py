@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import PLAIN, assert_equal, batches, interrupted, steps, two_models
+from runs import PLAIN, batches, steps, two_models, whole_and_resumed
 from test_one_pass import Chain
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -143,10 +143,7 @@ def test_resumed_equals_uninterrupted(kind: str, widths: tuple[int, int], tmp_pa
     def make(**more: Any) -> Trainer:
         return trainer(config, widths, **more)
 
-    whole = make()
-    whole.fit()
-    resumed = interrupted(make, tmp_path / "run", [1, 8])
-    assert_equal(whole, resumed)
+    whole, resumed = whole_and_resumed(make, tmp_path / "run", [1, 8])
     assert resumed.pair.map.own == WeightsMap.load(tmp_path / "run" / "map.json").own == whole.pair.map.own
     with pytest.raises(SeekingError, match="own"):
         trainer(dataclasses.replace(config, own=("norm",)), widths, output=tmp_path / "run", resume=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import CONFIG, assert_equal, batches, interrupted, regression_loss, run, steps, two_models
+from runs import CONFIG, assert_equal, batches, interrupted, regression_loss, run, steps, two_models, whole_and_resumed
 from torch import nn
 
 from seeking import Always, Condition, RunError, SeekingError, Signals, TrainConfig, Trainer, parse_condition
@@ -56,10 +56,7 @@ def test_a_private_finish_resumes_bit_for_bit(at: list[int], tmp_path: Path) -> 
     def make(**more: Any) -> Trainer:
         return Trainer(*two_models(), **batches(), config=config, **more)
 
-    whole = make()
-    whole.fit()
-    resumed = interrupted(make, tmp_path / "run", at)
-    assert_equal(whole, resumed)
+    whole_and_resumed(make, tmp_path / "run", at)
 
 
 def test_a_private_finish_separates_the_models_and_a_tied_one_does_not() -> None:
