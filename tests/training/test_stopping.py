@@ -222,7 +222,7 @@ def _expected(asked: int | None) -> Any:
 
 def _batches() -> Iterator[tuple[str, Any, str]]:
     yield "mapping", {"image": X[0], "label": Y[0]}, r"a dict with image, label.*loss_fn.*batch\['label'\]"
-    yield "tensor", X[0], "of type Tensor"
+    yield "tensor", X[0], "a Tensor, not"
     yield "text", (X[0], "cat"), "a list of Tensor, tuple"
     yield "alone", (X[0],), "a list of Tensor"
 

@@ -140,16 +140,23 @@ def labelled(batch: Any) -> tuple[Any, Tensor]:
     """
     if isinstance(batch, tuple | list) and len(batch) > 1 and isinstance(batch[1], Tensor):
         return batch[0], batch[1]
-    form, example = f"of type {type(batch).__name__}", "loss_fn(model, batch)"
+    example = "loss_fn(model, batch)"
     if isinstance(batch, Mapping):
-        form = f"a {type(batch).__name__} with {', '.join(map(str, batch))}"
         example = "lambda model, batch: F.cross_entropy(model(batch['image']), batch['label'])"
-    elif isinstance(batch, tuple | list):
-        form = f"a {type(batch).__name__} of {', '.join(type(item).__name__ for item in batch) or 'nothing'}"
     raise SeekingError(
-        f"a batch of the loader is {form}, not inputs and a tensor of labels; give the Trainer a loss_fn, such as "
-        f"{example}, or an objective"
+        f"a batch of the loader is {_described(batch)}, not inputs and a tensor of labels; give the Trainer a loss_fn, "
+        f"such as {example}, or an objective"
     )
+
+
+def _described(value: Any) -> str:
+    """The type of a value, and what is in it if it is a mapping, a tuple or a list."""
+    content = ""
+    if isinstance(value, Mapping):
+        content = f" with {', '.join(map(str, value)) or 'nothing'}"
+    elif isinstance(value, tuple | list):
+        content = f" of {', '.join(type(item).__name__ for item in value) or 'nothing'}"
+    return f"a {type(value).__name__}{content}"
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
@@ -335,14 +342,9 @@ def check_loss(loss: Any, source: str) -> None:
         SeekingError: it is not a floating-point tensor of one element.
     """
     if not isinstance(loss, Tensor):
-        form = f"a {type(loss).__name__}"
-        if isinstance(loss, Mapping):
-            form += f" with {', '.join(map(str, loss)) or 'nothing'}"
-        elif isinstance(loss, tuple | list):
-            form += f" of {', '.join(type(item).__name__ for item in loss) or 'nothing'}"
         raise SeekingError(
-            f"{source} returned {form}, not the mean loss as a scalar tensor; return that, or from a loss_fn an output "
-            "with .loss, a dictionary with 'loss', or a tuple that begins with it"
+            f"{source} returned {_described(loss)}, not the mean loss as a scalar tensor; return that, or from a "
+            "loss_fn an output with .loss, a dictionary with 'loss', or a tuple that begins with it"
         )
     if loss.numel() != 1 or not loss.is_floating_point():
         raise SeekingError(
