@@ -23,7 +23,7 @@ from seeking import SeekingError, TrainConfig, Trainer
 from seeking.errors import RunWarning
 from seeking.training.loaders import prepare
 from seeking.training.micro_batches import MicroBatches, Part, split
-from seeking.training.objective import first_sample, sample_count
+from seeking.training.samples import first_sample, sample_count
 from seeking.weights_map import leaves_in
 
 DATA = TensorDataset(torch.arange(22.0)[:, None] + torch.arange(3) / 10, torch.arange(22) % 3)

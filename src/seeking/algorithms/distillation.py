@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from seeking.copies import copied
 from seeking.errors import RunWarning
 from seeking.training.cost import count_flops
-from seeking.training.objective import sample_count
 from seeking.training.run import Algorithm, Batch, Run
+from seeking.training.samples import sample_count
 from seeking.training.teaching import ignores_teacher
 
 

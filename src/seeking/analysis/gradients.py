@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from seeking.conditions.agreement import cosine
 from seeking.training.modes import set_modes, training_modes
-from seeking.training.objective import LossFn, sample_count
+from seeking.training.objective import LossFn
+from seeking.training.samples import sample_count
 from seeking.weights_map import WeightsMap
 
 Gradients = dict[str, Tensor]

@@ -11,7 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seeking.gradients import total_norm
 from seeking.training.modes import evaluating
-from seeking.training.objective import LossFn, sample_count
+from seeking.training.objective import LossFn
+from seeking.training.samples import sample_count
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from seeking.training.evaluation import peek
 from seeking.training.held_out import HeldOut
 from seeking.training.learner import Learner
 from seeking.training.modes import evaluating
-from seeking.training.objective import sample_count
 from seeking.training.recalibration import recalibrate
+from seeking.training.samples import sample_count
 from seeking.training.trainer import Trainer
 from seeking.weights_map import WeightsMap, tensors
 

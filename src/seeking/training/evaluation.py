@@ -18,11 +18,12 @@ from seeking.training.lending import Lending
 from seeking.training.loaders import Loader
 from seeking.training.metrics import Best, UserMetrics
 from seeking.training.modes import evaluating
-from seeking.training.objective import Metrics, Objective, sample_count, summarized
+from seeking.training.objective import Metrics, Objective, summarized
 from seeking.training.recalibration import recalibrate
 from seeking.training.record import Record
 from seeking.training.rng import RandomState
 from seeking.training.run import Run
+from seeking.training.samples import sample_count
 from seeking.training.targets import IGNORED_LABEL
 
 

@@ -25,8 +25,8 @@ from seeking.internals import (
     skip_indices,
 )
 from seeking.training.micro_batches import Part, split
-from seeking.training.objective import sample_count
 from seeking.training.rng import RandomState
+from seeking.training.samples import sample_count
 
 
 class Loader:

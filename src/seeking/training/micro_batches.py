@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from seeking.distributed.mean_loss import mean_over_processes
 from seeking.errors import SeekingError
-from seeking.training.objective import listed_samples, lists_samples, sample_count
+from seeking.training.samples import listed_samples, lists_samples, sample_count
 from seeking.weights_map import leaves_in
 
 

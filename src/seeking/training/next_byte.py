@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seeking.training.objective import LossFn, Objective, distilled, target_count
+from seeking.training.objective import LossFn, Objective, distilled
+from seeking.training.samples import target_count
 
 
 @dataclass

@@ -19,8 +19,9 @@ from seeking.prefix import Prefix, find_prefix
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost, attention_counted
 from seeking.training.modes import set_modes, training_modes
-from seeking.training.objective import Objective, sample_count
+from seeking.training.objective import Objective
 from seeking.training.run import Batch, Run
+from seeking.training.samples import sample_count
 from seeking.training.step import Loss
 
 

@@ -15,16 +15,8 @@ from seeking.supported import check_models
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost, count_flops
 from seeking.training.metrics import Best, UserMetrics
-from seeking.training.objective import (
-    Metrics,
-    Objective,
-    check_loss,
-    check_metrics,
-    describe_objective,
-    first_sample,
-    sample_count,
-    summarized,
-)
+from seeking.training.objective import Metrics, Objective, check_loss, check_metrics, describe_objective, summarized
+from seeking.training.samples import first_sample, sample_count
 from seeking.training.teaching import ignores_teacher
 from seeking.verification import verify
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from seeking.errors import SeekingError
 from seeking.forward import call_with_one
-from seeking.training.objective import LossFn, Objective, labelled, sample_count
+from seeking.training.objective import LossFn, Objective, labelled
+from seeking.training.samples import sample_count
 
 
 @dataclass
