@@ -135,17 +135,13 @@ def _explained(path: Path, expected: str) -> Iterator[None]:
     except OSError as error:
         raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
     except (SafetensorError, RuntimeError, AttributeError, TypeError, ValueError) as error:
-        raise SeekingError(f"{path}: not {expected}: {_in_short(error)}") from error
+        raise SeekingError(f"{path}: not {expected}: {textwrap.shorten(str(error), 300, placeholder=' …')}") from error
     except Exception as error:  # Unpickling raises all kinds of exceptions, and torch's advice is to execute the file.
         unknown = re.search(r"GLOBAL (\S+)", str(error))
         problem = f"it holds a {unknown[1]}, and nothing in it is executed" if unknown else "it is of another format"
         raise SeekingError(
             f"{path}: not a file of weights: {problem}; give a .safetensors file, or a state_dict saved with torch.save"
         ) from error
-
-
-def _in_short(error: Exception) -> str:
-    return textwrap.shorten(str(error), 300, placeholder=" …")
 
 
 def load_matching_weights(model: nn.Module, path: Path) -> None:
