@@ -11,7 +11,7 @@ from typing import Any
 from rich.markdown import Markdown
 
 from seeking.checkpointing.made import Made
-from seeking.checkpointing.manifest import Kind
+from seeking.checkpointing.manifest import Kind, kind_of
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.commands import Analyze, Compare, Reproduce, RunOptions, Show, Train
 from seeking.distributed.processes import from_first_process, this_process
@@ -30,7 +30,7 @@ from seeking.report.analysis import checkpoint_rows, end_rows, line_rows
 from seeking.report.folder import describe, is_run_folder
 from seeking.report.output import PrintableConsole, is_main_process, make_console, print_text
 from seeking.report.progress import RunProgress, many_runs
-from seeking.report.runs import find_runs, is_comparison, runs_table
+from seeking.report.runs import find_runs, runs_table
 from seeking.report.tables import comparison_rows, cost_rows, cost_sentence, markdown, run_rows, split_rows, terminal
 from seeking.report.trackers import check_trackers
 
@@ -162,7 +162,7 @@ def show_command(config: Show) -> int:
         return 0
     text, intact = describe(config.run)
     print_text(text)
-    if is_comparison(config.run) and any(find_runs(config.run)):
+    if kind_of(config.run) == "comparison" and any(find_runs(config.run)):
         print_runs(config.run)
     return 0 if intact else 1
 

@@ -133,6 +133,19 @@ class Manifest:
         return json.dumps(content, indent=2) + "\n"
 
 
+def kind_of(folder: Path) -> Kind | None:
+    """What a folder holds by its manifest; None if it has none, or none that is intact.
+
+    Raises:
+        OSError: the manifest cannot be read.
+    """
+    try:
+        manifest = Manifest.read(folder)
+    except DamagedError:
+        return None
+    return manifest.kind if manifest else None
+
+
 def check_of_no_run(path: Path) -> None:
     """Make sure that a file which is written by name is not one of a run, which would then be damaged.
 

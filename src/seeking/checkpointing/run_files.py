@@ -44,12 +44,7 @@ def is_run(folder: Path) -> bool:
     Raises:
         OSError, SeekingError: this cannot be told, since a file cannot be read.
     """
-    try:
-        if manifest.Manifest.read(folder):
-            return True
-    except DamagedError:
-        pass  # The rest of the folder tells.
-    return read_options(folder).keys() >= OPTIONS and _has_record(folder)
+    return bool(manifest.kind_of(folder)) or (read_options(folder).keys() >= OPTIONS and _has_record(folder))
 
 
 def read_options(folder: Path) -> dict[str, Any]:

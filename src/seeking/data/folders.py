@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from seeking.checkpointing import manifest
-from seeking.errors import DamagedError, RunWarning, SeekingError
+from seeking.errors import RunWarning, SeekingError
 from seeking.files import reason
 
 IMAGE_EXTENSIONS = (
@@ -102,7 +102,7 @@ def walk(root: str) -> Tree:
             raise SeekingError(f"data set {root}: {folder} is a link to a folder that it lies in; remove it")
         try:
             entries = [*os.scandir(path)]
-            if folder and any(entry.name == manifest.NAME for entry in entries) and _is_run(path):
+            if folder and any(entry.name == manifest.NAME for entry in entries) and manifest.kind_of(Path(path)):
                 runs.append(folder)
                 continue
             tree[folder] = []
@@ -129,14 +129,6 @@ def walk(root: str) -> Tree:
         told = f"data set {root}: runs of seeking in it are no data: {shown(sorted(runs), NAMED_FILES)}"
         warnings.warn(told, RunWarning, stacklevel=3)
     return tree
-
-
-def _is_run(path: str) -> bool:
-    """Whether a folder is that of a run or a comparison of this program, which its manifest marks."""
-    try:
-        return manifest.Manifest.read(Path(path)) is not None
-    except DamagedError:
-        return False
 
 
 def files(tree: Tree) -> list[str]:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seeking.checkpointing import run_files
-from seeking.checkpointing.manifest import Manifest
+from seeking.checkpointing.manifest import kind_of
 from seeking.checkpointing.metrics_log import read_rows
 from seeking.choices import MODELS
-from seeking.errors import DamagedError, SeekingError
+from seeking.errors import SeekingError
 from seeking.files import is_folder, read_json, reading, status
 from seeking.report.folder import changed_options
 from seeking.report.metric import shown
@@ -89,7 +89,7 @@ def _read(path: Path) -> _Run:
     try:
         options = run_files.read_options(path)
         metrics, finished = _progress(path)
-        comparison = is_comparison(path)
+        comparison = kind_of(path) == "comparison"
     except (OSError, SeekingError) as error:
         return _Run(("", "", ""), (), str(error))
     done = "comparison" if comparison else _done(metrics, options)
@@ -100,19 +100,6 @@ def _read(path: Path) -> _Run:
     data = f"data={options['data']}" if "data" in options else ""
     changed = (f"{name}={value}" for name, value in changed_options(options).items() if name not in LEFT_OUT)
     return _Run((done, *scores), tuple(filter(None, (models, data, *changed))))
-
-
-def is_comparison(path: Path) -> bool:
-    """Whether a folder holds a comparison, whose runs are in folders of their own.
-
-    Raises:
-        OSError, SeekingError: this cannot be told.
-    """
-    try:
-        known = Manifest.read(path)
-    except DamagedError:
-        return False
-    return known is not None and known.kind == "comparison"
 
 
 def _done(metrics: Mapping[str, Any], options: Mapping[str, Any]) -> str:
