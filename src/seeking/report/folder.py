@@ -44,26 +44,52 @@ def describe(path: Path) -> tuple[str, bool]:
 
 
 def _describe(path: Path) -> tuple[str, bool]:
-    damaged: list[str] = []
+    damaged: list[str] = []  # Names of what is not intact; the functions below add to it.
+    known, files = _files(path, damaged)
+    options = run_files.read_options(path) if known else read_json(path / "config.json")
+    if not (known or damaged or options.keys() & run_files.OPTIONS):
+        raise SeekingError(f"{path}: not a run folder, its config.json has no options of a run")
+    changed = changed_options(options)
+    usual = {name: value for name, value in options.items() if name not in changed}
+    lines = [str(path), "options that were changed:", *_listed(changed)]
+    lines += _record(path, is_run=not (known and known.kind == "comparison"), damaged=damaged)
+    lines += ["files:", *files]
+    for run in run_files.runs_of_comparison(path):
+        if describe(run)[1]:
+            lines.append(f"  {run.name}: intact")
+        else:
+            damaged.append(run.name)
+            lines.append(f"  {run.name}: NOT intact; seeking show {run} tells of its files")
+    lines.append("checkpoints:")
+    for checkpoint in snapshot.list_checkpoints(path / run_files.CHECKPOINTS):
+        lines.append(_checked(path, f"{run_files.CHECKPOINTS}/{checkpoint.name}", snapshot.check, damaged))
+    lines += [f"  {checkpoint.name}: set aside" for checkpoint in snapshot.list_damaged(path / run_files.CHECKPOINTS)]
+    lines += ["options as they are by default:", *_listed(usual)] if usual else []
+    return "\n".join(lines), not damaged
 
-    def checked(name: str, check: Callable[[Path], object]) -> str:
-        try:
-            check(path / name)
-        except SeekingError as error:
-            if check is snapshot.check and status(path / name) is None:
-                return f"  {name}: deleted meanwhile by the run, which goes on"
-            if not isinstance(error, DamagedError):
-                raise
-            damaged.append(name)
-            return f"  {name}: NOT intact ({error})"
-        return f"  {name}: intact"
 
+def _checked(path: Path, name: str, check: Callable[[Path], object], damaged: list[str]) -> str:
+    """A line on a file or checkpoint of a run folder."""
+    try:
+        check(path / name)
+    except SeekingError as error:
+        if check is snapshot.check and status(path / name) is None:
+            return f"  {name}: deleted meanwhile by the run, which goes on"
+        if not isinstance(error, DamagedError):
+            raise
+        damaged.append(name)
+        return f"  {name}: NOT intact ({error})"
+    return f"  {name}: intact"
+
+
+def _files(path: Path, damaged: list[str]) -> tuple[Manifest | None, list[str]]:
+    """The manifest, if it is there and intact, and a line on each file."""
     manifest: list[Manifest | None] = []
-    marked = checked(NAME, lambda file: manifest.append(Manifest.read(file.parent)))
+    marked = _checked(path, NAME, lambda file: manifest.append(Manifest.read(file.parent)), damaged)
     known = manifest[0] if manifest else None
     if not known and not is_file(path / "config.json"):
         raise SeekingError(f"{path}: not a run folder, it has no config.json")
-    files = [marked, *(checked(name, check_file) for name in sorted(known.files if known else ()))]
+    files = [marked, *(_checked(path, name, check_file, damaged) for name in sorted(known.files if known else ()))]
     if manifest == [None] and run_files.lacks_manifest(path):
         damaged.append(NAME)
         files = [f"  {NAME}: NOT intact (missing)"]
@@ -74,9 +100,11 @@ def _describe(path: Path) -> tuple[str, bool]:
         files += [f"  {name}: {why}; resuming the run lists it" for name in run_files.unlisted(path, known)]
         growing = [name for name in run_files.GROWING if is_file(path / name) and not (known and name in known.files)]
         files += [f"  {name}: {why} before the run is over" for name in growing]
-    options = run_files.read_options(path) if known else read_json(path / "config.json")
-    if not (known or damaged or options.keys() & run_files.OPTIONS):
-        raise SeekingError(f"{path}: not a run folder, its config.json has no options of a run")
+    return known, files
+
+
+def _record(path: Path, is_run: bool, damaged: list[str]) -> list[str]:
+    """A line on the steps of a run, and one on each evaluation."""
     steps = motivated = 0
     lines = []
     try:
@@ -92,23 +120,7 @@ def _describe(path: Path) -> tuple[str, bool]:
     except DamagedError as error:
         damaged.append("metrics.jsonl")
         lines.append(f"  metrics.jsonl: NOT intact ({error})")
-    if not (known and known.kind == "comparison"):
-        lines.insert(0, f"{steps} steps, {motivated} of them motivated")
-    lines += ["files:", *files]
-    for run in run_files.runs_of_comparison(path):
-        if describe(run)[1]:
-            lines.append(f"  {run.name}: intact")
-        else:
-            damaged.append(run.name)
-            lines.append(f"  {run.name}: NOT intact; seeking show {run} tells of its files")
-    lines.append("checkpoints:")
-    for checkpoint in snapshot.list_checkpoints(path / run_files.CHECKPOINTS):
-        lines.append(checked(f"{run_files.CHECKPOINTS}/{checkpoint.name}", snapshot.check))
-    lines += [f"  {checkpoint.name}: set aside" for checkpoint in snapshot.list_damaged(path / run_files.CHECKPOINTS)]
-    changed = changed_options(options)
-    usual = {name: value for name, value in options.items() if name not in changed}
-    lines += ["options as they are by default:", *_listed(usual)] if usual else []
-    return "\n".join([str(path), "options that were changed:", *_listed(changed), *lines]), not damaged
+    return [f"{steps} steps, {motivated} of them motivated", *lines] if is_run else lines
 
 
 def changed_options(options: Mapping[str, Any]) -> dict[str, Any]:
