@@ -262,64 +262,74 @@ def read(name: str, scale: str, changes: Mapping[str, Any], source: str | None =
         SeekingError: the recipe or the scale does not exist, or the file is not a valid recipe.
     """
     path = recipe_file(name, RECIPES)
-    content = read_yaml(path)
-    scales = content.pop("scales", None)
-    if not isinstance(scales, Mapping) or not scales:
-        raise SeekingError(f"{path}: scales is {scales!r}; name at least one, such as `scales: {{{scale}: {{}}}}`")
-    if scale not in scales:
-        raise unknown(f"scale of recipe {name}", scale, scales)
-    scale_content = scales[scale]
-    if not isinstance(scale_content, Mapping):
-        raise SeekingError(f"{path}: scale {scale} is {scale_content!r}; it must be a mapping")
-    allowed = {*Recipe.__dataclass_fields__, "without"} - {"name", "scale", "of_pairs"}
-    for key in (*content, *scale_content):
-        if key not in allowed:
-            raise unknown(f"key in {path}", str(key), allowed)
-    merged = {**content, **scale_content}
-    if lacking := [key for key in NEEDED if key not in merged]:
-        raise SeekingError(f"{path}: a recipe needs {', '.join(lacking)}; add it, at the top or in the scale {scale}")
-    for part, (key, (kind, shape)) in itertools.product((content, scale_content), SHAPES.items()):
-        if key in part and not isinstance(part[key], kind):
-            raise SeekingError(f"{path}: {key} is {part[key]!r}; it must be {shape}")
-    budgets = merged.get("budgets", ())
-    if not all(isinstance(budget, int | float) and budget > 0 for budget in budgets):
-        raise SeekingError(f"{path}: budgets is {budgets!r}; it must be {SHAPES['budgets'][1]}")
-    if not merged["arms"]:
-        raise SeekingError(f"{path}: arms is {merged['arms']!r}; name at least one, such as `arms: {{ordinary: {{}}}}`")
-    if not merged["pairs"] or not all(isinstance(pair, list) and len(pair) in (2, 3) for pair in merged["pairs"]):
-        raise SeekingError(f"{path}: pairs is {merged['pairs']!r}; it must be {SHAPES['pairs'][1]}")
-    excluded = merged.get("without", ())
-    for arm in excluded:
-        if arm not in merged["arms"]:
-            raise unknown(f"arm in without of {path}", str(arm), merged["arms"])
-    from_source = {"data": source} if source else {}
-    if source and not merged.get("pretraining"):
+    content = _content(path, name, scale)
+    if source and not content["pretraining"]:
         raise SeekingError(f"recipe {name} has no pretraining, whose data --source names; leave it out")
+    from_source = {"data": source} if source else {}
     try:
-        arms = {str(arm): _resolved(options or {}) for arm, options in merged["arms"].items() if arm not in excluded}
-        pairs = [(str(base), str(motivated), _resolved(*options)) for base, motivated, *options in merged["pairs"]]
-        pretraining = {**content.get("pretraining", {}), **scale_content.get("pretraining", {}), **from_source}
+        of_arms = {arm: options for arm, options in content["arms"].items() if arm not in content["without"]}
+        arms = {str(arm): _resolved(options or {}) for arm, options in of_arms.items()}
+        pairs = [(str(base), str(motivated), _resolved(*options)) for base, motivated, *options in content["pairs"]]
         recipe = Recipe(
             name=path.stem,
-            title=str(merged["title"]),
+            title=str(content["title"]),
             scale=scale,
-            classes=merged.get("classes"),
+            classes=content.get("classes"),
             pairs=tuple((base, motivated) for base, motivated, _ in pairs),
-            options=_resolved({**content.get("options", {}), **scale_content.get("options", {}), **changes}),
+            options=_resolved({**content["options"], **changes}),
             of_pairs={f"{base}-{motivated}": options for base, motivated, options in pairs},
-            search={arm: {**merged.get("search", {}), **options.pop("search", {})} for arm, options in arms.items()},
+            search={arm: {**content.get("search", {}), **options.pop("search", {})} for arm, options in arms.items()},
             arms=arms,
-            reference=str(merged["reference"]),
-            seeds=int(merged.get("seeds", 3)),
-            budgets=tuple(map(float, budgets)),
-            pretraining=_resolved(pretraining),
-            jobs=merged.get("jobs"),
+            reference=str(content["reference"]),
+            seeds=int(content.get("seeds", 3)),
+            budgets=tuple(map(float, content["budgets"])),
+            pretraining=_resolved({**content["pretraining"], **from_source}),
+            jobs=content.get("jobs"),
         )
         # Validate before anything is run.
         _check(recipe, path, changes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SeekingError(f"{path}: not a recipe ({type(error).__name__}: {error})") from error
     return recipe
+
+
+def _content(path: Path, name: str, scale: str) -> dict[str, Any]:
+    """What a recipe's file has for a scale, whose options are over those at the top.
+
+    Raises:
+        SeekingError: the scale does not exist, or a key is missing, unknown or of another form.
+    """
+    content = read_yaml(path)
+    scales = content.pop("scales", None)
+    if not isinstance(scales, Mapping) or not scales:
+        raise SeekingError(f"{path}: scales is {scales!r}; name at least one, such as `scales: {{{scale}: {{}}}}`")
+    if scale not in scales:
+        raise unknown(f"scale of recipe {name}", scale, scales)
+    of_scale = scales[scale]
+    if not isinstance(of_scale, Mapping):
+        raise SeekingError(f"{path}: scale {scale} is {of_scale!r}; it must be a mapping")
+    allowed = {*Recipe.__dataclass_fields__, "without"} - {"name", "scale", "of_pairs"}
+    for key in (*content, *of_scale):
+        if key not in allowed:
+            raise unknown(f"key in {path}", str(key), allowed)
+    merged = {**content, **of_scale}
+    if lacking := [key for key in NEEDED if key not in merged]:
+        raise SeekingError(f"{path}: a recipe needs {', '.join(lacking)}; add it, at the top or in the scale {scale}")
+    for part, (key, (kind, shape)) in itertools.product((content, of_scale), SHAPES.items()):
+        if key in part and not isinstance(part[key], kind):
+            raise SeekingError(f"{path}: {key} is {part[key]!r}; it must be {shape}")
+    arms, pairs = merged["arms"], merged["pairs"]
+    budgets, excluded = merged.setdefault("budgets", []), merged.setdefault("without", [])
+    if not all(isinstance(budget, int | float) and budget > 0 for budget in budgets):
+        raise SeekingError(f"{path}: budgets is {budgets!r}; it must be {SHAPES['budgets'][1]}")
+    if not arms:
+        raise SeekingError(f"{path}: arms is {arms!r}; name at least one, such as `arms: {{ordinary: {{}}}}`")
+    if not pairs or not all(isinstance(pair, list) and len(pair) in (2, 3) for pair in pairs):
+        raise SeekingError(f"{path}: pairs is {pairs!r}; it must be {SHAPES['pairs'][1]}")
+    for arm in excluded:
+        if arm not in arms:
+            raise unknown(f"arm in without of {path}", str(arm), arms)
+    return merged | {key: {**content.get(key, {}), **of_scale.get(key, {})} for key in ("options", "pretraining")}
 
 
 def _resolved(options: Mapping[str, Any] = {}) -> dict[str, Any]:
