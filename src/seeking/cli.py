@@ -16,7 +16,7 @@ import pkgutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -86,16 +86,35 @@ def with_files(args: list[str], command: type[Any]) -> list[str]:
     return args
 
 
+def _print_help() -> None:
+    print(__doc__.splitlines()[0].replace("``", "") + "\n")
+    print("Motivated training: one training run, two models.\n\ncommands:")
+    for name, (command, _) in COMMANDS.items():
+        print(f"  seeking {name:11}{(command.__doc__ or '').splitlines()[0]}")
+    print("\nseeking COMMAND --help lists a command's options.")
+
+
+@contextlib.contextmanager
+def _telling_warnings(told: Callable[[object], str]) -> Iterator[None]:
+    """Inside, warnings of this library are lines on standard error, each time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", MatchWarning)
+        warnings.simplefilter("always", RunWarning)
+        default_showwarning = warnings.showwarning
+        warnings.showwarning = lambda message, category, *where, **kwargs: (
+            print_text(f"seeking: {told(message)}", file=sys.stderr)
+            if issubclass(category, MatchWarning | RunWarning)
+            else default_showwarning(message, category, *where, **kwargs)
+        )
+        yield
+
+
 @ignore_output_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = list(sys.argv[1:] if arguments is None else arguments)
     if not args or args[0] in ("-h", "--help"):
-        print(__doc__.splitlines()[0].replace("``", "") + "\n")
-        print("Motivated training: one training run, two models.\n\ncommands:")
-        for name, (command, _) in COMMANDS.items():
-            print(f"  seeking {name:11}{(command.__doc__ or '').splitlines()[0]}")
-        print("\nseeking COMMAND --help lists a command's options.")
+        _print_help()
         return 0 if args else 2
     told: Callable[[object], str] = str
     try:
@@ -113,15 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = functools.partial(with_flags, command=command)
         with plain_errors():  # They quote values.
             config = parse_options(command, args, f"seeking {name}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", MatchWarning)
-            warnings.simplefilter("always", RunWarning)
-            default_showwarning = warnings.showwarning
-            warnings.showwarning = lambda message, category, *where, **kwargs: (
-                print_text(f"seeking: {told(message)}", file=sys.stderr)
-                if issubclass(category, MatchWarning | RunWarning)
-                else default_showwarning(message, category, *where, **kwargs)
-            )
+        with _telling_warnings(told):
             code: int = pkgutil.resolve_name(function)(config)
             if not issubclass(command, RunOptions | Reproduce):  # Their results are in files.
                 check_output()
