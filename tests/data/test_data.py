@@ -15,7 +15,6 @@ from runs import image_folder
 
 from seeking import SeekingError
 from seeking.data import Augmentation, Batches, DataConfig, Images, load, loader
-from seeking.data.encoded import Files
 from seeking.errors import LoadingError, RunWarning
 from seeking.experiments.run import RunConfig, trainer
 from seeking.experiments.tasks.images import ImagesOfRun
@@ -303,12 +302,12 @@ def test_a_file_that_breaks_during_training_is_named_and_the_run_resumes_when_it
 @pytest.mark.slow
 def test_a_worker_that_dies_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = image_folder(tmp_path / "data", sizes=[8], per_class=12)
-    decode = Files._open
+    decode = Image.open
 
-    def deadly(self: Files, file: Any) -> Any:
-        if "/train/cat/5.png" in file["path"] and torch.utils.data.get_worker_info() and dying:
+    def deadly(file: Any) -> Any:
+        if str(file).endswith("/train/cat/5.png") and torch.utils.data.get_worker_info() and dying:
             os.kill(os.getpid(), signal.SIGKILL)
-        return decode(self, file)
+        return decode(file)
 
     def listen(row: dict[str, Any]) -> None:
         if row["kind"] == "step":  # PyTorch's own handler would raise in the midst of a step.
@@ -318,7 +317,7 @@ def test_a_worker_that_dies_says_where(tmp_path: Path, monkeypatch: pytest.Monke
 
     handlers: set[Any] = set()
     dying: list[bool] = []
-    monkeypatch.setattr(Files, "_open", deadly)
+    monkeypatch.setattr(Image, "open", deadly)
     run = run_of(folder, tmp_path / "run", listeners=[listen])
     with pytest.raises(LoadingError, match=r"exited unexpectedly.* at .*image 7 \(.*\).*saved at step"):
         run.fit()

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from seeking import SeekingError
-from seeking.data import DataConfig, load
-from seeking.data import labels as labels_of_data
+from seeking.data import DataConfig, load, select
 from seeking.data.labels import read_labels, unite
 from seeking.data.sources import read
 
@@ -215,8 +214,13 @@ def test_labels_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     feature = datasets.ClassLabel(names=["cat", "dog"])
     for split in ("train", "test", "validation"):
         parquet(tmp_path / f"{split}.parquet", [0, 1], [0, 1], feature)
-    read_from, read = [], labels_of_data._read
-    monkeypatch.setattr(labels_of_data, "_read", lambda *args: (read_from.append(args[2]), read(*args))[1])
+    read_from = []
+
+    def noted(split: Any, *args: str) -> Any:
+        read_from.append(split.source)
+        return read_labels(split, *args)
+
+    monkeypatch.setattr(select, "read_labels", noted)
     load(DataConfig(data=str(tmp_path)))
     assert sorted(read_from) == ["test.parquet", "train.parquet"]
 
