@@ -1,6 +1,7 @@
 """The types of options: a wrong one is refused where options are made, not where it is used."""
 
 import numbers
+from collections.abc import Callable, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -13,6 +14,9 @@ KINDS: dict[Any, tuple[type[Any], str]] = {
     str: (str, "text"),
 }
 """By type hint, what is accepted, and its name."""
+
+Ranges = Sequence[tuple[Callable[[float], bool], str, Sequence[str]]]
+"""Whether a value is in range, what is said of one that is not, and the options; NaN is in no range."""
 
 
 def check_types(options: object, kind: type[Any], *, skip: frozenset[str] = frozenset()) -> None:
@@ -52,6 +56,19 @@ def check_word(kind: str, value: object, *literals: Any) -> None:
     known = [word for literal in literals for word in get_args(literal)]
     if value not in known:
         raise unknown(kind, str(value), known)
+
+
+def check_ranges(options: object, ranges: Ranges) -> None:
+    """Check the numbers among options that are given.
+
+    Raises:
+        SeekingError: one is out of its range.
+    """
+    for inside, requirement, names in ranges:
+        for name in names:
+            value = getattr(options, name)
+            if value is not None and not inside(value):
+                raise SeekingError(f"{name} is {value}; it {requirement}")
 
 
 def check_least(name: str, value: float | None, least: int = 1) -> None:

@@ -3,11 +3,19 @@
 from dataclasses import dataclass
 
 from seeking.choices import OnBadImage, SplitMethod, Task
-from seeking.errors import SeekingError
-from seeking.option_types import check_least, check_types
+from seeking.option_types import Ranges, check_ranges, check_types
 
 MAX_IMAGE_SIZE = 1 << 14
 """In pixels; a batch of larger images fits into no memory."""
+
+RANGES: Ranges = (
+    (lambda value: value >= 1, "must be 1 or more", ("image_size", "sequence_length")),
+    (lambda value: value >= 1, "must be 1 or more", ("max_train_samples", "max_eval_samples", "held_out")),
+    (lambda value: value >= 0, "must be 0 or more", ("crop_padding", "workers")),
+    (lambda value: value <= MAX_IMAGE_SIZE, f"must be {MAX_IMAGE_SIZE} or less", ("image_size",)),
+    (lambda value: value in (1, 3), "must be 1 (gray) or 3 (color)", ("channels",)),
+    (lambda value: 0 < value < 1, "is a share of the training data, between 0 and 1", ("validation",)),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +94,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_types(self, DataConfig)
-        for name in ("image_size", "max_train_samples", "max_eval_samples", "held_out", "sequence_length"):
-            check_least(name, getattr(self, name))
-        for name in ("crop_padding", "workers"):
-            check_least(name, getattr(self, name), 0)
-        if self.image_size is not None and self.image_size > MAX_IMAGE_SIZE:
-            raise SeekingError(f"image_size is {self.image_size}; it must be {MAX_IMAGE_SIZE} or less")
-        if self.channels not in (None, 1, 3):
-            raise SeekingError(f"channels is {self.channels}; it must be 1 (gray) or 3 (color)")
-        if self.validation is not None and not 0 < self.validation < 1:
-            raise SeekingError(f"validation is {self.validation}; it is a share of the training data, between 0 and 1")
+        check_ranges(self, RANGES)
         from seeking.data.augment import Augmentation  # Imports PyTorch, which help does without.
 
         # Validates the other options.

@@ -4,13 +4,13 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from seeking.choices import Extra, Loss, Model, NormPolicy, Tracker
 from seeking.errors import RunWarning, SeekingError
-from seeking.option_types import check_types, check_word
+from seeking.option_types import Ranges, check_ranges, check_types, check_word
 
 Timing = Literal["same", "next"]
 OptimizerState = Literal["separate", "inherit", "shared"]
@@ -45,7 +45,7 @@ CHANGEABLE_ON_RESUME = frozenset(
 )
 """Options that may change when a run is resumed. If its length changes, the schedule is that of the new length."""
 
-RANGES: tuple[tuple[Callable[[float], bool], str, Sequence[str]], ...] = (
+RANGES: Ranges = (
     (lambda value: value >= 1, "must be 1 or more", ("epochs", "max_steps", "accumulate", "keep_checkpoints")),
     (lambda value: value >= 1, "must be 1 or more", ("eval_every", "eval_every_steps", "recalibration_batches")),
     (lambda value: value >= 0, "must be 0 or more", ("seed", "warmup_steps")),
@@ -62,7 +62,6 @@ RANGES: tuple[tuple[Callable[[float], bool], str, Sequence[str]], ...] = (
     (lambda value: 0 < value < math.inf, "must be a finite number above 0", ("budget", "rewarm")),
     (lambda value: value > 0, "must be above 0", ("clip_grad",)),
 )
-"""Whether a value is in range, what is said of one that is not, and the options; NaN is in no range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,17 +211,10 @@ class TrainConfig:
             object.__setattr__(self, name, tuple(dict.fromkeys(texts)))
         for tracker in self.tracker:
             check_word("tracker", tracker, Tracker)
-        self._check_ranges()
+        check_ranges(self, RANGES)
+        self.save_interval()
         self._check_combinations()
         self._check_warmup()
-
-    def _check_ranges(self) -> None:
-        for inside, requirement, names in RANGES:
-            for name in names:
-                value = getattr(self, name)
-                if value is not None and not inside(value):
-                    raise SeekingError(f"{name} is {value}; it {requirement}")
-        self.save_interval()
 
     def _check_combinations(self) -> None:
         if self.label_smoothing and self.loss != "cross_entropy":
