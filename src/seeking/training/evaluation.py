@@ -1,6 +1,7 @@
 """Both models measured on the evaluation data."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -173,10 +174,11 @@ class Scores:
         self.latest, self.step = latest, step
 
 
+@dataclass(frozen=True)
 class Evaluator:
     """Evaluates both models at the end of an epoch, or at steps between.
 
-    Args:
+    Attributes:
         run: whose models are evaluated.
         scores: updated.
         record: of the run.
@@ -187,84 +189,77 @@ class Evaluator:
         own: the user's own metrics.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        scores: Scores,
-        record: Record,
-        loaders: Loaders,
-        config: TrainConfig,
-        generators: RandomState,
-        requests: Requests,
-        own: UserMetrics,
-    ) -> None:
-        self._own = own
-        self._run, self._scores, self._record = run, scores, record
-        self._loaders, self._config = loaders, config
-        self._generators, self._requests = generators, requests
+    run: Run
+    scores: Scores
+    record: Record
+    loaders: Loaders
+    config: TrainConfig
+    generators: RandomState
+    requests: Requests
+    own: UserMetrics
 
     @property
     def due_at_step(self) -> bool:
         """Whether the models are to be evaluated at this step, between epochs, and have not been."""
-        every, step = self._config.eval_every_steps, self._run.progress.step
-        return bool(every and step and step % every == 0 and self._scores.step != step)
+        every, step = self.config.eval_every_steps, self.run.progress.step
+        return bool(every and step and step % every == 0 and self.scores.step != step)
 
     @property
     def due_at_end_of_epoch(self) -> bool:
         """Whether the models are to be evaluated at the end of this epoch."""
-        progress = self._run.progress
-        if self._config.eval_every_steps:
-            return progress.in_last_epoch and self._scores.step != progress.step
-        return progress.in_last_epoch or (progress.epoch + 1) % self._config.eval_every == 0
+        progress = self.run.progress
+        if self.config.eval_every_steps:
+            return progress.in_last_epoch and self.scores.step != progress.step
+        return progress.in_last_epoch or (progress.epoch + 1) % self.config.eval_every == 0
 
     @property
     def unfinished(self) -> bool:
         """Whether the run has been cut off between its last step and the evaluation at its end."""
-        progress = self._run.progress
+        progress = self.run.progress
         within = progress.max_steps is not None and progress.done and progress.step_in_epoch > 0
-        return within and self._scores.step != progress.step
+        return within and self.scores.step != progress.step
 
     @property
     def overdue(self) -> bool:
         """Whether the models have not been evaluated at the end of the run, since it was to end later before."""
-        if self._loaders.evaluation is None:
+        if self.loaders.evaluation is None:
             return False
-        behind = bool(self._config.eval_every_steps) and self._scores.step != self._run.progress.step
-        return behind or not self._scores.latest
+        behind = bool(self.config.eval_every_steps) and self.scores.step != self.run.progress.step
+        return behind or not self.scores.latest
 
     def __call__(self, epoch: int) -> list[str]:
         """Measure the models as they are in an epoch; the names of those that have never been better."""
-        run, accelerator = self._run, self._run.stepper.accelerator
+        run, accelerator = self.run, self.run.stepper.accelerator
         samples = 0
-        with self._generators.preserved():
+        with self.generators.preserved():
             for name, learner in run.learners.items():
                 # Loaders that shuffle or read ahead count their passes, which a resumed run has not made.
-                set_epoch(epoch, self._loaders.train, self._loaders.evaluation)
+                set_epoch(epoch, self.loaders.train, self.loaders.evaluation)
                 with run.evaluated(name):
-                    if name == "motivated" and self._config.norm == "recalibrated":
+                    if name == "motivated" and self.config.norm == "recalibrated":
                         samples = recalibrated_samples(
                             learner,
-                            self._loaders.train,
-                            self._config.recalibration_batches,
+                            self.loaders.train,
+                            self.config.recalibration_batches,
                             run.objective,
                             accelerator,
-                            self._requests,
+                            self.requests,
                         )
-                    if self._loaders.evaluation is not None:
-                        self._scores.latest[name] = measure(
-                            learner, self._loaders.evaluation, run.objective, self._own, accelerator, self._requests
+                    if self.loaders.evaluation is not None:
+                        self.scores.latest[name] = measure(
+                            learner, self.loaders.evaluation, run.objective, self.own, accelerator, self.requests
                         )
-        self._scores.step = run.progress.step
+        self.scores.step = run.progress.step
         number = self._epochs_so_far(epoch)
-        better = self._scores.update(number)
+        better = self.scores.update(number)
         run.cost.recalibration_samples += samples
         position = {"epoch": number, "step": run.progress.step, "flops": run.cost.total}
-        self._record.log({"kind": "eval", **position, **self._scores.latest})
+        self.record.log({"kind": "eval", **position, **self.scores.latest})
         return better
 
     def _epochs_so_far(self, epoch: int) -> float:
         """Number of epochs that the models have been trained for; with a fraction if they are evaluated between."""
-        progress, config = self._run.progress, self._config
+        progress, config = self.run.progress, self.config
         if not progress.epoch_length or not (config.eval_every_steps or config.max_steps):
             return epoch + 1
         number = round(progress.epoch + progress.step_in_epoch / progress.epoch_length, 3)

@@ -1,6 +1,7 @@
 """Saves the state of a condition together with its text, to check that they match."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -9,15 +10,15 @@ from seeking.conditions import Condition
 from seeking.errors import SeekingError
 
 
+@dataclass(frozen=True)
 class SavedCondition:
     """The condition as a part of the run's state."""
 
-    def __init__(self, condition: Condition) -> None:
-        self._condition = condition
+    condition: Condition
 
     def state_dict(self) -> dict[str, Any]:
         """The condition as text, and its state."""
-        return {"text": str(self._condition), "state": self._condition.state_dict()}
+        return {"text": str(self.condition), "state": self.condition.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from this state.
@@ -26,10 +27,10 @@ class SavedCondition:
             SeekingError: the state belongs to another condition.
             ValueError: the state is not valid.
         """
-        if state["text"] != str(self._condition):
-            raise SeekingError(f"the condition was {state['text']} and is {self._condition} now")
-        _check(self._condition, state["state"])
-        self._condition.load_state_dict(state["state"])
+        if state["text"] != str(self.condition):
+            raise SeekingError(f"the condition was {state['text']} and is {self.condition} now")
+        _check(self.condition, state["state"])
+        self.condition.load_state_dict(state["state"])
 
 
 def _check(condition: Condition, state: Any) -> None:

@@ -1,6 +1,7 @@
 """Saves a run as it is after a step."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from seeking.checkpointing.resume import Stateful
 from seeking.checkpointing.saver import Saver, weights_to_save
@@ -10,10 +11,11 @@ from seeking.training.record import Record
 from seeking.training.run import Run
 
 
+@dataclass(frozen=True)
 class Save:
     """Saves the state of a run, and weights of its models.
 
-    Args:
+    Attributes:
         run: the run.
         saver: writes it; without a folder, nothing is written.
         scores: with the metrics of the best weights.
@@ -22,17 +24,12 @@ class Save:
         config: options.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        saver: Saver,
-        scores: Scores,
-        record: Record,
-        parts: Mapping[str, Stateful],
-        config: TrainConfig,
-    ) -> None:
-        self._run, self._saver, self._scores = run, saver, scores
-        self._record, self._parts, self._config = record, parts, config
+    run: Run
+    saver: Saver
+    scores: Scores
+    record: Record
+    parts: Mapping[str, Stateful]
+    config: TrainConfig
 
     def __call__(self, last: Iterable[str] = (), best: Iterable[str] = ()) -> None:
         """Save the run as it is after this step, and the last or best weights of these models.
@@ -40,21 +37,21 @@ class Save:
         Raises:
             SeekingError: a name is not that of a model, or there are no best weights yet.
         """
-        run, progress = self._run, self._run.progress
+        run, progress = self.run, self.run.progress
         position = {"epoch": progress.epoch, "step": progress.step}
-        weights = weights_to_save(dict.fromkeys(run.learners, position), last, self._scores.best, best, run.saved_parts)
-        if not self._saver.folder:
+        weights = weights_to_save(dict.fromkeys(run.learners, position), last, self.scores.best, best, run.saved_parts)
+        if not self.saver.folder:
             return
-        sharded = [learner.module for learner in run.learners.values()] if self._config.shard else []
+        sharded = [learner.module for learner in run.learners.values()] if self.config.shard else []
         weights_map = run.pair.map.as_dict() if run.pair_or_none else None
-        about = {"options": self._config.recorded(), "map": weights_map, "step": progress.step}
+        about = {"options": self.config.recorded(), "map": weights_map, "step": progress.step}
         with run.synced("motivated"):
-            saved = self._saver.save(about, self._parts, weights, sharded)
+            saved = self.saver.save(about, self.parts, weights, sharded)
         if saved:
-            self._record.notify({"kind": "saving", "step": progress.step, "path": self._saver.path})
+            self.record.notify({"kind": "saving", "step": progress.step, "path": self.saver.path})
 
     def now(self) -> bool:
         """Save the run and its last weights, and wait for it; returns whether it has a folder."""
-        self(last=self._run.learners)
-        self._saver.wait()
-        return self._saver.folder is not None
+        self(last=self.run.learners)
+        self.saver.wait()
+        return self.saver.folder is not None
