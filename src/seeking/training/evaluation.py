@@ -33,7 +33,7 @@ def measure(
     learner: Learner,
     loader: Loader,
     objective: Objective,
-    own: UserMetrics,
+    user_metrics: UserMetrics,
     accelerator: Accelerator,
     requests: Requests,
 ) -> Metrics:
@@ -43,7 +43,7 @@ def measure(
         learner: the model.
         loader: the prepared loader.
         objective: that says what is measured.
-        own: the user's own metrics.
+        user_metrics: the user's own metrics.
         accelerator: to sum over all processes.
         requests: to stop. All processes stop at the same batch; so they do if one of them fails.
 
@@ -53,16 +53,16 @@ def measure(
     """
     values: dict[str, list[Tensor]] = {}
     counts: dict[str, float] = {}
-    own.start()
+    user_metrics.start()
     lending = Lending()
     with evaluating(learner.model) as model:
         try:
             for part in requests.waits(draw(loader, accelerator.device)):
                 with lending.lent(part.batch, f"{learner.name} model") as batch:
                     metrics = objective.evaluate(model, batch)
-                if own:
+                if user_metrics:
                     with lending.lent(part.batch, f"{learner.name} model's metrics") as batch:
-                        own.update(model, batch, split=part.copies == 1, first=accelerator.is_main_process)
+                        user_metrics.update(model, batch, split=part.copies == 1, first=accelerator.is_main_process)
                 requests.stop_now()
                 for name, each in metrics.items():
                     values.setdefault(name, []).append(each.double() / part.copies)
@@ -83,7 +83,7 @@ def measure(
             f"in the evaluation of the {learner.name} model no sample counts, since all labels are {IGNORED_LABEL}"
         )
     means: Tensor = torch.div(*totals)
-    return {**summarized(objective, dict(zip(values, means.tolist(), strict=True))), **own.compute()}
+    return {**summarized(objective, dict(zip(values, means.tolist(), strict=True))), **user_metrics.compute()}
 
 
 def recalibrated_samples(
@@ -186,7 +186,7 @@ class Evaluator:
         config: options.
         generators: whose states are left as they are.
         requests: to stop.
-        own: the user's own metrics.
+        user_metrics: the user's own metrics.
     """
 
     run: Run
@@ -196,7 +196,7 @@ class Evaluator:
     config: TrainConfig
     generators: RandomState
     requests: Requests
-    own: UserMetrics
+    user_metrics: UserMetrics
 
     @property
     def due_at_step(self) -> bool:
@@ -245,9 +245,9 @@ class Evaluator:
                             accelerator,
                             self.requests,
                         )
-                    if self.loaders.evaluation is not None:
+                    if (data := self.loaders.evaluation) is not None:
                         self.scores.latest[name] = measure(
-                            learner, self.loaders.evaluation, run.objective, self.own, accelerator, self.requests
+                            learner, data, run.objective, self.user_metrics, accelerator, self.requests
                         )
         self.scores.step = run.progress.step
         number = self._epochs_so_far(epoch)

@@ -29,10 +29,9 @@ def measure_cost(
     objective: Objective,
     batch: Any,
     evaluation_batches: Iterable[Any],
-    last_size: int | None = None,
-    *,
-    own: UserMetrics,
+    user_metrics: UserMetrics,
     best: Best,
+    last_size: int | None = None,
 ) -> Cost:
     """Run each model on training and evaluation data.
 
@@ -41,9 +40,9 @@ def measure_cost(
         objective: loss and metrics.
         batch: a training batch.
         evaluation_batches: evaluation batches.
-        last_size: samples in the last training batch of an epoch, if that is known.
-        own: the user's own metrics.
+        user_metrics: the user's own metrics.
         best: which metrics are the best.
+        last_size: samples in the last training batch of an epoch, if that is known.
 
     Returns:
         The cost per sample.
@@ -54,10 +53,10 @@ def measure_cost(
     """
     if len(models) == 2:
         check_models(*models.values())
-    if own and not evaluation_batches:
+    if user_metrics and not evaluation_batches:
         raise SeekingError("metrics are measured on evaluation data, of which there are none; give an eval_loader")
     flops = {
-        name: _measure(name, model, objective, batch, evaluation_batches, last_size, own, best)
+        name: _measure(name, model, objective, batch, evaluation_batches, last_size, user_metrics, best)
         for name, model in models.items()
     }
     none = (0.0, 0.0)
@@ -93,7 +92,7 @@ def _measure(
     batch: Any,
     evaluation_batches: Iterable[Any],
     last_size: int | None,
-    own: UserMetrics,
+    user_metrics: UserMetrics,
     best: Best,
 ) -> tuple[float, float]:
     """Run a model on a training batch and on evaluation batches; the FLOPs per sample of a forward pass and of a step.
@@ -122,7 +121,7 @@ def _measure(
             hint = "; give the loader drop_last=True, or another batch size"
             count_flops(model, checked_loss, first_sample(batch))
         data, hint = "evaluation data", ""
-        _check_evaluation(model, objective, evaluation_batches, own, best)
+        _check_evaluation(model, objective, evaluation_batches, user_metrics, best)
     except SeekingError:
         raise
     except Exception as error:
@@ -147,7 +146,7 @@ def _refuses_arguments(error: Exception) -> bool:
 
 
 def _check_evaluation(
-    model: nn.Module, objective: Objective, batches: Iterable[Any], own: UserMetrics, best: Best
+    model: nn.Module, objective: Objective, batches: Iterable[Any], user_metrics: UserMetrics, best: Best
 ) -> None:
     if not batches:
         return
@@ -158,7 +157,7 @@ def _check_evaluation(
             check_metrics(metrics, describe_objective(objective, "evaluate"))
             means = {name: float(each.double().mean()) for name, each in metrics.items()}
             measured = summarized(objective, means)
-            best.check({**measured, **_own_metrics(own, model_copy, copied(batch), measured)})
+            best.check({**measured, **_measured_by_user(user_metrics, model_copy, copied(batch), measured)})
 
 
 def _check_map(pair: Pair, objective: Objective, batch: Any) -> None:
@@ -176,15 +175,15 @@ def _check_map(pair: Pair, objective: Objective, batch: Any) -> None:
         warnings.warn(f"the weights map: {verdict.reason}", RunWarning, stacklevel=4)
 
 
-def _own_metrics(own: UserMetrics, model: nn.Module, batch: Any, metrics: Mapping[str, Any]) -> Metrics:
+def _measured_by_user(user_metrics: UserMetrics, model: nn.Module, batch: Any, metrics: Mapping[str, Any]) -> Metrics:
     """The user's own metrics of a batch.
 
     Raises:
         SeekingError: one has the name of a metric of the objective.
     """
-    own.start()
-    own.update(model, batch, split=False)
-    results = own.compute()
+    user_metrics.start()
+    user_metrics.update(model, batch, split=False)
+    results = user_metrics.compute()
     if twice := [name for name in results if name in metrics]:
         raise SeekingError(f"metric {twice[0]}: the objective measures one of that name; choose another name")
     return results

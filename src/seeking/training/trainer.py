@@ -120,8 +120,8 @@ class Trainer:
         pair, evaluated = len(models) == 2, self.loaders.evaluation is not None
         objective = make_objective(objective, loss_fn, config, pair=pair, evaluated=evaluated)
         trial: Objective = copied_function(objective)  # What runs before training changes no state of the user's.
-        own = UserMetrics(metrics, predict_fn, self.accelerator.device)
-        best = Best(objective, config.best, config.best_mode, own)
+        user_metrics = UserMetrics(metrics, predict_fn, self.accelerator.device)
+        best = Best(objective, config.best, config.best_mode, user_metrics)
         self.saver = build.make_saver(output, resume, config, self.accelerator, [*models], self.loaders, functions)
         custom = frozenset({"condition"} if condition is not None else ())
         saved = self.saver.read_newest(self.config.recorded(), CHANGEABLE_ON_RESUME | custom)
@@ -136,7 +136,7 @@ class Trainer:
         cost = Cost()
         if not saved:  # A run that is resumed has passed these checks.
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
-            cost = measure_cost(models, trial, batch, unseen, last_size(train_loader), own=own, best=best)
+            cost = measure_cost(models, trial, batch, unseen, user_metrics, best, last_size(train_loader))
         self.pair = build.make_pair(base, motivated, weights_map, trial, batch, config, saved is not None)
         build.check_optimizer(config, optimizer)
         self.progress = Progress(self.loaders.epoch_length, config.epochs, max_steps=config.max_steps)
@@ -175,7 +175,7 @@ class Trainer:
             averages=build.make_averages(self.learners, config),
         )
         self._evaluate = Evaluator(
-            self.run, self.scores, self.record, self.loaders, config, generators, self._requests, own
+            self.run, self.scores, self.record, self.loaders, config, generators, self._requests, user_metrics
         )
         others, scaler = (self.loaders.evaluation, self.loaders.held_out), self.accelerator.scaler
         self._position = position = position_of(self.loaders.train, self.progress, self.accelerator, others)
