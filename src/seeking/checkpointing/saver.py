@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -17,7 +17,7 @@ from seeking.checkpointing.resume import State, Stateful, capture_state, check_o
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.writer import CheckpointWriter
 from seeking.distributed.sharding import gather_full_tensors, reshard
-from seeking.errors import RunError, RunWarning, SeekingError, naming, unknown
+from seeking.errors import RunError, RunWarning, SeekingError, naming
 from seeking.weights_map import WeightsMap
 
 DECODED_OTHERWISE = (
@@ -27,36 +27,6 @@ DECODED_OTHERWISE = (
 
 Weights = dict[str, tuple[str, Mapping[str, Any]]]
 """By file name, the part with the model and the file's metadata."""
-
-
-def weights_to_save(
-    last: Mapping[str, Mapping[str, Any]],
-    last_names: Iterable[str],
-    best: Mapping[str, Mapping[str, Any]],
-    best_names: Iterable[str],
-    parts: Mapping[str, str],
-) -> Weights:
-    """The files of last and best weights.
-
-    Args:
-        last: metadata of the last weights, by model.
-        last_names: models whose last weights are saved.
-        best: metadata of the best weights, by model.
-        best_names: models whose best weights are saved.
-        parts: the part of the run's state that holds what is saved, by model.
-
-    Raises:
-        SeekingError: a name is not that of a model, or there are no best weights yet.
-    """
-    weights: Weights = {}
-    for kind, metadata, names in (("last", last, last_names), ("best", best, best_names)):
-        for name in names:
-            if name not in last:
-                raise unknown("model", name, last)
-            if name not in metadata:
-                raise SeekingError(f"the {name} model has not been evaluated; save it as last, or evaluate first")
-            weights[f"{name}.{kind}.safetensors"] = parts[name], metadata[name]
-    return weights
 
 
 class Saver:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from seeking.checkpointing.resume import Stateful
-from seeking.checkpointing.saver import Saver, weights_to_save
+from seeking.checkpointing.saver import Saver, Weights
+from seeking.errors import SeekingError, unknown
 from seeking.training.config import TrainConfig
 from seeking.training.evaluation import Scores
 from seeking.training.record import Record
@@ -38,8 +40,7 @@ class Save:
             SeekingError: a name is not that of a model, or there are no best weights yet.
         """
         run, progress = self.run, self.run.progress
-        position = {"epoch": progress.epoch, "step": progress.step}
-        weights = weights_to_save(dict.fromkeys(run.learners, position), last, self.scores.best, best, run.saved_parts)
+        weights = {**self._weights("last", last), **self._weights("best", best)}
         if not self.saver.folder:
             return
         sharded = [learner.module for learner in run.learners.values()] if self.config.shard else []
@@ -49,6 +50,19 @@ class Save:
             saved = self.saver.save(about, self.parts, weights, sharded)
         if saved:
             self.record.notify({"kind": "saving", "step": progress.step, "path": self.saver.path})
+
+    def _weights(self, kind: Literal["last", "best"], names: Iterable[str]) -> Weights:
+        run, progress = self.run, self.run.progress
+        position = {"epoch": progress.epoch, "step": progress.step}
+        weights: Weights = {}
+        for name in names:
+            if name not in run.learners:
+                raise unknown("model", name, run.learners)
+            if kind == "best" and name not in self.scores.best:
+                raise SeekingError(f"the {name} model has not been evaluated; save it as last, or evaluate first")
+            metadata = position if kind == "last" else self.scores.best[name]
+            weights[f"{name}.{kind}.safetensors"] = run.saved_parts[name], metadata
+        return weights
 
     def now(self) -> bool:
         """Save the run and its last weights, and wait for it; returns whether it has a folder."""
