@@ -37,7 +37,7 @@ def map_command(config: Map) -> int:
     if config.save:
         _check_map(config.save)
     both = models(config, arguments_for(config.base, config.num_classes, config.in_chans))
-    batch = example_input(config.base, both["base"], None, config.in_chans)
+    batch = example_input(config.base, both["base"], config.in_chans)
     derived = _derived(config, both, config.in_chans).without(*config.own)
     derived.check(both["base"], both["motivated"])
     print_text(derived.details() if config.details else derived)
@@ -80,7 +80,7 @@ def verify_command(config: Verify) -> int:
     if config.image_size is not None and not takes_images(config.base):
         raise SeekingError(f"image_size is {config.image_size}, but {config.base} takes no images; leave it out")
     both = models(config, arguments_for(config.base, config.num_classes, config.in_chans))
-    batch = example_input(config.base, both["base"], config.image_size, config.in_chans)
+    batch = example_input(config.base, both["base"], config.in_chans, config.image_size)
     try:
         if config.map:
             derived = WeightsMap.load(config.map)
@@ -163,5 +163,5 @@ def _common_arguments(config: TransferOptions, source: Model) -> dict[str, int]:
 
 def _derived(config: ModelConfig, both: Mapping[str, nn.Module], channels: int) -> WeightsMap:
     """The map of both models; for images, on an input that the matching chooses."""
-    batch = None if takes_images(config.base) else example_input(config.base, both["base"], in_chans=channels)
+    batch = None if takes_images(config.base) else example_input(config.base, both["base"], channels)
     return weights_map(config, both["base"], both["motivated"], batch)

@@ -186,7 +186,7 @@ def flags_of_run(folder: Path, command: type[Any]) -> list[str]:
         return []
 
 
-def options_of_run(folder: Path, command: type[Options], more: Sequence[str] = ()) -> Options:
+def options_of_run(folder: Path, command: type[Options], more: Sequence[str]) -> Options:
     """The recorded options of a run, as far as they may be taken.
 
     Args:

@@ -114,9 +114,7 @@ def _checked(state: Any, models: Collection[str]) -> State:
     return state
 
 
-def check_options(
-    current: Mapping[str, Any], saved: Mapping[str, Any], changeable: frozenset[str] = frozenset()
-) -> None:
+def check_options(current: Mapping[str, Any], saved: Mapping[str, Any], changeable: frozenset[str]) -> None:
     """Refuse options other than the run's, unless they may change.
 
     Args:

@@ -40,13 +40,13 @@ def _is_sharded_module(module: Any) -> bool:
     return fsdp is not None and isinstance(module, fsdp.FSDPModule)
 
 
-def shard(model: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> None:
+def shard(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
     """Shard a model over all processes, block by block, with the values of the first process.
 
     Args:
         model: the model, on the device.
         device: device of this process.
-        dtype: dtype of gathered parameters; their own by default. Gradients are summed in float32.
+        dtype: dtype of gathered parameters; their own if None. Gradients are summed in float32.
 
     Raises:
         SeekingError: the model has running statistics, which would differ between processes.

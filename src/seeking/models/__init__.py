@@ -210,16 +210,12 @@ def arguments_for(name: str, num_classes: int, in_chans: int = 3) -> dict[str, i
     return {"num_classes": num_classes, "in_features" if mlp.is_mlp(name) else "in_chans": in_chans}
 
 
-def example_input(name: str, model: nn.Module, image_size: int | None = None, in_chans: int = 3) -> Tensor:
-    """Two random samples as a model takes them: bytes, rows of a table, or images."""
+def example_input(name: str, model: nn.Module, in_chans: int, image_size: int | None = None) -> Tensor:
+    """Two random samples as a model takes them: bytes, rows of a table, or images, of the model's own size or of 32."""
     generator = torch.Generator().manual_seed(0)
     if language.is_language_model(name):
         return torch.randint(256, (2, 16), generator=generator)
-    shape = (in_chans,) if mlp.is_mlp(name) else input_shape(model, image_size, in_chans)
-    return torch.randn(2, *shape, generator=generator)
-
-
-def input_shape(model: nn.Module, image_size: int | None = None, in_chans: int = 3) -> tuple[int, int, int]:
-    """Shape of an input image: this size, or the default size of the model, or 32."""
+    if mlp.is_mlp(name):
+        return torch.randn(2, in_chans, generator=generator)
     size = image_size or default_image_size(model) or 32
-    return in_chans, size, size
+    return torch.randn(2, in_chans, size, size, generator=generator)

@@ -13,7 +13,7 @@ Rows = tuple[Sequence[str], Sequence[Sequence[str]]]
 """A header and the rows below it."""
 
 
-def split_rows(splits: Sequence[SplitUse], unit: str = "images") -> Rows:
+def split_rows(splits: Sequence[SplitUse], unit: str) -> Rows:
     """What each split of a data set is used for."""
     rows = [
         (split.use, split.source, "-" if split.classes is None else f"{split.classes:,}", f"{split.images:,}")

@@ -107,9 +107,7 @@ def check_optimizer_options(config: TrainConfig) -> None:
     make_optimizer(nn.Linear(1, 1), config, fused=False)
 
 
-def make_schedule(
-    optimizer: Optimizer, config: TrainConfig, steps: int, epoch_length: int | None = None
-) -> LRScheduler:
+def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int, epoch_length: int | None) -> LRScheduler:
     """The schedule of ``config`` over ``steps`` batches.
 
     Args:

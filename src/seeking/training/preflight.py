@@ -31,7 +31,7 @@ def measure_cost(
     evaluation_batches: Iterable[Any],
     user_metrics: UserMetrics,
     best: Best,
-    last_size: int | None = None,
+    last_size: int | None,
 ) -> Cost:
     """Run each model on training and evaluation data.
 
