@@ -177,10 +177,10 @@ class Trainer:
         self._evaluate = Evaluator(
             self.run, self.scores, self.record, self.loaders, config, generators, self._requests, user_metrics
         )
-        others, scaler = (self.loaders.evaluation, self.loaders.held_out), self.accelerator.scaler
-        self._position = position = position_of(self.loaders.train, self.progress, self.accelerator, others)
-        inner = self.scores, self.random, scaler, position
-        self.parts = collect_parts(self.run, self.algorithm, loss_fn, *inner, parts or {})
+        others = self.loaders.evaluation, self.loaders.held_out
+        self._position = position_of(self.loaders.train, self.progress, self.accelerator, others)
+        states = self.scores, self.random, self.accelerator.scaler, self._position
+        self.parts = collect_parts(self.run, self.algorithm, loss_fn, *states, parts or {})
         self.save = Save(self.run, self.saver, self.scores, self.record, self.parts, config)
         self._begun, self._resumed = False, saved is not None
         self._shown = make_showing(progress, config, models, self.record, self.saver, self.accelerator)
