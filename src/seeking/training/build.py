@@ -54,6 +54,9 @@ from seeking.training.standing_in import StandIn
 from seeking.training.step import Stepper
 from seeking.weights_map import WeightsMap
 
+AS_IN_PAPER = {"base_condition": "always", "finish": "tied", "update": "separate", "teach": 0.0}
+"""Options with which the paper's algorithm trains a pair."""
+
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """Create the accelerator for the device and precision of the options."""
@@ -201,20 +204,18 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool,
         SeekingError: the condition of the base cannot be parsed or needs what the run has not, or options contradict a
             custom algorithm.
     """
+    changed = [name for name, value in AS_IN_PAPER.items() if getattr(config, name) != value]
     if algorithm:
-        defaults = {"base_condition": "always", "finish": "tied", "update": "separate", "teach": 0.0}
-        for name, default in defaults.items():
-            if getattr(config, name) != default:
-                raise SeekingError(
-                    f"{name} is {getattr(config, name)!r}, which the algorithm that was given decides itself; leave "
-                    f"{name} at {default!r}"
-                )
+        for name in changed:
+            raise SeekingError(
+                f"{name} is {getattr(config, name)!r}, which the algorithm that was given decides itself; leave {name} "
+                f"at {AS_IN_PAPER[name]!r}"
+            )
         return algorithm
     if not pair:
         return alone
     warn_of_no_effect(config)
-    as_in_paper = config.base_condition == "always" and config.finish == "tied" and config.update == "separate"
-    if as_in_paper and not config.teach:
+    if not changed:
         return motivated
     condition = base_condition(config)
     given.check(condition, "base_condition")
