@@ -45,12 +45,30 @@ def test_a_whole_space_is_pinned() -> None:
         match(base, motivated, overrides={"fc.weight": Override(index=["0:10", None], space=True)})
 
 
+@pytest.mark.parametrize("second", ["4:8", "0:4"])
+def test_overrides_of_one_space_agree_or_are_refused(second: str) -> None:
+    models = [nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2)) for width in (4, 8)]
+    overrides = {
+        "0.weight": Override(index=["4:8", None], space=True),
+        "2.weight": Override(index=[None, second], space=True),
+    }
+    if second == "4:8":
+        assert str(match(*models, overrides=overrides).entries["0.bias"].index[0]) == "4:8"
+    else:
+        message = r"2\.weight, dimension 1: its override has 0:4 .* 0\.weight, dimension 0, .* 4:8"
+        with pytest.raises(SeekingError, match=message):
+            match(*models, overrides=overrides)
+
+
 def test_malformed_overrides_are_refused() -> None:
     base, motivated = (nn.Sequential(nn.Linear(8, w), nn.Linear(w, 2)) for w in (4, 6))
     for bad, message in (
         ({"0": Override(index=["0:4"])}, "takes a target, not an index"),
         ({"0.weight": Override(index="0:4")}, "is a list with an item for each dimension"),
         ({"0.weight": Override(index=[[1.5, 2, 3, 4], None])}, "by numbers from 0 up"),
+        ({"0.weight": Override(index=[slice(1, 5), None])}, r"a list or text .*, not slice\(1, 5"),
+        ({"0.weight": {"index": ["1:5", None]}}, r"0\.weight: its override is {'index'.*give seeking\.Override"),
+        ([Override(target="1")], "overrides is a list, not a mapping"),
     ):
         with pytest.raises(SeekingError, match=message):
             match(base, motivated, overrides=bad)

@@ -29,13 +29,18 @@ def check_names(overrides: Mapping[str, Override], base: nn.Module) -> None:
     """Make sure that each override is of something in the base.
 
     Raises:
-        SeekingError: there is no such tensor or module, or a module is given an index.
+        SeekingError: there is no such tensor or module, a module is given an index, or something else than overrides is
+            given.
     """
+    if not isinstance(overrides, Mapping):
+        raise SeekingError(f"overrides is a {type(overrides).__name__}, not a mapping of names to seeking.Override")
     names = tensors(base).keys()
     modules = {name for name, _ in base.named_modules(remove_duplicate=False)}
     for name, override in overrides.items():
         if name not in names and name not in modules:
             raise unknown("base tensor or module in overrides", name, [*names, *modules])
+        if not isinstance(override, Override):
+            raise SeekingError(f"{name}: its override is {override!r}; give seeking.Override(target=..., index=...)")
         if override.index is not None and name not in names:
             raise SeekingError(f"{name}: an override of a module takes a target, not an index; name its tensors")
 
@@ -53,6 +58,8 @@ def read_positions(name: str, tensor: Tensor, index: Sequence[str | Iterable[int
         if item is None or isinstance(item, str):
             indices.append(None if item is None else Index.parse(item))
             continue
+        if not isinstance(item, Iterable):
+            raise SeekingError(f"{name}: an override names positions by a list or text such as '4:8', not {item!r}")
         numbers = list(item)
         if any(type(number) is not int or number < 0 for number in numbers):
             raise SeekingError(f"{name}: an override names positions by numbers from 0 up, not {numbers!r}")

@@ -24,13 +24,14 @@ class Selection:
         self._layers = layers
         self._width = width
         self._pinned: dict[Space, Index] = {}
+        self._pinned_by: dict[Space, str] = {}
         self._cache: dict[tuple[Space, ...], Index] = {}
 
     def pin(self, dimension: str, axis: Axis, positions: Index) -> None:
         """Take the user's positions for a whole space.
 
         Raises:
-            SeekingError: the axis is not one space that may grow.
+            SeekingError: the axis is not one space that may grow, or its positions are others already.
         """
         spaces = terminal(axis)
         if len(spaces) != 1 or spaces[0].segments:
@@ -42,7 +43,12 @@ class Selection:
             raise SeekingError(
                 f"{dimension}: the {spaces[0].fixed} is the same in both models; there is nothing to pin"
             )
-        self._pinned[spaces[0]] = positions
+        first = self._pinned_by.setdefault(spaces[0], dimension)
+        if (known := self._pinned.setdefault(spaces[0], positions)) != positions:
+            raise SeekingError(
+                f"{dimension}: its override has {positions} for the whole channel space, and that of {first}, which "
+                f"the same channels run through, {known}; give one of them, or both the same"
+            )
 
     def is_pinned(self, axes: Iterable[Axis]) -> bool:
         """Whether a pinned space is among those of these axes."""
