@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from zoo import WORDS, Sizes, Tokens
 
-from seeking import MatchWarning, NotContainedError, SeekingError, match, verify
+from seeking import MatchWarning, NotContainedError, Pair, SeekingError, embed, extract, match, verify
 from seeking.models import create
 from seeking.models.resnet import ResNet
 from seeking.weights_map import tensors
@@ -116,6 +116,24 @@ def test_heads_of_another_size_and_other_lengths_are_refused() -> None:
             match(base, create(TINY, embed_dim=24, num_heads=6, **{**kwargs, "img_size": 32}))
     with pytest.raises(NotContainedError, match="different numbers of classes: the base has 10, the motivated model 7"):
         match(base, create(TINY, embed_dim=24, num_heads=6, **{**kwargs, "num_classes": 7}))
+
+
+@pytest.mark.parametrize(
+    ("batch", "reason"),
+    [
+        (torch.ones(2, 5), r"shapes cannot be multiplied \(2x5 and 4x3\)"),
+        ((torch.ones(2, 4), torch.ones(2)), "takes 2 positional arguments but 3 were given"),
+        (torch.ones(2, 4).numpy(), "must be Tensor, not numpy.ndarray"),
+    ],
+)
+def test_a_batch_on_which_the_base_does_not_run_is_refused(batch: object, reason: str) -> None:
+    base, motivated = (nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2)) for width in (3, 6))
+    message = rf"the base \(Sequential\) does not run on the batch: \w+: .*{reason}.*; give what it takes alone"
+    for function in (match, Pair, functools.partial(extract, motivated, base), embed):
+        models = () if isinstance(function, functools.partial) else (base, motivated)
+        with pytest.raises(SeekingError, match=message):
+            function(*models, batch=batch)
+    assert match(base, motivated, batch=batch, forward=lambda model, _: model(torch.ones(2, 4)))
 
 
 class Repeated(nn.Module):

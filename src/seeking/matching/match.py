@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from seeking.choices import DepthPolicy, WidthPolicy
-from seeking.copies import copied_function
-from seeking.errors import MatchWarning, NotContainedError
-from seeking.forward import Forward
+from seeking.copies import copied, copied_function, inspecting, scratch_copy
+from seeking.errors import MatchWarning, NotContainedError, SeekingError
+from seeking.forward import Forward, call
 from seeking.matching.align import Places, align, differing_types, layer_positions, stage_places
 from seeking.matching.axes import Space, size_of
 from seeking.matching.dropout import differing_rates
@@ -58,7 +58,8 @@ def match(
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
-        SeekingError: an unknown policy, or an override that does not fit the models.
+        SeekingError: an unknown policy, an override that does not fit the models, or a batch on which the base does not
+            run.
     """
     for kind, policy, known in (("depth policy", depth, DepthPolicy), ("width policy", width, WidthPolicy)):
         check_word(kind, policy, known)
@@ -173,10 +174,30 @@ def _axes(base: nn.Module, motivated: nn.Module, batch: Any, forward: Forward | 
                 f"{name}: the channel spaces are those that one forward pass of each model shows, since it cannot be "
                 f"run without data ({reason}); other batches may take other branches"
             )
+        if batch is not None:
+            _check_accepted(base, batch, forward)
     return axes, (
         f"{name}: the channel spaces are unknown, since the model cannot be run without data ({reason}). Dimensions "
         "are matched by names, shapes and rules; seeking.verify tells whether rightly."
     )
+
+
+def _check_accepted(base: nn.Module, batch: Any, forward: Forward | None) -> None:
+    """Make sure that it is not the batch why the base could not be traced: nothing could be proven on it either.
+
+    Raises:
+        SeekingError: the base does not run on it.
+    """
+    model = scratch_copy(base)
+    with inspecting(model):
+        try:
+            (forward or call)(model, copied(batch))
+        except Exception as error:
+            raise SeekingError(
+                f"the base ({type(base).__name__}) does not run on the batch: {type(error).__name__}: {error}; give "
+                "what it takes alone, without labels, or how to run it, such as forward=lambda model, batch: "
+                "model(batch[0])"
+            ) from error
 
 
 def _with_remark(error: NotContainedError, axes: ModelAxes, batch: Any) -> NotContainedError:
