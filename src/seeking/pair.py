@@ -85,7 +85,7 @@ class Pair:
         tie: bool = True,
         batch: Any = None,
         forward: Forward | None = None,
-        own: Sequence[str] = (),
+        own: str | Sequence[str] = (),
         shared_from: Model | None = None,
     ) -> None:
         self.base = base
@@ -99,7 +99,9 @@ class Pair:
         roles = {"base": base, "motivated model": motivated}
         for role, model in roles.items():
             check_writable(model, role)
-        self.map = (weights_map or derive(base, motivated, batch, forward)).without(*own)
+        self.map = (weights_map or derive(base, motivated, batch, forward)).without(
+            *([own] if isinstance(own, str) else own)
+        )
         self.norm = norm
         self.tie = tie
         self.optimizers: tuple[Optimizer, Optimizer] | None = None

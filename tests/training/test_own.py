@@ -65,6 +65,15 @@ def test_a_pattern_that_matches_nothing_names_what_is_close() -> None:
     weights_map = match(*chains(), batch=X[:2])
     with pytest.raises(SeekingError, match=r"unknown tensor or module of the base 'nrom'; did you mean norm"):
         weights_map.without("head", "nrom")
+    with pytest.raises(SeekingError, match=r"\['head'\] is no pattern of names"):
+        weights_map.without(["head"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pattern", ["norm", "blocks.*.outer", "*"])
+def test_one_pattern_may_be_given_by_itself(pattern: str) -> None:
+    pairs = [Pair(*chains(), batch=X[:2], own=own) for own in (pattern, [pattern], (pattern,))]
+    owns = [pair.map.own for pair in pairs] + [TrainConfig(own=pattern).own]
+    assert owns[0] == owns[1] == owns[2] and owns[3] == (pattern,)
 
 
 @settings(max_examples=15, deadline=None)

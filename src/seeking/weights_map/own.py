@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from seeking.errors import unknown
+from seeking.errors import SeekingError, unknown
 from seeking.weights_map.tensors import owners
 
 
@@ -16,11 +16,13 @@ def chosen(names: Iterable[str], patterns: Sequence[str]) -> frozenset[str]:
             tensors.
 
     Raises:
-        SeekingError: a pattern matches nothing.
+        SeekingError: a pattern is no text, or matches nothing.
     """
     known = {name: [name, *owners(name)[1:]] for name in names}
     own: set[str] = set()
     for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise SeekingError(f"{pattern!r} is no pattern of names; give each pattern as text, such as 'norm*'")
         matched = {name for name, outer in known.items() if any(fnmatchcase(each, pattern) for each in outer)}
         if not matched:
             raise unknown("tensor or module of the base", pattern, {each for outer in known.values() for each in outer})
