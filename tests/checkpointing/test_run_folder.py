@@ -440,6 +440,14 @@ def test_weights_that_were_saved_are_loaded_whatever_the_name_of_their_file(name
     assert all(torch.equal(loaded.state_dict()[key], value) for key, value in saved.state_dict().items())
 
 
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_weights_are_found_beside_what_else_a_loop_has_saved(key: str, tmp_path: Path) -> None:
+    saved, loaded = Network(3), Network(3)
+    torch.save({"epoch": 3, key: saved.state_dict(), "optimizer_state_dict": {}}, tmp_path / "weights.pt")
+    load_weights(loaded, tmp_path / "weights.pt")
+    assert all(torch.equal(*pair) for pair in zip(saved.parameters(), loaded.parameters(), strict=True))
+
+
 WRAPPED: dict[str, Callable[[nn.Module], nn.Module]] = {
     "DataParallel": nn.DataParallel,
     "averages": torch.optim.swa_utils.AveragedModel,

@@ -50,6 +50,14 @@ def test_a_file_that_is_no_map_is_refused(content: str, message: str, tmp_path: 
         WeightsMap.load(tmp_path / "map.json")
 
 
+def test_a_target_that_is_mistyped_in_a_file_is_named(tmp_path: Path) -> None:
+    match(*SMALL_FAMILIES[0].make()).save(tmp_path / "map.json")
+    text = (tmp_path / "map.json").read_text()
+    (tmp_path / "map.json").write_text(text.replace('"target": "fc.bias"', '"target": "fc.bais"'))
+    with pytest.raises(SeekingError, match=r"map\.json: fc\.bias: target 'fc\.bais' is not a tensor of the motivated"):
+        WeightsMap.load(tmp_path / "map.json")
+
+
 def test_a_map_of_other_models_is_refused() -> None:
     base, motivated = SMALL_FAMILIES[0].make()
     other, _ = SMALL_FAMILIES[1].make()

@@ -33,8 +33,8 @@ def load_weights(model: nn.Module, path: str | Path, *, replaceable: Collection[
     Args:
         model: the model that they are of.
         path: a ``.safetensors`` file, or one of ``torch.save`` that holds a ``state_dict``, alone or under
-            ``state_dict`` or ``model``. Nothing in it is executed. What wraps all names (DDP, averages,
-            ``torch.compile``) is left out.
+            ``state_dict``, ``model_state_dict`` or ``model``. Nothing in it is executed. What wraps all names (DDP,
+            averages, ``torch.compile``) is left out.
         replaceable: names of tensors that may have another shape in the file, such as a head for other classes; the
             model keeps its own.
 
@@ -109,7 +109,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {**tensors, **metadata.get(EXTRA_STATE, {})}
     with warnings.catch_warnings(action="ignore"):  # Of formats.
         content = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping):
             content = content.get(key, content)
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):

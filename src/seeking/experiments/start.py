@@ -210,10 +210,9 @@ def _model_of(path: str, plan: ModelArguments) -> Model:
     fits = [model for model in MODELS if _fits(model, path, plan)]
     if len(fits) == 1:
         return fits[0]
-    told = "both models" if fits else "neither model"
-    raise SeekingError(
-        f"start_from: the weights in {path} fit {told}; say whose they are: base={path} or motivated={path}"
-    )
+    named = f"base={path} or motivated={path}"
+    told = f"both models; say whose they are: {named}" if fits else f"neither model; {named} tells what does not fit"
+    raise SeekingError(f"start_from: the weights in {path} fit {told}")
 
 
 def _fits(model: Model, path: str, plan: ModelArguments) -> bool:

@@ -246,6 +246,10 @@ class WeightsMap:
         try:
             motivated = {str(name): tuple(map(_size, shape)) for name, shape in content["motivated"].items()}
             buffers, own = frozenset(map(str, content["buffers"])), frozenset(map(str, content.get("own", ())))
+            rows = content["entries"]
+            for name, row in rows.items():
+                if row["target"] not in motivated:
+                    raise SeekingError(f"{name}: target {row['target']!r} is not a tensor of the motivated model")
             entries = {
                 str(name): Entry(
                     target=row["target"],
@@ -253,7 +257,7 @@ class WeightsMap:
                     target_shape=motivated[row["target"]],
                     origin=str(row["origin"]),
                 )
-                for name, row in content["entries"].items()
+                for name, row in rows.items()
             }
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise SeekingError(f"not a weights map ({type(error).__name__}: {error})") from error
