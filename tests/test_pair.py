@@ -311,6 +311,19 @@ def test_a_change_of_the_base_that_is_lost_is_told(tie: bool) -> None:
         pair.base(torch.ones(1, 3))
 
 
+@pytest.mark.parametrize("shared", [nn.Linear(3, 2), nn.BatchNorm1d(3)], ids=["weights", "statistics"])
+def test_models_that_hold_one_layer_are_refused_and_share_copies_of_it_until_they_separate(shared: nn.Module) -> None:
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    with pytest.raises(SeekingError, match=r"1\.weight of the base and 1\.weight of .* are one parameter; .*deepcopy"):
+        Pair(nn.Sequential(first, shared), nn.Sequential(second, shared))
+    pair = Pair(nn.Sequential(first, shared), nn.Sequential(second, copy.deepcopy(shared)))
+    assert pair.base[1].weight.data_ptr() == pair.motivated_model[1].weight.data_ptr()
+    pair.separate()
+    with torch.no_grad():
+        pair.base[1].weight.zero_()
+    assert pair.motivated_model[1].weight.any()
+
+
 class Unfollowed(nn.Module):
     """Its forward depends on numbers, so that it cannot be traced."""
 

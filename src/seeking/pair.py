@@ -18,7 +18,7 @@ from seeking.internals import child_modules, foreach_copy, own_tensor, versions
 from seeking.option_types import check_word
 from seeking.pretrained import warn_of_overwritten
 from seeking.shared_state import SharedState, block_views, part_state
-from seeking.supported import check_fits, check_models, check_registered, check_writable
+from seeking.supported import check_apart, check_fits, check_models, check_registered, check_writable
 from seeking.verification.constants import own_constants
 from seeking.verification.shareable import check_modes, check_parametrizations
 from seeking.weights_map import WeightsMap, identity, tensors
@@ -54,8 +54,8 @@ class Pair:
         batch: one input, as ``forward`` takes it, on which is seen which buffers training changes; if not given, one is
             made where the base tells what it takes.
         forward: runs a model on the batch; as in ``seeking.match``.
-        own: patterns of tensors of the base that each model keeps for itself, though the map could share them, as
-            ``WeightsMap.without`` takes them: ``("norm*", "head")``. The base is then no longer exactly inside the
+        own: patterns, or one, of tensors of the base that each model keeps for itself, though the map could share them,
+            as ``WeightsMap.without`` takes them: ``("norm*", "head")``. The base is then no longer exactly inside the
             motivated model. They keep the values that they have in each model.
         shared_from: whose weights the shared part gets, at once. ``base``: the mapped entries of the motivated model
             take the base's values. ``motivated``: the base takes those of its part of the motivated model. Give it when
@@ -71,8 +71,8 @@ class Pair:
     Raises:
         NotContainedError: the motivated model cannot contain the base.
         SeekingError: the map is not one of these models; a parameter is frozen in one of them alone; or their weights
-            cannot be shared, such as a part of a weight under ``spectral_norm``, or weights that ``eval()`` changes.
-            The models have not been changed.
+            cannot be shared, such as a part of a weight under ``spectral_norm``, weights that ``eval()`` changes, or a
+            parameter that is one object in both. The models have not been changed.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Pair:
         roles = {"base": base, "motivated model": motivated}
         for role, model in roles.items():
             check_writable(model, role)
+        check_apart(base, motivated)
         self.map = (weights_map or derive(base, motivated, batch, forward)).without(
             *([own] if isinstance(own, str) else own)
         )

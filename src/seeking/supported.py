@@ -75,6 +75,22 @@ def check_writable(model: nn.Module, role: str) -> None:
             )
 
 
+def check_apart(base: nn.Module, motivated: nn.Module) -> None:
+    """Make sure that no parameter is in both models as one object: each has gradients of its own, and once they are
+    separated weights of its own.
+
+    Raises:
+        SeekingError: one is.
+    """
+    names = {parameter: name for name, parameter in base.named_parameters()}
+    for name, parameter in motivated.named_parameters():
+        if parameter in names:
+            raise SeekingError(
+                f"{names[parameter]} of the base and {name} of the motivated model are one parameter; give each model "
+                "its own, such as by copy.deepcopy: the pair lets them share their memory"
+            )
+
+
 def check_registered(model: nn.Module, role: str, names: Iterable[str]) -> None:
     """Make sure that these are parameters or buffers still: what is copied into computed tensors would be lost.
 
