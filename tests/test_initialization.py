@@ -37,6 +37,18 @@ def outputs(model: nn.Module, batch: Tensor) -> Tensor:
     return result
 
 
+@pytest.mark.parametrize("start", [seeking.embed, seeking.extract])
+def test_weights_with_nan_are_refused_by_name_and_change_nothing(start: Callable[..., object]) -> None:
+    base, motivated = (nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2)) for width in (3, 5))
+    source, target = (base, motivated) if start is seeking.embed else (motivated, base)
+    with torch.no_grad():
+        source[2].bias[1] = torch.nan
+    before = copy.deepcopy(target.state_dict())
+    with pytest.raises(SeekingError, match=r"2\.bias of the (base|motivated model) holds NaN"):
+        start(source, target)
+    assert all(torch.equal(before[name], value) for name, value in target.state_dict().items())
+
+
 ALL_CHANNELS = ("group norm", "channel attention")
 """Branches in which the base's channels look at the extra ones."""
 

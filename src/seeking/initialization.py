@@ -19,7 +19,7 @@ from seeking.forward import Forward, call
 from seeking.matching import match
 from seeking.matching.example_inputs import example_inputs
 from seeking.option_types import check_word
-from seeking.supported import check_models, check_writable, cure_of_meta
+from seeking.supported import check_models, check_numbers, check_writable
 from seeking.verification.compare import compare_outputs
 from seeking.verification.constants import own_constants
 from seeking.verification.extra import extra_modules
@@ -59,14 +59,13 @@ def extract(
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
-        SeekingError: the map is not one of these models.
+        SeekingError: the map is not one of these models, or a parameter of the motivated model is NaN.
     """
     check_models(base, motivated)
     check_writable(base, "base")
     weights_map = weights_map or match(base, motivated, batch=batch, forward=forward)
     weights_map.check(base, motivated)
-    if any(tensor.is_meta for tensor in tensors(motivated).values()):
-        raise SeekingError(f"the motivated model is on the meta device and holds nothing; {cure_of_meta(motivated)}")
+    check_numbers(motivated, "motivated model")
     if weights_map.own:
         name, count = min(weights_map.own), len(weights_map.own)
         warnings.warn(
@@ -115,14 +114,13 @@ def embed(
 
     Raises:
         NotContainedError: the motivated model cannot contain the base.
-        SeekingError: the map is not one of these models, an unknown ``extra`` or one that does not apply to them, or a
-            batch that a model refuses; nothing has been changed.
+        SeekingError: the map is not one of these models, a parameter of the base is NaN, an unknown ``extra`` or one
+            that does not apply to them, or a batch that a model refuses; nothing has been changed.
     """
     check_word("kind of extra capacity", extra, Extra)
     check_models(base, motivated)
     check_writable(motivated, "motivated model")
-    if any(tensor.is_meta for tensor in tensors(base).values()):
-        raise SeekingError(f"the base is on the meta device and holds nothing; {cure_of_meta(base)}")
+    check_numbers(base, "base")
     weights_map = weights_map or match(base, motivated, batch=batch, forward=forward)
     weights_map.check(base, motivated)
     check_parametrizations(base, motivated, weights_map, extra=extra != "own")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from seeking.errors import SeekingError
-from seeking.weights_map import Entry, is_packed, tensors
+from seeking.weights_map import Entry, has_nan, is_packed, tensors
 
 
 def check_models(base: object, motivated: object) -> None:
@@ -73,6 +73,19 @@ def check_writable(model: nn.Module, role: str) -> None:
                 f"{name} of the {role} is expanded: several of its entries are one number; give it memory of its own "
                 "by clone()"
             )
+
+
+def check_numbers(model: nn.Module, role: str) -> None:
+    """Make sure that a model holds numbers that another one can start from.
+
+    Raises:
+        SeekingError: a tensor is on the meta device, or a parameter holds NaN.
+    """
+    for name, tensor in tensors(model).items():
+        if tensor.is_meta:
+            raise SeekingError(f"the {role} is on the meta device and holds nothing; {cure_of_meta(model)}")
+        if isinstance(tensor, nn.Parameter) and has_nan(tensor):
+            raise SeekingError(f"{name} of the {role} holds NaN, from which nothing can start; give it other weights")
 
 
 def check_apart(base: nn.Module, motivated: nn.Module) -> None:
