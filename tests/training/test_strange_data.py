@@ -64,6 +64,11 @@ def fit(train: Any, evaluation: Any = None, **changes: Any) -> Trainer:
     return trainer
 
 
+def test_a_first_batch_without_a_sample_is_refused() -> None:
+    with pytest.raises(SeekingError, match="the first batch of the training data has no sample"):
+        Trainer(nn.Linear(5, 3), train_loader=[(X[:0], torch.zeros(0, dtype=torch.int64))], config=PLAIN)
+
+
 def test_an_evaluation_in_which_no_sample_counts_is_an_error() -> None:
     with pytest.raises(SeekingError, match="no sample counts, since all labels are -100"):
         fit(Items(torch.arange(12) % 3), Items(torch.full((12,), -100)))

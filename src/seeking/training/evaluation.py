@@ -112,11 +112,15 @@ def first_batch(loader: Loader, device: torch.device) -> Any:
     """The first training batch, taken as by ``peek``.
 
     Raises:
-        SeekingError: there is none.
+        SeekingError: there is none, or it has no sample.
     """
     batches = [*peek(loader, 1, device)]
     if not batches:
         raise SeekingError(NO_BATCH)
+    if not sample_count(batches[0]):
+        raise SeekingError(
+            "the first batch of the training data has no sample, as a filter or a collate_fn may make it; leave it out"
+        )
     return batches[0]
 
 
