@@ -12,7 +12,6 @@ import functools
 import importlib
 import inspect
 import math
-import pkgutil
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from seeking.conditions.base import Condition
 from seeking.conditions.registry import REGISTRY, Registered
 from seeking.errors import SeekingError, unknown
+from seeking.lazy import modules_of
 
 _TOKEN = re.compile(r"\s*(?:([&|~()])|([^\W\d][\w.]*)(?::\s*([^\s&|~(),]*(?:,\s*[^\s&|~(),]*)*))?)")
 
@@ -31,9 +31,7 @@ MAX_LENGTH = 1000
 @functools.cache
 def known() -> Mapping[str, Registered]:
     """The registered conditions by name."""
-    package = sys.modules[__name__.rpartition(".")[0]]
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    modules_of(__name__.rpartition(".")[0])
     return REGISTRY
 
 
