@@ -142,6 +142,14 @@ def test_map_and_verify(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "resnet14", "resnet8"]) == 1
 
 
+def test_a_map_of_models_with_other_channels_or_classes_tells_which(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["map", "resnet8", "resnet14", "--in-chans", "1", "--num-classes", "7", "--save", "map.json"]) == 0
+    verify = ["verify", "resnet8", "resnet14", "--map", "map.json"]
+    refused(verify, r"--in-chans is 3, .* map.json is .* with 1; give --in-chans 1|--num-classes is 10, .* 7", capsys)
+    refused([*verify, "--in-chans", "1"], r"--num-classes is 10, .* with 7; give --num-classes 7", capsys)
+    assert main([*verify, "--in-chans", "1", "--num-classes", "7"]) == 0
+
+
 def test_keyword_arguments_of_models(capsys: pytest.CaptureFixture[str]) -> None:
     vits = ["vit_tiny_patch16_224", "vit_small_patch16_224"]
     assert main(["verify", *vits, "--model-kwargs", "img_size=16", "patch_size=8", "depth=2"]) == 0

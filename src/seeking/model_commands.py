@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
@@ -61,12 +61,28 @@ def _check_map(path: Path) -> None:
             raise SeekingError(f"{path} exists and is no weights map; name another file") from error
 
 
-@contextlib.contextmanager
-def _refusal() -> Iterator[None]:
-    """A map that is not one of these models is an answer, as a verification that fails is."""
+def _check_map_of(config: Verify, weights_map: WeightsMap, both: Mapping[str, nn.Module]) -> None:
+    """Make sure that a map is one of these models.
+
+    Raises:
+        NotContainedError: it is not, which is an answer, as a verification that fails is.
+        SeekingError: it is one of them with other numbers of classes or channels.
+    """
     try:
-        yield
+        weights_map.check(both["base"], both["motivated"])
     except SeekingError as error:
+        usual = arguments_for(config.motivated, config.num_classes, config.in_chans)
+        make = functools.partial(arguments(config, usual).make, "motivated")
+        told: dict[str, int] = {}
+        with contextlib.suppress(SeekingError):
+            told = arguments_of_weights(weights_map.motivated, make, usual, str(config.map))
+        for argument, number in told.items():
+            if number != usual[argument]:
+                option = "num_classes" if argument == "num_classes" else "in_chans"
+                raise SeekingError(
+                    f"{option} is {usual[argument]}, and the map in {config.map} is of models with {number}; give "
+                    f"{option} {number}"
+                ) from error
         raise NotContainedError(str(error)) from error
 
 
@@ -84,8 +100,7 @@ def verify_command(config: Verify) -> int:
     try:
         if config.map:
             derived = WeightsMap.load(config.map)
-            with _refusal():
-                derived.check(both["base"], both["motivated"])
+            _check_map_of(config, derived, both)
         else:
             derived = _derived(config, both, config.in_chans)
         verdict = verify(both["base"], both["motivated"], derived, batch, tolerance=config.tolerance)
