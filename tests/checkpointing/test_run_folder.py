@@ -21,11 +21,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from programs import differences
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file
 from tiny import ERRORS, FOREIGN, TINY, Failing, Network, contents, deleted, files_of, moved, replaced, tiny
 from torch import nn
 
-from seeking import RunError, SeekingError
+from seeking import RunError, SeekingError, Trainer
 from seeking.checkpointing import manifest, run_files, snapshot
 from seeking.checkpointing.place import Place
 from seeking.checkpointing.weights import load_matching_weights, load_weights, save_weights, shapes_of_weights
@@ -490,6 +490,30 @@ def test_weights_of_the_same_shapes_are_loaded_and_tied_ones_with_them(words: in
         load_matching_weights(loaded, tmp_path / "weights.safetensors")
     same = {name: torch.equal(loaded.state_dict()[name], value) for name, value in saved.state_dict().items()}
     assert same == {"0.weight": words == 5, "1.weight": True, "1.bias": True, "2.weight": words == 5}
+
+
+class Words(nn.Module):
+    """Its head is its embedding."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(4, width), nn.Linear(width, 4, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        return cast(torch.Tensor, self.head(self.embedding(words)))
+
+
+def test_weights_of_a_run_load_without_this_library(tmp_path: Path) -> None:
+    data = [(torch.arange(4), torch.arange(4).roll(1))] * 4
+    models = {"base": Words(3), "motivated": Words(5)}
+    trainer = Trainer(*models.values(), train_loader=data, config=TINY, output=tmp_path / "run")
+    trainer.fit()
+    for name, model in models.items():
+        loaded, file = Words(model.head.in_features), tmp_path / "run" / f"{name}.last.safetensors"
+        assert load_model(loaded, file) == (set(), [])
+        with trainer.pair.motivated():
+            assert torch.equal(loaded(torch.arange(4)), model(torch.arange(4)))
 
 
 def test_weights_are_checked_while_a_run_replaces_them(tmp_path: Path) -> None:

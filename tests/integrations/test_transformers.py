@@ -1,6 +1,7 @@
 """Pairs under the Hugging Face Trainer."""
 
 import random
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -545,3 +546,24 @@ def test_two_processes_give_the_weights_of_one(client: str, tmp_path: Path) -> N
         assert ours.keys() == theirs.keys()
         for name in ours:
             torch.testing.assert_close(ours[name], theirs[name], rtol=10 * rounding, atol=rounding)
+
+
+def test_weights_in_a_run_folder_load_with_from_pretrained(tmp_path: Path) -> None:
+    """Those of seeking's own Trainer, with the configuration beside them."""
+    data = [{"input_ids": words, "labels": words} for words in torch.arange(16).view(2, 2, 4)]
+    models = {"base": gpt2(1), "motivated": gpt2(2)}
+    config = seeking.TrainConfig(epochs=1, condition="always")
+    run = seeking.Trainer(
+        *models.values(),
+        train_loader=data,
+        config=config,
+        loss_fn=lambda model, batch: model(**batch),
+        output=tmp_path / "run",
+    )
+    run.fit()
+    for name, model in models.items():
+        folder = tmp_path / name
+        model.config.save_pretrained(folder)
+        shutil.copy(tmp_path / "run" / f"{name}.last.safetensors", folder / "model.safetensors")
+        with run.pair.motivated():
+            assert equal(t.GPT2LMHeadModel.from_pretrained(folder), model)
