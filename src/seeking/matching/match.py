@@ -193,11 +193,15 @@ def _check_accepted(base: nn.Module, batch: Any, forward: Forward | None) -> Non
         try:
             (forward or call)(model, copied(batch))
         except Exception as error:
-            raise SeekingError(
-                f"the base ({type(base).__name__}) does not run on the batch: {type(error).__name__}: {error}; give "
-                "what it takes alone, without labels, or how to run it, such as forward=lambda model, batch: "
+            refusal = SeekingError(
+                f"the base ({type(base).__name__}) does not run on the batch: {type(error).__name__}: {error}"
+            )
+            # As a note: who uses the command gives neither.
+            refusal.add_note(
+                "Give what it takes alone, without labels, or how to run it, such as forward=lambda model, batch: "
                 "model(batch[0])"
-            ) from error
+            )
+            raise refusal from error
 
 
 def _with_remark(error: NotContainedError, axes: ModelAxes, batch: Any) -> NotContainedError:
