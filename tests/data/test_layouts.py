@@ -22,7 +22,7 @@ TRICKY = "a [v2] *?"
 
 pytestmark = pytest.mark.filterwarnings("ignore::seeking.errors.RunWarning")
 
-PAGE = Path(__file__).parents[2] / "docs" / "training.md"
+PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 Row = list[str]
 
 
