@@ -120,3 +120,27 @@ def test_packed_sequences_are_traced(kind: str, options: dict[str, Any], unpack:
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
     rows = [gate * 5 + row for gate in range(gates) for row in range(3)]
     assert [*weights_map.entries["rnn.weight_ih_l0"].index[0]] == rows
+
+
+class Reader(nn.Module):
+    """A recurrent layer over numbers, which tells by itself what it takes."""
+
+    def __init__(self, kind: str, width: int, batch_first: bool) -> None:
+        super().__init__()
+        self.rnn, self.out = getattr(nn, kind)(4, width, batch_first=batch_first), nn.Linear(width, 2)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        return self.out(self.rnn(numbers)[0])
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_models_that_begin_with_a_recurrent_layer_need_no_batch(kind: str, batch_first: bool) -> None:
+    base, motivated = (Reader(kind, width, batch_first) for width in (3, 5))
+    numbers = torch.randn(2, 6, 4)
+    weights_map = seeking.match(base, motivated, batch=numbers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert seeking.match(base, motivated) == weights_map
+        seeking.embed(base, motivated)
+    assert torch.allclose(base(numbers), motivated(numbers), atol=1e-6)

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from seeking.internals import Convolution
 
+FIRST_LAYERS = (Convolution, nn.Linear, nn.Embedding, nn.RNNBase)
+"""Layers that tell what a model takes."""
+
 
 def example_inputs(model: nn.Module) -> Iterator[Any]:
     """Inputs that a model may take, the likeliest first.
@@ -34,13 +37,15 @@ def example_inputs(model: nn.Module) -> Iterator[Any]:
         with contextlib.suppress(AttributeError):  # One that does not tell.
             yield _transformers(model, noise)
         return
-    first = next((m for m in model.modules() if isinstance(m, (Convolution, nn.Linear, nn.Embedding))), None)
+    first = next((m for m in model.modules() if isinstance(m, FIRST_LAYERS)), None)
     if isinstance(first, nn.Embedding):
         yield torch.arange(16, device="cpu").view(2, 8) % first.num_embeddings
     elif isinstance(first, Convolution):
         size = image_size(model)
         for side in [size] if size else [224, 64, 32, 28]:
             yield noise(2, first.in_channels, *[side] * (first.weight.ndim - 2))
+    elif isinstance(first, nn.RNNBase):
+        yield noise(2, 4, first.input_size)
     elif isinstance(first, nn.Linear):
         yield noise(2, first.in_features)
         yield noise(2, 4, first.in_features)
