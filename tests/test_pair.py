@@ -1,7 +1,9 @@
 import copy
+import functools
 import typing
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -322,6 +324,15 @@ def test_models_that_hold_one_layer_are_refused_and_share_copies_of_it_until_the
     with torch.no_grad():
         pair.base[1].weight.zero_()
     assert pair.motivated_model[1].weight.any()
+
+
+@pytest.mark.parametrize("given", ["map.json", {}, torch.ones(2, 3)], ids=["path", "mapping", "batch"])
+def test_something_else_in_the_place_of_a_map_is_told(given: Any) -> None:
+    base, motivated = (nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2)) for width in (4, 6))
+    for function in (Pair, seeking.embed, seeking.extract, functools.partial(verify, batch=torch.ones(2, 3))):
+        models = (motivated, base) if function is seeking.extract else (base, motivated)
+        with pytest.raises(SeekingError, match=rf"the weights map is a {type(given).__name__}; .*WeightsMap\.load"):
+            function(*models, given)
 
 
 class Unfollowed(nn.Module):

@@ -19,7 +19,7 @@ from seeking.forward import Forward, call
 from seeking.matching import match
 from seeking.matching.example_inputs import example_inputs
 from seeking.option_types import check_word
-from seeking.supported import check_models, check_numbers, check_writable
+from seeking.supported import check_map, check_models, check_numbers, check_writable
 from seeking.verification.compare import compare_outputs
 from seeking.verification.constants import own_constants
 from seeking.verification.extra import extra_modules
@@ -63,7 +63,9 @@ def extract(
     """
     check_models(base, motivated)
     check_writable(base, "base")
-    weights_map = weights_map or match(base, motivated, batch=batch, forward=forward)
+    if weights_map is None:
+        weights_map = match(base, motivated, batch=batch, forward=forward)
+    check_map(weights_map)
     weights_map.check(base, motivated)
     check_numbers(motivated, "motivated model")
     if weights_map.own:
@@ -121,7 +123,9 @@ def embed(
     check_models(base, motivated)
     check_writable(motivated, "motivated model")
     check_numbers(base, "base")
-    weights_map = weights_map or match(base, motivated, batch=batch, forward=forward)
+    if weights_map is None:
+        weights_map = match(base, motivated, batch=batch, forward=forward)
+    check_map(weights_map)
     weights_map.check(base, motivated)
     check_parametrizations(base, motivated, weights_map, extra=extra != "own")
     if extra == "copied":

@@ -18,7 +18,7 @@ from seeking.internals import child_modules, foreach_copy, own_tensor, versions
 from seeking.option_types import check_word
 from seeking.pretrained import warn_of_overwritten
 from seeking.shared_state import SharedState, block_views, part_state
-from seeking.supported import check_apart, check_fits, check_models, check_registered, check_writable
+from seeking.supported import check_apart, check_fits, check_map, check_models, check_registered, check_writable
 from seeking.verification.constants import own_constants
 from seeking.verification.shareable import check_modes, check_parametrizations
 from seeking.weights_map import WeightsMap, identity, tensors
@@ -100,9 +100,10 @@ class Pair:
         for role, model in roles.items():
             check_writable(model, role)
         check_apart(base, motivated)
-        self.map = (weights_map or derive(base, motivated, batch, forward)).without(
-            *([own] if isinstance(own, str) else own)
-        )
+        if weights_map is None:
+            weights_map = derive(base, motivated, batch, forward)
+        check_map(weights_map)
+        self.map = weights_map.without(*([own] if isinstance(own, str) else own))
         self.norm = norm
         self.tie = tie
         self.optimizers: tuple[Optimizer, Optimizer] | None = None

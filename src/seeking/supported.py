@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from seeking.errors import SeekingError
-from seeking.weights_map import Entry, has_nan, is_packed, tensors
+from seeking.weights_map import Entry, WeightsMap, has_nan, is_packed, tensors
 
 
 def check_models(base: object, motivated: object) -> None:
@@ -44,6 +44,19 @@ def check_models(base: object, motivated: object) -> None:
                     f"{name} of the {role} is sparse ({tensor.layout}), which has no places to map; keep it outside "
                     "the model's buffers, as a plain attribute, or make it dense"
                 )
+
+
+def check_map(weights_map: object) -> None:
+    """Make sure that this is a weights map.
+
+    Raises:
+        SeekingError: it is something else, such as the path of one.
+    """
+    if not isinstance(weights_map, WeightsMap):
+        raise SeekingError(
+            f"the weights map is a {type(weights_map).__name__}; seeking.match(base, motivated) makes one, and "
+            "seeking.WeightsMap.load(path) reads one"
+        )
 
 
 def cure_of_meta(model: nn.Module) -> str:

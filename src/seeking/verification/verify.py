@@ -10,7 +10,7 @@ from seeking.copies import copied_function
 from seeking.errors import SeekingError
 from seeking.forward import Forward, call
 from seeking.matching.parts import COMPETITIONS, OF_INTEGERS
-from seeking.supported import check_models, cure_of_meta
+from seeking.supported import check_map, check_models, cure_of_meta
 from seeking.verification.comparison import RefusedError, Subject
 from seeking.verification.constants import own_constants
 from seeking.verification.proof import prove
@@ -62,10 +62,7 @@ def verify(
     if not 0 <= tolerance < float("inf"):  # NaN would make everything exact.
         raise SeekingError(f"tolerance is {tolerance}; it must be a finite number, 0 or more")
     check_models(base, motivated)
-    if not isinstance(weights_map, WeightsMap):
-        raise SeekingError(
-            f"the weights map is a {type(weights_map).__name__}; seeking.match(base, motivated) makes one"
-        )
+    check_map(weights_map)
     missing = tensors(base).keys() - weights_map.entries.keys()
     if missing:
         name = min(missing)
