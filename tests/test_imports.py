@@ -56,6 +56,11 @@ def test_a_package_has_the_names_that_it_declares(name: str) -> None:
         assert not isinstance(getattr(package, each), types.ModuleType)
 
 
+def test_names_are_listed_before_their_first_use() -> None:
+    program = "import sys, seeking; assert {*seeking.__all__} <= {*dir(seeking)}; print('imported:', *sys.modules)"
+    assert imported_by(program) == set()
+
+
 def test_modules_of_a_package_are_its_attributes() -> None:
     assert seeking.matching.rule
     with pytest.raises(AttributeError, match="module 'seeking' has no attribute 'nothing'"):

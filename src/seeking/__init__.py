@@ -85,3 +85,7 @@ __getattr__ = lazy(
     },
     parse_condition="seeking.conditions:parse",
 )
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *globals()})  # Shells complete these names before their first use as well.
