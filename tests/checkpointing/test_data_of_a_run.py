@@ -2,16 +2,19 @@
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from datasets import Dataset as Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import image_folder
 from tiny import TINY, tiny
-from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from seeking import SeekingError
 from seeking.checkpointing.fingerprint import SAMPLE, decoded_otherwise, differences, of_dataset
@@ -71,12 +74,52 @@ def test_fingerprints_tell_contents(count: int, dtype: torch.dtype, row: int) ->
 
 def test_fingerprints_of_all_kinds_of_data_sets() -> None:
     assert of_dataset(Stream()) == {}
-    assert of_dataset([1, 2]) == {"count": 2}
+    assert of_dataset([object(), None]).keys() == {"count", "sample"} and of_dataset([]) == {"count": 0}
     parts = torch.utils.data.random_split(data(), [0.5, 0.5], torch.Generator().manual_seed(0))
     assert isinstance(parts[0], Subset) and of_dataset(parts[0]) != of_dataset(parts[1])
     assert of_dataset(ConcatDataset(parts)).keys() == {"count", "0", "1"} or of_dataset(ConcatDataset(parts))["0"]
     for hostile in (None, 3, [], {"training data": 3}, {"training data": {"count": {}}}):
         differences(hostile, {"training data": of_dataset(data())})
+
+
+class Labelled(Dataset[Any]):
+    """Labels in a list, as the data sets of torchvision have them."""
+
+    def __init__(self, labels: list[int]) -> None:
+        self.targets = labels
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+def batches(numbers: list[int]) -> list[Any]:
+    return [{"x": (torch.tensor([float(number), 0.0]), np.array(0)), "y": 3} for number in numbers]
+
+
+def table(numbers: list[int]) -> Any:
+    data = Table.from_dict({"image": [{"bytes": b"ab", "path": f"/{id(numbers)}/{n}"} for n in numbers], "y": numbers})
+    return data.with_transform(lambda rows: pytest.fail("an item was made"))
+
+
+HOLDERS: dict[str, Callable[[list[int]], Any]] = {
+    "a list of numbers": list,
+    "a list of texts": lambda numbers: [(str(number), 0) for number in numbers],
+    "a list of batches": batches,
+    "a list of labels": Labelled,
+    "a table": table,
+    "a part of a table": lambda numbers: Subset(table(numbers), range(len(numbers))),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+@given(numbers=st.lists(st.integers(0, 9), min_size=1, max_size=SAMPLE), place=st.integers(0, SAMPLE))
+@settings(deadline=None, max_examples=20)
+def test_what_a_data_set_holds_is_told_without_making_items(holder: str, numbers: list[int], place: int) -> None:
+    changed = [*numbers]
+    changed[place % len(numbers)] += 1
+    known = of_dataset(HOLDERS[holder](numbers))
+    assert known == of_dataset(HOLDERS[holder]([*numbers]))
+    assert differences({"a": known}, {"a": of_dataset(HOLDERS[holder](changed))})
 
 
 @pytest.mark.slow

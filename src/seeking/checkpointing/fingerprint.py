@@ -1,11 +1,13 @@
 """Which data a run is trained on: counts, sizes, a sample of the contents and the names of classes, not where they lie.
 
-A data set may say so itself, by a method ``content_fingerprint()`` that gives a mapping that JSON has. Of others,
-tensors and arrays are sampled. No item is loaded: that could draw random numbers.
+A data set may say so itself, by a method ``content_fingerprint()`` that gives a mapping that JSON has. Of others, what
+they hold is sampled: tensors, arrays, labels, the items of lists and the rows of tables of the Hugging Face hub. No
+item is made: that could draw random numbers.
 """
 
 import contextlib
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 
+from seeking.weights_map.tensors import is_packed, named_leaves
+
 SAMPLE = 32
-"""Rows of each tensor that are compared, evenly spaced."""
+"""Rows of each tensor, list or table that are compared, evenly spaced."""
 
 
 def fingerprint(loaders: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,23 +45,56 @@ def of_dataset(dataset: Any) -> dict[str, Any]:
     if _are_names(attributes.get("classes")):
         content["classes"] = classes_digest(attributes["classes"])
     tensors = attributes.get("tensors")
-    values = {name: attributes.get(name) for name in ("data", "targets")}
+    values = {name: attributes.get(name) for name in ("data", "targets", "labels")}
     if isinstance(tensors, Sequence):
         values |= {f"tensor {number}": tensor for number, tensor in enumerate(tensors)}
     for name, value in values.items():
         if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf"):
             content[name] = [*value.shape]
             content[f"{name}, sample"] = digest(sample(torch.as_tensor(value)))
-    return content
+        elif isinstance(value, list) and value and all(type(number) is int for number in value):
+            content[name] = digest(torch.tensor(value))
+    rows = _rows_at_hand(dataset)
+    return {**content, "sample": _digest_of_rows(rows)} if rows else content
 
 
 def sample(values: Any) -> Tensor:
     """Some rows of a tensor, or of what is indexed like one, evenly spaced."""
     if not values.shape or not len(values):
         return torch.zeros(0)
-    rows = torch.linspace(0, len(values) - 1, min(SAMPLE, len(values)), dtype=torch.float64).long()
+    rows = _evenly(len(values))
     chosen: Tensor = values[rows.to(values.device) if isinstance(values, Tensor) else rows]
     return chosen
+
+
+def _evenly(count: int) -> Tensor:
+    return torch.linspace(0, count - 1, min(SAMPLE, count), dtype=torch.float64).long()
+
+
+def _rows_at_hand(dataset: Any) -> list[Any]:
+    """Some items of a list, or rows of a table of ``datasets`` as it is stored, without its format and transforms."""
+    if type(dataset) in (list, tuple):
+        return [dataset[row] for row in _evenly(len(dataset)).tolist()]
+    datasets = sys.modules.get("datasets")  # Slow to import, and nothing is of it without it.
+    if datasets and isinstance(dataset, datasets.Dataset) and len(dataset):
+        rows: list[Any] = dataset.with_format("arrow")[_evenly(len(dataset)).tolist()].to_pylist()
+        return rows
+    return []
+
+
+def _digest_of_rows(rows: list[Any]) -> str:
+    """A short digest of the tensors, numbers, text and bytes in rows; without the paths of images, which may move."""
+    content = []
+    for name, leaf in named_leaves(rows):
+        if name[-1] == "path":
+            continue
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biuf":
+            leaf = torch.as_tensor(leaf)
+        if isinstance(leaf, Tensor) and not (leaf.is_nested or leaf.is_meta or is_packed(leaf)):
+            content.append(f"{[*leaf.shape]} {digest(sample(leaf) if leaf.dim() else leaf)}")
+        elif isinstance(leaf, int | float | str | bytes):
+            content.append(repr(leaf))
+    return hashlib.sha256("\0".join(content).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def digest(tensor: Tensor) -> str:
