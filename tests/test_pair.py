@@ -466,6 +466,12 @@ def test_a_step_of_the_motivated_model_outside_is_told_of_where_it_is_lost(width
                 step(model, optimizers[1])
         return [str(warning.message) for warning in caught]
 
+    with torch.no_grad():
+        for parameter in motivated.parameters():
+            parameter.copy_(parameter.clone())  # As DDP does when it wraps a model.
+    step(base, optimizers[0])
+    assert not enter()
+    pair = Pair(base, motivated)
     step(motivated, optimizers[1])
     assert len(enter()) == (width > 8)
     for _ in range(2):

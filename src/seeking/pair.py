@@ -139,6 +139,7 @@ class Pair:
         self._sliced: list[Tensor] = []
         self._sliced_targets: list[Tensor] = []
         self._left_versions: list[int] | None = None
+        self._bound_squares: list[Tensor] = []
         self._bind()
 
     def _check_trained(self) -> None:
@@ -214,6 +215,7 @@ class Pair:
                 if optimizers:
                     self._state.copy(*optimizers, into_motivated=False)
             self._left_versions = versions(self._sliced_targets)
+            self._bound_squares = []
             # A graph of the base that is older than this step must not be used for a backward pass any more.
             torch.autograd.graph.increment_version(self._shared)
 
@@ -304,6 +306,7 @@ class Pair:
         self._sliced = [source for source, _, entry in both if not (self.tie and entry.whole)]
         self._sliced_targets = [target for _, target, entry in both if not (self.tie and entry.whole)]
         self._left_versions = versions(self._sliced_targets)
+        self._bound_squares = _squares(self._sliced_targets)
         for source, target, entry in both:
             check_fits(source, target, entry)
             if self.tie and entry.whole:
@@ -327,6 +330,8 @@ class Pair:
             torch.equal(small, large[mesh]) for small, large, mesh in self._indexed
         ):
             return  # Both models were loaded, for one.
+        if self._bound_squares and all(map(torch.equal, self._bound_squares, _squares(self._sliced_targets))):
+            return  # Written anew with what they held: DDP sends them to all processes when it wraps the model.
         warnings.warn(
             "the motivated model was changed outside motivated(), where the base holds the shared weights; what is "
             "sliced loses that change. Train the motivated model inside. If both models were loaded, nothing is lost",
@@ -374,6 +379,12 @@ def _twins(model: nn.Module, mapped: Set[str]) -> list[tuple[nn.Module, str, nn.
         for name, tensor in everything.items()
         if id(tensor) not in objects and identity(tensor) in places
     ]
+
+
+@torch.no_grad()
+def _squares(values: Sequence[Tensor]) -> list[Tensor]:
+    """A number for each tensor that a change of it changes; a plain sum is the same after a step of cross-entropy."""
+    return [(tensor * tensor).sum() for tensor in values]
 
 
 def _owner(modules: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]:
