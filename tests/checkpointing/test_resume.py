@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 import seeking
 from seeking import RunError, SeekingError, TrainConfig, Trainer
 from seeking.checkpointing import metrics_log, run_dir, snapshot
+from seeking.checkpointing.resume import restore_state
 from seeking.checkpointing.weights import read_metadata, write_tensors
 from seeking.checkpointing.writer import BackgroundWriter
 from seeking.errors import RunWarning
@@ -557,6 +558,11 @@ def test_other_options_models_or_data_are_refused_with_a_diff(tmp_path: Path) ->
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(SeekingError, match="not the folder of a run, so it is not resumed"):
         make(output=tmp_path / "mine", config=CONFIG, resume=True)
+
+
+def test_a_state_of_other_parts_is_told_with_what_to_do() -> None:
+    with pytest.raises(SeekingError, match=r"the parts motivated and has base now.*seeking compare --resume"):
+        restore_state({"base": seeking.Always()}, {"parts": {"motivated": None}})
 
 
 @pytest.mark.slow

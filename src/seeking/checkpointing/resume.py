@@ -48,7 +48,11 @@ def restore_state(parts: Mapping[str, Stateful], state: Mapping[str, Any]) -> No
     """
     saved = state["parts"]
     if saved.keys() != parts.keys():
-        raise SeekingError(f"the run had the parts {', '.join(saved)} and has {', '.join(parts)} now")
+        raise SeekingError(
+            f"the run had the parts {', '.join(saved)} and has {', '.join(parts)} now; if one model was trained alone "
+            "in it, for a comparison or an experiment, resume that by seeking compare --resume or seeking reproduce; "
+            "in Python, give the Trainer the same models, algorithm, objective and parts"
+        )
     try:
         for name, part in parts.items():
             part.load_state_dict(saved[name])
