@@ -326,3 +326,17 @@ def test_overflow_under_loss_scaling_is_no_error(scaled: Any, tmp_path: Path) ->
     assert accelerator.scaler.get_scale() < 2.0**127
     assert finite(trainer)
     assert any(not torch.equal(tensor, before[name]) for name, tensor in tensors(trainer.pair.base).items())
+
+
+def test_a_first_batch_with_nan_is_named_and_can_be_skipped() -> None:
+    x = torch.randn(16, 8)
+    x[:4] = math.nan
+    data = DataLoader(TensorDataset(x, torch.arange(16) % 2), batch_size=4)
+    config = TrainConfig(epochs=1, on_nonfinite="skip")
+    models = [nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 2)) for width in (4, 8)]
+    with pytest.raises(SeekingError, match=r"NaN in the first batch of the training data.*set verify to false"):
+        Trainer(*models, train_loader=data, config=config)
+    trainer = Trainer(*models, train_loader=data, config=dataclasses.replace(config, verify=False))
+    with pytest.warns(RunWarning, match="skipped"):
+        trainer.fit()
+    assert trainer.progress.step == 4

@@ -531,6 +531,17 @@ def test_models_in_which_all_is_frozen_are_refused() -> None:
         Trainer(*models, **batches(), config=CONFIG)
 
 
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_are_switched_off_are_told(off: Any) -> None:
+    models = two_models()
+    with off(), pytest.raises(SeekingError, match="gradients are switched off"):
+        Trainer(*models, **batches(), config=CONFIG)
+    trainer = Trainer(*models, **batches(), config=CONFIG)
+    with off(), pytest.raises(SeekingError, match="gradients are switched off"):
+        trainer.fit()
+    assert trainer.progress.step == 0
+
+
 def test_a_loss_that_raises_is_told_before_a_map_is_derived_by_it() -> None:
     rows = [{"x": row, "y": row.sum()} for row in torch.randn(16, 5)]
 

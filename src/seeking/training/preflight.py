@@ -19,9 +19,23 @@ from seeking.training.objective import Metrics, Objective, check_loss, check_met
 from seeking.training.samples import first_sample, sample_count
 from seeking.training.teaching import ignores_teacher
 from seeking.verification import verify
+from seeking.weights_map import has_nan
 
 PROOF_SAMPLES = 8
 """A map is verified on as many samples of a batch, in double precision."""
+
+
+def check_gradients() -> None:
+    """Make sure that PyTorch computes gradients.
+
+    Raises:
+        SeekingError: they are switched off, for all models at once.
+    """
+    if not torch.is_grad_enabled():
+        raise SeekingError(
+            "gradients are switched off, as inside torch.no_grad() and torch.inference_mode(), and training needs "
+            "them; make and fit the Trainer outside"
+        )
 
 
 def measure_cost(
@@ -165,6 +179,11 @@ def _check_map(pair: Pair, objective: Objective, batch: Any) -> None:
     inputs, forward = objective.model_inputs(batch)
     if isinstance(inputs, Tensor) and inputs.layout == torch.strided and not inputs.is_nested:  # Others have no slices.
         inputs = inputs[:PROOF_SAMPLES]
+    if has_nan(inputs):
+        raise SeekingError(
+            "there is NaN in the first batch of the training data, on which the weights map is verified; correct the "
+            "data, or set verify to false, and on_nonfinite to skip to go on without such batches"
+        )
     verdict = verify(pair.base, pair.motivated_model, pair.map, inputs, forward=forward)
     if not verdict:
         raise SeekingError(

@@ -29,7 +29,7 @@ from seeking.training.objective import LossFn, Objective
 from seeking.training.one_pass import make_prefix
 from seeking.training.optim import MakeOptimizer, MakeSchedule, check_makers
 from seeking.training.parts import collect_parts
-from seeking.training.preflight import check_pair, measure_cost
+from seeking.training.preflight import check_gradients, check_pair, measure_cost
 from seeking.training.progress import Progress
 from seeking.training.record import Listener, Record, Row, check_listeners
 from seeking.training.result import Result
@@ -109,6 +109,7 @@ class Trainer:
         accelerator: Accelerator | None = None,
         progress: Display = True,
     ) -> None:
+        check_gradients()
         models = build.named_models(base, motivated)
         check_listeners(listeners)
         check_makers(optimizer, schedule)
@@ -244,6 +245,7 @@ class Trainer:
 
     def begin(self) -> None:
         """Open the run's record, or continue the one that there is."""
+        check_gradients()
         start: Row = self.progress.plan()
         metrics_bytes, self._metrics_bytes = self._metrics_bytes, None
         continues = self._begun or self._resumed
