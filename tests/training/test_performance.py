@@ -2,16 +2,19 @@
 
 import dataclasses
 import importlib.util
+import warnings
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from runs import CONFIG, PLAIN, batches, hand_written_loop, regression, run, steps, two_models
 from torch import Tensor, nn
 
 from seeking import SeekingError, Trainer
 from seeking.errors import RunWarning
+from seeking.internals import reset_accelerator
 from seeking.training import Result
 from seeking.training.precision import resolve_precision
 from seeking.weights_map import tensors
@@ -125,6 +128,22 @@ def test_checkpointed_activations_give_the_same_gradients() -> None:
     assert results[1].cost.base_flops > results[0].cost.base_flops
     with pytest.raises(SeekingError, match=r"the base model \(Viewing\) has neither .* turn"):
         Trainer(Viewing(4), **batches(), config=config)
+
+
+def test_an_accelerator_of_the_users_gets_no_other_precision_in_silence() -> None:
+    def trainer(precision: str, **options: Any) -> Trainer:
+        return Trainer(*two_models(), **batches(), config=dataclasses.replace(CONFIG, precision=precision), **options)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RunWarning)
+        for precision in ("no", "bf16", "no"):
+            trainer(precision)
+        reset_accelerator()
+        own = Accelerator(cpu=True, mixed_precision="bf16")
+        trainer("bf16")
+        trainer("bf16", accelerator=own)
+    with pytest.warns(RunWarning, match="has mixed precision bf16; it is no from now"):
+        trainer("no")
 
 
 def test_precision_that_the_hardware_has_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Build the parts of a run from its options: accelerator, loaders, prepared models, learners."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from seeking.conditions import Condition, Never, Next, WithinBudget, parse
 from seeking.copies import copied, scratch_copy
 from seeking.distributed.processes import this_process
 from seeking.distributed.sharding import reshard, shard
-from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
+from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunWarning, SeekingError
 from seeking.initialization import embed
 from seeking.internals import reset_accelerator
 from seeking.matching import match
@@ -56,15 +57,29 @@ from seeking.weights_map import WeightsMap
 
 AS_IN_PAPER = {"base_condition": "always", "finish": "tied", "update": "separate", "teach": 0.0}
 """Options with which the paper's algorithm trains a pair."""
+MADE_HERE = "made_by_seeking"
+"""An attribute of accelerate's state, which all accelerators share, that tells it from one of the user's."""
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """Create the accelerator for the device and precision of the options."""
     process = this_process(config.device)
     mixed = resolve_precision(config.precision, process.device)
-    if is_initialized() and AcceleratorState().mixed_precision != mixed:
-        reset_accelerator()  # An earlier trainer in this process has set another precision.
-    return Accelerator(mixed_precision=mixed, cpu=process.device.type == "cpu")
+    earlier = AcceleratorState().mixed_precision if is_initialized() else mixed
+    if earlier != mixed:
+        if not hasattr(AcceleratorState(), MADE_HERE):  # Else an earlier trainer in this process has set it.
+            warnings.warn(
+                f"an accelerator of this program has mixed precision {earlier}; it is {mixed} from now on, as that of "
+                f"the trainer; pass yours (Trainer(accelerator=...)), or set precision to {earlier}",
+                RunWarning,
+                stacklevel=3,
+            )
+        reset_accelerator()
+    started = is_initialized()
+    accelerator = Accelerator(mixed_precision=mixed, cpu=process.device.type == "cpu")
+    if not started:
+        setattr(accelerator.state, MADE_HERE, True)
+    return accelerator
 
 
 def make_saver(
