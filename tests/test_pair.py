@@ -485,3 +485,18 @@ def test_a_step_of_the_motivated_model_outside_is_told_of_where_it_is_lost(width
     step(motivated, optimizers[1])
     told = enter()
     assert len(told) == (width > 8) and all("changed outside motivated()" in text for text in told)
+
+
+@pytest.mark.parametrize(("dtype", "value", "change"), [(torch.float16, 20.0, 1.0), (torch.bfloat16, 1.0, 2**-7)])
+def test_changes_before_the_first_motivated_step_are_seen_in_half_precision(
+    dtype: torch.dtype, value: float, change: float
+) -> None:
+    """The sum of the squares is beyond what float16 has, or changes by less than bfloat16 tells apart."""
+    base, motivated = (nn.Sequential(nn.Linear(300, width), nn.ReLU(), nn.Linear(width, 2)) for width in (8, 16))
+    for parameter in (*base.parameters(), *motivated.parameters()):
+        nn.init.constant_(parameter, value)
+    pair = Pair(base.to(dtype), motivated.to(dtype))
+    with torch.no_grad():
+        motivated[0].weight[0, 0] += change
+    with pytest.warns(RunWarning, match=r"changed outside motivated\(\)"), pair.motivated():
+        pass

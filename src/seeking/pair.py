@@ -384,7 +384,9 @@ def _twins(model: nn.Module, mapped: Set[str]) -> list[tuple[nn.Module, str, nn.
 @torch.no_grad()
 def _squares(values: Sequence[Tensor]) -> list[Tensor]:
     """A number for each tensor that a change of it changes; a plain sum is the same after a step of cross-entropy."""
-    return [(tensor * tensor).sum() for tensor in values]
+    # In float16 it would overflow, and in bfloat16 round small changes away.
+    wide = (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in values)
+    return [(tensor * tensor).sum() for tensor in wide]
 
 
 def _owner(modules: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, str]:

@@ -79,13 +79,19 @@ def tiny(folder: Path, **changes: Any) -> str:
     return str(path)
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
+@contextlib.contextmanager
+def by_one_thread() -> Iterator[None]:
     """As each of two processes side by side has on two cores: other numbers of threads sum in another order."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    with by_one_thread():
+        yield
 
 
 def claim(recipe: Recipe, root: Path) -> None:
@@ -358,14 +364,12 @@ def started_run(folder: Path, name: str) -> subprocess.Popen[bytes]:
 
 @pytest.fixture(scope="module")
 def uncut(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The records of two arms that nothing cuts off, by one thread as in each of two processes on two cores."""
+    """The records of two arms that nothing cuts off."""
     folder = tmp_path_factory.mktemp("uncut")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     arms = {arm: TINY["arms"][arm] for arm in ("condition", "sandwich")}
     recipe = read(tiny(folder, arms=arms, reference="condition"), "quick", {"epochs": 8})
-    reproducing.reproduce(recipe, folder / "out", range(1), 1, quietly)
-    torch.set_num_threads(before)
+    with by_one_thread():
+        reproducing.reproduce(recipe, folder / "out", range(1), 1, quietly)
     return untimed(results(folder / "out")["records"])
 
 
