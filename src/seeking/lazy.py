@@ -1,10 +1,8 @@
-"""Packages whose names are imported when they are first used, so that help and small programs need no PyTorch; and
-packages of which each module adds something, all imported at once."""
+"""Packages whose names are imported when they are first used, so that help and small programs need no PyTorch."""
 
 import importlib
 import sys
 from collections.abc import Callable, Mapping
-from types import ModuleType
 
 
 def lazy(package: str, names: Mapping[str, str], **renamed: str) -> Callable[[str], object]:
@@ -45,11 +43,3 @@ def lazy(package: str, names: Mapping[str, str], **renamed: str) -> Callable[[st
         return value
 
     return load
-
-
-def modules_of(package: str) -> list[ModuleType]:
-    """The modules of a package, imported now: each registers or defines what it adds."""
-    import pkgutil
-
-    names = [module.name for module in pkgutil.iter_modules(sys.modules[package].__path__)]
-    return [importlib.import_module(f"{package}.{name}") for name in names]

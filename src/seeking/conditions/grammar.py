@@ -20,7 +20,7 @@ from pathlib import Path
 from seeking.conditions.base import Condition
 from seeking.conditions.registry import REGISTRY, Registered
 from seeking.errors import SeekingError, unknown
-from seeking.lazy import modules_of
+from seeking.plugins import modules_of
 
 _TOKEN = re.compile(r"\s*(?:([&|~()])|([^\W\d][\w.]*)(?::\s*([^\s&|~(),]*(?:,\s*[^\s&|~(),]*)*))?)")
 

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 
 from seeking.experiments.methods.base import Method, Stage, Start
-from seeking.lazy import modules_of
+from seeking.plugins import modules_of
 
 __all__ = ["Method", "Stage", "Start", "methods"]
 

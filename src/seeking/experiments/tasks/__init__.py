@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from seeking.errors import unknown
 from seeking.experiments.tasks.base import RunLoaders, Task, TaskData
-from seeking.lazy import modules_of
+from seeking.plugins import modules_of
 
 __all__ = ["RunLoaders", "Task", "TaskData", "task", "tasks"]
 
