@@ -254,6 +254,22 @@ def test_scripted_functions_are_no_obstacle() -> None:
     assert seeking.verify(base, motivated, seeking.match(base, motivated, batch=x), x)
 
 
+def test_modules_of_python_are_no_obstacle() -> None:
+    class Habit(Ends):
+        def __init__(self, width: int) -> None:
+            super().__init__(width)
+            self.functional = nn.functional
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.leave(self.functional.relu(self.enter(x)))
+            return y
+
+    x = torch.randn(4, 3)
+    base, motivated = pair_of(Habit)
+    assert seeking.verify(base, motivated, seeking.match(base, motivated, batch=x), x)
+    assert scratch_copy(base).functional is nn.functional
+
+
 PARTS: dict[int, nn.Module] = {}
 
 

@@ -8,7 +8,7 @@ import random
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from types import CellType, FunctionType, MethodType
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -76,8 +76,8 @@ def _copied_tensors(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> di
                 parts[id(tensor)] = parameters[key]
             else:
                 parts[id(tensor)] = twins[key]
-        # deepcopy refuses methods that are held weakly, scripted functions, and tensors that were computed, as a weight
-        # that a hook sets.
+        # deepcopy refuses methods that are held weakly, scripted functions, Python's modules, and tensors that were
+        # computed, as a weight that a hook sets.
         for module in model.modules():
             for value in vars(module).values():
                 for part in plain_parts(value):
@@ -85,8 +85,9 @@ def _copied_tensors(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> di
                         parts[id(part)] = part.detach().clone()
                     elif isinstance(part, torch.Generator):
                         parts[id(part)] = part.clone_state()
-                    elif isinstance(part, weakref.WeakMethod | torch.jit.ScriptFunction):
-                        parts[id(part)] = part  # What is weak is replaced later; a scripted function has no state.
+                    elif isinstance(part, weakref.WeakMethod | torch.jit.ScriptFunction | ModuleType):
+                        # What is weak is replaced later; scripted functions and Python's modules are not the model's.
+                        parts[id(part)] = part
     return parts
 
 
