@@ -16,8 +16,8 @@ MAX_FAILURES = 10
 """Consecutive failed steps, and rollbacks to one checkpoint, after which the run stops."""
 
 ACTIONS = {"skip": "its step on this batch is skipped", "rollback": "both models are rolled back"}
-UNLABELED = ". The mean loss of a batch whose labels are all -100 is NaN, too"
-"""Hint of another cause than divergence."""
+UNLABELED = ". Inputs with a NaN, or labels that are all -100, make the mean loss NaN, too"
+"""Hint of other causes than divergence."""
 HALF = (
     "The model's weights are float16, in which small numbers of optimizers are 0: make it in float32, such as by "
     "from_pretrained(..., dtype=torch.float32); precision says what is computed in fewer bits"
