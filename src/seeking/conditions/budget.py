@@ -50,7 +50,7 @@ class WithinBudget(Wrapper):
 
 @register("affordable")
 class Affordable(Condition):
-    """From the batch on from which the budget pays for a motivated step on every further batch.
+    """From the batch on from which the budget pays for a motivated step on every further batch; always, without a budget.
 
     ``affordable:0.25,0.77`` plans for a base that steps on this share of the batches (0.25) up to this share of the run
     (0.77), and on every batch from there.
@@ -82,7 +82,9 @@ class Affordable(Condition):
         return f"affordable:{self.base_share},{self.finish}"
 
     def decide(self, signals: Signals) -> bool:
-        if not self.reached:
+        if not self.reached and signals.flops_planned is None:
+            self.reached = True
+        elif not self.reached:
             plan = _plan(signals)
             step, steps = plan.step, plan.steps
             finish = max(step, batches_of(self.finish, signals) if self.finish < 1 else steps)
