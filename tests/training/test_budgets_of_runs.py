@@ -111,19 +111,9 @@ def test_a_budget_that_recipes_cannot_spend_or_pay_is_told_of_at_the_start() -> 
         make(dataclasses.replace(rests, base_condition="decrease:1", budget=1.3))  # Nobody knows when that holds.
 
 
-@pytest.mark.parametrize(
-    "condition", ["affordable:0.25,0.77", "~(decrease:2 & affordable:1,1)", "next(affordable:0,1)"]
-)
-@pytest.mark.parametrize("whose", ["condition", "base_condition"])
-def test_conditions_that_spend_a_budget_are_refused_without_one_before_training(
-    condition: str, whose: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SeekingError, match=f"^{whose} is .*, which spends a budget, and the run has none; set budget"):
-        make(dataclasses.replace(PLAIN, **{whose: condition}))
-
-    def decode(config: Any, sharing: int) -> None:
-        raise AssertionError("images are decoded")
-
-    monkeypatch.setattr("seeking.experiments.tasks.images.load", decode)
-    assert main(["train", f"--{whose.replace('_', '-')}", condition]) == 2
-    assert "set budget" in capsys.readouterr().err
+def test_without_a_budget_a_condition_that_spends_one_holds_at_once() -> None:
+    config = dataclasses.replace(PLAIN, base_condition="next(affordable:0,1)", condition="affordable:0.25,0.77")
+    trainer = make(config)
+    trainer.fit()
+    assert trainer.run.cost.motivated_batches == trainer.progress.step
+    assert trainer.run.cost.samples < trainer.run.cost.run_samples

@@ -247,7 +247,7 @@ class MotivatedModule(HooksOfBoth):
 
     def on_train_start(self) -> None:
         """Make the motivated model ready to be trained, from the checkpoint that is resumed if there is one."""
-        Given(budget=False, epoch_length=self._epoch_length is not None).check(self.condition)
+        Given(epoch_length=self._epoch_length is not None).check(self.condition)
         self._step = _Hidden(parallel(_Step(self), self.trainer.strategy))
         assert self._optimizer is not None
         if self._restored is not None:
