@@ -14,7 +14,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from seeking import SeekingError, TrainConfig, Trainer
-from seeking.cli import main
 from seeking.errors import RunWarning
 
 EPOCHS, SAMPLES = 6, 64

@@ -50,10 +50,10 @@ class WithinBudget(Wrapper):
 
 @register("affordable")
 class Affordable(Condition):
-    """From the batch on from which the budget pays for a motivated step on every further batch; always, without a budget.
+    """From the batch on from which the budget pays for a motivated step on every further batch.
 
     ``affordable:0.25,0.77`` plans for a base that steps on this share of the batches (0.25) up to this share of the run
-    (0.77), and on every batch from there.
+    (0.77), and on every batch from there. In a run without a budget it holds on every batch.
 
     Args:
         base_share: share of batches on which the base steps until ``finish``, in [0, 1].
