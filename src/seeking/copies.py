@@ -7,6 +7,7 @@ import operator
 import random
 import sys
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -22,6 +23,9 @@ from seeking.weights_map.tensors import identity, tensors
 
 GLOBAL_GENERATORS = [getattr(np.random.rand, "__self__", None), getattr(random.random, "__self__", None)]
 """Random functions are methods of these, which are seeded from outside."""
+
+ATOMS = (bool, int, float, str, type(None))
+"""Values that hold nothing."""
 
 WEAK = (weakref.ref, weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 
@@ -80,7 +84,9 @@ def _copied_tensors(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> di
         # computed, as a weight that a hook sets.
         for module in model.modules():
             for value in vars(module).values():
-                for part in plain_parts(value):
+                if type(value) is OrderedDict and not value and not vars(value):
+                    parts[id(value)] = OrderedDict()  # For hooks, ten in each module; deepcopy is slow at making them.
+                for part in plain_parts(value) if type(value) not in ATOMS else ():
                     if isinstance(part, Tensor) and id(part) not in parts and not part.is_leaf:
                         parts[id(part)] = part.detach().clone()
                     elif isinstance(part, torch.Generator):
@@ -127,7 +133,7 @@ def _deep_copy(model: nn.Module, parts: dict[int, Any]) -> nn.Module:
     memo |= {id(part): part for part in (*twin.modules(), *tensors(twin).values())}
     for owner in (*twin.modules(), *_plain_objects(memo)):
         for name, value in list(vars(owner).items()):
-            if name not in ("_parameters", "_buffers", "_modules"):
+            if type(value) not in ATOMS and name not in ("_parameters", "_buffers", "_modules"):
                 vars(owner)[name] = _with_rebound(value, memo, functions)
     return twin
 
@@ -137,8 +143,9 @@ def _plain_objects(memo: Mapping[int, Any]) -> list[Any]:
     return [
         made
         for original, made in memo.items()
-        if id(made) != original
-        and isinstance(getattr(made, "__dict__", None), dict)
+        if (attributes := getattr(made, "__dict__", None))
+        and id(made) != original
+        and isinstance(attributes, dict)
         and not isinstance(made, nn.Module | type | FunctionType | MethodType)
         and not hasattr(type(made), "__deepcopy__")
     ]
