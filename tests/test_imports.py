@@ -35,7 +35,7 @@ def test_help_imports_nothing_slow() -> None:
 
 @pytest.mark.slow
 def test_a_command_imports_only_what_every_run_needs() -> None:
-    program = "import sys, seeking.run_commands; print('imported:', *sys.modules)"
+    program = "import sys, seeking.run_commands; seeking.internals.digits(); print('imported:', *sys.modules)"
     assert imported_by(program) == {"torch", "accelerate"}, "neither sympy, as sharding does"
 
 

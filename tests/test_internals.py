@@ -2,6 +2,7 @@
 
 import io
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -330,3 +332,13 @@ def test_two_sharded_parameters_use_one_shard() -> None:
         assert torch.equal(target(x) - internals.fsdp_shard(records[1][target, "bias"]), torch.full((1, 2), 6.0))
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = load_digits()
+    for _ in range(2):
+        images, labels = internals.digits()
+        assert np.array_equal(images, expected.images)
+        assert np.array_equal(labels, expected.target)
+        assert (images.dtype, labels.dtype) == (expected.images.dtype, expected.target.dtype)
+        monkeypatch.setattr(Path, "exists", lambda path: False)  # Another layout of the package.

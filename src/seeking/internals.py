@@ -1,13 +1,15 @@
-"""Private names of PyTorch, accelerate and datasets, and one memory layout of NumPy, each with what breaks without it.
+"""Private names of PyTorch, accelerate and datasets, a memory layout of NumPy, a file of scikit-learn.
 
-Each has a test in ``tests/test_internals.py``.
+Each says what breaks without it, and has a test in ``tests/test_internals.py``.
 """
 
 import contextlib
 import copy
 import ctypes
+import importlib.util
 import io
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -295,6 +297,21 @@ def has_shuffle_buffer(dataset: Any) -> bool:
         inner = [getattr(part, "ex_iterable", None), *(getattr(part, "ex_iterables", None) or ())]
         pending += [each for each in inner if each is not None]
     return False
+
+
+def digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Images and labels of scikit-learn's digits, from its file.
+
+    Without it: ``load_digits``, whose import takes longer than a small run.
+    """
+    package = importlib.util.find_spec("sklearn")
+    file = Path(package.origin if package and package.origin else "").parent / "datasets" / "data" / "digits.csv.gz"
+    if not file.exists():
+        from sklearn.datasets import load_digits
+
+        return load_digits().images, load_digits().target
+    table = np.loadtxt(file, delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(int)
 
 
 class _NoModules(contextlib.nullcontext[None]):

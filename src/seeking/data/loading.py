@@ -18,6 +18,7 @@ from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse, held_out_source, 
 from seeking.data.unreadable import readable
 from seeking.distributed.processes import cores, local_process_count, this_process
 from seeking.errors import RunWarning, SeekingError
+from seeking.internals import digits
 
 MAX_WORKERS_PER_CORE = 16
 """More take minutes to start and are of no use, even where all of them wait for a disk."""
@@ -217,10 +218,8 @@ def _move(train: Images, test: Images, config: DataConfig, sharing: int) -> tupl
 
 def _digits(size: int | None, channels: int) -> tuple[Images, Images, tuple[str, ...]]:
     """1,797 grayscale images of 8×8 pixels; every fifth is a test image."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    pixels = (torch.from_numpy(bunch.images) * (255 / 16)).round().to(torch.uint8)[:, None].repeat(1, channels, 1, 1)
+    images, classes = digits()
+    pixels = (torch.from_numpy(images) * (255 / 16)).round().to(torch.uint8)[:, None].repeat(1, channels, 1, 1)
     if size:
         needed, free = len(pixels) * channels * size**2, psutil.virtual_memory().available
         if needed > free:
@@ -231,7 +230,7 @@ def _digits(size: int | None, channels: int) -> tuple[Images, Images, tuple[str,
         from torchvision.transforms.v2.functional import resize
 
         pixels = resize(pixels, [size, size])
-    labels = torch.from_numpy(bunch.target).long()
+    labels = torch.from_numpy(classes).long()
     test = torch.arange(len(labels)) % 5 == 4
     return Images(pixels[~test], labels[~test]), Images(pixels[test], labels[test]), tuple(map(str, range(10)))
 
