@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from seeking import TrainConfig, Trainer
 from seeking.data import Augmentation, Batches, Images, loader
-from seeking.models.resnet import ResNet
+from seeking.models.resnet import BasicBlock
 from seeking.training import Result
 from seeking.weights_map import tensors
 
@@ -49,9 +49,25 @@ def batches(seed: int = 0, batch_size: int = 8, **augmentation: Any) -> dict[str
     }
 
 
-def two_models(seed: int = 0) -> tuple[ResNet, ResNet]:
+class OneStage(nn.Module):
+    """A ResNet of one stage: all that the training of a larger one meets, in a third of its layers."""
+
+    def __init__(self, blocks: int, width: int, classes: int = 4) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = nn.Sequential(*(BasicBlock(width, width, 1) for _ in range(blocks)))
+        self.fc = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.layer1(F.relu(self.bn1(self.conv1(x)))).mean(dim=(2, 3)))
+        return logits
+
+
+def two_models(seed: int = 0) -> tuple[OneStage, OneStage]:
+    """The larger one has more blocks and more channels."""
     torch.manual_seed(seed)
-    return ResNet(8, num_classes=4, width=4), ResNet(14, num_classes=4, width=6)
+    return OneStage(1, width=8), OneStage(2, width=12)
 
 
 def steps(result: Result) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import CONFIG, PLAIN, assert_equal, batches, run, two_models, whole_and_resumed
+from runs import CONFIG, PLAIN, OneStage, assert_equal, batches, run, two_models, whole_and_resumed
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
@@ -25,9 +25,9 @@ from seeking.weights_map import tensors
 LATE: dict[str, Any] = {"condition": "after:0.4", "epochs": 3}
 
 
-def deep(seed: int = 0) -> tuple[ResNet, ResNet]:
+def deep(seed: int = 0) -> tuple[OneStage, OneStage]:
     torch.manual_seed(seed)
-    return ResNet(14, num_classes=4, width=4), ResNet(26, num_classes=4, width=4)
+    return OneStage(2, width=4), OneStage(4, width=4)
 
 
 def chain(width: int, depth: int) -> nn.Sequential:

@@ -83,7 +83,7 @@ def test_a_model_that_cannot_be_compiled_runs_uncompiled(monkeypatch: pytest.Mon
         self._compiled_call_impl = refuse
 
     monkeypatch.setattr(nn.Module, "compile", compile_nothing)
-    with pytest.warns(RunWarning, match=r"ResNet cannot be compiled \(no compiler\) and runs uncompiled") as warned:
+    with pytest.warns(RunWarning, match=r"OneStage cannot be compiled \(no compiler\) and runs uncompiled") as warned:
         _, result = run(dataclasses.replace(CONFIG, compile="default"))
     assert len(warned) == 2
     assert result.history == run()[1].history

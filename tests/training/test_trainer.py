@@ -301,7 +301,7 @@ def test_a_wrong_map_does_not_train_unless_told(tmp_path: Path) -> None:
     base, motivated = two_models()
     good = seeking.match(base, motivated)
     wrong = good.entries | {
-        "bn1.bias": dataclasses.replace(good.entries["bn1.bias"], index=(seeking.Index.of(range(1, 5)),))
+        "bn1.bias": dataclasses.replace(good.entries["bn1.bias"], index=(seeking.Index.of(range(1, 9)),))
     }
     weights_map = seeking.WeightsMap(wrong, good.motivated, good.buffers)
     output = tmp_path / "run"
@@ -527,7 +527,7 @@ def test_what_is_no_loss_is_named_and_not_blamed_on_the_model(loss_fn: Any, mess
 
 def test_models_in_which_all_is_frozen_are_refused() -> None:
     models = [model.requires_grad_(False) for model in two_models()]
-    with pytest.raises(SeekingError, match=r"the base model \(ResNet\) has no parameter to train.*all are frozen"):
+    with pytest.raises(SeekingError, match=r"the base model \(OneStage\) has no parameter to train.*all are frozen"):
         Trainer(*models, **batches(), config=CONFIG)
 
 
