@@ -40,9 +40,9 @@ from seeking.experiments import recipe as recipes
 from seeking.experiments import reproduce as reproducing
 from seeking.experiments.methods import methods
 from seeking.experiments.recipe import Recipe, names, read
-from seeking.experiments.results import curve, estimate, evidence, first_reaching, mean_curve, mean_evidence
+from seeking.experiments.results import curve, estimate, evidence, first_reaching, gather, mean_curve, mean_evidence
 from seeking.option_parsing import parse_options
-from seeking.report import experiment
+from seeking.report import experiment, plots
 from seeking.report.metric import ACCURACY
 from seeking.training import count_flops
 from seeking.training.next_byte import NextByte
@@ -92,6 +92,21 @@ def by_one_thread() -> Iterator[None]:
 def one_thread() -> Iterator[None]:
     with by_one_thread():
         yield
+
+
+FIGURES = ("draw_arms", "draw_by_flops", "draw_evidence", "draw_front")
+
+
+@pytest.fixture(autouse=True)
+def _no_figures_of_experiments(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each seed that is finished draws all of them, which takes longer than its runs."""
+    for name in FIGURES if "figures" not in request.fixturenames else ():
+        monkeypatch.setattr(plots, name, lambda *given: None)
+
+
+@pytest.fixture
+def figures() -> None:
+    """A test that asks for this draws them."""
 
 
 def claim(recipe: Recipe, root: Path) -> None:
@@ -290,7 +305,7 @@ def test_the_docs_name_every_key_of_a_recipe() -> None:
     assert named == {*Recipe.__dataclass_fields__, "scales", "without"} - {"name", "scale", "of_pairs"}
 
 
-def test_a_recipe_gives_tables_and_figures_goes_on_and_takes_more_seeds(tmp_path: Path) -> None:
+def test_a_recipe_gives_tables_and_figures_goes_on_and_takes_more_seeds(tmp_path: Path, figures: None) -> None:
     recipe = read(tiny(tmp_path), "quick", {})
     root = tmp_path / "out"
     text = reproducing.reproduce(recipe, root, range(1), 1, quietly)
@@ -318,16 +333,28 @@ def test_a_recipe_gives_tables_and_figures_goes_on_and_takes_more_seeds(tmp_path
     assert gains["values"] == [by_arm["condition", s]["base"] - by_arm["ordinary", s]["base"] for s in (0, 1)]
 
 
-def test_parallel_gives_the_same_figures(tmp_path: Path, one_thread: None) -> None:
-    arms = {name: TINY["arms"][name] for name in ("ordinary", "growth")}
-    recipe = read(tiny(tmp_path, arms=arms), "quick", {})
+def test_parallel_gives_the_same_results_and_what_fails_is_told_when_all_others_are_done(
+    tmp_path: Path, one_thread: None
+) -> None:
+    """Also of a run that starts from another one."""
+    diverging = {name: {**TINY["arms"][name], "lr": 1e30} for name in ("ordinary", "growth")}
+    arms = {"diverging": diverging["ordinary"], "condition": {}, "growth": TINY["arms"]["growth"]}
+    arms["diverging growth"] = diverging["growth"]
+    recipe = read(tiny(tmp_path, arms=arms, reference="condition"), "quick", {"epochs": 2})
+    records = []
     for jobs in (1, 2):
-        reproducing.reproduce(recipe, tmp_path / str(jobs), range(1), jobs, quietly)
-    serial, parallel_records = (results(tmp_path / str(jobs))["records"] for jobs in (1, 2))
-    assert untimed(serial) == untimed(parallel_records)
+        root = tmp_path / str(jobs)
+        with pytest.raises(RunError, match=r"arms/diverging/.* at step \d+.*\n(.*\n)*arms/diverging-growth/resnet8/"):
+            reproducing.reproduce(recipe, root, range(1), jobs, quietly)
+        assert {path.parent.parent.parent.name for path in root.rglob("summary.json")} == {"condition", "growth"}
+        done = [trial for trial in recipe.trials([0], {recipe.pairs[0]: 2.0}) if "diverging" not in trial.arm]
+        records.append([gather(trial, root, ACCURACY) for trial in done])
+        assert not multiprocessing.active_children()
+    assert untimed(records[0]) == untimed(records[1])
+    assert [len(record["runs"]) for record in records[0]] == [1, 2]
 
 
-def test_a_search_chooses_on_held_out_training_images(tmp_path: Path) -> None:
+def test_a_search_chooses_on_held_out_training_images(tmp_path: Path, figures: None) -> None:
     recipe = read(tiny(tmp_path, arms={"ordinary": {"method": "ordinary"}, "condition": {}}), "by-cost", {})
     root = tmp_path / "out"
     reproducing.reproduce(recipe, root, range(1), 1, quietly)
@@ -649,16 +676,6 @@ def test_a_mean_curve_is_of_the_epochs_that_all_seeds_have() -> None:
     points = mean_curve([often, seldom])
     assert [(point["flops"], point["values"]) for point in points] == [(190.0, [0.2, 0.4]), (285.0, [0.1 * 3, 0.2 * 3])]
     assert [point["values"] for point in mean_curve([often])] == [[accuracy] for _, _, accuracy in often]
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_what_fails_is_told_when_all_others_are_done(jobs: int, tmp_path: Path) -> None:
-    arms = {"ordinary": {"lr": 1e30}, "condition": {}, "growth": {"method": "growth", "lr": 1e30}}
-    recipe = read(tiny(tmp_path, arms=arms), "quick", {"epochs": 2})
-    with pytest.raises(RunError, match=r"arms/ordinary/.* at step \d+.*\n(.*\n)*arms/growth/resnet8/"):
-        reproducing.reproduce(recipe, tmp_path / "out", range(1), jobs, quietly)
-    assert {path.parent.parent.parent.name for path in (tmp_path / "out").rglob("summary.json")} == {"condition"}
-    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize(
