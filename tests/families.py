@@ -15,7 +15,6 @@ class Family:
     size: int
     kwargs: dict[str, Any] = field(default_factory=dict)
     base_kwargs: dict[str, Any] = field(default_factory=dict)
-    slow: bool = False
 
     def __str__(self) -> str:
         extra = [f"{key}{value}" for key, value in {**self.kwargs, **self.base_kwargs}.items()]
@@ -37,11 +36,11 @@ FAMILIES = [
     Family("resnet32", "resnet56", 32),
     Family("resnet20", "resnet110", 32),
     Family("resnet8", "resnet20", 32, {"width": 24}, {"width": 16}),
-    Family("resnet18", "resnet34", 32, slow=True),
-    Family("resnet26", "resnet50", 32, slow=True),
+    Family("resnet18", "resnet34", 32),
+    Family("resnet26", "resnet50", 32),
     Family("efficientnet_b0", "efficientnet_b1", 64),
     Family("efficientnet_b0", "efficientnet_b2", 64),
-    Family(TINY, SMALL, 32, {"img_size": 32, "patch_size": 4}, slow=True),
+    Family(TINY, SMALL, 32, {"img_size": 32, "patch_size": 4}),
     Family(TINY, SMALL, 224, {"depth": 3}, {"depth": 2}),
     Family(SMALL, BASE, 48, {"img_size": 48, "patch_size": 16, "depth": 3}, {"depth": 2}),
     Family(TINY, TINY, 32, {"img_size": 32, "patch_size": 8}, {"depth": 5}),

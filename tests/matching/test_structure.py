@@ -13,19 +13,18 @@ SMALL = Sizes()
 LARGE = Sizes(width=7, hidden=9, heads=5, per_group=3, depth=3, words=13)
 
 
-policies = pytest.mark.parametrize("policies", [{}, {"depth": "spread", "width": "even"}], ids=["leading", "even"])
+# The random networks below have all four.
+both = [(True, {}), (False, {"depth": "spread", "width": "even"})]
 
 
-@policies
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("tied", "policies"), both, ids=["tied-leading", "even"])
 @pytest.mark.parametrize("branch", TOKEN_BRANCHES)
 def test_every_kind_of_token_layer_is_exact(branch: str, tied: bool, policies: dict[str, str]) -> None:
     models = (Tokens(sizes, [branch], nn.LayerNorm, tied) for sizes in (SMALL, LARGE))
     assert_exact(*models, WORDS, **policies)
 
 
-@policies
-@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize(("flat", "policies"), both, ids=["flat-leading", "even"])
 @pytest.mark.parametrize("branch", IMAGE_BRANCHES)
 def test_every_kind_of_image_layer_is_exact(branch: str, flat: bool, policies: dict[str, str]) -> None:
     assert_exact(*(Images(sizes, [branch], flat) for sizes in (SMALL, LARGE)), PICTURES, **policies)
@@ -54,14 +53,14 @@ both_policies = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(token_models(), both_policies)
 def test_random_transformers_are_exact(models: tuple[nn.Module, nn.Module, Tensor], policies: dict[str, str]) -> None:
     assert_exact(*models, **policies)
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(image_models(), both_policies)
 def test_random_convolutional_networks_are_exact(
     models: tuple[nn.Module, nn.Module, Tensor], policies: dict[str, str]
