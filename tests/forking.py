@@ -117,6 +117,7 @@ def run(program: str, *arguments: str) -> None:
             code = seeking.cli.main(arguments)
         else:
             sys.argv = [program, *arguments]
+            sys.path.insert(0, str(Path(program).parent))
             runpy.run_path(program, run_name="__main__")
             code = 0
     except SystemExit as stopped:

@@ -11,7 +11,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 SHORT = {
-    "checkpoint": ["--pair", "tiny", "small", "--rounds", "1", "--steps", "8", "--batch-size", "1"],
+    "checkpoint": ["--pair", "tiny", "tiny", "--rounds", "1", "--steps", "8", "--batch-size", "1"],
     "derive": ["--pairs", "llama, 4 of 8 layers"],
     "scaling": ["--pairs", "resnet8 in resnet14", "--rounds", "1", "--max-steps", "6"],
     "step": ["--pairs", "resnet8 in resnet14", "--rounds", "2", "--steps", "1"],
@@ -34,9 +34,8 @@ def test_a_benchmark_runs(name: str, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 @pytest.mark.slow
-def test_scaling_runs_in_two_processes() -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    program = [str(FOLDER / "scaling.py"), *SHORT["scaling"]]
-    done = subprocess.run([*torchrun, *program], capture_output=True, text=True, check=False, timeout=300)
+def test_scaling_runs_in_two_processes(client: str) -> None:
+    command = [client, "--processes", "2", str(FOLDER / "scaling.py"), *SHORT["scaling"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("| resnet8 in resnet14 |") == 1

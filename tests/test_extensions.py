@@ -1,7 +1,6 @@
 """A new condition, algorithm or part with state is one new file, and no other file is edited."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -135,7 +134,7 @@ print("as expected")
 
 
 @pytest.mark.slow
-def test_a_condition_an_algorithm_and_a_part_of_one_file_each(tmp_path: Path) -> None:
+def test_a_condition_an_algorithm_and_a_part_of_one_file_each(client: str, tmp_path: Path) -> None:
     for name, text in (
         ("conditions/thrifty.py", CONDITION),
         ("algorithms/alternating.py", ALGORITHM),
@@ -145,7 +144,6 @@ def test_a_condition_an_algorithm_and_a_part_of_one_file_each(tmp_path: Path) ->
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "program.py"), str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    command = [client, str(tmp_path / "program.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == "as expected\n", done.stderr

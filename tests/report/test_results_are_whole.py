@@ -3,7 +3,6 @@
 import contextlib
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny
 
-import seeking
 from seeking.cli import main
 from seeking.errors import RunWarning
 from seeking.report.output import make_console
@@ -51,10 +49,11 @@ def test_a_figure_that_cannot_be_drawn_does_not_lose_the_results(tmp_path: Path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variables", [{"WORLD_SIZE": "2"}, {"RANK": "0", "LOCAL_RANK": "0"}])
-def test_what_is_left_of_a_launcher_in_the_environment_is_named(variables: dict[str, str], tmp_path: Path) -> None:
-    environment = {**os.environ, **variables, "PYTHONPATH": str(Path(seeking.__file__).parents[1])}
-    command = [sys.executable, "-m", "seeking", "train", "--device", "cpu", "--output", str(tmp_path / "run")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+def test_what_is_left_of_a_launcher_in_the_environment_is_named(
+    variables: dict[str, str], client: str, tmp_path: Path
+) -> None:
+    command = [client, "seeking", "train", "--device", "cpu", "--output", str(tmp_path / "run")]
+    done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     name, value = next(iter(variables.items()))
     assert f"{name}={value}" in done.stderr and "unset these variables" in done.stderr
