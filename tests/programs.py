@@ -1,4 +1,4 @@
-"""``seeking train`` in processes of its own, forked from one that has imported everything."""
+"""``seeking`` in processes of its own, forked from one that has imported everything."""
 
 import contextlib
 import json
@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -47,6 +48,13 @@ def job(output: Path, processes: int = 1, operation: int = 0) -> list[BaseProces
     return started
 
 
+def command(folder: Path, arguments: Sequence[str]) -> BaseProcess:
+    """Start ``seeking`` in a folder, by one thread."""
+    process = forks.Process(target=_command, args=(folder, arguments))
+    process.start()
+    return process
+
+
 def exit_codes(started: list[BaseProcess]) -> list[int]:
     """Wait; the exit codes, or minus the signals that ended the programs."""
     for process in started:
@@ -77,6 +85,16 @@ def differences(run: Path, other: Path) -> list[str]:
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (run, other)]
     same["summary.json"] = all(summaries[0][key] == summaries[1][key] for key in ("metrics", "best", "cost"))
     return [name for name, is_same in same.items() if not is_same]
+
+
+def _command(folder: Path, arguments: Sequence[str]) -> None:
+    """Be the program."""
+    os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(1)
+    from seeking import cli
+
+    sys.exit(cli.main(arguments))
 
 
 def _train(output: Path, ranks: dict[str, str], operation: int) -> None:

@@ -5,17 +5,16 @@ import errno
 import json
 import math
 import multiprocessing
-import os
 import re
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import programs
 import psutil
 import pytest
 import torch
@@ -375,16 +374,11 @@ def test_a_search_chooses_on_held_out_training_images(tmp_path: Path, figures: N
     assert (root / "resnet8-resnet14-flops.png").exists()
 
 
-def started_run(folder: Path, name: str) -> subprocess.Popen[bytes]:
-    """``seeking reproduce`` with two processes, when it has begun to train."""
-    command = ["reproduce", name, "--seeds", "1", "--set", "epochs=8", "--output", "cut", "--jobs", "2"]
-    program = subprocess.Popen(
-        [sys.executable, "-m", "seeking.cli", *command],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    while not [*(folder / "cut").glob("arms/*/*/seed0/metrics.jsonl")] and program.poll() is None:
+def started_run(folder: Path, name: str) -> BaseProcess:
+    """``seeking reproduce`` with two processes, which it starts anew, when it has begun to train."""
+    options = ["--seeds", "1", "--set", "epochs=8", "--output", "cut", "--jobs", "2"]
+    program = programs.command(folder, ["reproduce", name, *options])
+    while not [*(folder / "cut").glob("arms/*/*/seed0/metrics.jsonl")] and program.is_alive():
         time.sleep(0.05)
     return program
 
@@ -421,19 +415,20 @@ def test_cut_off_it_goes_on_and_gives_what_it_would_have(
     """With one arm, one of the two processes has nothing to do. A second signal comes while the program waits."""
     name = tiny(tmp_path, arms={arm: TINY["arms"][arm] for arm in arms}, reference="condition")
     program = started_run(tmp_path, name)
-    processes = psutil.Process(program.pid).children(recursive=True)
+    started = psutil.Process(program.pid)
+    processes = started.children(recursive=True)
     if twice:
         for process in processes:
             process.suspend()
-        program.send_signal(number)
+        started.send_signal(number)
         time.sleep(1)
-    program.send_signal(number)
+    started.send_signal(number)
     if twice:
         time.sleep(1)
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.resume()
-    assert program.wait(60) == code
+    assert programs.exit_codes([program]) == [code]
     assert not psutil.wait_procs(processes, timeout=30)[1]
     for folder in (tmp_path / "cut" / "arms").glob("*/*/seed0"):  # What an orphan saves.
         with FileLock(folder / ".lock", timeout=60):
