@@ -69,7 +69,7 @@ def test_two_processes_give_the_weights_of_one(client: str, tmp_path: Path) -> N
     """Over 50 steps, for tied and sliced pairs and every condition."""
     by_one_and_by_two("two_processes.py", client, tmp_path)
     files = sorted((tmp_path / "one").glob("*.safetensors"))
-    assert len(files) == 22
+    assert len(files) == 13
     for path in files:
         (case, single), (_, split) = (
             json.loads((tmp_path / name / f"{path.stem}.json").read_text()) for name in ("one", "two")
