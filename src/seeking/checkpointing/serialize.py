@@ -63,7 +63,8 @@ def pack(value: Any) -> tuple[Any, dict[str, Tensor]]:
         if isinstance(value, np.integer | np.bool_):
             return value.item()
         if isinstance(value, list | tuple) and type(value) in (list, tuple, torch.Size):
-            items = [packed(item, f"{path}/{number}") for number, item in enumerate(value)]
+            whole = all(type(item) is int for item in value)  # The states of generators are thousands of them.
+            items = [*value] if whole else [packed(item, f"{path}/{number}") for number, item in enumerate(value)]
             return items if isinstance(value, list) else {"$tuple": items}
         if isinstance(value, Mapping):
             plain = all(isinstance(key, str) and not key.startswith("$") for key in value)
