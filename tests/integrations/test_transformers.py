@@ -49,8 +49,7 @@ def losses(run: Any) -> list[float]:
 @pytest.mark.parametrize(
     "options",
     [
-        {"neftune_noise_alpha": 5.0},
-        {"bf16": True, "gradient_accumulation_steps": 3, "max_grad_norm": 0.1},
+        {"neftune_noise_alpha": 5.0, "bf16": True, "gradient_accumulation_steps": 3, "max_grad_norm": 0.1},
         {"max_steps": 7, "lr_scheduler_type": "cosine", "label_smoothing_factor": 0.1, "optim": "adafactor"},
         {"train_sampling_strategy": "group_by_length", "eval_on_start": True, "dataloader_drop_last": True},
     ],
@@ -143,14 +142,13 @@ def test_each_model_trains_with_noise_of_its_own_size(tmp_path: Path) -> None:
 
 
 RESUMED = [
-    {"neftune_noise_alpha": 5.0},
-    {"gradient_accumulation_steps": 2, "dataloader_num_workers": 0, "bf16": True},
+    {"neftune_noise_alpha": 5.0, "gradient_accumulation_steps": 2, "dataloader_num_workers": 0, "bf16": True},
     {"condition": "decrease:1 | random:0.3", "max_steps": 9, "lr_scheduler_type": "cosine"},
     {},  # From the end of an epoch.
 ]
 
 
-@pytest.mark.parametrize(("step", "options"), list(zip((3, 4, 5, 6), RESUMED, strict=True)), ids=str)
+@pytest.mark.parametrize(("step", "options"), list(zip((4, 5, 6), RESUMED, strict=True)), ids=str)
 def test_resumed_equals_uninterrupted(tmp_path: Path, options: dict[str, Any], step: int) -> None:
     saving = {**options, "save_strategy": "steps", "save_steps": step}
     whole = trainer(tmp_path, **saving)
@@ -167,10 +165,10 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, options: dict[str, Any], s
 def test_the_last_checkpoint_is_found_and_a_missing_one_is_told(tmp_path: Path) -> None:
     with pytest.raises(SeekingError, match="no checkpoint"):
         trainer(tmp_path).train(resume_from_checkpoint=True)
-    trainer(tmp_path, save_strategy="epoch").train()
-    again = trainer(tmp_path, num_train_epochs=3, save_strategy="epoch")
+    trainer(tmp_path, num_train_epochs=1, save_strategy="epoch").train()
+    again = trainer(tmp_path)
     again.train(resume_from_checkpoint=True)
-    assert again.state.global_step == 18
+    assert again.state.global_step == 12
 
 
 def test_a_checkpoint_has_the_optimizers_of_both_models_or_of_neither(tmp_path: Path) -> None:
@@ -186,13 +184,13 @@ def test_a_checkpoint_has_the_optimizers_of_both_models_or_of_neither(tmp_path: 
 
 
 def test_a_checkpoint_of_the_base_alone_and_another_condition_are_refused(tmp_path: Path) -> None:
-    run = trainer(tmp_path, save_strategy="epoch")
+    run = trainer(tmp_path, save_strategy="epoch", max_steps=2)
     t.Trainer(gpt2(1), run.args, train_dataset=Words(24)).train()
     with pytest.raises(SeekingError, match="no motivated model"):
         run.train(resume_from_checkpoint=True)
-    trainer(tmp_path, save_strategy="epoch").train()
+    trainer(tmp_path, save_strategy="epoch", max_steps=2).train()
     with pytest.raises(SeekingError, match="the condition was every:2"):
-        trainer(tmp_path, condition="always", save_strategy="epoch").train(resume_from_checkpoint=True)
+        trainer(tmp_path, condition="always").train(resume_from_checkpoint=True)
 
 
 @pytest.mark.parametrize("pair", [lambda: (gpt2(1), gpt2(2)), lambda: (llama(2), llama(4))], ids=["gpt2", "llama"])
