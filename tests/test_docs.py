@@ -92,7 +92,8 @@ def shell(tmp_path: Path, request: pytest.FixtureRequest, client: str) -> dict[s
     for name, text in texts.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
-    return {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "HEAD": "localhost"}
+    curves = {} if "curves" in block.text else {"NO_CURVES": "1"}
+    return {**os.environ, **curves, "PATH": f"{programs}:{os.environ['PATH']}", "HEAD": "localhost"}
 
 
 def test_every_block_has_a_language_that_is_run() -> None:
