@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from seeking import Always, Condition, RunError, SeekingError, Signals, TrainCon
 from seeking.algorithms import Scheduled, distillation, motivated
 from seeking.cli import main
 from seeking.errors import RunWarning
+from seeking.options import recipe_options
 from seeking.training.objective import Classification
 from seeking.weights_map import tensors
 
@@ -47,6 +49,31 @@ def test_each_model_steps_where_its_condition_holds(base: str) -> None:
         assert ("loss" in row) == expected.update(1.0, **signals) != ("motivated_loss" in row)
     cost = trainer.run.cost
     assert cost.run_samples == cost.samples + cost.motivated_samples
+
+
+def test_by_the_recipe_best_the_motivated_model_is_trained_as_if_alone() -> None:
+    config = dataclasses.replace(CONFIG, **recipe_options("best"))
+    trainer = Trainer(*two_models(), **batches(), config=config)
+    trainer.fit()
+    alone = Trainer(None, two_models()[1], **batches(), config=config)
+    alone.fit()
+    models = trainer.learners["motivated"].module, alone.learners["motivated"].module
+    assert all(map(torch.equal, tensors(models[0]).values(), tensors(models[1]).values()))
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@given(share=st.floats(0.05, 0.95))
+def test_a_private_finish_begins_at_its_share_of_the_run(share: float) -> None:
+    separated = []
+
+    def listen(row: Mapping[str, Any]) -> None:
+        if row["kind"] == "step":
+            separated.append(trainer.pair is not None and trainer.pair.separated)
+
+    config = dataclasses.replace(CONFIG, epochs=1, finish="private", finish_at=share, condition="every:2")
+    trainer = Trainer(*two_models(), **batches(), config=config, listeners=[listen])
+    trainer.fit()
+    assert separated == [step >= round(share * len(separated)) for step in range(len(separated))]
 
 
 @pytest.mark.parametrize("at", [[1, 5, 10], [8, 9], [4]])
