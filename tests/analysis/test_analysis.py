@@ -210,16 +210,18 @@ TABLE = ["--task", "tabular", "--base", "mlp-4", "--motivated", "mlp-8"]
         [*TEXT, "--sequence-length", "8", "--max-train-samples", "64"],
         [*TABLE, "--data", "digits"],
         [*TABLE, "--data", "diabetes", "--loss", "mse"],
+        [*TABLE, "--data", "digits", "--recipe", "best", "--teach", "0.5", "--student", "motivated"],
     ],
-    ids=["text", "classes", "values"],
+    ids=["text", "classes", "values", "recipe"],
 )
 def test_runs_of_every_task_are_analyzed_on_their_data_and_loss(
-    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     options = [*options, "--max-eval-samples", "40", "--epochs", "2", "--keep-checkpoints", "9", "--lr", "0.01"]
     assert main(["train", *options, "--output", "run", "--precision", "no", "--no-verify"]) == 0
     assert main(["analyze", "run", *MEASURE[2:], "--samples", "100000", "--output", "analysis"]) == 0
+    assert "has no effect" not in capsys.readouterr().err
     analysis = json.loads(Path("analysis/analysis.json").read_text())
     measured = json.loads(Path("run/summary.json").read_text())["metrics"]
     assert len(analysis["checkpoints"]) == 3
