@@ -23,6 +23,7 @@ from seeking.commands import Train
 from seeking.files import read_yaml_text
 from seeking.models import create
 from seeking.option_parsing import parse_options, plain_switches
+from seeking.options import RECIPES
 from seeking.report.output import PrintableConsole, ignore_output_errors, printable
 
 QUICK = ["--epochs", "1", "--max-train-samples", "64", "--base-kwargs", "width=4", "--motivated-kwargs", "width=6"]
@@ -415,6 +416,8 @@ def test_help_is_there(command: str, capsys: pytest.CaptureFixture[str]) -> None
     if command in ("train", "compare"):
         for flag in ("--base", "--motivated", "--data", "--condition", "--epochs", "--batch-size", "--lr", "--seed"):
             assert flag in shown
+        for recipe in RECIPES.glob("*.yaml"):
+            assert recipe.stem in shown
 
 
 SCALARS = {

@@ -19,8 +19,8 @@ class RunOptions(RunConfig):
     config: Path | None = None
     """YAML file of options; flags override it."""
     recipe: str | None = None
-    """Options to start from, which --config and flags override: paper (the paper's), best (a schedule for each model,
-    within a budget), or a YAML file."""
+    """Options to start from, which --config and flags override: paper (the paper's), best or base-first (a schedule for
+    each model, within a budget), or the path of a YAML file."""
     overwrite: bool = False
     """Replace an existing run in the output folder."""
     resume: bool = False

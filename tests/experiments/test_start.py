@@ -127,7 +127,7 @@ def test_whose_the_shared_part_is() -> None:
     assert shared_from(both, "base", "own") == "base"
     with pytest.raises(SeekingError, match=r"both models start from weights.*m.safetensors.*say whose it is"):
         shared_from(both, None, "own")
-    with pytest.raises(SeekingError, match="shared_from is base, but only the motivated model starts from weights"):
+    with pytest.raises(SeekingError, match=r"shared_from is base, but .* give shared_from motivated$"):
         shared_from({"motivated": "pretrained"}, "base", "own")
     with pytest.raises(SeekingError, match="extra is neutral, which would overwrite"):
         shared_from(both, "base", "neutral")
@@ -144,6 +144,7 @@ def test_whose_the_shared_part_is() -> None:
         ("--base resnet14 --motivated resnet8", "layer1: the base has 2 blocks, the motivated model 1; every stage"),
         ("--base resnet50 --motivated resnet34", "the motivated model has no module layer1.0.conv3"),
         ("--start-from base=FILE --shared-from motivated", "--shared-from is motivated, but only the base model"),
+        ("--recipe best --extra neutral", "own weights; set --extra to own, or --shared-from to base"),
         ("--start-from base=FILE --pretrained", "name the one that starts from pretrained weights"),
         ("--start-from motivated=FILE --extra neutral", "--extra is neutral, which would overwrite"),
         ("--start-from base=FILE base=missing", "missing: cannot be read"),

@@ -114,7 +114,7 @@ def shared_from(origins: Mapping[Model, str], chosen: Model | None, extra: str) 
         (other,) = origins
         raise SeekingError(
             f"shared_from is {owner}, but only the {other} model starts from weights ({origins[other]}), which new "
-            f"ones would overwrite; give shared_from {other}, or leave it out"
+            f"ones would overwrite; give shared_from {other}"
         )
     if extra == "neutral" and "motivated" in origins:
         raise SeekingError(

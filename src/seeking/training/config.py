@@ -245,7 +245,7 @@ class TrainConfig:
         if self.extra != "own" and self.shared_from == "motivated":
             raise SeekingError(
                 f"extra {self.extra} lets the motivated model start from the base, and shared_from motivated from its "
-                "own weights; give one of them"
+                "own weights; set extra to own, or shared_from to base"
             )
         if self.best_mode and not self.best:
             raise SeekingError(f"best_mode is {self.best_mode}, but there is no best; name the metric")
