@@ -191,7 +191,7 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--batch-size", "0"], "--batch-size is 0"),
         (["train", "--config", "nothing.yaml"], "nothing.yaml: cannot be read"),
         (["train", "--recipe", "Best"], "unknown recipe 'Best'; did you mean best"),
-        (["train", "--recipe", ""], "unknown recipe ''; known: best, paper"),
+        (["train", "--recipe", ""], "unknown recipe ''; known: base-first, best, paper"),
         (["train", "--recipe", "./nothing.json"], "nothing.json: cannot be read"),
         (["train", "--recipe", "."], "a folder, not a file; name a file in it"),
         (["train", "--recipe", "best", "--recipe", "paper"], "--recipe is given 2 times .best, paper.; join them"),

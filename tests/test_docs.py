@@ -55,7 +55,7 @@ if given[0] in ("train", "compare"):
     given += ["--epochs", "1", "--max-train-samples", "256", "--max-eval-samples", "256"]
     given += ["--image-size", "8", "--batch-size", "128"]
     given += ["--seeds", "1"] if given[0] == "compare" else []
-if given[0] == "reproduce" and {{"small", "long"}} & {{*given}}:
+if given[0] == "reproduce" and {{"small", "long", "full"}} & {{*given}}:
     sys.exit(given[1] not in {recipes!r})  # Many runs; that it is a recipe is enough.
 if given[0] == "reproduce":
     given += ["--data", {cifar10!r}, "--seeds", "1", "--jobs", "1"]
