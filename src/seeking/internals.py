@@ -309,7 +309,8 @@ def digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     if not file.exists():
         from sklearn.datasets import load_digits
 
-        return load_digits().images, load_digits().target
+        bunch = load_digits()
+        return bunch.images, bunch.target
     table = np.loadtxt(file, delimiter=",")
     return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(int)
 

@@ -180,7 +180,7 @@ def test_matched_count_keeps_the_rate_in_the_first_epoch_and_is_random() -> None
 @pytest.mark.parametrize("inner", ["decrease:2", "affordable:1,1", "held_out:3", "agreement:0", "grad_norm"])
 def test_a_condition_needs_what_its_parts_need(text: str, inner: str) -> None:
     whole, part = parse_condition(text.format(inner)), parse_condition(inner)
-    for need in ("needs_gradients", "needs_grad_norm", "needs_held_out", "needs_budget", "is_schedule"):
+    for need in ("needs_gradients", "needs_grad_norm", "needs_held_out", "needs_budget", "uses_budget", "is_schedule"):
         assert getattr(whole, need) == getattr(part, need), need
     assert whole.needs_epoch_length == ("matched" in text)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,18 +14,19 @@ from runs import PLAIN
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from seeking import SeekingError, TrainConfig, Trainer
+from seeking import Always, Condition, SeekingError, Signals, TrainConfig, Trainer
 from seeking.errors import RunWarning
 
 EPOCHS, SAMPLES = 6, 64
 
 
-def make(config: TrainConfig, batch_size: int = 8) -> Trainer:
+def make(config: TrainConfig, batch_size: int = 8, **more: Any) -> Trainer:
     torch.manual_seed(0)
     models = (nn.Sequential(nn.Linear(6, w), nn.BatchNorm1d(w), nn.ReLU(), nn.Linear(w, 3)) for w in (8, 20))
     x = torch.randn(SAMPLES, 6, generator=torch.Generator().manual_seed(0))
     data = TensorDataset(x, x[:, :3].argmax(1))
-    return Trainer(*models, train_loader=DataLoader(data, batch_size), eval_loader=DataLoader(data, 64), config=config)
+    loaders = {"train_loader": DataLoader(data, batch_size), "eval_loader": DataLoader(data, 64)}
+    return Trainer(*models, **loaders, config=config, **more)
 
 
 @functools.cache
@@ -108,6 +110,24 @@ def test_a_budget_that_recipes_cannot_spend_or_pay_is_told_of_at_the_start() -> 
     with warnings.catch_warnings(action="error", category=RunWarning):
         make(dataclasses.replace(rests, budget=1.05))
         make(dataclasses.replace(rests, base_condition="decrease:1", budget=1.3))  # Nobody knows when that holds.
+
+
+class Spender(Condition):
+    """A condition of one's own that cannot do without a budget."""
+
+    needs_budget = True
+
+    def decide(self, signals: Signals) -> bool:
+        assert signals.flops_planned is not None
+        return True
+
+
+@pytest.mark.parametrize("inside", [lambda own: own, lambda own: ~own, lambda own: Always() | ~own])
+def test_a_condition_that_needs_a_budget_is_refused_without_one(inside: Callable[[Condition], Condition]) -> None:
+    with pytest.raises(
+        SeekingError, match=r"^condition is .*, which spends a budget, and the run has none; set budget"
+    ):
+        make(PLAIN, condition=inside(Spender()))
 
 
 def test_without_a_budget_a_condition_that_spends_one_holds_at_once() -> None:

@@ -166,6 +166,11 @@ class Condition:
         return any(inner.needs_budget for inner in self.inner_conditions)
 
     @property
+    def uses_budget(self) -> bool:
+        """Whether its decisions to come depend on the budget that the run has, if it has one."""
+        return self.needs_budget or any(inner.uses_budget for inner in self.inner_conditions)
+
+    @property
     def needs_epoch_length(self) -> bool:
         """Whether ``Signals.epoch_length`` is needed, so that the training data must have a length."""
         return any(inner.needs_epoch_length for inner in self.inner_conditions)

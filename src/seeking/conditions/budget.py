@@ -75,7 +75,7 @@ class Affordable(Condition):
         self.reached = False
 
     @property
-    def needs_budget(self) -> bool:
+    def uses_budget(self) -> bool:
         return not self.reached  # From then on it holds, whatever is spent.
 
     def __str__(self) -> str:

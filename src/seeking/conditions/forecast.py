@@ -28,7 +28,7 @@ class Forecast:
             steps: number of batches of the run.
             epoch_length: number of batches in an epoch, if known.
         """
-        if not self.condition.is_schedule or self.condition.needs_budget:
+        if not self.condition.is_schedule or self.condition.uses_budget:
             return None
         if steps != self._steps:
             ahead = copy.deepcopy(self.condition)

@@ -102,7 +102,7 @@ def evidence(rows: Sequence[Mapping[str, Any]], condition: str, seed: int) -> di
 
 def _decisions(rows: Sequence[Mapping[str, Any]], text: str, seed: int, epoch_length: int) -> list[bool]:
     condition = parse(text, seed)
-    if condition.needs_budget:
+    if condition.uses_budget:
         raise SeekingError(f"{text} spends a budget, which rows in another order have not")
     return [
         condition.update(row["loss"], epoch_length=epoch_length, learning_rate=0.0, grad_norm=row.get("grad_norm"))

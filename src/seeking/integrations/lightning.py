@@ -94,7 +94,7 @@ class MotivatedModule(HooksOfBoth):
                 "a model of the pair has automatic_optimization=False, so that its training_step would take the steps, "
                 "and the motivated model would never be trained; return the loss instead, or train in your own loop"
             )
-        if self.condition.needs_held_out or self.condition.needs_budget:
+        if self.condition.needs_held_out or self.condition.uses_budget:
             raise SeekingError(f"{self.condition} needs what only seeking.Trainer has; choose another condition")
         self._batches: list[tuple[Any, int, Tensor]] = []
         self._optimizer: Optimizer | None = None
@@ -247,7 +247,7 @@ class MotivatedModule(HooksOfBoth):
 
     def on_train_start(self) -> None:
         """Make the motivated model ready to be trained, from the checkpoint that is resumed if there is one."""
-        Given(epoch_length=self._epoch_length is not None).check(self.condition)
+        Given(budget=False, epoch_length=self._epoch_length is not None).check(self.condition)
         self._step = _Hidden(parallel(_Step(self), self.trainer.strategy))
         assert self._optimizer is not None
         if self._restored is not None:

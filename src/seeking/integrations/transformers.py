@@ -109,7 +109,7 @@ class MotivatedTrainer(transformers.Trainer):
         """As in ``transformers.Trainer``; remembers the number of steps of an epoch."""
         values = super().set_initial_training_values(args, dataloader, *rest)
         self._epoch_length = values[1] if has_length(dataloader) else None
-        Given(epoch_length=self._epoch_length is not None).check(self.condition)
+        Given(budget=False, epoch_length=self._epoch_length is not None).check(self.condition)
         return values
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:

@@ -71,7 +71,7 @@ def check_arguments(
             f"{optim} does not take its steps apart from the model's passes; take another, such as adamw_torch",
         ),
         "condition": (
-            condition.needs_held_out or condition.needs_budget,
+            condition.needs_held_out or condition.uses_budget,
             f"{condition} needs held-out data or a budget, which only seeking.Trainer has",
         ),
     }

@@ -12,6 +12,7 @@ class Given:
     """What a run has for its conditions.
 
     Attributes:
+        budget: whether its FLOPs are limited.
         held_out: whether there are training data that no step trains on.
         epoch_length: whether the number of batches in an epoch is known.
         grad_norm: whether the norm of the base's gradient is.
@@ -19,6 +20,7 @@ class Given:
             does not.
     """
 
+    budget: bool
     held_out: bool = True
     epoch_length: bool = True
     grad_norm: bool = True
@@ -29,6 +31,7 @@ class Given:
         """What a run of the Trainer has by its options, and by its data."""
         early = "with a base that is taught (teach) it" if config.teach and config.student == "base" else ""
         return cls(
+            budget=config.budget is not None,
             held_out=held_out,
             epoch_length=epoch_length,
             grad_norm=not config.one_pass,
@@ -46,6 +49,8 @@ class Given:
                 f"{option} is {condition}, in which a class has neither decide(signals) nor holds(loss, **signals); "
                 "define one of them"
             )
+        if condition.needs_budget and not self.budget:
+            raise SeekingError(f"{option} is {condition}, which spends a budget, and the run has none; set budget")
         if condition.needs_held_out and not self.held_out:
             raise SeekingError(
                 f"{option} is {condition}, which measures the loss on held-out training data, and there are none; give "
