@@ -228,8 +228,11 @@ def _dated(name: str, seconds: int) -> Path:
 
 def _announce(console: PrintableConsole, config: RunOptions, data: TaskData, output: Path) -> None:
     length = f"{config.epochs} epochs" if config.max_steps is None else f"{config.max_steps} steps"
+    conditions = f"condition {config.condition}"
+    if config.base_condition != "always":
+        conditions = f"base_condition {config.base_condition}, {conditions}"
     console.print(terminal(split_rows(data.splits, data.unit)))
     console.tell(
         f"{config.base} in {config.motivated} on {data.name}: {data.describe()}\n"
-        f"condition {config.condition}, {length}, batch size {config.batch_size}, writing to {output}"
+        f"{conditions}, {length}, batch size {config.batch_size}, writing to {output}"
     )

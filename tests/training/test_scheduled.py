@@ -172,12 +172,20 @@ def test_a_budget_counts_samples(batch_size: int) -> None:
     assert trainer.run.cost.report()["of_motivated_alone"] == pytest.approx(0.8, abs=1 / trainer.progress.step)
 
 
-def test_a_budget_that_is_missed_and_a_base_that_never_steps_are_told_of() -> None:
+def test_a_budget_that_is_missed_and_models_that_never_step_are_told_of() -> None:
     config = dataclasses.replace(CONFIG, budget=0.2, base_condition="decrease:9 | always")
     with pytest.warns(RunWarning, match="and its budget was 0.2"):
         run(config)
     with pytest.warns(RunWarning, match="the base has not taken a step"):
         run(dataclasses.replace(CONFIG, base_condition="decrease:1"))
+    with pytest.warns(RunWarning, match="the motivated model has not taken a step: condition decrease:99 held"):
+        run(dataclasses.replace(CONFIG, condition="decrease:99"))
+
+
+def test_a_run_in_which_the_motivated_model_is_not_to_step_has_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RunWarning)
+        run(dataclasses.replace(CONFIG, condition="never"))
 
 
 def test_random_conditions_of_both_models_draw_independently() -> None:

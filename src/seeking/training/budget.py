@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from seeking.conditions import Always, Condition, OnePass, Signals, parse
+from seeking.conditions import Always, Condition, Never, OnePass, Signals, parse
 from seeking.errors import RunWarning, SeekingError
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost
@@ -154,8 +154,14 @@ def _flops_of_steps(config: TrainConfig, cost: Cost, planned: float, progress: P
     return spent
 
 
-def check_steps_taken(config: TrainConfig, cost: Cost) -> None:
-    """Warn at the end of a run if its budget was not met by 2 %, or its base has not taken a step."""
+def check_steps_taken(config: TrainConfig, cost: Cost, condition: Condition | None) -> None:
+    """Warn at the end of a run if its budget was not met by 2 %, or one of its models has not taken a step.
+
+    Args:
+        config: options.
+        cost: of the run.
+        condition: of the motivated model in a pair; None for a model that is trained alone.
+    """
     report = cost.report()
     spent = report.get("of_motivated_alone")
     if config.budget is not None and spent is not None and abs(spent / config.budget - 1) > TOLERANCE:
@@ -169,6 +175,13 @@ def check_steps_taken(config: TrainConfig, cost: Cost) -> None:
         warnings.warn(
             f"the base has not taken a step: base_condition {config.base_condition} held on no batch; a condition on "
             "the loss never holds before the first step",
+            RunWarning,
+            stacklevel=3,
+        )
+    if condition is not None and not isinstance(condition, Never) and cost.run_samples and not cost.motivated_samples:
+        warnings.warn(
+            f"the motivated model has not taken a step: condition {condition} held on no batch of {cost.batches:,}; "
+            "only what it shares with the base is trained; train longer, or with a condition that holds more often",
             RunWarning,
             stacklevel=3,
         )

@@ -238,7 +238,7 @@ class Trainer:
             result = Result(self.scores.latest, self.scores.best, self.run.cost, seconds, self.record.rows)
             draw(result)
             self.saver.finish(result.summary() | data.preparation(self.loaders.train))
-            budget.check_steps_taken(self.config, self.run.cost)
+            budget.check_steps_taken(self.config, self.run.cost, self.condition if self.pair else None)
             return result
         finally:
             self.saver.close()
