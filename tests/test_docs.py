@@ -13,7 +13,6 @@ import torch
 
 import seeking
 from seeking.experiments.recipe import names, read
-from seeking.options import recipe_options
 
 pytestmark = pytest.mark.slow
 
@@ -166,8 +165,8 @@ def test_the_best_recipe_by_hand_is_the_recipe(budget: float | None) -> None:
     exec(models, found)
     twins = copy.deepcopy((found["base"], found["motivated"]))
     exec(rest, found)
-    options = {**recipe_options("best"), "budget": budget, "epochs": 1, "lr": 0.1, "optimizer": "momentum"}
-    config = seeking.TrainConfig(**options, weight_decay=0.0, precision="no", fused=False)
+    exact = {"optimizer": "momentum", "weight_decay": 0.0, "precision": "no", "fused": False}
+    config = seeking.TrainConfig.from_recipe("best", budget=budget, epochs=1, lr=0.1, **exact)
     trainer = seeking.Trainer(*twins, train_loader=found["loader"], config=config, progress=False)
     assert trainer.fit().cost.report()["of_motivated_alone"] == pytest.approx(cost, rel=0.02)
     for twin, name in zip(twins, ("base", "motivated"), strict=True):

@@ -61,6 +61,20 @@ def test_by_the_recipe_best_the_motivated_model_is_trained_as_if_alone() -> None
     assert all(map(torch.equal, tensors(models[0]).values(), tensors(models[1]).values()))
 
 
+def test_options_of_a_recipe_can_be_overridden_in_python(tmp_path: Path) -> None:
+    for name in ("paper", "best", "base-first"):
+        config = TrainConfig.from_recipe(name)
+        assert config == TrainConfig(**recipe_options(name))
+        assert TrainConfig.from_recipe(name, epochs=3) == dataclasses.replace(config, epochs=3)
+    assert TrainConfig.from_recipe("best", finish="tied").finish == "tied"
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("base-condition: after:0.5\nlr: 1e-3\n", encoding="utf-8")
+    assert TrainConfig.from_recipe(str(mine)) == TrainConfig(base_condition="after:0.5", lr=0.001)
+    mine.write_text("motivated: resnet20\nbase: resnet8\n", encoding="utf-8")
+    with pytest.raises(SeekingError, match="has the options base, motivated, which TrainConfig has not"):
+        TrainConfig.from_recipe(str(mine))
+
+
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(share=st.floats(0.05, 0.95))
 def test_a_private_finish_begins_at_its_share_of_the_run(share: float) -> None:

@@ -5,8 +5,8 @@ import math
 import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
 
 from seeking.choices import Extra, Loss, Model, NormPolicy, Tracker
 from seeking.errors import RunWarning, SeekingError
@@ -266,6 +266,27 @@ class TrainConfig:
             raise SeekingError(
                 f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs; it must be less than epochs"
             )
+
+    @classmethod
+    def from_recipe(cls, recipe: str, **options: Any) -> Self:
+        """The options of a recipe, as ``--recipe`` takes them, and others that override them.
+
+        Args:
+            recipe: one of the library's by its name, such as ``best``, or the path of a YAML file.
+            options: by name.
+
+        Raises:
+            SeekingError: there is no such recipe, or it has options that these are not, such as the names of models.
+        """
+        from seeking.options import recipe_options  # It is part of the command line.
+
+        given, names = recipe_options(recipe), {field.name for field in fields(cls)}
+        if others := sorted(given.keys() - names):
+            raise SeekingError(
+                f"recipe {recipe} has the options {', '.join(others)}, which {cls.__name__} has not; models and data "
+                "are arguments of the Trainer"
+            )
+        return cls(**{**given, **options})
 
     def recorded(self) -> dict[str, Any]:
         """The options as JSON-serializable values, as stored in the run folder."""
