@@ -19,10 +19,12 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, handler)
 
-settings.register_profile("same", derandomize=True)  # What a commit is tested by does not change from run to run.
+# What a commit is tested by does not change from run to run, and depends on no time.
+settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
 EXAMPLES = int(os.environ.get("EXAMPLES", 100_000))  # make fuzz EXAMPLES=10000
-settings.register_profile("soak", max_examples=EXAMPLES, print_blob=True, derandomize=False)  # make fuzz, make torture
+# For make fuzz and make torture.
+settings.register_profile("soak", max_examples=EXAMPLES, print_blob=True, derandomize=False, deadline=None)
 
 DATA = Path(os.environ.get("SEEKING_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -210,7 +210,7 @@ WRONG = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), kind=st.sampled_from([TrainConfig, DataConfig, RunConfig]))
 def test_options_of_a_wrong_type_are_refused_in_words(data: st.DataObject, kind: type[Any]) -> None:
     types = {name: [each for each in WRONG if each.__name__ in str(hint).split(" | ")] for name, hint in hints(kind)}

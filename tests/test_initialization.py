@@ -361,14 +361,14 @@ def test_extract_initializes_the_base(width: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(token_models())
 def test_what_was_embedded_is_extracted_tokens(models: tuple[nn.Module, nn.Module, Tensor]) -> None:
     there_and_back(*models)
 
 
 @pytest.mark.slow
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(image_models())
 def test_what_was_embedded_is_extracted_images(models: tuple[nn.Module, nn.Module, Tensor]) -> None:
     there_and_back(*models)

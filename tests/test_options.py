@@ -33,7 +33,6 @@ def parsed(folder: Path) -> Train | None:
 @pytest.mark.fuzz
 @settings(
     max_examples=max(100, settings.default.max_examples // 10),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(changes=st.lists(hostile, min_size=1, max_size=3))

@@ -382,7 +382,7 @@ class Rows(torch.nn.Module):
         return (x - self.mean) @ self.head.T
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     widths=st.tuples(st.integers(1, 3), st.integers(0, 2)),
     lengths=st.tuples(st.integers(4, 5), st.integers(0, 2)),

@@ -41,7 +41,7 @@ def told(*arguments: Any, **options: Any) -> list[str]:
 
 
 @pytest.mark.slow
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=16)
 @given(
     make=st.sampled_from([resnet, transformer]),
     learnt=st.tuples(st.booleans(), st.booleans()),

@@ -68,7 +68,7 @@ def unlike(before: list[Any], after: list[Any]) -> list[Any]:
     return [pair for pair in zip(before, after, strict=True) if repr(pair[0]) != repr(pair[1])]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     widths=st.tuples(st.integers(2, 4), st.integers(0, 3)),
     merges=st.booleans(),

@@ -60,7 +60,7 @@ def test_a_motivated_model_that_computes_the_bases_function_has_its_gradient() -
             assert parameter.grad is None
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(1, 6), st.sampled_from([-1.0, 1.0]))
 def test_sharpness_is_the_eigenvalue_of_largest_magnitude(seed: int, features: int, sign: float) -> None:
     torch.manual_seed(seed)
@@ -93,7 +93,7 @@ def test_sharpness_stops_after_its_iterations_and_knows_a_flat_loss() -> None:
     assert curved.eigenvalue > 0
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(2, 9))
 def test_along_a_line_a_convex_loss_has_no_barrier(seed: int, points: int) -> None:
     torch.manual_seed(seed)

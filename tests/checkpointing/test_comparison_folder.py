@@ -24,7 +24,7 @@ FILES = ("manifest.json", "config.json", "comparison.json")
     seed=st.integers(0, 12),
     seeds=st.integers(1, 3),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_a_comparison_is_resumed_whatever_of_its_own_files_is_left(
     damaged: set[str], lost: set[str], seed: int, seeds: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

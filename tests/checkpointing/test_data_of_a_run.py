@@ -60,7 +60,6 @@ class Augmented(TensorDataset):
     dtype=st.sampled_from((torch.float32, torch.bfloat16, torch.uint8, torch.int64, torch.bool, torch.complex64)),
     row=st.integers(0, 200),
 )
-@settings(deadline=None)
 def test_fingerprints_tell_contents(count: int, dtype: torch.dtype, row: int) -> None:
     x = torch.zeros(count, 2, 2).to(dtype)
     known = of_dataset(Augmented(x))
@@ -113,7 +112,7 @@ HOLDERS: dict[str, Callable[[list[int]], Any]] = {
 
 @pytest.mark.parametrize("holder", HOLDERS)
 @given(numbers=st.lists(st.integers(0, 9), min_size=1, max_size=SAMPLE), place=st.integers(0, SAMPLE))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_what_a_data_set_holds_is_told_without_making_items(holder: str, numbers: list[int], place: int) -> None:
     changed = [*numbers]
     changed[place % len(numbers)] += 1

@@ -69,7 +69,6 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.fuzz
-@settings(deadline=None)
 @given(files=FOREIGN, overwrite=st.booleans())
 def test_nothing_in_a_folder_of_others_is_touched(files: dict[str, str], overwrite: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -111,7 +110,7 @@ def test_all_of_a_run_is_overwritten(run: Path) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     before=st.sampled_from((".", "parent", "parent/run", "parent/run/.lock", "parent/run/.map.json.writing")),
     place=st.integers(0, 30),
@@ -258,7 +257,7 @@ def test_an_error_in_reading_is_no_damage(number: int, run: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.fuzz
-@settings(max_examples=max(15, settings.default.max_examples // 20), deadline=None)
+@settings(max_examples=max(15, settings.default.max_examples // 20))
 @given(
     number=st.sampled_from(ERRORS),
     after=st.integers(0, 5) | st.integers(0, 250),
@@ -375,7 +374,7 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.fuzz
-@settings(max_examples=max(30, settings.default.max_examples // 10), deadline=None)
+@settings(max_examples=max(30, settings.default.max_examples // 10))
 @given(data=st.data())
 def test_a_run_with_any_damage_to_any_file_is_shown_as_damaged_and_goes_on_or_is_refused(
     data: st.DataObject, finished: Path
@@ -596,7 +595,7 @@ def moved_and_back(run: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.fuzz
-@settings(max_examples=max(15, settings.default.max_examples // 20), deadline=None)
+@settings(max_examples=max(15, settings.default.max_examples // 20))
 @given(
     act=st.sampled_from((moved, deleted, replaced, emptied, unlocked, moved_and_back)),
     step=st.integers(0, 7),

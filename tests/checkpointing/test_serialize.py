@@ -80,7 +80,7 @@ STATES = st.recursive(
 
 
 @pytest.mark.fuzz
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(STATES)
 @example({"a/b": ONES, "a": {"b": TWOS}})
 @example({"a": {"b": TWOS}, "a/b": ONES, "/a": TWOS})

@@ -86,7 +86,7 @@ def make(kind: str, accumulate: int, output: Path, at: int = 0, action: Callable
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(
     kind=st.sampled_from(["in order", "shuffled", "stream", "loss"]),
     accumulate=st.sampled_from([1, 2]),
@@ -116,7 +116,6 @@ DRAWS = {
 
 
 @given(before=st.lists(st.sampled_from([*DRAWS])), after=st.lists(st.sampled_from([*DRAWS])))
-@settings(deadline=None)
 def test_snapshots_are_those_of_the_moment(before: list[str], after: list[str]) -> None:
     generators = RandomState(torch.device("cpu"))
     for name in before:

@@ -18,7 +18,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
     names=st.lists(TEXT.filter(lambda name: name != "__metadata__"), min_size=1, max_size=3, unique=True),
     metadata=st.dictionaries(TEXT, st.integers() | TEXT, max_size=3),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_equal_weights_are_equal_files(names: list[str], metadata: dict[str, Any]) -> None:
     tensors = {name: torch.arange(3.0) + number for number, name in enumerate(names)}
     with tempfile.TemporaryDirectory() as folder:

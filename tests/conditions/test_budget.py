@@ -56,7 +56,7 @@ def spent(
     return total / STEPS, decisions
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     inner=st.sampled_from(["never", "always", "every:3", "decrease:2", "random:0.5", "after:0.3", "before:0.4"]),
     base_flops=shares,
@@ -68,7 +68,7 @@ def test_a_budget_is_met_whatever_the_condition(inner: str, base_flops: float, p
     assert budget - 1.001 / STEPS <= cost <= budget + 1e-6
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     inner=st.sampled_from(["never", "always", "every:3", "decrease:2", "random:0.5", "after:0.3", "before:0.4"]),
     base=st.sampled_from(
@@ -93,7 +93,7 @@ def test_a_budget_is_met_where_the_base_rests(
     assert budget - 1.001 / STEPS <= cost <= budget + 1e-6
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     inner=st.sampled_from(["never", "every:3", "decrease:2", "random:0.5", "after:0.5", "before:0.4"]),
     base_flops=shares,
@@ -109,7 +109,7 @@ def test_a_budget_is_met_where_the_base_rests_as_soon_as_it_pays_for_the_rest(
     assert budget - 3 / STEPS <= cost <= budget + 1e-6
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     base=st.sampled_from(["always", "every:4", "before:0.3", "every:4 | after:{finish}"]),
     base_flops=shares,
@@ -129,7 +129,7 @@ def test_a_budget_is_met_where_one_pass_saves_flops(
     assert budget - 3 / STEPS <= cost <= budget + 1e-6
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(base_flops=shares, saved=shares, part=st.floats(0.1, 1), every=st.sampled_from([0, 4]), finish=shares)
 def test_the_motivated_model_steps_to_the_end_where_one_pass_saves_flops(
     base_flops: float, saved: float, part: float, every: int, finish: float
@@ -151,7 +151,7 @@ def test_within_its_budget_a_condition_decides() -> None:
     assert decisions == expected
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(base_flops=shares, part=st.floats(0, 1), every=st.integers(2, 6), finish=shares)
 def test_the_motivated_model_joins_when_the_rest_is_affordable(
     base_flops: float, part: float, every: int, finish: float

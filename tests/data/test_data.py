@@ -41,7 +41,7 @@ def test_the_digits_are_real_and_apart() -> None:
 
 
 @given(st.integers(1, 3), st.integers(2, 9))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_normalized_images_have_mean_zero_and_deviation_one(channels: int, size: int) -> None:
     images = random_images(count=5, channels=channels, size=size)
     mean, std = images.statistics()
@@ -64,7 +64,7 @@ def crops(image: torch.Tensor, padding: int, flip: bool) -> list[torch.Tensor]:
 
 
 @given(st.integers(0, 2), st.booleans(), st.integers(0, 5), st.integers(0, 3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_augmented_image_is_a_crop_of_its_own(padding: int, flip: bool, seed: int, epoch: int) -> None:
     images = random_images(count=6, size=5)
     data = Batches(images, (0, 0, 0), (1 / 255,) * 3, augmentation=Augmentation(padding=padding, flip=flip), seed=seed)
@@ -327,7 +327,7 @@ def test_a_worker_that_dies_says_where(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @given(st.floats(0.05, 1.0), st.integers(0, 3), st.booleans(), st.integers(2, 8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_resized_crops_lie_within_the_image_and_keep_its_shape(scale: float, epoch: int, flip: bool, side: int) -> None:
     rows, columns = torch.meshgrid(torch.arange(16) * 10, torch.arange(16) * 10, indexing="ij")
     images = Images(torch.stack([rows, columns]).to(torch.uint8).expand(8, 2, 16, 16), torch.zeros(8, dtype=torch.long))
@@ -352,7 +352,7 @@ def test_resized_crops_lie_within_the_image_and_keep_its_shape(scale: float, epo
 
 
 @given(st.floats(0.1, 1.0), st.integers(0, 5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_erasing_puts_the_mean_in_one_rectangle_and_leaves_the_rest(share: float, epoch: int) -> None:
     images = Images(torch.randint(1, 256, (50, 3, 20, 20), dtype=torch.uint8), torch.zeros(50, dtype=torch.long))
     plain = Batches(images, (0,) * 3, (1 / 255,) * 3).__getitems__(list(range(50)))[0]

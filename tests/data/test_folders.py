@@ -97,7 +97,7 @@ def depths(root: Path) -> list[int]:
 @given(
     train=CLASSES, test=CLASSES, names=st.sampled_from((("train", "test"), ("Training", "val"))), linked=st.booleans()
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_split_and_class_are_those_of_image_folder(train: Any, test: Any, names: tuple[str, str], linked: bool) -> None:
     with folder() as root:
         for name, classes in zip(names, (train, test), strict=True):
@@ -124,7 +124,7 @@ def test_split_and_class_are_those_of_image_folder(train: Any, test: Any, names:
 
 
 @given(CLASSES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_without_folders_of_splits_the_classes_are_at_the_top(classes: Any) -> None:
     classes = {name: held for name, held in classes.items() if not standard_split(name)}
     with folder() as root:
@@ -234,7 +234,7 @@ def test_validation_images_whose_classes_a_file_lists(folder: str, tmp_path: Pat
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_names_of_classes_in_such_a_file_may_hold_each_other(data: st.DataObject) -> None:
     """``pen`` and ``pen test``: with any separator, each image gets the class that its line names."""
     word = st.sampled_from(["pen", "test", "1", "n02"])
@@ -257,7 +257,7 @@ def test_names_of_classes_in_such_a_file_may_hold_each_other(data: st.DataObject
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_columns_that_may_both_be_the_classes_are_refused(data: st.DataObject) -> None:
     """Classes that are numbers, beside widths and boxes: taken where only one column can be the classes."""
     classes = ["0", "1", "2"]
@@ -497,7 +497,7 @@ def test_a_list_that_is_not_read_is_named(tmp_path: Path) -> None:
     names=st.lists(st.sampled_from(("a", "train", "2026-11")), min_size=1, unique=True),
     kind=st.sampled_from(manifest.KINDS),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_runs_in_a_folder_are_no_data(data: str, place: str, names: list[str], kind: manifest.Kind) -> None:
     with folder() as root:
         pictures(root / data, "cat/1.png", "dog/2.png", "dog/mine/manifest.json", "dog/mine/3.png")

@@ -7,7 +7,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -19,7 +19,6 @@ from seeking.errors import RunWarning
 
 
 @given(labels=st.lists(st.integers(-1, 6), min_size=2, max_size=40), data=st.data())
-@settings(deadline=None)
 def test_each_class_keeps_some_and_nothing_else_changes(labels: list[int], data: st.DataObject) -> None:
     numbers = np.array(labels)
     order = np.array(data.draw(st.permutations(range(len(labels)))))

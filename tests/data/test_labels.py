@@ -47,7 +47,7 @@ def parts(draw: st.DrawFn) -> Any:
 
 @pytest.mark.slow
 @given(st.lists(parts(), min_size=1, max_size=3), st.lists(parts(), min_size=1, max_size=3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_labels_keep_their_names_whatever_the_order_of_classes(train: list[Any], test: list[Any]) -> None:
     splits = Split("train", train), Split("test", test)
     common = {name for split in (train,) for part in split for name in part["truth"]}
@@ -117,7 +117,7 @@ def test_labels_that_cannot_be_identified(train: Any, test: Any, message: str) -
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=6), st.sampled_from(("bool", "int8")))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_booleans_are_the_classes_0_and_1(labels: list[bool], other: str) -> None:
     train = Split("train", [rows([False, True, *labels], "bool")])
     test = Split("test", [rows(labels if other == "bool" else [int(label) for label in labels], other)])
@@ -130,7 +130,6 @@ def test_booleans_are_the_classes_0_and_1(labels: list[bool], other: str) -> Non
     st.sampled_from(("cafe\u0301", "Cat", "pen test", "\ufb01n", "straße")),
     st.sampled_from((str.upper, str.lower, lambda name: f"{name} ", lambda name: unicodedata.normalize("NFC", name))),
 )
-@settings(deadline=None)
 def test_classes_that_look_alike_are_told_of(name: str, change: Any) -> None:
     other = change(name)
     train, test = (Split(split, [rows(["dog", text], "string")]) for split, text in (("a", name), ("b", other)))

@@ -60,7 +60,7 @@ def test_relative_paths_are_those_beside_the_file_that_names_them(
         assert brightness == [[0, 1, 2, 77], [10, 11, 12, 77]]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     rows=st.lists(st.sampled_from([None, "bytes", "a.png", "b/c.png", "/d.png", "hf://e.png"]), min_size=1),
     size=st.integers(1, 5),

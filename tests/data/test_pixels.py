@@ -122,7 +122,7 @@ MODES = st.lists(st.sampled_from(COLORED + GRAY), min_size=1, max_size=20)
 
 
 @given(MODES, MODES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_images_are_grey_only_if_all_of_them_are(train: list[str], test: list[str]) -> None:
     kinds = {"CMYK": "TIFF"}
     image = Image.new("RGB", (2, 2), (200, 30, 30))
@@ -165,7 +165,7 @@ def test_images_are_turned_as_their_exif_data_say_whatever_else_these_hold(orien
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_exif_data_stop_a_run(data: bytes) -> None:
     image = Image.new("RGB", (4, 4), (9, 99, 199))
     (plain,), (pixels,) = decoded([saved(image, "JPEG")]), decoded([saved(image, "JPEG", exif=b"Exif\0\0" + data)])
@@ -206,7 +206,7 @@ def test_whatever_a_decoder_raises_the_image_is_named(error: type[Exception], mo
 
 
 @given(st.integers(0, 255), st.integers(1, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_constant_channel_is_divided_by_one(value: int, size: int) -> None:
     pixels = torch.randint(0, 256, (5, 3, size, size), dtype=torch.uint8)
     pixels[:, 1] = value
@@ -304,7 +304,7 @@ def files(draw: st.DrawFn) -> bytes:
 
 
 @given(files(), st.sampled_from(["RGB", "L"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_pixels_do_not_depend_on_the_decoder(file: bytes, mode: Any) -> None:
     pytest.importorskip("torchcodec")
 

@@ -67,7 +67,7 @@ def has_value(values: Sequence[Any]) -> bool:
 
 @pytest.mark.slow
 @given(columns=COLUMNS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_table_is_the_same_in_any_file_and_in_any_order_of_columns(
     columns: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -298,7 +298,7 @@ INDEXED = st.integers(-5, 5).map(lambda start: pd.RangeIndex(start, start + ROWS
 
 
 @given(index=INDEXED, again=st.integers(0, 2), suffix=st.sampled_from([".csv", ".parquet"]))
-@settings(max_examples=14, deadline=None)
+@settings(max_examples=14)
 def test_the_row_index_of_pandas_is_left_out_and_told_and_nothing_else_is(
     index: Any, again: int, suffix: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -329,7 +329,7 @@ def test_the_row_index_of_pandas_is_left_out_and_told_and_nothing_else_is(
     ),
     suffix=st.sampled_from([".csv", ".tsv"]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_column_without_a_name_is_refused_by_its_place(
     names: list[str], suffix: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -484,7 +484,7 @@ VALUES = st.lists(st.integers(-1000, 1000), min_size=ROWS, max_size=ROWS).filter
 
 
 @given(values=VALUES, factor=st.sampled_from([-3.0, 0.01, 1000.0]), offset=st.integers(-50, 50))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_values_are_learnt_alike_in_any_unit(
     values: list[int], factor: float, offset: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

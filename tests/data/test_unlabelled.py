@@ -18,7 +18,7 @@ ROWS = 6
 SPELLINGS = [spelled for text in sorted(MISSING) for spelled in (text, text.upper(), f" {text} ")]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(labels=st.lists(st.sampled_from([*SPELLINGS, "yes"]), min_size=ROWS, max_size=ROWS))
 def test_a_test_split_of_a_table_without_a_class_is_not_used_in_any_format(
     labels: list[str], tmp_path_factory: pytest.TempPathFactory

@@ -44,7 +44,7 @@ def batches(data: ImageData) -> list[torch.Tensor]:
 @pytest.mark.filterwarnings("ignore::seeking.errors.RunWarning")
 @given(paths=st.sets(st.sampled_from(PATHS), min_size=1), in_memory=st.booleans())
 @example(paths={*PATHS[:6], PATHS[8]}, in_memory=True)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_all_of_them_are_named_or_left_out(paths: set[str], in_memory: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

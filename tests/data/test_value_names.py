@@ -131,7 +131,7 @@ def test_labels_are_read_once(loss: Any, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @given(values=st.lists(CLASSES, min_size=2, max_size=6, unique=True), quoted=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_labels_and_categories_go_by_one_rule_and_surprises_are_told_once(
     values: list[str], quoted: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -252,7 +252,7 @@ def test_after_a_sandwich_run_the_base_is_the_larger_models_part() -> None:
     st.floats(10, 60),
     st.floats(0.2, 0.8),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_method_spends_the_budget(method: str, ratio: float, budget: float, share: float) -> None:
     method_settings = {"share": share} if "share" in methods()[method].settings else {}
     recipe = Recipe(
@@ -598,7 +598,7 @@ def steps(losses: list[float], condition: str) -> list[dict[str, Any]]:
 
 
 @given(st.integers(1, 3), st.integers(0, 99))
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 def test_losses_without_a_trend_hold_as_often_as_their_shuffles(n: int, seed: int) -> None:
     losses = torch.rand(900, generator=torch.Generator().manual_seed(seed)).tolist()
     stages = evidence(steps(losses, f"decrease:{n}"), f"decrease:{n}", 0)
@@ -776,7 +776,7 @@ WITH_RECIPE = st.tuples(st.sampled_from([{}, {"recipe": "best"}, {"recipe": "pap
 
 
 @given(WITH_RECIPE, WITH_RECIPE, SOME_OPTIONS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_an_arm_with_a_training_recipe_is_the_run_of_the_command_line(
     shared: dict[str, Any], arm: dict[str, Any], pair: dict[str, Any]
 ) -> None:
@@ -880,7 +880,7 @@ def test_options_of_one_run_of_an_arm_are_read_as_all_others(written: Any, tmp_p
     assert (base.lr, base.weight_decay, motivated.lr) == (0.001, 0.0, 0.05)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.sampled_from(["options", "pairs", "arms"]), SOME_OPTIONS.filter(bool), st.booleans())
 def test_a_recipe_written_in_another_way_goes_on(place: str, moved: dict[str, Any], changed: bool) -> None:
     """The same options of the same runs, whether they are those of all runs, of the pair or of the arm."""

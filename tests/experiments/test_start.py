@@ -53,7 +53,7 @@ def same(model: nn.Module, state: Mapping[str, Tensor], but: str = "fc") -> bool
     return all(torch.equal(tensor, state[name]) for name, tensor in tensors(model).items() if but not in name)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(narrow=st.integers(1, 4), more=st.integers(0, 3), owner=st.sampled_from(("base", "motivated")))
 def test_the_shared_part_is_the_owners_and_nothing_of_the_owner_changes(narrow: int, more: int, owner: Any) -> None:
     base, motivated = ResNet(8, width=narrow), ResNet(14, width=narrow + more)
@@ -253,7 +253,7 @@ def test_a_resumed_run_needs_the_weights_no_more(tmp_path: Path, digits: ImagesO
 
 
 @pytest.mark.slow
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     name=st.sampled_from(("resnet8", "test_efficientnet", "test_vit", "mlp-8", "gpt2-1x32")),
     classes=st.integers(1, 300),

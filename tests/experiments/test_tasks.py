@@ -63,7 +63,7 @@ TEXTS = st.binary(min_size=2, max_size=400).map(lambda content: torch.tensor([*c
 
 
 @given(TEXTS, st.integers(1, 60), st.integers(1, 40), st.none() | st.integers(0, 9), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_targets_are_the_bytes_that_follow(
     content: Tensor, length: int, count: int, seed: int | None, epoch: int
 ) -> None:
@@ -101,7 +101,7 @@ def test_windows_lie_elsewhere_in_each_epoch_and_for_each_seed() -> None:
 
 
 @given(st.none() | st.floats(0.05, 0.5), st.none() | st.integers(1, 5), st.integers(1, 30))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_parts_of_a_text_have_nothing_in_common(
     lyrics: Path, validation: float | None, held_out: int | None, length: int
 ) -> None:
@@ -124,7 +124,7 @@ def test_parts_of_a_text_have_nothing_in_common(
 
 @pytest.mark.slow
 @given(st.none() | st.floats(0.05, 0.5), st.none() | st.integers(1, 20), st.sampled_from(("images", "tabular")))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_each_image_or_row_is_in_the_table_of_splits_once(
     validation: float | None, held_out: int | None, kind: Any
 ) -> None:
@@ -136,7 +136,7 @@ def test_each_image_or_row_is_in_the_table_of_splits_once(
 
 @pytest.mark.slow
 @given(st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_model_for_other_data_names_the_task(data: st.DataObject) -> None:
     names = {"images": ["resnet8", "vit_tiny_patch16_224"], "text": ["gpt2-1x32", "llama-2x64"], "tabular": ["mlp-16"]}
     kinds = sorted(names)
@@ -279,7 +279,7 @@ MADE = {
 
 @pytest.mark.slow
 @given(st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @pytest.mark.filterwarnings("ignore:Initializing zero-element")
 def test_arguments_are_refused_without_data_if_and_only_if_they_are_with_data(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(MADE)))

@@ -42,7 +42,7 @@ def stage(width: int, kinds: list[Any]) -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, width), nn.Sequential(*blocks), nn.Linear(width, 2))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     pattern=st.lists(st.sampled_from([None, 4, 1.5, "global", (2, 0)]), min_size=1, max_size=3),
     repeats=st.tuples(st.integers(1, 2), st.integers(2, 3)),

@@ -57,7 +57,7 @@ BY_SIZE: dict[str, Attention] = {
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(
     st.sampled_from(sorted(SCALED_ALIKE)),
     st.booleans(),

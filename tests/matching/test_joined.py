@@ -39,7 +39,7 @@ class Joined(nn.Module):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.sampled_from(["residual", "chain", "dense"]),
     *[st.integers(1, 3)] * 3,

@@ -38,7 +38,7 @@ class Heads(nn.Module):
         return out
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(exits=st.sets(st.integers(0, 5), min_size=1), more=st.sets(st.integers(0, 5)), order=st.randoms())
 def test_modules_whose_numbers_are_names_are_matched_by_name(exits: set[int], more: set[int], order: Any) -> None:
     numbers = [*(exits | more)]
@@ -67,7 +67,7 @@ class Gated(nn.Module):
         return self.out(x)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     depth=st.integers(1, 3),
     more=st.integers(1, 3),

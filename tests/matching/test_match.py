@@ -40,7 +40,7 @@ def test_every_family_is_exact_and_its_map_inverts(family: Family, depth: str, w
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.data())
 def test_random_resnets_are_exact(data: st.DataObject) -> None:
     depth = data.draw(st.sampled_from([8, 14, 20]))
@@ -59,7 +59,7 @@ def test_random_resnets_are_exact(data: st.DataObject) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.data())
 def test_random_vision_transformers_are_exact(data: st.DataObject) -> None:
     head, heads, depth = (data.draw(st.integers(1, 4)) for _ in range(3))

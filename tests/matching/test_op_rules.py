@@ -296,7 +296,7 @@ SHOWING: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     first=st.sampled_from(sorted(EMPTYING)),
     rest=st.lists(st.sampled_from(sorted(SHOWING)), min_size=1, max_size=4),

@@ -61,7 +61,7 @@ UNWEIGHTED: dict[str, Callable[[Any, Tensor], Tensor]] = {
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     st.sampled_from([*WEIGHTED, *UNWEIGHTED]),
     *[st.integers(1, 4)] * 2,
@@ -77,7 +77,7 @@ def test_any_mix_of_layers_is_exact_where_width_alone_differs(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     st.sampled_from([*WEIGHTED]),
     *[st.integers(1, 3)] * 3,
@@ -96,7 +96,7 @@ def test_extra_layers_have_extra_weights_in_a_sum(
     assert torch.allclose(base(BATCH), motivated(BATCH), atol=1e-5)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(
     st.integers(1, 3), st.integers(2, 4), st.integers(0, 2), st.integers(0, 2), st.sampled_from(["leading", "spread"])
 )

@@ -31,7 +31,7 @@ def test_every_kind_of_image_layer_is_exact(branch: str, flat: bool, policies: d
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 3), st.integers(0, 3), st.sampled_from(["leading", "even"]))
 def test_groups_of_a_norm_are_kept_whatever_their_size(
     groups: int, channels: int, more_groups: int, more_channels: int, width: str
@@ -53,14 +53,14 @@ both_policies = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(token_models(), both_policies)
 def test_random_transformers_are_exact(models: tuple[nn.Module, nn.Module, Tensor], policies: dict[str, str]) -> None:
     assert_exact(*models, **policies)
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(image_models(), both_policies)
 def test_random_convolutional_networks_are_exact(
     models: tuple[nn.Module, nn.Module, Tensor], policies: dict[str, str]

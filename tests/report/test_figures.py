@@ -92,7 +92,7 @@ def test_differences_of_hundredths_look_small(figures: list[Figure], tmp_path: P
         assert name in texts(figures[0])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0, 100), st.floats(0, 10), st.floats(0.1, 5))
 def test_an_axis_spans_what_it_must(low: float, span: float, least: float) -> None:
     axes = Figure().subplots()
@@ -104,7 +104,7 @@ def test_an_axis_spans_what_it_must(low: float, span: float, least: float) -> No
 
 
 @pytest.mark.slow
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(title=st.text(max_size=20) | st.just(SCRIPTS) | st.just("$a_{1 and $b"))
 def test_any_title_is_drawn(title: str, tmp_path: Path) -> None:
     before = copy.deepcopy(dict(matplotlib.rcParams))

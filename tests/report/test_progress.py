@@ -60,7 +60,7 @@ def test_a_line_fits_and_keeps_the_losses(
     assert cell_len(cut(title, width)) <= width
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(60, 120), st.text(st.characters(categories=["L", "N", "Z"]), max_size=60), st.floats(0, 1e9))
 def test_on_a_terminal_nothing_wraps(width: int, title: str, loss: float) -> None:
     evaluation = {"kind": "eval", "epoch": 1, "step": 9, "base": {"accuracy": 0.975}, "motivated": {"accuracy": 0.96}}

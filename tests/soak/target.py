@@ -118,5 +118,5 @@ def soak(target: Target, examples: int | None = None, **options: Any) -> Counter
     for content in target.known:
         test = example(content)(test)
     count = max(1, (examples or settings.default.max_examples) // target.share)
-    settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), **options)(test)()
+    settings(max_examples=count, suppress_health_check=list(HealthCheck), **options)(test)()
     return outcomes

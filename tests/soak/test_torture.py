@@ -113,7 +113,6 @@ def finish(output: Path, processes: int) -> None:
 
 @settings(
     max_examples=max(1, settings.default.max_examples // 250),
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate],
 )

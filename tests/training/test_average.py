@@ -25,7 +25,7 @@ def averages(trainer: Trainer) -> dict[str, dict[str, Tensor]]:
     return {name: average.state_dict()["model"]["tensors"] for name, average in trainer.run.averages.items()}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(decay=st.floats(0, 0.999), count=st.integers(1, 25), tied=st.booleans())
 def test_an_average_is_exponential_and_begins_with_a_smaller_decay(decay: float, count: int, tied: bool) -> None:
     torch.manual_seed(0)

@@ -37,7 +37,7 @@ def ratio() -> float:
 
 
 @pytest.mark.slow
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     condition=st.sampled_from(["decrease:2", "never", "always", "random:0.4", "affordable:1,0.8"]),
     on=st.sampled_from(["same", "next"]),

@@ -44,7 +44,7 @@ def test_copies_leave_what_is_tied_to_the_bases() -> None:
         assert torch.equal(tensor, tensors(base)[name])
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(depth=st.integers(1, 3), more=st.integers(1, 3), how=st.sampled_from(["leading", "spread"]))
 def test_extra_blocks_are_copies_of_the_bases_block_before(depth: int, more: int, how: Any) -> None:
     base, motivated = chain(4, depth), chain(4, depth + more)
@@ -128,7 +128,7 @@ OPTIMIZERS: list[Any] = [
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, suppress_health_check=list(HealthCheck))
 @given(rewarm=st.floats(0.3, 3), begin=st.integers(0, 4))
 def test_rewarming_is_another_rate_of_the_extra_capacity_alone(make: Any, rewarm: float, begin: int) -> None:
     """The same as a rate by hand for extra blocks, as groups of their own; and of what is shared nothing changes."""

@@ -47,7 +47,7 @@ def chain(width: int, depth: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, width), nn.Sequential(*blocks), nn.Linear(width, 2))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
 @given(size=sizes(), weight=st.floats(0.05, 0.95))
 def test_the_gradient_is_that_of_the_weighted_sum(size: tuple[tuple[int, int], tuple[int, int]], weight: float) -> None:
     """The reference takes the base's weights from the motivated model's, and lets autograd add up."""

@@ -91,7 +91,7 @@ def snapshot(batch: Any) -> list[Tensor]:
     return [tensor.clone() for tensor in tensors_in(batch)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     changes=st.dictionaries(st.sampled_from("ab"), st.sampled_from(CHANGES)),

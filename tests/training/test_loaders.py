@@ -327,7 +327,7 @@ def test_evaluation_data_need_no_length_but_a_batch() -> None:
 
 @pytest.mark.slow
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_every_sample_of_a_step_weighs_the_same(sizes: list[int], mapping: bool) -> None:
     bounds = torch.tensor([0, *sizes]).cumsum(0).tolist()
     parts = [DATA[start:end] for start, end in itertools.pairwise(bounds)]
@@ -403,7 +403,7 @@ def batch_of(values: Tensor, kind: str) -> Any:
     ["lists", "lists of tensors", "sequences", "labels stacked", "targets", "nested", "names", "mappings", "records"],
 )
 @given(samples=st.integers(1, 9), processes=st.integers(2, 4))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_batches_of_any_form_are_split_between_samples(kind: str, samples: int, processes: int) -> None:
     assume(kind != "labels stacked" or samples != 5)  # Each sample has as many features.
     values = torch.arange(10.0, 10.0 + samples)

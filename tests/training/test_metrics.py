@@ -39,7 +39,7 @@ def f1(outputs: Tensor, targets: Tensor) -> float:
     return float(f1_score(targets, outputs.argmax(1), average="macro", labels=range(3), zero_division=0))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(sizes=st.lists(st.integers(1, 7), min_size=1, max_size=5))
 def test_metrics_are_those_of_all_samples_whatever_the_batches(sizes: list[int]) -> None:
     x, y = torch.randn(sum(sizes), 5), torch.randint(3, (sum(sizes),))

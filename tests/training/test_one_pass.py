@@ -86,7 +86,7 @@ class Chain(nn.Module):
         return self.head(self.norm(x))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(depth=st.integers(1, 3), more=st.integers(1, 3), how=st.sampled_from(["leading", "spread"]), zero=st.booleans())
 def test_a_prefix_is_found_where_all_extra_blocks_come_last(depth: int, more: int, how: Any, zero: bool) -> None:
     """Whatever the weights are: where the extra blocks add nothing at first, all outputs are the same."""

@@ -13,7 +13,7 @@ from seeking import TrainConfig
 from seeking.training.optim import FUSED, make_optimizer
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     optimizer=st.sampled_from(["sgd", "momentum", "adamw", "adagrad"]),
     momentum=st.sampled_from([0.0, 0.9]),

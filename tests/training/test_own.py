@@ -42,7 +42,7 @@ def trainer(config: TrainConfig, widths: tuple[int, int] = (4, 4), **more: Any) 
     return Trainer(*chains(widths), train_loader=data(), config=config, **more)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3))
 def test_patterns_choose_tensors_by_their_names_and_modules(patterns: list[str]) -> None:
     base, motivated = chains()
@@ -76,7 +76,7 @@ def test_one_pattern_may_be_given_by_itself(pattern: str) -> None:
     assert owns[0] == owns[1] == owns[2] and owns[3] == (pattern,)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     patterns=st.lists(st.sampled_from(NAMES), min_size=1, max_size=2),
     widths=st.sampled_from([(4, 4), (4, 6)]),

@@ -43,7 +43,7 @@ SHAPES = st.sampled_from([(), (1,), (3,), (2, 3)])
 
 
 @given(SHAPES, st.sampled_from([torch.float32, torch.float64, torch.int64]), st.floats(0.1, 100), st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_metrics_are_those_of_all_samples_in_any_batches(
     shape: tuple[int, ...], dtype: torch.dtype, unit: float, seed: int
 ) -> None:

@@ -38,7 +38,7 @@ def test_a_base_that_always_steps_is_the_papers_algorithm(condition: str) -> Non
     assert_equal(run(config)[0], run(config, algorithm=Scheduled(Always()))[0])
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, suppress_health_check=list(HealthCheck))
 @given(base=st.sampled_from(["every:2", "before:0.4", "~every:3", "after:5"]))
 def test_each_model_steps_where_its_condition_holds(base: str) -> None:
     config = dataclasses.replace(CONFIG, base_condition=base, condition=f"~({base})")
@@ -75,7 +75,7 @@ def test_options_of_a_recipe_can_be_overridden_in_python(tmp_path: Path) -> None
         TrainConfig.from_recipe(str(mine))
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, suppress_health_check=list(HealthCheck))
 @given(share=st.floats(0.05, 0.95))
 def test_a_private_finish_begins_at_its_share_of_the_run(share: float) -> None:
     separated = []

@@ -40,7 +40,7 @@ class Items(Dataset[Any]):
 
 
 @given(labels=st.lists(st.sampled_from([-100, 0, 1, 2]), min_size=1, max_size=12), batch_size=st.integers(1, 5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_ignored_labels_count_neither_in_training_nor_in_evaluation(labels: list[int], batch_size: int) -> None:
     model, objective = nn.Linear(5, 3), Classification()
     torch.nn.init.ones_(model.bias)

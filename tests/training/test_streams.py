@@ -152,7 +152,7 @@ def test_a_condition_that_knows_the_length_of_an_epoch_takes_a_stream() -> None:
     assert condition.seen == 4
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     counts=st.lists(st.integers(1, 24), min_size=1, max_size=3),
     max_steps=st.integers(1, 20),

@@ -92,7 +92,7 @@ def token_loss(model: nn.Module, batch: Any) -> Tensor:
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), min_size=1, max_size=4),
     ignored=st.floats(0, 1),
@@ -152,7 +152,7 @@ def test_a_loss_fn_may_return_its_loss_in_any_usual_form(form: Any) -> None:
     assert run(lambda model, batch: form(regression_loss(model, batch))) == run(regression_loss)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(sizes=st.lists(st.integers(1, 7), min_size=1, max_size=6))
 def test_an_evaluation_is_the_mean_over_samples_whatever_the_sizes_of_batches(sizes: list[int]) -> None:
     x = torch.randn(sum(sizes), 5)

@@ -47,7 +47,7 @@ VOTES: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
 
 
 @pytest.mark.parametrize("name", VOTES)
-@settings(deadline=None, max_examples=3)
+@settings(max_examples=3)
 @given(width=st.integers(1, 4), more=st.integers(1, 3))
 def test_extra_channels_must_not_decide_a_vote(name: str, width: int, more: int) -> None:
     vote, contained = VOTES[name]

@@ -38,7 +38,7 @@ class Net(nn.Module):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(
     width=st.integers(2, 5), extra=st.integers(0, 3), persistent=st.booleans(), equal=st.booleans(), uses=st.booleans()
 )

@@ -236,7 +236,6 @@ def judged(base: Parts, motivated: Parts) -> tuple[bool, str]:
 
 drawn = settings(
     max_examples=250 if settings.default.max_examples > 1000 else 12,  # Under the profile soak.
-    deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )

@@ -58,7 +58,7 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 1000), width=st.integers(1, 3), more=st.integers(1, 3), what=st.sampled_from(["state", *GATES])
 )
@@ -70,7 +70,7 @@ def test_a_decision_by_other_numbers_is_never_exact(seed: int, width: int, more:
     assert not verdict.exact
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 1000), width=st.integers(1, 3), more=st.integers(0, 3))
 def test_a_decision_by_the_same_numbers_is_exact_and_more_codes_compete(seed: int, width: int, more: int) -> None:
     torch.manual_seed(seed)
@@ -224,7 +224,7 @@ def test_each_elementwise_operation_that_is_constant_somewhere_decides() -> None
     assert len(ran) > 100
 
 
-@settings(deadline=None, max_examples=5)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 1000), width=st.integers(1, 3), deeper=st.booleans())
 def test_activations_are_no_decisions_of_other_channels(seed: int, width: int, deeper: bool) -> None:
     """The base's second layer is as wide as the motivated model's first."""

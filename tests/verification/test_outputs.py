@@ -70,7 +70,7 @@ class Named(nn.Module):
 NAMES = ["a", "b", "layer_9", "layer_10", "count", "size"]
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(
     orders=st.tuples(st.permutations(NAMES), st.permutations(NAMES[:2])),
     kind=st.sampled_from([dict, SimpleNamespace, OrderedDict]),

@@ -166,7 +166,7 @@ HELD: dict[str, Callable[[int, int], nn.Module]] = {
 }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @example(held="bound", rows=2, limits=(5, 7))
 @given(held=st.sampled_from(sorted(HELD)), rows=st.integers(1, 12), limits=st.tuples(*[st.integers(4, 9)] * 2))
 def test_a_limit_is_reached_by_the_batch_or_named(held: str, rows: int, limits: tuple[int, int]) -> None:
