@@ -35,7 +35,8 @@ def make_objective(
         raise SeekingError(f"loss {config.loss} and a loss_fn contradict each other; give one of them")
     if loss_fn and config.teach:
         raise SeekingError(
-            f"teach is {config.teach}, but a loss_fn takes no logits of a teacher; give an objective instead"
+            f"teach is {config.teach}, but a loss_fn takes no logits of a teacher; set teach to 0, or give an "
+            "objective instead"
         )
     if objective:
         _check_methods(objective, pair, evaluated)
