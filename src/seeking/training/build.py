@@ -1,6 +1,5 @@
-"""Build the parts of a run from its options: accelerator, loaders, prepared models, learners."""
+"""Build the parts of a run from its options: saver, pair, condition, algorithm, prepared models, learners."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.state import AcceleratorState, is_initialized
 from torch import nn
 
 from seeking.algorithms import Scheduled, alone, motivated
@@ -17,11 +15,9 @@ from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import Saver
 from seeking.conditions import Condition, Never, Next, WithinBudget, parse
 from seeking.copies import copied, scratch_copy
-from seeking.distributed.processes import this_process
 from seeking.distributed.sharding import reshard, shard
-from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunWarning, SeekingError
+from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
 from seeking.initialization import embed
-from seeking.internals import reset_accelerator
 from seeking.matching import match
 from seeking.pair import Pair
 from seeking.pretrained import warn_of_overwritten
@@ -47,7 +43,6 @@ from seeking.training.optim import (
     make_schedule,
 )
 from seeking.training.performance import checkpoint_activations, compile_in_place, to_channels_last
-from seeking.training.precision import resolve_precision
 from seeking.training.progress import Progress
 from seeking.training.rng import RandomState
 from seeking.training.run import Algorithm
@@ -57,29 +52,6 @@ from seeking.weights_map import WeightsMap
 
 AS_IN_PAPER = {"base_condition": "always", "finish": "tied", "update": "separate", "teach": 0.0}
 """Options with which the paper's algorithm trains a pair."""
-MADE_HERE = "made_by_seeking"
-"""An attribute of accelerate's state, which all accelerators share, that tells it from one of the user's."""
-
-
-def make_accelerator(config: TrainConfig) -> Accelerator:
-    """Create the accelerator for the device and precision of the options."""
-    process = this_process(config.device)
-    mixed = resolve_precision(config.precision, process.device)
-    earlier = AcceleratorState().mixed_precision if is_initialized() else mixed
-    if earlier != mixed:
-        if not hasattr(AcceleratorState(), MADE_HERE):  # Else an earlier trainer in this process has set it.
-            warnings.warn(
-                f"an accelerator of this program has mixed precision {earlier}; it is {mixed} from now on, as that of "
-                f"the trainer; pass yours (Trainer(accelerator=...)), or set precision to {earlier}",
-                RunWarning,
-                stacklevel=3,
-            )
-        reset_accelerator()
-    started = is_initialized()
-    accelerator = Accelerator(mixed_precision=mixed, cpu=process.device.type == "cpu")
-    if not started:
-        setattr(accelerator.state, MADE_HERE, True)
-    return accelerator
 
 
 def make_saver(

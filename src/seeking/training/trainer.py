@@ -29,6 +29,7 @@ from seeking.training.objective import LossFn, Objective
 from seeking.training.one_pass import make_prefix
 from seeking.training.optim import MakeOptimizer, MakeSchedule, check_makers
 from seeking.training.parts import collect_parts
+from seeking.training.precision import make_accelerator
 from seeking.training.preflight import check_gradients, check_pair, measure_cost
 from seeking.training.progress import Progress
 from seeking.training.record import Listener, Record, Row, check_listeners
@@ -114,7 +115,7 @@ class Trainer:
         check_listeners(listeners)
         check_makers(optimizer, schedule)
         self.config = config = options(config)
-        self.accelerator = accelerator or build.make_accelerator(config)
+        self.accelerator = accelerator or make_accelerator(config)
         self.loaders = data.prepare_loaders(self.accelerator, train_loader, eval_loader, held_out, config)
         data.check_processes(self.loaders, config, output is not None, resume)
         functions = {"algorithm": algorithm, "loss": loss_fn or objective}
