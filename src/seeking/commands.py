@@ -90,7 +90,7 @@ class Analyze:
 
 @dataclass(frozen=True, kw_only=True)
 class Show:
-    """Show a run folder: options, progress, results, and whether its files are intact; or list the runs in a folder."""
+    """Show a run: the options that were changed, progress, results, and whether its files are intact; or list runs."""
 
     run: Positional[Path]
     """The run folder, or a folder of run folders. Nothing in it is executed or changed."""

@@ -29,7 +29,7 @@ def is_run_folder(path: Path) -> bool:
 
 
 def describe(path: Path) -> tuple[str, bool]:
-    """The options of a run, its progress, its results, and whether its files are intact.
+    """The options of a run that were changed, its progress, its results, and whether its files are intact.
 
     Nothing in the folder is executed or changed.
 
@@ -50,8 +50,8 @@ def _describe(path: Path) -> tuple[str, bool]:
     if not (known or damaged or options.keys() & run_files.OPTIONS):
         raise SeekingError(f"{path}: not a run folder, its config.json has no options of a run")
     changed = changed_options(options)
-    usual = {name: value for name, value in options.items() if name not in changed}
-    lines = [str(path), "options that were changed:", *_listed(changed)]
+    lines = [str(path), "options that were changed from their defaults:"]
+    lines += [f"  {name!r}: {value!r}" for name, value in changed.items()] or ["  none"]
     lines += _record(path, is_run=not (known and known.kind == "comparison"), damaged=damaged)
     lines += ["files:", *files]
     for run in run_files.runs_of_comparison(path):
@@ -64,7 +64,6 @@ def _describe(path: Path) -> tuple[str, bool]:
     for checkpoint in snapshot.list_checkpoints(path / run_files.CHECKPOINTS):
         lines.append(_checked(path, f"{run_files.CHECKPOINTS}/{checkpoint.name}", snapshot.check, damaged))
     lines += [f"  {checkpoint.name}: set aside" for checkpoint in snapshot.list_damaged(path / run_files.CHECKPOINTS)]
-    lines += ["options as they are by default:", *_listed(usual)] if usual else []
     return "\n".join(lines), not damaged
 
 
@@ -127,10 +126,6 @@ def changed_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The recorded options that are not as they are by default."""
     defaults = json.loads(json.dumps(dataclasses.asdict(Train()), default=str))
     return {name: value for name, value in options.items() if name not in defaults or value != defaults[name]}
-
-
-def _listed(options: Mapping[str, Any]) -> list[str]:
-    return [f"  {name!r}: {value!r}" for name, value in options.items()] or ["  none"]
 
 
 def _names(metrics: Any) -> list[str]:
