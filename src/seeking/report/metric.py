@@ -1,9 +1,11 @@
-"""How metrics are named and shown, and which way they are better."""
+"""How metrics are named and shown."""
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from seeking.training.metrics import BETTER
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,6 @@ class Metric:
         unit: after numbers; empty if there is none.
         scale: that values are shown at.
         digits: after the decimal point; None for four digits in all, in a unit that is not known.
-        higher_is_better: whether it is.
         least_span: that an axis spans at least, as shown.
         level: by how much a value may be worse than another, as shown, and still count as level with it.
     """
@@ -26,9 +27,13 @@ class Metric:
     unit: str = ""
     scale: float = 1.0
     digits: int | None = 4
-    higher_is_better: bool = False
     least_span: float = 0.0
     level: float = 0.0
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether it is; of a metric of the user's own this is not known, and not asked."""
+        return BETTER.get(self.name) == "max"
 
     @property
     def label(self) -> str:
@@ -64,7 +69,7 @@ class Metric:
         return value if self.higher_is_better else -value
 
 
-ACCURACY = Metric("accuracy", "accuracy", "%", 100, 2, higher_is_better=True, least_span=2.0, level=0.3)
+ACCURACY = Metric("accuracy", "accuracy", "%", 100, 2, least_span=2.0, level=0.3)
 BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte", digits=3, least_span=0.02, level=0.01)
 RMSE = Metric("rmse", "RMSE", digits=None)
 LOSS = Metric("loss", "loss")
