@@ -18,7 +18,8 @@ from torch.nn.utils import prune
 import seeking
 from seeking import Pair, SeekingError, match, recalibrate, verify
 from seeking.errors import RunWarning
-from seeking.pair import MAX_BLOCKS, NORM_STATISTICS
+from seeking.pair import NORM_STATISTICS
+from seeking.shared_tensors import MAX_BLOCKS
 from seeking.weights_map import tensors
 
 families = pytest.mark.parametrize("family", SMALL_FAMILIES, ids=str)
@@ -509,3 +510,14 @@ def test_changes_before_the_first_motivated_step_are_seen_in_half_precision(
         motivated[0].weight[0, 0] += change
     with pytest.warns(RunWarning, match=r"changed outside motivated\(\)"), pair.motivated():
         pass
+
+
+def test_a_pair_says_what_it_is() -> None:
+    def network(width: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2))
+
+    pair = Pair(network(3), network(8))
+    assert repr(pair) == "Pair(Sequential of 23 in Sequential of 58 parameters; 1 tensors tied, 3 copied)"
+    pair.separate()
+    assert repr(pair) == "Pair(Sequential of 23 in Sequential of 58 parameters; separated)"
+    assert "0 tensors tied, 4 copied" in repr(Pair(network(3), network(8), tie=False))

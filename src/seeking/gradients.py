@@ -8,7 +8,7 @@ from torch.nn.utils import get_total_norm
 
 from seeking.distributed.sharding import is_sharded
 from seeking.internals import foreach_norm
-from seeking.pair import MAX_BLOCKS
+from seeking.shared_tensors import MAX_BLOCKS
 from seeking.weights_map import WeightsMap
 
 
