@@ -16,7 +16,7 @@ from seeking.matching.tracer import Trace
 from seeking.outside import outside_preserved
 from seeking.verification.decisions import Decisions, deciding, differing_decision
 from seeking.verification.extra import extra_modules
-from seeking.verification.judge import compared_layers, judge
+from seeking.verification.judge import Judge, compared_layers
 from seeking.verification.narrowing import DivergedError, OutvotedError
 from seeking.verification.originals import UsesOf, check_unused
 from seeking.verification.recording import Records, dense, hooks, recording
@@ -231,7 +231,7 @@ class Comparison:
         subject = self._subject
         channels = self._sight.channels(self._picked)
         models = subject.base, subject.motivated
-        return judge(*models, subject.weights_map, self._small, large, self._tolerance, channels)
+        return Judge(*models, subject.weights_map, self._small, large, self._tolerance).verdict(channels)
 
     def _differing_decision(self) -> str:
         return differing_decision(self._base_decisions, self._decisions, self._tolerance)
