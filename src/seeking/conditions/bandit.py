@@ -4,6 +4,7 @@ import math
 import random
 
 from seeking.conditions.base import Outcome, Signals, needed, whole_number
+from seeking.conditions.moving_average import taken_in
 from seeking.conditions.registry import register
 from seeking.conditions.schedule import Counting
 
@@ -88,9 +89,8 @@ class Exp3(Counting):
         """Update the weights by the reward of a play."""
         if not math.isfinite(reward * reward):
             return
-        self.mean = MEMORY * self.mean + (1 - MEMORY) * reward
-        self.square = MEMORY * self.square + (1 - MEMORY) * reward * reward
-        self.weight = MEMORY * self.weight + 1 - MEMORY
+        self.mean, _ = taken_in(reward, self.mean, self.weight, MEMORY)
+        self.square, self.weight = taken_in(reward * reward, self.square, self.weight, MEMORY)
         mean = self.mean / self.weight
         deviation = math.sqrt(max(0.0, self.square / self.weight - mean * mean))
         if self.drawn and deviation > 0:

@@ -324,17 +324,6 @@ def needed(condition: Condition, name: str, value: float | Callable[[], float] |
     return value() if callable(value) else value
 
 
-def decay_rate(decay: float) -> float:
-    """Validate the decay of an exponential moving average.
-
-    Raises:
-        ValueError: it is not in [0, 1).
-    """
-    if not 0 <= decay < 1:
-        raise ValueError(f"decay is {decay}; the decay of a moving average is from 0 up, and below 1")
-    return decay
-
-
 def _condition(value: Any) -> Condition:
     if not isinstance(value, Condition):
         raise TypeError(f"{value!r} is a {type(value).__name__}, not a seeking.Condition")

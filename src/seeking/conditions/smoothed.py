@@ -2,7 +2,8 @@
 
 import math
 
-from seeking.conditions.base import Condition, Signals, decay_rate, whole_number
+from seeking.conditions.base import Condition, Signals, whole_number
+from seeking.conditions.moving_average import decay_rate, taken_in
 from seeking.conditions.registry import register
 
 
@@ -41,6 +42,5 @@ class SmoothedDecrease(Condition):
             return False
         fell = self.weight > 0 and signals.loss < self.total / self.weight
         self.falls = self.falls + 1 if fell else 0
-        self.total = self.decay * self.total + (1 - self.decay) * signals.loss
-        self.weight = self.decay * self.weight + 1 - self.decay
+        self.total, self.weight = taken_in(signals.loss, self.total, self.weight, self.decay)
         return self.falls >= self.n

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from seeking.choices import MODELS, Model, Role
+from seeking.conditions.moving_average import taken_in
 from seeking.report.analysis import LOSSES
 from seeking.report.experiment import parity_text
 from seeking.report.figures import plain, two_panels, widen
@@ -122,11 +123,10 @@ def _from_zero(axes: Any) -> None:
 
 def _smooth(values: Sequence[float]) -> list[float]:
     """Exponential moving average with bias correction."""
-    mean, weight, smooth = 0.0, 0.0, []
+    total, weight, smooth = 0.0, 0.0, []
     for value in values:
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
-        weight = SMOOTHING * weight + (1 - SMOOTHING)
-        smooth.append(mean / weight)
+        total, weight = taken_in(value, total, weight, SMOOTHING)
+        smooth.append(total / weight)
     return smooth
 
 
