@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from seeking.checkpointing.manifest import Manifest
 from seeking.commands import Train
-from seeking.options import NOT_RESUMED
+
+NOT_RESUMED = {"output", "config", "recipe", "overwrite", "resume", "accept_changed_data", "pretrained", "start_from"}
+"""Options that would write, load or trust something, and are told apart from others by no value."""
 
 USUAL = json.loads(json.dumps(dataclasses.asdict(Train()), default=str))
 

@@ -10,20 +10,21 @@ from tyro.conf import Positional
 
 from seeking.choices import Extra
 from seeking.experiments.config import ModelConfig, RunConfig
+from seeking.option_types import Changeable, GivenAnew
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(RunConfig):
     """Options of commands that train."""
 
-    config: Path | None = None
+    config: GivenAnew[Path | None] = None
     """YAML file of options; flags override it."""
-    recipe: str | None = None
+    recipe: GivenAnew[str | None] = None
     """Options to start from, which --config and flags override: paper (the paper's), best or base-first (a schedule for
     each model, within a budget), or the path of a YAML file."""
-    overwrite: bool = False
+    overwrite: GivenAnew[bool] = False
     """Replace an existing run in the output folder."""
-    resume: bool = False
+    resume: GivenAnew[bool] = False
     """Resume the run in the output folder from its newest intact checkpoint, with its options; start a new run if there
     is none. Most options cannot be changed; the number of epochs and how the run is saved can."""
 
@@ -37,7 +38,7 @@ class Train(RunOptions):
 class Compare(RunOptions):
     """Train the pair and each of its models alone, with the same options and seeds, and compare them."""
 
-    seeds: int = 3
+    seeds: Changeable[int] = 3
     """Number of seeds, starting from --seed."""
 
 

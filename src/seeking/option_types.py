@@ -1,9 +1,12 @@
-"""The types of options: a wrong one is refused where options are made, not where it is used."""
+"""The types of options: a wrong one is refused where options are made, not where it is used.
+
+What else is to be known of an option stands in its type: ``epochs: Changeable[int] = 20``.
+"""
 
 import numbers
 from collections.abc import Callable, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from seeking.errors import SeekingError, unknown
 
@@ -15,8 +18,28 @@ KINDS: dict[Any, tuple[type[Any], str]] = {
 }
 """By type hint, what is accepted, and its name."""
 
+Value = TypeVar("Value")
+
+CHANGEABLE, GIVEN_ANEW, HARMLESS = "changeable", "given anew", "harmless"
+
+Changeable = Annotated[Value, CHANGEABLE]
+"""An option that may change when a run is resumed."""
+
+GivenAnew = Annotated[Value, CHANGEABLE, GIVEN_ANEW]
+"""An option that is not taken from the folder of a run that is resumed or analyzed, but given again."""
+
+Harmless = Annotated[Value, HARMLESS]
+"""An option of text that may be taken from the run folder of a stranger, since nothing is executed or loaded by it. So
+may those that hold numbers or one of a few words; no others without a check of their own."""
+
 Ranges = Sequence[tuple[Callable[[float], bool], str, Sequence[str]]]
 """Whether a value is in range, what is said of one that is not, and the options; NaN is in no range."""
+
+
+def marked(options: type[Any], mark: str) -> frozenset[str]:
+    """Names of the options of a dataclass whose types have this mark."""
+    hints = get_type_hints(options, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if mark in getattr(hint, "__metadata__", ()))
 
 
 def check_types(options: object, kind: type[Any], *, skip: frozenset[str] = frozenset()) -> None:

@@ -15,34 +15,17 @@ from seeking.errors import DamagedError, SeekingError, unknown
 from seeking.files import read_yaml, reason, user_path
 from seeking.flag_names import name_of_other_tool
 from seeking.option_parsing import REPEATED, parse_options
+from seeking.option_types import GIVEN_ANEW, HARMLESS, marked
 from seeking.report.output import printable
-
-NOT_RESUMED = frozenset(
-    {"output", "config", "recipe", "overwrite", "resume", "accept_changed_data", "pretrained", "start_from"}
-)
-"""Options that are not taken from the run folder when a run is resumed."""
 
 OF_ONE_RUN = frozenset({"config", "output", "overwrite", "resume"})
 """Options that say where a run is, and from what it was made."""
-
-OF_COMPARISON = NOT_RESUMED | {"seeds"}
-"""The same where the command makes a single run, such as one of a comparison."""
 
 OLDER_RUNS = {"split_method": "random"}
 """Options that runs of older versions did not record, with the values that they had."""
 
 RECIPES = Path(__file__).parent / "training" / "recipes"
 """Folder of the library's recipes of training."""
-
-TEXTS = frozenset(
-    {"condition", "base_condition", "optimizer", "save_every", "device", "data", "subset", "train_split"}
-    | {"test_split", "image_column", "label_column", "best"}
-)
-"""Options that hold text and may be taken from a run folder, if ``_is_harmless`` agrees. So may models, their
-arguments, and options that hold numbers or one of a few words; no others."""
-
-TEXT_LISTS = frozenset({"ignore_columns", "category_columns", "own"})
-"""Options that hold several texts, and may be taken likewise."""
 
 TEXT_ARGUMENTS = frozenset(
     {"act_layer", "attn_type", "global_pool", "norm_layer", "pad_type", "pool_type", "pos_embed", "rel_pos_type"}
@@ -171,12 +154,15 @@ def flags_of_run(folder: Path, command: type[Any]) -> list[str]:
             print(printable(f"seeking: {error}; the options are those of {instead}"), file=sys.stderr)
         options = normalized(run_files.read_options(folder), path)
         options = {**OLDER_RUNS, **options} if options else {}
-        hints = typing.get_type_hints(command)
+        hints, harmless = typing.get_type_hints(command), marked(command, HARMLESS)
+        left_out = marked(command, GIVEN_ANEW) | (
+            {"seeds"} - hints.keys()
+        )  # A single run, as of a comparison, has none.
         taken = {
             name: value
             for name, value in options.items()
-            if name not in (NOT_RESUMED if "seeds" in hints else OF_COMPARISON)
-            and (name not in hints or _is_harmless(name, value, hints[name]))
+            if name not in left_out
+            and (name not in hints or _is_harmless(name, value, hints[name], text=name in harmless))
         }
         return flags(taken, path, command)
     except OSError as error:
@@ -216,8 +202,8 @@ def normalized(options: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in options.items()}
 
 
-def _is_harmless(option: str, value: Any, hint: Any) -> bool:
-    """Whether an option of a stranger cannot make this program execute or load anything."""
+def _is_harmless(option: str, value: Any, hint: Any, text: bool) -> bool:
+    """Whether an option of a stranger, or one that is marked as harmless text, cannot execute or load anything."""
     if _holds_numbers_or_words(hint):
         return True
     if option in ("condition", "base_condition"):
@@ -231,9 +217,9 @@ def _is_harmless(option: str, value: Any, hint: Any) -> bool:
         return re.fullmatch(r"\w[\w.-]*", str(value)) is not None  # Without a colon, nothing is loaded from elsewhere.
     if option.endswith("_kwargs"):
         return isinstance(value, Mapping) and all(_is_harmless_argument(*item) for item in value.items())
-    if option in TEXT_LISTS:
+    if text and typing.get_origin(hint) is tuple:
         return isinstance(value, list) and all(isinstance(each, str) for each in value)
-    return option in TEXTS and isinstance(value, str | None)
+    return text and isinstance(value, str | None)
 
 
 def _holds_numbers_or_words(hint: Any) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from seeking.choices import OnBadImage, SplitMethod, Task
-from seeking.option_types import Ranges, check_ranges, check_types
+from seeking.option_types import Changeable, Harmless, Ranges, check_ranges, check_types
 
 MAX_IMAGE_SIZE = 1 << 14
 """In pixels; a batch of larger images fits into no memory."""
@@ -26,29 +26,29 @@ class DataConfig:
     """What the data are: images (with their classes), text (for language models over bytes), or tabular (rows of
     numbers with their classes or values)."""
 
-    data: str = "digits"
+    data: Harmless[str] = "digits"
     """digits (scikit-learn's handwritten digits, nothing to download), a name on the Hugging Face hub such as
     uoft-cs/cifar10, a folder of parquet files or one such file, or a folder of images (train/CLASS/*.png). For text: a
     file, or python (the sources of Python's standard library). For tabular: a CSV or parquet file, a folder of them,
     a name on the hub, or breast_cancer, diabetes, digits or wine (of scikit-learn)."""
-    subset: str | None = None
+    subset: Harmless[str | None] = None
     """Name of the subset (configuration) of a data set on the hub that has several."""
     sequence_length: int = 256
     """Bytes in a sample of a text."""
-    train_split: str | None = None
+    train_split: Harmless[str | None] = None
     """Training split, if it is not called train: the name of a split, or, in a folder of images, the path of the folder
     that the classes are in, such as seg_train/seg_train ("." for the folder itself). For tabular, a file as well."""
-    test_split: str | None = None
+    test_split: Harmless[str | None] = None
     """Test split; as for train_split."""
     image_size: int | None = None
     """Side in pixels that images are resized and cropped to; their own size if not given."""
-    image_column: str | None = None
+    image_column: Harmless[str | None] = None
     """Name of the image column, if there are several."""
-    label_column: str | None = None
+    label_column: Harmless[str | None] = None
     """Name of the label column, if it is not label, labels or fine_label; of tables, target as well."""
-    ignore_columns: tuple[str, ...] = ()
+    ignore_columns: Harmless[tuple[str, ...]] = ()
     """Columns of a table that are left out, such as identifiers."""
-    category_columns: tuple[str, ...] = ()
+    category_columns: Harmless[tuple[str, ...]] = ()
     """Columns of a table whose numbers are categories."""
     channels: int | None = None
     """1 to read images in gray, 3 to read them in color; if not given, 1 if all of them are gray."""
@@ -82,14 +82,14 @@ class DataConfig:
     split_method: SplitMethod = "classes"
     """How images are held out of the training split, by --validation, --held-out or for want of a test split: such that
     each class keeps at least one (classes), or at random as in version 0.1.0 (random)."""
-    in_memory: bool | None = None
+    in_memory: Changeable[bool | None] = None
     """Decode all images once and keep them in memory, or let workers decode them on demand. If not given, they are
     kept if they fit into half of the free memory. They are kept on the device if they fit into a quarter of its free
     memory."""
     on_bad_image: OnBadImage = "error"
     """What to do if images cannot be decoded: error (list them, and do not train), or skip (go on without them; those
     that are decoded on demand are then all tried first)."""
-    workers: int | None = None
+    workers: Changeable[int | None] = None
     """Worker processes that decode images on demand; if not given, this process's share of the cores, at most 8."""
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from seeking.choices import DepthPolicy, WidthPolicy
 from seeking.data.config import DataConfig
-from seeking.option_types import check_least
+from seeking.option_types import GivenAnew, check_least
 from seeking.training.config import TrainConfig
 
 
@@ -41,12 +41,12 @@ class RunConfig(TrainConfig, DataConfig, ModelConfig):
 
     batch_size: int = 32
     """Batch size, summed over all processes."""
-    pretrained: bool = False
+    pretrained: GivenAnew[bool] = False
     """Start from timm's pretrained weights, of both models unless --start-from names one."""
-    start_from: tuple[str, ...] = ()
+    start_from: GivenAnew[tuple[str, ...]] = ()
     """Weights to start from: base or motivated (the pretrained weights of that model), base=FILE, motivated=FILE, or a
     FILE whose weights fit one of them. A head for another number of classes starts anew."""
-    output: Path | None = None
+    output: GivenAnew[Path | None] = None
     """Folder for weights, metrics, summary and figure; runs/NAMES-TIME if not given."""
 
     def __post_init__(self) -> None:

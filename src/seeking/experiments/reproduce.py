@@ -18,6 +18,7 @@ from seeking.checkpointing.run_files import LOCK
 from seeking.choices import MODELS
 from seeking.distributed.processes import cores, this_process
 from seeking.errors import DivergedError, RunError, SeekingError, naming
+from seeking.experiments.config import RunConfig
 from seeking.experiments.parallel import (
     RunListener,
     data_config,
@@ -36,14 +37,13 @@ from seeking.option_types import check_least
 from seeking.report.experiment import page
 from seeking.report.metric import Metric
 from seeking.training import count_flops
-from seeking.training.config import CHANGEABLE_ON_RESUME
 from seeking.training.precision import resolve_precision
 from seeking.weights_map import tensors_in
 
 FORMAT = 2
 """Format version of the files of an experiment; files of another version are not read."""
 
-CHANGEABLE = CHANGEABLE_ON_RESUME - {"epochs"}
+CHANGEABLE = RunConfig.changeable() - {"epochs"}
 """Options that may change when an experiment is resumed."""
 
 SEARCH_SEED = 1_000_000
@@ -144,8 +144,7 @@ def _difference(key: str, before: Any, now: Any) -> list[str]:
 
 def _fixed(options: Any) -> Any:
     """Options without those that may change."""
-    changeable = CHANGEABLE - {"recipe"}
-    return {k: v for k, v in options.items() if k not in changeable} if isinstance(options, dict) else options
+    return {k: v for k, v in options.items() if k not in CHANGEABLE} if isinstance(options, dict) else options
 
 
 def _continued(recorded: Mapping[str, Any], recipe: Recipe) -> bool:

@@ -10,7 +10,17 @@ from typing import Any, Literal, Self
 
 from seeking.choices import Extra, Loss, Model, NormPolicy, Tracker
 from seeking.errors import RunWarning, SeekingError
-from seeking.option_types import Ranges, check_ranges, check_types, check_word
+from seeking.option_types import (
+    CHANGEABLE,
+    Changeable,
+    GivenAnew,
+    Harmless,
+    Ranges,
+    check_ranges,
+    check_types,
+    check_word,
+    marked,
+)
 
 Timing = Literal["same", "next"]
 OptimizerState = Literal["separate", "inherit", "shared"]
@@ -21,29 +31,6 @@ Precision = Literal["auto", "no", "bf16", "fp16"]
 CompileMode = Literal["no", "default", "reduce-overhead", "max-autotune"]
 BestMode = Literal["max", "min"]
 NonFinitePolicy = Literal["stop", "skip", "rollback"]
-
-CHANGEABLE_ON_RESUME = frozenset(
-    {
-        *(
-            "epochs",
-            "max_steps",
-            "eval_every",
-            "eval_every_steps",
-            "save_every",
-            "keep_checkpoints",
-            "on_nonfinite",
-            "tracker",
-            "verify",
-            "in_memory",
-            "workers",
-            "shard",
-        ),
-        *("pretrained", "start_from", "shared_from"),  # Weights that a run starts from are in its checkpoints.
-        *("output", "config", "recipe", "overwrite", "resume", "accept_changed_data"),
-        "seeds",  # Of a comparison; each of its runs has one.
-    }
-)
-"""Options that may change when a run is resumed. If its length changes, the schedule is that of the new length."""
 
 RANGES: Ranges = (
     (lambda value: value >= 1, "must be 1 or more", ("epochs", "max_steps", "accumulate", "keep_checkpoints")),
@@ -68,16 +55,16 @@ RANGES: Ranges = (
 class TrainConfig:
     """Training options."""
 
-    epochs: int = 20
+    epochs: Changeable[int] = 20
     """Passes over the training data."""
-    max_steps: int | None = None
+    max_steps: Changeable[int | None] = None
     """Length of the run in steps, instead of epochs. Data without a length, such as a stream, need it."""
-    condition: str = "decrease:2"
+    condition: Harmless[str] = "decrease:2"
     """When to be motivated: decrease:N, random:P, matched(CONDITION), always, never, every:K, after:STEP, before:STEP
     (a number of batches or, below 1, a share of the run), affordable:SHARE,FINISH, smoothed:N, below_trend:DEVIATIONS,
     grad_norm:DEVIATIONS, held_out:K, exp3:LIMIT, agreement:COSINE, the import path of a custom condition
     (package.module.Class:1,2), or a composition of these with & | ~ and parentheses."""
-    base_condition: str = "always"
+    base_condition: Harmless[str] = "always"
     """When the base takes a step; on other batches it rests. Always, as in the paper, or a condition on the batch."""
     budget: float | None = None
     """FLOPs of the run over those of training the motivated model alone. The condition is then kept within it, and
@@ -103,7 +90,7 @@ class TrainConfig:
     """Initialization of the extra capacity: the model's own (as in the paper), neutral (function-preserving: the
     motivated model starts with the base's function, as closely as possible), or copied (models that differ in depth
     alone: each extra block is a copy of the base's block before it, taken at the first motivated step)."""
-    own: tuple[str, ...] = ()
+    own: Harmless[tuple[str, ...]] = ()
     """Tensors of the base that each model keeps for itself, though they could be shared: patterns of their names or of
     modules, such as norm* head. The base is then no longer exactly inside the motivated model."""
     rewarm: float | None = None
@@ -113,7 +100,7 @@ class TrainConfig:
     """Share of the run that the re-warming takes."""
     on: Timing = "same"
     """Batch of the motivated step: the same one at which the condition held, or the next one."""
-    shared_from: Model | None = None
+    shared_from: Changeable[Model | None] = None  # The checkpoints of a run have the weights that it started from.
     """Model whose weights the shared part starts from. If not given, the one that starts from weights (--pretrained,
     --start-from), else the base; in Python, the base."""
     norm: NormPolicy = "private"
@@ -121,7 +108,7 @@ class TrainConfig:
     recalibrated (private, and re-estimated for the motivated model on training batches before each evaluation)."""
     recalibration_batches: int = 20
     """Number of training batches for --norm recalibrated."""
-    optimizer: str = "sgd"
+    optimizer: Harmless[str] = "sgd"
     """Name of one of timm's optimizers: sgd (Nesterov momentum), momentum, adamw, lion, …"""
     optimizer_state: OptimizerState = "separate"
     """Optimizer state (such as momentum): separate for each model (as in the paper); separate, but the motivated model
@@ -154,7 +141,7 @@ class TrainConfig:
     accumulate: int = 1
     """Gradient accumulation: batches of the loader that make one step. The condition, the schedule and the motivated
     step treat them as one batch."""
-    device: str | None = None
+    device: Harmless[str | None] = None
     """A torch device, such as cpu, cuda or cuda:1; if not given, the accelerator if there is one."""
     precision: Precision = "auto"
     """Mixed precision: no (float32), bf16, fp16, or auto (bf16 if the hardware supports it, which GPUs since Ampere and
@@ -168,31 +155,31 @@ class TrainConfig:
     (searches for the fastest kernels)."""
     checkpoint_activations: bool = False
     """Activation checkpointing: recompute activations in the backward pass. Less memory, about a third more work."""
-    shard: bool = False
+    shard: Changeable[bool] = False
     """Shard both models and their optimizer states over all processes (FSDP2), for pairs that do not fit a device. The
     models may differ in depth only."""
     seed: int = 0
     """Seed of the initial weights, the data order, the augmentation and random conditions."""
-    eval_every: int = 1
+    eval_every: Changeable[int] = 1
     """Evaluate every this many epochs, and after the last one."""
-    eval_every_steps: int | None = None
+    eval_every_steps: Changeable[int | None] = None
     """Evaluate every this many steps instead, and after the last one."""
-    best: str | None = None
+    best: Harmless[str | None] = None
     """Metric by which the best weights are kept; if not given, accuracy for classification, else the loss."""
     best_mode: BestMode | None = None
     """Whether the highest (max) or the lowest (min) value of that metric is best; if not given, as the metric says."""
-    save_every: str = "10m"
+    save_every: Changeable[Harmless[str]] = "10m"
     """Interval between checkpoints in steps (500) or minutes (10m). Every epoch also ends with one."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Changeable[int] = 2
     """Number of most recent checkpoints to keep. The best weights are kept separately."""
-    on_nonfinite: NonFinitePolicy = "stop"
+    on_nonfinite: Changeable[NonFinitePolicy] = "stop"
     """What to do if a loss or gradient is NaN or infinite: stop with a report, skip the model's step on this batch, or
     rollback (restore both models from the newest checkpoint and continue with the next batch)."""
-    accept_changed_data: bool = False
+    accept_changed_data: GivenAnew[bool] = False
     """Resume a run although its data have changed. Moved data are known by their content, and need not be accepted."""
-    tracker: tuple[Tracker, ...] = ()
+    tracker: Changeable[tuple[Tracker, ...]] = ()
     """Experiment trackers that get the metrics: tensorboard, wandb, mlflow, trackio."""
-    verify: bool = True
+    verify: Changeable[bool] = True
     """Refuse to train unless the base is proven to be a sub-network of the motivated model."""
 
     def __post_init__(self) -> None:
@@ -292,6 +279,11 @@ class TrainConfig:
         """The options as JSON-serializable values, as stored in the run folder."""
         options: dict[str, Any] = json.loads(json.dumps(asdict(self), default=_as_plain))
         return options
+
+    @classmethod
+    def changeable(cls) -> frozenset[str]:
+        """Names of the options that may change when a run is resumed; its schedule is then that of the new length."""
+        return marked(cls, CHANGEABLE)
 
     def save_interval(self) -> tuple[int | None, float | None]:
         """``save_every`` as a number of steps or of seconds; the other is None.

@@ -16,7 +16,7 @@ from seeking.distributed.processes import from_first_process
 from seeking.report.showing import Display, make_showing
 from seeking.training import budget, build, data
 from seeking.training.batches import last_size, rest_of_epoch, set_epoch
-from seeking.training.config import CHANGEABLE_ON_RESUME, TrainConfig, options
+from seeking.training.config import TrainConfig, options
 from seeking.training.cost import Cost
 from seeking.training.evaluation import Evaluator, Scores, first_batch, peek
 from seeking.training.failures import first_step, in_batch, saved_on_error
@@ -126,7 +126,7 @@ class Trainer:
         best = Best(objective, config.best, config.best_mode, user_metrics)
         self.saver = build.make_saver(output, resume, config, self.accelerator, [*models], self.loaders, functions)
         custom = frozenset({"condition"} if condition is not None else ())
-        saved = self.saver.read_newest(self.config.recorded(), CHANGEABLE_ON_RESUME | custom)
+        saved = self.saver.read_newest(config.recorded(), config.changeable() | custom)
         weights_map = weights_map or self.saver.map_of_run(base, motivated)
 
         device = self.accelerator.device
