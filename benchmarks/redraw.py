@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from seeking.experiments.recipe import read
-from seeking.experiments.reproduce import render
+from seeking.experiments.result_files import render
 from seeking.files import read_json
 
 MAX_BYTES = 1 << 24

@@ -36,9 +36,11 @@ from seeking.commands import Train
 from seeking.conditions import parse
 from seeking.experiments import parallel
 from seeking.experiments import recipe as recipes
-from seeking.experiments import reproduce as reproducing
+from seeking.experiments import search as searching
+from seeking.experiments.claim import claim as claimed
 from seeking.experiments.methods import methods
 from seeking.experiments.recipe import Recipe, names, read
+from seeking.experiments.reproduce import reproduce
 from seeking.experiments.results import curve, estimate, evidence, first_reaching, gather, mean_curve, mean_evidence
 from seeking.option_parsing import parse_options
 from seeking.report import experiment, plots
@@ -109,7 +111,7 @@ def figures() -> None:
 
 
 def claim(recipe: Recipe, root: Path) -> None:
-    with reproducing.claim(recipe, root):
+    with claimed(recipe, root):
         pass
 
 
@@ -307,7 +309,7 @@ def test_the_docs_name_every_key_of_a_recipe() -> None:
 def test_a_recipe_gives_tables_and_figures_goes_on_and_takes_more_seeds(tmp_path: Path, figures: None) -> None:
     recipe = read(tiny(tmp_path), "quick", {})
     root = tmp_path / "out"
-    text = reproducing.reproduce(recipe, root, range(1), 1, quietly)
+    text = reproduce(recipe, root, range(1), 1, quietly)
     assert text.startswith("# Everything, small")
     assert {"results.json", "results.md", "resnet8-resnet14.png", "resnet8-resnet14-condition.png"} <= {
         path.name for path in root.iterdir()
@@ -320,7 +322,7 @@ def test_a_recipe_gives_tables_and_figures_goes_on_and_takes_more_seeds(tmp_path
         if len(record["runs"]) == 1
     )
     stamps = {path: path.stat().st_mtime_ns for path in root.rglob("summary.json")}
-    reproducing.reproduce(recipe, root, range(2), 1, quietly)
+    reproduce(recipe, root, range(2), 1, quietly)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
     both = results(root)
     assert both["records"][: len(TINY["arms"])] == first["records"]
@@ -344,7 +346,7 @@ def test_parallel_gives_the_same_results_and_what_fails_is_told_when_all_others_
     for jobs in (1, 2):
         root = tmp_path / str(jobs)
         with pytest.raises(RunError, match=r"arms/diverging/.* at step \d+.*\n(.*\n)*arms/diverging-growth/resnet8/"):
-            reproducing.reproduce(recipe, root, range(1), jobs, quietly)
+            reproduce(recipe, root, range(1), jobs, quietly)
         assert {path.parent.parent.parent.name for path in root.rglob("summary.json")} == {"condition", "growth"}
         done = [trial for trial in recipe.trials([0], {recipe.pairs[0]: 2.0}) if "diverging" not in trial.arm]
         records.append([gather(trial, root, ACCURACY) for trial in done])
@@ -356,7 +358,7 @@ def test_parallel_gives_the_same_results_and_what_fails_is_told_when_all_others_
 def test_a_search_chooses_on_held_out_training_images(tmp_path: Path, figures: None) -> None:
     recipe = read(tiny(tmp_path, arms={"ordinary": {"method": "ordinary"}, "condition": {}}), "by-cost", {})
     root = tmp_path / "out"
-    reproducing.reproduce(recipe, root, range(1), 1, quietly)
+    reproduce(recipe, root, range(1), 1, quietly)
     chosen = json.loads((root / "search.json").read_text())
     assert chosen.keys() == {"ordinary", "condition"}
     best = max(chosen["condition"]["tried"], key=lambda candidate: candidate["base"] + candidate["motivated"])
@@ -367,7 +369,7 @@ def test_a_search_chooses_on_held_out_training_images(tmp_path: Path, figures: N
         (run,) = [*(root / "arms" / "ordinary-2").glob(f"*-{model}/*/config.json")]
         assert json.loads(run.read_text())["lr"] == best["options"]["lr"]
     searched = [json.loads(path.read_text()) for path in (root / "search").rglob("config.json")]
-    assert {options["validation"] for options in searched} == {reproducing.SEARCH_VALIDATION}
+    assert {options["validation"] for options in searched} == {searching.SEARCH_VALIDATION}
     run = [json.loads(path.read_text()) for path in (root / "arms" / "condition-2").rglob("config.json")]
     assert [options["lr"] for options in run] == [chosen["condition"]["best"]["lr"]]
     assert [options["validation"] for options in run] == [None]
@@ -390,7 +392,7 @@ def uncut(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     arms = {arm: TINY["arms"][arm] for arm in ("condition", "sandwich")}
     recipe = read(tiny(folder, arms=arms, reference="condition"), "quick", {"epochs": 8})
     with by_one_thread():
-        reproducing.reproduce(recipe, folder / "out", range(1), 1, quietly)
+        reproduce(recipe, folder / "out", range(1), 1, quietly)
     return untimed(results(folder / "out")["records"])
 
 
@@ -434,7 +436,7 @@ def test_cut_off_it_goes_on_and_gives_what_it_would_have(
         with FileLock(folder / ".lock", timeout=60):
             pass
     assert not [*(tmp_path / "cut").rglob("summary.json")]
-    reproducing.reproduce(read(name, "quick", {"epochs": 8}), tmp_path / "cut", range(1), 1, quietly)
+    reproduce(read(name, "quick", {"epochs": 8}), tmp_path / "cut", range(1), 1, quietly)
     assert untimed(results(tmp_path / "cut")["records"]) == [record for record in uncut if record["arm"] in arms]
 
 
@@ -470,7 +472,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest
 
 def test_an_experiment_is_run_by_one_program_at_a_time(tmp_path: Path) -> None:
     recipe, root = read(tiny(tmp_path), "quick", {}), tmp_path / "out"
-    with reproducing.claim(recipe, root), pytest.raises(SeekingError, match="another program is running an experiment"):
+    with claimed(recipe, root), pytest.raises(SeekingError, match="another program is running an experiment"):
         claim(recipe, root)
     claim(recipe, root)
 
@@ -568,12 +570,12 @@ def test_images_in_a_folder_and_what_is_trained_before(tmp_path: Path) -> None:
     options = {"epochs": 1, "batch_size": 8, "workers": 0, "verify": False, "image_size": 8}
     small = (("resnet8", "resnet14"),)
     recipe = dataclasses.replace(read("imagenet", "quick", {"data": folder, **options}), pairs=small)
-    reproducing.reproduce(recipe, tmp_path / "imagenet", range(1), 1, quietly)
+    reproduce(recipe, tmp_path / "imagenet", range(1), 1, quietly)
     assert len(results(tmp_path / "imagenet")["records"]) == 2
     recipe = read("transfer", "quick", {"data": "digits", **options}, source=folder)
     recipe = dataclasses.replace(recipe, pretraining={**recipe.pretraining, "epochs": 1})
     recipe = dataclasses.replace(recipe, options={**recipe.options, "max_train_samples": 64, "lr": 0.0})
-    reproducing.reproduce(recipe, tmp_path / "transfer", range(1), 1, quietly)
+    reproduce(recipe, tmp_path / "transfer", range(1), 1, quietly)
     records = results(tmp_path / "transfer")["records"]
     assert all(record["runs"][0].startswith("pretraining/") for record in records)
     # Without a learning rate everything but the head is what was trained before.
@@ -685,13 +687,13 @@ def test_what_cannot_be_trained_is_named(pair: list[Any], arm: dict[str, Any], m
     scales = {"quick": {"pairs": [pair]}}
     recipe = read(tiny(tmp_path, arms={"x": arm}, reference="x", scales=scales), "quick", {})
     with pytest.raises(SeekingError, match=message):
-        reproducing.reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
+        reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
 
 
 def test_a_candidate_that_fails_is_not_chosen(tmp_path: Path) -> None:
     arms = {"condition": {"search": {"lr": [1e30, 0.05]}}}
     recipe = read(tiny(tmp_path, arms=arms, reference="condition"), "by-cost", {})
-    reproducing.reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
+    reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
     assert json.loads((tmp_path / "out" / "search.json").read_text())["condition"]["best"] == {"lr": 0.05}
 
 
@@ -699,7 +701,7 @@ def test_candidates_are_checked_before_the_first_is_trained(tmp_path: Path) -> N
     arms = {"x": {"search": {"condition": ["always", "nvr"]}}}
     recipe = read(tiny(tmp_path, arms=arms, reference="x"), "quick", {})
     with pytest.raises(SeekingError, match=r"^search/.*nvr.*: .*unknown condition 'nvr'"):
-        reproducing.reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
+        reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
     assert not [*(tmp_path / "out").rglob("config.json")]
 
 
@@ -717,28 +719,28 @@ def test_a_search_that_fails_for_another_reason_has_found_nothing(
 
     monkeypatch.setattr(parallel, "train_run", fail_at_one_rate)
     with pytest.raises(RunError, match=r"search/lr=0.05/.*: no memory is left$"):
-        reproducing.reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
+        reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
     assert not (tmp_path / "out" / "search.json").exists()
 
 
 def test_a_search_that_cannot_be_written_down_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = read(tiny(tmp_path, arms={"condition": {"search": {"lr": [0.05]}}}, reference="condition"), "by-cost", {})
-    write_json = reproducing.write_json
+    write_json = searching.write_json
 
     def full(path: Path, content: Any) -> None:
         if path.name == "search.json":
             raise OSError(errno.ENOSPC, "No space left on device")
         write_json(path, content)
 
-    monkeypatch.setattr(reproducing, "write_json", full)
+    monkeypatch.setattr(searching, "write_json", full)
     with pytest.raises(RunError, match=r"search\.json: cannot be written \(No space left on device\)"):
-        reproducing.reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
+        reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
 
 
 def test_a_search_keeps_what_an_arm_says_of_each_model(tmp_path: Path) -> None:
     arms = {"ordinary": {"method": "ordinary", "each": {"base": {"weight_decay": 0.125}}}}
     recipe = read(tiny(tmp_path, arms=arms), "by-cost", {})
-    searched = reproducing.search(recipe, tmp_path, {recipe.pairs[0]: 2.0}, 1, quietly)
+    searched = searching.search(recipe, tmp_path, {recipe.pairs[0]: 2.0}, 1, quietly)
     assert searched.arms["ordinary"]["each"]["base"].keys() == {"weight_decay", "lr"}
     assert searched.arms["ordinary"]["each"]["motivated"].keys() == {"lr"}
 
@@ -764,7 +766,7 @@ def test_two_widths_of_one_model_are_two_runs(tmp_path: Path) -> None:
 def test_runs_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
     recipe = read(tiny(tmp_path, arms={"n < 1": {}, "n > 1": {"lr": 0.1}}, reference="n < 1"), "quick", {})
     with pytest.raises(SeekingError, match="two different runs of this recipe have the folder arms/n-1/"):
-        reproducing.reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
+        reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
     assert not (tmp_path / "out").exists()
 
 
@@ -847,10 +849,10 @@ def test_arms_and_pairs_may_be_added_and_nothing_else(tmp_path: Path) -> None:
 
 def test_an_arm_that_is_added_later_joins_the_seeds_that_there_are(tmp_path: Path) -> None:
     root, arms = tmp_path / "out", {name: TINY["arms"][name] for name in ("ordinary", "condition")}
-    reproducing.reproduce(read(tiny(tmp_path, arms=arms), "quick", {}), root, [0, 1], 1, quietly)
+    reproduce(read(tiny(tmp_path, arms=arms), "quick", {}), root, [0, 1], 1, quietly)
     before = results(root)
     arms["always"] = {"condition": "always"}
-    reproducing.reproduce(read(tiny(tmp_path, arms=arms), "quick", {}), root, [1], 1, quietly)
+    reproduce(read(tiny(tmp_path, arms=arms), "quick", {}), root, [1], 1, quietly)
     after = results(root)
     assert {row["arm"]: row["seeds"] for row in after["rows"]} == {"ordinary": 2, "condition": 2, "always": 1}
     assert [record for record in after["records"] if record["arm"] != "always"] == before["records"]
@@ -860,10 +862,10 @@ def test_a_pair_that_is_added_later_joins_the_seeds_that_there_are(tmp_path: Pat
     root, arms = tmp_path / "out", {name: TINY["arms"][name] for name in ("condition", "ordinary")}
     pairs = [["resnet8", "resnet14"]]
     scales = {"quick": {"pairs": pairs, "options": {"epochs": 1}}}
-    reproducing.reproduce(read(tiny(tmp_path, arms=arms, scales=scales), "quick", {}), root, [0, 1], 1, quietly)
+    reproduce(read(tiny(tmp_path, arms=arms, scales=scales), "quick", {}), root, [0, 1], 1, quietly)
     before = results(root)
     pairs.append(["resnet8", "resnet20"])
-    reproducing.reproduce(read(tiny(tmp_path, arms=arms, scales=scales), "quick", {}), root, [0], 1, quietly)
+    reproduce(read(tiny(tmp_path, arms=arms, scales=scales), "quick", {}), root, [0], 1, quietly)
     after = results(root)
     assert [record for record in after["records"] if record["pair"] == pairs[0]] == before["records"]
     seeds = {(row["pair"][1], row["arm"]): row["seeds"] for row in after["rows"]}

@@ -6,8 +6,7 @@ import pytest
 
 from seeking.experiments.parity import fronts
 from seeking.experiments.recipe import read
-from seeking.experiments.reproduce import metric_of
-from seeking.experiments.results import summarize
+from seeking.experiments.results import metric_of, summarize
 from seeking.files import read_json
 from seeking.report.experiment import page
 

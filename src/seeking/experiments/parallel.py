@@ -25,7 +25,7 @@ from seeking.errors import EXIT_SAVED, RunError, SeekingError, naming
 from seeking.experiments.config import RunConfig
 from seeking.experiments.methods import Start, methods
 from seeking.experiments.recipe import Run, Trial
-from seeking.experiments.run import models, trainer
+from seeking.experiments.run import check_names, models, trainer
 from seeking.experiments.tasks import TaskData, task
 from seeking.training.interrupts import handling
 from seeking.training.record import Row
@@ -45,6 +45,17 @@ def runs_by_folder(trials: Iterable[Trial]) -> dict[str, Run]:
         if runs.setdefault(run.folder, run) != run:
             raise SeekingError(f"two different runs of this recipe have the folder {run.folder}; rename an arm")
     return runs
+
+
+def check_trials(trials: Iterable[Trial]) -> None:
+    """Check the options of these trials before the first one is trained.
+
+    Raises:
+        SeekingError: of a run, with its folder.
+    """
+    for run in runs_by_folder(trials).values():
+        with naming(run.folder):
+            check_names(run.config)
 
 
 def run_all(
@@ -88,6 +99,16 @@ def run_all(
         else:
             _run_in_processes(waiting, failed, root, jobs, listener, collect)
     return {folder: failed[folder] for folder in runs if folder in failed}
+
+
+def raise_failures(failed: Mapping[str, Exception]) -> None:
+    """Raise the errors that ``run_all`` has returned as one, if there are any.
+
+    Raises:
+        RunError: with each of them.
+    """
+    if failed:
+        raise RunError("\n".join(f"{folder}: {error}" for folder, error in failed.items()))
 
 
 def _run_in_processes(

@@ -15,6 +15,7 @@ from seeking.conditions import parse
 from seeking.errors import SeekingError
 from seeking.experiments.compare import spread
 from seeking.experiments.recipe import PRETRAINING, Recipe, Trial
+from seeking.experiments.tasks import task
 from seeking.files import read_json
 from seeking.report.metric import Metric
 
@@ -22,6 +23,12 @@ SHUFFLES = 50
 """Number of random orders of a run's losses that its condition is compared with."""
 
 STAGES = ("early", "midway", "late")
+
+
+def metric_of(recipe: Recipe) -> Metric:
+    """The metric that a recipe's arms are compared by."""
+    config = recipe.config(recipe.pairs[0])
+    return task(config.task).metric(config.loss)
 
 
 def gather(trial: Trial, root: Path, metric: Metric) -> dict[str, Any]:
