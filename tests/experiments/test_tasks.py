@@ -20,7 +20,7 @@ from seeking import NotContainedError, SeekingError
 from seeking.cli import main
 from seeking.data import table, text
 from seeking.data.config import DataConfig
-from seeking.data.select import NOT_USED, SET_ASIDE
+from seeking.data.split_use import NOT_USED, SET_ASIDE
 from seeking.data.text import Windows, python_sources, read_text
 from seeking.experiments import RunConfig, models, trainer
 from seeking.experiments import reproduce as reproducing

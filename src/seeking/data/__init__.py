@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from seeking.data.config import DataConfig
     from seeking.data.images import Batches, Images, loader
     from seeking.data.loading import ImageData, load
-    from seeking.data.select import SplitUse
+    from seeking.data.split_use import SplitUse
 
 __all__ = ["Augmentation", "Batches", "DataConfig", "ImageData", "Images", "SplitUse", "load", "loader"]
 
@@ -20,6 +20,6 @@ __getattr__ = lazy(
         "seeking.data.config": "DataConfig",
         "seeking.data.images": "Batches Images loader",
         "seeking.data.loading": "ImageData load",
-        "seeking.data.select": "SplitUse",
+        "seeking.data.split_use": "SplitUse",
     },
 )

@@ -14,7 +14,8 @@ from seeking.data.folders import shown
 from seeking.data.hold_out import keep_classes
 from seeking.data.images import Batches, Images
 from seeking.data.labels import NAMED_CLASSES
-from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse, held_out_source, select
+from seeking.data.select import select
+from seeking.data.split_use import NOT_USED, SET_ASIDE, SplitUse, held_out_source
 from seeking.data.unreadable import readable
 from seeking.distributed.processes import cores, local_process_count, this_process
 from seeking.errors import RunWarning, SeekingError

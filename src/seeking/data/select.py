@@ -2,12 +2,10 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from seeking.data.config import DataConfig
 from seeking.data.encoded import Encoded, Files, common_format
@@ -17,40 +15,11 @@ from seeking.data.images import Images
 from seeking.data.labels import Labelled, numbers_of, read_labels, unite
 from seeking.data.named_images import beside
 from seeking.data.sources import read
+from seeking.data.split_use import NOT_USED, SplitUse, held_out_source
 from seeking.errors import SeekingError, unknown
 
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 TEST_SPLITS = ("test", "validation")
-
-NOT_USED = "not used"
-SET_ASIDE = "held out for conditions"
-
-
-@dataclass(frozen=True)
-class SplitUse:
-    """What a split of a data set is used for.
-
-    Attributes:
-        use: training, test or not used.
-        source: where the images come from.
-        classes: how many classes have images; None if the split is not used, or has values.
-        images: how many there are.
-    """
-
-    use: str
-    source: str
-    classes: int | None
-    images: int
-
-    @classmethod
-    def of(cls, use: str, source: str, labels: Tensor) -> "SplitUse":
-        """The use of images, or rows of a table, with these labels."""
-        return cls(use, source, None if labels.is_floating_point() else len(labels.unique()), len(labels))
-
-
-def held_out_source(share: float, source: str) -> str:
-    """Where held-out images come from, for messages."""
-    return f"{share:.3g} of {source}, held out"
 
 
 def select(
@@ -75,17 +44,13 @@ def select(
         for split, rows in splits.items()
         if split not in ("train", test_split)
     ]
-    for held_out_share, seed in ((0.1 if evaluation is None else None, 0), (config.validation, 1)):
-        if held_out_share is None:
-            continue
-        if len(train) < 2:
-            raise SeekingError(f"data set {name}: {len(train)} images and no test split; cannot hold out a test split")
-        rows = hold_out(
-            numbers_of(train, label_column), held_out_share, seed, each_class=config.split_method == "classes"
-        )
-        unused += [SplitUse(NOT_USED, test_source, None, len(evaluation))] if evaluation is not None else []
-        train, evaluation = train.select(rows[0]), train.select(rows[1])
-        test_source = held_out_source(held_out_share, train_source)
+    if evaluation is None:
+        train, evaluation = _hold_out(train, 0.1, 0, label_column, config)
+        test_source = held_out_source(0.1, train_source)
+    if config.validation is not None:
+        unused.append(SplitUse(NOT_USED, test_source, None, len(evaluation)))
+        train, evaluation = _hold_out(train, config.validation, 1, label_column, config)
+        test_source = held_out_source(config.validation, train_source)
     train, evaluation = (
         split if count is None or count >= len(split) else split.shuffle(seed=0).select(range(count))
         for split, count in ((train, config.max_train_samples), (evaluation, config.max_eval_samples))
@@ -96,13 +61,39 @@ def select(
             f"data set {name}: {test_source} has no column {image_column}; it has {', '.join(evaluation.features)}. "
             "Call the columns the same in both splits"
         )
-    files = [Files(_encoded(part, image_column, name), image_column, name) for part in (train, evaluation)]
-    pixel_format = common_format(files, config.channels)
-    loaded = []
-    for part, part_files in zip((train, evaluation), files, strict=True):
+    images = _images((train, evaluation), image_column, label_column, config)
+    return *images, classes, (train_source, test_source), unused
+
+
+def _hold_out(rows: Any, share: float, seed: int, label_column: str, config: DataConfig) -> tuple[Any, Any]:
+    """The rows that are kept, and a share that is held out.
+
+    Raises:
+        SeekingError: there are too few.
+    """
+    if len(rows) < 2:
+        raise SeekingError(
+            f"data set {config.data}: {len(rows)} images and no test split; cannot hold out a test split"
+        )
+    each_class = config.split_method == "classes"
+    kept, held_out = hold_out(numbers_of(rows, label_column), share, seed, each_class=each_class)
+    return rows.select(kept), rows.select(held_out)
+
+
+def _images(parts: tuple[Any, Any], image_column: str, label_column: str, config: DataConfig) -> tuple[Images, Images]:
+    """The images of the training and the test rows, all in one format of pixels.
+
+    Raises:
+        SeekingError: a file is of no known kind.
+    """
+    train, evaluation = (Files(_encoded(part, image_column, config.data), image_column, config.data) for part in parts)
+    pixel_format = common_format([train, evaluation], config.channels)
+
+    def labelled(files: Files, part: Any) -> Images:
         numbers = torch.from_numpy(numbers_of(part, label_column).astype(np.int64))
-        loaded.append(Images(Encoded(part_files, pixel_format, config.stored_size), numbers))
-    return loaded[0], loaded[1], classes, (train_source, test_source), unused
+        return Images(Encoded(files, pixel_format, config.stored_size), numbers)
+
+    return labelled(train, parts[0]), labelled(evaluation, parts[1])
 
 
 def _columns(features: Mapping[str, Any], config: DataConfig) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from seeking.choices import Loss
 from seeking.data.config import DataConfig
-from seeking.data.select import SplitUse
+from seeking.data.split_use import SplitUse
 from seeking.errors import RunWarning, SeekingError
 from seeking.experiments.config import RunConfig
 from seeking.report.metric import Metric

@@ -14,7 +14,7 @@ from seeking.data.config import DataConfig
 from seeking.data.folders import shown
 from seeking.data.labels import NAMED_CLASSES
 from seeking.data.row_index import read_again
-from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse
+from seeking.data.split_use import NOT_USED, SET_ASIDE, SplitUse
 from seeking.data.table import TABLES, Rows, Table, prepared, read_tables, test_split_of
 from seeking.data.table_columns import Preparation
 from seeking.data.table_targets import Targets

@@ -9,7 +9,7 @@ from torch import Tensor
 from seeking.choices import Loss
 from seeking.data.batched import in_batches
 from seeking.data.config import DataConfig
-from seeking.data.select import NOT_USED, SET_ASIDE, SplitUse
+from seeking.data.split_use import NOT_USED, SET_ASIDE, SplitUse
 from seeking.data.text import PYTHON, Windows, read_text
 from seeking.errors import SeekingError
 from seeking.experiments.config import RunConfig
