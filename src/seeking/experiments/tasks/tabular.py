@@ -17,6 +17,7 @@ from seeking.data.row_index import read_again
 from seeking.data.split_use import NOT_USED, SET_ASIDE, SplitUse
 from seeking.data.table import TABLES, Rows, Table, prepared, read_tables, test_split_of
 from seeking.data.table_columns import Preparation
+from seeking.data.table_files import RawRows
 from seeking.data.table_targets import Targets
 from seeking.errors import RunWarning, SeekingError
 from seeking.experiments.config import RunConfig
@@ -108,8 +109,54 @@ class TableOfRun:
 
 
 def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
+    train, test, others, label = _splits(config, loss)
+    train_rows, test_rows, held_out_rows, unused_rows = _parts(len(train), None if test is None else len(test), config)
+    targets = Targets.of([train] if test is None else [train, test], train_rows, label, config.data, loss)
+    named = {label, *config.ignore_columns, *config.category_columns}
+    index = tuple(name for name in read_again(train.table, [count for _, count in train.files]) if name not in named)
+    ignored = (*config.ignore_columns, *index)
+    classes, scale = targets.classes, targets.scale
+    preparation = Preparation.fit(train.select(train_rows), label, classes, ignored, config.category_columns, scale)
+
+    def ready(split: RawRows, rows: Tensor) -> Table:
+        return prepared(split, targets.labels[0 if split is train else 1], rows, preparation)
+
+    source = f"rows of {train.source}"
+    if test is None or config.validation:
+        evaluated, test_source = train, f"{source}, held out"
+        others += [] if test is None else [test]
+    else:
+        evaluated, test_source = test, f"rows of {test.source}"
+    trained_on, tested_on = ready(train, train_rows), ready(evaluated, test_rows)
+    _warn_of_lost_classes(trained_on, tested_on, config)
+    held_out = None if held_out_rows is None else ready(train, held_out_rows)
+    uses = [
+        SplitUse.of("training", source, trained_on.labels),
+        SplitUse.of("test", test_source, tested_on.labels),
+        *(SplitUse(NOT_USED, rows.source, None, len(rows)) for rows in others),
+        *([SplitUse(NOT_USED, source, None, unused_rows)] if unused_rows else []),
+        *([] if held_out is None else [SplitUse.of(SET_ASIDE, source, held_out.labels)]),
+    ]
+    return TableOfRun(
+        name=config.data,
+        train=trained_on,
+        test=tested_on,
+        held_out=held_out,
+        splits=tuple(uses),
+        columns=len(preparation.columns),
+        index=(*train.index, *index),
+        deviation=scale.deviation if scale else None,
+    )
+
+
+def _splits(config: DataConfig, loss: Loss) -> tuple[RawRows, RawRows | None, list[RawRows], str]:
+    """The training split, the test split if there is one, the other ones, and the name of the label column.
+
+    Raises:
+        SeekingError: they cannot be read, there are no training rows, or the test split that is named has no labels.
+    """
     splits, label = read_tables(config)
-    train, unused = splits.pop("train"), splits
+    train = splits.pop("train")
     if not len(train):
         raise SeekingError(f"{config.data}: there are no training rows, only the names of columns; add rows")
     chosen = test_split_of(splits, label)
@@ -120,45 +167,19 @@ def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
             f"(column {label}); name another split with test_split, or hold rows out of the training split with "
             "validation"
         )
-    train_rows, test_rows, held_out_rows, unused_rows = _parts(len(train), None if test is None else len(test), config)
-    targets = Targets.of([train] if test is None else [train, test], train_rows, label, config.data, loss)
-    classes, scale = targets.classes, targets.scale
-    named = {label, *config.ignore_columns, *config.category_columns}
-    index = tuple(name for name in read_again(train.table, [count for _, count in train.files]) if name not in named)
-    ignored = (*config.ignore_columns, *index)
-    preparation = Preparation.fit(train.select(train_rows), label, classes, ignored, config.category_columns, scale)
-    source = f"rows of {train.source}"
-    if test is None or config.validation:
-        evaluated, test_source = (train, targets.labels[0]), f"{source}, held out"
-        unused |= {"test": test} if test is not None else {}
-    else:
-        evaluated, test_source = (test, targets.labels[1]), f"rows of {test.source}"
-    parts = [
-        prepared(train, targets.labels[0], train_rows, preparation),
-        prepared(*evaluated, test_rows, preparation),
-    ]
-    lost = {*parts[1].labels.tolist()} - {*parts[0].labels.tolist()}
-    if lost and classes:
+    return train, test, [*splits.values()], label
+
+
+def _warn_of_lost_classes(train: Table, test: Table, config: DataConfig) -> None:
+    """Tell of classes that are tested on, and not trained on."""
+    lost = {*test.labels.tolist()} - {*train.labels.tolist()}
+    if lost and train.classes:
         warnings.warn(
-            f"{config.data}: {len(lost):,} of {len(classes):,} classes have no training rows: "
-            f"{shown([classes[number] for number in sorted(lost)], NAMED_CLASSES)}",
+            f"{config.data}: {len(lost):,} of {len(train.classes):,} classes have no training rows: "
+            f"{shown([train.classes[number] for number in sorted(lost)], NAMED_CLASSES)}",
             RunWarning,
             stacklevel=2,
         )
-    uses = [
-        SplitUse.of("training", source, parts[0].labels),
-        SplitUse.of("test", test_source, parts[1].labels),
-        *(SplitUse(NOT_USED, rows.source, None, len(rows)) for rows in unused.values()),
-    ]
-    if unused_rows:
-        uses.append(SplitUse(NOT_USED, source, None, unused_rows))
-    held_out = None
-    if held_out_rows is not None:
-        held_out = prepared(train, targets.labels[0], held_out_rows, preparation)
-        uses.append(SplitUse.of(SET_ASIDE, source, held_out.labels))
-    deviation = scale.deviation if scale else None
-    columns, index = len(preparation.columns), (*train.index, *index)
-    return TableOfRun(config.data, parts[0], parts[1], held_out, tuple(uses), columns, index, deviation)
 
 
 def _parts(rows: int, test_rows: int | None, config: DataConfig) -> tuple[Tensor, Tensor, Tensor | None, int]:
