@@ -114,7 +114,7 @@ except SystemExit:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75)])
 @pytest.mark.parametrize(
-    "at", ["run_commands.check_names", pytest.param("data.loading._digits", marks=pytest.mark.slow)]
+    "at", ["run_commands.check_names", pytest.param("data.digits._digits", marks=pytest.mark.slow)]
 )
 def test_a_stop_before_training_leaves_nothing(
     at: str,

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from seeking.data.config import DataConfig
+from seeking.data.images import Images
 from seeking.errors import RunWarning, SeekingError
 
 Rows = npt.NDArray[np.int64]
@@ -66,3 +69,12 @@ def keep_classes(labels: Rows, kept: Rows, held_out: Rows) -> tuple[Rows, Rows]:
             spent.append(place)
         counts[label] += 1
     return kept, np.delete(held_out, spent)
+
+
+def split_off(images: Images, count: int, seed: int, config: DataConfig) -> tuple[Images, Images]:
+    """The images that are kept, and at most this many random ones that are held out."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).numpy()
+    kept, held = order[count:], order[:count]
+    if config.split_method == "classes":
+        kept, held = keep_classes(images.labels.cpu().numpy(), kept, held)
+    return images.select(torch.from_numpy(kept)), images.select(torch.from_numpy(held))

@@ -9,17 +9,17 @@ import torch
 
 from seeking.data.augment import Augmentation
 from seeking.data.config import DataConfig
+from seeking.data.digits import select_digits
 from seeking.data.encoded import Encoded
 from seeking.data.folders import shown
-from seeking.data.hold_out import keep_classes
+from seeking.data.hold_out import split_off
 from seeking.data.images import Batches, Images
 from seeking.data.labels import NAMED_CLASSES
-from seeking.data.select import select
-from seeking.data.split_use import NOT_USED, SET_ASIDE, SplitUse, held_out_source
+from seeking.data.select import select_images
+from seeking.data.split_use import SET_ASIDE, SplitUse
 from seeking.data.unreadable import readable
 from seeking.distributed.processes import cores, local_process_count, this_process
 from seeking.errors import RunWarning, SeekingError
-from seeking.internals import digits
 
 MAX_WORKERS_PER_CORE = 16
 """More take minutes to start and are of no use, even where all of them wait for a disk."""
@@ -80,17 +80,8 @@ def load(config: DataConfig, sharing: int = 1) -> ImageData:
         SeekingError: the data set does not exist, is empty, has no images or labels, has a label out of range, or has
             images of several sizes.
     """
-    if config.data == "digits":
-        train, test, classes = _digits(config.stored_size, config.channels or 1)
-        sources = "the other images", "every fifth image"
-        unused: list[SplitUse] = []
-        if config.validation:
-            unused.append(SplitUse(NOT_USED, sources[1], None, len(test)))
-            sources = sources[0], held_out_source(config.validation, sources[0])
-            train, test = _split_off(train, round(len(train) * config.validation), 1, config)
-        train, test = _subset(train, config.max_train_samples), _subset(test, config.max_eval_samples)
-    else:
-        train, test, classes, sources, unused = select(config)
+    select = select_digits if config.data == "digits" else select_images
+    train, test, classes, sources, unused = select(config)
     _check_labels({"training": train, "test": test}, classes, config)
     encoded = {
         name: images.pixels.files
@@ -217,31 +208,6 @@ def _move(train: Images, test: Images, config: DataConfig, sharing: int) -> tupl
     return train, test, f"decoded in the memory of {'this machine' if device.type == 'cpu' else device}"
 
 
-def _digits(size: int | None, channels: int) -> tuple[Images, Images, tuple[str, ...]]:
-    """1,797 grayscale images of 8×8 pixels; every fifth is a test image."""
-    images, classes = digits()
-    pixels = (torch.from_numpy(images) * (255 / 16)).round().to(torch.uint8)[:, None].repeat(1, channels, 1, 1)
-    if size:
-        needed, free = len(pixels) * channels * size**2, psutil.virtual_memory().available
-        if needed > free:
-            raise SeekingError(
-                f"digits of {size}×{size} pixels take {needed / 1e9:,.0f} GB of memory, and {free / 1e9:,.0f} GB are "
-                "free; give a smaller image_size"
-            )
-        from torchvision.transforms.v2.functional import resize
-
-        pixels = resize(pixels, [size, size])
-    labels = torch.from_numpy(classes).long()
-    test = torch.arange(len(labels)) % 5 == 4
-    return Images(pixels[~test], labels[~test]), Images(pixels[test], labels[test]), tuple(map(str, range(10)))
-
-
-def _subset(images: Images, count: int | None) -> Images:
-    if count is None:
-        return images
-    return images.select(torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count])
-
-
 def _hold_out(train: Images, config: DataConfig) -> tuple[Images, Images | None]:
     if not config.held_out:
         return train, None
@@ -249,22 +215,13 @@ def _hold_out(train: Images, config: DataConfig) -> tuple[Images, Images | None]
         raise SeekingError(
             f"held_out is {config.held_out}, and {config.data} has {len(train)} training images; hold out fewer"
         )
-    kept, held = _split_off(train, config.held_out, 2, config)
+    kept, held = split_off(train, config.held_out, 2, config)
     if len(held) < config.held_out:
         raise SeekingError(
             f"held_out is {config.held_out}, and {config.data} has {len(train)} training images, of which {len(held)} "
             "can be held out such that each class keeps one; hold out fewer"
         )
     return kept, held
-
-
-def _split_off(images: Images, count: int, seed: int, config: DataConfig) -> tuple[Images, Images]:
-    """The images that are kept, and at most this many random ones that are held out."""
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).numpy()
-    kept, held = order[count:], order[:count]
-    if config.split_method == "classes":
-        kept, held = keep_classes(images.labels.cpu().numpy(), kept, held)
-    return images.select(torch.from_numpy(kept)), images.select(torch.from_numpy(held))
 
 
 def _warn_of_lost_classes(train: Images, test: Images, classes: tuple[str, ...], config: DataConfig) -> None:

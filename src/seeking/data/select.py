@@ -22,9 +22,7 @@ LABEL_COLUMNS = ("label", "labels", "fine_label")
 TEST_SPLITS = ("test", "validation")
 
 
-def select(
-    config: DataConfig,
-) -> tuple[Images, Images, tuple[str, ...], tuple[str, str], list[SplitUse]]:
+def select_images(config: DataConfig) -> tuple[Images, Images, tuple[str, ...], tuple[str, str], list[SplitUse]]:
     """Both splits, the classes, where the splits come from, and the splits that are not used.
 
     Raises:
