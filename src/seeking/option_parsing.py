@@ -12,14 +12,12 @@ import tyro
 
 from seeking.errors import SeekingError
 from seeking.files import read_yaml_text, user_path
+from seeking.option_types import REPEATED, marked
 
 Options = TypeVar("Options")
 _DOCUMENTED: dict[type[Any], type[Any]] = {}
 
 registry = tyro.constructors.ConstructorRegistry()
-
-REPEATED = frozenset({"tracker"})
-"""Options that take several values by being given several times."""
 
 
 def parse_options(command: type[Options], args: Sequence[str], prog: str) -> Options:
@@ -99,12 +97,12 @@ def _documented(command: type[Any]) -> type[Any]:
         for each in reversed(command.__mro__[:-1])
         for parameter in docstring_parser.parse_from_object(each).params
     }
-    fields = []
+    fields, repeated = [], marked(command, REPEATED)
     for field in dataclasses.fields(command):
         text, empty = " ".join(texts[field.name].split()), field.default in (None, dataclasses.MISSING)
         shown = tyro.conf.arg(help=text, help_behavior_hint="" if empty else None)
         copied = dataclasses.field(default=field.default, default_factory=field.default_factory)
-        markers = (shown, tyro.conf.UseAppendAction) if field.name in REPEATED else (shown,)
+        markers = (shown, tyro.conf.UseAppendAction) if field.name in repeated else (shown,)
         fields.append((field.name, Annotated[(hints[field.name], *markers)], copied))
     namespace = {"__doc__": command.__doc__}
     _DOCUMENTED[command] = dataclasses.make_dataclass(

@@ -20,7 +20,7 @@ KINDS: dict[Any, tuple[type[Any], str]] = {
 
 Value = TypeVar("Value")
 
-CHANGEABLE, GIVEN_ANEW, HARMLESS = "changeable", "given anew", "harmless"
+CHANGEABLE, GIVEN_ANEW, HARMLESS, REPEATED = "changeable", "given anew", "harmless", "repeated"
 
 Changeable = Annotated[Value, CHANGEABLE]
 """An option that may change when a run is resumed."""
@@ -31,6 +31,9 @@ GivenAnew = Annotated[Value, CHANGEABLE, GIVEN_ANEW]
 Harmless = Annotated[Value, HARMLESS]
 """An option of text that may be taken from the run folder of a stranger, since nothing is executed or loaded by it. So
 may those that hold numbers or one of a few words; no others without a check of their own."""
+
+Repeated = Annotated[Value, REPEATED]
+"""An option that takes several values by being given several times."""
 
 Ranges = Sequence[tuple[Callable[[float], bool], str, Sequence[str]]]
 """Whether a value is in range, what is said of one that is not, and the options; NaN is in no range."""

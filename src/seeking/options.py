@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar, Union
 from seeking.errors import DamagedError, SeekingError, unknown
 from seeking.files import read_yaml, reason, user_path
 from seeking.flag_names import name_of_other_tool
-from seeking.option_parsing import REPEATED, parse_options
-from seeking.option_types import GIVEN_ANEW, HARMLESS, marked
+from seeking.option_parsing import parse_options
+from seeking.option_types import GIVEN_ANEW, HARMLESS, REPEATED, marked
 from seeking.report.output import printable
 
 OF_ONE_RUN = frozenset({"config", "output", "overwrite", "resume"})
@@ -54,7 +54,7 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
         SeekingError: an option does not exist, or its value is not valid.
     """
     fields = {field.name: field for field in dataclasses.fields(command)}
-    hints = typing.get_type_hints(command)
+    hints, repeated = typing.get_type_hints(command), marked(command, REPEATED)
     arguments = []
     for name, value in normalized(options, path).items():
         if name == "config" or (name == "recipe" and value is None):  # The recorded options of a run include them.
@@ -84,7 +84,7 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
                 raise SeekingError(f"{path}: {name} is {value!r}; a value cannot hold a null character")
             if text[:1] == "-" and not text[1:2].isdigit():  # It would be parsed as another option.
                 raise SeekingError(f"{path}: {name} is {value!r}; a value cannot start with a dash")
-        arguments += [word for value in values for word in (flag, value)] if name in REPEATED else [flag, *values]
+        arguments += [word for value in values for word in (flag, value)] if name in repeated else [flag, *values]
     return arguments
 
 

@@ -16,6 +16,7 @@ from seeking.option_types import (
     GivenAnew,
     Harmless,
     Ranges,
+    Repeated,
     check_ranges,
     check_types,
     check_word,
@@ -177,7 +178,7 @@ class TrainConfig:
     rollback (restore both models from the newest checkpoint and continue with the next batch)."""
     accept_changed_data: GivenAnew[bool] = False
     """Resume a run although its data have changed. Moved data are known by their content, and need not be accepted."""
-    tracker: Changeable[tuple[Tracker, ...]] = ()
+    tracker: Changeable[Repeated[tuple[Tracker, ...]]] = ()
     """Experiment trackers that get the metrics: tensorboard, wandb, mlflow, trackio."""
     verify: Changeable[bool] = True
     """Refuse to train unless the base is proven to be a sub-network of the motivated model."""
