@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 from seeking.errors import SeekingError, unknown
 from seeking.forward import call
-from seeking.training.objective import Metrics, Objective
+from seeking.training.config import BestMode
+from seeking.training.next_byte import NextByte
+from seeking.training.objective import Classification, Metrics, Objective
+from seeking.training.regression import Regression
 from seeking.training.targets import targets_in
 
 Predict = Callable[[nn.Module, Any], tuple[Any, Any]]
 """Maps a model and a batch to outputs and targets, as the metrics take them."""
 
-BETTER = {"loss": "min", "accuracy": "max", "bits_per_byte": "min", "rmse": "min", "mae": "min"}
+BETTER: Mapping[str, BestMode] = {**Classification.METRICS, **NextByte.METRICS, **Regression.METRICS}
 """Which way the metrics of the library's own objectives are better."""
 
 
@@ -65,7 +68,7 @@ class UserMetrics:
     def __bool__(self) -> bool:
         return bool(self._metrics)
 
-    def direction(self, name: str) -> str | None:
+    def direction(self, name: str) -> BestMode | None:
         """Whether ``max`` or ``min`` of a metric is best, if it says so itself."""
         higher = getattr(self._metrics.get(name), "higher_is_better", None)
         return None if higher is None else "max" if higher else "min"
@@ -132,7 +135,7 @@ class Best:
         metrics: the user's.
     """
 
-    def __init__(self, objective: Objective, name: str | None, mode: str | None, metrics: UserMetrics) -> None:
+    def __init__(self, objective: Objective, name: str | None, mode: BestMode | None, metrics: UserMetrics) -> None:
         self._objective, self._name = objective, name
         self._mode = mode or BETTER.get(name or "") or metrics.direction(name or "")
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seeking.training.config import BestMode
 from seeking.training.objective import LossFn, Objective, distilled
 from seeking.training.samples import target_count
 
@@ -25,8 +26,8 @@ class NextByte(Objective):
         temperature: divides the logits of both models in the divergence.
     """
 
-    METRICS: ClassVar[tuple[str, ...]] = ("loss", "bits_per_byte")
-    """That an evaluation measures."""
+    METRICS: ClassVar[Mapping[str, BestMode]] = {"loss": "min", "bits_per_byte": "min"}
+    """That an evaluation measures, and which way each is better."""
 
     label_smoothing: float = 0.0
     teacher_weight: float = 0.5

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seeking.errors import SeekingError
 from seeking.forward import call_with_one
 from seeking.renewed import renewed
+from seeking.training.config import BestMode
 from seeking.training.samples import sample_count, target_count
 from seeking.training.targets import IGNORED_LABEL, class_targets
 
@@ -66,8 +67,8 @@ class Classification(Objective):
         temperature: divides the logits of both models in the distillation loss.
     """
 
-    METRICS: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
-    """That an evaluation measures."""
+    METRICS: ClassVar[Mapping[str, BestMode]] = {"loss": "min", "accuracy": "max"}
+    """That an evaluation measures, and which way each is better."""
 
     label_smoothing: float = 0.0
     teacher_weight: float = 0.9

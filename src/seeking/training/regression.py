@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from seeking.errors import SeekingError
 from seeking.forward import call_with_one
+from seeking.training.config import BestMode
 from seeking.training.objective import LossFn, Objective, labelled
 from seeking.training.samples import sample_count
 
@@ -28,8 +29,8 @@ class Regression(Objective):
             divided by. The loss is that of the targets as they are.
     """
 
-    METRICS: ClassVar[tuple[str, ...]] = ("loss", "mae", "rmse")
-    """That an evaluation measures."""
+    METRICS: ClassVar[Mapping[str, BestMode]] = {"loss": "min", "mae": "min", "rmse": "min"}
+    """That an evaluation measures, and which way each is better."""
 
     teacher_weight: float = 0.5
     unit: float = 1.0

@@ -1,7 +1,7 @@
 """A task: a kind of data, how models are made for it, what they minimize, and how they are measured."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol
 
@@ -93,7 +93,7 @@ class Task:
 
     name: str
     metrics: Mapping[Loss, Metric]
-    measured: Mapping[Loss, tuple[str, ...]]
+    measured: Mapping[Loss, Collection[str]]
     read: Callable[[DataConfig, int, Loss], TaskData]
     options: frozenset[str]
     included: tuple[str, ...]
