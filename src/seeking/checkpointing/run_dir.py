@@ -254,12 +254,14 @@ class RunFolder:
         self.place.check()
 
     def write_checkpoint(self, step: int, state: Any, tensors: Mapping[str, Tensor], keep: int | None) -> None:
-        """Write the checkpoint of a step, and delete those that are no longer kept.
+        """Write the checkpoint of a step, unless it is there, and delete those that are no longer kept.
 
         Raises:
             OSError, SafetensorError: it cannot be written.
             RunError: the state is too large, or the folder was moved.
         """
+        if status(self.checkpoints / snapshot.name(step)):
+            return
         with self.place.open() as folder, suppress(FileExistsError):
             os.mkdir(run_files.CHECKPOINTS, dir_fd=folder)
         snapshot.write(self.checkpoints, step, state, tensors, self.place.check)

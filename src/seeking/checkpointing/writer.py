@@ -13,12 +13,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from seeking.checkpointing import snapshot
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.serialize import pack
 from seeking.checkpointing.weights import EXTRA_STATE
 from seeking.errors import RunError, RunWarning, SeekingError
-from seeking.files import reason, status
+from seeking.files import reason
 
 
 class BackgroundWriter:
@@ -134,13 +133,9 @@ class CheckpointWriter:
         jobs: list[Callable[[], None]] = [functools.partial(self._write_weights, file) for file in self._pending]
         jobs.append(self.folder.metrics.sync)
         if step != self.saved_step:
-            jobs.append(functools.partial(self._write_checkpoint, step, packed, copies))
+            jobs.append(functools.partial(self.folder.write_checkpoint, step, packed, copies, self._keep))
         self.saved_step, self._saved_at = step, time.monotonic()
         self._writer.start(jobs)
-
-    def _write_checkpoint(self, step: int, packed: Any, copies: Mapping[str, Tensor]) -> None:
-        if not status(self.folder.checkpoints / snapshot.name(step)):
-            self.folder.write_checkpoint(step, packed, copies, self._keep)
 
     def _write_weights(self, file: str) -> None:
         self._pending[file]()
