@@ -17,19 +17,18 @@ from seeking.matching.axes import (
     HEAD,
     INPUT,
     Axis,
-    Space,
     UnalignedError,
     constant,
     fix,
     free,
     size_of,
-    terminal,
 )
 from seeking.matching.deciding import Decision, decides, may_hide
 from seeking.matching.meta_kernels import META_KERNELS, fast_output
 from seeking.matching.op_rules import OP_RULES, OpCall, broadcast, mixed
-from seeking.matching.op_rules.base import same_where_sizes_stay, unify_or_fix
+from seeking.matching.op_rules.base import same_where_sizes_stay
 from seeking.matching.operation import Operation, flat_tensors, operation_of
+from seeking.matching.outputs import settle
 from seeking.matching.parts import Operations, joined_parts
 from seeking.matching.statistics import WEIGHT_PRODUCTS, Reduction, Statistics
 from seeking.outside import outside_preserved
@@ -150,31 +149,20 @@ def _trace(
         raise UntraceableError(first) from error
     returned = [tracer.read(tensor) for tensor in tensors_in(output)]
     tracer.use(tensors_in(output))
-    vocabularies = {
-        tensor.shape[0]: tracer.read(tensor)[0]
-        for tensor in twins.values()
-        if id(tensor) in tracer.used and tensor.ndim == 2 and is_vocabulary(tracer.read(tensor)[0])
-    }
-    for axes in returned:
-        for axis in axes:
-            if (rows := vocabularies.get(size_of(axis))) and _is_unread(axis):
-                # A head over the words that an embedding has; where they are tied, they are one space anyway.
-                unify_or_fix(rows, axis)
-            for space in axis:
-                _fix_unread(space)
+    used = {name: tensor for name, tensor in twins.items() if id(tensor) in tracer.used}
+    settle(returned, [tracer.read(tensor)[0] for tensor in used.values() if tensor.ndim == 2])
     put_out = named_tensors(model_outputs[0] if model_outputs else output)
-    touched = {name: tracer.read(tensor) for name, tensor in twins.items() if id(tensor) in tracer.used}
     return Trace(
-        touched,
-        tracer.assumed,
-        {name: tracer.read(tensor) for name, tensor in put_out.items()},
-        tracer.statistics.reductions,
-        tracer.operations.texts,
-        tracer.scales,
-        tracer.heads,
-        tracer.joined,
-        tracer.decisions,
-        real_model,
+        axes={name: tracer.read(tensor) for name, tensor in used.items()},
+        assumed=tracer.assumed,
+        outputs={name: tracer.read(tensor) for name, tensor in put_out.items()},
+        reductions=tracer.statistics.reductions,
+        operations=tracer.operations.texts,
+        scales=tracer.scales,
+        heads=tracer.heads,
+        joined=tracer.joined,
+        decisions=tracer.decisions,
+        numbers=real_model,
     )
 
 
@@ -184,25 +172,6 @@ def _copied(tensor: Tensor, *, on_meta: bool) -> Tensor:
 
 def _on_meta(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, device="meta")
-
-
-def is_vocabulary(axis: Axis) -> bool:
-    """Whether the positions of an axis are looked up, as the rows of an embedding are."""
-    spaces = terminal(axis)
-    return len(spaces) == 1 and spaces[0].ordered and spaces[0].read and not spaces[0].fixed
-
-
-def _is_unread(axis: Axis) -> bool:
-    spaces = terminal(axis)
-    return len(spaces) == 1 and not spaces[0].read and not spaces[0].fixed
-
-
-def _fix_unread(space: Space) -> None:
-    """Fix what a model only puts out: it is of one length in both models."""
-    for part in space.parts or ():
-        _fix_unread(part)
-    if space.parts is None and not space.read:
-        fix((space,), "length of the output")
 
 
 class Tracer(PassingMode):
