@@ -129,13 +129,13 @@ def _plan(signals: Signals) -> _Plan:
     one_pass = signals.one_pass or OnePass(flops=0.0, until=0)
     whole = motivated + one_pass.flops * one_pass.now
     return _Plan(
-        planned,
-        spent,
-        step,
-        steps,
-        base / share,
-        whole / share,
-        motivated / share,
-        one_pass.flops / share,
-        one_pass.until,
+        planned=planned,
+        spent=spent,
+        step=step,
+        steps=steps,
+        base=base / share,
+        motivated=whole / share,
+        motivated_now=motivated / share,
+        saved=one_pass.flops / share,
+        until=one_pass.until,
     )

@@ -1,6 +1,7 @@
 """Find the channel spaces of a model: run it without data and follow the axes of its tensors through each operation."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,12 +99,13 @@ def trace(
     Raises:
         UntraceableError: the forward pass fails without numbers.
     """
+    attempt = functools.partial(_trace, model, batch, forward, known or {}, before, training, free_heads, numbers)
     try:
-        return _trace(model, batch, forward, known or {}, before, training, numbers, numbers, free_heads)
+        return attempt(real_batch=numbers)
     except UntraceableError as error:
         # The forward may need the batch's numbers before they meet the first weight, or those of masks that it makes.
         with contextlib.suppress(UntraceableError):
-            return _trace(model, batch, forward, known or {}, before, training, numbers, True, free_heads)
+            return attempt(real_batch=True)
         raise error
 
 
@@ -116,9 +118,9 @@ def _trace(
     known: Mapping[str, list[Axis]],
     before: Trace | None,
     training: bool,
+    free_heads: bool,
     real_model: bool,
     real_batch: bool,
-    free_heads: bool,
 ) -> Trace:
     twin = scratch_copy(model, lambda tensor: _copied(tensor, on_meta=not real_model))
     twins = tensors(twin)
@@ -291,17 +293,17 @@ class Tracer(PassingMode):
             scaled |= self._scale(name, args, kwargs, inputs)
         computed = any(id(tensor) in self.computed for tensor in inputs)
         call = OpCall(
-            operation.parameters,
-            args,
-            kwargs,
-            inputs,
-            outputs,
-            self.read,
-            scores,
-            scaled,
-            self.fix_head,
-            self.producers,
-            self._fix_if_used,
+            parameters=operation.parameters,
+            args=args,
+            kwargs=kwargs,
+            inputs=inputs,
+            outputs=outputs,
+            axes=self.read,
+            scores=scores,
+            scaled=scaled,
+            fix_head=self.fix_head,
+            producers=self.producers,
+            fix_if_used=self._fix_if_used,
         )
         self.joined += joined_parts(name, call)
         rule = OP_RULES.get(operation.name) or OP_RULES.get(operation.name.removesuffix("_"))

@@ -127,7 +127,14 @@ def _load(config: DataConfig, sharing: int, loss: Loss) -> TaskData:
                 f"give a longer text or a smaller {smaller}"
             )
     return TextOfRun(
-        config.data, train, test, held_out, length, config.max_train_samples, config.max_eval_samples, unused
+        name=config.data,
+        train=train,
+        test=test,
+        held_out=held_out,
+        length=length,
+        windows=config.max_train_samples,
+        test_windows=config.max_eval_samples,
+        unused=unused,
     )
 
 
