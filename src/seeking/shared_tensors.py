@@ -47,13 +47,20 @@ class SharedTensors:
         self._bound: list[int] = []
         """Addresses of all tensors as they were bound."""
         self._targets: list[int] = []
-        self._views: tuple[list[Tensor], list[Tensor]] = [], []
-        self._indexed: list[tuple[Tensor, Tensor, tuple[Tensor, ...]]] = []
+        """Those of the motivated model's alone, by which it is seen that a forward has replaced one."""
         self._shared: list[Tensor] = []
+        """The base's tensors, or shards of them."""
         self._sliced: list[Tensor] = []
+        """Those of them that are copied."""
         self._sliced_targets: list[Tensor] = []
+        self._views: tuple[list[Tensor], list[Tensor]] = [], []
+        """Their blocks in the base and in the motivated model."""
+        self._indexed: list[tuple[Tensor, Tensor, tuple[Tensor, ...]]] = []
+        """Those of too many blocks, with the index of the base's entries."""
         self._entered_versions: list[int] = []
+        """Of what is sliced, in the base."""
         self._left_versions: list[int] | None = None
+        """Of what is sliced, in the motivated model; None if it may have changed since."""
         self._bound_squares: list[Tensor] = []
         self._bind()
 
@@ -100,7 +107,7 @@ class SharedTensors:
         torch.autograd.graph.increment_version(self._shared)
 
     def allow_changes(self) -> None:
-        """Take what changes the motivated model until it is entered next for no mistake: it is loaded."""
+        """Do not warn of what changes the motivated model before it is entered next, such as loading it."""
         self._left_versions = None
 
     def part(self) -> None:

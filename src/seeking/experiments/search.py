@@ -1,11 +1,11 @@
 """The search of the options of an experiment's arms."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seeking.choices import MODELS
+from seeking.choices import MODELS, Model
 from seeking.errors import DivergedError
 from seeking.experiments.parallel import RunListener, check_trials, is_finished, raise_failures, run_all
 from seeking.experiments.recipe import Recipe, Trial
@@ -57,14 +57,11 @@ def search(
     raise_failures({folder: error for folder, error in failed.items() if not isinstance(error, DivergedError)})
     for arm, trials in candidates.items():
         scores = [{"options": options, **scores_of(root, trial, metric)} for options, trial in trials]
-
-        def best(*models: str, scores: list[dict[str, Any]] = scores) -> Any:
-            return max(scores, key=lambda score: sum(metric.goodness(score[model]) for model in models))["options"]
-
-        best_options = best(*MODELS)
+        best_options = _best(scores, metric, *MODELS)
         if recipe.method(arm).searched_separately:
             fixed = recipe.arms[arm].get("each", {})
-            best_options = {"each": {model: {**fixed.get(model, {}), **best(model)} for model in MODELS}}
+            of_each = {model: {**fixed.get(model, {}), **_best(scores, metric, model)} for model in MODELS}
+            best_options = {"each": of_each}
         results[arm] = {"best": best_options, "tried": scores}
         with writing(path):
             write_json(path, results)
@@ -80,6 +77,12 @@ def scores_of(root: Path, trial: Trial, metric: Metric) -> dict[str, float | Non
         else None
         for model, (run, name) in trial.models.items()
     }
+
+
+def _best(scores: Sequence[Mapping[str, Any]], metric: Metric, *models: Model) -> dict[str, Any]:
+    """The options with which these models are best, together."""
+    best = max(scores, key=lambda score: sum(metric.goodness(score[model]) for model in models))
+    return dict(best["options"])
 
 
 def in_words(options: Mapping[str, Any]) -> str:
