@@ -155,9 +155,8 @@ def flags_of_run(folder: Path, command: type[Any]) -> list[str]:
         options = normalized(run_files.read_options(folder), path)
         options = {**OLDER_RUNS, **options} if options else {}
         hints, harmless = typing.get_type_hints(command), marked(command, HARMLESS)
-        left_out = marked(command, GIVEN_ANEW) | (
-            {"seeds"} - hints.keys()
-        )  # A single run, as of a comparison, has none.
+        of_several = {"seeds"} - hints.keys()  # A single run, such as one of a comparison, has none.
+        left_out = marked(command, GIVEN_ANEW) | of_several
         taken = {
             name: value
             for name, value in options.items()
