@@ -69,7 +69,7 @@ def test_options_of_a_recipe_can_be_overridden_in_python(tmp_path: Path) -> None
     assert TrainConfig.from_recipe("best", finish="tied").finish == "tied"
     mine = tmp_path / "mine.yaml"
     mine.write_text("base-condition: after:0.5\nlr: 1e-3\n", encoding="utf-8")
-    assert TrainConfig.from_recipe(str(mine)) == TrainConfig(base_condition="after:0.5", lr=0.001)
+    assert TrainConfig.from_recipe(mine) == TrainConfig(base_condition="after:0.5", lr=0.001)
     mine.write_text("motivated: resnet20\nbase: resnet8\n", encoding="utf-8")
     with pytest.raises(SeekingError, match="has the options base, motivated, which TrainConfig has not"):
         TrainConfig.from_recipe(str(mine))

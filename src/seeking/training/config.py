@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from seeking.choices import Extra, Loss, Model, NormPolicy, Tracker
@@ -256,7 +257,7 @@ class TrainConfig:
             )
 
     @classmethod
-    def from_recipe(cls, recipe: str, **options: Any) -> Self:
+    def from_recipe(cls, recipe: str | Path, **options: Any) -> Self:
         """The options of a recipe, as ``--recipe`` takes them, and others that override them.
 
         Args:
@@ -268,7 +269,7 @@ class TrainConfig:
         """
         from seeking.options import recipe_options  # It is part of the command line.
 
-        given, names = recipe_options(recipe), {field.name for field in fields(cls)}
+        given, names = recipe_options(str(recipe)), {field.name for field in fields(cls)}
         if others := sorted(given.keys() - names):
             raise SeekingError(
                 f"recipe {recipe} has the options {', '.join(others)}, which {cls.__name__} has not; models and data "
