@@ -36,7 +36,15 @@ from seeking.errors import EXIT_INTERRUPTED, EXIT_SAVED, MatchWarning, RunError,
 from seeking.files import user_path
 from seeking.flag_names import check_flags, with_flags
 from seeking.option_parsing import parse_options, plain_switches
-from seeking.options import flags, flags_of_run, options_of_file, recipe_file, recipe_options
+from seeking.options import (
+    DEFAULT_RECIPE,
+    flags,
+    flags_of_run,
+    naming_default_recipe,
+    options_of_file,
+    recipe_file,
+    recipe_options,
+)
 from seeking.report.output import check_output, ignore_output_errors, plain_errors, print_text
 
 COMMANDS: dict[str, tuple[type[Any], str]] = {
@@ -53,8 +61,11 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
 """The options of each command, and the function that runs it, imported only then: help needs no PyTorch."""
 
 
-def with_files(args: list[str], command: type[Any]) -> list[str]:
+def with_files(args: list[str], command: type[Any]) -> tuple[list[str], dict[str, Any]]:
     """Flags with those of the files that they name before them: the resumed run, the recipe, the options file.
+
+    Returns:
+        The flags, and the options of the default recipe if the run starts from it and nobody has asked for it.
 
     Raises:
         SeekingError: there are several options files or recipes, or one of them cannot be read or names another.
@@ -62,6 +73,8 @@ def with_files(args: list[str], command: type[Any]) -> list[str]:
     early_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early_parser.add_argument("--config", type=user_path, nargs="?", action="append", default=[])
     early_parser.add_argument("--recipe", nargs="?", action="append", default=[])
+    early_parser.add_argument("--condition", nargs="?", action="append", default=[])
+    early_parser.add_argument("--base-condition", "--base_condition", nargs="?", action="append", default=[])
     early_parser.add_argument("--output", type=user_path, nargs="?")
     early_parser.add_argument("--resume", action="store_true")
     of_file: dict[str, Any] = {}
@@ -76,14 +89,21 @@ def with_files(args: list[str], command: type[Any]) -> list[str]:
         if of_file.get("config") is not None:
             raise SeekingError(f"{file}: a file of options cannot name another one in config; give its options instead")
         args = flags(of_file, file, command) + args
-    recipes = early_parser.parse_known_args(args)[0].recipe  # The file's, and the flag that overrides it.
-    if recipes and (recipe := recipes[-1]) is not None:
-        of_recipe = {key: value for key, value in recipe_options(recipe).items() if key not in of_file}
-        args = flags(of_recipe, recipe_file(recipe), command) + args
-    options = early_parser.parse_known_args(args)[0]
-    if options.resume and options.output:
-        args = flags_of_run(options.output, command) + args
-    return args
+    given = early_parser.parse_known_args(args)[0]  # Of the file, and the flags that override it.
+    of_recipe: dict[str, Any] = {}
+
+    def with_recipe(recipe: str) -> list[str]:
+        of_recipe.update((key, value) for key, value in recipe_options(recipe).items() if key not in of_file)
+        return flags(of_recipe, recipe_file(recipe), command) + args
+
+    if given.recipe and (recipe := given.recipe[-1]) not in (None, "None"):
+        args = with_recipe(recipe)
+    folder = early_parser.parse_known_args(args)[0]
+    of_run = flags_of_run(folder.output, command) if folder.resume and folder.output else []
+    steps_said = given.condition or given.base_condition  # The user says who steps when.
+    if of_run or steps_said or given.recipe or "recipe" in of_file:
+        return of_run + args, {}
+    return ["--recipe", DEFAULT_RECIPE, *with_recipe(DEFAULT_RECIPE)], of_recipe
 
 
 def _print_help() -> None:
@@ -117,6 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_help()
         return 0 if args else 2
     told: Callable[[object], str] = str
+    of_default: dict[str, Any] = {}
     try:
         if args[0] == "--version":
             print(version("seeking"))
@@ -128,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args = plain_switches(args, command)
         check_flags(args, command)
         if issubclass(command, RunOptions):
-            args = with_files(args, command)
+            args, of_default = with_files(args, command)
         told = functools.partial(with_flags, command=command)
         with plain_errors():  # They quote values.
             config = parse_options(command, args, f"seeking {name}")
@@ -138,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 check_output()
         return code
     except (SeekingError, argparse.ArgumentError) as error:
-        print_text(f"seeking: {told(error)}", file=sys.stderr)
+        print_text(f"seeking: {told(naming_default_recipe(error, of_default))}", file=sys.stderr)
         return 2
     except RunError as error:
         print_text(f"seeking: {told(error)}", file=sys.stderr)

@@ -20,8 +20,9 @@ class RunOptions(RunConfig):
     config: GivenAnew[Path | None] = None
     """YAML file of options; flags override it."""
     recipe: GivenAnew[str | None] = None
-    """Options to start from, which --config and flags override: paper (the paper's), best or base-first (a schedule for
-    each model, within a budget), or the path of a YAML file."""
+    """Options to start from, which --config and flags override: best or base-first (a schedule for each model, within a
+    budget), paper (the paper's), or the path of a YAML file. If not given, best, unless --condition or --base-condition
+    is given; None starts from the defaults that are shown here."""
     overwrite: GivenAnew[bool] = False
     """Replace an existing run in the output folder."""
     resume: GivenAnew[bool] = False
@@ -31,12 +32,12 @@ class RunOptions(RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Train(RunOptions):
-    """Train a base and a motivated model together. Without arguments: resnet8 in resnet14 on handwritten digits."""
+    """Train a base and a motivated model together. Without arguments: resnet8 in resnet14 on digits, by recipe best."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(RunOptions):
-    """Train the pair and each of its models alone, with the same options and seeds, and compare them."""
+    """Train the pair, by default by recipe best, and each of its models alone, with the same seeds, and compare them."""
 
     seeds: Changeable[int] = 3
     """Number of seeds, starting from --seed."""

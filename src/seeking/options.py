@@ -27,6 +27,9 @@ OLDER_RUNS = {"split_method": "random"}
 RECIPES = Path(__file__).parent / "training" / "recipes"
 """Folder of the library's recipes of training."""
 
+DEFAULT_RECIPE = "best"
+"""The recipe that runs start from on the command line if neither a recipe is asked for nor who steps when is said."""
+
 TEXT_ARGUMENTS = frozenset(
     {"act_layer", "attn_type", "global_pool", "norm_layer", "pad_type", "pool_type", "pos_embed", "rel_pos_type"}
     | {"rope_type", "stem_type", "weight_init"}
@@ -121,6 +124,27 @@ def recipe_options(name: str) -> dict[str, Any]:
     if any(options.get(other) is not None for other in ("recipe", "config")):
         raise SeekingError(f"{path}: a recipe cannot start from another recipe or file; give its options instead")
     return {key: value for key, value in options.items() if key not in ("recipe", "config")}
+
+
+def naming_default_recipe(error: object, of_default: Mapping[str, Any]) -> str:
+    """What an error says, and where the options come from that it names and nobody has given.
+
+    Args:
+        error: an error, or its message.
+        of_default: options of the default recipe, if the run starts from it without being asked to.
+    """
+    message = str(error)
+    named = [
+        f"{name} {value}"
+        for name, value in of_default.items()
+        if re.search(rf"\b{name} (is )?'?{re.escape(str(value))}(?![\w.,:]*\w)", message)
+    ]
+    if not named:
+        return message
+    return (
+        f"{message}; {' and '.join(named)} {'is' if len(named) == 1 else 'are'} of the recipe {DEFAULT_RECIPE}, which "
+        "is the default: give another one, such as --recipe paper, or a --condition"
+    )
 
 
 def options_of_file(path: Path) -> dict[str, Any]:

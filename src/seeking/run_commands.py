@@ -40,7 +40,7 @@ def train_command(config: Train) -> int:
     console, title = make_console(), f"{config.base} in {config.motivated}"
     data = _checked_data(config)
     with output_folder(config, f"{config.base}-{config.motivated}") as (output, folder):
-        _announce(console, config, data, output)
+        _announce(console, config, data, output, folder.holds_run)
         with RunProgress(console, f"{title}, {data.name}", data.unit) as progress:
             result = trainer(config, data, "pair", folder, progress=progress).fit()
         console.print(terminal(run_rows(result), title))
@@ -63,7 +63,7 @@ def compare_command(config: Compare) -> int:
         raise SeekingError(f"{config.output} holds a single run; resume it with seeking train --resume")
     data = _checked_data(config)
     with output_folder(config, "compare", "comparison") as (output, folder):
-        _announce(console, config, data, output)
+        _announce(console, config, data, output, folder.holds_run)
         seeds = range(config.seed, config.seed + config.seeds)
         check(config, data, seeds, output if folder.holds_run else None)  # Before anything is written.
         if is_main_process() and folder.holds_run:
@@ -226,13 +226,17 @@ def _dated(name: str, seconds: int) -> Path:
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(seconds))}"
 
 
-def _announce(console: PrintableConsole, config: RunOptions, data: TaskData, output: Path) -> None:
+def _announce(console: PrintableConsole, config: RunOptions, data: TaskData, output: Path, resumed: bool) -> None:
     length = f"{config.epochs} epochs" if config.max_steps is None else f"{config.max_steps} steps"
     conditions = f"condition {config.condition}"
     if config.base_condition != "always":
         conditions = f"base_condition {config.base_condition}, {conditions}"
+    if config.recipe is not None:
+        start = f"recipe {config.recipe}"
+    else:
+        start = "options of the run that is resumed" if resumed else "no recipe"
     console.print(terminal(split_rows(data.splits, data.unit)))
     console.tell(
         f"{config.base} in {config.motivated} on {data.name}: {data.describe()}\n"
-        f"{conditions}, {length}, batch size {config.batch_size}, writing to {output}"
+        f"{start}; {conditions}, {length}, batch size {config.batch_size}, writing to {output}"
     )

@@ -2,7 +2,7 @@
 
 import itertools
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +60,22 @@ def draw(results: Mapping[Role, Sequence[Result]], path: Path, title: str, best:
 
 
 def _training(axes: Any, result: Result) -> None:
-    keys = {"loss": ("base", BASE), "motivated_loss": ("motivated, on motivated batches alone", MOTIVATED)}
-    points = {key: (array("q"), array("d")) for key in keys}  # Numbers alone: of long runs, the rows are too many.
+    colors = {"loss": BASE, "motivated_loss": MOTIVATED}
+    points = {key: (array("q"), array("d")) for key in colors}  # Numbers alone: of long runs, the rows are too many.
+    batches = 0
     for row in result.rows():
         if row["kind"] == "step":
-            for key in keys & row.keys():
+            batches += 1
+            for key in colors & row.keys():
                 points[key][0].append(row["step"])
                 points[key][1].append(row[key])
-    for key, (label, color) in keys.items():
-        if points[key][0]:
-            axes.plot(points[key][0], _smooth(points[key][1]), color=color, label=label)
     motivated = points["motivated_loss"][0]
-    if motivated and points["loss"][0]:
+    every = len(motivated) == batches
+    labels = {"loss": "base", "motivated_loss": "motivated" if every else "motivated, on motivated batches alone"}
+    for key, color in colors.items():
+        if points[key][0]:
+            axes.plot(points[key][0], _smooth(points[key][1]), color=color, label=labels[key])
+    if motivated and points["loss"][0] and not every:
         steps, losses = (np.asarray(values) for values in points["loss"])
         axes.plot(
             motivated,
@@ -134,7 +138,7 @@ def _evaluation(
     axes: Any, results: Sequence[Result], model: str, metric: Metric, label: str, color: str, style: str
 ) -> None:
     by_epoch = [
-        {row["epoch"]: row[model][metric.name] for row in result.rows() if row["kind"] == "eval" and model in row}
+        {row["epoch"]: row[model][metric.name] for row in _evaluations(result, model) if model in row}
         for result in results
     ]
     epochs = sorted(set.intersection(*map(set, by_epoch)))  # A resumed run may have other evaluation epochs.
@@ -145,6 +149,18 @@ def _evaluation(
     axes.plot(epochs, mean, style, color=color, label=label, marker="." if len(epochs) < 3 else None)
     if len(curves) > 1:
         axes.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=color, alpha=0.12, linewidth=0)
+
+
+def _evaluations(result: Result, model: str) -> Iterator[Mapping[str, Any]]:
+    """The rows of evaluations; of the base, none before its first step: while it rests, it learns nothing of its own."""
+    trained = model != "base"
+    rests = False
+    for row in result.rows():
+        if row["kind"] == "step":
+            trained = trained or "loss" in row
+            rests = not trained
+        elif row["kind"] == "eval" and not rests:
+            yield row
 
 
 def draw_arms(rows: Sequence[Mapping[str, Any]], reference: str, path: Path, title: str, metric: Metric) -> None:
