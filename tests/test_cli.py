@@ -77,7 +77,8 @@ def test_train_with_flags_over_a_file(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.slow
 def test_compare_shows_the_pair_beside_its_models_alone(capsys: pytest.CaptureFixture[str]) -> None:
     data = str(image_folder(Path("images"), per_class=8))
-    arguments = ["compare", "--data", data, *QUICK, "--batch-size", "4", "--seeds", "2", "--output", "out"]
+    data_and_steps = ["--data", data, *QUICK, "--batch-size", "4", "--condition", "decrease:2"]
+    arguments = ["compare", *data_and_steps, "--seeds", "2", "--output", "out"]
     assert main(arguments) == 0
     summary = json.loads(Path("out/comparison.json").read_text())
     assert summary["seeds"] == 2
@@ -216,7 +217,7 @@ def test_overrides_from_a_file(capsys: pytest.CaptureFixture[str]) -> None:
         (["verify", "resnet8", "resnet14", "--in-chans", "0"], "--in-chans is 0"),
         (["map", "resnet8", "resnet14", "--num-classes", "-1"], "--num-classes is -1"),
         (["train", "--output", "long" * 100], "cannot be used as an output folder"),
-        (["train", "--optimizer", "adafactor", "--optimizer-state", "shared"], "set --optimizer-state to separate"),
+        (["train", "--recipe", "paper", "--optimizer", "adafactor", "--optimizer-state", "shared"], "set --optimizer-state to separate"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

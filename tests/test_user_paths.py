@@ -33,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(home: Path) -> None:
     (home / "options.yaml").write_text("output: ~/run\noverrides: ~/map.yaml\n")
-    options = parse_options(Train, with_files(["--config=~/options.yaml"], Train), "seeking train")
+    options = parse_options(Train, with_files(["--config=~/options.yaml"], Train)[0], "seeking train")
     assert (options.output, options.overrides) == (home / "run", home / "map.yaml")
     assert parse_options(Train, ["--output=~/a"], "").output == home / "a"
     embed = parse_options(Embed, ["a", "b", "--weights=~/w", "--output=~/o", "--map=~/m"], "")

@@ -37,7 +37,7 @@ class Train(RunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(RunOptions):
-    """Train the pair, by default by recipe best, and each of its models alone, with the same seeds, and compare them."""
+    """Train the pair, by default by recipe best, and each of its models alone, with the same seeds; compare them."""
 
     seeds: Changeable[int] = 3
     """Number of seeds, starting from --seed."""

@@ -7,7 +7,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -120,7 +120,7 @@ def recipe_options(name: str) -> dict[str, Any]:
         SeekingError: there is no such recipe, or it starts from another one or an options file.
     """
     path = recipe_file(name)
-    options = options_of_file(path)
+    options = options_of_file(path, OF_ONE_RUN | {"recipe"})
     if any(options.get(other) is not None for other in ("recipe", "config")):
         raise SeekingError(f"{path}: a recipe cannot start from another recipe or file; give its options instead")
     return {key: value for key, value in options.items() if key not in ("recipe", "config")}
@@ -147,15 +147,19 @@ def naming_default_recipe(error: object, of_default: Mapping[str, Any]) -> str:
     )
 
 
-def options_of_file(path: Path) -> dict[str, Any]:
+def options_of_file(path: Path, of_one_run: Set[str] = OF_ONE_RUN) -> dict[str, Any]:
     """The options in a file; of the recorded ones of a run, those that do not say where and from what it was made.
+
+    Args:
+        path: the file.
+        of_one_run: the options that are left out of recorded ones.
 
     Raises:
         SeekingError: the file cannot be read, or gives an option twice.
     """
     options = normalized(read_yaml(path), path)
     if {"config", "resume"} <= options.keys():  # A run records all.
-        return {key: value for key, value in options.items() if key not in OF_ONE_RUN}
+        return {key: value for key, value in options.items() if key not in of_one_run}
     return options
 
 

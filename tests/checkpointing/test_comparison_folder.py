@@ -48,7 +48,7 @@ def test_a_comparison_is_resumed_whatever_of_its_own_files_is_left(
             RunFolder(output, overwrite=True)
         return
     again = RunFolder(output, resume=True, kind="comparison")
-    resumed = parse_options(Compare, with_files(["--resume", "--output", str(output)], Compare), "seeking")
+    resumed = parse_options(Compare, with_files(["--resume", "--output", str(output)], Compare)[0], "seeking")
     assert again.holds_run and dataclasses.replace(resumed, resume=False) == config
     with again:
         again.read_manifest()

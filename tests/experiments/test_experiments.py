@@ -790,7 +790,7 @@ def test_an_arm_with_a_training_recipe_is_the_run_of_the_command_line(
         recipe = read(path, "quick", {})
         config = Path(folder) / "config.yaml"
         config.write_text(yaml.safe_dump(explicit))
-        args = with_files(["--config", str(config)], Train)
+        args = with_files(["--config", str(config)], Train)[0]
     expected = parse_options(Train, args, "seeking train").recorded()
     (run,) = recipe.trial("x", ("resnet8", "resnet14"), None, 0, 2.0).runs
     assert run.config.recorded().items() <= expected.items()

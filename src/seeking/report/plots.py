@@ -152,7 +152,7 @@ def _evaluation(
 
 
 def _evaluations(result: Result, model: str) -> Iterator[Mapping[str, Any]]:
-    """The rows of evaluations; of the base, none before its first step: while it rests, it learns nothing of its own."""
+    """The rows of evaluations; of the base, none before its first step, since until then it has learnt nothing."""
     trained = model != "base"
     rests = False
     for row in result.rows():
