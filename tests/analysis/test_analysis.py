@@ -162,7 +162,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pair and its base alone, on the digits."""
     folder = tmp_path_factory.mktemp("runs")
     options = [*SMALL, "--seeds", "1", "--epochs", "2", "--keep-checkpoints", "9", "--precision", "no", "--no-verify"]
-    assert main(["compare", *options, "--output", str(folder / "out")]) == 0
+    assert main(["compare", *options, "--condition", "decrease:2", "--output", str(folder / "out")]) == 0
     return folder / "out" / "pair-seed0"
 
 
@@ -207,9 +207,9 @@ TABLE = ["--task", "tabular", "--base", "mlp-4", "--motivated", "mlp-8"]
 @pytest.mark.parametrize(
     "options",
     [
-        [*TEXT, "--sequence-length", "8", "--max-train-samples", "64"],
-        [*TABLE, "--data", "digits"],
-        [*TABLE, "--data", "diabetes", "--loss", "mse"],
+        [*TEXT, "--sequence-length", "8", "--max-train-samples", "64", "--condition", "decrease:2"],
+        [*TABLE, "--data", "digits", "--condition", "decrease:2"],
+        [*TABLE, "--data", "diabetes", "--loss", "mse", "--condition", "decrease:2"],
         [*TABLE, "--data", "digits", "--recipe", "best", "--teach", "0.5", "--student", "motivated"],
     ],
     ids=["text", "classes", "values", "recipe"],

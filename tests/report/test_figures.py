@@ -23,14 +23,14 @@ from seeking.training import Result
 SCRIPTS = "Straße, данные, ελληνικά, עברית, عربي, हिन्दी, ไทย, 数据, データ, 한국어, 🐈"
 
 
-def result(seed: int, models: tuple[str, ...] = ("base", "motivated")) -> Result:
-    """A run of 60 batches and 4 epochs, all of it near 98 %."""
+def result(seed: int, models: tuple[str, ...] = ("base", "motivated"), rest: int = 0, always: bool = False) -> Result:
+    """A run of 60 batches and 4 epochs, all of it near 98 %; the base rests on the first ones."""
     draws = random.Random(seed)
     rows: list[dict[str, Any]] = []
     for step in range(60):
-        losses = {"loss": 1 + draws.random()} if "base" in models else {}
+        losses = {"loss": 1 + draws.random()} if "base" in models and step >= rest else {}
         rows.append({"kind": "step", "step": step, **losses})
-        if "motivated" in models and (not losses or losses["loss"] < 1.5):
+        if "motivated" in models and (always or not losses or losses["loss"] < 1.5):
             rows[-1]["motivated_loss"] = 1.2
         if step % 15 == 14:
             accuracies = {name: {"accuracy": 0.98 + 0.01 * draws.random()} for name in models}
@@ -59,6 +59,28 @@ def test_a_comparison_names_its_bands_and_begins_at_zero(figures: list[Figure], 
     for name in ("base, in the pair", "base, alone", "motivated, alone", "range of 2 seeds"):
         assert name in texts(figures[0])
     assert "the base's loss on them is" in texts(figures[0]) and "lower than around" in texts(figures[0])
+
+
+def test_where_every_batch_was_motivated_nothing_is_told_of_motivated_batches(
+    figures: list[Figure], tmp_path: Path
+) -> None:
+    draw({"pair": [result(0, rest=36, always=True)]}, tmp_path / "x.png", "a in b")
+    training = figures[0].axes[0]
+    assert [line.get_label() for line in training.get_lines()] == ["base", "motivated"]
+    draw({"pair": [result(0)]}, tmp_path / "x.png", "a in b")
+    base, motivated, ticks = (str(line.get_label()) for line in figures[1].axes[0].get_lines())
+    assert (base, motivated) == ("base", "motivated, on motivated batches alone")
+    assert ticks.startswith("motivated batches:")
+
+
+@pytest.mark.parametrize(("rest", "epochs"), [(0, [1, 2, 3, 4]), (14, [1, 2, 3, 4]), (36, [3, 4]), (60, [])])
+def test_the_base_is_evaluated_in_the_figure_from_its_first_step_on(
+    rest: int, epochs: list[int], figures: list[Figure], tmp_path: Path
+) -> None:
+    draw({"pair": [result(0, rest=rest), result(1, rest=rest)]}, tmp_path / "x.png", "a in b")
+    lines = {line.get_label(): np.asarray(line.get_xdata()).tolist() for line in figures[0].axes[1].get_lines()}
+    assert lines.get("base", []) == epochs
+    assert lines["motivated"] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("models", [("base", "motivated"), ("base",), ("motivated",)])
