@@ -101,6 +101,7 @@ def with_files(args: list[str], command: type[Any]) -> tuple[list[str], dict[str
     folder = early_parser.parse_known_args(args)[0]
     of_run = flags_of_run(folder.output, command) if folder.resume and folder.output else []
     steps_said = given.condition or given.base_condition  # The user says who steps when.
+    # A folder without a record of options begins like a new one, since its first command line did.
     if of_run or steps_said or given.recipe or "recipe" in of_file:
         return of_run + args, {}
     return ["--recipe", DEFAULT_RECIPE, *with_recipe(DEFAULT_RECIPE)], of_recipe
