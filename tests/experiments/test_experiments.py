@@ -782,8 +782,8 @@ WITH_RECIPE = st.tuples(st.sampled_from([{}, {"recipe": "best"}, {"recipe": "pap
 def test_an_arm_with_a_training_recipe_is_the_run_of_the_command_line(
     shared: dict[str, Any], arm: dict[str, Any], pair: dict[str, Any]
 ) -> None:
-    """The recipe's options under all others, wherever these are given."""
-    explicit = {**shared, **pair, **arm}
+    """The recipe's options under all others, wherever these are given; an experiment has no default recipe."""
+    explicit = {"recipe": None, **shared, **pair, **arm}
     with tempfile.TemporaryDirectory() as folder:
         scales = {"quick": {"pairs": [["resnet8", "resnet14", pair]]}}
         path = tiny(Path(folder), options=shared, arms={"x": arm}, reference="x", scales=scales)
