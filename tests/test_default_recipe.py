@@ -182,3 +182,11 @@ def test_only_a_value_of_the_recipe_is_named(text: str, name: str, value: str) -
     message = f"{name} is {value}: {name}"
     assert (named in naming_default_recipe(message, of_default)) == (str(of_default[name]) == value)
     assert naming_default_recipe(text, {}) == text
+
+
+def test_whose_weights_both_models_share_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SHORT, "--output", "first"]) == 0
+    capsys.readouterr()
+    weights = [f"{model}=first/{model}.last.safetensors" for model in ("base", "motivated")]
+    assert main(["train", *SHORT, "--start-from", *weights, "--output", "second"]) == 0
+    assert "recipe best, shared weights from the motivated model; " in " ".join(capsys.readouterr().out.split())

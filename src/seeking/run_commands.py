@@ -235,6 +235,8 @@ def _announce(console: PrintableConsole, config: RunOptions, data: TaskData, out
         start = f"recipe {config.recipe}"
     else:
         start = "options of the run that is resumed" if resumed else "no recipe"
+    if config.shared_from and (config.pretrained or config.start_from):
+        start += f", shared weights from the {config.shared_from} model"
     console.print(terminal(split_rows(data.splits, data.unit)))
     console.tell(
         f"{config.base} in {config.motivated} on {data.name}: {data.describe()}\n"
