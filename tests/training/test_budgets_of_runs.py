@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -136,3 +137,23 @@ def test_without_a_budget_a_condition_that_spends_one_holds_at_once() -> None:
     trainer.fit()
     assert trainer.run.cost.motivated_batches == trainer.progress.step
     assert trainer.run.cost.samples < trainer.run.cost.run_samples
+
+
+@pytest.mark.parametrize(
+    ("options", "trained"),
+    [
+        ({}, "held on no batch of 48; only what it shares with the base is trained; train longer, or with"),
+        ({"finish": "private"}, "no more of it is trained than what it shared with the base until finish_at 0.77"),
+        ({"base_condition": "never"}, "nothing of it is trained"),
+    ],
+)
+def test_what_of_a_motivated_model_that_never_stepped_is_trained(options: dict[str, Any], trained: str) -> None:
+    with pytest.warns(RunWarning, match=f"the motivated model has not taken a step: condition after:99 .*{trained}"):
+        make(dataclasses.replace(PLAIN, epochs=EPOCHS, condition="after:99", **options)).fit()
+
+
+def test_a_budget_that_pays_for_no_motivated_step_is_named() -> None:
+    budget = ratio() * 1.01
+    wanted = f"condition affordable:0,0.5 held on no batch of 48 within the budget of {budget}; .*with a greater budget"
+    with pytest.warns(RunWarning, match=re.escape(wanted).replace(r"\.\*", ".*")):
+        make(dataclasses.replace(PLAIN, epochs=EPOCHS, condition="affordable:0,0.5", budget=budget)).fit()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from seeking.conditions import Always, Condition, Never, OnePass, Signals, parse
+from seeking.conditions.budget import WithinBudget
 from seeking.errors import RunWarning, SeekingError
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost
@@ -179,9 +180,21 @@ def check_steps_taken(config: TrainConfig, cost: Cost, condition: Condition | No
             stacklevel=3,
         )
     if condition is not None and not isinstance(condition, Never) and cost.run_samples and not cost.motivated_samples:
+        within = isinstance(condition, WithinBudget)
         warnings.warn(
-            f"the motivated model has not taken a step: condition {condition} held on no batch of {cost.batches:,}; "
-            "only what it shares with the base is trained; train longer, or with a condition that holds more often",
+            f"the motivated model has not taken a step: condition {condition.inner if within else condition} held on "
+            f"no batch of {cost.batches:,}{f' within the budget of {config.budget}' if within else ''}; "
+            f"{_trained_by_base(config, cost)}; train longer, {'with a greater budget, ' if within else ''}or with a "
+            "condition that holds more often",
             RunWarning,
             stacklevel=3,
         )
+
+
+def _trained_by_base(config: TrainConfig, cost: Cost) -> str:
+    """What of a motivated model that has taken no step the steps of the base have trained."""
+    if not cost.samples:
+        return "nothing of it is trained"
+    if config.finish == "private":  # A base that has stepped after that alone has trained nothing of it.
+        return f"no more of it is trained than what it shared with the base until finish_at {config.finish_at}"
+    return "only what it shares with the base is trained"
