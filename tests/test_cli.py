@@ -20,11 +20,12 @@ from seeking import WeightsMap
 from seeking.checkpointing.weights import save_weights
 from seeking.cli import COMMANDS, main
 from seeking.commands import Train
+from seeking.escapes import printable
 from seeking.files import read_yaml_text
 from seeking.models import create
 from seeking.option_parsing import parse_options, plain_switches
 from seeking.options import RECIPES
-from seeking.report.output import PrintableConsole, ignore_output_errors, printable
+from seeking.report.output import PrintableConsole, ignore_output_errors
 
 QUICK = ["--epochs", "1", "--max-train-samples", "64", "--base-kwargs", "width=4", "--motivated-kwargs", "width=6"]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from seeking.errors import DamagedError, SeekingError, unknown
+from seeking.escapes import printable
 from seeking.files import read_yaml, reason, user_path
 from seeking.flag_names import name_of_other_tool
 from seeking.option_parsing import parse_options
 from seeking.option_types import GIVEN_ANEW, HARMLESS, REPEATED, marked
-from seeking.report.output import printable
 
 OF_ONE_RUN = frozenset({"config", "output", "overwrite", "resume"})
 """Options that say where a run is, and from what it was made."""

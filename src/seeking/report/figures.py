@@ -12,7 +12,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from seeking.report.output import printable
+from seeking.escapes import printable
 
 NO_TEXT = re.compile("cm[a-z]+10$|STIXNonUnicode")
 """Fonts of formulas, whose characters are at the places of others."""

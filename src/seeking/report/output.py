@@ -12,10 +12,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from seeking.errors import RunError
+from seeking.escapes import printable
 from seeking.files import reason
-
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but tabs and line ends, marks that reverse the direction of text, and bytes that are no text."""
 
 USUAL_WIDTH = 80
 """Of a terminal that has none."""
@@ -24,11 +22,6 @@ _COLORS = re.compile("\x1b\\[[0-9;]*m")
 
 _SUBSTITUTES = str.maketrans({"×": "x", "±": "+/-", "…": "...", "–": "-"})
 """For terminals that lack these."""
-
-
-def printable(text: object) -> str:
-    """Text with control characters as escapes, so that names from files cannot control the terminal."""
-    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), str(text))
 
 
 class PrintableConsole(Console):
