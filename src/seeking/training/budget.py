@@ -180,12 +180,14 @@ def check_steps_taken(config: TrainConfig, cost: Cost, condition: Condition | No
             stacklevel=3,
         )
     if condition is not None and not isinstance(condition, Never) and cost.run_samples and not cost.motivated_samples:
-        within = isinstance(condition, WithinBudget)
+        within, more = "", ""
+        if isinstance(condition, WithinBudget):
+            within, more = f" within the budget of {config.budget}", "with a greater budget, "
+            condition = condition.inner
         warnings.warn(
-            f"the motivated model has not taken a step: condition {condition.inner if within else condition} held on "
-            f"no batch of {cost.batches:,}{f' within the budget of {config.budget}' if within else ''}; "
-            f"{_trained_by_base(config, cost)}; train longer, {'with a greater budget, ' if within else ''}or with a "
-            "condition that holds more often",
+            f"the motivated model has not taken a step: condition {condition} held on no batch of {cost.batches:,}"
+            f"{within}; {_trained_by_base(config, cost)}; train longer, {more}or with a condition that holds more "
+            "often",
             RunWarning,
             stacklevel=3,
         )
