@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from torch import nn
 from torch.func import functional_call
 
 from seeking import Pair, SeekingError, TrainConfig, Trainer, match
+from seeking.errors import RunWarning
 from seeking.gradients import add_gradients
 
 JOINT: dict[str, Any] = {"condition": "always", "update": "joint"}
@@ -250,3 +252,14 @@ def test_models_with_a_loss_fn_step_jointly() -> None:
     _, result = regression(8, update="joint", condition="always")
     first, last = (row["motivated_loss"] for row in (steps(result)[0], steps(result)[-1]))
     assert last < first
+
+
+def test_joint_updates_that_never_come_are_told_of() -> None:
+    config = dataclasses.replace(CONFIG, **JOINT, finish="private", finish_at=0.5, epochs=1)
+    with pytest.warns(RunWarning, match="update is joint, which has no effect: by base_condition after:0.5, the base"):
+        run(dataclasses.replace(config, base_condition="after:0.5"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RunWarning)
+        run(config)
+        run(dataclasses.replace(config, base_condition="after:0.4"))
+        run(dataclasses.replace(config, base_condition="decrease:1 | always"))

@@ -26,6 +26,7 @@ from seeking.training.config import TrainConfig, warn_of_no_effect
 from seeking.training.data import Loaders
 from seeking.training.interrupts import Requests
 from seeking.training.joining import Joining
+from seeking.training.joint import warn_if_never_joint
 from seeking.training.learner import Learner
 from seeking.training.modes import evaluating
 from seeking.training.moving_average import Average
@@ -178,7 +179,9 @@ def make_condition(condition: Condition | None, config: TrainConfig, pair: bool,
     return condition if config.budget is None else WithinBudget(condition)
 
 
-def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool, given: Given) -> Algorithm:
+def make_algorithm(
+    algorithm: Algorithm | None, config: TrainConfig, pair: bool, given: Given, progress: Progress
+) -> Algorithm:
     """How a batch trains the models: the paper's algorithm, unless the options give the base a condition of its own.
 
     Args:
@@ -186,6 +189,7 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool,
         config: options.
         pair: whether there are two models.
         given: what the run has for conditions.
+        progress: of the run, for its length.
 
     Raises:
         SeekingError: the condition of the base cannot be parsed or needs what the run has not, or options contradict a
@@ -207,6 +211,8 @@ def make_algorithm(algorithm: Algorithm | None, config: TrainConfig, pair: bool,
     condition = base_condition(config)
     given.check(condition, "base_condition")
     separate_at = config.finish_at if config.finish == "private" else None
+    if separate_at is not None and config.update == "joint":
+        warn_if_never_joint(condition, separate_at, progress)
     return Scheduled(
         condition,
         student=config.student if config.teach else None,
