@@ -157,3 +157,10 @@ def test_a_budget_that_pays_for_no_motivated_step_is_named() -> None:
     wanted = f"condition affordable:0,0.5 held on no batch of 48 within the budget of {budget}; .*with a greater budget"
     with pytest.warns(RunWarning, match=re.escape(wanted).replace(r"\.\*", ".*")):
         make(dataclasses.replace(PLAIN, epochs=EPOCHS, condition="affordable:0,0.5", budget=budget)).fit()
+
+
+@pytest.mark.parametrize(("condition", "why"), [("after:99", ""), ("decrease:1", "; a condition on the loss never .*")])
+def test_only_a_base_that_waits_for_a_loss_is_said_to_see_none(condition: str, why: str) -> None:
+    text = f"the base has not taken a step: base_condition {condition} held on no batch of 48{why}$"
+    with pytest.warns(RunWarning, match=text):
+        make(dataclasses.replace(PLAIN, epochs=EPOCHS, base_condition=condition, condition="always")).fit()

@@ -173,9 +173,10 @@ def check_steps_taken(config: TrainConfig, cost: Cost, condition: Condition | No
             stacklevel=3,
         )
     if config.base_condition != "always" and cost.base_flops and cost.run_samples and not cost.samples:
+        by_loss = not base_condition(config).is_schedule
         warnings.warn(
-            f"the base has not taken a step: base_condition {config.base_condition} held on no batch; a condition on "
-            "the loss never holds before the first step",
+            f"the base has not taken a step: base_condition {config.base_condition} held on no batch of "
+            f"{cost.batches:,}{'; a condition on the loss never holds before the first step' if by_loss else ''}",
             RunWarning,
             stacklevel=3,
         )
