@@ -517,7 +517,7 @@ def test_a_pair_says_what_it_is() -> None:
         return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2))
 
     pair = Pair(network(3), network(8))
-    assert repr(pair) == "Pair(Sequential of 23 in Sequential of 58 parameters; 1 tensors tied, 3 copied)"
+    assert repr(pair) == "Pair(Sequential of 23 in Sequential of 58 parameters; 1 tensor tied, 3 copied)"
     pair.separate()
     assert repr(pair) == "Pair(Sequential of 23 in Sequential of 58 parameters; separated)"
     assert "0 tensors tied, 4 copied" in repr(Pair(network(3), network(8), tie=False))

@@ -66,7 +66,7 @@ class SharedTensors:
 
     def __str__(self) -> str:
         tied = sum(self._tied(entry) for entry in self._entries.values())
-        return f"{tied} tensors tied, {len(self._entries) - tied} copied"
+        return f"{tied} tensor{'s' * (tied != 1)} tied, {len(self._entries) - tied} copied"
 
     def _tied(self, entry: Entry) -> bool:
         return self._tie and entry.whole
