@@ -90,21 +90,20 @@ def with_files(args: list[str], command: type[Any]) -> tuple[list[str], dict[str
             raise SeekingError(f"{file}: a file of options cannot name another one in config; give its options instead")
         args = flags(of_file, file, command) + args
     given = early_parser.parse_known_args(args)[0]  # Of the file, and the flags that override it.
-    of_recipe: dict[str, Any] = {}
 
-    def with_recipe(recipe: str) -> list[str]:
-        of_recipe.update((key, value) for key, value in recipe_options(recipe).items() if key not in of_file)
-        return flags(of_recipe, recipe_file(recipe), command) + args
+    def of_recipe(recipe: str) -> dict[str, Any]:
+        return {key: value for key, value in recipe_options(recipe).items() if key not in of_file}
 
     if given.recipe and (recipe := given.recipe[-1]) not in (None, "None"):
-        args = with_recipe(recipe)
+        args = flags(of_recipe(recipe), recipe_file(recipe), command) + args
     folder = early_parser.parse_known_args(args)[0]
     of_run = flags_of_run(folder.output, command) if folder.resume and folder.output else []
     steps_said = given.condition or given.base_condition  # The user says who steps when.
     # A folder without a record of options begins like a new one, since its first command line did.
     if of_run or steps_said or given.recipe or "recipe" in of_file:
         return of_run + args, {}
-    return ["--recipe", DEFAULT_RECIPE, *with_recipe(DEFAULT_RECIPE)], of_recipe
+    of_default = of_recipe(DEFAULT_RECIPE)
+    return ["--recipe", DEFAULT_RECIPE, *flags(of_default, recipe_file(DEFAULT_RECIPE), command), *args], of_default
 
 
 def _print_help() -> None:
