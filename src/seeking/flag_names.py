@@ -9,7 +9,7 @@ from typing import Any
 from seeking.errors import SeekingError
 
 OTHER_TOOLS = {
-    "lr": "learning-rate learningrate lr0 base-lr max-lr",
+    "lr": "learning-rate learningrate lr0 max-lr",
     "epochs": "n-epochs num-epochs max-epochs nb-epochs num-train-epochs epoch",
     "max-steps": "steps num-steps total-steps train-steps iterations num-iterations max-iters max-iterations",
     "batch-size": "batch bs b train-batch-size per-device-train-batch-size batch-size-per-gpu",

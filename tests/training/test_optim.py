@@ -1,15 +1,16 @@
 """Optimizers: fused kernels do what the others do, and all parameters of a model are trained."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from runs import PLAIN
+from runs import PLAIN, batches, steps, two_models
 from torch import nn
 
-from seeking import TrainConfig
+from seeking import TrainConfig, Trainer
 from seeking.training.optim import FUSED, make_optimizer
 
 
@@ -47,3 +48,33 @@ def test_complex_parameters_are_trained_with_the_default_options(name: str) -> N
     (model[0].abs().sum() + model[1].sum()).backward()
     optimizer.step()
     assert not any(torch.equal(parameter, torch.ones_like(parameter)) for parameter in model)
+
+
+@settings(max_examples=4)
+@given(schedule=st.sampled_from(["cosine", "onecycle", "wsd"]), lr=st.floats(1e-3, 0.1), base_lr=st.floats(1e-3, 0.1))
+def test_each_model_is_trained_at_its_own_learning_rate(schedule: Any, lr: float, base_lr: float) -> None:
+    """In a pair, each model is what it is if trained alone at its rate, as far as the other one leaves it alone."""
+    config = dataclasses.replace(PLAIN, epochs=1, schedule=schedule, lr=lr, base_lr=base_lr)
+    base, motivated = two_models()
+    for model, rate in ((base, base_lr), (motivated, lr)):
+        Trainer(model, **batches(), config=dataclasses.replace(config, lr=rate, base_lr=None)).fit()
+
+    again = two_models()[0]
+    Trainer(again, **batches(), config=config).fit()
+    assert_same(again, base)
+
+    pair = two_models()
+    Trainer(*pair, **batches(), config=dataclasses.replace(config, condition="never")).fit()
+    assert_same(pair[0], base)
+
+    pair = two_models()
+    late = {"base_condition": "after:0.5", "condition": "always", "finish": "private", "finish_at": 0.5}
+    result = Trainer(*pair, **batches(), config=dataclasses.replace(config, shared_from="motivated", **late)).fit()
+    assert_same(pair[1], motivated)
+    for row in steps(result):
+        if {"loss", "motivated_loss"} <= row.keys() and row["lr"]:
+            assert row.get("motivated_lr", row["lr"]) / row["lr"] == pytest.approx(lr / base_lr)
+
+
+def assert_same(model: nn.Module, other: nn.Module) -> None:
+    torch.testing.assert_close(model.state_dict(), other.state_dict(), rtol=0, atol=0)

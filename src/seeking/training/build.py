@@ -340,7 +340,7 @@ def make_learners(
     fused = config.fused and accelerator.scaler is None and separate
     learners = {}
     for name, module in models.items():
-        own = made("optimizer", optimizer, module) if optimizer else make_optimizer(module, config, fused)
+        own = made("optimizer", optimizer, module) if optimizer else make_optimizer(module, config, fused, name)
         if isinstance(own, AcceleratedOptimizer):  # The training loop does the work of this wrapper.
             own = own.optimizer
         check_steppable("optimizer", own)

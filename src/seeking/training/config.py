@@ -42,7 +42,7 @@ RANGES: Ranges = (
     (
         lambda value: 0 <= value < math.inf,
         "must be a finite number, 0 or more",
-        ("lr", "weight_decay", "warmup_epochs", "momentum"),
+        ("lr", "base_lr", "weight_decay", "warmup_epochs", "momentum"),
     ),
     (lambda value: 0 <= value < 1, "must be in [0, 1)", ("label_smoothing", "ema")),
     (lambda value: 0 <= value <= 1, "must be in [0, 1]", ("teach",)),
@@ -117,6 +117,8 @@ class TrainConfig:
     takes the base's at its first step (inherit); or shared through the map."""
     lr: float = 0.05
     """Peak learning rate."""
+    base_lr: float | None = None
+    """Peak learning rate of the base model, if it differs from that of the motivated model (lr)."""
     momentum: float = 0.9
     """Momentum, for optimizers that have it."""
     weight_decay: float = 5e-4
@@ -276,6 +278,10 @@ class TrainConfig:
                 "are arguments of the Trainer"
             )
         return cls(**{**given, **options})
+
+    def lr_of(self, model: str) -> float:
+        """Peak learning rate of a model, ``base`` or ``motivated``."""
+        return self.lr if self.base_lr is None or model == "motivated" else self.base_lr
 
     def recorded(self) -> dict[str, Any]:
         """The options as JSON-serializable values, as stored in the run folder."""

@@ -104,7 +104,7 @@ def _last_steps(history: Iterable[Row], learner: Learner) -> list[str]:
     last = [row for row in history if row["kind"] == "step" and f"{prefix}loss" in row][-5:]
     norms = [row.get(f"{prefix}grad_norm", math.nan) for row in last]
     lines = [
-        f"  {row['step']:>8}  {row[f'{prefix}loss']:>12.5g}  {norm:>13.5g}  {row['lr']:.3g}"
+        f"  {row['step']:>8}  {row[f'{prefix}loss']:>12.5g}  {norm:>13.5g}  {row.get(f'{prefix}lr', row['lr']):.3g}"
         for row, norm in zip(last, norms, strict=True)
     ]
     return ["", "      step          loss  gradient norm  learning rate", *lines] if lines else []

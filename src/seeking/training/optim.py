@@ -45,13 +45,14 @@ def check_optimizer_name(optimizer: str) -> None:
         raise unknown("optimizer", optimizer, known)
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> Optimizer:
+def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool, name: str = "motivated") -> Optimizer:
     """Create one of timm's optimizers. Biases and other vectors get no weight decay.
 
     Args:
         model: the model to train.
         config: name and arguments of the optimizer.
         fused: use the fused kernel, if the optimizer has one.
+        name: which model it is, ``base`` or ``motivated``.
 
     Raises:
         SeekingError: the optimizer does not exist or rejects its arguments.
@@ -59,7 +60,11 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> Optimi
     from timm.optim import create_optimizer_v2
 
     check_optimizer_name(config.optimizer)
-    options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "momentum": config.momentum}
+    options: dict[str, Any] = {
+        "lr": config.lr_of(name),
+        "weight_decay": config.weight_decay,
+        "momentum": config.momentum,
+    }
     try:
         optimizer = create_optimizer_v2(model, config.optimizer, **options)
         # The kernels refuse complex parameters, SGD's only at its first step.
@@ -121,7 +126,8 @@ def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int, epoch_l
     remaining = max(1, steps - warmup)
     if config.schedule == "onecycle":
         warmup_share = min(warmup, steps - 1) / steps if warmup else 0.3
-        return OneCycleLR(optimizer, config.lr, total_steps=max(2, steps), pct_start=warmup_share, cycle_momentum=False)
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        return OneCycleLR(optimizer, peaks, total_steps=max(2, steps), pct_start=warmup_share, cycle_momentum=False)
     main: LRScheduler
     if config.schedule == "cosine":
         main = CosineAnnealingLR(optimizer, remaining)

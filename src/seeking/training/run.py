@@ -153,14 +153,22 @@ class Run:
         if taken:
             self.guard.succeeded(learner)
         elif not (sound and self.stepper.skips_overflows):
-            where = {"step": self.progress.step, "epoch": self.progress.epoch, "rate": self.row["lr"]}
-            self.guard.failed(learner, loss=outcome.loss, norm=norm if finite else math.nan, **where)
+            self.guard.failed(
+                learner,
+                loss=outcome.loss,
+                norm=norm if finite else math.nan,
+                step=self.progress.step,
+                epoch=self.progress.epoch,
+                rate=learner.learning_rate,
+            )
         return dataclasses.replace(outcome, grad_norm=norm, taken=taken)
 
     def note(self, learner: Learner, loss: float, norm: float | None) -> None:
         """Put the metrics of a step into the row of this batch; a norm that is not known is left out."""
         prefix, rate = learner.column_prefix, next(iter(self.learners.values())).learning_rate
         self.row |= {f"{prefix}loss": loss, "lr": rate}
+        if learner.learning_rate != rate:
+            self.row[f"{prefix}lr"] = learner.learning_rate
         if norm is not None:
             self.row[f"{prefix}grad_norm"] = norm
 
