@@ -258,6 +258,8 @@ def test_joint_updates_that_never_come_are_told_of() -> None:
     config = dataclasses.replace(CONFIG, **JOINT, finish="private", finish_at=0.5, epochs=1)
     with pytest.warns(RunWarning, match="update is joint, which has no effect: by base_condition after:0.5, the base"):
         run(dataclasses.replace(config, base_condition="after:0.5"))
+    with pytest.warns(RunWarning, match="update is joint, which has no effect: base_condition after:0.4 and condition"):
+        run(dataclasses.replace(config, base_condition="after:0.4", condition="before:0.4"))
     with warnings.catch_warnings():
         warnings.simplefilter("error", RunWarning)
         run(config)

@@ -177,6 +177,22 @@ def test_an_option_that_has_no_effect_is_told_of(changed: dict[str, Any], serves
         run(dataclasses.replace(CONFIG, **changed, **serves, epochs=1))
 
 
+def test_options_without_effect_by_who_steps_when_are_told_of() -> None:
+    apart = {"base_condition": "after:0.5", "condition": "before:0.5"}
+    with pytest.warns(RunWarning, match="teach is 0.5, which has no effect: base_condition after:0.5 and condition"):
+        run(dataclasses.replace(CONFIG, **apart, teach=0.5))
+    with pytest.warns(RunWarning, match="inherit, which has no effect: .*first step .step 0 of the run"):
+        run(dataclasses.replace(CONFIG, **apart, optimizer_state="inherit"))
+    held_out = batches()["eval_loader"]
+    with pytest.warns(RunWarning, match="held_out .* no effect: neither condition .always; decrease:1. measures"):
+        run(held_out=held_out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RunWarning)
+        run(dataclasses.replace(CONFIG, condition="held_out:2"), held_out=held_out)
+        run(dataclasses.replace(CONFIG, base_condition="held_out:2 | always"), held_out=held_out)
+        run(dataclasses.replace(CONFIG, condition="after:0.5", optimizer_state="inherit", teach=0.5))
+
+
 @pytest.mark.parametrize("batch_size", [20, 31])
 def test_a_budget_counts_samples(batch_size: int) -> None:
     """The last batch of 48 images is smaller: of 8 and of 17."""

@@ -22,15 +22,15 @@ from seeking.matching import match
 from seeking.pair import Pair
 from seeking.pretrained import warn_of_overwritten
 from seeking.training.budget import base_condition
-from seeking.training.config import TrainConfig, warn_of_no_effect
+from seeking.training.config import TrainConfig
 from seeking.training.data import Loaders
 from seeking.training.interrupts import Requests
 from seeking.training.joining import Joining
-from seeking.training.joint import warn_if_never_joint
 from seeking.training.learner import Learner
 from seeking.training.modes import evaluating
 from seeking.training.moving_average import Average
 from seeking.training.needs import Given
+from seeking.training.no_effect import warn_of_no_effect
 from seeking.training.objective import Objective
 from seeking.training.optim import (
     MAKERS,
@@ -180,13 +180,19 @@ def make_condition(condition: Condition | None, config: TrainConfig, pair: bool,
 
 
 def make_algorithm(
-    algorithm: Algorithm | None, config: TrainConfig, pair: bool, given: Given, progress: Progress
+    algorithm: Algorithm | None,
+    config: TrainConfig,
+    condition: Condition,
+    pair: bool,
+    given: Given,
+    progress: Progress,
 ) -> Algorithm:
     """How a batch trains the models: the paper's algorithm, unless the options give the base a condition of its own.
 
     Args:
         algorithm: a custom algorithm, if any.
         config: options.
+        condition: of the motivated model.
         pair: whether there are two models.
         given: what the run has for conditions.
         progress: of the run, for its length.
@@ -205,18 +211,15 @@ def make_algorithm(
         return algorithm
     if not pair:
         return alone
-    warn_of_no_effect(config)
+    of_base = base_condition(config)
+    given.check(of_base, "base_condition")
+    warn_of_no_effect(config, of_base, condition, given, progress)
     if not changed:
         return motivated
-    condition = base_condition(config)
-    given.check(condition, "base_condition")
-    separate_at = config.finish_at if config.finish == "private" else None
-    if separate_at is not None and config.update == "joint":
-        warn_if_never_joint(condition, separate_at, progress)
     return Scheduled(
-        condition,
+        of_base,
         student=config.student if config.teach else None,
-        separate_at=separate_at,
+        separate_at=config.finish_at if config.finish == "private" else None,
         base_weight=config.base_weight if config.update == "joint" else None,
         one_pass=config.one_pass,
     )

@@ -3,14 +3,13 @@
 import json
 import math
 import re
-import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from seeking.choices import Extra, Loss, Model, NormPolicy, Tracker
-from seeking.errors import RunWarning, SeekingError
+from seeking.errors import SeekingError
 from seeking.option_types import (
     CHANGEABLE,
     Changeable,
@@ -316,23 +315,6 @@ def options(config: TrainConfig | None) -> TrainConfig:
     if isinstance(config, TrainConfig | None):
         return config or TrainConfig()
     raise SeekingError(f"config is a {type(config).__name__}; give a TrainConfig, such as TrainConfig(epochs=2)")
-
-
-def warn_of_no_effect(config: TrainConfig) -> None:
-    """Warn of options that have been changed, but have no effect on a pair without another one."""
-    serving = {
-        "finish_at": ("finish to private", config.finish == "private"),
-        "student": ("teach to a weight", config.teach > 0),
-        "base_weight": ("update to joint", config.update == "joint"),
-        "rewarm_share": ("rewarm to a factor", config.rewarm is not None),
-        "recalibration_batches": ("norm to recalibrated", config.norm == "recalibrated"),
-        "decay": ("schedule to wsd", config.schedule == "wsd"),
-    }
-    defaults = TrainConfig()
-    for name, (other, on) in serving.items():
-        value = getattr(config, name)
-        if value != getattr(defaults, name) and not on:
-            warnings.warn(f"{name} is {value}, which has no effect; set {other}", RunWarning, stacklevel=4)
 
 
 def _as_plain(value: Any) -> Any:

@@ -1,12 +1,14 @@
 """The first step of the motivated model: what its extra capacity and its optimizer start with."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 
 from seeking.block_copies import copy_blocks
+from seeking.errors import RunWarning
 from seeking.pair import Pair
 from seeking.training.learner import Learner
 from seeking.training.progress import Progress
@@ -42,7 +44,14 @@ class Joining:
         self.step = self.progress.step
         if self.copied:
             copy_blocks(self.pair.motivated_model, self.pair.map)
-        if self.inherit:
+        if self.inherit and not base.optimizer.state:
+            warnings.warn(
+                "optimizer_state is inherit, which has no effect: when the motivated model takes its first step (step "
+                f"{self.step} of the run), the base's optimizer keeps no state",
+                RunWarning,
+                stacklevel=2,
+            )
+        elif self.inherit:
             self.pair.inherit_state(base.optimizer, motivated.optimizer)
 
     @property

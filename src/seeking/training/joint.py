@@ -4,35 +4,12 @@ import contextlib
 import dataclasses
 import functools
 import math
-import warnings
 from collections.abc import Iterator
 
-from seeking.conditions import Condition, Outcome
-from seeking.conditions.forecast import Forecast
-from seeking.errors import RunWarning
+from seeking.conditions import Outcome
 from seeking.gradients import add_gradients, total_norm
 from seeking.training.learner import Learner
-from seeking.training.progress import Progress
 from seeking.training.run import Run
-
-
-def warn_if_never_joint(base_condition: Condition, separate_at: float, progress: Progress) -> None:
-    """Warn if a schedule lets the base step only when each model has weights of its own, so that no update is joint.
-
-    Args:
-        base_condition: decides when the base steps; it is left as it is.
-        separate_at: share of the run after which each model has weights of its own.
-        progress: of the run, for its length.
-    """
-    forecast, length = Forecast(base_condition), (progress.steps, progress.epoch_length)
-    steps = forecast.left(-1, *length)
-    if steps and steps == forecast.left(round(separate_at * progress.steps) - 1, *length):
-        warnings.warn(
-            f"update is joint, which has no effect: by base_condition {base_condition}, the base takes no step before "
-            f"finish_at {separate_at}, from which on each model has weights of its own",
-            RunWarning,
-            stacklevel=5,
-        )
 
 
 @contextlib.contextmanager

@@ -158,8 +158,8 @@ class Trainer:
         self.record = Record(listeners, self.saver.metrics, self.saver.folder is not None)
         self.scores = Scores(best)
         self.random = RunRandomState(generators, self.accelerator)
-        self.algorithm = build.make_algorithm(algorithm, config, pair, self.loaders.given, self.progress)
         saver, run_progress = self.saver, self.progress  # A function that holds the trainer would keep it in memory.
+        self.algorithm = build.make_algorithm(algorithm, config, self.condition, pair, self.loaders.given, run_progress)
         self._requests = Requests(self.accelerator, due=lambda: saver.due(run_progress.step + 1))
         self.run = Run(
             learners=self.learners,

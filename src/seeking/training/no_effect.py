@@ -1,0 +1,80 @@
+"""Warnings of options that have no effect on a pair, by the other options or by who steps when."""
+
+import warnings
+
+from seeking.conditions import Condition
+from seeking.conditions.forecast import Forecast
+from seeking.errors import RunWarning
+from seeking.training.config import TrainConfig
+from seeking.training.needs import Given
+from seeking.training.progress import Progress
+
+
+def warn_of_no_effect(
+    config: TrainConfig, base: Condition, motivated: Condition, given: Given, progress: Progress
+) -> None:
+    """Warn of options that have been changed and have no effect.
+
+    Args:
+        config: options.
+        base: decides when the base steps. Both are left as they are.
+        motivated: decides when the motivated model steps.
+        given: what the run has for them.
+        progress: of the run, for its length.
+    """
+    _warn_of_options(config)
+    _warn_of_held_out(base, motivated, given)
+    _warn_of_schedules(config, base, motivated, progress)
+
+
+def _warn_of_options(config: TrainConfig) -> None:
+    serving = {
+        "finish_at": ("finish to private", config.finish == "private"),
+        "student": ("teach to a weight", config.teach > 0),
+        "base_weight": ("update to joint", config.update == "joint"),
+        "rewarm_share": ("rewarm to a factor", config.rewarm is not None),
+        "recalibration_batches": ("norm to recalibrated", config.norm == "recalibrated"),
+        "decay": ("schedule to wsd", config.schedule == "wsd"),
+    }
+    defaults = TrainConfig()
+    for name, (other, on) in serving.items():
+        value = getattr(config, name)
+        if value != getattr(defaults, name) and not on:
+            _warn(f"{name} is {value}", f"; set {other}")
+
+
+def _warn_of_held_out(base: Condition, motivated: Condition, given: Given) -> None:
+    """Warn of training data that are held out for conditions, if neither measures the loss on them."""
+    if given.held_out and not (base.needs_held_out or motivated.needs_held_out):
+        _warn(
+            "held_out sets training data aside", f": neither condition ({base}; {motivated}) measures the loss on them"
+        )
+
+
+def _warn_of_schedules(config: TrainConfig, base: Condition, motivated: Condition, progress: Progress) -> None:
+    """Warn of options for batches on which both models step, if there are none by the schedules of both."""
+    never = f": base_condition {base} and condition {motivated} never hold on the same batch"
+    if config.teach and _steps(base & motivated, progress) == 0:
+        _warn(f"teach is {config.teach}", never)
+    if config.update != "joint":
+        return
+    share = config.finish_at if config.finish == "private" else 1.0
+    if _steps(base & motivated, progress) == 0:
+        _warn("update is joint", never)
+    elif _steps(base, progress) and _steps(base, progress, share) == 0:
+        _warn(
+            "update is joint",
+            f": by base_condition {base}, the base takes no step before finish_at {config.finish_at}, from which on "
+            "each model has weights of its own",
+        )
+
+
+def _steps(condition: Condition, progress: Progress, share: float = 1.0) -> int | None:
+    """On how many batches of this first share of the run a condition holds; None if it is no schedule."""
+    forecast, length = Forecast(condition), (progress.steps, progress.epoch_length)
+    steps, later = (forecast.left(step, *length) for step in (-1, round(share * progress.steps) - 1))
+    return None if steps is None or later is None else steps - later
+
+
+def _warn(option: str, why: str) -> None:
+    warnings.warn(f"{option}, which has no effect{why}", RunWarning, stacklevel=6)
