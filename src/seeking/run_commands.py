@@ -227,7 +227,8 @@ def _dated(name: str, seconds: int) -> Path:
 
 
 def _announce(console: PrintableConsole, config: RunOptions, data: TaskData, output: Path, resumed: bool) -> None:
-    length = f"{config.epochs} epochs" if config.max_steps is None else f"{config.max_steps} steps"
+    unit, count = ("epoch", config.epochs) if config.max_steps is None else ("step", config.max_steps)
+    length = f"{count} {unit}{'s' * (count != 1)}"
     conditions = f"condition {config.condition}"
     if config.base_condition != "always":
         conditions = f"base_condition {config.base_condition}, {conditions}"

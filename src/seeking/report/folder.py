@@ -119,7 +119,7 @@ def _record(path: Path, is_run: bool, damaged: list[str]) -> list[str]:
     except DamagedError as error:
         damaged.append("metrics.jsonl")
         lines.append(f"  metrics.jsonl: NOT intact ({error})")
-    return [f"{steps} steps, {motivated} of them motivated", *lines] if is_run else lines
+    return [f"{steps} step{'s' * (steps != 1)}, {motivated} of them motivated", *lines] if is_run else lines
 
 
 def changed_options(options: Mapping[str, Any]) -> dict[str, Any]:
