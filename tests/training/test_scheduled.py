@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import CONFIG, assert_equal, batches, interrupted, regression_loss, run, steps, two_models, whole_and_resumed
+from runs import CONFIG, assert_equal, batches, interrupted, run, steps, two_models, whole_and_resumed
 from torch import nn
 
 from seeking import Always, Condition, RunError, SeekingError, Signals, TrainConfig, Trainer, parse_condition
@@ -311,11 +311,6 @@ def test_a_loss_that_is_not_finite_motivates_nobody() -> None:
 def test_words_that_an_option_does_not_know_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(SeekingError, match="unknown value of"):
         TrainConfig(**options)
-
-
-def test_a_loss_fn_cannot_be_taught() -> None:
-    with pytest.raises(SeekingError, match="a loss_fn takes no logits"):
-        Trainer(*two_models(), **batches(), config=TrainConfig(teach=0.3), loss_fn=regression_loss)
 
 
 class Deaf(Classification):

@@ -35,8 +35,8 @@ import seeking
 from seeking import Always, Condition, Every, MatchWarning, Never, RunError, SeekingError, TrainConfig, Trainer
 from seeking.models import create
 from seeking.training import Cost, count_flops
+from seeking.training.custom_loss import CustomLoss
 from seeking.training.failures import first_step
-from seeking.training.objective import CustomLoss
 from seeking.weights_map import tensors
 
 

@@ -21,9 +21,12 @@ class Lesson:
 
     def give(self, model: nn.Module, micro_batch: Any) -> Tensor:
         """The teacher's loss; its logits are kept, without a graph."""
-        logits = self._objective.logits(model, micro_batch)
+        if hasattr(self._objective, "loss_and_logits"):
+            loss, logits = self._objective.loss_and_logits(model, micro_batch)
+        else:  # An objective that does not inherit the protocol.
+            loss, logits = Objective.loss_and_logits(self._objective, model, micro_batch)
         self._logits.append(logits.detach())
-        return self._objective.loss_of_logits(logits, micro_batch)
+        return loss
 
     def take(self, model: nn.Module, micro_batch: Any) -> Tensor:
         """The student's loss, micro-batch by micro-batch; without a teacher if none has given anything."""

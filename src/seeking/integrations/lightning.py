@@ -25,8 +25,8 @@ from seeking.integrations.lightning_hooks import HooksOfBoth, Log, call, check_h
 from seeking.integrations.lightning_strategies import check_trainer, parallel
 from seeking.internals import leave_out_of_ddp
 from seeking.pair import Pair
+from seeking.training.custom_loss import loss_in, loss_of
 from seeking.training.needs import Given
-from seeking.training.objective import loss_in, loss_of
 from seeking.training.rng import RandomState
 from seeking.training.saved_condition import SavedCondition
 

@@ -1,15 +1,17 @@
 """The objective of a run: the user's own, or by the option ``loss``."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import FunctionType
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from seeking.errors import RunWarning, SeekingError
 from seeking.training.config import TrainConfig
-from seeking.training.objective import Classification, CustomLoss, LossFn, Objective
+from seeking.training.custom_loss import CustomLoss
+from seeking.training.objective import Classification, LossFn, Objective
 from seeking.training.regression import Regression
 from seeking.verification.settings import closed_over
 
@@ -27,27 +29,23 @@ def make_objective(
         evaluated: whether there are evaluation data.
 
     Raises:
-        SeekingError: several are given, the ``loss_fn`` cannot be taught, or the objective lacks a method.
+        SeekingError: several are given, a ``loss_fn`` is to teach sharded models, or the objective lacks a method.
     """
     if objective and loss_fn:
         raise SeekingError("objective and loss_fn contradict each other; give one of them")
     if loss_fn and config.loss != "cross_entropy":
         raise SeekingError(f"loss {config.loss} and a loss_fn contradict each other; give one of them")
-    if loss_fn and config.teach:
-        raise SeekingError(
-            f"teach is {config.teach}, but a loss_fn takes no logits of a teacher; set teach to 0, or give an "
-            "objective instead"
-        )
+    if loss_fn and config.teach and config.shard:
+        raise SeekingError("teach with a loss_fn cannot be combined with shard; give an objective instead")
     if objective:
         _check_methods(objective, pair, evaluated)
         return objective
+    teaching: Mapping[str, Any] = {"teacher_weight": config.teach, "temperature": 1.0} if config.teach else {}
     if loss_fn:
-        return CustomLoss(loss_fn)
+        return CustomLoss(loss_fn, **teaching, teaches=config.teach > 0)
     if config.loss == "mse":
         return Regression(teacher_weight=config.teach)
-    if config.teach:
-        return Classification(config.label_smoothing, teacher_weight=config.teach, temperature=1.0)
-    return Classification(config.label_smoothing)
+    return Classification(config.label_smoothing, **teaching)
 
 
 def _check_methods(objective: object, pair: bool, evaluated: bool) -> None:

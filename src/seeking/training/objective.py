@@ -4,15 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seeking.errors import SeekingError
 from seeking.forward import call_with_one
-from seeking.renewed import renewed
 from seeking.training.config import BestMode
-from seeking.training.samples import sample_count, target_count
+from seeking.training.samples import target_count
 from seeking.training.targets import IGNORED_LABEL, class_targets
 
 LossFn = Callable[[nn.Module, Any], Any]
@@ -41,6 +39,11 @@ class Objective(Protocol):
 
     def loss_of_logits(self, logits: Tensor, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
         """The mean training loss, given the logits."""
+
+    def loss_and_logits(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+        """The mean training loss and the logits that it is of, by one forward pass."""
+        logits = self.logits(model, batch)
+        return self.loss_of_logits(logits, batch), logits
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
         """Metrics for each sample, each of shape ``[samples]``; must include ``loss``."""
@@ -111,7 +114,7 @@ class Classification(Objective):
 
 
 def distilled(
-    hard: Tensor, logits: Tensor, teacher_logits: Tensor, labels: Tensor, weight: float, temperature: float
+    hard: Tensor, logits: Tensor, teacher_logits: Tensor, labels: Tensor | None, weight: float, temperature: float
 ) -> Tensor:
     """The loss of a student, from its loss on the labels and the logits of both.
 
@@ -119,11 +122,11 @@ def distilled(
         hard: the mean loss on the labels.
         logits: the student's, shape ``[labels, classes]``.
         teacher_logits: the teacher's, of the same shape.
-        labels: those that are -100 are left out here as well.
+        labels: those that are -100 are left out here as well; None leaves out none.
         weight: of the divergence from the teacher, in [0, 1]; the loss on the labels has the rest.
         temperature: divides the logits of both; the divergence is scaled by its square.
     """
-    if not labels.is_floating_point():
+    if labels is not None and not labels.is_floating_point():
         counted = labels.flatten() != IGNORED_LABEL
         logits, teacher_logits = logits[counted], teacher_logits[counted]
     student = F.log_softmax(logits / temperature, dim=-1)
@@ -182,88 +185,6 @@ def _cross_entropy(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
         ) from error
 
 
-def loss_of(loss_fn: LossFn, model: nn.Module, batch: Any) -> Any:
-    """What a ``loss_fn`` gives; a note to its errors says what it takes, which other libraries' losses do not."""
-    try:
-        return loss_fn(model, batch)
-    except (TypeError, AttributeError) as error:
-        error.add_note(
-            "a loss_fn takes the model and a batch, such as lambda model, batch: criterion(model(batch[0]), batch[1])"
-        )
-        raise
-
-
-@dataclass
-class CustomLoss(Objective):
-    """A custom ``loss_fn(model, batch)``, which is also the only metric."""
-
-    loss_fn: LossFn
-
-    def loss(self, model: nn.Module, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
-        """The mean loss. If it needs gradients, such as for a penalty on them, it has them in an evaluation, too.
-
-        Raises:
-            NotImplementedError: ``teacher_logits`` are given.
-            SeekingError: the ``loss_fn`` gives no mean loss.
-        """
-        if teacher_logits is not None:
-            raise NotImplementedError("a loss_fn does not take teacher_logits; give the Trainer an objective that does")
-        if not torch.is_grad_enabled():
-            try:
-                # It may take something out of the batch.
-                return loss_in(loss_of(self.loss_fn, model, renewed(batch)), "loss_fn")
-            except RuntimeError as error:
-                if "does not require grad" not in str(error):
-                    raise
-        with torch.enable_grad():
-            return loss_in(loss_of(self.loss_fn, model, batch), "loss_fn")
-
-    def logits(self, model: nn.Module, batch: Any) -> Tensor:
-        """Not available for a ``loss_fn``."""
-        raise NotImplementedError("a loss_fn does not return logits; give the Trainer an objective that does")
-
-    def loss_of_logits(self, logits: Tensor, batch: Any, teacher_logits: Tensor | None = None) -> Tensor:
-        """Not available for a ``loss_fn``."""
-        raise NotImplementedError("a loss_fn does not take logits; give the Trainer an objective that does")
-
-    def count(self, batch: Any) -> int:
-        """Number of targets that are not -100, if they are found and integers; else number of samples."""
-        return target_count(batch)
-
-    def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
-        """The mean loss, repeated for each sample."""
-        samples = sample_count(batch)  # The loss_fn may take something out of the batch.
-        return {"loss": self.loss(model, batch).detach().float().reshape(()).repeat(samples)}
-
-    def model_inputs(self, batch: Any) -> tuple[Any, LossFn | None]:
-        """The batch, and the mean loss."""
-        return batch, self.loss
-
-
-def loss_in(output: Any, source: str) -> Tensor:
-    """The mean loss in what a ``loss_fn`` returns.
-
-    Args:
-        output: the loss, an output with ``.loss``, a mapping with ``loss``, or a tuple or list that begins with it.
-        source: what returned it, for the error message.
-
-    Raises:
-        SeekingError: there is no floating-point tensor of one element.
-    """
-    loss: Any = output
-    if isinstance(getattr(output, "loss", None), Tensor):
-        loss = output.loss
-    elif isinstance(output, Mapping):
-        loss = output.get("loss", output)
-    elif isinstance(output, tuple | list) and output:
-        loss = output[0]
-    if not isinstance(loss, Tensor):
-        loss = output  # The message describes it.
-    check_loss(loss, source)
-    scalar: Tensor = loss
-    return scalar
-
-
 def check_loss(loss: Any, source: str) -> None:
     """Check what an objective or a ``loss_fn`` returns as the mean loss.
 
@@ -312,8 +233,3 @@ def summarized(objective: Objective, means: Mapping[str, float]) -> Metrics:
     """The metrics of an evaluation, from the mean of each over all samples."""
     summarize: Callable[[Mapping[str, float]], Mapping[str, float]] = getattr(objective, "summarize", dict)
     return dict(summarize(means))
-
-
-def describe_objective(objective: Objective, method: str) -> str:
-    """A method of an objective as error messages name it; a ``loss_fn`` stands for all of its objective."""
-    return "loss_fn" if type(objective) is CustomLoss else f"{type(objective).__name__}.{method}"

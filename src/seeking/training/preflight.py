@@ -14,8 +14,9 @@ from seeking.pair import Pair
 from seeking.supported import check_models
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost, count_flops
+from seeking.training.custom_loss import describe_objective
 from seeking.training.metrics import Best, UserMetrics
-from seeking.training.objective import Metrics, Objective, check_loss, check_metrics, describe_objective, summarized
+from seeking.training.objective import Metrics, Objective, check_loss, check_metrics, summarized
 from seeking.training.samples import first_sample, sample_count
 from seeking.training.teaching import ignores_teacher
 from seeking.verification import verify
