@@ -193,6 +193,17 @@ def test_options_without_effect_by_who_steps_when_are_told_of() -> None:
         run(dataclasses.replace(CONFIG, condition="after:0.5", optimizer_state="inherit", teach=0.5))
 
 
+def test_a_base_that_starts_from_old_weights_is_told_of() -> None:
+    late = dataclasses.replace(CONFIG, base_condition="after:0.5", condition="always", finish="private")
+    with pytest.warns(RunWarning, match="its first step later than finish_at 0.3: it starts from what it shared there"):
+        run(dataclasses.replace(late, finish_at=0.3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RunWarning)
+        for finish_at in (0.49, 0.5, 0.7):
+            run(dataclasses.replace(late, finish_at=finish_at))
+        run(dataclasses.replace(late, base_condition="before:0.3", finish_at=0.3))
+
+
 @pytest.mark.parametrize("batch_size", [20, 31])
 def test_a_budget_counts_samples(batch_size: int) -> None:
     """The last batch of 48 images is smaller: of 8 and of 17."""

@@ -1,4 +1,4 @@
-"""Warnings of options that have no effect on a pair, by the other options or by who steps when."""
+"""Warnings of options that do nothing for a pair, or not what is meant, by the others or by who steps when."""
 
 import warnings
 
@@ -25,6 +25,7 @@ def warn_of_no_effect(
     _warn_of_options(config)
     _warn_of_held_out(base, motivated, given)
     _warn_of_schedules(config, base, motivated, progress)
+    _warn_of_early_finish(config, base, progress)
 
 
 def _warn_of_options(config: TrainConfig) -> None:
@@ -58,10 +59,10 @@ def _warn_of_schedules(config: TrainConfig, base: Condition, motivated: Conditio
         _warn(f"teach is {config.teach}", never)
     if config.update != "joint":
         return
-    share = config.finish_at if config.finish == "private" else 1.0
+    finish = round(config.finish_at * progress.steps) if config.finish == "private" else None
     if _steps(base & motivated, progress) == 0:
         _warn("update is joint", never)
-    elif _steps(base, progress) and _steps(base, progress, share) == 0:
+    elif _steps(base, progress) and _steps(base, progress, finish) == 0:
         _warn(
             "update is joint",
             f": by base_condition {base}, the base takes no step before finish_at {config.finish_at}, from which on "
@@ -69,10 +70,26 @@ def _warn_of_schedules(config: TrainConfig, base: Condition, motivated: Conditio
         )
 
 
-def _steps(condition: Condition, progress: Progress, share: float = 1.0) -> int | None:
-    """On how many batches of this first share of the run a condition holds; None if it is no schedule."""
+def _warn_of_early_finish(config: TrainConfig, base: Condition, progress: Progress) -> None:
+    """Warn of a base that gets weights of its own well before its first step: it starts from old ones."""
+    if config.finish == "tied":
+        return
+    finish = round(config.finish_at * progress.steps)
+    if _steps(base, progress) and _steps(base, progress, finish + max(1, progress.steps // 20)) == 0:
+        warnings.warn(
+            f"by base_condition {base}, the base takes its first step later than finish_at {config.finish_at}: it "
+            "starts from what it shared there, not from what the motivated model has learnt since; set finish_at to "
+            "where the base starts",
+            RunWarning,
+            stacklevel=5,
+        )
+
+
+def _steps(condition: Condition, progress: Progress, before: int | None = None) -> int | None:
+    """On how many of the run's batches, or of those before this one, a condition holds; None if it is no schedule."""
     forecast, length = Forecast(condition), (progress.steps, progress.epoch_length)
-    steps, later = (forecast.left(step, *length) for step in (-1, round(share * progress.steps) - 1))
+    end = progress.steps if before is None else min(before, progress.steps)
+    steps, later = (forecast.left(step - 1, *length) for step in (0, end))
     return None if steps is None or later is None else steps - later
 
 
