@@ -60,14 +60,15 @@ def _warn_of_schedules(config: TrainConfig, base: Condition, motivated: Conditio
     if config.update != "joint":
         return
     finish = round(config.finish_at * progress.steps) if config.finish == "private" else None
+    later = f" before finish_at {config.finish_at}, from which on each model has weights of its own"
     if _steps(base & motivated, progress) == 0:
         _warn("update is joint", never)
     elif _steps(base, progress) and _steps(base, progress, finish) == 0:
-        _warn(
-            "update is joint",
-            f": by base_condition {base}, the base takes no step before finish_at {config.finish_at}, from which on "
-            "each model has weights of its own",
-        )
+        _warn("update is joint", f": by base_condition {base}, the base takes no step{later}")
+    elif _steps(motivated, progress) and _steps(motivated, progress, finish) == 0:
+        _warn("update is joint", f": by condition {motivated}, the motivated model takes no step{later}")
+    elif _steps(base & motivated, progress, finish) == 0:
+        _warn("update is joint", f"{never}{later}")
 
 
 def _warn_of_early_finish(config: TrainConfig, base: Condition, progress: Progress) -> None:
