@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import PLAIN, batches, run, two_models
+from runs import PLAIN, batches, run, steps, two_models
 from torch import Tensor, nn
 
 from seeking import SeekingError, TrainConfig, Trainer
@@ -112,3 +112,20 @@ def test_logits_that_are_missing_in_training_alone_are_told_at_the_first_step() 
         run(late, loss_fn=loss_fn)
     with pytest.raises(SeekingError, match="cannot be combined with shard"):
         Trainer(*two_models(), **batches(), config=TrainConfig(teach=0.3, shard=True), loss_fn=with_logits)
+
+
+def test_a_batch_without_a_label_that_counts_teaches_nothing() -> None:
+    """Where the loss of no label is a number, as of a sum over the labels that are there, so is the student's."""
+
+    def loss_fn(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        logits = model(batch[0])
+        labels = torch.full_like(batch[1], -100) if batch[1][0] == 0 else batch[1]
+        loss = F.cross_entropy(logits, labels, reduction="sum") / (labels != -100).sum().clamp(min=1)
+        return {"loss": loss, "logits": logits}
+
+    _, result = run(TAUGHT, loss_fn=loss_fn)
+    losses = [row["loss"] for row in steps(result)]
+    assert 0 in losses
+    assert max(losses) > 0
+    nothing = [(images, torch.zeros_like(labels)) for images, labels in batches()["train_loader"]]
+    run(TAUGHT, train_loader=nothing, loss_fn=loss_fn)

@@ -21,6 +21,8 @@ from seeking.cli import main
 from seeking.errors import RunWarning
 from seeking.options import recipe_options
 from seeking.training.objective import Classification
+from seeking.training.regression import Regression
+from seeking.training.teaching import ignores_teacher
 from seeking.weights_map import tensors
 
 BEST: dict[str, Any] = {
@@ -349,6 +351,16 @@ def test_an_objective_that_ignores_its_teacher_is_refused() -> None:
     Trainer(*two_models(), **batches(), config=CONFIG, objective=Deaf())
     for objective in (HardLabels(), Classification(teacher_weight=0.3)):
         Trainer(*two_models(), **batches(), config=config, objective=objective)
+
+
+@pytest.mark.parametrize(("objective", "outputs"), [(Classification(teacher_weight=0.3), 2), (Regression(0.3), 1)])
+def test_a_new_head_that_puts_out_zeros_can_be_taught(objective: Any, outputs: int) -> None:
+    """As far from a teacher of two classes, or of values, as from its negative; timm's vision transformers have one."""
+    model = nn.Linear(3, outputs)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    targets = torch.rand(4, 1) if outputs == 1 else torch.arange(4) % 2
+    assert not ignores_teacher(objective, model, (torch.randn(4, 3), targets))
 
 
 def test_an_objective_that_ignores_the_teacher_of_a_distillation_is_told() -> None:

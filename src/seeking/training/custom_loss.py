@@ -114,6 +114,8 @@ class CustomLoss(Objective):
         gradient = _gradient(loss, logits)
         classes = self._class_dimension(gradient)
         counted = gradient.movedim(classes, -1).ne(0).any(-1)
+        if not counted.any():  # The divergence would be the mean over nothing, where the loss may be a number.
+            return (1 - self.teacher_weight) * loss
         student, teacher = (each.movedim(classes, -1)[counted].float() for each in (logits, teacher_logits))
         return distilled(loss, student, teacher, None, self.teacher_weight, self.temperature)
 
