@@ -129,3 +129,13 @@ def test_a_batch_without_a_label_that_counts_teaches_nothing() -> None:
     assert max(losses) > 0
     nothing = [(images, torch.zeros_like(labels)) for images, labels in batches()["train_loader"]]
     run(TAUGHT, train_loader=nothing, loss_fn=loss_fn)
+
+
+def test_models_that_are_sure_of_a_batch_can_be_taught() -> None:
+    """In float32, the gradient of a label with a probability of 1 - 1e-9 is 0, those of the other classes are not."""
+    models = two_models()
+    for model in models:
+        nn.init.zeros_(model.fc.weight)
+        nn.init.constant_(model.fc.bias[:1], 25.0)
+    first = [(images, torch.zeros_like(labels)) for images, labels in batches()["train_loader"]]
+    Trainer(*models, train_loader=first, config=TAUGHT, loss_fn=with_logits).fit()

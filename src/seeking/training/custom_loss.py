@@ -17,6 +17,9 @@ SOFTMAX_TOLERANCE = 1e-3
 HALF_SOFTMAX_TOLERANCE = 0.1
 """The gradient of a cross-entropy sums to zero over the classes, up to rounding; the second is for two bytes."""
 
+LEAST_GRADIENT = 1e-4
+"""Sum of the magnitudes below which a gradient is that of labels that are all but certain, and rounding to one side."""
+
 COPIES = ("ToCopyBackward0", "_DDPSinkBackward")
 """Operations by which mixed precision and distributed models return copies of what the loss is computed from."""
 
@@ -81,7 +84,8 @@ class CustomLoss(Objective):
         if loss.requires_grad:  # It does not if the model is frozen.
             gradient = _gradient(loss, logits)
             tolerance = SOFTMAX_TOLERANCE if gradient.element_size() > 2 else HALF_SOFTMAX_TOLERANCE
-            if _imbalance(gradient, self._class_dimension(gradient)) > tolerance:
+            unbalanced = _imbalance(gradient, self._class_dimension(gradient)) > tolerance
+            if unbalanced and gradient.float().abs().sum() >= LEAST_GRADIENT:
                 raise SeekingError(
                     "the loss of the loss_fn is no cross-entropy of the classes of its logits, so that one model "
                     "cannot learn from the other one's; set teach to 0, or give an objective"
@@ -123,7 +127,7 @@ class CustomLoss(Objective):
         if self._classes is None:
             dimensions = range(1, gradient.ndim)
             best = min(dimensions, key=lambda dimension: _imbalance(gradient, dimension))
-            if not gradient.any():  # No label counts in this batch.
+            if gradient.float().abs().sum() < LEAST_GRADIENT:  # As where no label counts in this batch.
                 return best
             self._classes = best
         return self._classes
