@@ -139,3 +139,11 @@ def test_models_that_are_sure_of_a_batch_can_be_taught() -> None:
         nn.init.constant_(model.fc.bias[:1], 25.0)
     first = [(images, torch.zeros_like(labels)) for images, labels in batches()["train_loader"]]
     Trainer(*models, train_loader=first, config=TAUGHT, loss_fn=with_logits).fit()
+
+
+@pytest.mark.parametrize("alone", [0, 1])
+def test_a_model_alone_needs_no_logits(alone: int) -> None:
+    """So the options of the pair serve for each of its models alone, as the default objective's do."""
+    models = [model if number == alone else None for number, model in enumerate(two_models())]
+    loss_fn = lambda model, batch: F.cross_entropy(model(batch[0]), batch[1])  # noqa: E731
+    Trainer(*models, **batches(), config=dataclasses.replace(TAUGHT, epochs=1), loss_fn=loss_fn).fit()

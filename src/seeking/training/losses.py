@@ -35,14 +35,14 @@ def make_objective(
         raise SeekingError("objective and loss_fn contradict each other; give one of them")
     if loss_fn and config.loss != "cross_entropy":
         raise SeekingError(f"loss {config.loss} and a loss_fn contradict each other; give one of them")
-    if loss_fn and config.teach and config.shard:
+    if loss_fn and pair and config.teach and config.shard:
         raise SeekingError("teach with a loss_fn cannot be combined with shard; give an objective instead")
     if objective:
         _check_methods(objective, pair, evaluated)
         return objective
     teaching: Mapping[str, Any] = {"teacher_weight": config.teach, "temperature": 1.0} if config.teach else {}
     if loss_fn:
-        return CustomLoss(loss_fn, **teaching, teaches=config.teach > 0)
+        return CustomLoss(loss_fn, **teaching, teaches=pair and config.teach > 0)
     if config.loss == "mse":
         return Regression(teacher_weight=config.teach)
     return Classification(config.label_smoothing, **teaching)
