@@ -81,6 +81,12 @@ def test_classes_and_labels_that_count_are_found(
     [
         (lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]), "the loss_fn returns none with the loss"),
         (
+            lambda model, batch: (
+                with_logits(model, batch) if len(model.layer1) == 1 else F.cross_entropy(model(batch[0]), batch[1])
+            ),
+            "the loss_fn returns none with the loss",
+        ),
+        (
             lambda model, batch: {"loss": model(batch[0]).square().mean(), "logits": model(batch[0])},
             "not computed from the logits that it returns",
         ),
@@ -98,6 +104,18 @@ def test_logits_that_cannot_teach_are_refused_before_training(loss_fn: Any, mess
     with pytest.raises(SeekingError, match=message):
         Trainer(*two_models(), **batches(), config=TAUGHT, loss_fn=loss_fn)
     Trainer(*two_models(), **batches(), config=dataclasses.replace(TAUGHT, teach=0.0), loss_fn=loss_fn)
+
+
+def test_logits_of_another_shape_in_the_other_model_are_refused_before_training() -> None:
+    """The loss may be the same with all of them, so that the base is a sub-network."""
+
+    def loss_fn(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        times = len(model.layer1)
+        logits = model(batch[0]).repeat(times, 1)
+        return {"loss": F.cross_entropy(logits, batch[1].repeat(times)), "logits": logits}
+
+    with pytest.raises(SeekingError, match=r"have the shape \[8, 4\] with one model and \[16, 4\] with the"):
+        Trainer(*two_models(), **batches(), config=TAUGHT, loss_fn=loss_fn)
 
 
 def test_logits_that_are_missing_in_training_alone_are_told_at_the_first_step() -> None:

@@ -110,11 +110,7 @@ class CustomLoss(Objective):
         return batch, self.loss
 
     def _taught(self, loss: Tensor, logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        if logits.shape != teacher_logits.shape:
-            raise SeekingError(
-                f"the logits of the loss_fn have the shape {list(logits.shape)} with one model and "
-                f"{list(teacher_logits.shape)} with the other; set teach to 0, or give both models the same outputs"
-            )
+        check_same_shape(logits, teacher_logits)
         gradient = _gradient(loss, logits)
         classes = self._class_dimension(gradient)
         counted = gradient.movedim(classes, -1).ne(0).any(-1)
@@ -210,6 +206,19 @@ def logits_in(output: Any) -> Tensor:
         "teach lets one model learn from the other one's logits, and the loss_fn returns none with the loss; return an "
         "output with .loss and .logits, or a dictionary with both, set teach to 0, or give an objective"
     )
+
+
+def check_same_shape(logits: Tensor, teacher_logits: Tensor) -> None:
+    """Check that the logits of two models on one batch belong to each other.
+
+    Raises:
+        SeekingError: they have different shapes.
+    """
+    if logits.shape != teacher_logits.shape:
+        raise SeekingError(
+            f"the logits of the loss_fn have the shape {list(logits.shape)} with one model and "
+            f"{list(teacher_logits.shape)} with the other; set teach to 0, or give both models the same outputs"
+        )
 
 
 def describe_objective(objective: Objective, method: str) -> str:

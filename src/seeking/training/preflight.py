@@ -14,11 +14,11 @@ from seeking.pair import Pair
 from seeking.supported import check_models
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost, count_flops
-from seeking.training.custom_loss import describe_objective
+from seeking.training.custom_loss import CustomLoss, describe_objective
 from seeking.training.metrics import Best, UserMetrics
 from seeking.training.objective import Metrics, Objective, check_loss, check_metrics, summarized
 from seeking.training.samples import first_sample, sample_count
-from seeking.training.teaching import ignores_teacher
+from seeking.training.teaching import check_teaching, ignores_teacher
 from seeking.verification import verify
 from seeking.weights_map import has_nan
 
@@ -91,7 +91,9 @@ def check_pair(pair: Pair, objective: Objective, batch: Any, config: TrainConfig
     Raises:
         SeekingError: it is not, or does not.
     """
-    if config.teach and ignores_teacher(objective, pair.base, batch):
+    if config.teach and isinstance(objective, CustomLoss):
+        check_teaching(objective, (pair.base, pair.motivated_model), batch)
+    elif config.teach and ignores_teacher(objective, pair.base, batch):
         raise SeekingError(
             f"teach is {config.teach}, but {describe_objective(objective, 'loss')} puts out the same whatever "
             "teacher_logits it gets; let it use them, or set teach to 0"
