@@ -263,7 +263,7 @@ def test_joint_updates_that_never_come_are_told_of() -> None:
     with pytest.warns(RunWarning, match="update is joint, which has no effect: by condition after:0.5, the motivated"):
         run(dataclasses.replace(config, base_condition="decrease:1 | always", condition="after:0.5"))
     odd_first = {"base_condition": "every:2 | after:0.5", "condition": "~every:2"}
-    with pytest.warns(RunWarning, match="update is joint, .* do not hold on the same batch before finish_at 0.5"):
+    with pytest.warns(RunWarning, match="update is joint, .* never hold on the same batch before finish_at 0.5"):
         run(dataclasses.replace(config, **odd_first))
     with warnings.catch_warnings():
         warnings.simplefilter("error", RunWarning)
