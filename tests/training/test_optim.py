@@ -11,6 +11,7 @@ from runs import PLAIN, batches, steps, two_models
 from torch import nn
 
 from seeking import TrainConfig, Trainer
+from seeking.errors import RunWarning
 from seeking.training.optim import FUSED, make_optimizer
 
 
@@ -74,6 +75,15 @@ def test_each_model_is_trained_at_its_own_learning_rate(schedule: Any, lr: float
     for row in steps(result):
         if {"loss", "motivated_loss"} <= row.keys() and row["lr"]:
             assert row.get("motivated_lr", row["lr"]) / row["lr"] == pytest.approx(lr / base_lr)
+
+
+def test_a_rate_of_the_base_that_own_optimizers_do_not_use_is_told_of() -> None:
+    def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=0.1)
+
+    config = dataclasses.replace(PLAIN, base_lr=0.01)
+    with pytest.warns(RunWarning, match="base_lr is 0.01, which has no effect"):
+        Trainer(*two_models(), **batches(), config=config, optimizer=optimizer)
 
 
 def assert_same(model: nn.Module, other: nn.Module) -> None:

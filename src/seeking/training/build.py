@@ -1,5 +1,6 @@
 """Build the parts of a run from its options: saver, pair, condition, algorithm, prepared models, learners."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from seeking.checkpointing.saver import Saver
 from seeking.conditions import Condition, Never, Next, WithinBudget, parse
 from seeking.copies import copied, scratch_copy
 from seeking.distributed.sharding import reshard, shard
-from seeking.errors import INCOMPATIBLE_STATE_ERRORS, SeekingError
+from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunWarning, SeekingError
 from seeking.initialization import embed
 from seeking.matching import match
 from seeking.pair import Pair
@@ -314,11 +315,18 @@ def make_stepper(accelerator: Accelerator, config: TrainConfig, requests: Reques
 
 
 def check_optimizer(config: TrainConfig, optimizer: MakeOptimizer | None) -> None:
-    """Check that the optimizer's state can be shared or sharded, if an option requires it.
+    """Check that the optimizer's state can be shared or sharded, if an option requires it; warn of an unused rate.
 
     Raises:
         SeekingError: it cannot.
     """
+    if optimizer and config.base_lr is not None:
+        warnings.warn(
+            f"base_lr is {config.base_lr}, which has no effect: the function for the optimizers (optimizer) sets their "
+            "rates; let it give the base another one",
+            RunWarning,
+            stacklevel=3,
+        )
     trial = optimizer or (lambda module: make_optimizer(module, config, fused=False))
     if config.optimizer_state != "separate":
         check_elementwise_state(trial, "shared through the map", "set optimizer_state to separate")
