@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from seeking.errors import SeekingError
+from seeking.option_types import types_of
 
 OTHER_TOOLS = {
     "lr": "learning-rate learningrate lr0 max-lr",
@@ -102,7 +103,7 @@ def with_flags(message: object, command: type[Any]) -> str:
 def _words(command: type[Any]) -> dict[str, list[str]]:
     """The words that options of one word may hold, but for such short ones that they may as well be others."""
     renamed: dict[str, list[str]] = {}
-    for name, hint in typing.get_type_hints(command).items():
+    for name, hint in types_of(command).items():
         if "_" not in name and len(name) > 2:
             words = [word for each in (hint, *typing.get_args(hint)) for word in _literals(each) if len(word) > 2]
             renamed |= {name: words} if words else {}

@@ -12,10 +12,9 @@ import tyro
 
 from seeking.errors import SeekingError
 from seeking.files import read_yaml_text, user_path
-from seeking.option_types import REPEATED, marked
+from seeking.option_types import REPEATED, marked, remembered, types_of
 
 Options = TypeVar("Options")
-_DOCUMENTED: dict[type[Any], type[Any]] = {}
 
 registry = tyro.constructors.ConstructorRegistry()
 
@@ -35,13 +34,14 @@ def parse_options(command: type[Options], args: Sequence[str], prog: str) -> Opt
     # DisallowNone gives each switch a --no-…, also those that are neither on nor off by default.
     markers = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
     _check_paths(args, command)
-    parsed = tyro.cli(_documented(command), prog=prog, args=args, registry=registry, config=markers)
+    options = _documented(command, _named(args, command))
+    parsed = tyro.cli(options, prog=prog, args=args, registry=registry, config=markers)
     return command(**{field.name: _at_home(getattr(parsed, field.name)) for field in dataclasses.fields(parsed)})
 
 
 def _check_paths(args: Sequence[str], command: type[Any]) -> None:
     """Refuse paths without a character, as of a shell variable that is not set: they would be the current folder."""
-    for name, hint in typing.get_type_hints(command).items():
+    for name, hint in types_of(command).items():
         flag = "--" + name.replace("_", "-")
         given = [arg.partition("=")[0].replace("_", "-") for arg in args[:-1]]
         empty = any(last == flag and not arg for last, arg in zip(given, args[1:], strict=True)) or f"{flag}=" in args
@@ -62,7 +62,7 @@ def plain_switches(args: Sequence[str], command: type[Any]) -> list[str]:
     """
     switches = {
         "--" + name.replace("_", "-")
-        for name, hint in typing.get_type_hints(command).items()
+        for name, hint in types_of(command).items()
         if bool in (hint, *typing.get_args(hint))
     }
     plain: list[str] = []
@@ -86,29 +86,54 @@ def _switch(flag: str, value: str) -> str:
     return flag if value.lower() == "true" else f"--no-{flag[2:]}"
 
 
-def _documented(command: type[Any]) -> type[Any]:
-    """The same options with their help in one paragraph, which tyro breaks where the source does, and without a default
-    where there is none."""
-    if command in _DOCUMENTED:
-        return _DOCUMENTED[command]
+def _named(args: Sequence[str], command: type[Any]) -> frozenset[str]:
+    """The options that these flags give, and those that have to be given.
+
+    A parser of all options, which takes many times as long to be made as one of a few, is needed to say which there
+    are: of every option, if a flag is none of theirs.
+    """
+    flags, needed = _flags(command)
+    given = [arg.partition("=")[0].replace("_", "-") for arg in args if arg[:1] == "-" and not arg[1:2].isdigit()]
+    return needed.union(flags[flag] for flag in given) if flags.keys() >= {*given} else frozenset(flags.values())
+
+
+@remembered
+def _flags(command: type[Any]) -> tuple[dict[str, str], frozenset[str]]:
+    """For each flag the name of its option, and the options that have no default."""
+    hints, flags = types_of(command), {}
+    fields = dataclasses.fields(command)
+    for field in fields:
+        words = field.name.replace("_", "-")
+        flags[f"--{words}"] = field.name
+        if bool in (hints[field.name], *typing.get_args(hints[field.name])):
+            flags[f"--no-{words}"] = field.name
+    absent = {field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING}
+    return flags, frozenset(absent)
+
+
+@remembered
+def _texts(command: type[Any]) -> dict[str, str]:
+    """The help of each option, in one paragraph, which tyro breaks where the source does."""
+    parameters = [p for each in reversed(command.__mro__[:-1]) for p in docstring_parser.parse_from_object(each).params]
+    return {parameter.arg_name: " ".join((parameter.description or "").split()) for parameter in parameters}
+
+
+@remembered
+def _documented(command: type[Any], names: frozenset[str]) -> type[Any]:
+    """Some of the options with their help, and without a default where there is none."""
     hints = typing.get_type_hints(command, include_extras=True)
-    texts = {
-        parameter.arg_name: parameter.description or ""
-        for each in reversed(command.__mro__[:-1])
-        for parameter in docstring_parser.parse_from_object(each).params
-    }
     fields, repeated = [], marked(command, REPEATED)
     for field in dataclasses.fields(command):
-        text, empty = " ".join(texts[field.name].split()), field.default in (None, dataclasses.MISSING)
-        shown = tyro.conf.arg(help=text, help_behavior_hint="" if empty else None)
+        if field.name not in names:
+            continue
+        empty = field.default in (None, dataclasses.MISSING)
+        shown = tyro.conf.arg(help=_texts(command)[field.name], help_behavior_hint="" if empty else None)
         copied = dataclasses.field(default=field.default, default_factory=field.default_factory)
         markers = (shown, tyro.conf.UseAppendAction) if field.name in repeated else (shown,)
         fields.append((field.name, Annotated[(hints[field.name], *markers)], copied))
-    namespace = {"__doc__": command.__doc__}
-    _DOCUMENTED[command] = dataclasses.make_dataclass(
-        command.__name__, fields, bases=(command,), namespace=namespace, frozen=True, kw_only=True
+    return dataclasses.make_dataclass(
+        command.__name__, fields, namespace={"__doc__": command.__doc__}, frozen=True, kw_only=True
     )
-    return _DOCUMENTED[command]
 
 
 @registry.primitive_rule

@@ -3,10 +3,11 @@
 What else is to be known of an option stands in its type: ``epochs: Changeable[int] = 20``.
 """
 
+import functools
 import numbers
-from collections.abc import Callable, Sequence
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType, NoneType, UnionType
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from seeking.errors import SeekingError, unknown
 
@@ -19,6 +20,8 @@ KINDS: dict[Any, tuple[type[Any], str]] = {
 """By type hint, what is accepted, and its name."""
 
 Value = TypeVar("Value")
+Result = TypeVar("Result")
+Parameters = ParamSpec("Parameters")
 
 CHANGEABLE, GIVEN_ANEW, HARMLESS, REPEATED = "changeable", "given anew", "harmless", "repeated"
 
@@ -39,6 +42,18 @@ Ranges = Sequence[tuple[Callable[[float], bool], str, Sequence[str]]]
 """Whether a value is in range, what is said of one that is not, and the options; NaN is in no range."""
 
 
+def remembered(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """``functools.cache`` for functions of a class, which mypy takes for not hashable."""
+    return cast(Callable[Parameters, Result], functools.cache(function))
+
+
+@remembered  # Python evaluates them anew each time, which takes longer than all that is checked by them.
+def types_of(options: type[Any]) -> Mapping[str, Any]:
+    """The types of the options of a dataclass by name."""
+    return MappingProxyType(get_type_hints(options))
+
+
+@remembered
 def marked(options: type[Any], mark: str) -> frozenset[str]:
     """Names of the options of a dataclass whose types have this mark."""
     hints = get_type_hints(options, include_extras=True)
@@ -56,7 +71,7 @@ def check_types(options: object, kind: type[Any], *, skip: frozenset[str] = froz
     Raises:
         SeekingError: one of them is something else.
     """
-    for name, hint in get_type_hints(kind).items():
+    for name, hint in types_of(kind).items():
         value = getattr(options, name, None)
         hints = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         literals = [each for each in hints if get_origin(each) is Literal]

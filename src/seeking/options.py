@@ -16,7 +16,7 @@ from seeking.escapes import printable
 from seeking.files import read_yaml, reason, user_path
 from seeking.flag_names import name_of_other_tool
 from seeking.option_parsing import parse_options
-from seeking.option_types import GIVEN_ANEW, HARMLESS, REPEATED, marked
+from seeking.option_types import GIVEN_ANEW, HARMLESS, REPEATED, marked, types_of
 
 OF_ONE_RUN = frozenset({"config", "output", "overwrite", "resume"})
 """Options that say where a run is, and from what it was made."""
@@ -57,7 +57,7 @@ def flags(options: Mapping[str, Any], path: Path, command: type[Any]) -> list[st
         SeekingError: an option does not exist, or its value is not valid.
     """
     fields = {field.name: field for field in dataclasses.fields(command)}
-    hints, repeated = typing.get_type_hints(command), marked(command, REPEATED)
+    hints, repeated = types_of(command), marked(command, REPEATED)
     arguments = []
     for name, value in normalized(options, path).items():
         if name == "config" or (name == "recipe" and value is None):  # The recorded options of a run include them.
@@ -182,7 +182,7 @@ def flags_of_run(folder: Path, command: type[Any]) -> list[str]:
             print(printable(f"seeking: {error}; the options are those of {instead}"), file=sys.stderr)
         options = normalized(run_files.read_options(folder), path)
         options = {**OLDER_RUNS, **options} if options else {}
-        hints, harmless = typing.get_type_hints(command), marked(command, HARMLESS)
+        hints, harmless = types_of(command), marked(command, HARMLESS)
         of_several = {"seeds"} - hints.keys()  # A single run, such as one of a comparison, has none.
         left_out = marked(command, GIVEN_ANEW) | of_several
         taken = {
