@@ -25,6 +25,10 @@ class WithinBudget(Wrapper):
         super().__init__(inner)
         self.batches = self.base_steps = 0
 
+    @property
+    def uses_budget(self) -> bool:
+        return True
+
     def __str__(self) -> str:
         return f"within_budget({self.inner})"
 
