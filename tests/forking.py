@@ -111,12 +111,13 @@ def run(program: str, *arguments: str) -> None:
     """Be the program."""
     code: object = 1
     try:
-        if program == "seeking":
-            import seeking.cli
+        if "NO_CURVES" in os.environ:  # They take longer than a run of a few steps.
             from seeking.report import plots
 
-            if "NO_CURVES" in os.environ:  # They take longer than a run of a few steps.
-                plots.draw = lambda *given: None
+            plots.draw = lambda *given: None
+        if program == "seeking":
+            import seeking.cli
+
             code = seeking.cli.main(arguments)
         else:
             sys.argv = [program, *arguments]

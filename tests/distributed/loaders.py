@@ -149,6 +149,7 @@ def train(
         condition="decrease:1",
         device="cpu",
         precision="no",
+        verify=False,
         schedule="constant" if "output" in options else "cosine",
     )
     trainer = seeking.Trainer(

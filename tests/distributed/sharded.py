@@ -66,7 +66,7 @@ def paired(wide: int = 8) -> seeking.Pair:
 def train(pair: seeking.Pair, shared: bool) -> dict[str, Tensor]:
     optimizers = tuple(torch.optim.AdamW(m.parameters(), lr=1e-2) for m in (pair.base, pair.motivated_model))
     draw = torch.Generator().manual_seed(1)
-    for number in range(50):
+    for number in range(24):
         x, y = torch.randn(8, 6, generator=draw), torch.randint(3, (8,), generator=draw)
         own = slice(RANK * 8 // PROCESSES, (RANK + 1) * 8 // PROCESSES)
 

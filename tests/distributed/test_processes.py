@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from seeking.checkpointing import snapshot
 from seeking.cli import main
+from seeking.report import plots
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +27,13 @@ OPTIONS = shlex.split("""
     --optimizer adamw --lr 0.001 --epochs 2 --condition decrease:1 --precision no
 """)
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than a run of a few steps, here and in all processes of the client."""
+    monkeypatch.setenv("NO_CURVES", "1")
+    monkeypatch.setattr(plots, "draw", lambda *given: None)
 
 
 def alone(output: Path, *more: str) -> list[dict[str, float]]:
@@ -66,7 +74,7 @@ def by_one_and_by_two(script: str, client: str, folder: Path) -> None:
 
 
 def test_two_processes_give_the_weights_of_one(client: str, tmp_path: Path) -> None:
-    """Over 50 steps, for tied and sliced pairs and every condition."""
+    """Over 50 steps for tied and sliced pairs, and over 22 for every condition."""
     by_one_and_by_two("two_processes.py", client, tmp_path)
     files = sorted((tmp_path / "one").glob("*.safetensors"))
     assert len(files) == 13
@@ -77,7 +85,7 @@ def test_two_processes_give_the_weights_of_one(client: str, tmp_path: Path) -> N
         assert [row.keys() for row in single] == [row.keys() for row in split], (
             f"{case}: the same batches are motivated"
         )
-        assert len(single) == 50
+        assert len(single) == (50 if path.stem in ("0", "1") else 22)
         theirs = load_file(tmp_path / "two" / path.name)
         for name, tensor in load_file(path).items():
             torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-6, msg=lambda m: f"{case} {name}: {m}")  # noqa: B023
