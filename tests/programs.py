@@ -93,7 +93,9 @@ def _command(folder: Path, arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     from seeking import cli
+    from seeking.experiments import parallel
 
+    parallel.START_METHOD = "fork"  # Without the imports of each process that it starts.
     sys.exit(cli.main(arguments))
 
 

@@ -30,6 +30,9 @@ from seeking.experiments.tasks import TaskData, task
 from seeking.training.interrupts import handling
 from seeking.training.record import Row
 
+START_METHOD = "spawn"
+"""How processes start: those that are forked cannot use a GPU that this one has used."""
+
 RunListener = Callable[[str, Row], None]
 """Called with the folder of a run and each of its rows."""
 
@@ -124,7 +127,7 @@ def _run_in_processes(
     Raises:
         RunError: a process has died.
     """
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(START_METHOD)
     queue: Any = context.SimpleQueue()
     threads = max(1, torch.get_num_threads() // jobs)
     pool = ProcessPoolExecutor(jobs, context, _initialize_worker, (queue, threads))
