@@ -5,11 +5,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import sklearn.datasets
 import torch
+from sklearn.utils import Bunch
 
 import seeking
 from seeking.experiments.recipe import names, read
@@ -51,14 +54,16 @@ if given[0] in ("train", "compare"):
     if ran.exists() and "--norm" in given:
         sys.exit(0)  # One of the runs of a loop is enough.
     ran.touch()
-    given += ["--epochs", "1", "--max-train-samples", "256", "--max-eval-samples", "256"]
-    given += ["--image-size", "8", "--batch-size", "128"]
+    given += ["--epochs", "1", "--max-train-samples", "192", "--max-eval-samples", "64"]
+    given += ["--image-size", "8", "--batch-size", "64"]
     given += ["--seeds", "1"] if given[0] == "compare" else []
 if given[0] == "reproduce" and {{"small", "long", "full"}} & {{*given}}:
     sys.exit(given[1] not in {recipes!r})  # Many runs; that it is a recipe is enough.
 if given[0] == "reproduce":
     given += ["--data", {cifar10!r}, "--seeds", "1", "--jobs", "1"]
-    given += ["--set", "epochs=1", "max_train_samples=128", "max_eval_samples=128", "image_size=8", "verify=false"]
+    given += ["--set", "epochs=1", "max_train_samples=128", "max_eval_samples=64", "image_size=8", "verify=false"]
+if given[0] == "analyze":
+    given += ["--samples", "64", "--steps", "2", "--iterations", "2"]
 processes = ["--processes", os.environ["PROCESSES"]] if "PROCESSES" in os.environ else []
 os.execv({client!r}, [{client!r}, *processes, "seeking", *given])
 """
@@ -95,6 +100,12 @@ def shell(tmp_path: Path, request: pytest.FixtureRequest, client: str) -> dict[s
     return {**os.environ, **curves, "PATH": f"{programs}:{os.environ['PATH']}", "HEAD": "localhost"}
 
 
+def few_digits(load: Callable[..., Bunch] = sklearn.datasets.load_digits) -> Bunch:
+    """A seventh of them."""
+    digits = load()
+    return Bunch(images=digits.images[:256], target=digits.target[:256])
+
+
 def test_every_block_has_a_language_that_is_run() -> None:
     known = {"python", "bash", "console", "yaml", "text"}
     assert {match[1] for page in PAGES for match in BLOCK.finditer(page.read_text(encoding="utf-8"))} <= known
@@ -107,6 +118,7 @@ def test_python(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for library in re.findall(r"^from seeking\.integrations\.(\w+)", block.text, re.MULTILINE):
         pytest.importorskip(library, reason=f"needs {library}: pip install 'seeking[{library}]'")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sklearn.datasets, "load_digits", few_digits)
     rules = list(RULES)
     try:
         exec(compile("\n" * block.line + block.text, str(block.page), "exec"), {"__name__": "__main__"})
