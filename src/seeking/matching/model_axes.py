@@ -103,7 +103,9 @@ class ModelAxes:
 
     def _trace_training(self, batch: Any, forward: Forward | None, traces: Sequence[Trace], free_heads: bool) -> None:
         """Trace in training mode, too, if evaluation leaves tensors out, such as those of a head for training alone."""
-        if all(own.keys() <= axes.keys() for own, axes in zip(self._tensors, self._axes, strict=True)):
+        left_out = [own.keys() - axes.keys() for own, axes in zip(self._tensors, self._axes, strict=True)]
+        # Numbers have no axes, such as the counts of batches of norms, which no trace reaches.
+        if not any(own[name].ndim for own, names in zip(self._tensors, left_out, strict=True) for name in names):
             return
         with contextlib.suppress(UntraceableError):
             again = [
