@@ -13,6 +13,9 @@ import torch
 from hypothesis import settings
 
 from seeking import Trainer
+from seeking.report import plots
+
+DRAW = plots.draw
 
 # What a shell has started in the background ignores the one, what nohup has started the other.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -58,7 +61,14 @@ def _no_figures() -> Iterator[None]:
     """The hundreds of runs of the tests show and draw nothing, unless one asks for it: a figure takes half a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(Trainer.__init__.__kwdefaults__, "progress", False)
+        patch.setattr(plots, "draw", lambda results, path, *named: path.touch())  # For those of the command line.
         yield
+
+
+@pytest.fixture
+def curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that asks for this draws the curves of its runs."""
+    monkeypatch.setattr(plots, "draw", DRAW)
 
 
 @pytest.fixture(scope="session")

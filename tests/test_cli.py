@@ -76,7 +76,7 @@ def test_train_with_flags_over_a_file(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.slow
-def test_compare_shows_the_pair_beside_its_models_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_shows_the_pair_beside_its_models_alone(capsys: pytest.CaptureFixture[str], curves: None) -> None:
     data = str(image_folder(Path("images"), per_class=8))
     data_and_steps = ["--data", data, *QUICK, "--batch-size", "4", "--condition", "decrease:2"]
     arguments = ["compare", *data_and_steps, "--seeds", "2", "--output", "out"]

@@ -690,7 +690,7 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_whose_rows_are_lost_is_drawn_without_a_warning(run: Path) -> None:
+def test_a_run_whose_rows_are_lost_is_drawn_without_a_warning(run: Path, curves: None) -> None:
     (run / "metrics.jsonl").write_bytes(b"")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 
 from seeking.checkpointing import snapshot
 from seeking.cli import main
-from seeking.report import plots
 
 pytestmark = pytest.mark.slow
 
@@ -31,9 +30,8 @@ TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than a run of a few steps, here and in all processes of the client."""
+    """They take longer than a run of a few steps."""
     monkeypatch.setenv("NO_CURVES", "1")
-    monkeypatch.setattr(plots, "draw", lambda *given: None)
 
 
 def alone(output: Path, *more: str) -> list[dict[str, float]]:

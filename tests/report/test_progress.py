@@ -98,7 +98,7 @@ def test_an_epoch_without_evaluation_is_told_by_its_losses() -> None:
 
 
 @pytest.mark.slow
-def test_fit_shows_and_draws_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_shows_and_draws_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[str], curves: None) -> None:
     Trainer(*two_models(), **batches(), config=CONFIG, output=tmp_path / "run", progress=True).fit()
     out, err = capsys.readouterr()
     assert not out
