@@ -246,6 +246,22 @@ def test_a_forward_with_state_is_left_as_it_is(kind: str) -> None:
     assert loss.mean == 0
 
 
+def test_a_head_that_only_training_uses_reads_the_channels_of_the_base() -> None:
+    class Net(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.first, self.norm = nn.Linear(3, width), nn.BatchNorm1d(width)
+            self.out, self.aux = nn.Linear(width, 2), nn.Linear(2 * width, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.norm(self.first(x)).relu()
+            return self.out(hidden) + self.aux(torch.cat([hidden, hidden], 1)) if self.training else self.out(hidden)
+
+    motivated = Net(6)
+    inside = match(Net(4), motivated).extract(motivated.state_dict())
+    assert torch.equal(inside["aux.weight"], motivated.aux.weight[:, [0, 1, 2, 3, 6, 7, 8, 9]])
+
+
 def test_a_refusal_says_if_it_is_of_no_batch_of_the_users() -> None:
     class Mixer(nn.Module):
         def __init__(self, width: int) -> None:
