@@ -85,7 +85,7 @@ class CustomLoss(Objective):
             gradient = _gradient(loss, logits)
             tolerance = SOFTMAX_TOLERANCE if gradient.element_size() > 2 else HALF_SOFTMAX_TOLERANCE
             unbalanced = _imbalance(gradient, self._class_dimension(gradient)) > tolerance
-            if unbalanced and gradient.float().abs().sum() >= LEAST_GRADIENT:
+            if unbalanced and _magnitude(gradient) >= LEAST_GRADIENT:
                 raise SeekingError(
                     "the loss of the loss_fn is no cross-entropy of the classes of its logits, so that one model "
                     "cannot learn from the other one's; set teach to 0, or give an objective"
@@ -123,7 +123,7 @@ class CustomLoss(Objective):
         if self._classes is None:
             dimensions = range(1, gradient.ndim)
             best = min(dimensions, key=lambda dimension: _imbalance(gradient, dimension))
-            if gradient.float().abs().sum() < LEAST_GRADIENT:  # As where no label counts in this batch.
+            if _magnitude(gradient) < LEAST_GRADIENT:  # As where no label counts in this batch.
                 return best
             self._classes = best
         return self._classes
@@ -151,8 +151,13 @@ def _gradient(loss: Tensor, logits: Tensor) -> Tensor:
 
 def _imbalance(gradient: Tensor, dimension: int) -> float:
     """The sums of a gradient over a dimension, by the sums of its magnitudes, in [0, 1]."""
-    magnitude = gradient.float().abs().sum()
-    return float(gradient.float().sum(dimension).abs().sum() / magnitude) if magnitude else 0.0
+    magnitude = _magnitude(gradient)
+    return float(gradient.float().sum(dimension).abs().sum()) / magnitude if magnitude else 0.0
+
+
+def _magnitude(gradient: Tensor) -> float:
+    """The sum of the magnitudes."""
+    return float(gradient.float().abs().sum())
 
 
 def loss_of(loss_fn: LossFn, model: nn.Module, batch: Any) -> Any:

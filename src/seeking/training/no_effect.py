@@ -24,8 +24,9 @@ def warn_of_no_effect(
     """
     _warn_of_options(config)
     _warn_of_held_out(base, motivated, given)
-    _warn_of_schedules(config, base, motivated, progress)
-    _warn_of_early_finish(config, base, progress)
+    of_base = Forecast(base)
+    _warn_of_schedules(config, of_base, Forecast(motivated), Forecast(base & motivated), progress)
+    _warn_of_early_finish(config, of_base, progress)
 
 
 def _warn_of_options(config: TrainConfig) -> None:
@@ -52,43 +53,46 @@ def _warn_of_held_out(base: Condition, motivated: Condition, given: Given) -> No
         )
 
 
-def _warn_of_schedules(config: TrainConfig, base: Condition, motivated: Condition, progress: Progress) -> None:
+def _warn_of_schedules(
+    config: TrainConfig, of_base: Forecast, of_motivated: Forecast, of_both: Forecast, progress: Progress
+) -> None:
     """Warn of options for batches on which both models step, if there are none by the schedules of both."""
+    base, motivated = of_base.condition, of_motivated.condition
     never = f": base_condition {base} and condition {motivated} never hold on the same batch"
-    if config.teach and _steps(base & motivated, progress) == 0:
+    if config.teach and _steps(of_both, progress) == 0:
         _warn(f"teach is {config.teach}", never)
     if config.update != "joint":
         return
     finish = round(config.finish_at * progress.steps) if config.finish == "private" else None
     later = f" before finish_at {config.finish_at}, from which on each model has weights of its own"
-    if _steps(base & motivated, progress) == 0:
+    if _steps(of_both, progress) == 0:
         _warn("update is joint", never)
-    elif _steps(base, progress) and _steps(base, progress, finish) == 0:
+    elif _steps(of_base, progress) and _steps(of_base, progress, finish) == 0:
         _warn("update is joint", f": by base_condition {base}, the base takes no step{later}")
-    elif _steps(motivated, progress) and _steps(motivated, progress, finish) == 0:
+    elif _steps(of_motivated, progress) and _steps(of_motivated, progress, finish) == 0:
         _warn("update is joint", f": by condition {motivated}, the motivated model takes no step{later}")
-    elif _steps(base & motivated, progress, finish) == 0:
+    elif _steps(of_both, progress, finish) == 0:
         _warn("update is joint", f"{never}{later}")
 
 
-def _warn_of_early_finish(config: TrainConfig, base: Condition, progress: Progress) -> None:
+def _warn_of_early_finish(config: TrainConfig, of_base: Forecast, progress: Progress) -> None:
     """Warn of a base that gets weights of its own well before its first step: it starts from old ones."""
     if config.finish == "tied":
         return
     finish = round(config.finish_at * progress.steps)
-    if _steps(base, progress) and _steps(base, progress, finish + max(1, progress.steps // 20)) == 0:
+    if _steps(of_base, progress) and _steps(of_base, progress, finish + max(1, progress.steps // 20)) == 0:
         warnings.warn(
-            f"by base_condition {base}, the base takes its first step later than finish_at {config.finish_at}: it "
-            "starts from what it shared there, not from what the motivated model has learnt since; set finish_at to "
-            "where the base starts",
+            f"by base_condition {of_base.condition}, the base takes its first step later than finish_at "
+            f"{config.finish_at}: it starts from what it shared there, not from what the motivated model has learnt "
+            "since; set finish_at to where the base starts",
             RunWarning,
             stacklevel=5,
         )
 
 
-def _steps(condition: Condition, progress: Progress, before: int | None = None) -> int | None:
+def _steps(forecast: Forecast, progress: Progress, before: int | None = None) -> int | None:
     """On how many of the run's batches, or of those before this one, a condition holds; None if it is no schedule."""
-    forecast, length = Forecast(condition), (progress.steps, progress.epoch_length)
+    length = progress.steps, progress.epoch_length
     end = progress.steps if before is None else min(before, progress.steps)
     steps, later = (forecast.left(step - 1, *length) for step in (0, end))
     return None if steps is None or later is None else steps - later
