@@ -190,7 +190,9 @@ class Condition:
         """
         value = loss.item() if isinstance(loss, Tensor) else float(loss)
         known = {name: named.pop(name) for name in list(named) if name in Signals.__dataclass_fields__}
-        signals = dataclasses.replace(signals or Signals(loss=value), **known, loss=value)
+        signals = signals or Signals(loss=value)
+        if known or signals.loss is not value:  # A copy takes longer than most decisions.
+            signals = dataclasses.replace(signals, **known, loss=value)
         if named:
             signals = dataclasses.replace(signals, extra={**signals.extra, **named})
         held = self.decide(signals)
