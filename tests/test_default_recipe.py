@@ -190,3 +190,21 @@ def test_whose_weights_both_models_share_is_told(capsys: pytest.CaptureFixture[s
     weights = [f"{model}=first/{model}.last.safetensors" for model in ("base", "motivated")]
     assert main(["train", *SHORT, "--start-from", *weights, "--output", "second"]) == 0
     assert "recipe best, shared weights from the motivated model; " in " ".join(capsys.readouterr().out.split())
+
+
+@COMMANDS
+@pytest.mark.parametrize("given", [[], ["--recipe", "paper"], ["--config", "some.yaml"], ["--condition", "random:0.5"]])
+def test_help_shows_the_defaults_that_hold(
+    command: type[RunOptions], given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("some.yaml").write_text("budget: 0.8\nfinish_at: 0.3\ntracker: [tensorboard]")
+    flags = with_files(given, command)[0]
+    of_files = vars(parse_options(command, flags[: len(flags) - len(given)], "seeking"))
+    with pytest.raises(SystemExit) as stopped:
+        main([command.__name__.lower(), *given, "--help"])
+    assert stopped.value.code == 0
+    texts = re.split(r"\n[│ ] --", capsys.readouterr().out)[1:]
+    shown = {re.split(r"[ ,]", text)[0].replace("-", "_"): " ".join(text.replace("│", "").split()) for text in texts}
+    for name in ("condition", "base_condition", "finish", "finish_at", "budget", "teach", "schedule", "recipe", "lr"):
+        value = of_files[name]
+        assert (f"(default: {value})" in shown[name].replace("'", "")) == (value is not None), (name, shown[name])

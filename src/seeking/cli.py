@@ -148,11 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, function = COMMANDS[name]
         args = plain_switches(args, command)
         check_flags(args, command)
+        of_files: list[str] = []
         if issubclass(command, RunOptions):
-            args, of_default = with_files(args, command)
+            given, (args, of_default) = len(args), with_files(args, command)
+            of_files = args[: len(args) - given]
         told = functools.partial(with_flags, command=command)
         with plain_errors():  # They quote values.
-            config = parse_options(command, args, f"seeking {name}")
+            config = parse_options(command, args, f"seeking {name}", of_files)
         with _telling_warnings(told):
             code: int = pkgutil.resolve_name(function)(config)
             if not issubclass(command, RunOptions | Reproduce):  # Their results are in files.

@@ -22,7 +22,8 @@ class RunOptions(RunConfig):
     recipe: GivenAnew[str | None] = None
     """Options to start from, which --config and flags override: best or base-first (a schedule for each model, within a
     budget), paper (the paper's), or the path of a YAML file. If not given, best, unless --condition or --base-condition
-    is given; None starts from the defaults that are shown here."""
+    is given; None starts from the defaults of TrainConfig. Help shows the defaults of what it is called with, such as
+    --recipe paper --help."""
     overwrite: GivenAnew[bool] = False
     """Replace an existing run in the output folder."""
     resume: GivenAnew[bool] = False

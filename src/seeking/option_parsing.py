@@ -16,16 +16,19 @@ from seeking.option_types import REPEATED, marked, remembered, types_of
 
 Options = TypeVar("Options")
 
+HELP = frozenset({"-h", "--help"})
+
 registry = tyro.constructors.ConstructorRegistry()
 
 
-def parse_options(command: type[Options], args: Sequence[str], prog: str) -> Options:
+def parse_options(command: type[Options], args: Sequence[str], prog: str, of_files: Sequence[str] = ()) -> Options:
     """The options that flags give.
 
     Args:
         command: dataclass of the options.
         args: the flags and their values.
         prog: name of the program, for help and error messages.
+        of_files: those of the flags that a recipe or another file gives; help shows their values as defaults.
 
     Raises:
         SeekingError: a value is out of range.
@@ -35,7 +38,10 @@ def parse_options(command: type[Options], args: Sequence[str], prog: str) -> Opt
     markers = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
     _check_paths(args, command)
     options = _documented(command, _named(args, command))
-    parsed = tyro.cli(options, prog=prog, args=args, registry=registry, config=markers)
+    default: Any = None
+    if of_files and HELP & {*args}:
+        default = options(**vars(parse_options(command, of_files, prog)))
+    parsed = tyro.cli(options, prog=prog, args=args, default=default, registry=registry, config=markers)
     return command(**{field.name: _at_home(getattr(parsed, field.name)) for field in dataclasses.fields(parsed)})
 
 
@@ -126,14 +132,18 @@ def _documented(command: type[Any], names: frozenset[str]) -> type[Any]:
     for field in dataclasses.fields(command):
         if field.name not in names:
             continue
-        empty = field.default in (None, dataclasses.MISSING)
-        shown = tyro.conf.arg(help=_texts(command)[field.name], help_behavior_hint="" if empty else None)
+        hint = None if field.name in repeated else _default_shown
+        shown = tyro.conf.arg(help=_texts(command)[field.name], help_behavior_hint=hint)
         copied = dataclasses.field(default=field.default, default_factory=field.default_factory)
         markers = (shown, tyro.conf.UseAppendAction) if field.name in repeated else (shown,)
         fields.append((field.name, Annotated[(hints[field.name], *markers)], copied))
     return dataclasses.make_dataclass(
         command.__name__, fields, namespace={"__doc__": command.__doc__}, frozen=True, kw_only=True
     )
+
+
+def _default_shown(value: str) -> str:
+    return f"(default: {value})" if value not in ("", "None") else ""
 
 
 @registry.primitive_rule
