@@ -26,15 +26,18 @@ EXTRA_STATE = "extra_state"
 WRAPPERS = ("module.", "_orig_mod.")
 """What DataParallel, DDP and averages, and ``torch.compile``, put before all names of a model."""
 
+CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+"""Where checkpoints of training loops hold weights: averages first, as in timm."""
+
 
 def load_weights(model: nn.Module, path: str | Path, *, replaceable: Collection[str] = ()) -> list[str]:
     """Load weights into a model.
 
     Args:
         model: the model that they are of.
-        path: a ``.safetensors`` file, or one of ``torch.save`` that holds a ``state_dict``, alone or under
-            ``state_dict``, ``model_state_dict`` or ``model``. Nothing in it is executed. What wraps all names (DDP,
-            averages, ``torch.compile``) is left out.
+        path: a ``.safetensors`` file, or one of ``torch.save`` that holds a ``state_dict``, alone or under one of
+            ``CHECKPOINT_KEYS``. Nothing in it is executed. What wraps all names (DDP, averages, ``torch.compile``) is
+            left out.
         replaceable: names of tensors that may have another shape in the file, such as a head for other classes; the
             model keeps its own.
 
@@ -109,9 +112,9 @@ def _read(path: Path) -> dict[str, Any]:
         return {**tensors, **metadata.get(EXTRA_STATE, {})}
     with warnings.catch_warnings(action="ignore"):  # Of formats.
         content = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, Mapping):
-            content = content.get(key, content)
+    for key in CHECKPOINT_KEYS:
+        if isinstance(content, Mapping) and content.get(key) is not None:
+            content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         raise SeekingError(
             f"{path}: not a file of weights: it holds a {type(content).__name__}, not tensors by name; give a "
