@@ -140,3 +140,14 @@ def test_a_motivated_model_alone_has_no_motivated_batches() -> None:
     for steps_of, told in ((alone, False), (rows, True)):
         lines = shown(120, [start, *steps_of, evaluation], "", terminal=False)
         assert any("of batches motivated" in line for line in lines) == told
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_base_at_rest_is_told(first: bool) -> None:
+    start, *both = steps(3)
+    resting = [{name: value for name, value in row.items() if name != "loss"} for row in both]
+    evaluation = {"kind": "eval", "step": 3, "base": {"accuracy": 0.1}, "motivated": {"accuracy": 0.5}}
+    parts = (resting, both) if first else (both, resting)
+    rows = [start, *parts[0], {**evaluation, "epoch": 1}, *parts[1], {**evaluation, "epoch": 2}]
+    told = ["base at rest" in line for line in shown(120, rows, "", terminal=False) if "accuracy" in line]
+    assert told == [first, not first]

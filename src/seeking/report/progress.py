@@ -48,6 +48,7 @@ class RunProgress:
         self._console, self._unit, self._clock, self._best = console, unit, clock, best
         self.title = title
         self._losses: dict[str, float] = {}
+        self._stepped: set[str] = set()  # Models that have taken a step since the last evaluation.
         self._total = self._step = self._steps = self._motivated = 0
         self._saved = self._length = ""
         self._speed = Speed(clock)
@@ -101,9 +102,10 @@ class RunProgress:
         elif kind == "eval":
             first, *others = _scores(row, self._best) or [f"loss {self._mean_losses()}"]
             text = f"epoch {row['epoch']}{self._length}: {first}"
-            for fact in (*others, *self._share()):
+            for fact in (*self._rest(row), *others, *self._share()):
                 text += f", {fact}" if not self._bar or len(text) + len(fact) < self._console.width - 1 else ""
             self._print(text)
+            self._stepped.clear()
 
     def _add_step(self, row: Row) -> None:
         self._step, self._steps = row["step"] + 1, self._steps + 1
@@ -112,6 +114,7 @@ class RunProgress:
             if key in row:
                 loss: float = row[key]
                 self._losses[name] = SMOOTHING * self._losses.get(name, loss) + (1 - SMOOTHING) * loss
+                self._stepped.add(name)
         self._speed.add(row.get("samples", 0))
         speed = self._speed.per_second
         speeds = [f"{speed:,.0f} {self._unit}/s"] if speed else []
@@ -127,6 +130,10 @@ class RunProgress:
 
     def _mean_losses(self) -> str:
         return " ".join(f"{name} {short_number(loss)}" for name, loss in self._losses.items())
+
+    def _rest(self, evaluation: Row) -> list[str]:
+        """That the base has taken no step: its scores are those of the shared weights, which may be poor."""
+        return ["base at rest"] if evaluation.get("base") and self._stepped == {"motivated"} else []
 
     def _share(self) -> list[str]:
         if "base" not in self._losses or not self._motivated:  # A model alone is not motivated.
