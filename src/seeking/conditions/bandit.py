@@ -4,7 +4,7 @@ import math
 import random
 
 from seeking.conditions.base import Outcome, Signals, needed, whole_number
-from seeking.conditions.moving_average import taken_in
+from seeking.conditions.moving_average import accumulate
 from seeking.conditions.registry import register
 from seeking.conditions.schedule import Counting
 
@@ -89,8 +89,8 @@ class Exp3(Counting):
         """Update the weights by the reward of a play."""
         if not math.isfinite(reward * reward):
             return
-        self.mean, _ = taken_in(reward, self.mean, self.weight, MEMORY)
-        self.square, self.weight = taken_in(reward * reward, self.square, self.weight, MEMORY)
+        self.mean, _ = accumulate(reward, self.mean, self.weight, MEMORY)
+        self.square, self.weight = accumulate(reward * reward, self.square, self.weight, MEMORY)
         mean = self.mean / self.weight
         deviation = math.sqrt(max(0.0, self.square / self.weight - mean * mean))
         if self.drawn and deviation > 0:

@@ -12,7 +12,7 @@ def decay_rate(decay: float) -> float:
     return decay
 
 
-def taken_in(value: float, total: float, weight: float, decay: float) -> tuple[float, float]:
+def accumulate(value: float, total: float, weight: float, decay: float) -> tuple[float, float]:
     """The total and the weight of an average with one more value; the average is the total over the weight.
 
     So it is one of the values alone, without the zero that both begin with.

@@ -3,7 +3,7 @@
 import math
 
 from seeking.conditions.base import Condition, Signals, whole_number
-from seeking.conditions.moving_average import decay_rate, taken_in
+from seeking.conditions.moving_average import accumulate, decay_rate
 from seeking.conditions.registry import register
 
 
@@ -42,5 +42,5 @@ class SmoothedDecrease(Condition):
             return False
         fell = self.weight > 0 and signals.loss < self.total / self.weight
         self.falls = self.falls + 1 if fell else 0
-        self.total, self.weight = taken_in(signals.loss, self.total, self.weight, self.decay)
+        self.total, self.weight = accumulate(signals.loss, self.total, self.weight, self.decay)
         return self.falls >= self.n

@@ -3,7 +3,7 @@
 import math
 
 from seeking.conditions.base import Condition, Signals
-from seeking.conditions.moving_average import decay_rate, taken_in
+from seeking.conditions.moving_average import accumulate, decay_rate
 from seeking.conditions.registry import register
 
 
@@ -53,7 +53,7 @@ class BelowTrend(Condition):
         self.level += self.slope + (1 - self.decay**2) * error
         self.slope += (1 - self.decay) ** 2 * error
         if self.count:  # The first value has no forecast.
-            self.variance, self.weight = taken_in(error * error, self.variance, self.weight, self.decay)
+            self.variance, self.weight = accumulate(error * error, self.variance, self.weight, self.decay)
         self.count += 1
         if not math.isfinite(self.level + self.slope + self.variance):
             self.level, self.slope, self.variance, self.weight, self.count = 0.0, 0.0, 0.0, 0.0, 0

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from seeking.choices import MODELS, Model, Role
-from seeking.conditions.moving_average import taken_in
+from seeking.conditions.moving_average import accumulate
 from seeking.report.analysis import LOSSES
 from seeking.report.experiment import parity_text
 from seeking.report.figures import plain, two_panels, widen
@@ -129,7 +129,7 @@ def _smooth(values: Sequence[float]) -> list[float]:
     """Exponential moving average with bias correction."""
     total, weight, smooth = 0.0, 0.0, []
     for value in values:
-        total, weight = taken_in(value, total, weight, SMOOTHING)
+        total, weight = accumulate(value, total, weight, SMOOTHING)
         smooth.append(total / weight)
     return smooth
 
