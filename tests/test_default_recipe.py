@@ -82,7 +82,7 @@ def test_another_recipe_takes_its_place(command: type[RunOptions]) -> None:
 @pytest.mark.parametrize(
     ("given", "start"),
     [
-        ([], "recipe best; base_condition after:0.6, condition affordable:0,0.6, 2 epochs"),
+        ([], "recipe best; base_condition after:0.6, condition affordable, 2 epochs"),
         (["--recipe", "paper"], "recipe paper; condition decrease:2, 2 epochs"),
         (["--recipe", "None"], "no recipe; condition decrease:2, 2 epochs"),
         (["--condition", "every:3"], "no recipe; condition every:3, 2 epochs"),

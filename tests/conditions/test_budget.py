@@ -185,7 +185,7 @@ def test_shares_of_a_run(share: float) -> None:
         ("after:1.5", "step is 1.5; it is a whole number of batches, or a share of the run below 1"),
         ("before:-1", "step is -1; it is a whole number of batches, or a share"),
         ("affordable:2,0.5", "affordable: "),
-        ("affordable:0.5", "affordable: takes 2 numbers"),
+        ("affordable:0.5", "affordable: takes 0 or 2 numbers"),
     ],
 )
 def test_what_is_no_share_is_refused(text: str, message: str) -> None:

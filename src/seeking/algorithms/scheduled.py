@@ -25,7 +25,8 @@ class Scheduled:
         base_condition: decides on each batch whether the base takes a step; a schedule, such as ``every:4``.
         student: which model learns from the other one's logits on batches on which both step, as the objective weights
             them; None for neither. The teacher then goes first, and its logits cost nothing more.
-        separate_at: share of the run after which each model has weights of its own; None keeps them shared.
+        separate_at: share of the run after which each model has weights of its own: 1 keeps them shared to the end,
+            None separates them at the base's first step.
         base_weight: where both step on a batch, they take one optimizer step, with this weight of the base's loss, in
             (0, 1); None lets each take its own.
         one_pass: whether the motivated model's condition decides before the base's step there, as one pass for both
@@ -37,7 +38,7 @@ class Scheduled:
         base_condition: Condition,
         *,
         student: Model | None = None,
-        separate_at: float | None = None,
+        separate_at: float | None = 1.0,
         base_weight: float | None = None,
         one_pass: bool = False,
     ) -> None:
@@ -56,14 +57,18 @@ class Scheduled:
 
     def __call__(self, batch: Batch, run: Run) -> None:
         """Train on one batch."""
-        if self.separate_at is not None and run.progress.step >= round(self.separate_at * run.progress.steps):
+        share = self.separate_at
+        if share is not None and share < 1 and run.progress.step >= round(share * run.progress.steps):
             run.pair.separate()
         signals = run.signals(self._latest(batch, run, "base"), one_pass=self._saved_by_one_pass(batch, run))
         if not run.decide(self.base_condition, signals):
             if self._decide(batch, run):
                 with run.synced("motivated"):
                     run.condition.feedback(run.step(run.motivated, batch))
-        elif self.base_weight is None or run.pair.separated:
+            return
+        if self.separate_at is None:
+            run.pair.separate()
+        if self.base_weight is None or run.pair.separated:
             self._step_one_by_one(batch, run)
         else:
             self._step_jointly(batch, run, self.base_weight)
@@ -145,10 +150,9 @@ class Scheduled:
     def _saved_by_one_pass(
         self, batch: Batch, run: Run, *, now: bool = False, base_steps_left: int | None = None
     ) -> OnePass | None:
-        if run.prefix is None or self.base_weight is None or run.pair.separated:
+        if run.prefix is None or self.base_weight is None or self.separate_at is None or run.pair.separated:
             return None
-        steps = run.progress.steps
-        until = steps if self.separate_at is None else round(self.separate_at * steps)
+        until = round(self.separate_at * run.progress.steps)
         after = self._base_steps_left(run, until - 1) if base_steps_left is not None else None
         return OnePass(
             flops=run.batch_samples(batch) * run.cost.prefix_flops,

@@ -56,6 +56,7 @@ class WithinBudget(Wrapper):
 class Affordable(Condition):
     """From the batch on from which the budget pays for a motivated step on every further batch.
 
+    ``affordable`` plans for the steps of the base by its schedule, or on every batch if it has none.
     ``affordable:0.25,0.77`` plans for a base that steps on this share of the batches (0.25) up to this share of the run
     (0.77), and on every batch from there. In a run without a budget it holds on every batch.
 
@@ -64,15 +65,17 @@ class Affordable(Condition):
         finish: share of the run, in [0, 1].
 
     Raises:
-        ValueError: a share is not in [0, 1].
+        ValueError: a share is not in [0, 1], or one is given and the other is not.
     """
 
     is_schedule = True
     state_names = ("reached",)
 
-    def __init__(self, base_share: float, finish: float) -> None:
+    def __init__(self, base_share: float | None = None, finish: float | None = None) -> None:
+        if (base_share is None) != (finish is None):
+            raise ValueError("takes 0 or 2 numbers (base_share, finish), not 1")
         for name, share in (("base_share", base_share), ("finish", finish)):
-            if not 0 <= share <= 1:
+            if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"{name} is {share}; a share lies between 0 and 1")
         self.base_share = base_share
         self.finish = finish
@@ -83,20 +86,29 @@ class Affordable(Condition):
         return not self.reached  # From then on it holds, whatever is spent.
 
     def __str__(self) -> str:
-        return f"affordable:{self.base_share},{self.finish}"
+        return "affordable" if self.finish is None else f"affordable:{self.base_share},{self.finish}"
 
     def decide(self, signals: Signals) -> bool:
         if not self.reached and signals.flops_planned is None:
             self.reached = True
         elif not self.reached:
             plan = _plan(signals)
-            step, steps = plan.step, plan.steps
-            finish = max(step, batches_of(self.finish, signals) if self.finish < 1 else steps)
-            base_steps = self.base_share * (finish - step) + steps - finish
-            in_one_pass = self.base_share * max(0, min(finish, plan.until) - step) + max(0, plan.until - finish)
-            flops = base_steps * plan.base + (steps - step) * plan.motivated - in_one_pass * plan.saved
+            base_steps, in_one_pass = self._base_steps(plan, signals)
+            flops = base_steps * plan.base + (plan.steps - plan.step) * plan.motivated - in_one_pass * plan.saved
             self.reached = plan.spent + flops <= plan.planned * (1 + ROUNDING)
         return self.reached
+
+    def _base_steps(self, plan: "_Plan", signals: Signals) -> tuple[float, float]:
+        """Further steps of the base, and how many of them one pass can take."""
+        step, share = plan.step, self.base_share
+        if share is None or self.finish is None:
+            if signals.base_steps_left is not None:
+                return signals.base_steps_left, (signals.one_pass and signals.one_pass.base_steps) or 0
+            share, finish = 1.0, plan.steps
+        else:
+            finish = max(step, batches_of(self.finish, signals) if self.finish < 1 else plan.steps)
+        in_one_pass = share * max(0, min(finish, plan.until) - step) + max(0, plan.until - finish)
+        return share * (finish - step) + plan.steps - finish, in_one_pass
 
 
 class _Plan(NamedTuple):

@@ -199,5 +199,6 @@ def _trained_by_base(config: TrainConfig, cost: Cost) -> str:
     if not cost.samples:
         return "nothing of it is trained"
     if config.finish == "private":  # A base that has stepped after that alone has trained nothing of it.
-        return f"no more of it is trained than what it shared with the base until finish_at {config.finish_at}"
+        until = "its first step" if config.finish_at is None else f"finish_at {config.finish_at}"
+        return f"no more of it is trained than what it shared with the base until {until}"
     return "only what it shares with the base is trained"

@@ -220,7 +220,7 @@ def make_algorithm(
     return Scheduled(
         of_base,
         student=config.student if config.teach else None,
-        separate_at=config.finish_at if config.finish == "private" else None,
+        separate_at=config.finish_at if config.finish == "private" else 1.0,
         base_weight=config.base_weight if config.update == "joint" else None,
         one_pass=config.one_pass,
     )

@@ -62,7 +62,7 @@ class TrainConfig:
     """Length of the run in steps, instead of epochs. Data without a length, such as a stream, need it."""
     condition: Harmless[str] = "decrease:2"
     """When to be motivated: decrease:N, random:P, matched(CONDITION), always, never, every:K, after:STEP, before:STEP
-    (a number of batches or, below 1, a share of the run), affordable:SHARE,FINISH, smoothed:N, below_trend:DEVIATIONS,
+    (a number of batches or, below 1, a share of the run), affordable, smoothed:N, below_trend:DEVIATIONS,
     grad_norm:DEVIATIONS, held_out:K, exp3:LIMIT, agreement:COSINE, the import path of a custom condition
     (package.module.Class:1,2), or a composition of these with & | ~ and parentheses."""
     base_condition: Harmless[str] = "always"
@@ -73,8 +73,8 @@ class TrainConfig:
     finish: Finish = "tied"
     """Whether both models share weights to the end (tied, as in the paper), or each has its own for the last part of
     the run (private); the base is then no longer contained in the motivated model."""
-    finish_at: float = 0.77
-    """Share of the run after which a private finish begins."""
+    finish_at: float | None = 0.77
+    """Share of the run after which a private finish begins; None begins it with the base's first step."""
     teach: float = 0.0
     """Weight of one model's outputs in the loss of the other one, on batches on which both take a step; with 1, the
     other one learns from these alone, and not from the labels."""

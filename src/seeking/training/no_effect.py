@@ -41,7 +41,7 @@ def _warn_of_options(config: TrainConfig) -> None:
     defaults = TrainConfig()
     for name, (other, on) in serving.items():
         value = getattr(config, name)
-        if value != getattr(defaults, name) and not on:
+        if value not in (getattr(defaults, name), None) and not on:
             _warn(f"{name} is {value}", f"; set {other}")
 
 
@@ -63,10 +63,14 @@ def _warn_of_schedules(
         _warn(f"teach is {config.teach}", never)
     if config.update != "joint":
         return
-    finish = round(config.finish_at * progress.steps) if config.finish == "private" else None
-    later = f" before finish_at {config.finish_at}, from which on each model has weights of its own"
+    own = "from which on each model has weights of its own"
+    finish, later = None, f" before finish_at {config.finish_at}, {own}"
+    if config.finish == "private" and config.finish_at is not None:
+        finish = round(config.finish_at * progress.steps)
     if _steps(of_both, progress) == 0:
         _warn("update is joint", never)
+    elif config.finish == "private" and finish is None:
+        _warn("update is joint", f": a private finish with finish_at None begins with the base's first step, {own}")
     elif _steps(of_base, progress) and _steps(of_base, progress, finish) == 0:
         _warn("update is joint", f": by base_condition {base}, the base takes no step{later}")
     elif _steps(of_motivated, progress) and _steps(of_motivated, progress, finish) == 0:
@@ -77,14 +81,14 @@ def _warn_of_schedules(
 
 def _warn_of_early_finish(config: TrainConfig, of_base: Forecast, progress: Progress) -> None:
     """Warn of a base that gets weights of its own well before its first step: it starts from old ones."""
-    if config.finish == "tied":
+    if config.finish == "tied" or config.finish_at is None:
         return
     finish = round(config.finish_at * progress.steps)
     if _steps(of_base, progress) and _steps(of_base, progress, finish + max(1, progress.steps // 20)) == 0:
         warnings.warn(
             f"by base_condition {of_base.condition}, the base takes its first step later than finish_at "
             f"{config.finish_at}: it starts from what it shared there, not from what the motivated model has learnt "
-            "since; set finish_at to where the base starts",
+            "since; set finish_at to where the base starts, or to None, which stands for its first step",
             RunWarning,
             stacklevel=5,
         )
