@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from command_line import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import PLAIN, batches, images, two_models
-from test_cli import refused
 from tiny import contents
 from torch import Tensor, nn
 
