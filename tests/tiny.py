@@ -35,6 +35,16 @@ def tiny(output: Path | RunFolder, config: TrainConfig = TINY, **options: Any) -
     return Trainer(Network(3), Network(5), **{**loaders, **options}, config=config, output=output)
 
 
+def stop_after(step: int, act: Any = None) -> Any:
+    def listen(row: dict[str, Any]) -> None:
+        if row["kind"] == "step" and row["step"] == step:
+            if act is None:
+                raise KeyboardInterrupt
+            act()
+
+    return listen
+
+
 def contents(folder: Path) -> dict[str, bytes | str | None]:
     return {
         str(path.relative_to(folder)): str(path.readlink())

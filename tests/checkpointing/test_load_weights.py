@@ -1,0 +1,126 @@
+"""Which files of weights are loaded into a model, and which are refused."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from safetensors.torch import load_file, load_model, save_file
+from tiny import TINY, Network
+from torch import nn
+
+from seeking import SeekingError, Trainer
+from seeking.checkpointing.weights import load_matching_weights, load_weights, save_weights, shapes_of_weights
+from seeking.errors import RunWarning
+
+
+def test_weights_of_another_dtype_are_refused(tmp_path: Path, finished: Path) -> None:
+    weights = load_file(finished / "base.best.safetensors")
+    save_file({name: value.half() for name, value in weights.items()}, tmp_path / "half.safetensors")
+    torch.save({name: value.double() for name, value in weights.items()}, tmp_path / "double.pt")
+    for name, dtype in (("half.safetensors", "float16"), ("double.pt", "float64")):
+        with pytest.raises(SeekingError, match=rf"torch.{dtype} in the file, torch.float32 in this Network"):
+            load_weights(Network(3), tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [[1, 2], torch.zeros(2), {"state_dict": [1]}, {"model": 3}, {1: torch.zeros(2)}])
+def test_what_are_no_tensors_by_name_is_told(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(SeekingError, match=r"weights.pt: not a file of weights: it holds a \w+, not tensors by name"):
+        load_weights(Network(3), tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("name", ["weights", "weights.st", "weights.pt", "weights.safetensors"])
+def test_weights_that_were_saved_are_loaded_whatever_the_name_of_their_file(name: str, tmp_path: Path) -> None:
+    saved, loaded = Network(3), Network(3)
+    save_weights(saved, tmp_path / name)
+    load_weights(loaded, tmp_path / name)
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in saved.state_dict().items())
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_weights_are_found_beside_what_else_a_loop_has_saved(key: str, tmp_path: Path) -> None:
+    saved, loaded = Network(3), Network(3)
+    torch.save({"epoch": 3, key: saved.state_dict(), "optimizer_state_dict": {}}, tmp_path / "weights.pt")
+    load_weights(loaded, tmp_path / "weights.pt")
+    assert all(torch.equal(*pair) for pair in zip(saved.parameters(), loaded.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+@pytest.mark.parametrize("averages", ["state_dict_ema", "model_ema"])
+def test_averages_are_taken_if_a_checkpoint_has_some(key: str, averages: str, tmp_path: Path) -> None:
+    model, averaged, loaded = Network(3), Network(3), Network(3)
+    for expected, saved in ((averaged, averaged.state_dict()), (model, None)):
+        torch.save({key: model.state_dict(), averages: saved}, tmp_path / "weights.pt")
+        load_weights(loaded, tmp_path / "weights.pt")
+        assert all(torch.equal(*pair) for pair in zip(expected.parameters(), loaded.parameters(), strict=True))
+
+
+WRAPPED: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "DataParallel": nn.DataParallel,
+    "averages": torch.optim.swa_utils.AveragedModel,
+    "compiled": lambda model: cast(nn.Module, torch.compile(model)),
+    "compiled in DataParallel": lambda model: nn.DataParallel(cast(nn.Module, torch.compile(model))),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_weights_of_a_wrapped_model_are_those_of_the_model(wrapper: str, tmp_path: Path) -> None:
+    model, loaded = Network(3), Network(3)
+    wrapped = WRAPPED[wrapper](model)
+    torch.save(wrapped.state_dict(), tmp_path / "weights.pt")
+    load_weights(loaded, tmp_path / "weights.pt")
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), loaded.parameters(), strict=True))
+    assert shapes_of_weights(tmp_path / "weights.pt") == {n: tuple(t.shape) for n, t in model.state_dict().items()}
+    other = WRAPPED[wrapper](Network(3))
+    load_weights(other, tmp_path / "weights.pt")
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_weights_of_a_part_of_another_model_are_told(tmp_path: Path) -> None:
+    torch.save(nn.ModuleDict({"net": Network(3), "head": nn.Linear(2, 2)}).state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(SeekingError, match=r"begin with 'net\.', as of a part of another model"):
+        load_weights(Network(3), tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("words", [5, 7])
+def test_weights_of_the_same_shapes_are_loaded_and_tied_ones_with_them(words: int, tmp_path: Path) -> None:
+    """As those of a language model, whose head is its embedding, for as many words or for others."""
+
+    def model(words: int) -> nn.Module:
+        embedding, inner, head = nn.Embedding(words, 3), nn.Linear(3, 3), nn.Linear(3, words, bias=False)
+        head.weight = embedding.weight
+        return nn.Sequential(embedding, inner, head)
+
+    saved, loaded = model(5), model(words)
+    save_weights(saved, tmp_path / "weights.safetensors")
+    with pytest.warns(RunWarning, match="not loaded: 0.weight, 2") if words != 5 else contextlib.nullcontext():
+        load_matching_weights(loaded, tmp_path / "weights.safetensors")
+    same = {name: torch.equal(loaded.state_dict()[name], value) for name, value in saved.state_dict().items()}
+    assert same == {"0.weight": words == 5, "1.weight": True, "1.bias": True, "2.weight": words == 5}
+
+
+class Words(nn.Module):
+    """Its head is its embedding."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(4, width), nn.Linear(width, 4, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        return cast(torch.Tensor, self.head(self.embedding(words)))
+
+
+def test_weights_of_a_run_load_without_this_library(tmp_path: Path) -> None:
+    data = [(torch.arange(4), torch.arange(4).roll(1))] * 4
+    models = {"base": Words(3), "motivated": Words(5)}
+    trainer = Trainer(*models.values(), train_loader=data, config=TINY, output=tmp_path / "run")
+    trainer.fit()
+    for name, model in models.items():
+        loaded, file = Words(model.head.in_features), tmp_path / "run" / f"{name}.last.safetensors"
+        assert load_model(loaded, file) == (set(), [])
+        with trainer.pair.motivated():
+            assert torch.equal(loaded(torch.arange(4)), model(torch.arange(4)))
