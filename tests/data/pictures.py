@@ -1,0 +1,41 @@
+"""Folders of small images."""
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from seeking.data import DataConfig, ImageData, load
+from seeking.errors import RunWarning
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name) / "data"
+
+
+def picture(path: Path, number: int = 0) -> None:
+    """An image that can be told from others by its first pixel."""
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    pixels[0, 0] = number
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, "PNG")
+
+
+def pictures(root: Path, *paths: str) -> str:
+    for number, path in enumerate(paths):
+        picture(root / path, number)
+    return str(root)
+
+
+def told(root: str, **options: Any) -> tuple[ImageData, list[str]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RunWarning)
+        data = load(DataConfig(data=root, **options))
+    return data, [str(warning.message) for warning in caught if issubclass(warning.category, RunWarning)]
