@@ -91,5 +91,5 @@ def _seeded() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What starts programs of its own comes first, so that no long test is left to one process at the end."""
-    programs = {f"test_{name}.py" for name in ("torture", "processes", "experiments", "docs")}
+    programs = {f"test_{name}.py" for name in ("torture", "processes", "reproduce", "docs")}
     items.sort(key=lambda item: item.path.name not in programs)
