@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers as t
+from torch import nn
 from torch.utils.data import Dataset
 
 from seeking import Condition, ConsecutiveDecrease, Pair
@@ -64,6 +65,19 @@ def trainer(
     return MotivatedTrainer(pair, args, condition=condition, train_dataset=Words(24), eval_dataset=Words(8))
 
 
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def equal(ours: nn.Module | dict[str, torch.Tensor], theirs: nn.Module | dict[str, torch.Tensor]) -> bool:
+    left, right = (weights(side) if isinstance(side, nn.Module) else side for side in (ours, theirs))
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def losses(run: Any) -> list[float]:
+    return [row["loss"] for row in run.state.log_history if "loss" in row]
+
+
 class InFirst(Condition):
     """Decides otherwise in the second process, as one that draws random numbers may."""
 
@@ -93,7 +107,7 @@ def main(folder: Path, processes: int) -> None:
     low = {"bf16": True, "max_steps": 5}
     whole = trained(folder / "bf16", save_strategy="steps", save_steps=2, **low)
     whole.save_model()
-    if processes > 1:  # Within the first epoch; of one process, test_transformers.py has more.
+    if processes > 1:  # Within the first epoch; of one process, test_transformers_checkpoints.py has more.
         resumed = trained(folder / "resumed", str(folder / "bf16" / "checkpoint-2"), **low)
         pairs = (whole.pair.base, resumed.pair.base), (whole.pair.motivated_model, resumed.pair.motivated_model)
         for model, other in pairs:
