@@ -71,6 +71,9 @@ def loss_fn(model: nn.Module, batch: Any) -> Tensor:
     return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
 
+KINDS = ("loss_fn", "modules")
+
+
 def module(kind: str = "loss_fn", condition: Condition | str = "every:2", unused: bool = False) -> MotivatedModule:
     torch.manual_seed(0)
     if kind == "modules":
@@ -87,6 +90,11 @@ def module(kind: str = "loss_fn", condition: Condition | str = "every:2", unused
 def lightning(folder: Path, **options: Any) -> L.Trainer:
     quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "logger"), False)
     return L.Trainer(**{"max_epochs": 3, "accelerator": "cpu", "default_root_dir": folder, **quiet, **options})
+
+
+def same(ours: nn.Module, theirs: nn.Module) -> bool:
+    left, right = ours.state_dict(), theirs.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 def main(folder: Path, processes: int) -> None:
