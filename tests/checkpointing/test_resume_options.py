@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 import seeking
-from seeking import RunError, SeekingError, TrainConfig, Trainer
+from seeking import SeekingError, TrainConfig, Trainer
 from seeking.checkpointing.weights import read_metadata
 from seeking.training.optim import load_optimizer_state
 from seeking.weights_map import tensors
@@ -179,7 +179,7 @@ def test_every_optimizer(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     outputs = tmp_path / "whole", tmp_path / "parts"
     try:
         whole = whole_run(make_plain, outputs[0], config)
-    except (SeekingError, RunError, AssertionError, TypeError, ImportError, RuntimeError) as error:
+    except SeekingError as error:  # It needs what is not installed, or more than a step gives.
         pytest.skip(f"{name} does not train here: {error}")
     same(whole, interrupted_run(make_plain, outputs[1], config, [2]), outputs)
 

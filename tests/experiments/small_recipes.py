@@ -46,8 +46,10 @@ def by_one_thread() -> Iterator[None]:
     """As each of two processes side by side has on two cores: other numbers of threads sum in another order."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def claim(recipe: Recipe, root: Path) -> None:

@@ -19,7 +19,7 @@ from seeking.experiments.recipe import Recipe, read
 pytestmark = pytest.mark.slow
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     recipe = read(tiny(tmp_path), "quick", {})
     root = tmp_path / "out"
     root.mkdir()

@@ -136,7 +136,6 @@ def test_accumulated_batches_are_one_batch(clip: float | None) -> None:
 
 
 def test_clipping_bounds_the_first_step() -> None:
-    before = Plain(6)
     moved = []
     for clip in (None, 1e-3):
         trainer, _ = regression(
