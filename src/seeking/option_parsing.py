@@ -1,6 +1,7 @@
 """Parse the options of a command from flags."""
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -38,10 +39,8 @@ def parse_options(command: type[Options], args: Sequence[str], prog: str, of_fil
     markers = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
     _check_paths(args, command)
     options = _documented(command, _named(args, command))
-    default: Any = None
-    if of_files and HELP & {*args}:
-        default = options(**vars(parse_options(command, of_files, prog)))
-    parsed = tyro.cli(options, prog=prog, args=args, default=default, registry=registry, config=markers)
+    parse = functools.partial(tyro.cli, options, prog=prog, registry=registry, config=markers)
+    parsed = parse(args=args, default=parse(args=of_files) if of_files and HELP & {*args} else None)
     return command(**{field.name: _at_home(getattr(parsed, field.name)) for field in dataclasses.fields(parsed)})
 
 
