@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("_elsewhere")
         (["reproduce", "nothing"], "unknown recipe 'nothing'; known: ablation"),
         (
             ["train", "--base", "vit_tiny_patch16_224", "--motivated", "vit_small_patch16_224"],
-            r"does not run on the batch: AssertionError: Input height \(8\) doesn't match model \(224\)\.$",
+            r"on the batch, in evaluation mode: AssertionError: Input height \(8\) doesn't match model \(224\)\.$",
         ),
         (["map", "resnet34", "resnet50"], "BasicBlock.*Bottleneck"),
         (["map", "mlp-4", "resnet8"], "mlp-4 is a model of task tabular, resnet8 one of task images; give two of one"),

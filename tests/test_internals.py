@@ -342,3 +342,24 @@ def test_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> No
         assert np.array_equal(labels, expected.target)
         assert (images.dtype, labels.dtype) == (expected.images.dtype, expected.target.dtype)
         monkeypatch.setattr(Path, "exists", lambda path: False)  # Another layout of the package.
+
+
+def test_outside_of_modes_nothing_is_seen() -> None:
+    seen: list[str] = []
+
+    class Watching(internals.TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    class Functions(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    with Watching(), Functions():
+        with internals.outside_modes():
+            torch.ones(2).add(1)
+        assert not seen
+        torch.ones(2).add(1)
+    assert len(seen) >= 4

@@ -169,7 +169,7 @@ def test_modules_without_a_forward_are_paired_when_it_is_told_how_they_run() -> 
     models, x = (Module(8), Module(16)), torch.randn(2, 4)
     with pytest.raises(SeekingError, match=r"Module has no forward\. Give Pair a batch"):
         Pair(*models)
-    with pytest.raises(SeekingError, match=r"\(Module\) does not run on the batch: .*\n.*such as forward="):
+    with pytest.raises(SeekingError, match=r"\(Module\) does not run on the batch, .*\n.*such as forward="):
         Pair(*models, batch=x)
     pair = Pair(*models, batch=x, forward=lambda module, x: module.net(x))
     assert verify(*models, pair.map, x, forward=lambda module, x: module.net(x))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from seeking.errors import SeekingError
-from seeking.internals import tree_map
+from seeking.internals import outside_modes, tree_map
 from seeking.renewed import renewed
 from seeking.weights_map.tensors import identity, tensors
 
@@ -62,6 +62,19 @@ def copied_function(function: Any) -> Any:
     """
     memo = {id(shared): shared for shared in GLOBAL_GENERATORS}
     return _rebound(function, memo, {}) if isinstance(function, FunctionType) else _copy_or_share(function, memo)
+
+
+def stateless(function: Callable[[nn.Module, Any], Any] | None) -> Callable[[nn.Module, Any], Any] | None:
+    """A function that begins each call with the state that it has now, whatever the calls before have changed."""
+    if function is None:
+        return None
+
+    def run(model: nn.Module, batch: Any) -> Any:
+        with outside_modes():
+            fresh = copied_function(function)
+        return fresh(model, batch)
+
+    return run
 
 
 def _copied_tensors(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> dict[int, Any]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map as tree_map
 from torch.utils._pytree import tree_map_only as tree_map_only
 from torch.utils.data import DataLoader
@@ -111,6 +112,13 @@ class PassingMode(TorchDispatchMode):
     """
 
     supports_higher_order_operators = True
+
+
+@contextlib.contextmanager
+def outside_modes() -> Iterator[None]:
+    """Inside, no mode sees what PyTorch does. Without it: copies made within a traced forward pass are traced."""
+    with torch._C.DisableTorchFunction(), _disable_current_modes():
+        yield
 
 
 def takes_functions(operation: Any) -> bool:

@@ -127,7 +127,7 @@ def test_heads_of_another_size_and_other_lengths_are_refused() -> None:
 )
 def test_a_batch_on_which_the_base_does_not_run_is_refused(batch: object, reason: str) -> None:
     base, motivated = (nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2)) for width in (3, 6))
-    message = rf"the base \(Sequential\) does not run on the batch: \w+: .*{reason}.*\nGive what it takes alone"
+    message = rf"the base \(Sequential\) does not run on the batch, in evaluation mode: \w+: .*{reason}.*\nGive what it"
     for function in (match, Pair, functools.partial(extract, motivated, base), embed):
         models = () if isinstance(function, functools.partial) else (base, motivated)
         with pytest.raises(SeekingError, match=message):

@@ -1,5 +1,6 @@
 """Optimizers: fused kernels do what the others do, and all parameters of a model are trained."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from runs import PLAIN, batches, steps, two_models
 from torch import nn
 
-from seeking import TrainConfig, Trainer
+from seeking import SeekingError, TrainConfig, Trainer
 from seeking.errors import RunWarning
 from seeking.training.optim import FUSED, make_optimizer
 
@@ -89,3 +90,64 @@ def test_a_rate_of_the_base_that_own_optimizers_do_not_use_is_told_of() -> None:
 
 def assert_same(model: nn.Module, other: nn.Module) -> None:
     torch.testing.assert_close(model.state_dict(), other.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("clip_grad", [None, 0.05])
+def test_what_is_unfrozen_during_a_run_is_trained_as_if_it_had_waited(clip_grad: float | None) -> None:
+    """Its gradients do not add up while nothing takes them."""
+
+    def frozen(base: nn.Module, motivated: nn.Module, freeze: bool) -> None:
+        for model in (base, motivated):
+            next(model.parameters()).requires_grad_(not freeze)
+
+    ends = []
+    for own in (False, True):
+        models = two_models()
+        frozen(*models, freeze=True)
+
+        def unfreeze(row: Any, models: Any = models) -> None:
+            if row["kind"] == "step" and row["step"] == 2:
+                frozen(*models, freeze=False)
+
+        config = dataclasses.replace(PLAIN, clip_grad=clip_grad, optimizer="momentum", weight_decay=0.0, fused=False)
+
+        def all_of(model: nn.Module, config: TrainConfig = config) -> torch.optim.Optimizer:
+            return torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
+
+        before = next(models[0].parameters()).detach().clone()
+        Trainer(*models, **batches(), config=config, listeners=[unfreeze], optimizer=all_of if own else None).fit()
+        assert not torch.equal(next(models[0].parameters()), before)
+        ends.append([parameter.detach() for model in models for parameter in model.parameters()])
+    torch.testing.assert_close(*ends)
+
+
+def test_gradients_that_no_optimizer_takes_do_not_add_up() -> None:
+    norms = []
+    for freeze in (False, True):
+        models = two_models()
+        for model in models:
+            next(model.parameters()).requires_grad_(not freeze)
+
+        def rest(model: nn.Module) -> torch.optim.Optimizer:
+            return torch.optim.SGD([*model.parameters()][1:], lr=0.01)
+
+        with contextlib.nullcontext() if freeze else pytest.warns(RunWarning, match="leaves out 1 of"):
+            trainer = Trainer(*models, **batches(), config=PLAIN, optimizer=rest)
+        norms.append([row["grad_norm"] for row in steps(trainer.fit())])
+    assert all(with_it < 10 * without for with_it, without in zip(*norms, strict=True))
+    assert all(parameter.grad is None for model in models for parameter in model.parameters())
+
+
+def test_sparse_gradients_are_trained_or_refused_with_what_to_do() -> None:
+    class Bag(nn.Sequential):
+        def __init__(self, width: int) -> None:
+            super().__init__(nn.EmbeddingBag(9, width, sparse=True), nn.Linear(width, 3))
+
+    data = [(torch.randint(9, (4, 5)), torch.randint(3, (4,))) for _ in range(4)]
+    config = dataclasses.replace(PLAIN, optimizer="momentum", condition="every:2", fused=True)
+    with pytest.raises(SeekingError, match=r"weight_decay is 0.1, .* the base model has them \(0\); set"):
+        Trainer(Bag(4), Bag(8), train_loader=data, config=dataclasses.replace(config, weight_decay=0.1))
+    models = Bag(4), Bag(8)
+    before = [model[0].weight.detach().clone() for model in models]
+    Trainer(*models, train_loader=data, config=dataclasses.replace(config, weight_decay=0.0)).fit()
+    assert not any(torch.equal(model[0].weight, old) for model, old in zip(models, before, strict=True))

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from seeking.choices import DepthPolicy, WidthPolicy
-from seeking.copies import copied, copied_function, inspecting, scratch_copy
+from seeking.copies import copied, inspecting, scratch_copy, stateless
 from seeking.errors import MatchWarning, NotContainedError, SeekingError
 from seeking.forward import Forward, call
 from seeking.matching.align import Places, align, differing_types, layer_positions, stage_places
@@ -73,7 +73,7 @@ def match(
         )
     places = stage_places(base, motivated, counterparts)
     targets = _targets(base, motivated, counterparts, places, overrides)
-    forward = copied_function(forward)
+    forward = stateless(forward)
     axes, doubt = _axes(base, motivated, batch, forward)
     if doubt:
         _warn(doubt)
@@ -194,7 +194,8 @@ def _check_accepted(base: nn.Module, batch: Any, forward: Forward | None) -> Non
             (forward or call)(model, copied(batch))
         except Exception as error:
             refusal = SeekingError(
-                f"the base ({type(base).__name__}) does not run on the batch: {type(error).__name__}: {error}"
+                f"the base ({type(base).__name__}) does not run on the batch, in evaluation mode: "
+                f"{type(error).__name__}: {error}"
             )
             # As a note: who uses the command gives neither.
             refusal.add_note(

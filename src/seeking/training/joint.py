@@ -69,7 +69,7 @@ def update_jointly(run: Run, base: Outcome, motivated: Outcome, base_weight: flo
         run.guard.succeeded(run.base)
         if run.pair.map.own:
             run.stepper.update(run.base, finite=True)
-        run.base.optimizer.zero_grad()
+        run.base.zero_grad()
         run.base.stepped = True
     return outcome
 

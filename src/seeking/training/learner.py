@@ -83,6 +83,11 @@ class Learner:
             set_modes(self._modes)
         return self.model
 
+    def zero_grad(self) -> None:
+        """Drop all gradients: also of parameters that the optimizer does not have, which would add up."""
+        self.optimizer.zero_grad()
+        self.module.zero_grad()
+
     def step_schedule(self) -> None:
         """Continue the schedule by one batch of the run."""
         self._schedule_steps += 1

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -48,6 +48,8 @@ def check_optimizer_name(optimizer: str) -> None:
 def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool, name: str = "motivated") -> Optimizer:
     """Create one of timm's optimizers. Biases and other vectors get no weight decay.
 
+    It takes frozen parameters as well, which have no gradients, so that they train if they are unfrozen later.
+
     Args:
         model: the model to train.
         config: name and arguments of the optimizer.
@@ -55,21 +57,30 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool, name: str
         name: which model it is, ``base`` or ``motivated``.
 
     Raises:
-        SeekingError: the optimizer does not exist or rejects its arguments.
+        SeekingError: the optimizer does not exist or rejects its arguments, or the model has sparse gradients and gets
+            weight decay.
     """
     from timm.optim import create_optimizer_v2
 
     check_optimizer_name(config.optimizer)
+    sparse = [place for place, module in model.named_modules() if getattr(module, "sparse", None) is True]
+    if sparse and config.weight_decay:
+        raise SeekingError(
+            f"weight_decay is {config.weight_decay}, which no sparse gradient takes, and the {name} model has them "
+            f"({', '.join(sparse)}); set weight_decay to 0, or give an optimizer (Trainer(optimizer=...))"
+        )
     options: dict[str, Any] = {
         "lr": config.lr_of(name),
         "weight_decay": config.weight_decay,
         "momentum": config.momentum,
     }
     try:
-        optimizer = create_optimizer_v2(model, config.optimizer, **options)
-        # The kernels refuse complex parameters, SGD's only at its first step.
-        if fused and isinstance(optimizer, FUSED) and all(p.is_floating_point() for p in model.parameters()):
-            with contextlib.suppress(RuntimeError):  # The kernel may not support the parameters.
+        with _unfrozen(model):
+            optimizer = create_optimizer_v2(model, config.optimizer, **options)
+        # The kernels refuse complex parameters and sparse gradients, SGD's only at its first step.
+        dense = not sparse and all(p.is_floating_point() for p in model.parameters())
+        if fused and dense and isinstance(optimizer, FUSED):
+            with contextlib.suppress(RuntimeError), _unfrozen(model):  # The kernel may not support the parameters.
                 optimizer = create_optimizer_v2(model, config.optimizer, fused=True, **options)
                 if isinstance(optimizer, torch.optim.SGD):
                     optimizer.register_step_pre_hook(_complete_momentum)
@@ -78,6 +89,20 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool, name: str
         raise SeekingError(f"cannot create the optimizer {config.optimizer}: {error}{hint}") from error
     _check_first_order(optimizer)
     return optimizer
+
+
+@contextlib.contextmanager
+def _unfrozen(model: nn.Module) -> Iterator[None]:
+    """Inside, all parameters that can have gradients do."""
+    differentiable = (p for p in model.parameters() if p.is_floating_point() or p.is_complex())
+    frozen = [parameter for parameter in differentiable if not parameter.requires_grad]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def _check_first_order(optimizer: Optimizer) -> None:

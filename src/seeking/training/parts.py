@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from seeking.checkpointing.resume import Stateful
 from seeking.errors import SeekingError
 from seeking.training.evaluation import Scores
@@ -49,7 +51,7 @@ def collect_parts(
     if position is not None:
         parts["position"] = position
     optional: list[tuple[str, Any]] = [("algorithm", algorithm), ("objective", run.objective), *custom.items()]
-    if getattr(loss_fn, "state_dict", dict)():
+    if not isinstance(loss_fn, nn.Module) or loss_fn.state_dict():  # A module has its state from the start.
         optional.insert(0, ("loss_fn", loss_fn))
     for name, part in optional:
         if not isinstance(name, str):

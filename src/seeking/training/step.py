@@ -106,7 +106,7 @@ class Stepper:
         """Undo a backward pass that no update follows."""
         with contextlib.suppress(Exception):  # If the device is lost.
             learner.restore_buffers()
-            learner.optimizer.zero_grad()
+            learner.zero_grad()
 
     def update(self, learner: Learner, finite: bool) -> tuple[float, bool]:
         """Take the optimizer step that belongs to a gradient, unless the gradient is NaN or infinite.
@@ -135,7 +135,7 @@ class Stepper:
             else:
                 learner.optimizer.step()
             self.updating = False
-        learner.optimizer.zero_grad()
+        learner.zero_grad()
         learner.stepped = True
         learner.seconds += time.perf_counter() - start
         return norm, finite and math.isfinite(norm)

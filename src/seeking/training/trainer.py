@@ -121,40 +121,40 @@ class Trainer:
         functions = {"algorithm": algorithm, "loss": loss_fn or objective}
         pair, evaluated = len(models) == 2, self.loaders.evaluation is not None
         objective = make_objective(objective, loss_fn, config, pair=pair, evaluated=evaluated)
-        trial: Objective = copied_function(objective)  # What runs before training changes no state of the user's.
+        trial = functools.partial(copied_function, objective)  # What runs before training leaves no state behind.
+        measured: Objective = trial()
         user_metrics = UserMetrics(metrics, predict_fn, self.accelerator.device)
         best = Best(objective, config.best, config.best_mode, user_metrics)
         self.saver = build.make_saver(output, resume, config, self.accelerator, [*models], self.loaders, functions)
         custom = frozenset({"condition"} if condition is not None else ())
         saved = self.saver.read_newest(config.recorded(), config.changeable() | custom)
         weights_map = weights_map or self.saver.map_of_run(base, motivated)
-
         device = self.accelerator.device
         batch = first_batch(self.loaders.train, device)
         self.condition = build.make_condition(condition, config, pair, self.loaders.given)
         owners: list[Any] = [*models.values(), *[None] * (2 - len(models)), self.loaders.train, self.loaders.evaluation]
         generators = RandomState(device, *owners, loss_fn or objective, algorithm, self.condition)
-        build.place_models(models, config, device, trial, batch, generators)
+        build.place_models(models, config, device, trial(), batch, generators)
         cost = Cost()
         if not saved:  # A run that is resumed has passed these checks.
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
-            cost = measure_cost(models, trial, batch, unseen, user_metrics, best, last_size(train_loader))
-        self.pair = build.make_pair(base, motivated, weights_map, trial, batch, config, saved is not None)
+            cost = measure_cost(models, measured, batch, unseen, user_metrics, best, last_size(train_loader))
+        self.pair = build.make_pair(base, motivated, weights_map, trial(), batch, config, saved is not None)
         build.check_optimizer(config, optimizer)
         self.progress = Progress(self.loaders.epoch_length, config.epochs, max_steps=config.max_steps)
         spending = budget.make_budget(config, models, self.loaders.train)
         # Before accelerate patches mixed precision into the models: the proof is one of full precision.
         if self.pair and not saved:
-            check_pair(self.pair, trial, batch, config)
-        prefix = make_prefix(self.pair, trial, batch, config, self.accelerator, cost)
+            check_pair(self.pair, trial(), batch, config)
+        prefix = make_prefix(self.pair, trial(), batch, config, self.accelerator, cost)
         budget.check_budget(config, cost, spending, self.progress)
         if config.shard:
-            build.shard_models(models, self.pair, self.accelerator, trial, batch, generators)
+            build.shard_models(models, self.pair, self.accelerator, trial(), batch, generators)
 
         self.learners = build.make_learners(
             models, self.pair, self.accelerator, config, optimizer, schedule, self.progress
         )
-        warn_of_untrained(objective, trial, [learner.optimizer for learner in self.learners.values()])
+        warn_of_untrained(objective, measured, [learner.optimizer for learner in self.learners.values()])
         self.record = Record(listeners, self.saver.metrics, self.saver.folder is not None)
         self.scores = Scores(best)
         self.random = RunRandomState(generators, self.accelerator)

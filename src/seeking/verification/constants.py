@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seeking.copies import copied, copied_function, random_state_preserved, scratch_copy
+from seeking.copies import copied, random_state_preserved, scratch_copy, stateless
 from seeking.errors import MatchWarning
 from seeking.forward import Forward, call
 from seeking.internals import StatisticsNorm, tree_map_only
@@ -88,7 +88,7 @@ def changed_by_training(model: nn.Module, batch: Any, forward: Forward | None) -
         batch: one input, as ``forward`` takes it; if None, one is made where the model tells what it takes.
         forward: runs a model on the batch; as in ``seeking.verify``.
     """
-    run = copied_function(forward) or call
+    run = stateless(forward) or call
     for example in _examples(model) if batch is None else [batch]:
         twin = scratch_copy(model)
         if not twin.training:  # As training does; modules that alone are in evaluation mode are frozen.

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from seeking.copies import copied_function
+from seeking.copies import stateless
 from seeking.errors import SeekingError
 from seeking.forward import Forward, call
 from seeking.matching.parts import COMPETITIONS, OF_INTEGERS
@@ -70,7 +70,7 @@ def verify(
     weights_map.check(base, motivated)
     check_parametrizations(base, motivated, weights_map, extra=True)
     _check_numbers({"base": base, "motivated model": motivated}, batch)
-    run = copied_function(forward) or call
+    run = stateless(forward) or call
     constants = own_constants(base, motivated, weights_map, batch, run)
     views = follow(base, motivated, batch, run)
     for training, (base_view, view) in views.items():
