@@ -59,6 +59,8 @@ class Learner:
         self._schedule_steps = 0
         self._modes = training_modes(model)
         set_modes(self._modes)
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self._not_averaged = [p for p in module.parameters() if several and not p.requires_grad]
         self._slots = buffer_slots(module)
         self._buffers: list[Tensor | None] = []
         self._values: list[Tensor] = []
@@ -82,6 +84,11 @@ class Learner:
         if not self.model.training:
             set_modes(self._modes)
         return self.model
+
+    def drop_unshared_gradients(self) -> None:
+        """Drop gradients that DDP does not average over the processes: of parameters that were frozen at the start."""
+        for parameter in self._not_averaged:
+            parameter.grad = None
 
     def zero_grad(self) -> None:
         """Drop all gradients: also of parameters that the optimizer does not have, which would add up."""

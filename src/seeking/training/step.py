@@ -121,6 +121,7 @@ class Stepper:
             The norm of the gradient before it is clipped; whether the step was taken.
         """
         start, scaler = time.perf_counter(), self.accelerator.scaler
+        learner.drop_unshared_gradients()
         norm = float(self._gradient_norm(learner))
         finite = finite and (math.isfinite(norm) or scaler is not None)
         if not finite:
