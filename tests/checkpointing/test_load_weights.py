@@ -52,7 +52,7 @@ def test_weights_are_found_beside_what_else_a_loop_has_saved(key: str, tmp_path:
 @pytest.mark.parametrize("averages", ["state_dict_ema", "model_ema"])
 def test_averages_are_taken_if_a_checkpoint_has_some(key: str, averages: str, tmp_path: Path) -> None:
     model, averaged, loaded = Network(3), Network(3), Network(3)
-    for expected, saved in ((averaged, averaged.state_dict()), (model, None)):
+    for expected, saved in ((averaged, averaged.state_dict()), (model, None), (model, {}), (model, 0.999)):
         torch.save({key: model.state_dict(), averages: saved}, tmp_path / "weights.pt")
         load_weights(loaded, tmp_path / "weights.pt")
         assert all(torch.equal(*pair) for pair in zip(expected.parameters(), loaded.parameters(), strict=True))

@@ -113,8 +113,9 @@ def _read(path: Path) -> dict[str, Any]:
     with warnings.catch_warnings(action="ignore"):  # Of formats.
         content = torch.load(path, map_location="cpu", weights_only=True)
     for key in CHECKPOINT_KEYS:
-        if isinstance(content, Mapping) and content.get(key) is not None:
-            content = content[key]
+        value = content.get(key) if isinstance(content, Mapping) else None
+        if value is not None and (not key.endswith("ema") or (isinstance(value, Mapping) and value)):
+            content = value
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         raise SeekingError(
             f"{path}: not a file of weights: it holds a {type(content).__name__}, not tensors by name; give a "
