@@ -51,7 +51,7 @@ def collect_parts(
     if position is not None:
         parts["position"] = position
     optional: list[tuple[str, Any]] = [("algorithm", algorithm), ("objective", run.objective), *custom.items()]
-    if not isinstance(loss_fn, nn.Module) or loss_fn.state_dict():  # A module has its state from the start.
+    if not isinstance(loss_fn, nn.Module) or loss_fn.state_dict():  # Most modules of losses have none.
         optional.insert(0, ("loss_fn", loss_fn))
     for name, part in optional:
         if not isinstance(name, str):

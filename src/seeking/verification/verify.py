@@ -71,7 +71,7 @@ def verify(
     check_parametrizations(base, motivated, weights_map, extra=True)
     _check_numbers({"base": base, "motivated model": motivated}, batch)
     run = stateless(forward) or call
-    constants = own_constants(base, motivated, weights_map, batch, run)
+    constants = own_constants(base, motivated, weights_map, batch, forward)
     views = follow(base, motivated, batch, run)
     for training, (base_view, view) in views.items():
         problem = more_parts(base_view, view, COMPETITIONS) or (competition(weights_map, view) if view else "")
