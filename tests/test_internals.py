@@ -34,6 +34,11 @@ def test_the_norms_of_a_list_of_tensors_are_taken_in_one_call() -> None:
     assert [norm.item() for norm in internals.foreach_norm([torch.ones(4), torch.tensor([[3.0, 4.0]])])] == [2, 5]
 
 
+def test_the_parts_of_sparse_tensors_are_not_summed() -> None:
+    tensor = torch.sparse_coo_tensor([[1, 1]], [1.0, 2.0], (3,))
+    assert [part.tolist() for part in internals.sparse_parts(tensor)] == [[[1, 1]], [1, 2]]
+
+
 def test_a_schedule_may_begin_before_its_optimizer(recwarn: pytest.WarningsRecorder) -> None:
     for begun in (True, False):
         optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)

@@ -13,8 +13,20 @@ from seeking.weights_map import WeightsMap
 
 
 def gradients_by_name(model: nn.Module) -> dict[str, Tensor]:
-    """The gradients of a model by parameter name, of those parameters that have one; not copied."""
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    """The gradients of a model by parameter name, of those parameters that have one; not copied unless sparse."""
+    return {name: dense(p.grad) for name, p in model.named_parameters() if p.grad is not None}
+
+
+def dense(gradient: Tensor) -> Tensor:
+    """A gradient with its zeros, which embeddings with ``sparse=True`` leave out."""
+    return gradient.to_dense() if gradient.is_sparse else gradient
+
+
+def make_dense(parameters: Iterable[nn.Parameter]) -> None:
+    """Give sparse gradients their zeros: most optimizers take no others."""
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.to_dense()
 
 
 @torch.no_grad()
@@ -24,13 +36,13 @@ def total_norm(gradients: Iterable[Tensor]) -> Tensor:
     These are the operations of ``get_total_norm``, which spends more time on sorting the tensors by device and dtype
     than a small model's norms take.
     """
-    dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
-    if not dense or is_sharded(dense[0]):
-        return get_total_norm(dense)
+    values = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
+    if not values or is_sharded(values[0]):
+        return get_total_norm(values)
     try:
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(foreach_norm(dense)))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(foreach_norm(values)))
     except RuntimeError:  # They are on several devices, or some of them are sharded.
-        return get_total_norm(dense)
+        return get_total_norm(values)
     return norm
 
 
@@ -49,6 +61,7 @@ def add_gradients(
     """
     entries = weights_map.shared.entries
     targets = dict(motivated.named_parameters(remove_duplicate=False))
+    make_dense([*base.parameters(), *motivated.parameters()])
     if own_weight != 1:
         for target in motivated.parameters():
             if target.grad is not None:

@@ -57,6 +57,13 @@ def versions(tensors: Sequence[Tensor]) -> list[int]:
     return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
 
 
+def sparse_parts(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices and values of a sparse tensor as they are, perhaps several of one entry. Without it: their sums, whose
+    rounding may be another one after a run was resumed.
+    """
+    return tensor.detach()._indices(), tensor.detach()._values()
+
+
 def storage_id(tensor: Tensor) -> int | None:
     """The identity of a tensor's storage, on the meta device as well; None for tensors without one, such as sparse.
 

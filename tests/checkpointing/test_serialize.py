@@ -14,6 +14,7 @@ from torch import Tensor
 
 from seeking import SeekingError
 from seeking.checkpointing.serialize import DTYPES, pack, unpack
+from seeking.internals import sparse_parts
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.complex64, np.int8, np.bool_])
@@ -34,6 +35,9 @@ def equal(actual: Any, other: Any, twins: dict[int, Tensor]) -> bool:
     """Whether two values are the same in type and content, and one tensor in several places is one in both."""
     if type(actual) is not type(other):
         return False
+    if isinstance(actual, Tensor) and actual.is_sparse:
+        parts = [(*sparse_parts(each), each.shape, each.is_coalesced()) for each in (actual, other)]
+        return equal(*parts, {})
     if isinstance(actual, Tensor):
         bits, expected = (value.resolve_conj().resolve_neg().numpy().tobytes() for value in (actual, other))
         shared = not actual.numel() or twins.setdefault(id(actual), other) is other  # Empty ones have nothing to share.
@@ -70,6 +74,7 @@ TENSORS = [
     ),
     *(torch.zeros(size, dtype=dtype) for size in ((0,), (0, 2), (3,)) for dtype in (torch.int8, torch.float16)),
     *(ARRAY, ARRAY[::2], ARRAY[:0], ARRAY.reshape(2, 2).T, np.array(3.0), ARRAY.astype("f2")),
+    *(torch.sparse_coo_tensor([[2, 0, 2]], [0.1, 0.2, 0.3], (4,), check_invariants=True), ONES.to_sparse()),
     *DTYPES.values(),
 ]
 LEAVES = (None, True, False, 0, 2**64, 10**400, 0.5, -0.0, 1e308, math.nan, math.inf, -math.inf, "", "$x", "\ud800")

@@ -2,16 +2,18 @@
 
 import contextlib
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from runs import PLAIN, batches, steps, two_models
+from runs import PLAIN, batches, steps, stop_at, two_models
+from safetensors.torch import load_file
 from torch import nn
 
-from seeking import SeekingError, TrainConfig, Trainer
+from seeking import TrainConfig, Trainer
 from seeking.errors import RunWarning
 from seeking.training.optim import FUSED, make_optimizer
 
@@ -138,16 +140,55 @@ def test_gradients_that_no_optimizer_takes_do_not_add_up() -> None:
     assert all(parameter.grad is None for model in models for parameter in model.parameters())
 
 
-def test_sparse_gradients_are_trained_or_refused_with_what_to_do() -> None:
-    class Bag(nn.Sequential):
-        def __init__(self, width: int) -> None:
-            super().__init__(nn.EmbeddingBag(9, width, sparse=True), nn.Linear(width, 3))
+class Bag(nn.Sequential):
+    def __init__(self, width: int, sparse: bool = True) -> None:
+        super().__init__(nn.EmbeddingBag(9, width, sparse=sparse), nn.Linear(width, 3))
 
-    data = [(torch.randint(9, (4, 5)), torch.randint(3, (4,))) for _ in range(4)]
-    config = dataclasses.replace(PLAIN, optimizer="momentum", condition="every:2", fused=True)
-    with pytest.raises(SeekingError, match=r"weight_decay is 0.1, .* the base model has them \(0\); set"):
-        Trainer(Bag(4), Bag(8), train_loader=data, config=dataclasses.replace(config, weight_decay=0.1))
-    models = Bag(4), Bag(8)
-    before = [model[0].weight.detach().clone() for model in models]
-    Trainer(*models, train_loader=data, config=dataclasses.replace(config, weight_decay=0.0)).fit()
-    assert not any(torch.equal(model[0].weight, old) for model, old in zip(models, before, strict=True))
+
+WORDS = [(torch.randint(9, (4, 5)), torch.randint(3, (4,))) for _ in range(4)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"optimizer": "adamw", "weight_decay": 0.1, "accumulate": 2},
+        {"update": "joint"},
+        {"optimizer_state": "inherit", "base_condition": "before:0.5", "condition": "after:0.5"},
+        {"optimizer_state": "shared", "clip_grad": 0.01},
+        {"condition": "agreement:0"},
+    ],
+)
+def test_models_with_sparse_gradients_end_as_those_with_dense_ones(options: dict[str, Any], tmp_path: Path) -> None:
+    config = dataclasses.replace(PLAIN, epochs=2, **{"optimizer": "momentum", "condition": "every:2", **options})
+    ends = []
+    for sparse in (True, False):
+        torch.manual_seed(0)
+        models = Bag(4, sparse), Bag(8, sparse)
+        Trainer(*models, train_loader=WORDS, config=config, output=tmp_path / str(sparse)).fit()
+        ends.append([model.state_dict() for model in models])
+    torch.testing.assert_close(*ends)
+
+
+def test_optimizers_of_ones_own_get_sparse_gradients_as_they_are(tmp_path: Path) -> None:
+    def both(model: nn.Module) -> torch.optim.Optimizer:
+        embedding, head = model.children()
+        assert isinstance(embedding, nn.EmbeddingBag)
+        return torch.optim.SGD([*embedding.parameters(), *head.parameters()], lr=0.1, momentum=0.9)
+
+    def run(output: Path, **kwargs: Any) -> Trainer:
+        torch.manual_seed(0)
+        config = dataclasses.replace(PLAIN, epochs=2, condition="every:2")
+        kwargs |= {"train_loader": WORDS, "config": config, "optimizer": both}
+        return Trainer(Bag(4), Bag(8), output=output, resume=True, **kwargs)
+
+    run(tmp_path / "whole").fit()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", listeners=[stop_at(3)]).fit()
+    resumed = run(tmp_path / "parts")
+    state = resumed.learners["base"].optimizer.state_dict()["state"]
+    assert state[0]["momentum_buffer"].is_sparse
+    resumed.fit()
+    for name in ("base", "motivated"):
+        weights = [load_file(tmp_path / folder / f"{name}.last.safetensors") for folder in ("whole", "parts")]
+        torch.testing.assert_close(*weights, rtol=0, atol=0)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from seeking.errors import SeekingError
+from seeking.internals import sparse_parts
 
 DTYPES = {str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
@@ -55,6 +56,10 @@ def pack(value: Any) -> tuple[Any, dict[str, Tensor]]:
             value = np.asarray(value)  # Comes back as an array without dimensions, of the same dtype.
         if isinstance(value, Tensor) and value.layout is torch.strided:
             return {"$tensor": named(value, path)}
+        if isinstance(value, Tensor) and value.layout is torch.sparse_coo:
+            indices, values = sparse_parts(value)
+            parts = [named(indices, f"{path}/indices"), named(values, f"{path}/values")]
+            return {"$sparse": [*parts, [*value.shape], value.is_coalesced()]}
         if isinstance(value, np.ndarray):
             with contextlib.suppress(TypeError, ValueError):  # An array that torch cannot take is refused below.
                 return {"$array": named(torch.from_numpy(value), path)}
@@ -88,7 +93,7 @@ def unpack(content: Any, tensors: Mapping[str, Tensor]) -> Any:
     """
     try:
         return _unpacked(content, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError) as error:
         raise SeekingError(f"not a packed state ({type(error).__name__}: {error})") from error
 
 
@@ -105,6 +110,10 @@ def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return tensors[inside]
     if tag == "$array":
         return tensors[inside].numpy()
+    if tag == "$sparse":
+        indices, values, size, coalesced = inside
+        parts = tensors[indices], tensors[values]
+        return torch.sparse_coo_tensor(*parts, size, is_coalesced=coalesced, check_invariants=True)
     if tag == "$float":
         return {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[inside]
     if tag == "$dtype":

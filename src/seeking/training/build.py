@@ -379,6 +379,7 @@ def make_learners(
             own,
             own_schedule,
             planned_steps=progress.steps,
+            custom_optimizer=optimizer is not None,
             custom_schedule=schedule is not None,
         )
     if pair and config.optimizer_state == "shared":

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from seeking.distributed.sharding import copy_into
 from seeking.errors import SeekingError
-from seeking.gradients import gradients_by_name
+from seeking.gradients import gradients_by_name, make_dense
 from seeking.internals import buffer_slots, foreach_copy, let_schedule_begin
 from seeking.training.modes import set_modes, training_modes
 from seeking.training.optim import load_optimizer_state
@@ -33,6 +33,7 @@ class Learner:
         optimizer: of the module's parameters.
         schedule: stepped once a batch of the run, whether or not this model is trained on it.
         planned_steps: batches of the run that the schedule is made for.
+        custom_optimizer: whether the optimizer is the user's, which may take sparse gradients; others get dense ones.
         custom_schedule: whether the schedule is the user's: then its own state is saved; else the schedule follows from
             the options and the number of steps.
     """
@@ -46,6 +47,7 @@ class Learner:
         schedule: LRScheduler,
         *,
         planned_steps: int,
+        custom_optimizer: bool = False,
         custom_schedule: bool = False,
     ) -> None:
         self.name, self.module, self.model = name, module, model
@@ -56,6 +58,7 @@ class Learner:
         """Whether the model has taken a step since this object was made."""
         self.parameters = [*module.parameters()]
         self._planned_steps, self._custom_schedule = planned_steps, custom_schedule
+        self._takes_sparse = custom_optimizer
         self._schedule_steps = 0
         self._modes = training_modes(model)
         set_modes(self._modes)
@@ -84,6 +87,11 @@ class Learner:
         if not self.model.training:
             set_modes(self._modes)
         return self.model
+
+    def complete_gradients(self) -> None:
+        """Give sparse gradients their zeros after a backward pass, unless the optimizer may want them sparse."""
+        if not self._takes_sparse:
+            make_dense(self.parameters)
 
     def drop_unshared_gradients(self) -> None:
         """Drop gradients that DDP does not average over the processes: of parameters that were frozen at the start."""

@@ -57,18 +57,11 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool, name: str
         name: which model it is, ``base`` or ``motivated``.
 
     Raises:
-        SeekingError: the optimizer does not exist or rejects its arguments, or the model has sparse gradients and gets
-            weight decay.
+        SeekingError: the optimizer does not exist or rejects its arguments.
     """
     from timm.optim import create_optimizer_v2
 
     check_optimizer_name(config.optimizer)
-    sparse = [place for place, module in model.named_modules() if getattr(module, "sparse", None) is True]
-    if sparse and config.weight_decay:
-        raise SeekingError(
-            f"weight_decay is {config.weight_decay}, which no sparse gradient takes, and the {name} model has them "
-            f"({', '.join(sparse)}); set weight_decay to 0, or give an optimizer (Trainer(optimizer=...))"
-        )
     options: dict[str, Any] = {
         "lr": config.lr_of(name),
         "weight_decay": config.weight_decay,
@@ -77,9 +70,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool, name: str
     try:
         with _unfrozen(model):
             optimizer = create_optimizer_v2(model, config.optimizer, **options)
-        # The kernels refuse complex parameters and sparse gradients, SGD's only at its first step.
-        dense = not sparse and all(p.is_floating_point() for p in model.parameters())
-        if fused and dense and isinstance(optimizer, FUSED):
+        # The kernels refuse complex parameters, SGD's only at its first step.
+        if fused and isinstance(optimizer, FUSED) and all(p.is_floating_point() for p in model.parameters()):
             with contextlib.suppress(RuntimeError), _unfrozen(model):  # The kernel may not support the parameters.
                 optimizer = create_optimizer_v2(model, config.optimizer, fused=True, **options)
                 if isinstance(optimizer, torch.optim.SGD):
@@ -331,7 +323,7 @@ def load_optimizer_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None
             parameter = parameters[number]
             parameter_state = optimizer.state[parameter]
             for slot, value in saved.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                if isinstance(value, Tensor) and value.shape == parameter.shape and not value.is_sparse:
                     parameter_state[slot] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
                     copy_into(parameter_state[slot], value)
                 elif isinstance(value, Tensor) and parameter_state[slot].dtype != value.dtype:

@@ -93,6 +93,7 @@ class Stepper:
             if told:
                 self._mean_loss(None, failed=True)
             raise
+        learner.complete_gradients()
         mean = self._mean_loss(total)
         if self.requests.failed:
             self.discard(learner)
