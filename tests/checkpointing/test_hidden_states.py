@@ -1,6 +1,7 @@
 """Losses that carry hidden states from batch to batch, as in truncated backpropagation through time."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from resuming import interrupted_run, same, whole_run
 from runs import PLAIN
 from torch import Tensor, nn
 
-from seeking import Trainer
+from seeking import SeekingError, Trainer
+from seeking.checkpointing.resume import capture_state, restore_state
 from seeking.weights_map import tensors
 
 BATCHES = [
@@ -50,11 +52,29 @@ class Truncated:
         self.hidden = {int(size): hidden for size, hidden in state.items()}
 
 
-def make(**kwargs: Any) -> Trainer:
+class TruncatedModule(nn.Module):
+    """The same, as buffers: one is None at first, the others come with their model's first batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("hidden8", None)
+
+    def forward(self, model: Recurrent, batch: tuple[Tensor, Tensor]) -> Tensor:
+        name = f"hidden{model.gru.hidden_size}"
+        outputs, hidden = model(batch[0], getattr(self, name, None))
+        if model.training:
+            self.register_buffer(name, hidden.detach())
+        return F.mse_loss(outputs, batch[1])
+
+
+LOSSES = [Truncated, TruncatedModule]
+
+
+def make(loss: type = Truncated, **kwargs: Any) -> Trainer:
     torch.manual_seed(0)
     kwargs = {"config": CONFIG, **kwargs}
     models = Recurrent(8), Recurrent(16)
-    return Trainer(*models, train_loader=BATCHES, eval_loader=BATCHES[:2], loss_fn=Truncated(), **kwargs)
+    return Trainer(*models, train_loader=BATCHES, eval_loader=BATCHES[:2], loss_fn=loss(), **kwargs)
 
 
 def test_runs_before_training_leave_no_hidden_state_behind() -> None:
@@ -75,8 +95,18 @@ def test_runs_before_training_leave_no_hidden_state_behind() -> None:
     torch.testing.assert_close(tensors(model), tensors(learner.module))
 
 
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("at", [[1], [3, 8]])
-def test_hidden_states_that_come_with_the_first_batch_are_resumed(at: list[int], tmp_path: Path) -> None:
+def test_hidden_states_that_come_with_the_first_batch_are_resumed(at: list[int], loss: type, tmp_path: Path) -> None:
     outputs = tmp_path / "whole", tmp_path / "parts"
-    config = dataclasses.replace(CONFIG, save_every="1")
-    same(whole_run(make, outputs[0], config), interrupted_run(make, outputs[1], config, at), outputs)
+    config, make_run = dataclasses.replace(CONFIG, save_every="1"), functools.partial(make, loss)
+    same(whole_run(make_run, outputs[0], config), interrupted_run(make_run, outputs[1], config, at), outputs)
+
+
+def test_parts_without_a_state_may_come_and_go() -> None:
+    empty, full = nn.Module(), nn.Linear(1, 1)
+    for before, now in (({}, {"loss": empty}), ({"loss": empty}, {})):
+        restore_state(now, capture_state(before, {}))
+    for before, now in (({}, {"loss": full}), ({"loss": full}, {})):
+        with pytest.raises(SeekingError, match="the run had the parts"):
+            restore_state(now, capture_state(before, {}))

@@ -44,7 +44,7 @@ def test_other_options_models_or_data_are_refused_with_a_diff(tmp_path: Path) ->
 
 def test_a_state_of_other_parts_is_told_with_what_to_do() -> None:
     with pytest.raises(SeekingError, match=r"the parts motivated and has base now.*seeking compare --resume"):
-        restore_state({"base": seeking.Always()}, {"parts": {"motivated": None}})
+        restore_state({"base": torch.nn.Linear(1, 1)}, {"parts": {"motivated": {"step": 1}}})
 
 
 @pytest.mark.slow

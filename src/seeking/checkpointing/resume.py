@@ -43,11 +43,15 @@ def capture_state(parts: Mapping[str, Stateful], about: Mapping[str, Any]) -> St
 def restore_state(parts: Mapping[str, Stateful], state: Mapping[str, Any]) -> None:
     """Put every part where it was when the state was captured, in the order of ``parts``.
 
+    A part may have come or gone since if it has no state, such as a loss without buffers.
+
     Raises:
         SeekingError: it is the state of another run.
     """
     saved = state["parts"]
-    if saved.keys() != parts.keys():
+    gone = [name for name in saved.keys() - parts.keys() if saved[name]]
+    new = [name for name in parts.keys() - saved.keys() if parts[name].state_dict()]
+    if gone or new:
         raise SeekingError(
             f"the run had the parts {', '.join(saved)} and has {', '.join(parts)} now; if one model was trained alone "
             "in it, for a comparison or an experiment, resume that by seeking compare --resume or seeking reproduce; "
@@ -55,7 +59,8 @@ def restore_state(parts: Mapping[str, Stateful], state: Mapping[str, Any]) -> No
         )
     try:
         for name, part in parts.items():
-            part.load_state_dict(saved[name])
+            if name in saved:
+                part.load_state_dict(saved[name])
     except INCOMPATIBLE_STATE_ERRORS as error:
         raise SeekingError(f"the checkpoint is of another run ({type(error).__name__}: {error})") from error
 
