@@ -1,6 +1,8 @@
 """Copies of models run on weights of their own, whatever holds these."""
 
 import functools
+import gc
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from watched_models import Ends, mlp, pair_of, state, unlike
 
 import seeking
-from seeking.copies import scratch_copy
+from seeking.copies import copied_function, scratch_copy
 from seeking.errors import SeekingError
 from seeking.matching import Override
 
@@ -208,6 +210,25 @@ def test_traced_modules_are_copied() -> None:
     x = torch.randn(4, 3)
     base, motivated = pair_of(lambda width: torch.fx.symbolic_trace(mlp(width)))
     assert seeking.verify(base, motivated, seeking.match(base, motivated, batch=x), x)
+
+
+def test_an_object_that_releases_something_when_it_is_deleted_is_shared() -> None:
+    """A copy would release it, too."""
+    released = []
+
+    class Owner:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+        def __del__(self) -> None:
+            released.append(getattr(self, "lock", None))
+
+    holder = Holder([Owner(), {}])
+    twin = copied_function(holder)
+    assert twin.held[0] is holder.held[0] and twin.held[1] is not holder.held[1]
+    del twin
+    gc.collect()
+    assert not any(released)
 
 
 def test_what_cannot_be_copied_is_named() -> None:

@@ -8,7 +8,7 @@ import random
 import sys
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -55,13 +55,17 @@ def scratch_copy(model: nn.Module, convert: Callable[[Tensor], Tensor] = torch.c
 
 
 def copied_function(function: Any) -> Any:
-    """A function over a copy of the state that it holds, which running it may change; of what cannot be copied, itself.
+    """A function over a copy of the state that it holds, which running it may change; what cannot be copied is shared.
 
     Args:
         function: a function, a method of an object, a module, or anything else that is called.
     """
-    memo = {id(shared): shared for shared in GLOBAL_GENERATORS}
-    return _rebound(function, memo, {}) if isinstance(function, FunctionType) else _copy_or_share(function, memo)
+    memo: dict[int, Any] = {id(shared): shared for shared in GLOBAL_GENERATORS}
+    functions: dict[int, FunctionType] = {}
+    twin = _copy_or_share(function, memo)
+    modules = [made for original, made in memo.items() if isinstance(made, nn.Module) and id(made) != original]
+    _rebind((*modules, *_plain_objects(memo)), memo, functions)
+    return _with_rebound(twin, memo, functions)
 
 
 def stateless(function: Callable[[nn.Module, Any], Any] | None) -> Callable[[nn.Module, Any], Any] | None:
@@ -141,14 +145,18 @@ def _deep_copy(model: nn.Module, parts: dict[int, Any]) -> nn.Module:
     traced = isinstance(model, torch.fx.GraphModule) and isinstance(twin, torch.fx.GraphModule)
     if type(twin) is not type(model) and not traced:
         raise SeekingError(f"{type(model).__name__}: its copy is a {type(twin).__name__}; correct its __deepcopy__")
-    functions: dict[int, FunctionType] = {}
     # A function that a copy has made for itself, as a compiled module does, is of the copy already.
     memo |= {id(part): part for part in (*twin.modules(), *tensors(twin).values())}
-    for owner in (*twin.modules(), *_plain_objects(memo)):
+    _rebind((*twin.modules(), *_plain_objects(memo)), memo, {})
+    return twin
+
+
+def _rebind(owners: Iterable[Any], memo: dict[int, Any], functions: dict[int, FunctionType]) -> None:
+    """Let the functions and weak references that are attributes of copies be over copies."""
+    for owner in owners:
         for name, value in list(vars(owner).items()):
             if type(value) not in ATOMS and name not in ("_parameters", "_buffers", "_modules"):
                 vars(owner)[name] = _with_rebound(value, memo, functions)
-    return twin
 
 
 def _plain_objects(memo: Mapping[int, Any]) -> list[Any]:
@@ -244,10 +252,43 @@ def _parts_in_module(function: FunctionType, memo: dict[int, Any]) -> dict[str, 
 
 
 def _copy_or_share(value: Any, memo: dict[int, Any]) -> Any:
+    """A deep copy, but for the parts that cannot be copied, such as locks and files."""
+    known = dict(memo)  # A copy that fails leaves objects without their attributes in it.
     try:
-        return copy.deepcopy(value, memo)
-    except Exception:  # Loggers, locks and files are no part of the model.
+        twin = copy.deepcopy(value, known)
+    except Exception:
+        return _copied_in_part(value, memo)
+    originals = known.pop(id(known), [])  # Kept alive, so that no other object gets their ids.
+    memo.update(known)
+    memo.setdefault(id(memo), []).extend(originals)
+    return twin
+
+
+def _copied_in_part(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy of a container or an object whose own parts are copied or shared; of anything else, itself."""
+    if id(value) in memo:
+        return memo[id(value)]
+    if hasattr(type(value), "__del__"):  # A copy would release what the object still needs.
         return value
+    if type(value) is tuple:
+        return tuple([_copy_or_share(part, memo) for part in value])
+    if isinstance(value, MethodType):
+        return MethodType(value.__func__, _copy_or_share(value.__self__, memo))
+    if type(value) is functools.partial:
+        arguments = [_copy_or_share(part, memo) for part in value.args]
+        return functools.partial(_copy_or_share(value.func, memo), *arguments, **_copy_or_share(value.keywords, memo))
+    parts = value if type(value) in (dict, list) else getattr(value, "__dict__", None)
+    try:
+        twin = copy.copy(value)
+    except Exception:
+        return value
+    inside = twin if type(value) in (dict, list) else getattr(twin, "__dict__", None)
+    if twin is value or inside is parts or not isinstance(inside, dict | list):
+        return value
+    memo[id(value)] = twin
+    for key, part in inside.items() if isinstance(inside, dict) else enumerate(inside):
+        inside[key] = _copy_or_share(part, memo)
+    return twin
 
 
 def _uncopied(model: nn.Module, parts: dict[int, Any]) -> str:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,16 +72,39 @@ class TruncatedModule(nn.Module):
 LOSSES = [Truncated, TruncatedModule]
 
 
-def make(loss: type = Truncated, **kwargs: Any) -> Trainer:
+def make(loss: Callable[[], Any] = Truncated, **kwargs: Any) -> Trainer:
     torch.manual_seed(0)
     kwargs = {"config": CONFIG, **kwargs}
     models = Recurrent(8), Recurrent(16)
     return Trainer(*models, train_loader=BATCHES, eval_loader=BATCHES[:2], loss_fn=loss(), **kwargs)
 
 
-def test_runs_before_training_leave_no_hidden_state_behind() -> None:
-    trainer = make(config=dataclasses.replace(CONFIG, condition="never", verify=True))
-    assert not trainer.run.objective.loss_fn.hidden  # type: ignore[attr-defined]
+class Locked(Truncated):
+    """The same, with attributes that cannot be copied, one of them in a list."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        super().__init__()
+        self.others = [threading.Lock(), self.hidden]
+
+
+WAYS: list[Callable[[Truncated], Any]] = [
+    lambda loss: loss,
+    lambda loss: loss.__call__,
+    lambda loss: lambda model, batch: loss(model, batch),
+    functools.partial(functools.partial, Truncated.__call__),
+    lambda loss: functools.partial(lambda own, model, batch: own[0](model, batch), (loss,)),
+]
+"""Ways to give a loss."""
+
+
+@pytest.mark.parametrize("kind", [Truncated, Locked])
+@pytest.mark.parametrize("way", WAYS)
+def test_runs_before_training_leave_no_hidden_state_behind(way: Callable[[Truncated], Any], kind: type) -> None:
+    own = kind()
+    config = dataclasses.replace(CONFIG, condition="never", verify=True)
+    trainer = make(lambda: way(own), config=config)
+    assert not own.hidden
     learner = trainer.learners["base"]
     torch.manual_seed(0)
     model, loss_fn = Recurrent(8), Truncated()
