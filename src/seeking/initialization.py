@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seeking.block_copies import copy_blocks, warn_of_kept
 from seeking.choices import Extra
-from seeking.copies import copied, inspecting, random_state_preserved, scratch_copy
+from seeking.copies import copied, inspecting, random_state_preserved, scratch_copy, stateless
 from seeking.deterministic import Deterministic
 from seeking.errors import MatchWarning, SeekingError
 from seeking.extra_blocks import ExtraBlocks
@@ -131,7 +131,7 @@ def embed(
     if extra == "copied":
         copy_blocks(scratch_copy(motivated), weights_map)  # Refused before anything is changed.
     with torch.no_grad():
-        run = forward or call
+        run = stateless(forward) or call
         example = _accepted_batch(base, motivated, batch, run) if extra == "neutral" else None
         constants = own_constants(base, motivated, weights_map, batch if example is None else example, forward)
         shared = {name: tensor for name, tensor in tensors(base).items() if name not in constants}

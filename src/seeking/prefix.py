@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seeking.copies import copied, inspecting, random_state_preserved, scratch_copy
+from seeking.copies import copied, inspecting, random_state_preserved, scratch_copy, stateless
 from seeking.forward import Forward, call
 from seeking.gradients import add_gradients
 from seeking.pair import NORM_STATISTICS
@@ -90,7 +90,7 @@ def find_prefix(
     blocks = _blocks(base, motivated, weights_map)
     if not blocks:
         return None
-    run = forward or call
+    run = stateless(forward) or call
     dtypes = {parameter.dtype for model in (base, motivated) for parameter in model.parameters()}
     if dtypes & {torch.bfloat16, torch.float16}:  # In which gradients of one pass and of two differ by rounding.
         with contextlib.suppress(Exception):  # Models may insist on their precision.

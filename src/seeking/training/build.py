@@ -15,7 +15,7 @@ from seeking.checkpointing.functions import qualified_name
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.saver import Saver
 from seeking.conditions import Condition, Never, Next, WithinBudget, parse
-from seeking.copies import copied, scratch_copy
+from seeking.copies import copied, copied_function, scratch_copy
 from seeking.distributed.sharding import reshard, shard
 from seeking.errors import INCOMPATIBLE_STATE_ERRORS, RunWarning, SeekingError
 from seeking.initialization import embed
@@ -288,12 +288,13 @@ def shard_models(
         raise SeekingError("precision is fp16, which sharded models do not support; use bf16 or no, or turn shard off")
     # FSDP casts block by block; autocast would keep all cast weights until the backward pass.
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
+    trial: Objective = copied_function(objective)
     with torch.no_grad(), generators.preserved(), accelerator.autocast():
         for name, model in models.items():
             try:
                 shard(model, accelerator.device, dtype)
                 with evaluating(model):
-                    objective.loss(model, copied(batch))
+                    trial.loss(model, copied(batch))
             except INCOMPATIBLE_STATE_ERRORS as error:
                 raise SeekingError(
                     f"the {name} model ({type(model).__name__}) cannot be sharded ({type(error).__name__}: {error}); "

@@ -60,18 +60,22 @@ def _check_methods(objective: object, pair: bool, evaluated: bool) -> None:
         )
 
 
-def warn_of_untrained(loss: Objective, trial: Objective, optimizers: Iterable[Optimizer]) -> None:
+def with_gradients(trial: Objective) -> list[str]:
+    """The names of the parameters of a loss that has been run, backward as well, which have gradients."""
+    return [name for name, parameter in _parameters_of(trial).items() if parameter.grad is not None]
+
+
+def warn_of_untrained(loss: Objective, used: Iterable[str], optimizers: Iterable[Optimizer]) -> None:
     """Warn of parameters of a loss that get gradients, which no optimizer of the run takes.
 
     Args:
         loss: an objective.
-        trial: a copy of it that has been run, backward as well; a function is shared by both.
+        used: the names of its parameters that get gradients.
         optimizers: of the run.
     """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     taken = {id(parameter) for group in groups for parameter in group["params"]}
     own = _parameters_of(loss)
-    used = [name for name, parameter in _parameters_of(trial).items() if parameter.grad is not None]
     if names := [name for name in used if name in own and id(own[name]) not in taken]:
         warnings.warn(
             "the loss has parameters that no optimizer of the run takes, so that they stay as they are: "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seeking.choices import MODELS
 from seeking.conditions import Outcome
-from seeking.copies import copied, random_state_preserved, scratch_copy
+from seeking.copies import copied, copied_function, random_state_preserved, scratch_copy
 from seeking.errors import RunWarning
 from seeking.internals import flop_counter, tree_map_only
 from seeking.pair import Pair
@@ -61,7 +61,7 @@ def _flops_of_the_rest(prefix: Prefix, pair: Pair, objective: Objective, batch: 
     small, large = scratch_copy(pair.base), scratch_copy(pair.motivated_model)
     for model in (small, large):
         set_modes(training_modes(model))
-    counter = flop_counter()
+    counter, objective = flop_counter(), copied_function(objective)
     with random_state_preserved():
         with prefix.recorded(large) as outputs:
             objective.loss(large, copied(batch))

@@ -22,7 +22,7 @@ from seeking.training.evaluation import Evaluator, Scores, first_batch, peek
 from seeking.training.failures import first_step, in_batch, saved_on_error
 from seeking.training.held_out import HeldOut
 from seeking.training.interrupts import Requests, Stopped, listening
-from seeking.training.losses import make_objective, warn_of_untrained
+from seeking.training.losses import make_objective, warn_of_untrained, with_gradients
 from seeking.training.metrics import Best, Predict, UserMetrics
 from seeking.training.nonfinite import NonFiniteGuard
 from seeking.training.objective import LossFn, Objective
@@ -121,8 +121,7 @@ class Trainer:
         functions = {"algorithm": algorithm, "loss": loss_fn or objective}
         pair, evaluated = len(models) == 2, self.loaders.evaluation is not None
         objective = make_objective(objective, loss_fn, config, pair=pair, evaluated=evaluated)
-        trial = functools.partial(copied_function, objective)  # What runs before training leaves no state behind.
-        measured: Objective = trial()
+        trial: Objective = copied_function(objective)  # What runs before training leaves no state behind.
         user_metrics = UserMetrics(metrics, predict_fn, self.accelerator.device)
         best = Best(objective, config.best, config.best_mode, user_metrics)
         self.saver = build.make_saver(output, resume, config, self.accelerator, [*models], self.loaders, functions)
@@ -134,27 +133,29 @@ class Trainer:
         self.condition = build.make_condition(condition, config, pair, self.loaders.given)
         owners: list[Any] = [*models.values(), *[None] * (2 - len(models)), self.loaders.train, self.loaders.evaluation]
         generators = RandomState(device, *owners, loss_fn or objective, algorithm, self.condition)
-        build.place_models(models, config, device, trial(), batch, generators)
+        build.place_models(models, config, device, trial, batch, generators)
         cost = Cost()
         if not saved:  # A run that is resumed has passed these checks.
             unseen = list(peek(self.loaders.evaluation, 1, device)) if self.loaders.evaluation is not None else []
-            cost = measure_cost(models, measured, batch, unseen, user_metrics, best, last_size(train_loader))
-        self.pair = build.make_pair(base, motivated, weights_map, trial(), batch, config, saved is not None)
+            cost = measure_cost(models, trial, batch, unseen, user_metrics, best, last_size(train_loader))
+        used_by_loss = with_gradients(trial)
+        del trial  # It may hold a large model, such as a teacher.
+        self.pair = build.make_pair(base, motivated, weights_map, objective, batch, config, saved is not None)
         build.check_optimizer(config, optimizer)
         self.progress = Progress(self.loaders.epoch_length, config.epochs, max_steps=config.max_steps)
         spending = budget.make_budget(config, models, self.loaders.train)
         # Before accelerate patches mixed precision into the models: the proof is one of full precision.
         if self.pair and not saved:
-            check_pair(self.pair, trial(), batch, config)
-        prefix = make_prefix(self.pair, trial(), batch, config, self.accelerator, cost)
+            check_pair(self.pair, objective, batch, config)
+        prefix = make_prefix(self.pair, objective, batch, config, self.accelerator, cost)
         budget.check_budget(config, cost, spending, self.progress)
         if config.shard:
-            build.shard_models(models, self.pair, self.accelerator, trial(), batch, generators)
+            build.shard_models(models, self.pair, self.accelerator, objective, batch, generators)
 
         self.learners = build.make_learners(
             models, self.pair, self.accelerator, config, optimizer, schedule, self.progress
         )
-        warn_of_untrained(objective, measured, [learner.optimizer for learner in self.learners.values()])
+        warn_of_untrained(objective, used_by_loss, [learner.optimizer for learner in self.learners.values()])
         self.record = Record(listeners, self.saver.metrics, self.saver.folder is not None)
         self.scores = Scores(best)
         self.random = RunRandomState(generators, self.accelerator)
