@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seeking import TrainConfig
-from seeking.cli import main, with_files
+from seeking.cli import flags_of_files, main
 from seeking.commands import Compare, RunOptions, Train
 from seeking.option_parsing import parse_options
 from seeking.options import DEFAULT_RECIPE, naming_default_recipe, recipe_options
@@ -28,8 +28,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def options(command: type[RunOptions], *given: str, file: str = "") -> RunOptions:
     """The options of a command line, with a file of options if there is any text for it."""
     Path("options.yaml").write_text(file)
-    config = ["--config", "options.yaml"] if file else []
-    return parse_options(command, with_files([*config, *given], command)[0], "seeking")
+    args = [*(["--config", "options.yaml"] if file else []), *given]
+    return parse_options(command, args, "seeking", flags_of_files(args, command)[0])
 
 
 def recorded(folder: str) -> dict[str, Any]:
@@ -198,8 +198,7 @@ def test_help_shows_the_defaults_that_hold(
     command: type[RunOptions], given: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("some.yaml").write_text("budget: 0.8\nfinish_at: 0.3\ntracker: [tensorboard]")
-    flags = with_files(given, command)[0]
-    of_files = vars(parse_options(command, flags[: len(flags) - len(given)], "seeking"))
+    of_files = vars(parse_options(command, flags_of_files(given, command)[0], "seeking"))
     with pytest.raises(SystemExit) as stopped:
         main([command.__name__.lower(), *given, "--help"])
     assert stopped.value.code == 0

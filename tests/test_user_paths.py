@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from seeking import SeekingError
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.weights import shapes_of_weights
-from seeking.cli import main, with_files
+from seeking.cli import flags_of_files, main
 from seeking.commands import Embed, Train
 from seeking.data.text import read_text
 from seeking.errors import unknown
@@ -33,7 +33,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(home: Path) -> None:
     (home / "options.yaml").write_text("output: ~/run\noverrides: ~/map.yaml\n")
-    options = parse_options(Train, with_files(["--config=~/options.yaml"], Train)[0], "seeking train")
+    args = ["--config=~/options.yaml"]
+    options = parse_options(Train, args, "seeking train", flags_of_files(args, Train)[0])
     assert (options.output, options.overrides) == (home / "run", home / "map.yaml")
     assert parse_options(Train, ["--output=~/a"], "").output == home / "a"
     embed = parse_options(Embed, ["a", "b", "--weights=~/w", "--output=~/o", "--map=~/m"], "")

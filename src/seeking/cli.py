@@ -61,11 +61,11 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
 """The options of each command, and the function that runs it, imported only then: help needs no PyTorch."""
 
 
-def with_files(args: list[str], command: type[Any]) -> tuple[list[str], dict[str, Any]]:
-    """Flags with those of the files that they name before them: the resumed run, the recipe, the options file.
+def flags_of_files(args: list[str], command: type[Any]) -> tuple[list[str], dict[str, Any]]:
+    """The flags of the files that these name, which come before them: the resumed run, the recipe, the options file.
 
     Returns:
-        The flags, and the options of the default recipe if the run starts from it and nobody has asked for it.
+        Those of the files, and the options of the default recipe if the run starts from it and nobody has asked for it.
 
     Raises:
         SeekingError: there are several options files or recipes, or one of them cannot be read or names another.
@@ -77,7 +77,7 @@ def with_files(args: list[str], command: type[Any]) -> tuple[list[str], dict[str
     early_parser.add_argument("--base-condition", "--base_condition", nargs="?", action="append", default=[])
     early_parser.add_argument("--output", type=user_path, nargs="?")
     early_parser.add_argument("--resume", action="store_true")
-    of_file: dict[str, Any] = {}
+    of_files, of_file = list[str](), dict[str, Any]()
     early = early_parser.parse_known_args(args)[0]
     for name, values in (("config", early.config), ("recipe", early.recipe)):
         if len(values) > 1:
@@ -88,22 +88,23 @@ def with_files(args: list[str], command: type[Any]) -> tuple[list[str], dict[str
         of_file = options_of_file(file)
         if of_file.get("config") is not None:
             raise SeekingError(f"{file}: a file of options cannot name another one in config; give its options instead")
-        args = flags(of_file, file, command) + args
-    given = early_parser.parse_known_args(args)[0]  # Of the file, and the flags that override it.
+        of_files = flags(of_file, file, command)
+    given = early_parser.parse_known_args([*of_files, *args])[0]  # Of the file, and the flags that override it.
 
     def of_recipe(recipe: str) -> dict[str, Any]:
         return {key: value for key, value in recipe_options(recipe).items() if key not in of_file}
 
     if given.recipe and (recipe := given.recipe[-1]) not in (None, "None"):
-        args = flags(of_recipe(recipe), recipe_file(recipe), command) + args
-    folder = early_parser.parse_known_args(args)[0]
+        of_files = [*flags(of_recipe(recipe), recipe_file(recipe), command), *of_files]
+    folder = early_parser.parse_known_args([*of_files, *args])[0]
     of_run = flags_of_run(folder.output, command) if folder.resume and folder.output else []
     steps_said = given.condition or given.base_condition  # The user says who steps when.
     # A folder without a record of options begins like a new one, since its first command line did.
     if of_run or steps_said or given.recipe or "recipe" in of_file:
-        return of_run + args, {}
+        return [*of_run, *of_files], {}
     of_default = of_recipe(DEFAULT_RECIPE)
-    return ["--recipe", DEFAULT_RECIPE, *flags(of_default, recipe_file(DEFAULT_RECIPE), command), *args], of_default
+    of_files = [*flags(of_default, recipe_file(DEFAULT_RECIPE), command), *of_files]
+    return ["--recipe", DEFAULT_RECIPE, *of_files], of_default
 
 
 def _print_help() -> None:
@@ -150,8 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_flags(args, command)
         of_files: list[str] = []
         if issubclass(command, RunOptions):
-            given, (args, of_default) = len(args), with_files(args, command)
-            of_files = args[: len(args) - given]
+            of_files, of_default = flags_of_files(args, command)
         told = functools.partial(with_flags, command=command)
         with plain_errors():  # They quote values.
             config = parse_options(command, args, f"seeking {name}", of_files)

@@ -29,7 +29,7 @@ def parse_options(command: type[Options], args: Sequence[str], prog: str, of_fil
         command: dataclass of the options.
         args: the flags and their values.
         prog: name of the program, for help and error messages.
-        of_files: those of the flags that a recipe or another file gives; help shows their values as defaults.
+        of_files: those that a recipe or another file gives, which these override; help shows their values as defaults.
 
     Raises:
         SeekingError: a value is out of range.
@@ -37,10 +37,11 @@ def parse_options(command: type[Options], args: Sequence[str], prog: str, of_fil
     """
     # DisallowNone gives each switch a --no-…, also those that are neither on nor off by default.
     markers = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
-    _check_paths(args, command)
-    options = _documented(command, _named(args, command))
+    every = [*of_files, *args]
+    _check_paths(every, command)
+    options = _documented(command, _named(every, command))
     parse = functools.partial(tyro.cli, options, prog=prog, registry=registry, config=markers)
-    parsed = parse(args=args, default=parse(args=of_files) if of_files and HELP & {*args} else None)
+    parsed = parse(args=every, default=parse(args=of_files) if of_files and HELP & {*args} else None)
     return command(**{field.name: _at_home(getattr(parsed, field.name)) for field in dataclasses.fields(parsed)})
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from seeking import SeekingError
 from seeking.checkpointing.run_dir import RunFolder
-from seeking.cli import with_files
+from seeking.cli import flags_of_files
 from seeking.commands import Compare
 from seeking.option_parsing import parse_options
 
@@ -48,7 +48,8 @@ def test_a_comparison_is_resumed_whatever_of_its_own_files_is_left(
             RunFolder(output, overwrite=True)
         return
     again = RunFolder(output, resume=True, kind="comparison")
-    resumed = parse_options(Compare, with_files(["--resume", "--output", str(output)], Compare)[0], "seeking")
+    args = ["--resume", "--output", str(output)]
+    resumed = parse_options(Compare, args, "seeking", flags_of_files(args, Compare)[0])
     assert again.holds_run and dataclasses.replace(resumed, resume=False) == config
     with again:
         again.read_manifest()

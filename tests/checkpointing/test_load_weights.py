@@ -58,6 +58,13 @@ def test_averages_are_taken_if_a_checkpoint_has_some(key: str, averages: str, tm
         assert all(torch.equal(*pair) for pair in zip(expected.parameters(), loaded.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(("key", "hint"), [("model_ema", "before other weights"), ("state_dict", "")])
+def test_an_error_names_the_key_of_weights_that_do_not_fit(key: str, hint: str, tmp_path: Path) -> None:
+    torch.save({"model": Network(3).state_dict(), key: Network(4).state_dict()}, tmp_path / "weights.pt")
+    with pytest.raises(SeekingError, match=rf"^{key} in \S+weights.pt: not weights of this Network: .*{hint}"):
+        load_weights(Network(3), tmp_path / "weights.pt")
+
+
 WRAPPED: dict[str, Callable[[nn.Module], nn.Module]] = {
     "DataParallel": nn.DataParallel,
     "averages": torch.optim.swa_utils.AveragedModel,

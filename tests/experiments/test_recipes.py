@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_recipes import SOME_OPTIONS, tiny
 
-from seeking.cli import main, with_files
+from seeking.cli import flags_of_files, main
 from seeking.commands import Train
 from seeking.experiments import parallel
 from seeking.experiments import recipe as recipes
@@ -116,8 +116,9 @@ def test_an_arm_with_a_training_recipe_is_the_run_of_the_command_line(
         recipe = read(path, "quick", {})
         config = Path(folder) / "config.yaml"
         config.write_text(yaml.safe_dump(explicit))
-        args = with_files(["--config", str(config)], Train)[0]
-    expected = parse_options(Train, args, "seeking train").recorded()
+        args = ["--config", str(config)]
+        of_files, _ = flags_of_files(args, Train)
+    expected = parse_options(Train, args, "seeking train", of_files).recorded()
     (run,) = recipe.trial("x", ("resnet8", "resnet14"), None, 0, 2.0).runs
     assert run.config.recorded().items() <= expected.items()
 

@@ -49,8 +49,11 @@ def load_weights(model: nn.Module, path: str | Path, *, replaceable: Collection[
         SeekingError: the file cannot be read, or its weights are of another model or dtype.
     """
     path, own = Path(path), model.state_dict()
-    with _explained(path, f"weights of this {type(model).__name__}"):
-        content = _with_tied(model, _unwrapped(_read(path), own))
+    expected = f"weights of this {type(model).__name__}"
+    with _explained(path, expected):
+        content, key = _read(path)
+    with _explained(path, expected, key):
+        content = _with_tied(model, _unwrapped(content, own))
         _check_names(content, own)
         kept = [name for name in replaceable if name in content and content[name].shape != own[name].shape]
         content |= {name: own[name] for name in kept}
@@ -67,7 +70,7 @@ def shapes_of_weights(path: str | Path) -> dict[str, tuple[int, ...]]:
         SeekingError: the file cannot be read.
     """
     with _explained(Path(path), "weights of a model"):
-        content = _unwrapped(_read(Path(path)))
+        content = _unwrapped(_read(Path(path))[0])
         return {name: tuple(value.shape) for name, value in content.items() if isinstance(value, Tensor)}
 
 
@@ -100,8 +103,8 @@ def _check_names(content: Mapping[str, Any], own: Collection[str]) -> None:
         raise ValueError(f"its names begin with {prefix!r}, as of a part of another model; save that part alone")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Tensors by name, and extra states of modules."""
+def _read(path: Path) -> tuple[dict[str, Any], str]:
+    """Tensors by name, and extra states of modules; and under which of ``CHECKPOINT_KEYS`` they were, if any."""
     if path.exists():
         check_regular(path)
     check_file(path)  # Of a run it tells what is lost, too.
@@ -109,19 +112,20 @@ def _read(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return {**tensors, **metadata.get(EXTRA_STATE, {})}
+        return {**tensors, **metadata.get(EXTRA_STATE, {})}, ""
     with warnings.catch_warnings(action="ignore"):  # Of formats.
         content = torch.load(path, map_location="cpu", weights_only=True)
+    chosen = ""
     for key in CHECKPOINT_KEYS:
         value = content.get(key) if isinstance(content, Mapping) else None
         if value is not None and (not key.endswith("ema") or (isinstance(value, Mapping) and value)):
-            content = value
+            content, chosen = value, key
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         raise SeekingError(
             f"{path}: not a file of weights: it holds a {type(content).__name__}, not tensors by name; give a "
             ".safetensors file, or a state_dict saved with torch.save"
         )
-    return dict(content)
+    return dict(content), chosen
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -131,7 +135,8 @@ def _is_safetensors(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _explained(path: Path, expected: str) -> Iterator[None]:
+def _explained(path: Path, expected: str, key: str = "") -> Iterator[None]:
+    """Let errors name the file, and under which key of it the weights were."""
     try:
         yield
     except SeekingError:
@@ -139,7 +144,10 @@ def _explained(path: Path, expected: str) -> Iterator[None]:
     except OSError as error:
         raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
     except (SafetensorError, RuntimeError, AttributeError, TypeError, ValueError) as error:
-        raise SeekingError(f"{path}: not {expected}: {textwrap.shorten(str(error), 300, placeholder=' …')}") from error
+        place = f"{key} in {path}" if key else path
+        problem = textwrap.shorten(str(error), 300, placeholder=" …")
+        hint = "; it is taken before other weights in the file, so save those alone" if key.endswith("ema") else ""
+        raise SeekingError(f"{place}: not {expected}: {problem}{hint}") from error
     except Exception as error:  # Unpickling raises all kinds of exceptions, and torch's advice is to execute the file.
         unknown = re.search(r"GLOBAL (\S+)", str(error))
         problem = f"it holds a {unknown[1]}, and nothing in it is executed" if unknown else "it is of another format"
