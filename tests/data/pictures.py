@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
-from seeking.data import DataConfig, ImageData, load
+from seeking.data import DataConfig, ImageData, Images, load
 from seeking.errors import RunWarning
+
+
+def random_images(count: int = 20, channels: int = 3, size: int = 8) -> Images:
+    return Images(torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8), torch.arange(count) % 3)
 
 
 @contextmanager
