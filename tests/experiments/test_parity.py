@@ -125,6 +125,20 @@ def test_arms_that_differ_in_their_budget_are_one_front(metric: Any, sign: float
     ) in text and f"0.48: {sign * expected[0]:+.{metric.digits}f}" in text
 
 
+def test_shorter_ordinary_training_is_a_front_of_its_own(tmp_path: Path) -> None:
+    arms: dict[str, Any] = {"ordinary": {"method": "ordinary"}}
+    arms |= {f"ordinary, {share}": {"method": "ordinary", "length": share} for share in (0.5, 0.7)}
+    experiment, rows = recipe(tmp_path, arms=arms, options={"epochs": 30}), []
+    for (arm, settings), loss in zip(arms.items(), (0.0, 0.02, 0.01), strict=True):
+        share = settings.get("length", 1.0)
+        for seed in range(2):
+            trial = experiment.trial(arm, PAIR, None, seed, 2.0)
+            assert [run.config.epochs for run in trial.runs] == [round(30 * share)] * 2
+            rows.append(record(arm, seed, 100 * share, 0.7 + 0.01 * seed - loss, 0.8 - loss))
+    (front,) = fronts(experiment, summarize(experiment, rows, ACCURACY), ACCURACY)
+    assert (front["costs"], front["margins"]) == (pytest.approx([0.5, 0.7]), pytest.approx([-2.0, -1.0]))
+
+
 def test_without_flops_there_is_no_cost(tmp_path: Path) -> None:
     experiment = recipe(tmp_path)
     rows = summarize(experiment, [{**row, "flops": 0.0} for row in records(1.0)], ACCURACY)

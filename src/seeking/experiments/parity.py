@@ -14,7 +14,7 @@ TWINS = "ordinary"
 
 
 def fronts(recipe: Recipe, rows: Sequence[Mapping[str, Any]], metric: Metric) -> list[dict[str, Any]]:
-    """The front of each method, of arms that differ in their budget and searched options alone, and where it is level.
+    """The front of each method, of arms that differ in budget, length and searched options alone, and its parity.
 
     Args:
         recipe: whose arms these are.
@@ -36,9 +36,9 @@ def fronts(recipe: Recipe, rows: Sequence[Mapping[str, Any]], metric: Metric) ->
         arm = row["arm"]
         if not flops.get(tuple(row["pair"])):  # Of models without products, none are counted.
             continue
-        if (method := recipe.method(arm).name) != TWINS:
-            options = {**recipe.merged(recipe.arms[arm]), "method": method, "pair": row["pair"]}
-            fixed = options.keys() - {"budget", *recipe.search[arm]}
+        if arm != recipe.reference:
+            options = {**recipe.merged(recipe.arms[arm]), "method": recipe.method(arm).name, "pair": row["pair"]}
+            fixed = options.keys() - {"budget", "length", *recipe.search[arm]}
             groups.setdefault(repr([(name, options[name]) for name in sorted(fixed)]), []).append(row)
     result = []
     for group in groups.values():

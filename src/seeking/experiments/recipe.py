@@ -190,7 +190,8 @@ class Recipe:
         runs: dict[str, Run] = {}
         for stage in sorted(stages, key=lambda stage: stage.after is not None):
             config = self.config(pair, **{**options, **of_stages.get(stage.name, {})})
-            config = replace(config, seed=seed, epochs=epochs.get(stage.name, config.epochs))
+            length = max(1, round(stage.length * config.epochs))
+            config = replace(config, seed=seed, epochs=epochs.get(stage.name, length))
             name = "-".join(pair if stage.role == "pair" else (*pair, stage.name))
             if stage.name == "base":
                 config = replace(config, motivated=config.base, motivated_kwargs=config.base_kwargs)

@@ -22,6 +22,7 @@ class Stage:
         role: what is trained.
         cost: FLOPs of an epoch, relative to the larger model alone.
         share: share of the method's FLOPs that this run gets.
+        length: its epochs, over those of the options; where FLOPs set the epochs, it has no effect.
         after: name of the stage that this one starts from or learns from.
         outputs: the models that this run contributes to the method's results.
         conditional: whether a condition chooses batches, so that there is evidence on it.
@@ -31,6 +32,7 @@ class Stage:
     role: Role
     cost: float = field(compare=False)  # Depends on the pair, and several pairs may share a run.
     share: float = field(default=1.0, compare=False)
+    length: float = field(default=1.0, compare=False)
     after: str | None = None
     outputs: tuple[str, ...] = ()
     conditional: bool = False

@@ -7,11 +7,12 @@ from seeking.experiments.methods.base import Method, Stage
 
 
 def _stages(base_cost: float, settings: Mapping[str, Any]) -> tuple[Stage, ...]:
-    both = 1 + base_cost
+    both, length = 1 + base_cost, settings["length"]
     return (
-        Stage("base", "base", base_cost, share=base_cost / both, outputs=("base",)),
-        Stage("motivated", "motivated", 1.0, share=1 / both, outputs=("motivated",)),
+        Stage("base", "base", base_cost, base_cost / both, length, outputs=("base",)),
+        Stage("motivated", "motivated", 1.0, 1 / both, length, outputs=("motivated",)),
     )
 
 
-METHOD = Method("ordinary", _stages, searched_separately=True)
+METHOD = Method("ordinary", _stages, settings={"length": 1.0}, searched_separately=True)
+"""``length``: epochs of both, over those of the options: what the same FLOPs give if both are trained alone."""
