@@ -43,6 +43,7 @@ from seeking.training.optim import (
     made,
     make_optimizer,
     make_schedule,
+    warmup_of,
 )
 from seeking.training.performance import checkpoint_activations, compile_in_place, to_channels_last
 from seeking.training.progress import Progress
@@ -380,6 +381,7 @@ def make_learners(
             own,
             own_schedule,
             planned_steps=progress.steps,
+            warmup=0 if schedule else warmup_of(config, progress.steps, progress.epoch_length),
             custom_optimizer=optimizer is not None,
             custom_schedule=schedule is not None,
         )

@@ -1,7 +1,8 @@
 """A model and what trains it."""
 
+import contextlib
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class Learner:
         optimizer: of the module's parameters.
         schedule: stepped once a batch of the run, whether or not this model is trained on it.
         planned_steps: batches of the run that the schedule is made for.
+        warmup: batches in which the schedule warms up, which begins anew if no model has stepped until its end.
         custom_optimizer: whether the optimizer is the user's, which may take sparse gradients; others get dense ones.
         custom_schedule: whether the schedule is the user's: then its own state is saved; else the schedule follows from
             the options and the number of steps.
@@ -47,6 +49,7 @@ class Learner:
         schedule: LRScheduler,
         *,
         planned_steps: int,
+        warmup: int = 0,
         custom_optimizer: bool = False,
         custom_schedule: bool = False,
     ) -> None:
@@ -54,6 +57,9 @@ class Learner:
         self.optimizer, self.schedule = optimizer, schedule
         let_schedule_begin(optimizer)  # Schedules count batches: the motivated model's may go on before its first step.
         self.seconds = 0.0
+        self.warmup = warmup
+        self.rate_factor = 1.0
+        """Of the schedule's learning rate, in the next step."""
         self.stepped = False
         """Whether the model has taken a step since this object was made."""
         self.parameters = [*module.parameters()]
@@ -76,7 +82,7 @@ class Learner:
     @property
     def learning_rate(self) -> float:
         """Of the first parameter group."""
-        return float(self.schedule.get_last_lr()[0])
+        return float(self.schedule.get_last_lr()[0]) * self.rate_factor
 
     def gradients(self) -> dict[str, Tensor]:
         """The gradients of the latest backward pass by parameter name; valid after the step as well."""
@@ -102,6 +108,19 @@ class Learner:
         """Drop all gradients: also of parameters that the optimizer does not have, which would add up."""
         self.optimizer.zero_grad()
         self.module.zero_grad()
+
+    @contextlib.contextmanager
+    def at_rate(self) -> Iterator[None]:
+        """Inside, the optimizer has the schedule's learning rate times ``rate_factor``."""
+        groups = self.optimizer.param_groups if self.rate_factor != 1 else []
+        rates = [group["lr"] for group in groups]
+        try:
+            for group in groups:
+                group["lr"] = group["lr"] * self.rate_factor
+            yield
+        finally:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
 
     def step_schedule(self) -> None:
         """Continue the schedule by one batch of the run."""

@@ -129,6 +129,12 @@ def check_optimizer_options(config: TrainConfig) -> None:
     make_optimizer(nn.Linear(1, 1), config, fused=False)
 
 
+def warmup_of(config: TrainConfig, steps: int, epoch_length: int | None) -> int:
+    """Batches in which the schedule of ``make_schedule`` warms up, by the options."""
+    warmup = config.warmup_steps or round(config.warmup_epochs * (epoch_length or steps / config.epochs))
+    return min(warmup, steps - 1)
+
+
 def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int, epoch_length: int | None) -> LRScheduler:
     """The schedule of ``config`` over ``steps`` batches.
 
@@ -138,11 +144,10 @@ def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int, epoch_l
         steps: batches of the run.
         epoch_length: batches in an epoch, if the run is not of whole epochs.
     """
-    warmup = config.warmup_steps or round(config.warmup_epochs * (epoch_length or steps / config.epochs))
-    warmup = min(warmup, steps - 1)
+    warmup = warmup_of(config, steps, epoch_length)
     remaining = max(1, steps - warmup)
     if config.schedule == "onecycle":
-        warmup_share = min(warmup, steps - 1) / steps if warmup else 0.3
+        warmup_share = warmup / steps if warmup else 0.3
         peaks = [group["lr"] for group in optimizer.param_groups]
         return OneCycleLR(optimizer, peaks, total_steps=max(2, steps), pct_start=warmup_share, cycle_momentum=False)
     main: LRScheduler

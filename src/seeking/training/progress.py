@@ -20,6 +20,7 @@ class Progress:
         epoch: index of the current epoch.
         step: batches so far in the run.
         step_in_epoch: batches so far in this epoch.
+        first_step: batch on which a model took the first step of the run; None before.
     """
 
     epoch_length: int | None
@@ -28,6 +29,7 @@ class Progress:
     step: int = 0
     step_in_epoch: int = 0
     max_steps: int | None = None
+    first_step: int | None = None
 
     @property
     def steps(self) -> int:
@@ -59,6 +61,16 @@ class Progress:
             epochs = None if self.epoch_length is None else math.ceil(self.max_steps / self.epoch_length)
         return {"kind": "start", "epochs": epochs, "epoch_length": self.epoch_length, "steps": self.steps}
 
+    def late_warmup(self, length: int) -> float:
+        """Factor of the learning rate on this batch, for runs in which no model steps while the schedule warms up.
+
+        Args:
+            length: batches in which the rate rises from the first step on, if that comes after the schedule's warm-up.
+        """
+        if self.first_step is None or not 0 < length <= self.first_step:
+            return 1.0
+        return min(1.0, 1 / length + (1 - 1 / length) * (self.step - self.first_step) / length)
+
     def end_batch(self) -> None:
         """Count a batch."""
         self.step += 1
@@ -89,7 +101,7 @@ class Progress:
         self.epoch += 1
         self.step_in_epoch = 0
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, int | None]:
         """The counts and the length of an epoch."""
         state = asdict(self)
         del state["epochs"], state["max_steps"]
@@ -124,6 +136,7 @@ class Progress:
                 stacklevel=2,
             )
         self.epoch, self.step, self.step_in_epoch = epoch, step, step_in_epoch
+        self.first_step = state.get("first_step", 0)  # Earlier runs warmed up by the schedule alone.
 
 
 def _count(length: int | None) -> str:

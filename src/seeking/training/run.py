@@ -145,6 +145,10 @@ class Run:
             outcome: what is known of the gradient.
             finite: whether all that belongs to the same step is.
         """
+        if self.progress.first_step is None:
+            self.progress.first_step = self.progress.step
+        for each in self.learners.values():
+            each.rate_factor = self.progress.late_warmup(each.warmup)
         joining = self.joining if learner.name == "motivated" else None
         sound = finite and math.isfinite(outcome.loss)
         with joining.rewarming() if joining else contextlib.nullcontext():

@@ -131,11 +131,12 @@ class Stepper:
                 scaler.update(scaler.get_scale())
         else:
             self.updating = True
-            if scaler is not None:
-                scaler.step(learner.optimizer)
-                scaler.update()
-            else:
-                learner.optimizer.step()
+            with learner.at_rate():
+                if scaler is not None:
+                    scaler.step(learner.optimizer)
+                    scaler.update()
+                else:
+                    learner.optimizer.step()
             self.updating = False
         learner.zero_grad()
         learner.stepped = True
