@@ -196,6 +196,8 @@ def test_parity_is_with_twins_alone(tmp_path: Path) -> None:
     [
         (("best, budget 0.7", "best, budget 1.0"), "best"),
         (("best, budget 1.0", "best, budget 1.2"), "best"),
+        (("best, budget 1.0", "best"), "best"),
+        (("ordinary, 0.5 of the epochs", "ordinary, 0.7 of the epochs"), "ordinary, of the epochs"),
         (("n = 1 (0.7)", "n = 1 (0.9)"), "n = 1"),
         (("0.7", "0.9"), "0.7, 0.9"),
         (("budget 0.7", "budget 1.0"), "budget 0.7, budget 1.0"),

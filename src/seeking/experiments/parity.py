@@ -90,5 +90,6 @@ def common_name(arms: Sequence[str]) -> str:
     """The words that the names of a method's arms have in common, without the word budget at their end; else all."""
     if len(arms) == 1:
         return arms[0]
-    common = [word for word in arms[0].split() if all(word in arm.split() for arm in arms)]
+    words = [arm.replace(",", " ").split() for arm in arms]
+    common = [word for word in arms[0].split() if all(word.strip(",") in each for each in words)]
     return re.sub(r"(\W*\bbudget)?\W*$", "", " ".join(common)) or ", ".join(arms)
