@@ -52,7 +52,10 @@ class Reproduce:
     """ablation, conditions, front, front-cifar100, switches, pareto, cifar10-resnet, cifar100-efficientnet,
     cifar100-vit, imagenet, transfer, text, tabular, or a YAML file."""
     scale: str = "quick"
-    """quick (minutes on 2 cores), small (hours) or full (the size of the paper, on a GPU), if the recipe has it."""
+    """quick (minutes on 2 cores), small (hours), long (longer runs) or full (the size of the paper, on a GPU), if the
+    recipe has it."""
+    arms: tuple[str, ...] = ()
+    """Arms to run, by name; all if not given. What the folder has of others stays in the results."""
     seeds: int | None = None
     """Number of seeds; the recipe's if not given. More seeds can be added later."""
     data: str | None = None

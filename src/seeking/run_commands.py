@@ -107,7 +107,9 @@ def reproduce_command(config: Reproduce) -> int:
     output = config.output or Path("runs") / f"{recipe.name}-{recipe.scale}"
     console = make_console()
     with many_runs(console) as listener:
-        page = reproduce(recipe, output, range(seeds), config.jobs, listener, _command(config, changes))
+        page = reproduce(
+            recipe, output, range(seeds), config.jobs, listener, _command(config, changes), arms=config.arms
+        )
     console.print(Markdown(page))
     console.tell(f"Runs, tables and figures: {output}")
     return 0
@@ -116,6 +118,7 @@ def reproduce_command(config: Reproduce) -> int:
 def _command(config: Reproduce, changes: Mapping[str, Any]) -> str:
     """The command line that reproduces the results, without the output folder."""
     words = ["seeking", "reproduce", config.recipe, "--scale", config.scale]
+    words += ["--arms", *config.arms] if config.arms else []
     words += ["--seeds", str(config.seeds)] if config.seeds is not None else []
     words += ["--source", config.source] if config.source else []
     words += ["--set", *(f"{key}={value}" for key, value in changes.items())] if changes else []

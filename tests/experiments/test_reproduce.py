@@ -19,7 +19,7 @@ from runs import image_folder
 from safetensors.torch import load_file
 from small_recipes import TINY, by_one_thread, quietly, results, tiny, untimed
 
-from seeking import RunError
+from seeking import RunError, SeekingError
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
 from seeking.experiments.results import gather
@@ -176,6 +176,23 @@ def test_an_arm_that_is_added_later_joins_the_seeds_that_there_are(tmp_path: Pat
     after = results(root)
     assert {row["arm"]: row["seeds"] for row in after["rows"]} == {"ordinary": 2, "condition": 2, "always": 1}
     assert [record for record in after["records"] if record["arm"] != "always"] == before["records"]
+
+
+def test_arms_are_run_one_by_one_or_together_with_the_same_results(tmp_path: Path) -> None:
+    recipe = read(tiny(tmp_path, arms={name: TINY["arms"][name] for name in ("ordinary", "condition")}), "quick", {})
+    reproduce(recipe, tmp_path / "all", [0], 1, quietly)
+    reproduce(recipe, tmp_path / "parts", [0], 1, quietly, arms=["condition"])
+    first = results(tmp_path / "parts")
+    assert [row["arm"] for row in first["rows"]] == ["condition"]
+    assert first["about"]["without the arms"] == "ordinary"
+    reproduce(recipe, tmp_path / "parts", [0], 1, quietly, arms=["ordinary"])
+    both, expected = results(tmp_path / "parts"), results(tmp_path / "all")
+    assert "without the arms" not in both["about"]
+    for record in (*both["records"], *expected["records"]):
+        del record["seconds"]
+    assert both["records"] == expected["records"]
+    with pytest.raises(SeekingError, match=r"^unknown arm of recipe \S+ .Ordinary.*ordinary"):
+        reproduce(recipe, tmp_path / "all", [0], 1, quietly, arms=["Ordinary"])
 
 
 def test_a_pair_that_is_added_later_joins_the_seeds_that_there_are(tmp_path: Path) -> None:

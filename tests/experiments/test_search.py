@@ -89,6 +89,6 @@ def test_a_search_that_cannot_be_written_down_says_so(tmp_path: Path, monkeypatc
 def test_a_search_keeps_what_an_arm_says_of_each_model(tmp_path: Path) -> None:
     arms = {"ordinary": {"method": "ordinary", "each": {"base": {"weight_decay": 0.125}}}}
     recipe = read(tiny(tmp_path, arms=arms), "by-cost", {})
-    searched = searching.search(recipe, tmp_path, {recipe.pairs[0]: 2.0}, 1, quietly)
+    searched = searching.search(recipe, tmp_path, {recipe.pairs[0]: 2.0}, 1, quietly, recipe.arms)
     assert searched.arms["ordinary"]["each"]["base"].keys() == {"weight_decay", "lr"}
     assert searched.arms["ordinary"]["each"]["motivated"].keys() == {"lr"}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from seeking.distributed.processes import cores, this_process
-from seeking.errors import SeekingError, naming
+from seeking.errors import SeekingError, naming, unknown
 from seeking.experiments.claim import claim
 from seeking.experiments.parallel import RunListener, check_trials, data_config, load_cached, raise_failures, run_all
 from seeking.experiments.recipe import Recipe
@@ -35,7 +35,14 @@ def _sum_of_outputs(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def reproduce(
-    recipe: Recipe, root: Path, seeds: Sequence[int], jobs: int | None, listener: RunListener, command: str = ""
+    recipe: Recipe,
+    root: Path,
+    seeds: Sequence[int],
+    jobs: int | None,
+    listener: RunListener,
+    command: str = "",
+    *,
+    arms: Sequence[str] = (),
 ) -> str:
     """Run a recipe, or the rest of it; tables and figures are updated whenever a seed is finished.
 
@@ -46,14 +53,19 @@ def reproduce(
         jobs: runs in parallel.
         listener: called with every row of every run.
         command: the command line, to be recorded.
+        arms: names of the arms to run; all if empty. Finished runs of others in the folder are included in the results.
 
     Returns:
         The tables, in Markdown.
 
     Raises:
-        SeekingError: the data have the wrong number of classes, or the folder holds something else.
+        SeekingError: the recipe has no such arm, the data have the wrong number of classes, or the folder holds
+            something else.
         RunError: some runs failed; the same call resumes them.
     """
+    for arm in arms:
+        if arm not in recipe.arms:
+            raise unknown(f"arm of recipe {recipe.name}", arm, recipe.arms)
     config = recipe.config(recipe.pairs[0])
     process = this_process(config.device)
     if process.num_processes > 1:
@@ -75,11 +87,12 @@ def reproduce(
         if jobs > 1:  # Each process loads its own.
             del data
             load_cached.cache_clear()
-        searched = search(recipe, root, ratio, jobs, listener)
+        chosen = {*arms} or recipe.arms.keys()
+        searched = search(recipe, root, ratio, jobs, listener, chosen)
         earlier = {int(path.name[4:]) for path in root.glob("arms/*/*/seed*") if path.name[4:].isdigit()}
         trials = [*searched.trials([*seeds, *sorted(earlier - set(seeds))], ratio)]
-        files = ResultFiles(searched, root, trials, seeds, process.device, command)
-        requested = [trial for trial in trials if trial.seed in seeds]
+        requested = [trial for trial in trials if trial.seed in seeds and trial.arm in chosen]
+        files = ResultFiles(searched, root, trials, requested, process.device, command)
         raise_failures(run_all(requested, root, jobs, listener, files.update))
         files.update()
         return (root / "results.md").read_text(encoding="utf-8")

@@ -31,8 +31,8 @@ class ResultFiles:
         recipe: with the options that the search has found.
         root: output folder.
         trials: of the seeds that are being run, and of those that the folder has besides.
-        seeds: that are being run. They are in the results when all of their trials are finished; others, to which arms
-            may have been added since, with those that are.
+        requested: those that are being run. A seed is in the results when all of its requested trials are finished,
+            with whatever else is.
         device: that runs use.
         command: the command line.
         records: of finished trials, by seed.
@@ -41,7 +41,7 @@ class ResultFiles:
     recipe: Recipe
     root: Path
     trials: Sequence[Trial]
-    seeds: Sequence[int]
+    requested: Sequence[Trial]
     device: torch.device
     command: str
     records: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class ResultFiles:
         for seed in {trial.seed for trial in self.trials} - self.records.keys():
             of_seed = [trial for trial in self.trials if trial.seed == seed]
             finished = [trial for trial in of_seed if all(is_finished(self.root, run.folder) for run in trial.runs)]
-            if finished and (finished == of_seed or seed not in self.seeds):
+            if finished and all(trial in finished for trial in of_seed if trial in self.requested):
                 self.records[seed] = [gather(trial, self.root, metric_of(self.recipe)) for trial in finished]
         if len(self.records) > before:
             try:
@@ -68,6 +68,7 @@ class ResultFiles:
         """Write the records, with facts about how they were made."""
         hours = sum(read_json(path)["seconds"]["total"] for path in self.root.rglob("summary.json")) / 3600
         seeds = sorted(self.records)
+        records = [record for seed in seeds for record in self.records[seed]]
         precision = self.recipe.config(self.recipe.pairs[0]).precision
         about = {
             "command": f"`{self.command}`",
@@ -78,10 +79,13 @@ class ResultFiles:
             "hours of training steps, summed over all runs": f"{hours:.2f}",
             "versions": f"seeking {version('seeking')}, torch {torch.__version__}",
         }
+        finished = {record["arm"] for record in records}
+        if missing := [arm for arm in self.recipe.arms if arm not in finished]:
+            about["without the arms"] = "; ".join(missing)
         if (self.root / SEARCH_FILE).exists():
             found = read_json(self.root / SEARCH_FILE)
             about["found by the search"] = "; ".join(f"{arm}: {in_words(each['best'])}" for arm, each in found.items())
-        render(self.recipe, [record for seed in seeds for record in self.records[seed]], about, self.root)
+        render(self.recipe, records, about, self.root)
 
 
 def render(recipe: Recipe, records: Sequence[Mapping[str, Any]], about: Mapping[str, str], root: Path) -> None:

@@ -1,7 +1,7 @@
 """The search of the options of an experiment's arms."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,14 @@ SEARCH_VALIDATION = 0.1
 
 
 def search(
-    recipe: Recipe, root: Path, ratio: Mapping[tuple[str, str], float], jobs: int, listener: RunListener
+    recipe: Recipe,
+    root: Path,
+    ratio: Mapping[tuple[str, str], float],
+    jobs: int,
+    listener: RunListener,
+    arms: Collection[str],
 ) -> Recipe:
-    """Search the options of every arm; returns the recipe with the best ones.
+    """Search the options of these arms; returns the recipe with the best ones.
 
     Every candidate is trained with one seed, on the first pair and the middle budget, and evaluated on held-out
     training data. The best candidate has the best mean metric of the two models. Models that are trained alone are
@@ -49,7 +54,7 @@ def search(
     candidates = {
         arm: [(options, candidate(arm, options)) for options in recipe.candidates(arm)]
         for arm, grid in recipe.search.items()
-        if grid and arm not in results
+        if grid and arm in arms and arm not in results
     }
     everything = [trial for trials in candidates.values() for _, trial in trials]
     check_trials(everything)
@@ -65,8 +70,8 @@ def search(
         results[arm] = {"best": best_options, "tried": scores}
         with writing(path):
             write_json(path, results)
-    arms = {arm: {**options, **results.get(arm, {}).get("best", {})} for arm, options in recipe.arms.items()}
-    return dataclasses.replace(recipe, arms=arms)
+    best = {arm: {**options, **results.get(arm, {}).get("best", {})} for arm, options in recipe.arms.items()}
+    return dataclasses.replace(recipe, arms=best)
 
 
 def scores_of(root: Path, trial: Trial, metric: Metric) -> dict[str, float | None]:

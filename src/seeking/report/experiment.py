@@ -71,8 +71,8 @@ def costs(rows: Sequence[Row], reference: str, metric: Metric) -> str:
     heading = (
         "arm",
         "training TFLOPs",
-        f"over {reference}",
-        "over the larger model alone",
+        f"FLOPs over {reference}",
+        "FLOPs over the larger model alone",
         "seconds",
         f"base as good as {reference}",
         f"motivated as good as {reference}",
