@@ -28,12 +28,12 @@ Owner = tuple[nn.Module, str]
 
 
 def foreach_copy(targets: list[Tensor], sources: list[Tensor]) -> None:
-    """Copy a list of tensors in one call. Without it: a loop of ``copy_``, and slower syncs of sliced pairs."""
+    """Copy a list of tensors in one call. Without it: no pairs; a loop of ``copy_`` would do."""
     torch._foreach_copy_(targets, sources)
 
 
 def foreach_norm(tensors: list[Tensor]) -> list[Tensor]:
-    """The norm of each tensor in one call. Without it: ``get_total_norm``, and about 0.1 ms more for each step."""
+    """The norm of each tensor in one call. Without it: no steps; ``get_total_norm`` would do."""
     return list(torch._foreach_norm(tensors))
 
 
@@ -185,7 +185,7 @@ def dynamo_errors() -> type[Exception]:
 
 def has_amx() -> bool:
     """Whether this CPU multiplies bfloat16 matrices in hardware. Without it: ``precision auto`` is float32 on CPUs."""
-    return bool(torch.cpu._is_amx_tile_supported())
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
 
 def fsdp_parameters(model: nn.Module) -> dict[Owner, Any]:

@@ -220,7 +220,8 @@ def output_folder(config: RunOptions, name: str, kind: Kind = "run") -> Iterator
     this_process(config.device)
     try:
         output = config.output or from_first_process(new_folder)
-        yield output, RunFolder(output, config.overwrite, config.resume, kind)
+        with contextlib.closing(RunFolder(output, config.overwrite, config.resume, kind)) as folder:
+            yield output, folder
     finally:
         made.take_back()
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from seeking.errors import SeekingError
+from seeking.option_types import check_least
 from seeking.weights_map import tensors
 
 
@@ -43,8 +44,9 @@ def losses_along_line(
         points: number of points, at least 2.
 
     Raises:
-        SeekingError: the names or shapes of the tensors differ.
+        SeekingError: the names or shapes of the tensors differ, or there are fewer than two points.
     """
+    check_least("points", points, 2)
     own = tensors(model)
     for name in sorted(own.keys() | start.keys() | end.keys()):
         shapes = [list(side[name].shape) if name in side else "missing" for side in (own, start, end)]

@@ -76,7 +76,7 @@ def read_options(folder: Path) -> dict[str, Any]:
     return options if isinstance(options, dict) else {}
 
 
-def lacks_manifest(folder: Path) -> bool:
+def writes_manifests(folder: Path) -> bool:
     """Whether the newest intact checkpoint is of a version that writes manifests.
 
     Raises:

@@ -95,11 +95,13 @@ class Saver:
         self._map = WeightsMap.from_dict(state["map"]) if state and state["map"] else None
         return state
 
-    def map_of_run(self, base: nn.Module | None, motivated: nn.Module | None) -> WeightsMap | None:
-        """The weights map of the run that is resumed, if it is one of a pair.
+    def map_of_run(
+        self, base: nn.Module | None, motivated: nn.Module | None, given: WeightsMap | None
+    ) -> WeightsMap | None:
+        """The weights map of the run that is resumed, if it is one of a pair; else the one that is given.
 
         Raises:
-            SeekingError: these are not the models of that run.
+            SeekingError: these are not the models of that run, or another map is given.
         """
         if self._map and base is not None and motivated is not None:
             try:
@@ -110,7 +112,12 @@ class Saver:
                     f"{self.folder.path} cannot be resumed with these models: {error}. Give the models of that run, or "
                     "name another output folder"
                 ) from error
-        return self._map
+            if different := given.difference(self._map) if given is not None else "":
+                raise SeekingError(
+                    f"the weights map is not that of the run that is resumed: {different}. Leave weights_map out to go "
+                    "on with that of the run, or name another output folder"
+                )
+        return self._map or given
 
     def _check_data(self, saved: Any, accept: bool) -> None:
         differing = differences(saved, self._data)

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import threading
 import time
 import warnings
@@ -169,4 +168,12 @@ def _model_weights(model: Mapping[str, Any], copies: Mapping[str, Tensor]) -> tu
             tensor = copies[state["$tensor"]]
             if not any(tensor is other for other in content.values()):
                 content[name] = tensor
-    return content, {name: state for name, state in extra.items() if '"$' not in json.dumps(state)}
+    return content, {name: state for name, state in extra.items() if not _has_tags(state)}
+
+
+def _has_tags(state: Any) -> bool:
+    """Whether a packed state stands for something that JSON does not hold."""
+    if isinstance(state, dict):
+        tagged = len(state) == 1 and next(iter(state)).startswith("$")
+        return tagged or any(map(_has_tags, state.values()))
+    return isinstance(state, list) and any(map(_has_tags, state))

@@ -101,5 +101,5 @@ class Exp3(Counting):
             self.advantage = MEMORY * self.advantage + (change if self.motivated else -change)
 
     def feedback(self, outcome: Outcome) -> None:
-        self.steps += 1
+        self.steps += outcome.taken
         self.all_steps += 1

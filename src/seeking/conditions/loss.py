@@ -10,8 +10,8 @@ from seeking.conditions.registry import register
 class ConsecutiveDecrease(Condition):
     """The paper's condition: the training loss fell for ``n`` consecutive batches ("decrease:2").
 
-    It keeps holding while the loss keeps falling. For losses in random order it holds at 1/(n+1)! of the batches, one
-    in six for n = 2.
+    It keeps holding while the loss keeps falling. Batches on which the base rests are left out. For losses in random
+    order it holds at 1/(n+1)! of the batches, one in six for n = 2.
 
     Source: Acheli and Gaaloul, "Motivation is Something You Need", arXiv 2602.21064.
 
@@ -30,6 +30,8 @@ class ConsecutiveDecrease(Condition):
         return f"decrease:{self.n}"
 
     def decide(self, signals: Signals) -> bool:
+        if not signals.base_stepped:
+            return False
         self.falls = self.falls + 1 if self.previous is None or signals.loss < self.previous else 0
         self.previous = signals.loss
         if not math.isfinite(signals.loss):

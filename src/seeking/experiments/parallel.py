@@ -97,7 +97,9 @@ def run_all(
         listener("", {"kind": "plan", "epochs": sum(run.config.epochs for run in waiting.values()), "text": "starting"})
         if jobs == 1:
             for run in waiting.values():
-                if run.after not in failed:
+                if run.after in failed:
+                    failed[run.folder] = _not_begun(run)
+                else:
                     collect(run, functools.partial(train_run, run, root, jobs, functools.partial(listener, run.folder)))
         else:
             _run_in_processes(waiting, failed, root, jobs, listener, collect)
@@ -114,9 +116,13 @@ def raise_failures(failed: Mapping[str, Exception]) -> None:
         raise RunError("\n".join(f"{folder}: {error}" for folder, error in failed.items()))
 
 
+def _not_begun(run: Run) -> RunError:
+    return RunError(f"not begun, since {run.after}, which it starts from, has failed")
+
+
 def _run_in_processes(
     waiting: dict[str, Run],
-    failed: Mapping[str, Exception],
+    failed: dict[str, Exception],
     root: Path,
     jobs: int,
     listener: RunListener,
@@ -137,6 +143,7 @@ def _run_in_processes(
             while waiting or running:
                 for folder, run in list(waiting.items()):
                     if run.after in failed:
+                        failed[folder] = _not_begun(run)
                         del waiting[folder]
                     elif len(running) < jobs and (run.after is None or is_finished(root, run.after)):
                         running[pool.submit(_train_in_worker, run, root, jobs)] = run

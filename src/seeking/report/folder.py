@@ -89,7 +89,7 @@ def _files(path: Path, damaged: list[str]) -> tuple[Manifest | None, list[str]]:
     if not known and not is_file(path / "config.json"):
         raise SeekingError(f"{path}: not a run folder, it has no config.json")
     files = [marked, *(_checked(path, name, check_file, damaged) for name in sorted(known.files if known else ()))]
-    if manifest == [None] and run_files.lacks_manifest(path):
+    if manifest == [None] and run_files.writes_manifests(path):
         damaged.append(NAME)
         files = [f"  {NAME}: NOT intact (missing)"]
     elif manifest == [None]:

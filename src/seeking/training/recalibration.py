@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from seeking.errors import SeekingError
 from seeking.internals import BatchNorm
 from seeking.training.modes import evaluating
 
@@ -30,11 +31,16 @@ def recalibrate(
         model: the model to recalibrate, with its final weights.
         batches: training batches.
         forward: runs the model on a batch; ``model(batch)`` if not given.
+
+    Raises:
+        SeekingError: there is no batch. After any error, the statistics are as they were.
     """
     norms = norms_with_statistics(model)
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
+    buffers = [buffer for norm in norms for buffer in norm.buffers()]
+    before, empty = [buffer.clone() for buffer in buffers], True
     with evaluating(model):
         for norm in norms:
             norm.train()
@@ -42,7 +48,14 @@ def recalibrate(
             norm.momentum = None  # None makes torch average over all batches.
         try:
             for batch in batches:
+                empty = False
                 model(batch) if forward is None else forward(model, batch)
+            if empty:
+                raise SeekingError("batches has no batch; give some, in an iterable that starts anew each time")
+        except BaseException:
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+            raise
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

@@ -19,9 +19,12 @@ SEVERAL_LABELS = "lambda model, batch: F.binary_cross_entropy_with_logits(model(
 
 
 def targets_in(batch: Any) -> Any:
-    """The targets of a batch ``(inputs, targets)``, or of a mapping with ``labels``; None if it has another form."""
+    """The targets of a batch ``(inputs, targets)``, or of a mapping with ``labels``; None if it has another form.
+
+    What follows the targets is no matter if they are a tensor.
+    """
     if isinstance(batch, tuple | list):
-        return batch[1] if len(batch) == 2 else None
+        return batch[1] if len(batch) == 2 or (len(batch) > 2 and isinstance(batch[1], Tensor)) else None
     return next((batch[name] for name in NAMES if name in batch), None) if isinstance(batch, Mapping) else None
 
 

@@ -127,7 +127,7 @@ class Trainer:
         self.saver = build.make_saver(output, resume, config, self.accelerator, [*models], self.loaders, functions)
         custom = frozenset({"condition"} if condition is not None else ())
         saved = self.saver.read_newest(config.recorded(), config.changeable() | custom)
-        weights_map = weights_map or self.saver.map_of_run(base, motivated)
+        weights_map = self.saver.map_of_run(base, motivated, weights_map)
         device = self.accelerator.device
         batch = first_batch(self.loaders.train, device)
         self.condition = build.make_condition(condition, config, pair, self.loaders.given)

@@ -198,6 +198,17 @@ class WeightsMap:
             _expect(f"{name} (motivated)", tensor, self.motivated[name])
         self._check_ties(small, large)
 
+    def difference(self, other: "WeightsMap") -> str:
+        """The first base tensor that lies elsewhere under another map of the same models; empty if none does."""
+        for name, entry in self.entries.items():
+            mine, theirs = (
+                f"{each.target}[{', '.join(map(str, each.index))}]" if each else "nowhere"
+                for each in (entry, other.entries.get(name))
+            )
+            if mine != theirs:
+                return f"{name} lies at {mine} in this map, at {theirs} in the other one"
+        return ""
+
     def _check_ties(self, small: Mapping[str, Tensor], large: Mapping[str, Tensor]) -> None:
         first_name: dict[Hashable, str] = {}
         names_in: dict[Hashable, list[str]] = {}
