@@ -313,6 +313,7 @@ def random_state_preserved(seed: int | None = None) -> Iterator[None]:
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     numpy_state, python_state = np.random.get_state(), random.getstate()
+    apple_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try:
         with torch.random.fork_rng(devices):
             if seed is not None:
@@ -321,6 +322,8 @@ def random_state_preserved(seed: int | None = None) -> Iterator[None]:
                 random.seed(seed)
             yield
     finally:
+        if apple_state is not None:
+            torch.mps.set_rng_state(apple_state)
         np.random.set_state(numpy_state)
         random.setstate(python_state)
 

@@ -27,6 +27,7 @@ from seeking.pair import Pair
 from seeking.training.needs import Given
 from seeking.training.rng import RandomState
 from seeking.training.saved_condition import SavedCondition
+from seeking.weights_map import in_double
 
 try:
     import transformers
@@ -157,7 +158,7 @@ class MotivatedTrainer(transformers.Trainer):
         own = [float(sum(self.floating_point_ops(inputs) for inputs, _, _ in batches))]
         with self._swapped(None):
             own.append(float(sum(self.floating_point_ops(inputs) for inputs, _, _ in batches)))
-        loss = torch.stack([loss.double() for _, _, loss in batches]).sum()
+        loss = torch.stack([in_double(loss) for _, _, loss in batches]).sum()
         count = self.accelerator.num_processes
         mean, flops, motivated = mean_over_processes(torch.cat([loss.reshape(1), loss.new_tensor(own)]))
         return mean, count * flops, count * motivated

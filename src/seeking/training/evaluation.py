@@ -26,6 +26,7 @@ from seeking.training.rng import RandomState
 from seeking.training.run import Run
 from seeking.training.samples import sample_count
 from seeking.training.targets import IGNORED_LABEL
+from seeking.weights_map import in_double
 
 
 @torch.no_grad()
@@ -65,7 +66,7 @@ def measure(
                         user_metrics.update(model, batch, split=part.copies == 1, first=accelerator.is_main_process)
                 requests.stop_now()
                 for name, each in metrics.items():
-                    values.setdefault(name, []).append(each.double() / part.copies)
+                    values.setdefault(name, []).append(in_double(each) / part.copies)
                     counts[name] = counts.get(name, 0.0) + len(each) / part.copies
             if not values:
                 raise SeekingError("the evaluation data yield no batch")

@@ -147,7 +147,7 @@ def make_schedule(optimizer: Optimizer, config: TrainConfig, steps: int, epoch_l
     warmup = warmup_of(config, steps, epoch_length)
     remaining = max(1, steps - warmup)
     if config.schedule == "onecycle":
-        warmup_share = warmup / steps if warmup else 0.3
+        warmup_share = max(2, warmup) / steps if warmup and steps > 2 else 0.3  # A rise of one batch has no length.
         peaks = [group["lr"] for group in optimizer.param_groups]
         return OneCycleLR(optimizer, peaks, total_steps=max(2, steps), pct_start=warmup_share, cycle_momentum=False)
     main: LRScheduler

@@ -20,7 +20,7 @@ from seeking.training.objective import Metrics, Objective, check_loss, check_met
 from seeking.training.samples import first_sample, sample_count
 from seeking.training.teaching import check_teaching, ignores_teacher
 from seeking.verification import verify
-from seeking.weights_map import has_nan
+from seeking.weights_map import has_nan, in_double
 
 PROOF_SAMPLES = 8
 """A map is verified on as many samples of a batch, in double precision."""
@@ -172,7 +172,7 @@ def _check_evaluation(
         for batch in batches:
             metrics = objective.evaluate(model_copy, copied(batch))
             check_metrics(metrics, describe_objective(objective, "evaluate"))
-            means = {name: float(each.double().mean()) for name, each in metrics.items()}
+            means = {name: float(in_double(each).mean()) for name, each in metrics.items()}
             measured = summarized(objective, means)
             best.check({**measured, **_measured_by_user(user_metrics, model_copy, copied(batch), measured)})
 

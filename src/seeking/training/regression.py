@@ -13,6 +13,7 @@ from seeking.forward import call_with_one
 from seeking.training.config import BestMode
 from seeking.training.objective import LossFn, Objective, labelled
 from seeking.training.samples import sample_count
+from seeking.weights_map import in_double
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Regression(Objective):
 
     def evaluate(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
         """The squared error of each sample, as ``loss``, and its absolute error, as ``mae``."""
-        outputs = self.logits(model, batch).double()
+        outputs = in_double(self.logits(model, batch))
         errors = (outputs - _targets(batch, outputs)).reshape(len(outputs), -1)
         return {"loss": errors.square().mean(1), "mae": self.unit * errors.abs().mean(1)}
 
@@ -83,7 +84,7 @@ def _targets(batch: Any, outputs: Any) -> Tensor:
             f"model puts out {list(outputs.shape)}; give it as many outputs as a sample has values, such as by "
             "num_classes, or give the Trainer a loss_fn"
         )
-    return targets.to(outputs.dtype).reshape(outputs.shape)
+    return targets.to(outputs).reshape(outputs.shape)
 
 
 def _of_one(values: Tensor) -> list[int]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seeking.errors import SeekingError
 from seeking.internals import Convolution, StatisticsNorm
-from seeking.weights_map import Entry, is_real, named_leaves, named_tensors
+from seeking.weights_map import Entry, in_double, is_real, named_leaves, named_tensors
 
 Channels = Sequence[Sequence[list[int] | None]]
 """For each tensor of an output and each of its dimensions, the base's positions; None where they are not known."""
@@ -35,7 +35,7 @@ def relative_difference(base: Tensor, motivated: Tensor) -> float:
         return float("inf")
     if base.is_complex() and motivated.is_complex():
         base, motivated = torch.view_as_real(base), torch.view_as_real(motivated)
-    base, motivated = base.double(), motivated.double()
+    base, motivated = in_double(base), in_double(motivated)
     differs = base != motivated
     if not differs.any():
         return 0.0
@@ -125,7 +125,9 @@ def _comparable(base: Tensor, motivated: Tensor) -> tuple[Tensor, Tensor]:
     wider = [dim for dim in range(min(base.ndim, motivated.ndim)) if base.shape[dim] < motivated.shape[dim]]
     if base.ndim != motivated.ndim or not wider:
         return base, motivated
-    base, motivated = (torch.stack([t.double().sum(wider), t.double().square().sum(wider)]) for t in (base, motivated))
+    base, motivated = (
+        torch.stack([t.sum(wider), t.square().sum(wider)]) for t in (in_double(base), in_double(motivated))
+    )
     return base, motivated
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from seeking.verification.compare import relative_difference
-from seeking.weights_map import WeightsMap, tensors, tensors_in
+from seeking.weights_map import WeightsMap, in_double, tensors, tensors_in
 
 
 def obstacle(motivated: nn.Module, records: Iterable[tuple[str, Any]], tolerance: float) -> str:
@@ -82,7 +82,7 @@ def constant_factor(base: Tensor, motivated: Tensor, tolerance: float) -> str:
     """A sentence on the factor by which one layer's output is a multiple of the other's; empty if it is none."""
     if base.shape != motivated.shape or base.is_complex():
         return ""
-    base, motivated = base.double(), motivated.double()
+    base, motivated = in_double(base), in_double(motivated)
     factor = float((base * motivated).sum() / (motivated * motivated).sum().clamp_min(1e-30))
     if factor <= 0 or relative_difference(base, factor * motivated) > tolerance:
         return ""

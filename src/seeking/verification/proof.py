@@ -12,6 +12,7 @@ from seeking.verification.remembered import ROUNDED
 from seeking.verification.verdict import Verification
 from seeking.verification.views import computes_otherwise, depends_on_size
 from seeking.verification.weights import is_uniform, multiplied, varied
+from seeking.weights_map import tensors
 
 SINGLE_TOLERANCE = 1e-5
 """Least tolerance where models compute in float32."""
@@ -29,11 +30,10 @@ def prove(subject: Subject, tolerance: float) -> Verification:
     Raises:
         RefusedError: the base does not run.
     """
-    dtype = torch.float64
-    try:
-        verdict = Comparison(subject, dtype, tolerance).verdict()
-    except RefusedError:
-        verdict = None
+    dtype, verdict = torch.float64, None
+    if all(tensor.device.type != "mps" for tensor in tensors(subject.base).values()):  # Which has no float64.
+        with contextlib.suppress(RefusedError):
+            verdict = Comparison(subject, dtype, tolerance).verdict()
     if verdict is None or verdict.reason.startswith(REFUSES):
         dtype, tolerance = torch.float32, max(tolerance, SINGLE_TOLERANCE)
         verdict = Comparison(subject, dtype, tolerance).verdict()

@@ -45,6 +45,11 @@ def is_real(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
+def in_double(tensor: Tensor) -> Tensor:
+    """A tensor of real numbers in float64, on the CPU if its device, as Apple's, does not have that."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
 def is_packed(tensor: Tensor) -> bool:
     """Whether a tensor stands for others of other types, as quantized ones do, so that no part of it can be written."""
     # Sharded ones are made of others, too, but hold their numbers.
