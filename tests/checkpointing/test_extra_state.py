@@ -34,7 +34,7 @@ def test_extra_state_is_in_weights_files(tmp_path: Path) -> None:
         save_weights(model, tmp_path / "a.safetensors")
 
 
-@pytest.mark.parametrize("extra", [{"steps": 4, "rates": [0.5, None]}, torch.tensor(4)], ids=["JSON", "tensor"])
+@pytest.mark.parametrize("extra", [{"steps": 4, "rates": [0.5, None]}, {"unit": "$"}, torch.tensor(4)], ids=str)
 def test_extra_state_is_in_the_weights_files_of_a_run(extra: Any, tmp_path: Path) -> None:
     base, motivated = Counting(2, 2), Counting(2, 2)
     base.extra = extra

@@ -19,6 +19,25 @@ from seeking.training.optim import load_optimizer_state
 from seeking.weights_map import tensors
 
 
+def test_a_run_is_not_resumed_with_another_map(tmp_path: Path) -> None:
+    def trainer(width: Any, **more: Any) -> Trainer:
+        torch.manual_seed(0)
+        models = (
+            nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)),
+            nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2)),
+        )
+        weights_map = seeking.match(*models, batch=torch.zeros(1, 2), width=width)
+        data = [(torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))] * 4
+        return Trainer(
+            *models, train_loader=data, weights_map=weights_map, config=CONFIG, output=tmp_path / "x", **more
+        )
+
+    trainer("leading").fit()
+    trainer("leading", resume=True)
+    with pytest.raises(SeekingError, match=r"0.weight lies at 0.weight\[0:4:3, .*, at 0.weight\[0:2, .*"):
+        trainer("even", resume=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("every", [2, 9])
 def test_evaluating_seldom_changes_the_record_alone(every: int, tmp_path: Path) -> None:

@@ -82,6 +82,15 @@ def test_consecutive_decrease_is_its_definition(n: int, values: list[float]) -> 
         assert held == (fell and all(later < earlier for earlier, later in itertools.pairwise(window)))
 
 
+@given(st.integers(1, 3), losses, st.data())
+def test_batches_on_which_the_base_rests_are_no_losses(n: int, values: list[float], data: st.DataObject) -> None:
+    rested, expected = ConsecutiveDecrease(n), ConsecutiveDecrease(n)
+    for loss in values:
+        assert rested.update(loss) == expected.update(loss)
+        for _ in range(data.draw(st.integers(0, 2))):
+            assert not rested.update(loss, base_stepped=False)
+
+
 @pytest.mark.parametrize(("n", "rate"), [(1, 1 / 2), (2, 1 / 6), (3, 1 / 24)])
 def test_for_exchangeable_losses_the_rate_is_that_of_chance(n: int, rate: float) -> None:
     draw = random.Random(0)

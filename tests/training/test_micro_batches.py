@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from seeking import SeekingError, Trainer
 from seeking.training.micro_batches import MicroBatches, Part, split
+from seeking.training.objective import Classification
 from seeking.training.samples import first_sample, sample_count
 from seeking.weights_map import leaves_in
 
@@ -92,7 +93,17 @@ def batch_of(values: Tensor, kind: str) -> Any:
 
 @pytest.mark.parametrize(
     "kind",
-    ["lists", "lists of tensors", "sequences", "labels stacked", "targets", "nested", "names", "mappings", "records"],
+    [
+        "lists",
+        "lists of tensors",
+        "sequences",
+        "labels stacked",
+        "targets",
+        "nested",
+        "names",
+        "mappings",
+        "records",
+    ],
 )
 @given(samples=st.integers(1, 9), processes=st.integers(2, 4))
 @settings(max_examples=12)
@@ -142,6 +153,12 @@ def test_what_cannot_be_split_is_told(kind: str) -> None:
     }[kind]()
     with pytest.raises(SeekingError, match=r"holds a (sparse or nested tensor|PackedSequence), which cannot be split"):
         split((inputs, torch.arange(4)), 2)
+
+
+@pytest.mark.parametrize("rest", [(), (torch.zeros(4),), (["a", "b", "c", "d"],)])
+def test_labels_that_do_not_count_are_left_out_whatever_follows_them(rest: tuple[Any, ...]) -> None:
+    batch = torch.zeros(4, 3), torch.tensor([1, -100, 0, -100]), *rest
+    assert Classification().count(batch) == 2
 
 
 def test_batches_that_do_not_come_from_a_loader_weigh_as_their_samples() -> None:

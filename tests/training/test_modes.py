@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from runs import CONFIG, batches
 from torch import Tensor, nn
 
-from seeking import Trainer, recalibrate
+from seeking import SeekingError, Trainer, recalibrate
 from seeking.models.resnet import ResNet
 from seeking.training.modes import evaluating, set_modes, training_modes
 from seeking.weights_map import tensors
@@ -106,6 +106,16 @@ def test_frozen_norms_are_not_recalibrated() -> None:
     after = statistics(model)
     assert all(torch.equal(value, after[first][key]) for key, value in before[first].items())
     assert all(not torch.equal(before[name]["running_mean"], after[name]["running_mean"]) for name in others)
+
+
+def test_statistics_stay_as_they_were_if_there_is_no_batch_or_one_fails() -> None:
+    model = ResNet(8, width=4)
+    before = {name: tensor.clone() for name, tensor in tensors(model).items()}
+    with pytest.raises(SeekingError, match="batches has no batch"):
+        recalibrate(model, iter(()))
+    with pytest.raises(RuntimeError):
+        recalibrate(model, [torch.rand(4, 3, 8, 8), torch.rand(4, 5, 8, 8)])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors(model).items())
 
 
 def test_a_listener_that_leaves_a_model_in_evaluation_mode_does_not_freeze_it() -> None:

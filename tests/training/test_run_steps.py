@@ -101,7 +101,7 @@ def test_on_next_moves_every_motivated_step_by_one_batch() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "onecycle", "step", "constant"])
-@pytest.mark.parametrize("warmup", [0.0, 0.5])
+@pytest.mark.parametrize("warmup", [0.0, 1 / 6, 0.5])
 def test_both_schedules_count_batches_of_the_run(schedule: str, warmup: float) -> None:
     rates: list[tuple[float, float]] = []
     config = dataclasses.replace(CONFIG, schedule=schedule, warmup_epochs=warmup)
@@ -117,7 +117,7 @@ def test_both_schedules_count_batches_of_the_run(schedule: str, warmup: float) -
     assert all(base == motivated for base, motivated in rates)
     assert len(rates) == 12
     assert max(base for base, _ in rates) <= config.lr * (1 + 1e-6)
-    if warmup:
+    if warmup > 0.2:
         assert rates[0][0] < config.lr
     if schedule in ("cosine", "onecycle"):
         assert rates[-1][0] < 0.05 * config.lr
