@@ -54,7 +54,7 @@ class Reproduce:
     scale: str = "quick"
     """quick (minutes on 2 cores), small (hours), long (longer runs) or full (the size of the paper, on a GPU), if the
     recipe has it."""
-    arms: tuple[str, ...] = ()
+    arms: tuple[str, ...] | None = None
     """Arms to run, by name; all if not given. What the folder has of others stays in the results."""
     seeds: int | None = None
     """Number of seeds; the recipe's if not given. More seeds can be added later."""

@@ -7,7 +7,7 @@ import operator
 import random
 import sys
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -277,18 +277,33 @@ def _copied_in_part(value: Any, memo: dict[int, Any]) -> Any:
     if type(value) is functools.partial:
         arguments = [_copy_or_share(part, memo) for part in value.args]
         return functools.partial(_copy_or_share(value.func, memo), *arguments, **_copy_or_share(value.keywords, memo))
-    parts = value if type(value) in (dict, list) else getattr(value, "__dict__", None)
     try:
         twin = copy.copy(value)
     except Exception:
         return value
-    inside = twin if type(value) in (dict, list) else getattr(twin, "__dict__", None)
-    if twin is value or inside is parts or not isinstance(inside, dict | list):
+    attributes = getattr(twin, "__dict__", None)
+    slots = _slots(value)
+    holds = [each for each in (attributes, twin) if isinstance(each, dict | list | deque)]
+    if twin is value or not (holds or slots) or (attributes and attributes is vars(value)):
         return value
     memo[id(value)] = twin
-    for key, part in inside.items() if isinstance(inside, dict) else enumerate(inside):
-        inside[key] = _copy_or_share(part, memo)
+    for inside in holds:
+        for key, part in [*(inside.items() if isinstance(inside, dict) else enumerate(inside))]:
+            inside[key] = _copy_or_share(part, memo)
+    for name in slots:
+        object.__setattr__(twin, name, _copy_or_share(getattr(value, name), memo))
     return twin
+
+
+def _slots(value: Any) -> list[str]:
+    """The names of an object's attributes that are in slots."""
+    names = []
+    for kind in type(value).__mro__:
+        own = vars(kind).get("__slots__", ())
+        for name in (own,) if isinstance(own, str) else own:
+            private = name.startswith("__") and not name.endswith("__")
+            names.append(f"_{kind.__name__.lstrip('_')}{name}" if private else name)
+    return [name for name in names if name not in ("__dict__", "__weakref__") and hasattr(value, name)]
 
 
 def _uncopied(model: nn.Module, parts: dict[int, Any]) -> str:

@@ -104,6 +104,8 @@ def reproduce_command(config: Reproduce) -> int:
     recipe = read(config.recipe, config.scale, changes, config.source)
     seeds = recipe.seeds if config.seeds is None else config.seeds
     check_least("seeds", seeds)
+    if config.arms == ():
+        raise SeekingError("arms has no name; name some, or leave it out to run all")
     output = config.output or Path("runs") / f"{recipe.name}-{recipe.scale}"
     console = make_console()
     with many_runs(console) as listener:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,16 @@ class Locked(Truncated):
         self.others = [threading.Lock(), self.hidden]
 
 
+class Slotted(Truncated):
+    """The same in a slot, with what cannot be copied beside it in a container with a default."""
+
+    __slots__ = ("__others", "hidden")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.__others = defaultdict(list, locks=[threading.Lock()], hidden=[self.hidden])
+
+
 WAYS: list[Callable[[Truncated], Any]] = [
     lambda loss: loss,
     lambda loss: loss.__call__,
@@ -98,7 +109,7 @@ WAYS: list[Callable[[Truncated], Any]] = [
 """Ways to give a loss."""
 
 
-@pytest.mark.parametrize("kind", [Truncated, Locked])
+@pytest.mark.parametrize("kind", [Truncated, Locked, Slotted])
 @pytest.mark.parametrize("way", WAYS)
 def test_runs_before_training_leave_no_hidden_state_behind(way: Callable[[Truncated], Any], kind: type) -> None:
     own = kind()

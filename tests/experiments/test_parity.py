@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from seeking import SeekingError
 from seeking.experiments.parity import common_name, cost_of_parity, fronts
 from seeking.experiments.recipe import Recipe, read
 from seeking.experiments.results import summarize
@@ -137,6 +138,29 @@ def test_shorter_ordinary_training_is_a_front_of_its_own(tmp_path: Path) -> None
             rows.append(record(arm, seed, 100 * share, 0.7 + 0.01 * seed - loss, 0.8 - loss))
     (front,) = fronts(experiment, summarize(experiment, rows, ACCURACY), ACCURACY)
     assert (front["costs"], front["margins"]) == (pytest.approx([0.5, 0.7]), pytest.approx([-2.0, -1.0]))
+
+
+@pytest.mark.parametrize("length", [0, -1, float("inf"), float("nan"), "0.5", True, [0.5], None])
+def test_a_length_that_is_none_is_refused_by_name(length: Any, tmp_path: Path) -> None:
+    arms = {"ordinary": {"method": "ordinary"}, "short": {"method": "ordinary", "length": length}}
+    with pytest.raises(SeekingError, match=r"own.yaml: short: length is .*; give a share of the epochs above 0"):
+        recipe(tmp_path, arms=arms)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"budgets": [10]}, "short: length cannot be set where budgets"), ({"search": {"length": [0.5]}}, "set it")],
+)
+def test_a_length_that_would_have_no_effect_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    arms = {"ordinary": {"method": "ordinary"}, "short": {"method": "ordinary", "length": 0.5}}
+    with pytest.raises(SeekingError, match=message):
+        recipe(tmp_path, arms=arms, **changes)
+
+
+def test_a_length_counts_steps_where_they_say_how_long_a_run_is(tmp_path: Path) -> None:
+    arms = {"ordinary": {"method": "ordinary"}, "short": {"method": "ordinary", "length": 0.25}}
+    trial = recipe(tmp_path, arms=arms, options={"max_steps": 40}).trial("short", PAIR, None, 0, 2.0)
+    assert [run.config.max_steps for run in trial.runs] == [10, 10]
 
 
 def test_without_flops_there_is_no_cost(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from seeking.errors import SeekingError, unknown
+from seeking.errors import SeekingError, naming, unknown
 from seeking.experiments.config import RunConfig
 from seeking.experiments.methods import Method, Stage, methods
 from seeking.files import read_yaml
@@ -186,12 +186,16 @@ class Recipe:
         # name differ in their arguments.
         pair_specific = bool(budget or pretraining or self.of_pairs.get("-".join(pair)) or pair[0] == pair[1])
         stages = method.stages(1 / ratio, settings)
+        if budget and any(stage.length != 1 for stage in stages):
+            raise SeekingError(f"{arm}: length cannot be set where budgets say how long a run is; remove one")
         epochs = _epochs_within(budget, stages) if budget else {}
         runs: dict[str, Run] = {}
         for stage in sorted(stages, key=lambda stage: stage.after is not None):
             config = self.config(pair, **{**options, **of_stages.get(stage.name, {})})
-            length = max(1, round(stage.length * config.epochs))
-            config = replace(config, seed=seed, epochs=epochs.get(stage.name, length))
+            if stage.length != 1:
+                whole = config.max_steps and max(1, round(stage.length * config.max_steps))
+                config = replace(config, epochs=max(1, round(stage.length * config.epochs)), max_steps=whole)
+            config = replace(config, seed=seed, epochs=epochs.get(stage.name, config.epochs))
             name = "-".join(pair if stage.role == "pair" else (*pair, stage.name))
             if stage.name == "base":
                 config = replace(config, motivated=config.base, motivated_kwargs=config.base_kwargs)
@@ -372,7 +376,12 @@ def _check(recipe: Recipe, path: Path, changes: Mapping[str, Any]) -> None:
         raise SeekingError(f"{path}: pretraining and search cannot be combined; remove one")
     for arm, pair in itertools.product(recipe.arms, recipe.pairs):
         method = recipe.method(arm)
-        stages = {stage.name: stage for stage in method.stages(0.5, method.settings)}
+        of_arm = {name: recipe.arms[arm].get(name, default) for name, default in method.settings.items()}
+        with naming(f"{path}: {arm}"):
+            stages = {stage.name: stage for stage in method.stages(0.5, of_arm)}
+        separate = method.settings.keys() if method.searched_separately else ()
+        if unsearchable := sorted(separate & recipe.search[arm].keys()):
+            raise SeekingError(f"{path}: {arm}: search: {', '.join(unsearchable)} is the same for both models; set it")
         for name in recipe.arms[arm].get("each", {}):
             if name not in stages:
                 raise unknown(f"run of {method.name} in {path}: {arm}: each", str(name), stages)

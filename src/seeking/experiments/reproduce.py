@@ -42,7 +42,7 @@ def reproduce(
     listener: RunListener,
     command: str = "",
     *,
-    arms: Sequence[str] = (),
+    arms: Sequence[str] | None = None,
 ) -> str:
     """Run a recipe, or the rest of it; tables and figures are updated whenever a seed is finished.
 
@@ -53,7 +53,8 @@ def reproduce(
         jobs: runs in parallel.
         listener: called with every row of every run.
         command: the command line, to be recorded.
-        arms: names of the arms to run; all if empty. Finished runs of others in the folder are included in the results.
+        arms: names of the arms to run; all if not given. Finished runs of others in the folder are in the
+            results, too.
 
     Returns:
         The tables, in Markdown.
@@ -63,7 +64,7 @@ def reproduce(
             something else.
         RunError: some runs failed; the same call resumes them.
     """
-    for arm in arms:
+    for arm in arms or ():
         if arm not in recipe.arms:
             raise unknown(f"arm of recipe {recipe.name}", arm, recipe.arms)
     config = recipe.config(recipe.pairs[0])
@@ -87,7 +88,7 @@ def reproduce(
         if jobs > 1:  # Each process loads its own.
             del data
             load_cached.cache_clear()
-        chosen = {*arms} or recipe.arms.keys()
+        chosen = recipe.arms.keys() if arms is None else {*arms}
         searched = search(recipe, root, ratio, jobs, listener, chosen)
         earlier = {int(path.name[4:]) for path in root.glob("arms/*/*/seed*") if path.name[4:].isdigit()}
         trials = [*searched.trials([*seeds, *sorted(earlier - set(seeds))], ratio)]

@@ -128,8 +128,8 @@ class TrainConfig:
     decay: float = 0.23
     """Share of the run in which the schedule wsd decays."""
     warmup_epochs: float = 0.0
-    """Epochs of linear warm-up before the schedule; it begins with the first step of any model, if that comes later
-    than its end. For onecycle, the epochs of its rise (0: 30 % of the run)."""
+    """Epochs of linear warm-up before the schedule; it begins with the first step of any model. For onecycle, the
+    epochs of its rise (0: 30 % of the run)."""
     warmup_steps: int = 0
     """The same in steps, instead of epochs."""
     ema: float | None = None

@@ -34,7 +34,7 @@ class Learner:
         optimizer: of the module's parameters.
         schedule: stepped once a batch of the run, whether or not this model is trained on it.
         planned_steps: batches of the run that the schedule is made for.
-        warmup: batches in which the schedule warms up, which begins anew if no model has stepped until its end.
+        warmup: batches in which the schedule warms up; that begins with the first step of any model.
         custom_optimizer: whether the optimizer is the user's, which may take sparse gradients; others get dense ones.
         custom_schedule: whether the schedule is the user's: then its own state is saved; else the schedule follows from
             the options and the number of steps.

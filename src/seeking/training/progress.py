@@ -62,14 +62,18 @@ class Progress:
         return {"kind": "start", "epochs": epochs, "epoch_length": self.epoch_length, "steps": self.steps}
 
     def late_warmup(self, length: int) -> float:
-        """Factor of the learning rate on this batch, for runs in which no model steps while the schedule warms up.
+        """Factor of the schedule's learning rate on this batch, with which its warm-up begins with the first step.
 
         Args:
-            length: batches in which the rate rises from the first step on, if that comes after the schedule's warm-up.
+            length: batches in which the schedule warms up, from the first batch on.
         """
-        if self.first_step is None or not 0 < length <= self.first_step:
+        if self.first_step is None or not length:
             return 1.0
-        return min(1.0, 1 / length + (1 - 1 / length) * (self.step - self.first_step) / length)
+        late, scheduled = (
+            min(1.0, 1 / length + (1 - 1 / length) * steps / length)
+            for steps in (self.step - self.first_step, self.step)
+        )
+        return late / scheduled
 
     def end_batch(self) -> None:
         """Count a batch."""

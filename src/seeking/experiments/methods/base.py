@@ -22,7 +22,7 @@ class Stage:
         role: what is trained.
         cost: FLOPs of an epoch, relative to the larger model alone.
         share: share of the method's FLOPs that this run gets.
-        length: its epochs, over those of the options; where FLOPs set the epochs, it has no effect.
+        length: its epochs or steps, over those of the options.
         after: name of the stage that this one starts from or learns from.
         outputs: the models that this run contributes to the method's results.
         conditional: whether a condition chooses batches, so that there is evidence on it.
