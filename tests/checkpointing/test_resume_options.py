@@ -35,6 +35,8 @@ def test_a_run_is_not_resumed_with_another_map(tmp_path: Path) -> None:
     trainer("leading", resume=True)
     with pytest.raises(SeekingError, match=r"0.weight lies at 0.weight\[0:3:2, .*, at 0.weight\[0:2, "):
         trainer("even", resume=True)
+    with pytest.raises(SeekingError, match=r"weights_map|weights map"):
+        trainer("leading", resume=True, weights_map={})
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.writer import CheckpointWriter
 from seeking.distributed.sharding import gather_full_tensors, reshard
 from seeking.errors import RunError, RunWarning, SeekingError, naming
+from seeking.supported import check_map
 from seeking.weights_map import WeightsMap
 
 DECODED_OTHERWISE = (
@@ -112,6 +113,8 @@ class Saver:
                     f"{self.folder.path} cannot be resumed with these models: {error}. Give the models of that run, or "
                     "name another output folder"
                 ) from error
+            if given is not None:
+                check_map(given)
             if different := given.difference(self._map) if given is not None else "":
                 raise SeekingError(
                     f"the weights map is not that of the run that is resumed: {different}. Leave weights_map out to go "
