@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tiny import contents
 
 from seeking.cli import main
 from seeking.commands import Train
 from seeking.run_commands import output_folder
+from seeking.training import RunFolder
 
 
 def test_runs_that_begin_within_a_second_have_folders_of_their_own(
@@ -53,6 +55,22 @@ def test_weights_are_not_called_as_what_torch_save_writes(
     file = tmp_path / name
     assert main([command, "mlp-4", "mlp-8", "--weights", "nowhere", "--output", str(file)]) == 2
     assert f"name it {file.with_suffix('.safetensors')}" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_comparison_has_its_folder_to_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    table = ["--task", "tabular", "--base", "mlp-4", "--motivated", "mlp-8", "--data", "digits", "--epochs", "1"]
+    options = ["compare", *table, "--max-train-samples", "64", "--seeds", "1", "--output", str(output)]
+    assert main(options) == 0
+    before = contents(output)
+    folder = RunFolder(output, resume=True)
+    folder.lock()
+    assert main([*options, "--resume"]) == 2
+    assert "another program is training in this folder" in " ".join(capsys.readouterr().err.split())
+    assert contents(output) == before
+    folder.close()
+    assert main([*options, "--resume"]) == 0
 
 
 @pytest.mark.slow

@@ -25,8 +25,8 @@ def dense(gradient: Tensor) -> Tensor:
 def make_dense(parameters: Iterable[nn.Parameter]) -> None:
     """Give sparse gradients their zeros: most optimizers take no others."""
     for parameter in parameters:
-        if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.to_dense()
+        if parameter.grad is not None:
+            parameter.grad = dense(parameter.grad)
 
 
 @torch.no_grad()

@@ -103,16 +103,16 @@ def test_the_held_out_loss_is_measured_when_it_is_due_and_decides_until_then(
     assert asked == [batch for batch in range(len(values)) if (batch + 1) % k == 0]
 
 
-def play(condition: Condition, worth: float, steps: int = 2000) -> list[bool]:
-    """A world in which a step of the base is worth 1 per FLOP, and a motivated one ``worth``."""
+def play(condition: Condition, worth: float, steps: int = 2000, taken: bool = True) -> list[bool]:
+    """A world in which a step of the base is worth 1 per FLOP, and a motivated one ``worth``, if it is taken."""
     noise = random.Random(1)
     loss, flops, decisions = 0.0, 0.0, []
     for _ in range(steps):
         loss, flops = loss - 1 + noise.gauss(0, 0.5), flops + 1
         decisions.append(condition.update(1.0, held_out_loss=lambda loss=loss: loss, flops_spent=flops))
         if decisions[-1]:
-            loss, flops = loss - 2 * worth + noise.gauss(0, 0.5), flops + 2
-            condition.feedback(Outcome(loss=1.0, grad_norm=1.0, flops=2.0))
+            loss, flops = loss - 2 * worth * taken + noise.gauss(0, 0.5), flops + 2
+            condition.feedback(Outcome(loss=1.0, grad_norm=1.0, flops=2.0, taken=taken))
     return decisions
 
 
@@ -136,6 +136,15 @@ def test_the_bandit_learns_from_its_own_plays_alone() -> None:
     decided = play(condition & parse_condition("never"), 2.0, 500)
     assert not any(decided)
     assert condition.advantage <= 0
+
+
+def test_the_bandit_learns_nothing_from_motivated_steps_that_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cost FLOPs and change nothing, which says nothing of steps that are taken."""
+    condition, learnt = Exp3(1.0, 5), []
+    monkeypatch.setattr(condition, "_learn", lambda reward: learnt.append(condition.motivated))
+    assert any(play(condition, 2.0, 500, taken=False)) and learnt and not any(learnt)
+    learnt.clear()
+    assert any(play(condition, 2.0, 500)) and any(learnt) and not all(learnt)
 
 
 # Squares of much smaller numbers are zero in float32.

@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import signal
 from pathlib import Path
@@ -122,6 +123,22 @@ def picture(value: int = 0) -> Image.Image:
 def test_data_that_cannot_be_trained_on(rows: Any, test: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(SeekingError, match=message):
         load(DataConfig(data=parquet(tmp_path / "data", rows, test)))
+
+
+@pytest.mark.parametrize("bars", [True, False])
+def test_settings_of_libraries_are_put_back(bars: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    before = datasets.are_progress_bars_disabled()
+    (datasets.enable_progress_bars if bars else datasets.disable_progress_bars)()
+    logger = logging.getLogger("huggingface_hub")
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    load(DataConfig(data=parquet(tmp_path / "data", [{"image": picture(n), "label": n % 2} for n in range(40)])))
+    with pytest.raises(SeekingError):
+        load(DataConfig(data=str(tmp_path / "nowhere")))
+    assert datasets.are_progress_bars_disabled() != bars
+    assert logger.level == logging.INFO
+    (datasets.disable_progress_bars if before else datasets.enable_progress_bars)()
 
 
 def test_without_a_test_split_a_tenth_is_held_out(tmp_path: Path) -> None:

@@ -67,8 +67,11 @@ def test_parallel_gives_the_same_results_and_what_fails_is_told_when_all_others_
     records = []
     for jobs in (1, 2):
         root = tmp_path / str(jobs)
-        with pytest.raises(RunError, match=r"arms/diverging/.* at step \d+.*\n(.*\n)*arms/diverging-growth/resnet8/"):
+        with pytest.raises(RunError, match=r"arms/diverging/.* at step \d+") as told:
             reproduce(recipe, root, range(1), jobs, quietly)
+        base = "arms/diverging-growth/resnet8/seed0"
+        larger = f"arms/diverging-growth/resnet8-resnet14-grown/seed0: not begun, since {base}, which it starts from, "
+        assert f"\n{base}: " in str(told.value) and f"\n{larger}" in str(told.value)
         assert {path.parent.parent.parent.name for path in root.rglob("summary.json")} == {"condition", "growth"}
         done = [trial for trial in recipe.trials([0], {recipe.pairs[0]: 2.0}) if "diverging" not in trial.arm]
         records.append([gather(trial, root, ACCURACY) for trial in done])

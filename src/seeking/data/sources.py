@@ -109,10 +109,9 @@ def _in_words(name: str, path: Path, on_board: Collection[str] = (), on_hub: Col
     import datasets
     from huggingface_hub.errors import HFValidationError
 
-    datasets.disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # Errors are reported below.
     try:
-        yield
+        with _quiet():
+            yield
     except SeekingError:
         raise
     except Exception as error:
@@ -140,6 +139,23 @@ def _in_words(name: str, path: Path, on_board: Collection[str] = (), on_hub: Col
         if "/" in name:
             raise SeekingError(f"data set {name}: neither a local folder nor found on the hub ({error})") from error
         raise unknown("data set", name, [*on_board, *on_hub]) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of ``datasets``, and no messages of the hub's client about errors, which are raised as well."""
+    import datasets
+
+    logger, bars = logging.getLogger("huggingface_hub"), datasets.are_progress_bars_disabled()
+    level = logger.level
+    datasets.disable_progress_bars()
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if not bars:
+            datasets.enable_progress_bars()
 
 
 def _with_training(name: str, splits: Splits) -> Splits:

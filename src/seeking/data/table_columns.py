@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -346,14 +346,29 @@ class Preparation:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Preparation":
-        """The preparation that ``as_dict`` gave, such as ``preparation`` of a run's ``summary.json``."""
-        columns: list[Number | Category] = []
-        for column in content["columns"]:
-            own = {name: value for name, value in column.items() if name != "kind"}
-            if column["kind"] == "number":
-                columns.append(Number(**own))
-            else:
-                columns.append(Category(**{**own, "values": tuple(own["values"])}))
-        label, target = content["label"], content.get("target")
-        scale = Number(label, **target, missing=False) if target else None
-        return cls(tuple(columns), label, tuple(content["classes"]), scale)
+        """The preparation that ``as_dict`` gave, such as ``preparation`` of a run's ``summary.json``.
+
+        Raises:
+            SeekingError: it is not such a preparation.
+        """
+
+        def number(name: str, mean: Any, deviation: Any, missing: bool) -> Number:
+            return Number(name, float(mean), float(deviation), missing)
+
+        def category(name: str, values: Any, missing: bool) -> Category:
+            return Category(name, tuple(values), missing)
+
+        kinds: dict[str, Callable[..., Number | Category]] = {"number": number, "category": category}
+        try:
+            columns = []
+            for column in content["columns"]:
+                own = dict(column)
+                columns.append(kinds[own.pop("kind")](**own))
+            label, target = content["label"], content.get("target")
+            scale = number(label, **target, missing=False) if target else None
+            return cls(tuple(columns), label, tuple(content["classes"]), scale)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SeekingError(
+                f"not a preparation of a table ({type(error).__name__}: {error}); give preparation of a run's "
+                "summary.json"
+            ) from error

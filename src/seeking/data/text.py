@@ -57,7 +57,7 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
     Args:
         text: uint8.
         length: bytes in a window.
-        count: number of windows; as many as the text has side by side if not given.
+        count: number of windows, if the text has as many side by side; else, and if not given, as many as it has.
         seed: if given, the windows lie at random, and elsewhere in each epoch; else they are spread evenly.
 
     Raises:

@@ -162,7 +162,7 @@ def _plain(config: RunConfig) -> RunConfig:
     plain = {"precision": "no", "compile": "no", "checkpoint_activations": False, "channels_last": False}
     alone = {"condition": "never", "base_condition": "always", "budget": None, "finish": "tied", "teach": 0.0}
     alone |= {name: getattr(RunConfig(), name) for name in ("finish_at", "student")}  # They serve these options.
-    other = {"output": None, "on_nonfinite": "stop", "verify": False, "shard": False, "accumulate": 1, "tracker": ()}
+    other = {"output": None, "on_nonfinite": "stop", "verify": False, "shard": False, "accumulate": 1}
     return dataclasses.replace(config, **plain, **alone, **other)  # type: ignore[arg-type]
 
 

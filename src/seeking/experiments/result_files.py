@@ -112,13 +112,17 @@ def render(recipe: Recipe, records: Sequence[Mapping[str, Any]], about: Mapping[
             continue
         of_pair = [front for front in parities if tuple(front["pair"]) == pair]
         name, title = "-".join(pair), f"{recipe.title}: {pair[0]} in {pair[1]}"
-        draw_by_flops(pair_rows, root / f"{name}-flops.png", title, metric)
+        with atomic_write(root / f"{name}-flops.png") as path:
+            draw_by_flops(pair_rows, path, title, metric)
         if not recipe.budgets:
-            draw_arms(pair_rows, recipe.reference, root / f"{name}.png", title, metric)
+            with atomic_write(root / f"{name}.png") as path:
+                draw_arms(pair_rows, recipe.reference, path, title, metric)
         if any(len(front["arms"]) > 1 for front in of_pair):
-            draw_front(of_pair, pair_rows, recipe.reference, root / f"{name}-front.png", title, metric)
+            with atomic_write(root / f"{name}-front.png") as path:
+                draw_front(of_pair, pair_rows, recipe.reference, path, title, metric)
         if any(row["evidence"] for row in pair_rows):
-            draw_evidence(pair_rows, root / f"{name}-condition.png", title)
+            with atomic_write(root / f"{name}-condition.png") as path:
+                draw_evidence(pair_rows, path, title)
 
 
 def machine(device: torch.device) -> str:

@@ -12,7 +12,7 @@ from seeking.verification.remembered import ROUNDED
 from seeking.verification.verdict import Verification
 from seeking.verification.views import computes_otherwise, depends_on_size
 from seeking.verification.weights import is_uniform, multiplied, varied
-from seeking.weights_map import tensors
+from seeking.weights_map import has_double, tensors
 
 SINGLE_TOLERANCE = 1e-5
 """Least tolerance where models compute in float32."""
@@ -31,7 +31,7 @@ def prove(subject: Subject, tolerance: float) -> Verification:
         RefusedError: the base does not run.
     """
     dtype, verdict = torch.float64, None
-    if all(tensor.device.type != "mps" for tensor in tensors(subject.base).values()):  # Which has no float64.
+    if all(has_double(tensor.device) for tensor in tensors(subject.base).values()):
         with contextlib.suppress(RefusedError):
             verdict = Comparison(subject, dtype, tolerance).verdict()
     if verdict is None or verdict.reason.startswith(REFUSES):

@@ -5,6 +5,7 @@ from seeking.weights_map.index import Index
 from seeking.weights_map.map import WeightsMap
 from seeking.weights_map.tensors import (
     Name,
+    has_double,
     has_nan,
     identity,
     in_double,
@@ -23,6 +24,7 @@ __all__ = [
     "Index",
     "Name",
     "WeightsMap",
+    "has_double",
     "has_nan",
     "identity",
     "in_double",

@@ -46,8 +46,13 @@ def is_real(tensor: Tensor) -> bool:
 
 
 def in_double(tensor: Tensor) -> Tensor:
-    """A tensor of real numbers in float64, on the CPU if its device, as Apple's, does not have that."""
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+    """A tensor of real numbers in float64, on the CPU if its device does not have that."""
+    return (tensor if has_double(tensor.device) else tensor.cpu()).double()
+
+
+def has_double(device: torch.device) -> bool:
+    """Whether a device has float64; Apple's GPUs do not."""
+    return device.type != "mps"
 
 
 def is_packed(tensor: Tensor) -> bool:
