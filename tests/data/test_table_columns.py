@@ -176,7 +176,7 @@ def test_new_rows_are_checked(tmp_path: Path) -> None:
         prepare_rows(preparation, tmp_path / "new.csv")
     whole = {"preparation": dict(preparation)}
     for wrong in (whole, {**preparation, "columns": [{"kind": "date", "name": "x"}]}, {**preparation, "columns": 3}):
-        with pytest.raises(SeekingError, match="not a preparation of a table.*; give preparation of a run's"):
+        with pytest.raises(SeekingError, match=r"not a preparation of a table.*; give preparation of a run's"):
             prepare_rows(wrong, tmp_path / "new.csv")
     rows = read_files(str(tmp_path / "a.csv"), {})["train"]
     assert rows.select(np.array([3, 1])).select([1]).place(0) == "row 2 of a.csv"
