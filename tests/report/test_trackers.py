@@ -9,7 +9,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from accelerate.tracking import GeneralTracker
@@ -17,9 +17,10 @@ from runs import CONFIG, run
 from tiny import Failing
 
 from seeking import SeekingError, TrainConfig, Trainer
+from seeking.choices import Tracker
 from seeking.errors import DivergedError, RunWarning
 from seeking.report import trackers
-from seeking.report.trackers import check_trackers, numbers
+from seeking.report.trackers import check_trackers, numbers, starters, tensorboard
 from seeking.training import RunFolder
 
 Found = dict[tuple[str, int], float]
@@ -100,6 +101,10 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     os.environ.pop("MLFLOW_RUN_ID", None)
 
 
+def test_the_option_has_the_trackers_of_the_package() -> None:
+    assert {*starters()} == {*get_args(Tracker)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_trackers_have_what_the_metrics_have(name: str, tmp_path: Path) -> None:
@@ -145,7 +150,7 @@ class Recording(GeneralTracker):
 def test_a_tracker_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recordings: list[Recording] = []
     monkeypatch.setattr(
-        trackers, "TensorBoardTracker", lambda *a, **k: recordings.append(Recording(*a, **k)) or recordings[-1]
+        tensorboard, "TensorBoardTracker", lambda *a, **k: recordings.append(Recording(*a, **k)) or recordings[-1]
     )
     monkeypatch.setattr(trackers, "check_trackers", lambda names: None)
     with pytest.warns(RunWarning, match=r"tracker tensorboard fails and is left out .*ConnectionError: gone"):
@@ -157,7 +162,7 @@ def test_a_tracker_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.Mo
 def test_ids_that_cannot_be_read_are_refused_and_not_read_without_trackers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trackers, "TensorBoardTracker", lambda *a, **k: Recording(*a, **k))
+    monkeypatch.setattr(tensorboard, "TensorBoardTracker", lambda *a, **k: Recording(*a, **k))
     monkeypatch.setattr(trackers, "check_trackers", lambda names: None)
     config = TrainConfig(**{**vars(CONFIG), "tracker": "tensorboard", "max_steps": 2})
     run(config, output=tmp_path / "run")

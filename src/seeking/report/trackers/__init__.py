@@ -1,27 +1,33 @@
-"""Experiment trackers, through accelerate: TensorBoard, Weights & Biases, MLflow, trackio."""
+"""Experiment trackers, through accelerate, one file each."""
 
+import functools
 import importlib.util
 import json
-import os
 import re
-import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, TrackioTracker, WandBTracker
+from accelerate.tracking import GeneralTracker
 
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.choices import Tracker
 from seeking.errors import RunWarning, SeekingError
 from seeking.files import is_file, read_json, reading, reason
 from seeking.option_types import check_word
+from seeking.plugins import modules_of
+from seeking.report.trackers.opened import Opened, TrackedRun, short_id
 from seeking.training.record import Row
 
 IDS = "trackers.json"
 """File of the run folder that holds the trackers' ids of the run."""
 
-PROJECT = "seeking"
+
+@functools.cache
+def starters() -> Mapping[str, Callable[[TrackedRun], Opened]]:
+    """What starts each tracker, by its name; every file in this package with a ``start`` adds one."""
+    modules = [module for module in modules_of(__name__) if hasattr(module, "start")]
+    return {module.__name__.rpartition(".")[2]: module.start for module in modules}
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -58,7 +64,7 @@ class Tracking:
     def __init__(self, names: Sequence[str], title: str, folder: RunFolder | None, options: Mapping[str, Any]) -> None:
         check_trackers(names)
         self._names, self._folder, self._options = names, folder, options
-        self._title = folder.path.resolve().name if folder else f"{title}-{_short_id()}"
+        self._title = folder.path.resolve().name if folder else f"{title}-{short_id()}"
         self._ids: dict[str, str] = {}
         self._open: dict[str, GeneralTracker] = {}
 
@@ -81,35 +87,19 @@ class Tracking:
             self._ids |= _read_ids(self._folder)
         for name in self._names:
             known = self._ids.get(name)
-            tracker = self._make(name, known, step)
+            run = TrackedRun(self._title, known, self._folder.path if self._folder else None, step)
             try:
-                tracker.start()
+                tracker, self._ids[name] = starters()[name](run)
                 if known is None:
                     tracker.store_init_configuration(_flat(self._options))
             except Exception as error:
                 raise SeekingError(f"the tracker {name} cannot be started ({type(error).__name__}: {error})") from error
             self._open[name] = tracker
-            if name == "mlflow":
-                self._ids[name] = tracker.tracker.info.run_id
         if self._folder and self._names:
             try:
                 self._folder.write_json(IDS, self._ids)
             except OSError as error:
                 raise SeekingError(f"{self._folder.path / IDS}: cannot be written ({reason(error)})") from error
-
-    def _make(self, name: str, known: str | None, step: int | None) -> GeneralTracker:
-        if name == "tensorboard":
-            self._ids[name] = "tensorboard"
-            place = (self._folder.path, name) if self._folder else ("runs", self._title)
-            # Rows that come again after a resume replace those that were there.
-            return TensorBoardTracker(place[1], place[0], purge_step=step or 0)
-        if name == "mlflow":
-            return MLflowTracker(PROJECT, run_id=known, run_name=self._title)
-        known = self._ids[name] = known or (uuid.uuid4().hex if name == "wandb" else f"{self._title}-{_short_id()}")
-        if name == "wandb":
-            project = os.environ.get("WANDB_PROJECT", PROJECT)
-            return WandBTracker(project, name=self._title, id=known, resume="allow")
-        return TrackioTracker(PROJECT, name=known, resume="allow")
 
     def _call_each(self, do: Callable[[GeneralTracker], object]) -> None:
         for name, tracker in [*self._open.items()]:
@@ -149,7 +139,3 @@ def _read_ids(folder: RunFolder) -> dict[str, str]:
         except SeekingError as error:
             raise SeekingError(f"{error}; remove the file to begin new runs in the trackers") from error
     return {name: value for name, value in content.items() if re.fullmatch(r"[\w. -]{1,128}", str(value))}
-
-
-def _short_id() -> str:
-    return uuid.uuid4().hex[:6]
