@@ -1,4 +1,4 @@
-"""A new condition, algorithm or part with state is one new file, and no other file is edited."""
+"""A new condition, algorithm, part with state or family of models is one new file; no other is edited."""
 
 import subprocess
 from pathlib import Path
@@ -82,6 +82,27 @@ class Average:
         self.count, self.mean = state["count"], state["mean"]
 '''
 
+FAMILY = """
+import re
+
+from torch import nn
+
+from seeking.models.family import Family
+
+
+def make(name, *, num_classes, in_features):
+    return nn.Linear(in_features, num_classes, bias=name == "line-biased")
+
+
+FAMILY = Family(
+    pattern=re.compile("line-(biased|plain)"),
+    names=("line-biased", "line-plain"),
+    task="tabular",
+    make=make,
+    arguments=lambda num_classes, channels: {"num_classes": num_classes, "in_features": channels},
+)
+"""
+
 PROGRAM = """
 import pathlib, signal, sys
 import torch
@@ -89,8 +110,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 folder = pathlib.Path(sys.argv[1])
-import seeking.algorithms, seeking.conditions, seeking.training
-for package in ("algorithms", "conditions", "training"):  # As if the files lay beside their siblings.
+import seeking.algorithms, seeking.conditions, seeking.models, seeking.training
+for package in ("algorithms", "conditions", "models", "training"):  # As if the files lay beside their siblings.
     getattr(seeking, package).__path__.append(str(folder / package))
 from seeking import TrainConfig, Trainer, parse_condition
 from seeking.algorithms.alternating import Alternating
@@ -129,16 +150,19 @@ for name, options in (("condition", {}), ("algorithm", {"algorithm": Alternating
     assert result.history == again.history and 0 < result.cost.motivated_batches < result.cost.batches == 24
     assert (average.count, float(average.mean)) == (other.count, float(other.mean)) and average.count == 24
     assert torch.equal(whole.pair.base.weight, resumed.pair.base.weight)
+model = seeking.models.create("line-plain", num_classes=3, in_features=4)
+assert model.bias is None and model.weight.shape == (3, 4) and seeking.models.task_of("line-biased") == "tabular"
 print("as expected")
 """
 
 
 @pytest.mark.slow
-def test_a_condition_an_algorithm_and_a_part_of_one_file_each(client: str, tmp_path: Path) -> None:
+def test_additions_of_one_file_each(client: str, tmp_path: Path) -> None:
     for name, text in (
         ("conditions/thrifty.py", CONDITION),
         ("algorithms/alternating.py", ALGORITHM),
         ("training/average.py", PART),
+        ("models/line.py", FAMILY),
         ("program.py", PROGRAM),
     ):
         path = tmp_path / name

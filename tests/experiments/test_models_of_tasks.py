@@ -1,6 +1,7 @@
 """Models for images, text and tables by name, and the arguments that they take."""
 
 import contextlib
+import re
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from seeking.cli import main
 from seeking.experiments import RunConfig
 from seeking.experiments.run import check_names
 from seeking.models import check_arguments, create, task_of
+from seeking.models.family import Family, image_arguments
 from seeking.training import count_flops
 
 pytest.importorskip("transformers", reason="needs transformers: pip install 'seeking[transformers]'")
@@ -97,10 +99,11 @@ def test_arguments_are_refused_without_data_if_and_only_if_they_are_with_data(da
 
 
 def test_a_model_that_needs_memory_to_be_made_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def net(*, num_classes: int, scale: float = 1.0) -> nn.Module:
+    def net(name: str, *, num_classes: int, scale: float = 1.0) -> nn.Module:
         return nn.Linear(2, num_classes * int((torch.ones(1) * scale).item()))
 
-    monkeypatch.setattr(seeking.models, "_own", lambda name: net)
+    family = Family(re.compile("net"), ("net",), "images", net, image_arguments)
+    monkeypatch.setattr(seeking.models, "families", lambda: (family,))
     check_arguments("net", {"scale": 2.0}, {"num_classes": 2})
     with pytest.raises(SeekingError, match="model net rejects the arguments scale='a': "):
         check_arguments("net", {"scale": "a"}, {"num_classes": 2})

@@ -1,9 +1,9 @@
-"""Models by name: the CIFAR ResNets, perceptrons, language models, and all models of timm."""
+"""Models by name: families of the library's own, one file each, and all models of timm."""
 
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,26 @@ from torch import Tensor, nn
 from seeking.choices import Task
 from seeking.errors import RunWarning, SeekingError, unknown
 from seeking.matching.example_inputs import image_size as default_image_size
-from seeking.models import language, mlp
-from seeking.models.resnet import ResNet
+from seeking.models.family import Family, image_arguments
+from seeking.plugins import modules_of
 from seeking.weights_map import tensors
 
-RESNETS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
 LOCAL = "local-dir:"
 ELSEWHERE = ("hf-hub:", "hf_hub:", LOCAL)
 """Names of models that timm finds outside of its own list begin with one of these."""
 PLAIN = (TypeError, ValueError, AssertionError, RuntimeError)
 """Errors of constructors whose message says enough."""
+
+
+@functools.cache
+def families() -> tuple[Family, ...]:
+    """The families; every file in this package with a ``FAMILY`` adds one."""
+    return tuple(module.FAMILY for module in modules_of(__name__) if hasattr(module, "FAMILY"))
+
+
+def family_of(name: str) -> Family | None:
+    """The family of a model; None if it is timm's."""
+    return next((family for family in families() if family.pattern.fullmatch(name)), None)
 
 
 def check_model_name(name: str) -> None:
@@ -33,15 +43,16 @@ def check_model_name(name: str) -> None:
     """
     if name.startswith(LOCAL) and not (config := Path(name.removeprefix(LOCAL)) / "config.json").is_file():
         raise SeekingError(f"{name}: there is no {config}; give the folder of a model that timm has saved")
-    if _own(name) or name.startswith(ELSEWHERE):
+    if family_of(name) or name.startswith(ELSEWHERE):
         return
-    for form in (mlp.FORM, *language.FORMS):
-        if name.startswith(form.partition("-")[0] + "-"):
+    own = [form for family in families() for form in family.names]
+    for form in own:
+        if "-" in form and name.startswith(form.partition("-")[0] + "-"):
             raise unknown("model", name, [form])
     import timm  # Slow to import.
 
     if not timm.is_model(name):
-        raise unknown("model", name, [*RESNETS, mlp.FORM, *language.FORMS, *timm.list_models()])
+        raise unknown("model", name, [*own, *timm.list_models()])
 
 
 def check_pretrained(name: str, arguments: Mapping[str, Any]) -> None:
@@ -57,19 +68,10 @@ def check_pretrained(name: str, arguments: Mapping[str, Any]) -> None:
     import timm
 
     elsewhere = name.startswith(ELSEWHERE) or any(key.startswith("pretrained_cfg") for key in arguments)
-    if _own(name) or not (elsewhere or timm.is_model_pretrained(name)):
+    if family_of(name) or not (elsewhere or timm.is_model_pretrained(name)):
         raise SeekingError(
             f"there are no pretrained weights of {name}; give a file of weights, or a model of timm that has some"
         )
-
-
-def _own(name: str) -> Callable[..., nn.Module] | None:
-    """What makes a model that is not timm's."""
-    if name in RESNETS:
-        return functools.partial(ResNet, RESNETS[name])
-    if mlp.is_mlp(name):
-        return functools.partial(mlp.mlp, name)
-    return functools.partial(language.language_model, name) if language.is_language_model(name) else None
 
 
 def create(name: str, *, num_classes: int, **kwargs: Any) -> nn.Module:
@@ -132,8 +134,8 @@ def check_arguments(name: str, given: Mapping[str, Any], others: Mapping[str, An
 
 
 def _made(name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    if make := _own(name):
-        return make(**arguments)
+    if family := family_of(name):
+        return family.make(name, **arguments)
     import timm
 
     model: nn.Module = timm.create_model(name, **arguments)
@@ -178,9 +180,8 @@ def warn_of_replaced(source: str, names: Collection[str], classes: int) -> None:
 
 def task_of(name: str) -> Task:
     """What data a model is for."""
-    if language.is_language_model(name):
-        return "text"
-    return "tabular" if mlp.is_mlp(name) else "images"
+    family = family_of(name)
+    return family.task if family else "images"
 
 
 def takes_images(name: str) -> bool:
@@ -196,8 +197,8 @@ def check_task(name: str, task: Task) -> None:
     """
     if (needed := task_of(name)) == task:
         return
-    models = {"text": f"models such as {' or '.join(language.FORMS)}", "tabular": mlp.FORM}
-    fitting = models.get(task, "a model for images")
+    forms = [form for family in families() if family.task == task for form in family.names]
+    fitting = "a model for images" if task == "images" else f"a model such as {' or '.join(forms)}"
     raise SeekingError(
         f"{name} is a model of task {needed}, but the task is {task}; give task {needed} and its data, or {fitting}"
     )
@@ -205,17 +206,15 @@ def check_task(name: str, task: Task) -> None:
 
 def arguments_for(name: str, num_classes: int, in_chans: int = 3) -> dict[str, int]:
     """Arguments of a model when there are no data that tell them: of these classes, or of bytes if it is for text."""
-    if language.is_language_model(name):
-        return {"num_classes": 256, "sequence_length": 64}
-    return {"num_classes": num_classes, "in_features" if mlp.is_mlp(name) else "in_chans": in_chans}
+    family = family_of(name)
+    return (family.arguments if family else image_arguments)(num_classes, in_chans)
 
 
 def example_input(name: str, model: nn.Module, in_chans: int, image_size: int | None = None) -> Tensor:
     """Two random samples as a model takes them: bytes, rows of a table, or images, of the model's own size or of 32."""
     generator = torch.Generator().manual_seed(0)
-    if language.is_language_model(name):
-        return torch.randint(256, (2, 16), generator=generator)
-    if mlp.is_mlp(name):
-        return torch.randn(2, in_chans, generator=generator)
+    family = family_of(name)
+    if family and family.example:
+        return family.example(in_chans, generator)
     size = image_size or default_image_size(model) or 32
     return torch.randn(2, in_chans, size, size, generator=generator)

@@ -3,21 +3,17 @@
 import re
 from typing import Any
 
+import torch
 from torch import nn
 
 from seeking.errors import SeekingError, unknown
+from seeking.models.family import Family
 
 HEAD = 32
 """Channels of an attention head."""
 NAME = re.compile(r"(gpt2|llama)-([1-9]\d*)x([1-9]\d*)")
 OTHER_NAMES = ("attn_implementation", "rope_scaling", "rope_theta")
 """Of configurations, which keep them by other names."""
-FORMS = ("gpt2-LAYERSxWIDTH", "llama-LAYERSxWIDTH")
-
-
-def is_language_model(name: str) -> bool:
-    """Whether this is the name of a language model."""
-    return NAME.fullmatch(name) is not None
 
 
 def language_model(name: str, *, num_classes: int, sequence_length: int, **changes: Any) -> nn.Module:
@@ -71,3 +67,13 @@ def language_model(name: str, *, num_classes: int, sequence_length: int, **chang
         )
     model: nn.Module = transformers.AutoModelForCausalLM.from_config(config)
     return model
+
+
+FAMILY = Family(
+    pattern=NAME,
+    names=("gpt2-LAYERSxWIDTH", "llama-LAYERSxWIDTH"),
+    task="text",
+    make=language_model,
+    arguments=lambda num_classes, channels: {"num_classes": 256, "sequence_length": 64},  # Bytes.
+    example=lambda channels, generator: torch.randint(256, (2, 16), generator=generator),
+)

@@ -3,15 +3,12 @@
 import itertools
 import re
 
+import torch
 from torch import nn
 
+from seeking.models.family import Family
+
 NAME = re.compile(r"mlp-([1-9]\d*)")
-FORM = "mlp-WIDTH"
-
-
-def is_mlp(name: str) -> bool:
-    """Whether this is the name of a multilayer perceptron."""
-    return NAME.fullmatch(name) is not None
 
 
 def mlp(name: str, *, num_classes: int, in_features: int, depth: int = 2) -> nn.Module:
@@ -37,3 +34,13 @@ def mlp(name: str, *, num_classes: int, in_features: int, depth: int = 2) -> nn.
     for fan_in, fan_out in itertools.pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], num_classes))
+
+
+FAMILY = Family(
+    pattern=NAME,
+    names=("mlp-WIDTH",),
+    task="tabular",
+    make=mlp,
+    arguments=lambda num_classes, channels: {"num_classes": num_classes, "in_features": channels},
+    example=lambda channels, generator: torch.randn(2, channels, generator=generator),
+)

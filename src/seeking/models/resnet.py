@@ -1,7 +1,12 @@
 """ResNets for small images, of 6n+2 layers (He et al., "Deep Residual Learning", 2015, section 4.2)."""
 
+import re
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from seeking.models.family import Family, image_arguments
 
 
 class BasicBlock(nn.Module):
@@ -63,3 +68,20 @@ class ResNet(nn.Module):
 def _stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:
     first = BasicBlock(in_channels, out_channels, stride)
     return nn.Sequential(first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(blocks - 1)))
+
+
+DEPTHS = (8, 14, 20, 32, 44, 56, 110)
+
+
+def resnet(name: str, **arguments: Any) -> nn.Module:
+    """A ResNet by its name, such as ``resnet8``."""
+    return ResNet(int(name.removeprefix("resnet")), **arguments)
+
+
+FAMILY = Family(
+    pattern=re.compile(f"resnet({'|'.join(map(str, DEPTHS))})"),  # The others are timm's.
+    names=tuple(f"resnet{depth}" for depth in DEPTHS),
+    task="images",
+    make=resnet,
+    arguments=image_arguments,
+)
