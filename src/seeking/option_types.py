@@ -23,7 +23,7 @@ Value = TypeVar("Value")
 Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
 
-CHANGEABLE, GIVEN_ANEW, HARMLESS, REPEATED = "changeable", "given anew", "harmless", "repeated"
+CHANGEABLE, GIVEN_ANEW, HARMLESS, LOCATING, REPEATED = "changeable", "given anew", "harmless", "locating", "repeated"
 
 Changeable = Annotated[Value, CHANGEABLE]
 """An option that may change when a run is resumed."""
@@ -34,6 +34,10 @@ GivenAnew = Annotated[Value, CHANGEABLE, GIVEN_ANEW]
 Harmless = Annotated[Value, HARMLESS]
 """An option of text that may be taken from the run folder of a stranger, since nothing is executed or loaded by it. So
 may those that hold numbers or one of a few words; no others without a check of their own."""
+
+Locating = Annotated[Value, LOCATING]
+"""An option that says where the data are, or whether some are left out. It may change when a run is resumed whose data
+have a fingerprint, which tells whether they are the same."""
 
 Repeated = Annotated[Value, REPEATED]
 """An option that takes several values by being given several times."""

@@ -69,12 +69,16 @@ class Saver:
             self._writer = CheckpointWriter(folder, every_steps, every_seconds, keep)
             self.metrics = folder.metrics
 
-    def read_newest(self, options: Mapping[str, Any], changeable: frozenset[str]) -> State | None:
+    def read_newest(
+        self, options: Mapping[str, Any], changeable: frozenset[str], locating: frozenset[str]
+    ) -> State | None:
         """The state of the run that the folder holds, if any.
 
         Args:
             options: of this trainer.
             changeable: names of those that may differ from the run's.
+            locating: names of those that may differ as well if the data have a fingerprint, which tells them wherever
+                they are now.
 
         Raises:
             SeekingError: no checkpoint is intact, or the run has other options or data.
@@ -85,10 +89,7 @@ class Saver:
             with self.folder if self._writer else contextlib.nullcontext():
                 state = newest_state(self.folder, self._models)
             if state:
-                # Data with a fingerprint are told by it, wherever they lie now.
-                places = {"data", "subset", "train_split", "test_split", "on_bad_image"}
-                moved = frozenset(places if state.get("data") else ())
-                check_options(options, state["options"], changeable | moved)
+                check_options(options, state["options"], changeable | locating if state.get("data") else changeable)
                 self._check_data(state.get("data"), bool(options.get("accept_changed_data")))
                 changed = changed_names(state.get("functions"), self._functions) if self._writer else []
                 if changed:

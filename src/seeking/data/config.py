@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from seeking.choices import OnBadImage, SplitMethod, Task
-from seeking.option_types import Changeable, Harmless, Ranges, check_ranges, check_types
+from seeking.option_types import Changeable, Harmless, Locating, Ranges, check_ranges, check_types
 
 MAX_IMAGE_SIZE = 1 << 14
 """In pixels; a batch of larger images fits into no memory."""
@@ -26,19 +26,19 @@ class DataConfig:
     """What the data are: images (with their classes), text (for language models over bytes), or tabular (rows of
     numbers with their classes or values)."""
 
-    data: Harmless[str] = "digits"
+    data: Locating[Harmless[str]] = "digits"
     """digits (scikit-learn's handwritten digits, nothing to download), a name on the Hugging Face hub such as
     uoft-cs/cifar10, a folder of parquet files or one such file, or a folder of images (train/CLASS/*.png). For text: a
     file, or python (the sources of Python's standard library). For tabular: a CSV or parquet file, a folder of them,
     a name on the hub, or breast_cancer, diabetes, digits or wine (of scikit-learn)."""
-    subset: Harmless[str | None] = None
+    subset: Locating[Harmless[str | None]] = None
     """Name of the subset (configuration) of a data set on the hub that has several."""
     sequence_length: int = 256
     """Bytes in a sample of a text."""
-    train_split: Harmless[str | None] = None
+    train_split: Locating[Harmless[str | None]] = None
     """Training split, if it is not called train: the name of a split, or, in a folder of images, the path of the folder
     that the classes are in, such as seg_train/seg_train ("." for the folder itself). For tabular, a file as well."""
-    test_split: Harmless[str | None] = None
+    test_split: Locating[Harmless[str | None]] = None
     """Test split; as for train_split."""
     image_size: int | None = None
     """Side in pixels that images are resized and cropped to; their own size if not given."""
@@ -86,7 +86,7 @@ class DataConfig:
     """Decode all images once and keep them in memory, or let workers decode them on demand. If not given, they are
     kept if they fit into half of the free memory. They are kept on the device if they fit into a quarter of its free
     memory."""
-    on_bad_image: OnBadImage = "error"
+    on_bad_image: Locating[OnBadImage] = "error"
     """What to do if images cannot be decoded: error (list them, and do not train), or skip (go on without them; those
     that are decoded on demand are then all tried first)."""
     workers: Changeable[int | None] = None

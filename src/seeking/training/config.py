@@ -12,6 +12,7 @@ from seeking.choices import Extra, Loss, Model, NormPolicy, Tracker
 from seeking.errors import SeekingError
 from seeking.option_types import (
     CHANGEABLE,
+    LOCATING,
     Changeable,
     GivenAnew,
     Harmless,
@@ -292,6 +293,11 @@ class TrainConfig:
     def changeable(cls) -> frozenset[str]:
         """Names of the options that may change when a run is resumed; its schedule is then that of the new length."""
         return marked(cls, CHANGEABLE)
+
+    @classmethod
+    def locating(cls) -> frozenset[str]:
+        """Names of the options that may also change then if the data have a fingerprint: they say where these are."""
+        return marked(cls, LOCATING)
 
     def save_interval(self) -> tuple[int | None, float | None]:
         """``save_every`` as a number of steps or of seconds; the other is None.

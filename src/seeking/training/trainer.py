@@ -126,7 +126,7 @@ class Trainer:
         best = Best(objective, config.best, config.best_mode, user_metrics)
         self.saver = build.make_saver(output, resume, config, self.accelerator, [*models], self.loaders, functions)
         custom = frozenset({"condition"} if condition is not None else ())
-        saved = self.saver.read_newest(config.recorded(), config.changeable() | custom)
+        saved = self.saver.read_newest(config.recorded(), config.changeable() | custom, config.locating())
         weights_map = self.saver.map_of_run(base, motivated, weights_map)
         device = self.accelerator.device
         batch = first_batch(self.loaders.train, device)
