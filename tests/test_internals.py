@@ -368,3 +368,23 @@ def test_outside_of_modes_nothing_is_seen() -> None:
         assert not seen
         torch.ones(2).add(1)
     assert len(seen) >= 4
+
+
+def test_a_module_that_is_called_with_other_arguments_is_told_from_one_that_fails() -> None:
+    class Failing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return len(x, x)  # type: ignore[call-arg, return-value]
+
+    for module, inputs, refused in ((nn.ReLU(), (1, 2), True), (Failing(), (1,), False), (Failing(), (1, 2), True)):
+        with pytest.raises(TypeError) as raised:
+            module(*inputs)
+        assert internals.refuses_arguments(raised.value) == refused
+    assert not internals.refuses_arguments(ValueError("not raised"))
+
+
+def test_what_mixed_precision_returns_is_a_copy() -> None:
+    model = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(nn.Linear(2, 2))
+    x = torch.ones(1, 2)
+    (original,) = internals.copied_from(model(x))
+    assert original.node.name() == "AddmmBackward0"
+    assert internals.copied_from(nn.Linear(2, 2)(x)) == [] == internals.copied_from(x)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._python_dispatch import _disable_current_modes
@@ -366,3 +367,25 @@ StatisticsNorm = nn.modules.batchnorm._NormBase
 """Every norm that estimates statistics, instance norms included."""
 Dropout = nn.modules.dropout._DropoutNd
 """Every dropout layer."""
+
+
+def refuses_arguments(error: Exception) -> bool:
+    """Whether a module was called with other arguments than its forward takes, and no line of it has run.
+
+    Without it: an error about such a model lacks a hint.
+    """
+    place = error.__traceback__
+    while place and place.tb_next:
+        place = place.tb_next
+    return isinstance(error, TypeError) and place is not None and place.tb_frame.f_code.co_name == "_call_impl"
+
+
+def copied_from(tensor: Tensor) -> list[GradientEdge]:
+    """What a model has put out, if this is the copy of it that mixed precision or a distributed model returns.
+
+    Without it: a loss that is computed inside such a model seems not to depend on its logits.
+    """
+    made_by = tensor.grad_fn
+    if made_by is None or made_by.name() not in ("ToCopyBackward0", "_DDPSinkBackward"):
+        return []
+    return [GradientEdge(node, number) for node, number in made_by.next_functions if node is not None]

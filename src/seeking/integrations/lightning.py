@@ -329,8 +329,9 @@ class MotivatedModule(HooksOfBoth):
         if "seeking" not in checkpoint:
             raise SeekingError("this checkpoint is not one of a MotivatedModule; it has no state of a condition")
         # With the weights alone, for evaluation or a new run, both models begin with new optimizers.
-        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            self._restored = checkpoint["seeking"]
+        with contextlib.suppress(RuntimeError):  # It has no trainer.
+            if self.trainer.state.fn == TrainerFn.FITTING:
+                self._restored = checkpoint["seeking"]
 
 
 class _Step(nn.Module):

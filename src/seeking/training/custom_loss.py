@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge
 
 from seeking.errors import SeekingError
+from seeking.internals import copied_from
 from seeking.renewed import renewed
 from seeking.training.objective import LossFn, Objective, check_loss, distilled
 from seeking.training.samples import sample_count, target_count
@@ -19,9 +19,6 @@ HALF_SOFTMAX_TOLERANCE = 0.1
 
 LEAST_GRADIENT = 1e-4
 """Sum of the magnitudes below which a gradient is that of labels that are all but certain, and rounding to one side."""
-
-COPIES = ("ToCopyBackward0", "_DDPSinkBackward")
-"""Operations by which mixed precision and distributed models return copies of what the loss is computed from."""
 
 
 @dataclass
@@ -135,9 +132,7 @@ def _gradient(loss: Tensor, logits: Tensor) -> Tensor:
     Raises:
         SeekingError: it was computed from others.
     """
-    inputs: list[Tensor | GradientEdge] = [logits]
-    if logits.grad_fn is not None and logits.grad_fn.name() in COPIES:
-        inputs += [GradientEdge(node, number) for node, number in logits.grad_fn.next_functions if node is not None]
+    inputs: list[Tensor | GradientEdge] = [logits, *copied_from(logits)]
     for each in inputs if logits.requires_grad else ():
         (gradient,) = torch.autograd.grad(loss, each, retain_graph=True, allow_unused=True)
         if gradient is not None and gradient.shape == logits.shape:

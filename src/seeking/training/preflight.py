@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from seeking.copies import copied, inspecting, scratch_copy
 from seeking.errors import RunWarning, SeekingError
 from seeking.forward import call_with_one
+from seeking.internals import refuses_arguments
 from seeking.pair import Pair
 from seeking.supported import check_models
 from seeking.training.config import TrainConfig
@@ -142,7 +143,7 @@ def _measure(
     except SeekingError:
         raise
     except Exception as error:
-        if _refuses_arguments(error) and objective.model_inputs(batch)[1] is call_with_one:
+        if refuses_arguments(error) and objective.model_inputs(batch)[1] is call_with_one:
             hint += (
                 "; it is called with the first part of a batch. If it takes more, give the Trainer a loss_fn, such as "
                 "lambda model, batch: F.cross_entropy(model(*batch[0]), batch[1])"
@@ -152,14 +153,6 @@ def _measure(
             f"the {name} model ({type(model).__name__}) fails on the {data}: {type(error).__name__}: {error}{hint}"
         ) from error
     return forward / samples, both / samples
-
-
-def _refuses_arguments(error: Exception) -> bool:
-    """Whether a model was called with other arguments than its forward takes, and no line of it has run."""
-    place = error.__traceback__
-    while place and place.tb_next:
-        place = place.tb_next
-    return isinstance(error, TypeError) and place is not None and place.tb_frame.f_code.co_name == "_call_impl"
 
 
 def _check_evaluation(
