@@ -1,7 +1,7 @@
 """The two models and the map between them."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -98,7 +98,7 @@ class Pair:
         if weights_map is None:
             weights_map = derive(base, motivated, batch, forward)
         check_map(weights_map)
-        self.map = weights_map.without(*([own] if isinstance(own, str) else own))
+        self.map = weights_map.without(*(own if isinstance(own, Iterable) and not isinstance(own, str) else [own]))
         self.norm = norm
         self.tie = tie
         self.optimizers: tuple[Optimizer, Optimizer] | None = None

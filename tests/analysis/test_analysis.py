@@ -52,6 +52,8 @@ def test_a_motivated_model_that_computes_the_bases_function_has_its_gradient() -
             data(),
             lambda model, batch: cross_entropy(model, batch) * (-1) ** (model is base),
         )
+        by_output = agreement(base, motivated, pair.map, data(), lambda *both: {"loss": cross_entropy(*both)})
+    assert by_output == same, "whatever a loss_fn may return"
     assert [same.sample, *same.batches] == pytest.approx([1.0] * 3, abs=1e-4)
     assert [opposite.sample, *opposite.batches] == pytest.approx([-1.0] * 3, abs=1e-4)
     for model, tensors_before in zip((base, motivated), before, strict=True):

@@ -281,6 +281,12 @@ def test_conditions_do_not_compose_by_and_or_not() -> None:
             compose()
 
 
+@pytest.mark.parametrize("n", ["2", None, 1.5, 0, math.nan, math.inf])
+def test_what_counts_batches_is_a_whole_number(n: float) -> None:
+    with pytest.raises(ValueError, match=f"n is {n}; it counts batches, a whole number from 1 up"):
+        ConsecutiveDecrease(n)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

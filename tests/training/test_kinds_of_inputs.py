@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from runs import PLAIN
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence, pad_sequence
@@ -63,3 +64,23 @@ def test_inputs_of_any_kind_train_as_the_plain_tensor(kind: str) -> None:
 def test_nested_tensors_without_sizes_are_refused_in_words() -> None:
     with pytest.raises(SeekingError, match=r"make them with layout=torch\.jagged"):
         trained([(torch.nested.nested_tensor(SEQUENCES[:8]), LABELS[:8])])
+
+
+def test_arrays_train_and_count_as_tensors() -> None:
+    """Also batches of several sizes, whose means and FLOPs are by their samples."""
+
+    def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+        inputs, labels = map(torch.as_tensor, batch)
+        return F.cross_entropy(model(inputs), labels)
+
+    inputs = pad_sequence(SEQUENCES, batch_first=True)
+    parts = list(zip(inputs.split((8, 16, 8)), LABELS.split((8, 16, 8)), strict=True))
+    results = []
+    for batches in (parts, [(each.numpy(), labels.numpy()) for each, labels in parts]):
+        torch.manual_seed(0)
+        config = dataclasses.replace(PLAIN, epochs=1, condition="always")
+        data = {"train_loader": batches, "eval_loader": batches}
+        trainer = Trainer(Network(4), Network(8), **data, loss_fn=loss_fn, config=config)
+        result = trainer.fit()
+        results.append((result.metrics, result.cost.report(), trainer.pair.motivated_model.last.weight.tolist()))
+    assert results[0] == results[1]

@@ -67,6 +67,8 @@ def test_a_pattern_that_matches_nothing_names_what_is_close() -> None:
         weights_map.without("head", "nrom")
     with pytest.raises(SeekingError, match=r"\['head'\] is no pattern of names"):
         weights_map.without(["head"])  # type: ignore[arg-type]
+    with pytest.raises(SeekingError, match="3 is no pattern of names"):
+        Pair(*chains(), batch=X[:2], own=3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("pattern", ["norm", "blocks.*.outer", "*"])

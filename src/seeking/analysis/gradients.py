@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seeking.conditions.agreement import cosine
+from seeking.training.custom_loss import loss_in
 from seeking.training.modes import set_modes, training_modes
 from seeking.training.objective import LossFn
 from seeking.training.samples import sample_count
@@ -60,7 +61,7 @@ def gradients(model: nn.Module, batch: Any, loss_fn: LossFn) -> Gradients:
     set_modes(training_modes(model))
     try:
         names, parameters = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
-        values = torch.autograd.grad(loss_fn(model, batch), parameters, allow_unused=True)
+        values = torch.autograd.grad(loss_in(loss_fn(model, batch), "loss_fn"), parameters, allow_unused=True)
     finally:
         set_modes(modes)
     return {name: gradient for name, gradient in zip(names, values, strict=True) if gradient is not None}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seeking.gradients import total_norm
+from seeking.training.custom_loss import loss_in
 from seeking.training.modes import evaluating
 from seeking.training.objective import LossFn
 from seeking.training.samples import sample_count
@@ -75,7 +76,7 @@ def _hessian_product(
     samples = sum(map(sample_count, batches))
     for batch in batches:
         with sdpa_kernel(SDPBackend.MATH):  # The other kernels have no second derivative.
-            loss = loss_fn(model, batch) * (sample_count(batch) / samples)
+            loss = loss_in(loss_fn(model, batch), "loss_fn") * (sample_count(batch) / samples)
             first = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
             inner = torch.stack([(x * y).sum() for x, y in zip(first, vector, strict=True)]).sum()
             if not inner.requires_grad:  # The loss is linear.

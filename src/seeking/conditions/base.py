@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -343,6 +344,6 @@ def whole_number(name: str, value: float, minimum: int) -> int:
     Raises:
         ValueError: it is not a whole number, or below ``minimum``.
     """
-    if value < minimum or value != int(value):
+    if not isinstance(value, numbers.Real) or not value >= minimum or value != value // 1:
         raise ValueError(f"{name} is {value}; it counts batches, a whole number from {minimum} up")
     return int(value)

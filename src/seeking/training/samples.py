@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from seeking.internals import tree_map_only
@@ -13,18 +14,25 @@ from seeking.weights_map import leaves_in
 def sample_count(batch: Any) -> int:
     """Number of samples in a batch; 1 if that cannot be told.
 
-    It is the length of a list of samples, and else of the first part that is a tensor. If all parts are lists of one
-    length, which were not made by stacking, it is that length: lists of images of different sizes and of their labels.
-    Else it is the length of the first tensor in any part.
+    It is the length of a list of samples, and else of the first part that is a tensor or an array. If all parts are
+    lists of one length, which were not made by stacking, it is that length: lists of images of different sizes and of
+    their labels. Else it is the length of the first tensor or array in any part.
     """
     if lists_samples(batch):
         return len(batch)
-    for part in _parts(batch):
-        if isinstance(part, Tensor) and part.ndim:
-            return part.size(0)  # Nested tensors have no len().
+    lengths = (length for part in _parts(batch) if (length := _length(part)) is not None)
+    if (first := next(lengths, None)) is not None:
+        return first
     if listed := listed_samples(batch):
         return listed
-    return next((leaf.size(0) for leaf in leaves_in(batch) if isinstance(leaf, Tensor) and leaf.ndim), 1)
+    return next((length for leaf in leaves_in(batch) if (length := _length(leaf)) is not None), 1)
+
+
+def _length(value: Any) -> int | None:
+    """The length of a tensor or an array; None of all else, and of scalars."""
+    if not isinstance(value, Tensor | np.ndarray) or not value.ndim:
+        return None
+    return value.size(0) if isinstance(value, Tensor) else len(value)  # Nested tensors have no len().
 
 
 def lists_samples(batch: Any) -> bool:
@@ -47,7 +55,7 @@ def _fields(value: Any) -> tuple[Any, ...] | None:
 
 def _is_stacked(value: Any) -> bool:
     """Whether there are only tensors of one length in it."""
-    lengths = {leaf.size(0) if isinstance(leaf, Tensor) and leaf.ndim else None for leaf in leaves_in(value)}
+    lengths = {*map(_length, leaves_in(value))}
     return len(lengths) == 1 and None not in lengths
 
 
@@ -70,8 +78,9 @@ def target_count(batch: Any) -> int:
 
 
 def first_sample(batch: Any) -> Any:
-    """A batch with only the first sample: of each tensor that has one entry for each sample."""
+    """A batch with only the first sample: of each tensor or array that has one entry for each sample."""
     if lists_samples(batch):
         return batch[:1]
     count = sample_count(batch)
-    return tree_map_only(Tensor, lambda tensor: tensor[:1] if tensor.shape[:1] == (count,) else tensor, batch)
+    arrays = (Tensor, np.ndarray)
+    return tree_map_only(arrays, lambda array: array[:1] if array.shape[:1] == (count,) else array, batch)
