@@ -73,7 +73,6 @@ def costs(rows: Sequence[Row], reference: str, metric: Metric) -> str:
         "training TFLOPs",
         f"FLOPs over {reference}",
         "FLOPs over the larger model alone",
-        "seconds",
         f"base as good as {reference}",
         f"motivated as good as {reference}",
     )
@@ -83,7 +82,6 @@ def costs(rows: Sequence[Row], reference: str, metric: Metric) -> str:
             f"{row['flops'] / 1e12:.3g}",
             f"{row['flops'] / flops:.2f}" if flops else "",
             f"{row['of_motivated_alone']:.2f}" if row["of_motivated_alone"] else "",
-            f"{row['seconds']:.0f}",
             *(_reached(row, model) for model in MODELS),
         ]
         for row in rows
