@@ -86,8 +86,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> SeekingError:
     folded = {each.casefold(): each for each in known}
     closest = [folded[each] for each in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
     closest = [folded[name.casefold()]] if name.casefold() in folded else closest
+    told = [repr(each) if {*" ,"} & {*each} else each for each in closest or known[:12]]
     if closest:
-        hint = "did you mean " + " or ".join(closest) + "?"
+        hint = f"did you mean {' or '.join(told)}?"
     else:
-        hint = "known: " + ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
+        hint = f"known: {', '.join(told)}{', …' if len(known) > 12 else ''}"
     return SeekingError(f"unknown {kind} {name!r}; {hint}")

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from small_recipes import TINY, by_one_thread, quietly, results, tiny, untimed
 
 from seeking import RunError, SeekingError
+from seeking.errors import unknown
 from seeking.experiments.recipe import read
 from seeking.experiments.reproduce import reproduce
 from seeking.experiments.results import gather
@@ -196,6 +197,7 @@ def test_arms_are_run_one_by_one_or_together_with_the_same_results(tmp_path: Pat
     assert both["records"] == expected["records"]
     with pytest.raises(SeekingError, match=r"^unknown arm of recipe \S+ .Ordinary.*ordinary"):
         reproduce(recipe, tmp_path / "all", [0], 1, quietly, arms=["Ordinary"])
+    assert str(unknown("arm", "first", ["best", "best, budget 1.0"])).endswith("known: best, 'best, budget 1.0'")
 
 
 def test_a_pair_that_is_added_later_joins_the_seeds_that_there_are(tmp_path: Path) -> None:
