@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
-from zoo import image_models, token_models
+from zoo_images import image_models
+from zoo_tokens import token_models
 
 import seeking
 from seeking import match, verify

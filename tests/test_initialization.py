@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import load_file, save_model
 from timm.models.metaformer import MetaFormer
 from torch import Tensor, nn
-from zoo import IMAGE_BRANCHES, PICTURES, TOKEN_BRANCHES, WORDS, Images, Sizes, Tokens
+from zoo import Sizes
+from zoo_images import IMAGE_BRANCHES, PICTURES, Images
+from zoo_tokens import TOKEN_BRANCHES, WORDS, Tokens
 
 import seeking
 from seeking import MatchWarning, SeekingError, match, verify

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from zoo import WORDS, Sizes, Tokens
+from zoo import Sizes
+from zoo_tokens import WORDS, Tokens
 
 from seeking import MatchWarning, NotContainedError, Pair, SeekingError, embed, extract, match, verify
 from seeking.models import create

@@ -5,7 +5,9 @@ from checks import assert_exact
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from zoo import IMAGE_BRANCHES, PICTURES, TOKEN_BRANCHES, WORDS, Images, Sizes, Tokens, image_models, token_models
+from zoo import Sizes
+from zoo_images import IMAGE_BRANCHES, PICTURES, Images, image_models
+from zoo_tokens import TOKEN_BRANCHES, WORDS, Tokens, token_models
 
 SMALL = Sizes()
 

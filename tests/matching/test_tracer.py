@@ -8,7 +8,9 @@ import torch
 from checks import assert_exact
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zoo import PICTURES, WORDS, Images, Sizes, Tokens
+from zoo import Sizes
+from zoo_images import PICTURES, Images
+from zoo_tokens import WORDS, Tokens
 
 from seeking import MatchWarning, Pair, match, verify
 from seeking.matching import tracer

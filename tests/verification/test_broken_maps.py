@@ -6,7 +6,9 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
-from zoo import HEAD, PICTURES, WORDS, Images, Sizes, Tokens
+from zoo import HEAD, Sizes
+from zoo_images import PICTURES, Images
+from zoo_tokens import WORDS, Tokens
 
 from seeking import Index, WeightsMap, match, verify
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from families import SMALL_FAMILIES, Family
 from torch import nn
-from zoo import PICTURES, WORDS, Images, Sizes, Tokens
+from zoo import Sizes
+from zoo_images import PICTURES, Images
+from zoo_tokens import WORDS, Tokens
 
 from seeking import Pair, SeekingError, WeightsMap, match, verify
 from seeking.models.resnet import ResNet
