@@ -3,7 +3,9 @@
 import copy
 import dataclasses
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from runs import PLAIN, batches, images, two_models
 from tiny import contents
 from torch import Tensor, nn
 
-from seeking import Pair, Trainer, embed, match
+from seeking import Pair, SeekingError, Trainer, embed, match
 from seeking.analysis import agreement, losses_along_line, sharpness
 from seeking.analysis.line import Point, barrier
 from seeking.analysis.steps import changes_by_a_step, put_back
@@ -60,6 +62,41 @@ def test_a_motivated_model_that_computes_the_bases_function_has_its_gradient() -
         for name, parameter in model.named_parameters():
             assert torch.equal(parameter, tensors_before[name][0])
             assert parameter.grad is None
+
+
+def test_measuring_leaves_the_models_and_the_random_state_as_they_are() -> None:
+    base, motivated = (nn.Sequential(model, nn.Dropout(0.5)) for model in two_models())
+    weights_map = match(base, motivated, batch=data()[0][0])
+    before = [{name: tensor.clone() for name, tensor in tensors(model).items()} for model in (base, motivated)]
+    state = torch.get_rng_state()
+    with torch.no_grad():  # As a caller may have it.
+        for model in (base, motivated):
+            sharpness(model, iter(data()), cross_entropy, iterations=2)
+        agreement(base, motivated, weights_map, iter(data()), cross_entropy)
+    assert torch.equal(torch.get_rng_state(), state)
+    for model, tensors_before in zip((base, motivated), before, strict=True):
+        assert model.training
+        assert all(torch.equal(tensor, tensors_before[name]) for name, tensor in tensors(model).items())
+
+
+def test_what_cannot_be_measured_is_told() -> None:
+    base, motivated = two_models()
+    weights_map = match(base, motivated, batch=data()[0][0])
+    measures: list[Callable[[Any, Any], Any]] = [
+        lambda batches, loss: agreement(base, motivated, weights_map, batches, loss),
+        lambda batches, loss: sharpness(base, batches, loss),
+    ]
+    of_nan = measures[0](data(), lambda *both: cross_entropy(*both) * math.nan)
+    assert math.isnan(of_nan.sample) and all(map(math.isnan, of_nan.batches))
+    for measure in measures:
+        with pytest.raises(SeekingError, match="no batch to measure on"):
+            measure(iter(()), cross_entropy)
+        with pytest.raises(SeekingError, match="returns for the OneStage has no gradient"):
+            measure(data(), lambda *both: cross_entropy(*both).detach())
+    base.requires_grad_(False)
+    for measure in measures:
+        with pytest.raises(SeekingError, match="no parameter of the OneStage requires gradients"):
+            measure(data(), cross_entropy)
 
 
 @settings(max_examples=20)

@@ -1,7 +1,7 @@
-"""How sharp is a solution? The largest eigenvalue of the Hessian."""
+"""How sharp is a solution? The eigenvalue of the Hessian of largest magnitude."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from seeking.analysis.loss import differentiable_loss, sample_of, trained_parameters
 from seeking.gradients import total_norm
-from seeking.training.custom_loss import loss_in
 from seeking.training.modes import evaluating
 from seeking.training.objective import LossFn
 from seeking.training.samples import sample_count
@@ -18,10 +18,12 @@ from seeking.training.samples import sample_count
 
 @dataclass(frozen=True)
 class Sharpness:
-    """The largest eigenvalue of the Hessian.
+    """The eigenvalue of the Hessian of largest magnitude.
+
+    At a minimum, this is the largest one; elsewhere, it may be negative.
 
     Attributes:
-        eigenvalue: the eigenvalue of largest magnitude, as far as the iterations have come.
+        eigenvalue: the eigenvalue, as far as the iterations have come.
         iterations: number of power iterations.
         converged: whether the last iteration changed it by less than the tolerance.
     """
@@ -33,7 +35,7 @@ class Sharpness:
 
 def sharpness(
     model: nn.Module,
-    batches: Sequence[Any],
+    batches: Iterable[Any],
     loss_fn: LossFn,
     *,
     iterations: int = 20,
@@ -49,18 +51,21 @@ def sharpness(
         iterations: greatest number of Hessian-vector products.
         tolerance: relative change of the eigenvalue at which to stop.
         seed: seed of the first vector.
+
+    Raises:
+        SeekingError: there is no batch, no trained parameter, or no gradient.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    sample, parameters = sample_of(batches), [*trained_parameters(model).values()]
     generator = torch.Generator().manual_seed(seed)
     vector = [torch.randn(p.shape, generator=generator).to(p) for p in parameters]
     eigenvalue = math.nan
-    with evaluating(model):
+    with evaluating(model), torch.enable_grad():
         for number in range(1, iterations + 1):
             length = float(total_norm(vector))
             if not 0 < length < math.inf:
                 return Sharpness(0.0 if length == 0 else math.nan, number - 1, converged=length == 0)
             vector = [each / length for each in vector]
-            product = _hessian_product(model, parameters, vector, batches, loss_fn)
+            product = _hessian_product(model, parameters, vector, sample, loss_fn)
             previous, eigenvalue = eigenvalue, _dot(vector, product)
             if abs(eigenvalue - previous) <= tolerance * abs(eigenvalue):
                 return Sharpness(eigenvalue, number, converged=True)
@@ -76,7 +81,7 @@ def _hessian_product(
     samples = sum(map(sample_count, batches))
     for batch in batches:
         with sdpa_kernel(SDPBackend.MATH):  # The other kernels have no second derivative.
-            loss = loss_in(loss_fn(model, batch), "loss_fn") * (sample_count(batch) / samples)
+            loss = differentiable_loss(model, batch, loss_fn) * (sample_count(batch) / samples)
             first = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
             inner = torch.stack([(x * y).sum() for x, y in zip(first, vector, strict=True)]).sum()
             if not inner.requires_grad:  # The loss is linear.

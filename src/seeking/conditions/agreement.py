@@ -55,7 +55,9 @@ class GradientAgreement(Condition):
 
 
 def cosine(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
-    """The cosine of two gradients, over the parameters that both have; 0 if one of them is zero.
+    """The cosine of two gradients, over the parameters that both have.
+
+    It is 0 if one of them is zero, and NaN if one is not finite.
 
     Args:
         first: tensors by parameter name.
@@ -76,4 +78,4 @@ def cosine(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
         return 0.0
     product, one_square, other_square = (sum(column) for column in zip(*torch.stack(rows).tolist(), strict=True))
     norms = math.sqrt(one_square) * math.sqrt(other_square)
-    return product / norms if norms > 0 else 0.0
+    return product / norms if norms else 0.0
