@@ -88,6 +88,11 @@ class Analyze:
     """Greatest number of power iterations for the sharpness."""
     data: str | None = None
     """Where the data of the run are now, if they have moved."""
+    base: str | None = None
+    """The base, as for seeking train: needed if it is loaded from a folder or the hub, which a run folder, maybe of a
+    stranger, cannot ask for."""
+    motivated: str | None = None
+    """The motivated model; as for base."""
     device: str | None = None
     """A torch device, as for seeking train."""
     output: Path | None = None

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from seeking.choices import MODELS
 from seeking.errors import DamagedError, SeekingError, unknown
 from seeking.escapes import printable
 from seeking.files import read_yaml, reason, user_path
@@ -210,10 +211,21 @@ def options_of_run(folder: Path, command: type[Options], more: Sequence[str]) ->
     Raises:
         SeekingError: this is not a run folder, or its options cannot be read; why has been printed.
     """
-    arguments = flags_of_run(folder, command)
-    if "--base" not in arguments:
-        raise SeekingError(f"{folder}: not the folder of a run of seeking train, whose models and data are recorded")
-    return parse_options(command, [*arguments, *more], "seeking")
+    from seeking.checkpointing import run_files  # Imports PyTorch, which help does without.
+
+    arguments = [*flags_of_run(folder, command), *more]
+    given = {argument.partition("=")[0] for argument in arguments}
+    if left_out := [name for name in MODELS if f"--{name}" not in given]:
+        recorded = run_files.read_options(folder) if run_files.is_run(folder) else {}
+        if not recorded.keys() >= {*left_out}:
+            raise SeekingError(
+                f"{folder}: not the folder of a run of seeking train, whose models and data are recorded"
+            )
+        raise SeekingError(
+            f"{folder}: models that are loaded from elsewhere are not taken from a run folder, which may be a "
+            f"stranger's; if you trust it, add {' '.join(f'--{name}={recorded[name]}' for name in left_out)}"
+        )
+    return parse_options(command, arguments, "seeking")
 
 
 def normalized(options: Mapping[str, Any], path: Path) -> dict[str, Any]:

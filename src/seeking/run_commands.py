@@ -13,6 +13,7 @@ from rich.markdown import Markdown
 from seeking.checkpointing.made import Made
 from seeking.checkpointing.manifest import Kind, kind_of
 from seeking.checkpointing.run_dir import RunFolder
+from seeking.choices import MODELS
 from seeking.commands import Analyze, Compare, Reproduce, RunOptions, Show, Train
 from seeking.distributed.processes import from_first_process, this_process
 from seeking.errors import RunError, SeekingError
@@ -142,8 +143,8 @@ def analyze_command(config: Analyze) -> int:
         raise SeekingError(f"{output} holds something else than an analysis; name another folder")
     if output:
         check_new(output / "analysis.json", "file")
-    changed = [f"--{name}={value}" for name in ("data", "device") if (value := getattr(config, name)) is not None]
-    run_options = options_of_run(config.run, Compare, changed)
+    given = {name: value for name in (*MODELS, "data", "device") if (value := getattr(config, name)) is not None}
+    run_options = options_of_run(config.run, Compare, [f"--{name}={value}" for name, value in given.items()])
     counts = {name: getattr(config, name) for name in ("samples", "steps", "iterations")}
     console = make_console()
     with console.status("analyzing") as status:

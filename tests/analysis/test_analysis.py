@@ -24,7 +24,10 @@ from seeking.analysis import agreement, losses_along_line, sharpness
 from seeking.analysis.line import Point, barrier
 from seeking.analysis.steps import changes_by_a_step, put_back
 from seeking.checkpointing.resume import capture_state
+from seeking.checkpointing.weights import save_weights
+from seeking.choices import MODELS
 from seeking.cli import main
+from seeking.models import create
 from seeking.weights_map import tensors
 
 SMALL = ["--base-kwargs", "width=4", "--motivated-kwargs", "width=6", "--batch-size", "16", "--max-train-samples", "64"]
@@ -266,6 +269,24 @@ def test_runs_of_every_task_are_analyzed_on_their_data_and_loss(
     assert len(analysis["checkpoints"]) == 3
     for model, end in analysis["ends"].items():
         assert end["held_out_loss"] == pytest.approx(measured[model]["loss"])
+
+
+@pytest.mark.slow
+def test_models_from_elsewhere_are_named_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run folder may be a stranger's, and does not say what is loaded."""
+    folders = {name: tmp_path / name for name in MODELS}
+    for depth, folder in enumerate(folders.values(), start=1):
+        arguments = {"img_size": 8, "patch_size": 4, "in_chans": 1, "depth": depth}
+        folder.mkdir()
+        save_weights(create("test_vit", num_classes=10, **arguments), folder / "model.safetensors")
+        config = {"architecture": "test_vit", "num_classes": 10, "model_args": arguments}
+        config["pretrained_cfg"] = {"num_classes": 10, "classifier": "head", "input_size": [1, 8, 8]}
+        (folder / "config.json").write_text(json.dumps(config))
+    models = [f"--{name}=local-dir:{folder}" for name, folder in folders.items()]
+    options = ["--max-steps", "1", "--max-train-samples", "64", "--output", str(tmp_path / "run")]
+    assert main(["train", *models, *options]) == 0
+    refused(["analyze", str(tmp_path / "run"), *MEASURE], f"loaded from elsewhere .* add {' '.join(models)}", capsys)
+    assert main(["analyze", str(tmp_path / "run"), *MEASURE, *models]) == 0
 
 
 @pytest.mark.slow

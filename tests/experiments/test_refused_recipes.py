@@ -106,6 +106,12 @@ def test_a_file_that_is_no_recipe(changes: dict[str, Any], message: str, tmp_pat
     [
         (["resnet14", "resnet8"], {}, r"^resnet14 in resnet8: layer1: the base has 2 blocks"),
         (["resnet8", "resnet14"], {"condition": "alway"}, r"^arms/x/resnet8-resnet14/seed0: .* 'alway'; did you mean"),
+        (["resnet8", "resnet14"], {"start_from": ["base=gone.pt"]}, r"^arms/x/resnet8-resnet14/seed0: gone.pt: cannot"),
+        (
+            ["resnet8", "resnet14"],
+            {"pretrained": True},
+            r"^arms/x/.*: both models start from weights .base: pretrained",
+        ),
         (["resnet8", "resnet14", {"base_kwargs": {"width": 8}}], {}, r"^arms/x/resnet8-resnet14/seed0: .*is smaller"),
     ],
 )
@@ -114,6 +120,7 @@ def test_what_cannot_be_trained_is_named(pair: list[Any], arm: dict[str, Any], m
     recipe = read(tiny(tmp_path, arms={"x": arm}, reference="x", scales=scales), "quick", {})
     with pytest.raises(SeekingError, match=message):
         reproduce(recipe, tmp_path / "out", range(1), 1, quietly)
+    assert not [*tmp_path.glob("out/arms/*")]
 
 
 def test_runs_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:

@@ -127,8 +127,12 @@ class MetricsLog:
         return [*collections.deque(read_rows(self.path), maxlen=TAIL)]
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a ``metrics.jsonl``.
+def read_rows(path: Path, instead: str = "move the file away to continue without these rows") -> Iterator[Any]:
+    """The rows of a ``metrics.jsonl``, mappings.
+
+    Args:
+        path: of the file.
+        instead: what to do if a row is damaged.
 
     Raises:
         DamagedError: a line is not a row.
@@ -143,7 +147,5 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
                 if not (isinstance(row, dict) and isinstance(row["kind"], str)):
                     raise ValueError("not a row of metrics")
             except (ValueError, KeyError, RecursionError) as error:
-                raise DamagedError(
-                    f"{path}, line {number}: damaged ({error}); move the file away to continue without these rows"
-                ) from error
+                raise DamagedError(f"{path}, line {number}: damaged ({error}); {instead}") from error
             yield row

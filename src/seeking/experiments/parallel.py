@@ -25,7 +25,8 @@ from seeking.errors import EXIT_SAVED, RunError, SeekingError, naming
 from seeking.experiments.config import RunConfig
 from seeking.experiments.methods import Start, methods
 from seeking.experiments.recipe import Run, Trial
-from seeking.experiments.run import check_names, models, trainer
+from seeking.experiments.run import arguments, check_names, models, trainer
+from seeking.experiments.start import check_start
 from seeking.experiments.tasks import TaskData, task
 from seeking.training.interrupts import handling
 from seeking.training.record import Row
@@ -57,8 +58,10 @@ def check_trials(trials: Iterable[Trial]) -> None:
         SeekingError: of a run, with its folder.
     """
     for run in runs_by_folder(trials).values():
+        config = run.config
         with naming(run.folder):
-            check_names(run.config)
+            check_names(config)
+            check_start(config.start_from, config.pretrained, arguments(config, {}), config.shared_from, config.extra)
 
 
 def run_all(

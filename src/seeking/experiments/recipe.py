@@ -231,7 +231,7 @@ class Recipe:
 
 @functools.lru_cache(maxsize=1024)  # Several trials have the same options, and parsing takes tens of milliseconds.
 def _parsed(arguments: tuple[str, ...]) -> RunConfig:
-    return parse_options(RunConfig, arguments, "seeking reproduce")
+    return parse_options(RunConfig, arguments, "seeking train")  # Whose help has these options.
 
 
 def _epochs_within(budget: float, stages: Sequence[Stage]) -> dict[str, int]:

@@ -36,7 +36,8 @@ def gather(trial: Trial, root: Path, metric: Metric) -> dict[str, Any]:
     # Pretraining is common to all arms, so it is not part of their cost.
     own = [run for run in trial.runs if not run.folder.startswith(PRETRAINING)]
     summaries = {run.folder: read_json(root / run.folder / "summary.json") for run in own}
-    rows = {run.folder: [*read_rows(root / run.folder / "metrics.jsonl")] for run in own}
+    instead = "remove the folder of this run to train it again"
+    rows = {run.folder: [*read_rows(root / run.folder / "metrics.jsonl", instead)] for run in own}
     epochs = {run.folder: run.config.epochs for run in own}
     record: dict[str, Any] = {
         "arm": trial.arm,
