@@ -110,7 +110,7 @@ def test_a_file_that_is_no_recipe(changes: dict[str, Any], message: str, tmp_pat
         (
             ["resnet8", "resnet14"],
             {"pretrained": True},
-            r"^arms/x/.*: both models start from weights .base: pretrained",
+            r"^arms/x/.*: both models start from weights .base",
         ),
         (["resnet8", "resnet14", {"base_kwargs": {"width": 8}}], {}, r"^arms/x/resnet8-resnet14/seed0: .*is smaller"),
     ],
