@@ -50,9 +50,10 @@ def told(*arguments: Any, **options: Any) -> list[str]:
 def test_learnt_weights_are_not_replaced_without_a_word(make: Any, learnt: tuple[bool, bool], owner: Any) -> None:
     models = [trained(make(large)) if learnt[large] else make(large) for large in (False, True)]
     messages = told(*models, shared_from=owner)
-    assert len(messages) == (owner is None and learnt[1])
-    assert all(("both models seem" if learnt[0] else "of a new base") in message for message in messages)
-    assert told(*models) == []  # Both now hold the same.
+    assert len(messages) == (learnt == (True, False) if owner == "motivated" else owner is None and learnt[1])
+    who = "of a new motivated model" if owner else "both models seem" if learnt[0] else "of a new base"
+    assert all(who in message for message in messages)
+    assert told(*models) == told(*models, shared_from="motivated") == []  # Both now hold the same.
 
 
 def test_models_without_norms_are_not_judged() -> None:

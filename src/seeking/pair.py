@@ -113,8 +113,7 @@ class Pair:
             if name not in self.constants and (norm == "shared" or not name.endswith(NORM_STATISTICS))
         }
         self._check_trained()
-        if shared_from is None:
-            warn_of_overwritten(base, motivated, self.map)
+        warn_of_overwritten(base, motivated, self.map, shared_from)
         self._share_weights(shared_from or "base")
         self._tensors = SharedTensors(base, motivated, shared, tie)
         self._state = SharedState(base, motivated, shared, tie)

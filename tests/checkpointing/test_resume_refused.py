@@ -36,6 +36,8 @@ def test_other_options_models_or_data_are_refused_with_a_diff(tmp_path: Path) ->
     refused("the state of another optimizer", optimizer=lambda m: torch.optim.Adagrad(list(m.parameters())[:3]))
     with pytest.raises(SeekingError, match="holds another run"):
         make(output=output, config=CONFIG)
+    with pytest.raises(SeekingError, match=r"resume is '.*run'; it is True or False.* give output='.*run' and resume"):
+        make(output=tmp_path / "new", config=CONFIG, resume=str(output))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(SeekingError, match="not the folder of a run, so it is not resumed"):

@@ -388,5 +388,6 @@ class RunFolder:
     def _taken(self) -> SeekingError:
         return SeekingError(
             f"{self.path} holds another run or files of yours; name another output folder, set resume to continue the "
-            "run in it, or set overwrite to replace it"
+            "run in it, or set overwrite to replace it (of the Trainer, output=seeking.training.RunFolder(folder, "
+            "overwrite=True))"
         )

@@ -8,7 +8,8 @@ from seeking.pair import Pair
 def missing(package: str, extra: str) -> ModuleNotFoundError:
     """The error for a library that is not installed, with the command that installs it."""
     return ModuleNotFoundError(
-        f"seeking.integrations.{extra} needs {package}, which is not installed; run: pip install 'seeking[{extra}]'",
+        f"seeking.integrations.{extra} needs {package}, which is not installed; run, in the folder of seeking: "
+        f"pip install '.[{extra}]'",
         name=package,
     )
 

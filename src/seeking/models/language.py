@@ -35,7 +35,9 @@ def language_model(name: str, *, num_classes: int, sequence_length: int, **chang
     try:
         import transformers
     except ImportError as error:
-        raise SeekingError(f"{name} is a model of transformers; pip install 'seeking[transformers]'") from error
+        raise SeekingError(
+            f"{name} is a model of transformers; in the folder of seeking: pip install '.[transformers]'"
+        ) from error
     match = NAME.fullmatch(name)
     assert match
     family, layers, width = match[1], int(match[2]), int(match[3])

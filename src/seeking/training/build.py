@@ -75,6 +75,11 @@ def make_saver(
     """
     if config.on_nonfinite == "rollback" and output is None:
         raise SeekingError("on_nonfinite rollback needs an output folder, to have checkpoints to roll back to")
+    if type(resume) is not bool:
+        raise SeekingError(
+            f"resume is {resume!r}; it is True or False, and continues the run in output: give output={str(resume)!r} "
+            "and resume=True"
+        )
     if resume and output is None:
         raise SeekingError("resume needs the output folder of the run to resume")
     folder = output if isinstance(output, RunFolder | None) else RunFolder(output, resume=resume)
@@ -124,8 +129,7 @@ def make_pair(
     if weights_map is None:
         weights_map = match(base, motivated, batch=inputs, forward=forward)
     if config.extra != "own" and not resumed:
-        if config.shared_from is None:
-            warn_of_overwritten(base, motivated, weights_map)
+        warn_of_overwritten(base, motivated, weights_map, config.shared_from)
         embed(base, motivated, weights_map, extra=config.extra, batch=inputs, forward=forward)
     return Pair(
         base,
@@ -135,7 +139,7 @@ def make_pair(
         batch=inputs,
         forward=forward,
         own=config.own,
-        shared_from=config.shared_from or ("base" if resumed else None),
+        shared_from="base" if resumed else config.shared_from,  # All weights are restored.
     )
 
 

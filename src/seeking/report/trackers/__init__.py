@@ -41,7 +41,7 @@ def check_trackers(names: Sequence[str]) -> None:
         if importlib.util.find_spec(name) is None:
             raise SeekingError(
                 f"the tracker {name} needs the package {name}; install it with: pip install {name} (or all trackers, "
-                "with: pip install 'seeking[trackers]')"
+                "in the folder of seeking, with: pip install '.[trackers]')"
             )
 
 
