@@ -1,5 +1,6 @@
 """Tables in files: CSV and parquet, alone or in a folder."""
 
+import codecs
 import csv
 import dataclasses
 import re
@@ -21,6 +22,8 @@ from seeking.files import user_path
 CSV = (".csv", ".tsv")
 KINDS = (*CSV, ".parquet")
 DELIMITERS = ",;\t|"
+SHOWN = 20
+"""As many letters of a value messages show."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,7 @@ def _read_csv(path: Path) -> Any:
         raise SeekingError("its first line, which names the columns, is empty; remove it")
     if not names:
         raise SeekingError("there is nothing in it")
+    _check_quotes(path.read_bytes().removeprefix(codecs.BOM_UTF8), delimiter.encode())
     table = arrow_csv.read_csv(
         path,
         read_options=arrow_csv.ReadOptions(use_threads=False),  # With threads, errors do not name the row.
@@ -177,6 +181,27 @@ def _read_csv(path: Path) -> Any:
     table = table.rename_columns([name.strip() for name in names])
     _check_names(table.column_names)
     return table
+
+
+def _check_quotes(content: bytes, delimiter: bytes) -> None:
+    """Refuse a quote that is not closed where its value ends: pyarrow takes the rows that follow for part of the value.
+
+    Args:
+        content: of a CSV file.
+        delimiter: between its columns.
+    """
+    ends = re.escape(delimiter) + rb"\r\n"
+    quoted = re.compile(rb'"(?<![^%b]")([^"]*+(?:""[^"]*+)*+)("[ ]*+([^%b])?)?' % (ends, ends))
+    for match in quoted.finditer(content):
+        value, closed, more = match.groups()
+        if not closed or (more and b"\n" in value):  # Text after it on one line costs no row.
+            begin, breaks = content.count(b"\n", 0, match.start()) + 1, value.count(b"\n")
+            end = f"closed within another value, in line {begin + breaks:,}" if closed else "never closed"
+            start = value.partition(b"\n")[0].strip()[:SHOWN].decode(errors="replace")
+            raise SeekingError(
+                f"line {begin:,}: the quote before {start!r} is {end}, so the rows after it would be part of its "
+                "value; close it, or, where a quote is meant, write it twice within a quoted value"
+            )
 
 
 def rows_of(split: Split, place: str) -> RawRows:
