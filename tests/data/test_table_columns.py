@@ -4,7 +4,7 @@ import json
 import math
 import string
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -163,6 +163,50 @@ def test_whole_numbers_are_the_same_categories_in_any_form(suffix: str, tmp_path
     data = load(tmp_path, category_columns=("c",))
     assert data.train.preparation["columns"][0]["values"] == ("-2", "1", "30", "4")
     assert data.test.values.sum(0).tolist() == [1, 1, 1, 1] and data.test.values.sum() == 4
+
+
+BOOLEANS: dict[str, Callable[[bool], Any]] = {
+    "bool.parquet": bool,
+    "text.parquet": str,
+    "pandas.csv": str,
+    "lower.csv": lambda flag: str(flag).lower(),
+    "upper.csv": lambda flag: str(flag).upper(),
+}
+
+
+@given(
+    flags=st.permutations([True, False, None] * (ROWS // 3)),
+    forms=st.lists(st.sampled_from([*BOOLEANS]), min_size=2, max_size=2),
+)
+@settings(max_examples=25)
+def test_booleans_are_the_same_categories_and_classes_in_any_form(
+    flags: list[bool | None], forms: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Those of which the column holds nothing else; all else goes by its letters."""
+    folder = tmp_path_factory.mktemp("booleans")
+    train, new = (
+        write(
+            folder / f"{number}-{form}",
+            {
+                "c": [None if flag is None else BOOLEANS[form](flag) for flag in flags],
+                "label": [BOOLEANS[form](not number % 2) for number in range(ROWS)],
+            },
+        )
+        for number, form in enumerate(forms)
+    )
+    data = load(train)
+    (column,) = data.train.preparation["columns"]
+    assert column["values"] == data.train.classes == ("False", "True")
+    expected = [[flag is False, flag is True, flag is None] for flag in flags]
+    assert prepare_rows(data.train.preparation, new).tolist() == expected
+
+
+def test_words_for_booleans_among_others_are_text(tmp_path: Path) -> None:
+    words = ["TRUE", "True", "false", "maybe"]
+    data = load(write(tmp_path / "a.csv", {"c": words * 6, "label": words * 6}))
+    (column,) = data.train.preparation["columns"]
+    assert [*column["values"]] == [*data.train.classes] == words
+    assert prepare_rows(data.train.preparation, write(tmp_path / "b.parquet", {"c": [True]})).tolist() == [[0, 1, 0, 0]]
 
 
 def test_new_rows_are_checked(tmp_path: Path) -> None:

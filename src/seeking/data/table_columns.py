@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from seeking.data.folders import NAMED_FILES, shown
 from seeking.data.table_files import RawRows
-from seeking.data.value_names import NUMBER, look_alike, surprises, value_name
+from seeking.data.value_names import NUMBER, look_alike, surprises, value_name, with_booleans
 from seeking.errors import RunWarning, SeekingError, unknown
 
 Floats = npt.NDArray[np.float64]
@@ -85,7 +85,7 @@ class Category:
 
     def prepare(self, column: "Column", out: npt.NDArray[np.float32]) -> None:
         """Write the values of the rows into zeros ``[rows, width]``; warns of those that are not categories."""
-        categories, codes = column.categories()
+        categories, codes = column.categories(self.values)
         places = {value: place for place, value in enumerate(self.values)}
         new = [value for value in categories if value not in places]
         if new:
@@ -142,6 +142,8 @@ class Column:
                 f"{self.where} holds {kind}, neither numbers nor text; convert it, or leave it out with ignore_columns"
             )
         texts = pc.utf8_trim_whitespace(values.cast(pa.string()))
+        if pa.types.is_boolean(kind):  # As pandas writes them in CSV files.
+            texts = pc.utf8_capitalize(texts)
         return pc.if_else(pc.is_in(pc.utf8_lower(texts), pa.array([*MISSING])), None, texts)
 
     @functools.cached_property
@@ -190,12 +192,17 @@ class Column:
     def _encoded(self) -> Any:
         return self.texts.dictionary_encode()
 
-    def categories(self) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """The different values by name, and the place of each row's; -1 where it is missing."""
+    def categories(self, like: Sequence[str] | None = None) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """The different values by name, and the place of each row's; -1 where it is missing.
+
+        Args:
+            like: names in the training rows, which say whether the values are booleans; by default these ones.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 
         names = [value_name(text) for text in self._encoded.dictionary.to_pylist()]
+        names = with_booleans(names, names if like is None else like)
         places = {name: place for place, name in enumerate(dict.fromkeys(names))}
         lookup = np.array([*(places[name] for name in names), -1], np.int64)
         codes = pc.fill_null(self._encoded.indices.cast(pa.int64()), -1).to_numpy()
