@@ -224,3 +224,36 @@ def test_new_rows_are_checked(tmp_path: Path) -> None:
             prepare_rows(wrong, tmp_path / "new.csv")
     rows = read_files(str(tmp_path / "a.csv"), {})["train"]
     assert rows.select(np.array([3, 1])).select([1]).place(0) == "row 2 of a.csv"
+
+
+DAMAGES: list[tuple[tuple[Any, ...], Any]] = [
+    (("columns",), []),
+    (("columns",), "age"),
+    (("label",), 5),
+    (("label",), "age"),  # Which is a column.
+    (("classes",), "yes"),
+    (("classes",), ["yes", "yes"]),
+    (("classes",), [0, 1]),
+    (("target",), {"mean": math.nan, "deviation": 1.0}),
+    *((("columns", 0, key), value) for key in ("mean", "deviation") for value in (math.nan, math.inf, 10**400, "5")),
+    (("columns", 0, "deviation"), -1.0),
+    (("columns", 0, "name"), "city"),
+    (("columns", 1, "values"), "blue"),
+    (("columns", 1, "values"), ["blue", "blue"]),
+    (("columns", 1, "values"), ["blue", ["x"]]),
+    *((("columns", place, "missing"), value) for place in (0, 1) for value in ("false", None)),
+    *((("columns", place, key), value) for place in (0, 1) for key in ("name", "kind") for value in (5, None, [])),
+]
+
+
+@pytest.mark.parametrize(("where", "value"), DAMAGES, ids=lambda part: str(part)[:30])
+def test_a_damaged_preparation_is_refused(where: tuple[Any, ...], value: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(GOOD)
+    preparation = json.loads(json.dumps(load(tmp_path / "a.csv").train.preparation))
+    assert json.loads(json.dumps(Preparation.from_dict(preparation).as_dict())) == preparation
+    damaged = preparation
+    for key in where[:-1]:
+        damaged = damaged[key]
+    damaged[where[-1]] = value
+    with pytest.raises(SeekingError, match=r"^not a preparation of a table \(.*\); give preparation of a run's"):
+        Preparation.from_dict(preparation)

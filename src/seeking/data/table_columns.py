@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -359,11 +360,24 @@ class Preparation:
             SeekingError: it is not such a preparation.
         """
 
-        def number(name: str, mean: Any, deviation: Any, missing: bool) -> Number:
+        def check(holds: bool, wrong: str) -> None:
+            if not holds:
+                raise ValueError(wrong)
+
+        def different(names: Any, what: str) -> tuple[str, ...]:
+            texts = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+            check(texts and len({*names}) == len(names), f"{what} are not different names")
+            return tuple(names)
+
+        def number(name: Any, mean: Any, deviation: Any, missing: Any) -> Number:
+            finite = math.isfinite(mean) and math.isfinite(deviation)
+            check(finite and deviation >= 0, f"{name!r} has mean {mean} and deviation {deviation}")
+            check(isinstance(missing, bool), f"missing of {name!r} is {missing!r}")
             return Number(name, float(mean), float(deviation), missing)
 
-        def category(name: str, values: Any, missing: bool) -> Category:
-            return Category(name, tuple(values), missing)
+        def category(name: Any, values: Any, missing: Any) -> Category:
+            check(isinstance(missing, bool), f"missing of {name!r} is {missing!r}")
+            return Category(name, different(values, f"values of {name!r}"), missing)
 
         kinds: dict[str, Callable[..., Number | Category]] = {"number": number, "category": category}
         try:
@@ -371,10 +385,12 @@ class Preparation:
             for column in content["columns"]:
                 own = dict(column)
                 columns.append(kinds[own.pop("kind")](**own))
+            check(bool(columns), "there are no columns")
             label, target = content["label"], content.get("target")
+            different([label, *(column.name for column in columns)], "columns")
             scale = number(label, **target, missing=False) if target else None
-            return cls(tuple(columns), label, tuple(content["classes"]), scale)
-        except (KeyError, TypeError, ValueError) as error:
+            return cls(tuple(columns), label, different(content["classes"], "classes"), scale)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SeekingError(
                 f"not a preparation of a table ({type(error).__name__}: {error}); give preparation of a run's "
                 "summary.json"
