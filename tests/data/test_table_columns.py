@@ -213,7 +213,7 @@ def test_new_rows_are_checked(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(GOOD)
     preparation = load(tmp_path / "a.csv").train.preparation
     (tmp_path / "new.csv").write_text("more,city,age\n1,Bern,2\n1,Rome,many\n")
-    with pytest.raises(SeekingError, match=r"column age, row 2 of new.csv: 'many' is not a number, as all values of"):
+    with pytest.raises(SeekingError, match=r"column age, row 2 of new.csv: 'many' is not .*, or train with the"):
         prepare_rows(preparation, tmp_path / "new.csv")
     (tmp_path / "new.csv").write_text("city\nBern\n")
     with pytest.raises(SeekingError, match=r"new.csv has no column age, which the training rows have"):

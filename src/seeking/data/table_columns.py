@@ -140,7 +140,7 @@ class Column:
         plain = pa.types.is_boolean(kind) or pa.types.is_null(kind) or pa.types.is_decimal(kind)
         if not (plain or _is_numeric(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise SeekingError(
-                f"{self.where} holds {kind}, neither numbers nor text; convert it, or leave it out with ignore_columns"
+                f"{self.where} holds {kind}, neither numbers nor text; convert it, or train without it (ignore_columns)"
             )
         texts = pc.utf8_trim_whitespace(values.cast(pa.string()))
         if pa.types.is_boolean(kind):  # As pandas writes them in CSV files.
@@ -175,7 +175,7 @@ class Column:
             row = int((~self.are_numbers).argmax())
             raise SeekingError(
                 f"column {self.name}, {self.rows.place(row)}: {self.texts[row].as_py()!r} is not a number, as "
-                f"{others} are; correct it, leave it empty if it is missing, or name the column in "
+                f"{others} are; correct it, leave it empty if it is missing, or train with the column in "
                 "category_columns or ignore_columns"
             )
         column = self.rows.table.column(self.name).combine_chunks()
@@ -387,7 +387,7 @@ class Preparation:
                 columns.append(kinds[own.pop("kind")](**own))
             check(bool(columns), "there are no columns")
             label, target = content["label"], content.get("target")
-            different([label, *(column.name for column in columns)], "columns")
+            different([label, *(column.name for column in columns)], "label and columns")
             scale = number(label, **target, missing=False) if target else None
             return cls(tuple(columns), label, different(content["classes"], "classes"), scale)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
