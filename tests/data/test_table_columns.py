@@ -4,7 +4,7 @@ import json
 import math
 import string
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -165,11 +165,56 @@ def test_whole_numbers_are_the_same_categories_in_any_form(suffix: str, tmp_path
     assert data.test.values.sum(0).tolist() == [1, 1, 1, 1] and data.test.values.sum() == 4
 
 
+BOOLEANS: dict[str, Callable[[bool], Any]] = {
+    "bool.parquet": bool,
+    "text.parquet": str,
+    "pandas.csv": str,
+    "lower.csv": lambda flag: str(flag).lower(),
+    "upper.csv": lambda flag: str(flag).upper(),
+}
+
+
+@given(
+    flags=st.permutations([True, False, None] * (ROWS // 3)),
+    forms=st.lists(st.sampled_from([*BOOLEANS]), min_size=2, max_size=2),
+)
+@settings(max_examples=25)
+def test_booleans_are_the_same_categories_and_classes_in_any_form(
+    flags: list[bool | None], forms: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Those of which the column holds nothing else; all else goes by its letters."""
+    folder = tmp_path_factory.mktemp("booleans")
+    train, new = (
+        write(
+            folder / f"{number}-{form}",
+            {
+                "c": [None if flag is None else BOOLEANS[form](flag) for flag in flags],
+                "label": [BOOLEANS[form](not number % 2) for number in range(ROWS)],
+            },
+        )
+        for number, form in enumerate(forms)
+    )
+    data = load(train)
+    (column,) = data.train.preparation["columns"]
+    assert column["values"] == data.train.classes == ("False", "True")
+    expected = [[flag is False, flag is True, flag is None] for flag in flags]
+    assert prepare_rows(data.train.preparation, new).tolist() == expected
+
+
+def test_words_for_booleans_among_others_are_text(tmp_path: Path) -> None:
+    words = ["TRUE", "True", "false", "maybe"]
+    with pytest.warns(RunWarning, match="'TRUE', 'True' differ in case"):
+        data = load(write(tmp_path / "a.csv", {"c": words * 6, "label": words * 6}))
+    (column,) = data.train.preparation["columns"]
+    assert [*column["values"]] == [*data.train.classes] == words
+    assert prepare_rows(data.train.preparation, write(tmp_path / "b.parquet", {"c": [True]})).tolist() == [[0, 1, 0, 0]]
+
+
 def test_new_rows_are_checked(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(GOOD)
     preparation = load(tmp_path / "a.csv").train.preparation
     (tmp_path / "new.csv").write_text("more,city,age\n1,Bern,2\n1,Rome,many\n")
-    with pytest.raises(SeekingError, match=r"column age, row 2 of new.csv: 'many' is not a number, as all values of"):
+    with pytest.raises(SeekingError, match=r"column age, row 2 of new.csv: 'many' is not .*, or train with the"):
         prepare_rows(preparation, tmp_path / "new.csv")
     (tmp_path / "new.csv").write_text("city\nBern\n")
     with pytest.raises(SeekingError, match=r"new.csv has no column age, which the training rows have"):
@@ -180,3 +225,36 @@ def test_new_rows_are_checked(tmp_path: Path) -> None:
             prepare_rows(wrong, tmp_path / "new.csv")
     rows = read_files(str(tmp_path / "a.csv"), {})["train"]
     assert rows.select(np.array([3, 1])).select([1]).place(0) == "row 2 of a.csv"
+
+
+DAMAGES: list[tuple[tuple[Any, ...], Any]] = [
+    (("columns",), []),
+    (("columns",), "age"),
+    (("label",), 5),
+    (("label",), "age"),  # Which is a column.
+    (("classes",), "yes"),
+    (("classes",), ["yes", "yes"]),
+    (("classes",), [0, 1]),
+    (("target",), {"mean": math.nan, "deviation": 1.0}),
+    *((("columns", 0, key), value) for key in ("mean", "deviation") for value in (math.nan, math.inf, 10**400, "5")),
+    (("columns", 0, "deviation"), -1.0),
+    (("columns", 0, "name"), "city"),
+    (("columns", 1, "values"), "blue"),
+    (("columns", 1, "values"), ["blue", "blue"]),
+    (("columns", 1, "values"), ["blue", ["x"]]),
+    *((("columns", place, "missing"), value) for place in (0, 1) for value in ("false", None)),
+    *((("columns", place, key), value) for place in (0, 1) for key in ("name", "kind") for value in (5, None, [])),
+]
+
+
+@pytest.mark.parametrize(("where", "value"), DAMAGES, ids=lambda part: str(part)[:30])
+def test_a_damaged_preparation_is_refused(where: tuple[Any, ...], value: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(GOOD)
+    preparation = json.loads(json.dumps(load(tmp_path / "a.csv").train.preparation))
+    assert json.loads(json.dumps(Preparation.from_dict(preparation).as_dict())) == preparation
+    damaged = preparation
+    for key in where[:-1]:
+        damaged = damaged[key]
+    damaged[where[-1]] = value
+    with pytest.raises(SeekingError, match=r"^not a preparation of a table \(.*\); give preparation of a run's"):
+        Preparation.from_dict(preparation)

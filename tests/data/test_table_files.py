@@ -1,13 +1,17 @@
 """Which files of tables are read, and what cannot be read is named by column and row."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from users_tables import GOOD, load
 
 from seeking import SeekingError
+from seeking.data.table_files import read_files
 from seeking.errors import RunWarning
 
 
@@ -122,3 +126,41 @@ def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x,label\n")
     with pytest.raises(SeekingError, match=r"a.csv: there are no training rows, only the names of columns; add rows"):
         load(tmp_path / "a.csv")
+
+
+@given(
+    rows=st.lists(st.tuples(*[st.text('a ,;"\n', max_size=6)] * 3), min_size=1, max_size=5),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    delimiter=st.sampled_from(",;"),
+    mark=st.sampled_from(["", "\ufeff"]),
+)
+@settings(max_examples=50)
+def test_quoted_values_are_read_as_they_are(
+    rows: list[tuple[str, ...]], quoting: Any, delimiter: str, mark: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever is in them: line breaks, quotes, and what stands between columns."""
+    path = tmp_path_factory.mktemp("quoted") / "a.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(mark)
+        csv.writer(file, quoting=quoting, delimiter=delimiter).writerows([("x", "y", "z"), *rows])
+    (read,) = read_files(str(path), {}).values()
+    assert [tuple(row.values()) for row in read.table.to_pylist()] == rows
+
+
+@given(
+    before=st.lists(st.sampled_from(["a,b,c", 'a,"b",c', '5" tall,b,c', '"a" or,b,c', 'a,"b\n""",c']), max_size=3),
+    opened=st.lists(st.sampled_from(['a,b,"open', 'a,"open,c', '"open,b,c']), min_size=1, max_size=3),
+    between=st.sampled_from(["", "a,b,c\n"]),
+    end=st.sampled_from(["", "\n", "\n" + "a,b,c\n" * 9]),
+)
+@settings(max_examples=50)
+def test_a_quote_that_is_not_closed_is_named_by_its_line(
+    before: list[str], opened: list[str], between: str, end: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Also one that the next such quote closes: no row is taken for part of a value."""
+    path = tmp_path_factory.mktemp("opened") / "a.csv"
+    begin = "\n".join(["x,y,z", *before, ""])
+    path.write_text(begin + f"\n{between}".join(opened) + end)
+    line = len(begin.splitlines()) + 1
+    with pytest.raises(SeekingError, match=rf"a.csv: line {line}: the quote before 'open.* is .*closed.*; close it"):
+        read_files(str(path), {})

@@ -53,7 +53,7 @@ def split_files(root: str, files: list[str]) -> tuple[dict[str, list[str]], list
     named: dict[str, list[str]] = defaultdict(list)
     parents, unused = set(), []
     for file in files:
-        split, parent = _split_of(root, file)
+        split, parent = split_of(root, file)
         if split is None:
             unused.append(file)
         else:
@@ -80,8 +80,12 @@ def split_files(root: str, files: list[str]) -> tuple[dict[str, list[str]], list
     return dict(named), unused
 
 
-def _split_of(root: str, file: str) -> tuple[str | None, str]:
-    """The split of a file, and the folder that all splits are in."""
+def split_of(root: str, file: str) -> tuple[str | None, str]:
+    """The split of a file, by its standard name, and the folder that all splits are in.
+
+    Raises:
+        SeekingError: a name has words of several splits.
+    """
     parts = PurePosixPath(file).with_suffix("").parts
     for depth in reversed(range(len(parts))):
         splits = {split for word in re.split(r"[\W\d_]+", parts[depth]) if (split := standard_split(word))}

@@ -14,7 +14,7 @@ from seeking.data.config import DataConfig
 from seeking.data.select import LABEL_COLUMNS, TEST_SPLITS
 from seeking.data.sources import is_saved, named, refuse_subset, saved
 from seeking.data.table_columns import Column, Preparation
-from seeking.data.table_files import KINDS, RawRows, read_files, rows_of
+from seeking.data.table_files import KINDS, RawRows, read_columns, read_files, rows_of
 from seeking.errors import SeekingError, unknown
 from seeking.files import user_path
 
@@ -138,15 +138,18 @@ def prepare_rows(preparation: Mapping[str, Any], file: str | Path) -> Tensor:
 
     Args:
         preparation: of the run, from its ``summary.json``.
-        file: CSV or parquet, with the columns that the run was trained on; a column of classes may be missing.
+        file: CSV or parquet, with the columns that the run was trained on, whatever others there are; or a folder of
+            such files that are one table.
 
     Returns:
         Float32, ``[rows, columns]``.
 
     Raises:
-        SeekingError: the file cannot be read, a column is missing, or a value cannot be used.
+        SeekingError: it is no such preparation, the file cannot be read, a column is missing, a value cannot be used,
+            or the folder holds several tables.
     """
-    return torch.from_numpy(Preparation.from_dict(preparation).values(read_files(str(file), {})["train"]))
+    learnt = Preparation.from_dict(preparation)
+    return torch.from_numpy(learnt.values(read_columns(str(file), [column.name for column in learnt.columns])))
 
 
 def _of_scikit_learn(name: str) -> RawRows:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from seeking.data.folders import NAMED_FILES, shown
 from seeking.data.table_files import RawRows
-from seeking.data.value_names import NUMBER, look_alike, surprises, value_name
+from seeking.data.value_names import NUMBER, look_alike, surprises, value_name, with_booleans
 from seeking.errors import RunWarning, SeekingError, unknown
 
 Floats = npt.NDArray[np.float64]
@@ -85,7 +86,7 @@ class Category:
 
     def prepare(self, column: "Column", out: npt.NDArray[np.float32]) -> None:
         """Write the values of the rows into zeros ``[rows, width]``; warns of those that are not categories."""
-        categories, codes = column.categories()
+        categories, codes = column.categories(self.values)
         places = {value: place for place, value in enumerate(self.values)}
         new = [value for value in categories if value not in places]
         if new:
@@ -139,9 +140,11 @@ class Column:
         plain = pa.types.is_boolean(kind) or pa.types.is_null(kind) or pa.types.is_decimal(kind)
         if not (plain or _is_numeric(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise SeekingError(
-                f"{self.where} holds {kind}, neither numbers nor text; convert it, or leave it out with ignore_columns"
+                f"{self.where} holds {kind}, neither numbers nor text; convert it, or train without it (ignore_columns)"
             )
         texts = pc.utf8_trim_whitespace(values.cast(pa.string()))
+        if pa.types.is_boolean(kind):  # As pandas writes them in CSV files.
+            texts = pc.utf8_capitalize(texts)
         return pc.if_else(pc.is_in(pc.utf8_lower(texts), pa.array([*MISSING])), None, texts)
 
     @functools.cached_property
@@ -172,7 +175,7 @@ class Column:
             row = int((~self.are_numbers).argmax())
             raise SeekingError(
                 f"column {self.name}, {self.rows.place(row)}: {self.texts[row].as_py()!r} is not a number, as "
-                f"{others} are; correct it, leave it empty if it is missing, or name the column in "
+                f"{others} are; correct it, leave it empty if it is missing, or train with the column in "
                 "category_columns or ignore_columns"
             )
         column = self.rows.table.column(self.name).combine_chunks()
@@ -190,12 +193,17 @@ class Column:
     def _encoded(self) -> Any:
         return self.texts.dictionary_encode()
 
-    def categories(self) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """The different values by name, and the place of each row's; -1 where it is missing."""
+    def categories(self, like: Sequence[str] | None = None) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """The different values by name, and the place of each row's; -1 where it is missing.
+
+        Args:
+            like: names in the training rows, which say whether the values are booleans; by default these ones.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 
         names = [value_name(text) for text in self._encoded.dictionary.to_pylist()]
+        names = with_booleans(names, names if like is None else like)
         places = {name: place for place, name in enumerate(dict.fromkeys(names))}
         lookup = np.array([*(places[name] for name in names), -1], np.int64)
         codes = pc.fill_null(self._encoded.indices.cast(pa.int64()), -1).to_numpy()
@@ -352,11 +360,24 @@ class Preparation:
             SeekingError: it is not such a preparation.
         """
 
-        def number(name: str, mean: Any, deviation: Any, missing: bool) -> Number:
+        def check(holds: bool, wrong: str) -> None:
+            if not holds:
+                raise ValueError(wrong)
+
+        def different(names: Any, what: str) -> tuple[str, ...]:
+            texts = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+            check(texts and len({*names}) == len(names), f"{what} are not different names")
+            return tuple(names)
+
+        def number(name: Any, mean: Any, deviation: Any, missing: Any) -> Number:
+            finite = math.isfinite(mean) and math.isfinite(deviation)
+            check(finite and deviation >= 0, f"{name!r} has mean {mean} and deviation {deviation}")
+            check(isinstance(missing, bool), f"missing of {name!r} is {missing!r}")
             return Number(name, float(mean), float(deviation), missing)
 
-        def category(name: str, values: Any, missing: bool) -> Category:
-            return Category(name, tuple(values), missing)
+        def category(name: Any, values: Any, missing: Any) -> Category:
+            check(isinstance(missing, bool), f"missing of {name!r} is {missing!r}")
+            return Category(name, different(values, f"values of {name!r}"), missing)
 
         kinds: dict[str, Callable[..., Number | Category]] = {"number": number, "category": category}
         try:
@@ -364,10 +385,12 @@ class Preparation:
             for column in content["columns"]:
                 own = dict(column)
                 columns.append(kinds[own.pop("kind")](**own))
+            check(bool(columns), "there are no columns")
             label, target = content["label"], content.get("target")
+            different([label, *(column.name for column in columns)], "label and columns")
             scale = number(label, **target, missing=False) if target else None
-            return cls(tuple(columns), label, tuple(content["classes"]), scale)
-        except (KeyError, TypeError, ValueError) as error:
+            return cls(tuple(columns), label, different(content["classes"], "classes"), scale)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SeekingError(
                 f"not a preparation of a table ({type(error).__name__}: {error}); give preparation of a run's "
                 "summary.json"

@@ -1,10 +1,11 @@
 """Tables in files: CSV and parquet, alone or in a folder."""
 
+import codecs
 import csv
 import dataclasses
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from seeking.data.folders import NAMED_FILES, Split, describe, files, shown, walk
-from seeking.data.parquet import source_of, split_files
+from seeking.data.parquet import source_of, split_files, split_of
 from seeking.data.row_index import without_index
 from seeking.errors import RunWarning, SeekingError, naming, unknown
-from seeking.files import user_path
+from seeking.files import check_regular, reading, user_path
 
 CSV = (".csv", ".tsv")
 KINDS = (*CSV, ".parquet")
 DELIMITERS = ",;\t|"
+SHOWN = 20
+"""As many letters of a value messages show."""
 
 
 @dataclass(frozen=True)
@@ -74,24 +77,12 @@ def read_files(data: str, chosen: Mapping[str, str]) -> dict[str, RawRows]:
         SeekingError: a file cannot be read, its columns have no names, or they differ between the files of a split;
             the splits are not known.
     """
-    path = user_path(data)
-    if path.is_file():
-        root, held = path.parent, [path.name]
-    else:
-        root, held = path, files(walk(str(path)))
-    kinds = sorted({Path(file).suffix.lower() for file in held} & {*KINDS})
-    if len(kinds) != 1:
-        content = " and ".join(kinds) if kinds else describe(held) or "nothing"
-        raise SeekingError(
-            f"data set {data}: a table is a CSV or parquet file, or a folder of files of one of these kinds; here is "
-            f"{content}"
-        )
-    tables = [file for file in held if file.lower().endswith(kinds[0])]
+    root, held, tables = _tables_of(data)
     named: dict[str, list[str]] = {"train": tables}
     unused: list[str] = []
     if len(chosen) == 2:
         named, unused = {}, tables
-    elif chosen or not path.is_file():  # A single file may be called after any split.
+    elif chosen or user_path(data).is_dir():  # A single file may be called after any split.
         named, unused = split_files(str(root), tables)
     splits = {split: (source_of(group), group) for split, group in named.items()}
     if chosen:
@@ -100,6 +91,51 @@ def read_files(data: str, chosen: Mapping[str, str]) -> dict[str, RawRows]:
     if unused:
         warnings.warn(f"data set {data}: not used are {describe(unused)}", RunWarning, stacklevel=3)
     return {split: _read(data, root, source, group) for split, (source, group) in splits.items()}
+
+
+def read_columns(data: str, columns: Collection[str]) -> RawRows:
+    """The rows of a table that is no data set: its files may be called after any split, but all after the same one.
+
+    Args:
+        data: a file, or a folder of files of one kind.
+        columns: that are read; whatever others there are.
+
+    Raises:
+        SeekingError: a file cannot be read, these columns differ between the files, or they are not of one table.
+    """
+    root, _, tables = _tables_of(data)
+    if len(tables) > 1:
+        several = {split_of(str(root), file): file for file in tables}
+        if len(several) > 1:
+            raise SeekingError(
+                f"data set {data}: there are several tables, such as {shown([*several.values()], NAMED_FILES)}; give "
+                "the file of one"
+            )
+    return _read(data, root, source_of(tables), tables, columns)
+
+
+def _tables_of(data: str) -> tuple[Path, list[str], list[str]]:
+    """The folder that a data set lies in, the files of the data set, and which of these are tables.
+
+    Raises:
+        SeekingError: there is nothing of this name, it is neither a file nor a folder, or the tables are not of one
+            kind.
+    """
+    path = user_path(data)
+    if path.is_dir():
+        root, held = path, files(walk(str(path)))
+    else:
+        with reading(path):
+            check_regular(path)
+        root, held = path.parent, [path.name]
+    kinds = sorted({Path(file).suffix.lower() for file in held} & {*KINDS})
+    if len(kinds) != 1:
+        content = " and ".join(kinds) if kinds else describe(held) or "nothing"
+        raise SeekingError(
+            f"data set {data}: a table is a CSV or parquet file, or a folder of files of one of these kinds; here is "
+            f"{content}"
+        )
+    return root, held, [file for file in held if file.lower().endswith(kinds[0])]
 
 
 def _chosen(
@@ -124,7 +160,12 @@ def _chosen(
     return {**taken, **left}, [file for file in tables if file not in kept]
 
 
-def _read(data: str, root: Path, source: str, names: list[str]) -> RawRows:
+def _read(data: str, root: Path, source: str, names: list[str], columns: Collection[str] | None = None) -> RawRows:
+    """Some files as one table: these columns, or all.
+
+    Raises:
+        SeekingError: a file cannot be read, its columns have no names, or they are not those of the others.
+    """
     import pyarrow as pa
 
     tables: list[Any] = []
@@ -132,7 +173,9 @@ def _read(data: str, root: Path, source: str, names: list[str]) -> RawRows:
     for name in names:
         try:
             with naming(f"data set {data}: {name}"):
-                table = _read_csv(root / name) if name.lower().endswith(CSV) else _read_parquet(root / name)
+                read = _read_csv if name.lower().endswith(CSV) else _read_parquet
+                table = read(root / name, columns)
+                _check_names(table.column_names, known=columns is not None)
                 table, of_file = without_index(table)
         except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
             # pyarrow counts the line of names as a row.
@@ -155,8 +198,8 @@ def _read(data: str, root: Path, source: str, names: list[str]) -> RawRows:
     return RawRows(source, joined, counts, np.arange(len(joined)), index)
 
 
-def _read_csv(path: Path) -> Any:
-    """A CSV file, all columns as strings."""
+def _read_csv(path: Path, columns: Collection[str] | None) -> Any:
+    """These columns of a CSV file, or all, as strings."""
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
@@ -168,15 +211,40 @@ def _read_csv(path: Path) -> Any:
         raise SeekingError("its first line, which names the columns, is empty; remove it")
     if not names:
         raise SeekingError("there is nothing in it")
+    _check_quotes(path.read_bytes().removeprefix(codecs.BOM_UTF8), delimiter.encode())
+    used = [name for name in names if columns is None or name.strip() in columns]
     table = arrow_csv.read_csv(
         path,
         read_options=arrow_csv.ReadOptions(use_threads=False),  # With threads, errors do not name the row.
         parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+        # Others than strings may be in any encoding.
+        convert_options=arrow_csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.binary()) | dict.fromkeys(used, pa.string())
+        ),
     )
     table = table.rename_columns([name.strip() for name in names])
-    _check_names(table.column_names)
-    return table
+    return table.select([place for place, name in enumerate(names) if name in used])
+
+
+def _check_quotes(content: bytes, delimiter: bytes) -> None:
+    """Refuse a quote that is not closed where its value ends: pyarrow takes the rows that follow for part of the value.
+
+    Args:
+        content: of a CSV file.
+        delimiter: between its columns.
+    """
+    ends = re.escape(delimiter) + rb"\r\n"
+    quoted = re.compile(rb'"(?<![^%b]")([^"]*+(?:""[^"]*+)*+)("[ ]*+([^%b])?)?' % (ends, ends))
+    for match in quoted.finditer(content):
+        value, closed, more = match.groups()
+        if not closed or (more and b"\n" in value):  # Text after it on one line costs no row.
+            begin, breaks = content.count(b"\n", 0, match.start()) + 1, value.count(b"\n")
+            end = f"closed within another value, in line {begin + breaks:,}" if closed else "never closed"
+            start = value.partition(b"\n")[0].strip()[:SHOWN].decode(errors="replace")
+            raise SeekingError(
+                f"line {begin:,}: the quote before {start!r} is {end}, so the rows after it would be part of its "
+                "value; close it, or, where a quote is meant, write it twice within a quoted value"
+            )
 
 
 def rows_of(split: Split, place: str) -> RawRows:
@@ -191,16 +259,18 @@ def rows_of(split: Split, place: str) -> RawRows:
     """
     (held,) = split.rows
     with naming(place):
-        table, index = without_index(_plain(held.with_format("arrow")[:], held.features))
+        table = _plain(held.with_format("arrow")[:], held.features)
+        _check_names(table.column_names)
+        table, index = without_index(table)
     return RawRows(split.source, table, [(place, len(table))], np.arange(len(table)), index)
 
 
-def _read_parquet(path: Path) -> Any:
-    """A parquet file."""
+def _read_parquet(path: Path, columns: Collection[str] | None) -> Any:
+    """These columns of a parquet file, or all."""
     import datasets
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(path).read()
+    table = pq.ParquetFile(path).read(columns=None if columns is None else [*columns])
     return _plain(table, datasets.Features.from_arrow_schema(table.schema))
 
 
@@ -216,15 +286,14 @@ def _plain(table: Any, features: Mapping[str, Any]) -> Any:
             table = table.set_column(number, name, names)
         elif pa.types.is_string_view(table.schema.field(number).type):  # No rows can be taken of these.
             table = table.set_column(number, name, table.column(number).cast(pa.large_string()))
-    _check_names(table.column_names)
     return table
 
 
-def _check_names(names: Sequence[str]) -> None:
-    """Refuse names of columns that two have, and numbers."""
+def _check_names(names: Sequence[str], known: bool = False) -> None:
+    """Refuse names of columns that two have, and numbers, which are no names unless these are known."""
     if twice := sorted({name for name in names if names.count(name) > 1 and name}):
         raise SeekingError(f"several columns are called {shown(twice, NAMED_FILES)}; rename them")
-    if all(name.replace(".", "").replace("-", "").isdigit() for name in names):
+    if not known and all(name.replace(".", "").replace("-", "").isdigit() for name in names):
         raise SeekingError(
             f"its first line holds numbers ({shown(names, NAMED_FILES)}), not the names of columns; add a line of names"
         )

@@ -56,7 +56,8 @@ class Targets:
             scale = _scale_of(values[0][left.numpy()], label, name)
             scaled = [(each - scale.mean) / scale.deviation for each in values]
             return cls([torch.from_numpy(each).float() for each in scaled], (), scale)
-        named = [_classes(column) for column in columns]
+        named = [_classes(columns[0])]
+        named += [_classes(column, named[0][0]) for column in columns[1:]]
         for column in columns:
             column.tell_surprises()
         classes = _classes_of(named[0][0], named[-1][0], len(splits[0]), name)
@@ -67,13 +68,13 @@ class Targets:
         return cls(numbers, classes, None)
 
 
-def _classes(column: Column) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """The names of the classes of some rows, and the place of each row's.
+def _classes(column: Column, like: Sequence[str] | None = None) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The names of the classes of some rows, and the place of each row's; see ``Column.categories``.
 
     Raises:
         SeekingError: the values are no classes.
     """
-    names, codes = column.categories()
+    names, codes = column.categories(like)
     if column.are_numbers.all() and any(map(is_fraction, names)):
         row = int(np.isin(codes, [place for place, name in enumerate(names) if is_fraction(name)]).argmax())
         raise SeekingError(

@@ -1,7 +1,8 @@
 """The values of a column as names, of classes and of categories alike.
 
 Numbers go by their value: ``1``, ``1.0``, ``+1`` and ``1e0`` are all ``1``. A number with a leading zero, such as
-``007``, is a name, as all other text is: codes are written so.
+``007``, is a name, as all other text is: codes are written so. Where a column holds booleans alone, ``true`` and
+``TRUE`` are ``True``.
 """
 
 import re
@@ -14,6 +15,8 @@ from seeking.data.folders import shown
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 WHOLE = re.compile(r"-?\d+", re.ASCII)
 CODE = re.compile(r"[+-]?0\d.*", re.ASCII | re.DOTALL)
+BOOLEANS = frozenset({"False", "True"})
+"""As Python and pandas write them."""
 LONGEST = 40
 """More zeros than these are written as an exponent."""
 SHOWN = 3
@@ -31,6 +34,18 @@ def value_name(text: str) -> str:
     if not value:
         return "0"
     return f"{value:f}" if abs(int(value.as_tuple().exponent)) <= LONGEST else str(value)
+
+
+def with_booleans(names: list[str], like: Iterable[str]) -> list[str]:
+    """The names of values, those of booleans in one spelling if the column holds nothing else.
+
+    Args:
+        names: of values.
+        like: names in the training rows, which say what the column holds.
+    """
+    if not {name.capitalize() for name in like} <= BOOLEANS:
+        return names
+    return [name.capitalize() if name.capitalize() in BOOLEANS else name for name in names]
 
 
 def is_fraction(name: str) -> bool:

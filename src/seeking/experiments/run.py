@@ -21,6 +21,7 @@ from seeking.experiments.start import (
     share_weights,
     shared_from,
     sources,
+    warn_of_other_data,
 )
 from seeking.experiments.tasks import TaskData, task
 from seeking.files import read_yaml
@@ -145,6 +146,7 @@ def trainer(
             "give a smaller batch_size"
         )
     loaders = data.loaders(config)
+    warn_of_other_data(origins, getattr(loaders.train.dataset, "preparation", {}))
     derived = None
     if (role == "pair" or origins) and not continues:  # A checkpoint contains its map.
         derived = weights_map(config, both["base"], both["motivated"], data.example)

@@ -1,6 +1,7 @@
 """The weights that a run starts from: timm's pretrained ones, or a file's."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from torch import nn
 from seeking.checkpointing import run_files
 from seeking.checkpointing.weights import load_weights, shapes_of_weights
 from seeking.choices import MODELS, Extra, Model
-from seeking.errors import SeekingError
-from seeking.files import user_path
+from seeking.data.folders import shown
+from seeking.data.table_columns import Category, Preparation
+from seeking.errors import RunWarning, SeekingError
+from seeking.files import read_json, user_path
 from seeking.initialization import embed, extract
 from seeking.models import check_pretrained, create, warn_of_replaced
 from seeking.models.heads import growing, shapes_of
@@ -148,6 +151,46 @@ def initial_models(plan: ModelArguments, seed: int, origins: Mapping[Model, str]
             anew = load_weights(models[model], source, replaceable=_other_head(model, plan, models[model], source))
             warn_of_replaced(f"the weights in {source}", anew, plan.arguments[model]["num_classes"])
     return models
+
+
+def warn_of_other_data(origins: Mapping[Model, str], now: Mapping[str, Any]) -> None:
+    """Warn of weights of a run whose summary has other inputs or classes than the data: models go by places alone.
+
+    Args:
+        origins: what each model starts from.
+        now: how the data are prepared, as ``Preparation.as_dict`` gives it; empty if they are not.
+    """
+    for path in sorted({*origins.values()} - {PRETRAINED}) if now else ():
+        try:
+            before = _places(read_json(Path(path).with_name("summary.json"))["preparation"])
+        except (SeekingError, KeyError):  # Whatever it is, it does not say what the weights are of.
+            continue
+        for what, names in _places(now).items():
+            if len(names) != len(before[what]):  # The head starts anew, or the weights do not fit.
+                continue
+            for place, (was, name) in enumerate(zip(before[what], names, strict=True), 1):
+                if was != name:
+                    warnings.warn(
+                        f"start_from: {what} {place} of the weights in {path} is {shown([was], 1)}, but "
+                        f"{shown([name], 1)} in the data; unless this is meant, give data with the same columns and "
+                        "classes, in the same order",
+                        RunWarning,
+                        stacklevel=3,
+                    )
+                    break
+
+
+def _places(preparation: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What each input and each output of a model is, by name.
+
+    Raises:
+        SeekingError: it is not a preparation of a table.
+    """
+    learnt, inputs = Preparation.from_dict(preparation), []
+    for column in learnt.columns:
+        names = [f"{column.name} {value}" for value in column.values] if isinstance(column, Category) else [column.name]
+        inputs += [*names, f"{column.name} missing"] if column.missing else names
+    return {"input": inputs, "class": [*learnt.classes]}
 
 
 def share_weights(models: Mapping[str, nn.Module], weights_map: WeightsMap, owner: Model, extra: Extra) -> None:
