@@ -250,11 +250,19 @@ def test_an_error_in_one_model_leaves_no_gradient_of_the_other() -> None:
 @pytest.mark.parametrize("width", [4, 6], ids=["depth", "both"])
 @pytest.mark.parametrize("norm", ["private", "shared"])
 @pytest.mark.parametrize("fault", ["nan", "base", "motivated"])
-@pytest.mark.parametrize("taught", [{}, *({"teach": 0.5, "student": each} for each in get_args(Student))], ids=str)
-def test_a_batch_without_a_step_changes_nothing(width: int, norm: Any, fault: str, taught: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "together",
+    [
+        {"update": "joint"},
+        *({"update": "joint", "teach": 0.5, "student": each} for each in get_args(Student)),
+        {"teach": 0.5, "student": "both"},
+    ],
+    ids=str,
+)
+def test_a_batch_without_a_step_changes_nothing(width: int, norm: Any, fault: str, together: dict[str, Any]) -> None:
     """No statistic either, whoever's it is and whichever model went first."""
     models = {"base": OneStage(1, width=4), "motivated": OneStage(2, width=width)}
-    config = dataclasses.replace(CONFIG, **JOINT, **taught, norm=norm, on_nonfinite="skip")
+    config = dataclasses.replace(CONFIG, condition="always", **together, norm=norm, on_nonfinite="skip")
     trainer = Trainer(*models.values(), **batches(), config=config)
     x, y = next(iter(batches()["train_loader"]))
     trainer.algorithm([(x, y)], trainer.run)
