@@ -12,6 +12,9 @@ Model = Literal["base", "motivated"]
 
 MODELS: tuple[Model, ...] = ("base", "motivated")
 
+Student = Literal["base", "motivated", "both"]
+"""Which model learns from the other one, or both."""
+
 Role = Literal["pair", "base", "motivated"]
 """What is trained: the pair, or one of its models alone."""
 

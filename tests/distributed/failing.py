@@ -29,7 +29,7 @@ class Failure:
         self.calls = 0
         self.armed = False
 
-    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+    def __call__(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         x, labels = batch
         fails = False
         if self.armed and model.training and ("motivated" if wide(model) else "base") == self.model:
@@ -40,7 +40,7 @@ class Failure:
         logits = model(x[:, :1] if fails and self.where == "within" else x)
         if fails:
             raise ValueError("the loss fails")
-        return F.cross_entropy(logits, labels)
+        return {"loss": F.cross_entropy(logits, labels), "logits": logits}
 
 
 def wide(model: nn.Module) -> bool:
@@ -51,10 +51,13 @@ def network(width: int) -> nn.Module:
     return nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 2))
 
 
-def make(folder: Path, loss: Failure, accumulate: int) -> Trainer:
+def make(folder: Path, loss: Failure, accumulate: int, teach: float) -> Trainer:
     torch.manual_seed(0)
     x = torch.randn(64, 3)
-    config = TrainConfig(epochs=2, condition="always", precision="no", accumulate=accumulate, save_every="100")
+    taught: dict[str, Any] = {"teach": teach, "student": "both"} if teach else {}
+    config = TrainConfig(
+        epochs=2, condition="always", precision="no", accumulate=accumulate, save_every="100", **taught
+    )
     loader = DataLoader(TensorDataset(x, (x.sum(1) > 0).long()), 8, shuffle=True)
     return Trainer(network(4), network(6), train_loader=loader, loss_fn=loss, config=config, output=folder, resume=True)
 
@@ -70,17 +73,17 @@ def main(folder: Path) -> None:
     warnings.simplefilter("ignore")
     never = Failure(-1, "", "", 0)
     wholes = {}
-    for accumulate in (1, 2):
-        whole = make(folder / f"whole {accumulate}", never, accumulate)
+    for accumulate, teach in itertools.product((1, 2), (0.0, 0.5)):
+        whole = make(folder / f"whole {accumulate} {teach}", never, accumulate, teach)
         whole.fit()
-        wholes[accumulate] = weights(whole)
-    cases = itertools.product(("base", "motivated"), ("before", "within", "after"))
+        wholes[accumulate, teach] = weights(whole)
+    cases = itertools.product((0.0, 0.5), ("base", "motivated"), ("before", "within", "after"))
     results = []
-    for number, (model, where) in enumerate(cases):
+    for number, (teach, model, where) in enumerate(cases):
         process, accumulate = ((0, 2), (1, 1), (1, 2))[(number + number // 3) % 3]
         # With two micro-batches, in the first of the third step, or in the second of the second.
         loss = Failure(process, model, where, at=5 - (accumulate == 2 and number % 2))
-        trainer = make(folder / str(number), loss, accumulate)
+        trainer = make(folder / str(number), loss, accumulate, teach)
         loss.armed = True
         error = ""
         try:
@@ -88,11 +91,12 @@ def main(folder: Path) -> None:
         except Exception as failure:
             error = f"{type(failure).__name__}: {failure} {getattr(failure, '__notes__', '')}"
         case = {"process": process, "model": model, "where": where, "at": loss.at, "accumulate": accumulate}
+        case["teach"] = teach
         row = {**case, "error": error, "step": trainer.progress.step, "weights": weights(trainer)}
-        resumed = make(folder / str(number), never, accumulate)
+        resumed = make(folder / str(number), never, accumulate, teach)
         row |= {"resumed": resumed.progress.step, "same": weights(resumed) == row["weights"]}
         resumed.fit()
-        results.append({**row, "end": resumed.progress.step, "as_whole": weights(resumed) == wholes[accumulate]})
+        results.append({**row, "end": resumed.progress.step, "as_whole": weights(resumed) == wholes[accumulate, teach]})
     (folder / f"{RANK}.json").write_text(json.dumps(results))
 
 

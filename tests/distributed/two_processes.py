@@ -79,6 +79,7 @@ def main(folder: Path) -> None:
     cases: list[tuple[Any, ...]] = [(p, c, "same", "separate", {}) for p, c in zip(pairs, CONDITIONS, strict=False)]
     cases += [(p, "decrease:1", "next", "shared", {}) for p in PAIRS]
     cases += [(p, "decrease:1", "same", "separate", {"update": "joint", "teach": 0.5, "ema": 0.9}) for p in PAIRS]
+    cases += [(p, "decrease:1", "same", "separate", {"student": "both", "teach": 0.5}) for p in PAIRS]
     for number, case in enumerate(cases):
         # One pair of each kind goes further. All conditions get to hold and not to hold in half as many steps.
         trainer = train(200 if number < len(PAIRS) else 88, *case)

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -27,8 +27,11 @@ from torch import nn
 from torch.func import functional_call
 
 from seeking import Pair, SeekingError, TrainConfig, Trainer, match
+from seeking.choices import Student
 from seeking.errors import RunWarning
 from seeking.gradients import add_gradients
+from seeking.training.config import Update
+from seeking.training.objective import distilled
 
 JOINT: dict[str, Any] = {"condition": "always", "update": "joint"}
 
@@ -98,11 +101,12 @@ def test_a_joint_update_is_one_step_of_one_optimizer_on_the_sum() -> None:
 
 
 @pytest.mark.slow
-def test_a_joint_run_with_a_teacher_resumes_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("student", ["motivated", "both"])
+def test_a_joint_run_with_a_teacher_resumes_bit_for_bit(student: Student, tmp_path: Path) -> None:
     config = dataclasses.replace(
         CONFIG,
         **JOINT,
-        student="motivated",
+        student=student,
         teach=0.7,
         base_condition="before:0.25 | every:2",
         save_every="1",
@@ -165,6 +169,52 @@ def test_the_motivated_model_can_be_the_student_and_labels_can_be_left_out() -> 
     assert losses["base", 1.0]["loss"] != first["loss"]
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("update", ["separate", "joint"])
+@pytest.mark.parametrize("by", ["objective", "loss_fn"])
+def test_both_models_learn_from_each_other(by: str, update: Update, accumulate: int) -> None:
+    """By hand, with weights of their own from the start; the motivated model rests on every third batch."""
+    taught: dict[str, Any] = {"condition": "~every:3", "teach": 0.4, "student": "both", "update": update}
+    plain: dict[str, Any] = {"optimizer": "momentum", "weight_decay": 0.0, "schedule": "constant", "epochs": 1}
+    config = dataclasses.replace(PLAIN, **taught, **plain, finish="private", finish_at=None, accumulate=accumulate)
+    models = base, motivated = two_models()
+    given = {"loss_fn": with_logits} if by == "loss_fn" else {}
+    trainer, result = run(config, **given)
+    Pair(base, motivated, trainer.pair.map).separate()
+    optimizers = [torch.optim.SGD(model.parameters(), 0.05, momentum=0.9) for model in models]
+    loader = batches(padding=1, flip=True)["train_loader"]
+    loader.sampler.set_epoch(0)
+    by_hand = []
+    every = [*loader]
+    for start in range(0, len(every), accumulate):
+        parts = every[start : start + accumulate]
+        both = len(by_hand) % 3 != 2
+        means = [0.0, 0.0][: 1 + both]
+        for x, y in parts:
+            logits = [model(x) for model in models[: 1 + both]]
+            losses = [nn.functional.cross_entropy(each, y) for each in logits]
+            if both:
+                others = [each.detach() for each in reversed(logits)]
+                losses = [distilled(*each, y, 0.4, 1.0) for each in zip(losses, logits, others, strict=True)]
+            for number, loss in enumerate(losses):
+                (loss / len(parts)).backward()
+                means[number] += loss.item() / len(parts)
+        for optimizer in optimizers[: 1 + both]:
+            optimizer.step()
+            optimizer.zero_grad()
+        by_hand.append(means)
+    rows = [[row[name] for name in ("loss", "motivated_loss") if name in row] for row in steps(result)]
+    assert rows == [pytest.approx(each, rel=1e-4) for each in by_hand]
+    cost = trainer.run.cost
+    expected = cost.samples * cost.base_flops + cost.motivated_samples * cost.motivated_flops
+    assert cost.total == pytest.approx(expected)
+
+
+def with_logits(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+    logits = model(batch[0])
+    return {"loss": nn.functional.cross_entropy(logits, batch[1]), "logits": logits}
+
+
 def test_a_step_that_is_not_finite_is_skipped_for_both_and_leaves_no_gradient() -> None:
     poisoned = False
 
@@ -200,11 +250,19 @@ def test_an_error_in_one_model_leaves_no_gradient_of_the_other() -> None:
 @pytest.mark.parametrize("width", [4, 6], ids=["depth", "both"])
 @pytest.mark.parametrize("norm", ["private", "shared"])
 @pytest.mark.parametrize("fault", ["nan", "base", "motivated"])
-@pytest.mark.parametrize("taught", [{}, {"teach": 0.5}, {"teach": 0.5, "student": "motivated"}], ids=str)
-def test_a_batch_without_a_step_changes_nothing(width: int, norm: Any, fault: str, taught: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "together",
+    [
+        {"update": "joint"},
+        *({"update": "joint", "teach": 0.5, "student": each} for each in get_args(Student)),
+        {"teach": 0.5, "student": "both"},
+    ],
+    ids=str,
+)
+def test_a_batch_without_a_step_changes_nothing(width: int, norm: Any, fault: str, together: dict[str, Any]) -> None:
     """No statistic either, whoever's it is and whichever model went first."""
     models = {"base": OneStage(1, width=4), "motivated": OneStage(2, width=width)}
-    config = dataclasses.replace(CONFIG, **JOINT, **taught, norm=norm, on_nonfinite="skip")
+    config = dataclasses.replace(CONFIG, condition="always", **together, norm=norm, on_nonfinite="skip")
     trainer = Trainer(*models.values(), **batches(), config=config)
     x, y = next(iter(batches()["train_loader"]))
     trainer.algorithm([(x, y)], trainer.run)
@@ -240,7 +298,7 @@ def test_a_joint_run_meets_its_budget() -> None:
         ({"update": "joint", "shard": True}, "update joint cannot be combined with shard"),
         ({"update": "joint", "precision": "fp16"}, "update joint cannot be combined with precision fp16"),
         ({"base_weight": 1.0}, "base_weight is 1.0; it is a share"),
-        ({"student": "both"}, "unknown value of student"),
+        ({"student": "neither"}, "unknown value of student"),
     ],
 )
 def test_options_that_do_not_go_together(options: dict[str, Any], message: str) -> None:

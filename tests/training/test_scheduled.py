@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 
 from seeking import Always, Condition, RunError, SeekingError, Signals, TrainConfig, Trainer, parse_condition
 from seeking.algorithms import Scheduled, motivated
+from seeking.choices import Student
 from seeking.cli import main
 from seeking.errors import RunWarning
 from seeking.options import recipe_options
@@ -267,7 +268,7 @@ class Stepped(Condition):
 
 @pytest.mark.parametrize("base", ["always", "every:2 | before:0.3"])
 @pytest.mark.parametrize("update", ["separate", "joint"])
-@pytest.mark.parametrize("taught", [{}, {"teach": 0.5}, {"teach": 0.5, "student": "motivated"}], ids=str)
+@pytest.mark.parametrize("taught", [{}, *({"teach": 0.5, "student": each} for each in get_args(Student))], ids=str)
 def test_a_condition_sees_every_step_of_the_base_once(base: str, update: str, taught: dict[str, Any]) -> None:
     condition = Stepped()
     config = dataclasses.replace(CONFIG, base_condition=base, update=update, **taught)

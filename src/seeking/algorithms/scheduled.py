@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from seeking.algorithms.teaching import Lesson
-from seeking.choices import MODELS, Model
+from seeking.choices import MODELS, Student
 from seeking.conditions import Condition, OnePass, Outcome
 from seeking.conditions.forecast import Forecast
 from seeking.prefix import Prefix
 from seeking.training.joint import discard, discarded_on_error, update_jointly, with_norm
+from seeking.training.mutual import mutual_gradients
 from seeking.training.one_pass import gradients_of_one_pass
 from seeking.training.run import Batch, Run
 from seeking.training.step import Loss
@@ -24,7 +25,8 @@ class Scheduled:
     Args:
         base_condition: decides on each batch whether the base takes a step; a schedule, such as ``every:4``.
         student: which model learns from the other one's logits on batches on which both step, as the objective weights
-            them; None for neither. The teacher then goes first, and its logits cost nothing more.
+            them: ``both`` from each other's, None neither. The teacher of one goes first, so that its logits cost
+            nothing more; for both, each gradient is computed before either step.
         separate_at: share of the run after which each model has weights of its own: 1 keeps them shared to the end,
             None separates them at the base's first step.
         base_weight: where both step on a batch, they take one optimizer step, with this weight of the base's loss, in
@@ -37,7 +39,7 @@ class Scheduled:
         self,
         base_condition: Condition,
         *,
-        student: Model | None = None,
+        student: Student | None = None,
         separate_at: float | None = 1.0,
         base_weight: float | None = None,
         one_pass: bool = False,
@@ -74,6 +76,12 @@ class Scheduled:
             self._step_jointly(batch, run, self.base_weight)
 
     def _step_one_by_one(self, batch: Batch, run: Run) -> None:
+        if self.student == "both":
+            if self._decide(batch, run, pending=True):
+                self._step_mutually(batch, run)
+            else:
+                self._seen(run.step(run.base, batch))
+            return
         losses = self._losses(run)
         taught = self.student == "base"
         outcome = None if taught else self._seen(run.step(run.base, batch, losses["base"]))
@@ -83,15 +91,30 @@ class Scheduled:
         if taught:
             self._seen(run.step(run.base, batch, losses["base"]))
 
+    def _step_mutually(self, batch: Batch, run: Run) -> None:
+        with run.synced("motivated"):
+            smaller, larger = mutual_gradients(run, batch)
+        with discarded_on_error(run, run.motivated):
+            self._seen(run.update(run.base, smaller))
+        with run.synced("motivated"):
+            run.condition.feedback(run.update(run.motivated, larger))
+
     def _step_jointly(self, batch: Batch, run: Run, base_weight: float) -> None:
         """As one by one, but the gradient of the model that goes first waits for the other one's."""
         losses = self._losses(run)
         taught = self.student == "base"
-        decided = taught or self.one_pass
+        decided = taught or self.one_pass or self.student == "both"
         if decided and not self._decide(batch, run, pending=True, one_pass=run.prefix is not None):
             self._seen(run.step(run.base, batch, losses["base"]))
         elif run.prefix:
             self._step_in_one_pass(batch, run, base_weight, run.prefix, losses)
+        elif self.student == "both":
+            with run.synced("motivated"):
+                smaller, larger = mutual_gradients(run, batch)
+                outcome = update_jointly(run, self._seen(with_norm(run, smaller)), larger, base_weight)
+            if not outcome.taken:
+                discard(run, run.base)
+            run.condition.feedback(outcome)
         elif taught:
             with run.synced("motivated"):
                 larger = run.gradient(run.motivated, batch, losses["motivated"])
@@ -127,7 +150,7 @@ class Scheduled:
 
     def _losses(self, run: Run) -> dict[str, Loss | None]:
         """The loss of each model on a batch on which both may step."""
-        if self.student is None:
+        if self.student in (None, "both"):
             return {"base": None, "motivated": None}
         lesson = Lesson(run.objective)
         return {name: lesson.take if name == self.student else lesson.give for name in MODELS}

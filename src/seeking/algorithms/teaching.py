@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from seeking.training.objective import Objective
+from seeking.training.objective import Objective, loss_and_logits
 
 
 class Lesson:
@@ -21,10 +21,7 @@ class Lesson:
 
     def give(self, model: nn.Module, micro_batch: Any) -> Tensor:
         """The teacher's loss; its logits are kept, without a graph."""
-        if hasattr(self._objective, "loss_and_logits"):
-            loss, logits = self._objective.loss_and_logits(model, micro_batch)
-        else:  # An objective that does not inherit the protocol.
-            loss, logits = Objective.loss_and_logits(self._objective, model, micro_batch)
+        loss, logits = loss_and_logits(self._objective, model, micro_batch)
         self._logits.append(logits.detach())
         return loss
 

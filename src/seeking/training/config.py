@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from seeking.choices import Extra, Loss, Model, NormPolicy, Tracker
+from seeking.choices import Extra, Loss, Model, NormPolicy, Student, Tracker
 from seeking.errors import SeekingError
 from seeking.option_types import (
     CHANGEABLE,
@@ -79,8 +79,9 @@ class TrainConfig:
     teach: float = 0.0
     """Weight of one model's outputs in the loss of the other one, on batches on which both take a step; with 1, the
     other one learns from these alone, and not from the labels."""
-    student: Model = "base"
-    """The model that is taught: the base by the motivated model, or the motivated model by the base."""
+    student: Student = "base"
+    """The model that is taught: the base by the motivated model, the motivated model by the base, or both by each
+    other."""
     update: Update = "separate"
     """On batches on which both take a step: an optimizer step of each model (as in the paper), or one joint step on the
     weighted sum of both gradients."""
@@ -228,12 +229,14 @@ class TrainConfig:
             raise SeekingError(f"{next(name for name, on in unsharded.items() if on)} cannot be combined with shard")
         if self.one_pass and self.update != "joint":
             raise SeekingError("one_pass serves joint updates alone; set update to joint")
-        if self.one_pass and self.teach and self.student == "motivated":
+        if self.one_pass and self.teach and self.student != "base":
             raise SeekingError(
-                "one_pass cannot be combined with student motivated, since the motivated model goes first"
+                f"one_pass cannot be combined with student {self.student}, since the motivated model goes first"
             )
-        if self.update == "joint" and self.precision == "fp16":
-            raise SeekingError("update joint cannot be combined with precision fp16; use bf16 or no")
+        of_one_pass = {"update joint": self.update == "joint", "student both": self.student == "both"}
+        if self.precision == "fp16" and any(of_one_pass.values()):
+            name = next(name for name, on in of_one_pass.items() if on)
+            raise SeekingError(f"{name} cannot be combined with precision fp16; use bf16 or no")
         if self.extra != "own" and self.shared_from == "motivated":
             raise SeekingError(
                 f"extra {self.extra} lets the motivated model start from the base, and shared_from motivated from its "

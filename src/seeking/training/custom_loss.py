@@ -61,7 +61,7 @@ class CustomLoss(Objective):
             output = loss_of(self.loss_fn, model, batch)
         loss = loss_in(output, "loss_fn")
         if teacher_logits is not None:
-            return self._taught(loss, logits_in(output), teacher_logits)
+            return self.taught(loss, logits_in(output), teacher_logits)
         if self.teaches and self._classes is None and torch.is_grad_enabled() and loss.requires_grad:
             self._class_dimension(_gradient(loss, logits_in(output)))
         return loss
@@ -107,7 +107,8 @@ class CustomLoss(Objective):
         """The batch, and the mean loss."""
         return batch, self.loss
 
-    def _taught(self, loss: Tensor, logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    def taught(self, loss: Tensor, logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """The loss of a student, from its loss without a teacher and the logits of both."""
         check_same_shape(logits, teacher_logits)
         gradient = _gradient(loss, logits)
         classes = self._class_dimension(gradient)

@@ -29,7 +29,7 @@ class Given:
     @classmethod
     def by(cls, config: TrainConfig, *, held_out: bool = True, epoch_length: bool = True) -> "Given":
         """What a run of the Trainer has by its options, and by its data."""
-        early = "with a base that is taught (teach) it" if config.teach and config.student == "base" else ""
+        early = "with a base that is taught (teach) it" if config.teach and config.student != "motivated" else ""
         return cls(
             budget=config.budget is not None,
             held_out=held_out,

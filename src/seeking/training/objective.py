@@ -56,6 +56,12 @@ class Objective(Protocol):
         return not metrics["loss"] >= best["loss"]
 
 
+def loss_and_logits(objective: Objective, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+    """The mean loss and the logits that it is of, also by an objective that does not inherit the protocol."""
+    own = getattr(objective, "loss_and_logits", None)
+    return own(model, batch) if own else Objective.loss_and_logits(objective, model, batch)
+
+
 @dataclass
 class Classification(Objective):
     """Cross-entropy on batches of ``(inputs, labels)``, and accuracy.

@@ -104,7 +104,6 @@ def gradients_of_one_pass(
             means[number] += weight * float(value.detach())
         return base_weight * base_loss + (1 - base_weight) * loss
 
-    run.base.keep_buffers()
     outcome = run.gradient(run.motivated, micro_batches, both, also=(run.base,))
     run.cost.one_pass_samples += micro_batches.samples
     flops = outcome.flops - micro_batches.samples * run.cost.prefix_flops

@@ -126,7 +126,7 @@ class Run:
         if self.joining and learner.name == "motivated":
             self.joining.begin(self.base, learner)
         batch = self.micro_batches(batch)
-        loss = self.stepper.backward(learner, batch, loss_fn or self.objective.loss)
+        loss = self.stepper.backward(learner, batch, loss_fn or self.objective.loss, also)
         for trained in (learner, *also):
             self.cost.add_step(trained.name, batch.samples)
         self.cost.other_flops += batch.samples * other_flops

@@ -1,6 +1,8 @@
 """A process whose loss has failed takes part in what remains of the step, so that all processes learn of it there."""
 
 import contextlib
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -25,36 +27,41 @@ class StandIn:
         self._batches: dict[str, Any] = {}
         self._entered: dict[str, bool] = {}
 
-    def before(self, learner: Learner) -> None:
-        """Take note that the loss of a micro-batch begins."""
-        if learner.name not in self._entered:
-            learner.model.register_forward_pre_hook(lambda *_: self._enter(learner.name))
-        self._entered[learner.name] = False
+    def before(self, learners: Sequence[Learner]) -> None:
+        """Take note that the loss of a micro-batch begins, which runs these models."""
+        for learner in learners:
+            if learner.name not in self._entered:
+                learner.model.register_forward_pre_hook(functools.partial(self._enter, learner.name))
+            self._entered[learner.name] = False
 
     def after(self, learner: Learner, micro_batch: Any) -> None:
         """Keep a micro-batch whose loss has not failed."""
         self._batches[learner.name] = micro_batch
 
-    def finish(self, learner: Learner, loss_fn: Any, remaining: int) -> bool:
+    def finish(self, learners: Sequence[Learner], loss_fn: Any, remaining: int) -> bool:
         """Take part in the remaining micro-batches of a step; returns whether that was possible.
 
         Args:
-            learner: whose loss has failed.
+            learners: the model whose loss has failed, and others that the loss runs.
             loss_fn: the loss.
             remaining: micro-batches, with the one that has failed.
         """
+        learner = learners[0]
         if learner.name not in self._batches:
             return False
-        if self._entered[learner.name] and isinstance(learner.model, nn.parallel.DistributedDataParallel):
-            learner.model.require_forward_param_sync = False  # The buffers have been sent before the failure.
+        for each in learners:
+            if self._entered[each.name] and isinstance(each.model, nn.parallel.DistributedDataParallel):
+                each.model.require_forward_param_sync = False  # The buffers have been sent before the failure.
         try:
             for number in reversed(range(remaining)):
-                with self._accelerator.no_sync(learner.model) if number else contextlib.nullcontext():
+                with contextlib.ExitStack() as stack:
+                    for each in learners if number else ():
+                        stack.enter_context(self._accelerator.no_sync(each.model))
                     loss = loss_fn(learner.model, copied(self._batches[learner.name]))
                     (loss * 0).backward()
         except Exception:  # The first error is the one to tell.
             return False
         return True
 
-    def _enter(self, name: str) -> None:
+    def _enter(self, name: str, *_: Any) -> None:
         self._entered[name] = True

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,13 +46,14 @@ class Stepper:
     updating: bool = False
     lending: Lending = field(default_factory=Lending)
 
-    def backward(self, learner: Learner, batch: MicroBatches, loss_fn: Loss) -> float:
+    def backward(self, learner: Learner, batch: MicroBatches, loss_fn: Loss, also: Sequence[Learner] = ()) -> float:
         """Compute the gradient of the mean loss over all samples; ``update`` or ``discard`` must follow.
 
         Args:
             learner: the model.
             batch: micro-batches, whose gradients are accumulated.
             loss_fn: the loss.
+            also: other models that the loss runs forward and backward.
 
         Raises:
             ProcessError: the loss has failed in another process, and no process takes the step.
@@ -61,20 +62,22 @@ class Stepper:
             The mean loss over all processes.
         """
         start, scaler = time.perf_counter(), self.accelerator.scaler
-        learner.train_mode()
-        learner.keep_buffers()
+        learners = (learner, *also)
+        for each in learners:
+            each.train_mode()
+            each.keep_buffers()
         total: Tensor | None = None
         in_loss, number = False, 0
         try:
             for number, (micro_batch, weight) in enumerate(zip(batch, batch.weights, strict=True), start=1):
                 synced = number == len(batch)
                 with (
-                    contextlib.nullcontext() if synced else self.accelerator.no_sync(learner.model),
+                    contextlib.nullcontext() if synced else self._no_sync(learners),
                     self.lending.lent(micro_batch, f"{learner.name} model") as lent,
                 ):
                     in_loss = True
                     if self.stand_in:
-                        self.stand_in.before(learner)
+                        self.stand_in.before(learners)
                     loss = loss_fn(learner.model, lent)
                     if weight != 1:
                         loss = loss * weight
@@ -88,20 +91,30 @@ class Stepper:
                     (loss if scaler is None else scaler.scale(loss)).backward()
         except Exception:
             remaining = len(batch) + 1 - number
-            told = in_loss and self.stand_in is not None and self.stand_in.finish(learner, loss_fn, remaining)
-            self.discard(learner)
+            told = in_loss and self.stand_in is not None and self.stand_in.finish(learners, loss_fn, remaining)
+            for each in learners:
+                self.discard(each)
             if told:
                 self._mean_loss(None, failed=True)
             raise
-        learner.complete_gradients()
+        for each in learners:
+            each.complete_gradients()
         mean = self._mean_loss(total)
         if self.requests.failed:
-            self.discard(learner)
+            for each in learners:
+                self.discard(each)
             if scaler is not None:
                 scaler.update(scaler.get_scale())
             raise ProcessError("another process of this run has failed; see its message")
         learner.seconds += time.perf_counter() - start
         return mean
+
+    def _no_sync(self, learners: Sequence[Learner]) -> contextlib.AbstractContextManager[Any]:
+        """Inside, backward passes add up gradients without averaging them over the processes."""
+        stack = contextlib.ExitStack()
+        for learner in learners:
+            stack.enter_context(self.accelerator.no_sync(learner.model))
+        return stack
 
     def discard(self, learner: Learner) -> None:
         """Undo a backward pass that no update follows."""
