@@ -1,12 +1,15 @@
 """Which files of weights are loaded into a model, and which are refused."""
 
 import contextlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, load_model, save_file
 from tiny import TINY, Network
 from torch import nn
@@ -119,6 +122,24 @@ class Words(nn.Module):
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, self.head(self.embedding(words)))
+
+
+@settings(max_examples=20)
+@given(first=st.lists(st.floats(width=32), min_size=12, max_size=12), changed=st.none() | st.integers(0, 11))
+def test_two_tensors_for_a_tied_one_are_loaded_if_they_are_equal(first: list[float], changed: int | None) -> None:
+    """As those of a language model with a head of its own, for one whose head is its embedding."""
+    weight, model = torch.tensor(first).view(4, 3), Words(3)
+    other, before = weight.clone(), model.embedding.weight.detach().clone()
+    if changed is not None:
+        other.view(-1)[changed] = other.view(-1)[changed].nan_to_num(0, 0, 0) / 2 + 1.5
+    differ = not torch.equal(weight.nan_to_num(3e38), other.nan_to_num(3e38))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        save_file({"embedding.weight": weight, "head.weight": other}, path)
+        told = r"embedding.weight and head.weight are one tensor in the model, and two that differ in the file; make"
+        with pytest.raises(SeekingError, match=told) if differ else contextlib.nullcontext():
+            load_weights(model, path)
+    assert torch.equal(model.head.weight.nan_to_num(), (before if differ else weight).nan_to_num())
 
 
 def test_weights_of_a_run_load_without_this_library(tmp_path: Path) -> None:

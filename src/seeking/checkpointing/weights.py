@@ -53,8 +53,9 @@ def load_weights(model: nn.Module, path: str | Path, *, replaceable: Collection[
     with _explained(path, expected):
         content, key = _read(path)
     with _explained(path, expected, key):
-        content = _with_tied(model, _unwrapped(content, own))
+        content = _unwrapped(content, own)
         _check_names(content, own)
+        content = _with_tied(model, content)
         kept = [name for name in replaceable if name in content and content[name].shape != own[name].shape]
         content |= {name: own[name] for name in kept}
         _check_dtypes(model, content, path)
@@ -211,10 +212,29 @@ def _is_json(value: Any) -> bool:
 
 
 def _with_tied(model: nn.Module, state: dict[str, Any]) -> dict[str, Any]:
-    """What ``save_weights`` wrote, with tied tensors under each of the model's names for them."""
+    """What ``save_weights`` wrote, with tied tensors under each of the model's names for them.
+
+    Raises:
+        ValueError: the state has two different tensors for one.
+    """
     own = {name: identity(value) for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    tied = {own[name]: value for name, value in state.items() if name in own}
+    given: dict[Hashable, str] = {}
+    for name, key in own.items():
+        first = given.setdefault(key, name) if name in state else name
+        if first != name and not _are_equal(state[first], state[name]):
+            raise ValueError(
+                f"{first} and {name} are one tensor in the model, and two that differ in the file; make a model that "
+                "does not tie them (a language model with tie_word_embeddings=False), or leave one out of the file"
+            )
+    tied = {key: state[name] for key, name in given.items()}
     return {**state, **{name: tied[key] for name, key in own.items() if name not in state and key in tied}}
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    """Whether two tensors are; NaN is equal to NaN."""
+    if one is other or not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+        return True
+    return one.shape == other.shape and torch.allclose(one, other.to(one.dtype), rtol=0, atol=0, equal_nan=True)
 
 
 def write_tensors(
