@@ -1,6 +1,7 @@
 """Which files of weights are loaded into a model, and which are refused."""
 
 import contextlib
+import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,38 @@ def test_an_error_names_the_key_of_weights_that_do_not_fit(key: str, hint: str, 
     torch.save({"model": Network(3).state_dict(), key: Network(4).state_dict()}, tmp_path / "weights.pt")
     with pytest.raises(SeekingError, match=rf"^{key} in \S+weights.pt: not weights of this Network: .*{hint}"):
         load_weights(Network(3), tmp_path / "weights.pt")
+
+
+class Counting(Network):
+    """It has an extra state, which must be of one form."""
+
+    steps = 0
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"steps": self.steps}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        (self.steps,) = state.values()
+
+
+NAMES = sorted(Counting(3).state_dict())
+
+
+@settings(max_examples=20)
+@given(
+    wrong=st.dictionaries(st.sampled_from(NAMES), st.sampled_from((None, torch.zeros(3, 1))), min_size=1)
+    | st.just({"more": torch.zeros(1)})
+)
+def test_weights_that_do_not_fit_change_nothing_of_a_model(wrong: dict[str, torch.Tensor | None]) -> None:
+    """Names that are missing, in excess or of another form."""
+    saved, model = Counting(3), Counting(3)
+    saved.steps = 3
+    before, state = copy.deepcopy(model.state_dict()), {**saved.state_dict(), **wrong}
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save({name: value for name, value in state.items() if value is not None}, Path(folder) / "weights.pt")
+        with pytest.raises(SeekingError):
+            load_weights(model, Path(folder) / "weights.pt")
+    assert model.steps == 0 and all(torch.equal(value, before[name]) for name, value in model.named_parameters())
 
 
 WRAPPED: dict[str, Callable[[nn.Module], nn.Module]] = {

@@ -1,6 +1,7 @@
 """Weights of one model in one file."""
 
 import contextlib
+import copy
 import json
 import re
 import textwrap
@@ -31,7 +32,7 @@ CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dic
 
 
 def load_weights(model: nn.Module, path: str | Path, *, replaceable: Collection[str] = ()) -> list[str]:
-    """Load weights into a model.
+    """Load weights into a model: all of them, or on an error none.
 
     Args:
         model: the model that they are of.
@@ -59,8 +60,22 @@ def load_weights(model: nn.Module, path: str | Path, *, replaceable: Collection[
         kept = [name for name in replaceable if name in content and content[name].shape != own[name].shape]
         content |= {name: own[name] for name in kept}
         _check_dtypes(model, content, path)
-        model.load_state_dict(content)
+        _load_all_or_nothing(model, content)
     return kept
+
+
+def _load_all_or_nothing(model: nn.Module, content: Mapping[str, Any]) -> None:
+    """Load a state; on an error the model is left as it was.
+
+    What fits is only known by loading it, since modules may take other names than their own (by hooks, or of older
+    versions of theirs), and PyTorch copies what fits before it tells what does not.
+    """
+    before = copy.deepcopy(model.state_dict())
+    try:
+        model.load_state_dict(content)
+    except BaseException:
+        model.load_state_dict(before)
+        raise
 
 
 def shapes_of_weights(path: str | Path) -> dict[str, tuple[int, ...]]:
