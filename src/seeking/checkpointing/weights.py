@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from seeking.checkpointing import snapshot
 from seeking.checkpointing.manifest import check_file
 from seeking.errors import DamagedError, RunError, RunWarning, SeekingError
 from seeking.files import atomic_write, check_regular, is_file, reading, reason, status
@@ -123,6 +124,11 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
     """Tensors by name, and extra states of modules; and under which of ``CHECKPOINT_KEYS`` they were, if any."""
     if path.exists():
         check_regular(path)
+    if snapshot.is_part(path):
+        raise SeekingError(
+            f"{path}: a file of a checkpoint, which holds two models, their optimizers and more; give weights in the "
+            "folder of the run, such as motivated.last.safetensors"
+        )
     check_file(path)  # Of a run it tells what is lost, too.
     if path.suffix == ".safetensors" or _is_safetensors(path):
         with safe_open(path, "pt") as file:
