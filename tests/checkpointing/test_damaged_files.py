@@ -132,6 +132,20 @@ def test_damaged_weights_are_not_loaded_and_a_resumed_run_makes_the_last_ones_ag
         load_weights(Network(3), run / "base.best.safetensors")
 
 
+@pytest.mark.parametrize("place", ["link", "run/link", "elsewhere/link"])
+@pytest.mark.parametrize("chained", [False, True])
+def test_damaged_weights_are_not_loaded_by_a_link(place: str, chained: bool, run: Path) -> None:
+    link, file = run.parent / place, run / "base.last.safetensors"
+    link.parent.mkdir(exist_ok=True)
+    if chained:
+        (run.parent / "other").symlink_to(file)
+    link.symlink_to(run.parent / "other" if chained else file)
+    load_weights(Network(3), link)
+    file.write_bytes(flip(file.read_bytes(), 0.99))
+    with pytest.raises(DamagedError, match=r"base.last.safetensors: damaged; it is not the file"):
+        load_weights(Network(3), link)
+
+
 def test_weights_beside_a_damaged_manifest_are_not_loaded(run: Path) -> None:
     text = (run / "manifest.json").read_bytes()
     (run / "manifest.json").write_bytes(text[:-9])

@@ -122,14 +122,16 @@ def _check_names(content: Mapping[str, Any], own: Collection[str]) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Any], str]:
     """Tensors by name, and extra states of modules; and under which of ``CHECKPOINT_KEYS`` they were, if any."""
-    if path.exists():
-        check_regular(path)
-    if snapshot.is_part(path):
+    check_file(path)  # Of a run it tells what is lost, too.
+    check_regular(path)
+    target = path.resolve()
+    if path.is_symlink():
+        check_file(target)  # It may be listed where it lies.
+    if snapshot.is_part(target):
         raise SeekingError(
             f"{path}: a file of a checkpoint, which holds two models, their optimizers and more; give weights in the "
             "folder of the run, such as motivated.last.safetensors"
         )
-    check_file(path)  # Of a run it tells what is lost, too.
     if path.suffix == ".safetensors" or _is_safetensors(path):
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
