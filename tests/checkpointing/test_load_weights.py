@@ -1,5 +1,6 @@
 """Which files of weights are loaded into a model, and which are refused."""
 
+import argparse
 import contextlib
 import copy
 import tempfile
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, load_model, save_file
+from timm.utils import CheckpointSaver, ModelEmaV3
 from tiny import TINY, Network
 from torch import nn
 
@@ -60,6 +62,32 @@ def test_averages_are_taken_if_a_checkpoint_has_some(key: str, averages: str, tm
         torch.save({key: model.state_dict(), averages: saved}, tmp_path / "weights.pt")
         load_weights(loaded, tmp_path / "weights.pt")
         assert all(torch.equal(*pair) for pair in zip(expected.parameters(), loaded.parameters(), strict=True))
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return print, ("executed",)
+
+
+def test_a_checkpoint_of_timm_is_loaded_and_nothing_in_its_options_is_executed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, loaded = Network(3), Network(3)
+    averages, optimizer = ModelEmaV3(saved), torch.optim.SGD(saved.parameters())
+    with torch.no_grad():
+        averages.module[0].weight.add_(1)
+    args = argparse.Namespace(model="network", lr=0.1, mean=(0.5, 0.5), data=None)
+    CheckpointSaver(saved, optimizer, args, averages, checkpoint_dir=str(tmp_path)).save_checkpoint(0, 1.0)
+    allowed = torch.serialization.get_safe_globals()
+    load_weights(loaded, tmp_path / "last.pth.tar")
+    assert all(torch.equal(*pair) for pair in zip(averages.module.parameters(), loaded.parameters(), strict=True))
+    torch.save({"state_dict": saved.state_dict(), "args": argparse.Namespace(lr=Evil())}, tmp_path / "evil.pt")
+    with pytest.raises(SeekingError, match=r"evil.pt: not a file of weights: it holds a print, and nothing in it"):
+        load_weights(loaded, tmp_path / "evil.pt")
+    assert not capsys.readouterr().out and torch.serialization.get_safe_globals() == allowed
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        load_weights(loaded, tmp_path / "last.pth.tar")
+        assert argparse.Namespace in torch.serialization.get_safe_globals()
 
 
 @pytest.mark.parametrize(("key", "hint"), [("model_ema", "before other weights"), ("state_dict", "")])

@@ -1,0 +1,112 @@
+"""Tensors by name in files of weights, whoever has written them."""
+
+import argparse
+import contextlib
+import json
+import re
+import textwrap
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from seeking.checkpointing import snapshot
+from seeking.checkpointing.manifest import check_file
+from seeking.errors import SeekingError
+from seeking.files import check_regular, reason
+
+EXTRA_STATE = "extra_state"
+"""Where the file's metadata hold what modules gave by ``get_extra_state``."""
+
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel, DDP and averages, and ``torch.compile``, put before all names of a model."""
+
+CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+"""Where checkpoints of training loops hold weights: averages first, as in timm."""
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Any], str]:
+    """Tensors by name, and extra states of modules; and under which of ``CHECKPOINT_KEYS`` they were, if any."""
+    check_file(path)  # Of a run it tells what is lost, too.
+    check_regular(path)
+    target = path.resolve()
+    if path.is_symlink():
+        check_file(target)  # It may be listed where it lies.
+    if snapshot.is_part(target):
+        raise SeekingError(
+            f"{path}: a file of a checkpoint, which holds two models, their optimizers and more; give weights in the "
+            "folder of the run, such as motivated.last.safetensors"
+        )
+    if path.suffix == ".safetensors" or _is_safetensors(path):
+        with safe_open(path, "pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return {**tensors, **metadata.get(EXTRA_STATE, {})}, ""
+    content = _unpickled(path)
+    chosen = ""
+    for key in CHECKPOINT_KEYS:
+        value = content.get(key) if isinstance(content, Mapping) else None
+        if value is not None and (not key.endswith("ema") or (isinstance(value, Mapping) and value)):
+            content, chosen = value, key
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        raise SeekingError(
+            f"{path}: not a file of weights: it holds a {type(content).__name__}, not tensors by name; give a "
+            ".safetensors file, or a state_dict saved with torch.save"
+        )
+    return dict(content), chosen
+
+
+def _unpickled(path: Path) -> Any:
+    """What ``torch.save`` has written, if that is values, lists and mappings of them, and tensors.
+
+    Options as timm saves them, in a namespace, are values as well. Nothing in the file is executed.
+    """
+    allowed = {argparse.Namespace}.difference(torch.serialization.get_safe_globals())  # A user's stays allowed.
+    with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([*allowed]):  # Of formats.
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def unwrapped(content: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
+    """Tensors by the names that they have in a model without what wrapped it: DDP, averages, ``torch.compile``.
+
+    Args:
+        content: as it was read.
+        own: names of the model that they are for, which may be wrapped itself.
+    """
+    for prefix in WRAPPERS:
+        inner = {name: value for name, value in content.items() if name != "n_averaged"}
+        if inner and all(name.startswith(prefix) for name in inner) and not inner.keys() & own:
+            return unwrapped({name.removeprefix(prefix): value for name, value in inner.items()}, own)
+    return dict(content)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file of any name begins like safetensors: the size of a header, then JSON."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+@contextlib.contextmanager
+def explained(path: Path, expected: str, key: str = "") -> Iterator[None]:
+    """Let errors name the file, and under which key of it the weights were."""
+    try:
+        yield
+    except SeekingError:
+        raise
+    except OSError as error:
+        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
+    except (SafetensorError, RuntimeError, AttributeError, TypeError, ValueError) as error:
+        place = f"{key} in {path}" if key else path
+        problem = textwrap.shorten(str(error), 300, placeholder=" …")
+        hint = "; it is taken before other weights in the file, so save those alone" if key.endswith("ema") else ""
+        raise SeekingError(f"{place}: not {expected}: {problem}{hint}") from error
+    except Exception as error:  # Unpickling raises all kinds of exceptions, and torch's advice is to execute the file.
+        unknown = re.search(r"GLOBAL (\S+)", str(error))
+        problem = f"it holds a {unknown[1]}, and nothing in it is executed" if unknown else "it is of another format"
+        raise SeekingError(
+            f"{path}: not a file of weights: {problem}; give a .safetensors file, or a state_dict saved with torch.save"
+        ) from error
