@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import math
+import re
 import shutil
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import seeking
@@ -199,6 +202,20 @@ def test_a_run_starts_from_a_file_whatever_is_trained(owner: str, tmp_path: Path
             with pytest.warns(RunWarning, match="starts anew"):
                 alone = trainer(config, digits, role)  # type: ignore[arg-type]
             assert same(alone.learners[role].module, tensors(models[role]), but="running")
+
+
+@settings(max_examples=10)
+@given(data=st.data(), owner=st.sampled_from(tuple(SIZES)), number=st.sampled_from((math.nan, math.inf, -math.inf)))
+def test_weights_that_are_not_finite_are_told_by_file_and_tensor(data: Any, owner: str, number: float) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = file_of(owner, Path(folder))
+        state = load_file(path)
+        name = data.draw(st.sampled_from(sorted(name for name in state if state[name].is_floating_point())))
+        state[name].view(-1)[data.draw(st.integers(0, state[name].numel() - 1))] = number
+        save_file(state, path)
+        holds = f"{path}: {name} holds {'NaN' if math.isnan(number) else 'Inf'}, from which nothing can start"
+        with pytest.raises(SeekingError, match=re.escape(holds)):
+            initial_models(plan(), 0, {owner: str(path)})  # type: ignore[dict-item]
 
 
 def test_pretrained_weights_of_timm(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from seeking.files import user_path
 from seeking.initialization import embed, extract
 from seeking.models import check_pretrained, create, warn_of_replaced
 from seeking.models.heads import growing, shapes_of
-from seeking.weights_map import WeightsMap
+from seeking.weights_map import WeightsMap, has_nan, tensors
 
 PRETRAINED = "pretrained"
 
@@ -137,7 +137,7 @@ def initial_models(plan: ModelArguments, seed: int, origins: Mapping[Model, str]
     A head for another number of classes starts anew; a warning names its tensors.
 
     Raises:
-        SeekingError: weights cannot be loaded, or are not of their model.
+        SeekingError: weights cannot be loaded, are not of their model, or are not finite.
     """
     models: dict[str, nn.Module] = {}
     for model in MODELS:
@@ -145,7 +145,11 @@ def initial_models(plan: ModelArguments, seed: int, origins: Mapping[Model, str]
         source, asked = origins.get(model), bool(plan.arguments[model].get("pretrained"))
         models[model] = plan.make(model, pretrained=source == PRETRAINED or (not origins and asked))
         if source not in (None, PRETRAINED):
+            bounds = _not_finite(models[model])
             anew = load_weights(models[model], source, replaceable=_other_head(model, plan, models[model], source))
+            for name in sorted(_not_finite(models[model]) - bounds):
+                holds = "NaN" if has_nan(models[model].state_dict()[name]) else "Inf"
+                raise SeekingError(f"{source}: {name} holds {holds}, from which nothing can start; give other weights")
             warn_of_replaced(f"the weights in {source}", anew, plan.arguments[model]["num_classes"])
     return models
 
@@ -188,6 +192,11 @@ def _read(start_from: tuple[str, ...]) -> list[tuple[Model | None, str]]:
         else:
             given.append((None, str(user_path(text))))
     return given
+
+
+def _not_finite(module: nn.Module) -> set[str]:
+    """The tensors with NaN or Inf; of a new model, those that hold bounds, such as a mask."""
+    return {name for name, tensor in tensors(module).items() if not tensor.isfinite().all()}
 
 
 def _other_head(model: Model, plan: ModelArguments, module: nn.Module, path: str) -> list[str]:
