@@ -1,6 +1,7 @@
 """The weights that a run starts from: timm's pretrained ones, or a file's."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from torch import nn
 from seeking.checkpointing import run_files
 from seeking.checkpointing.weights import load_weights, shapes_of_weights
 from seeking.choices import MODELS, Extra, Model
-from seeking.errors import SeekingError
+from seeking.errors import RunWarning, SeekingError
 from seeking.files import user_path
 from seeking.initialization import embed, extract
-from seeking.models import check_pretrained, create, warn_of_replaced
+from seeking.models import check_pretrained, create
 from seeking.models.heads import growing, shapes_of
 from seeking.weights_map import WeightsMap, has_nan, tensors
 
@@ -134,7 +135,7 @@ def _undecided(sources: str) -> SeekingError:
 def initial_models(plan: ModelArguments, seed: int, origins: Mapping[Model, str]) -> dict[str, nn.Module]:
     """Both models: what has a source is loaded, all else is initialized from the seed, each model independently.
 
-    A head for another number of classes starts anew; a warning names its tensors.
+    A head of other shapes, such as for another number of classes, starts anew; a warning names its tensors.
 
     Raises:
         SeekingError: weights cannot be loaded, are not of their model, or are not finite.
@@ -150,7 +151,15 @@ def initial_models(plan: ModelArguments, seed: int, origins: Mapping[Model, str]
             for name in sorted(_not_finite(models[model]) - bounds):
                 holds = "NaN" if has_nan(models[model].state_dict()[name]) else "Inf"
                 raise SeekingError(f"{source}: {name} holds {holds}, from which nothing can start; give other weights")
-            warn_of_replaced(f"the weights in {source}", anew, plan.arguments[model]["num_classes"])
+            if anew:
+                own, given = shapes_of(models[model]), shapes_of_weights(source)
+                differ = [name for name in anew if name in given]  # A file has tied ones under one name.
+                told = ", ".join(f"{name} is {list(given[name])}, here {list(own[name])}" for name in differ)
+                warnings.warn(
+                    f"{source}: of other shapes than the {model} model's, so these start anew: {told}",
+                    RunWarning,
+                    stacklevel=2,
+                )
     return models
 
 
