@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from seeking.checkpointing import snapshot
 from seeking.checkpointing.manifest import check_file
 from seeking.errors import SeekingError
-from seeking.files import check_regular, reason
+from seeking.files import check_regular, read_json, reason
 
 EXTRA_STATE = "extra_state"
 """Where the file's metadata hold what modules gave by ``get_extra_state``."""
@@ -29,24 +29,32 @@ CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dic
 """Where checkpoints of training loops hold weights: averages first, as in timm."""
 
 
+IN_FOLDERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+"""What folders of Hugging Face and accelerate hold: the weights, or an index of the files that they are split into."""
+
+INDEX = ".index.json"
+"""How the names of indices end."""
+
+MAX_INDEX_BYTES = 1 << 26
+
+_PART = re.compile(r"-\d{5}-of-\d{5}\.")
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Any], str]:
-    """Tensors by name, and extra states of modules; and under which of ``CHECKPOINT_KEYS`` they were, if any."""
-    check_file(path)  # Of a run it tells what is lost, too.
-    check_regular(path)
-    target = path.resolve()
-    if path.is_symlink():
-        check_file(target)  # It may be listed where it lies.
-    if snapshot.is_part(target):
+    """Tensors by name, and extra states of modules; and under which of ``CHECKPOINT_KEYS`` they were, if any.
+
+    Args:
+        path: a file, or an index of the files that the tensors are split into, or a folder with one of these.
+    """
+    if path.suffix == ".distcp" or path.name == ".metadata" or any(path.glob("*.distcp")):
         raise SeekingError(
-            f"{path}: a file of a checkpoint, which holds two models, their optimizers and more; give weights in the "
-            "folder of the run, such as motivated.last.safetensors"
+            f"{path}: of torch.distributed.checkpoint, which splits tensors into several files; write them to one with "
+            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and give that one"
         )
-    if path.suffix == ".safetensors" or _is_safetensors(path):
-        with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return {**tensors, **metadata.get(EXTRA_STATE, {})}, ""
-    content = _unpickled(path)
+    path = next((path / name for name in IN_FOLDERS if (path / name).is_file()), path)
+    if path.name.endswith(INDEX):
+        return _read_split(path), ""
+    content = _read_file(path)
     chosen = ""
     for key in CHECKPOINT_KEYS:
         value = content.get(key) if isinstance(content, Mapping) else None
@@ -58,6 +66,46 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], str]:
             ".safetensors file, or a state_dict saved with torch.save"
         )
     return dict(content), chosen
+
+
+def _read_split(index: Path) -> dict[str, Any]:
+    """The tensors that an index names, from the files beside it.
+
+    Raises:
+        SeekingError: it is no index, names files elsewhere, or tensors that are not where it says.
+    """
+    places: Any = read_json(index, MAX_INDEX_BYTES).get("weight_map")
+    files = set(places.values()) if isinstance(places, dict) else {None}
+    if not all(isinstance(file, str) and Path(file).name == file for file in files):
+        raise SeekingError(f"{index}: not an index of weights, with a weight_map of tensors to files beside it")
+    parts = {}
+    for file in sorted(files):
+        with explained(index.with_name(file), "weights of a model"):
+            parts[file] = _read_file(index.with_name(file))
+    for name, file in places.items():
+        if name not in parts[file]:
+            raise SeekingError(f"{index}: {name} is not in {file}, as it says; get or save the files again")
+    return {name: parts[file][name] for name, file in places.items()}
+
+
+def _read_file(path: Path) -> Any:
+    """What a file holds, if it is not damaged and not a checkpoint's."""
+    check_file(path)  # Of a run it tells what is lost, too.
+    check_regular(path)
+    target = path.resolve()
+    if path.is_symlink():
+        check_file(target)  # It may be listed where it lies.
+    if snapshot.is_part(target):
+        raise SeekingError(
+            f"{path}: a file of a checkpoint, which holds two models, their optimizers and more; give weights in the "
+            "folder of the run, such as motivated.last.safetensors"
+        )
+    if path.suffix != ".safetensors" and not _is_safetensors(path):
+        return _unpickled(path)
+    with safe_open(path, "pt") as file:
+        metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return {**tensors, **metadata.get(EXTRA_STATE, {})}
 
 
 def _unpickled(path: Path) -> Any:
@@ -103,6 +151,8 @@ def explained(path: Path, expected: str, key: str = "") -> Iterator[None]:
         place = f"{key} in {path}" if key else path
         problem = textwrap.shorten(str(error), 300, placeholder=" …")
         hint = "; it is taken before other weights in the file, so save those alone" if key.endswith("ema") else ""
+        if _PART.search(path.name):
+            hint = "; it is one of several files that the weights are split into; give their folder"
         raise SeekingError(f"{place}: not {expected}: {problem}{hint}") from error
     except Exception as error:  # Unpickling raises all kinds of exceptions, and torch's advice is to execute the file.
         unknown = re.search(r"GLOBAL (\S+)", str(error))

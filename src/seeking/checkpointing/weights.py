@@ -24,8 +24,8 @@ def load_weights(model: nn.Module, path: str | Path, *, replaceable: Collection[
     Args:
         model: the model that they are of.
         path: a ``.safetensors`` file, or one of ``torch.save`` that holds a ``state_dict``, alone or under one of
-            ``CHECKPOINT_KEYS``. Nothing in it is executed. What wraps all names (DDP, averages, ``torch.compile``) is
-            left out.
+            ``CHECKPOINT_KEYS``; or a folder of Hugging Face or its index, if they are split into several files. Nothing
+            in them is executed. What wraps all names (DDP, averages, ``torch.compile``) is left out.
         replaceable: names of tensors that may have another shape in the file, such as a head for other classes; the
             model keeps its own.
 
