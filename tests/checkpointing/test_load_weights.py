@@ -31,10 +31,14 @@ def test_weights_of_another_dtype_are_refused(tmp_path: Path, finished: Path) ->
             load_weights(Network(3), tmp_path / name)
 
 
-@pytest.mark.parametrize("content", [[1, 2], torch.zeros(2), {"state_dict": [1]}, {"model": 3}, {1: torch.zeros(2)}])
+@pytest.mark.parametrize(
+    "content", [[1, 2], torch.zeros(2), {"state_dict": [1]}, {"model": 3}, {1: torch.zeros(2)}, {"a": {"model": {}}}]
+)
 def test_what_are_no_tensors_by_name_is_told(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.pt")
-    with pytest.raises(SeekingError, match=r"weights.pt: not a file of weights: it holds a \w+, not tensors by name"):
+    with pytest.raises(
+        SeekingError, match=r"weights.pt: not a file of weights: it holds a \w+( of \w+)?, not tensors by name"
+    ):
         load_weights(Network(3), tmp_path / "weights.pt")
 
 
@@ -46,20 +50,39 @@ def test_weights_that_were_saved_are_loaded_whatever_the_name_of_their_file(name
     assert all(torch.equal(loaded.state_dict()[key], value) for key, value in saved.state_dict().items())
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
-def test_weights_are_found_beside_what_else_a_loop_has_saved(key: str, tmp_path: Path) -> None:
+KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "module", "params")
+
+
+@settings(max_examples=30)
+@given(keys=st.lists(st.sampled_from(KEYS), max_size=3))
+def test_weights_are_found_beside_what_else_a_loop_has_saved(keys: list[str]) -> None:
     saved, loaded = Network(3), Network(3)
-    torch.save({"epoch": 3, key: saved.state_dict(), "optimizer_state_dict": {}}, tmp_path / "weights.pt")
-    load_weights(loaded, tmp_path / "weights.pt")
+    content: dict[str, Any] = saved.state_dict()
+    for key in keys:
+        content = {"epoch": 3, key: content, "optimizer_state_dict": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(content, Path(folder) / "weights.pt")
+        load_weights(loaded, Path(folder) / "weights.pt")
     assert all(torch.equal(*pair) for pair in zip(saved.parameters(), loaded.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model"])
-@pytest.mark.parametrize("averages", ["state_dict_ema", "model_ema"])
+@pytest.mark.parametrize("key", KEYS[1:])
+def test_a_parameter_may_be_called_as_the_weights_of_a_loop_are(key: str, tmp_path: Path) -> None:
+    saved, loaded = (nn.ParameterDict({key: torch.randn(3)}) for _ in range(2))
+    torch.save(saved.state_dict(), tmp_path / "weights.pt")
+    load_weights(loaded, tmp_path / "weights.pt")
+    assert torch.equal(saved[key], loaded[key])
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(
+    "averages", ["state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "params_ema", "ema.module"]
+)
 def test_averages_are_taken_if_a_checkpoint_has_some(key: str, averages: str, tmp_path: Path) -> None:
     model, averaged, loaded = Network(3), Network(3), Network(3)
     for expected, saved in ((averaged, averaged.state_dict()), (model, None), (model, {}), (model, 0.999)):
-        torch.save({key: model.state_dict(), averages: saved}, tmp_path / "weights.pt")
+        outer, _, inner = averages.partition(".")
+        torch.save({key: model.state_dict(), outer: {inner: saved} if inner else saved}, tmp_path / "weights.pt")
         load_weights(loaded, tmp_path / "weights.pt")
         assert all(torch.equal(*pair) for pair in zip(expected.parameters(), loaded.parameters(), strict=True))
 
@@ -148,6 +171,36 @@ def test_weights_of_a_wrapped_model_are_those_of_the_model(wrapper: str, tmp_pat
     other = WRAPPED[wrapper](Network(3))
     load_weights(other, tmp_path / "weights.pt")
     assert all(torch.equal(*pair) for pair in zip(model.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("prefix", ["_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module._orig_mod."])
+def test_what_wraps_all_names_is_left_out(prefix: str, tmp_path: Path) -> None:
+    saved, loaded = Network(3), Network(3)
+    torch.save({prefix + name: value for name, value in saved.state_dict().items()}, tmp_path / "weights.pt")
+    load_weights(loaded, tmp_path / "weights.pt")
+    assert all(torch.equal(*pair) for pair in zip(saved.parameters(), loaded.parameters(), strict=True))
+
+
+def test_a_file_with_nothing_of_the_model_is_told_by_what_it_holds(tmp_path: Path) -> None:
+    torch.save({"optimizer": {}, "epoch": torch.tensor(3)}, tmp_path / "weights.pt")
+    with pytest.raises(SeekingError, match=r"it holds optimizer, epoch, and nothing of the model's, such as 0\.bias"):
+        load_weights(Network(3), tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+def test_an_empty_file_is_called_empty(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(SeekingError, match=rf"{name}: not a file of weights: it is empty"):
+        load_weights(Network(3), tmp_path / name)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_of_torch_is_loaded_if_it_is_called_safetensors(zipped: bool, tmp_path: Path) -> None:
+    saved, loaded = Network(3), Network(3)
+    path = tmp_path / "weights.safetensors"
+    torch.save(saved.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    load_weights(loaded, path)
+    assert all(torch.equal(*pair) for pair in zip(saved.parameters(), loaded.parameters(), strict=True))
 
 
 def test_weights_of_a_part_of_another_model_are_told(tmp_path: Path) -> None:

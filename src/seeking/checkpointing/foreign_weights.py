@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from seeking.checkpointing import snapshot
 from seeking.checkpointing.manifest import check_file
@@ -22,11 +23,15 @@ EXTRA_STATE = "extra_state"
 """Where the file's metadata hold what modules gave by ``get_extra_state``."""
 
 
-WRAPPERS = ("module.", "_orig_mod.")
-"""What DataParallel, DDP and averages, and ``torch.compile``, put before all names of a model."""
+WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+"""What DataParallel, DDP and averages, ``torch.compile``, FSDP and checkpointed activations put before all names of a
+model."""
 
-CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
-"""Where checkpoints of training loops hold weights: averages first, as in timm."""
+AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "params_ema", "ema")
+"""Where checkpoints of training loops hold averages of weights."""
+
+CHECKPOINT_KEYS = (*AVERAGES, "state_dict", "model_state_dict", "model_state", "model", "net", "module", "params")
+"""Where they hold weights: averages first, as in timm."""
 
 
 IN_FOLDERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -55,17 +60,27 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], str]:
     if path.name.endswith(INDEX):
         return _read_split(path), ""
     content = _read_file(path)
-    chosen = ""
-    for key in CHECKPOINT_KEYS:
-        value = content.get(key) if isinstance(content, Mapping) else None
-        if value is not None and (not key.endswith("ema") or (isinstance(value, Mapping) and value)):
-            content, chosen = value, key
-    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+    found = _found(content)
+    if found is None:
+        names = f" of {textwrap.shorten(', '.join(map(str, content)), 80)}" if isinstance(content, Mapping) else ""
         raise SeekingError(
-            f"{path}: not a file of weights: it holds a {type(content).__name__}, not tensors by name; give a "
+            f"{path}: not a file of weights: it holds a {type(content).__name__}{names}, not tensors by name; give a "
             ".safetensors file, or a state_dict saved with torch.save"
         )
-    return dict(content), chosen
+    return found
+
+
+def _found(content: Any, keys: tuple[str, ...] = ()) -> tuple[dict[str, Any], str] | None:
+    """Tensors by name in what a training loop has saved, and under which keys they are; None if there are none."""
+    if not isinstance(content, Mapping):
+        return None
+    for key in CHECKPOINT_KEYS:
+        if found := _found(content.get(key), (*keys, key)):
+            return found
+    if not all(isinstance(name, str) for name in content):
+        return None
+    of_a_model = any(isinstance(value, Tensor) or name.endswith(EXTRA_STATE) for name, value in content.items())
+    return (dict(content), ".".join(keys)) if of_a_model or not (content or keys) else None
 
 
 def _read_split(index: Path) -> dict[str, Any]:
@@ -75,7 +90,7 @@ def _read_split(index: Path) -> dict[str, Any]:
         SeekingError: it is no index, names files elsewhere, or tensors that are not where it says.
     """
     places: Any = read_json(index, MAX_INDEX_BYTES).get("weight_map")
-    files = set(places.values()) if isinstance(places, dict) else {None}
+    files: set[Any] = set(places.values()) if isinstance(places, dict) else {None}
     if not all(isinstance(file, str) and Path(file).name == file for file in files):
         raise SeekingError(f"{index}: not an index of weights, with a weight_map of tensors to files beside it")
     parts = {}
@@ -92,6 +107,8 @@ def _read_file(path: Path) -> Any:
     """What a file holds, if it is not damaged and not a checkpoint's."""
     check_file(path)  # Of a run it tells what is lost, too.
     check_regular(path)
+    if not path.stat().st_size:
+        raise SeekingError(f"{path}: not a file of weights: it is empty, as if writing it had failed; give another one")
     target = path.resolve()
     if path.is_symlink():
         check_file(target)  # It may be listed where it lies.
@@ -100,7 +117,7 @@ def _read_file(path: Path) -> Any:
             f"{path}: a file of a checkpoint, which holds two models, their optimizers and more; give weights in the "
             "folder of the run, such as motivated.last.safetensors"
         )
-    if path.suffix != ".safetensors" and not _is_safetensors(path):
+    if not _is_safetensors(path):
         return _unpickled(path)
     with safe_open(path, "pt") as file:
         metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
@@ -114,8 +131,12 @@ def _unpickled(path: Path) -> Any:
     Options as timm saves them, in a namespace, are values as well. Nothing in the file is executed.
     """
     allowed = {argparse.Namespace}.difference(torch.serialization.get_safe_globals())  # A user's stays allowed.
-    with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([*allowed]):  # Of formats.
-        return torch.load(path, map_location="cpu", weights_only=True)
+    with (
+        path.open("rb") as file,  # By a path, PyTorch goes by the name.
+        warnings.catch_warnings(action="ignore"),  # Of formats.
+        torch.serialization.safe_globals([*allowed]),
+    ):
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def unwrapped(content: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
@@ -133,9 +154,13 @@ def unwrapped(content: Mapping[str, Any], own: Collection[str] = ()) -> dict[str
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a file of any name begins like safetensors: the size of a header, then JSON."""
+    """Whether a file begins like safetensors: the size of a header, then JSON.
+
+    One of that name is, too, however it is damaged, unless it begins like a file of ``torch.save``: a zip or a pickle.
+    """
     with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
+        begin = file.read(9)
+    return begin[8:] == b"{" or (path.suffix == ".safetensors" and not begin.startswith((b"PK", b"\x80")))
 
 
 @contextlib.contextmanager
@@ -150,7 +175,7 @@ def explained(path: Path, expected: str, key: str = "") -> Iterator[None]:
     except (SafetensorError, RuntimeError, AttributeError, TypeError, ValueError) as error:
         place = f"{key} in {path}" if key else path
         problem = textwrap.shorten(str(error), 300, placeholder=" …")
-        hint = "; it is taken before other weights in the file, so save those alone" if key.endswith("ema") else ""
+        hint = "; it is taken before other weights in the file, so save those alone" if key.startswith(AVERAGES) else ""
         if _PART.search(path.name):
             hint = "; it is one of several files that the weights are split into; give their folder"
         raise SeekingError(f"{place}: not {expected}: {problem}{hint}") from error

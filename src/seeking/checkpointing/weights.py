@@ -2,6 +2,7 @@
 
 import copy
 import json
+import textwrap
 import warnings
 from collections.abc import Callable, Collection, Hashable, Mapping
 from pathlib import Path
@@ -78,10 +79,10 @@ def shapes_of_weights(path: str | Path) -> dict[str, tuple[int, ...]]:
 
 
 def _check_names(content: Mapping[str, Any], own: Collection[str]) -> None:
-    """Refuse names with more before them than a model's.
+    """Refuse names of which none is a model's.
 
     Raises:
-        ValueError: the content has all of the model's, with more before them.
+        ValueError: none is; perhaps the content has all of the model's, with more before them.
     """
     if not own or content.keys() & own:
         return
@@ -90,6 +91,8 @@ def _check_names(content: Mapping[str, Any], own: Collection[str]) -> None:
     prefix = next((prefix for prefix in prefixes if content.keys() >= {prefix + name for name in own}), "")
     if prefix:
         raise ValueError(f"its names begin with {prefix!r}, as of a part of another model; save that part alone")
+    names = textwrap.shorten(", ".join(content), 120) or "nothing"
+    raise ValueError(f"it holds {names}, and nothing of the model's, such as {first}; save the state_dict of one")
 
 
 def load_matching_weights(model: nn.Module, path: Path) -> None:
