@@ -183,7 +183,7 @@ def test_what_wraps_all_names_is_left_out(prefix: str, tmp_path: Path) -> None:
 
 def test_a_file_with_nothing_of_the_model_is_told_by_what_it_holds(tmp_path: Path) -> None:
     torch.save({"optimizer": {}, "epoch": torch.tensor(3)}, tmp_path / "weights.pt")
-    with pytest.raises(SeekingError, match=r"it holds optimizer, epoch, and nothing of the model's, such as 0\.bias"):
+    with pytest.raises(SeekingError, match=r"nothing of the model's, such as 0\.bias, but optimizer, epoch; give"):
         load_weights(Network(3), tmp_path / "weights.pt")
 
 

@@ -62,9 +62,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], str]:
     content = _read_file(path)
     found = _found(content)
     if found is None:
-        names = f" of {textwrap.shorten(', '.join(map(str, content)), 80)}" if isinstance(content, Mapping) else ""
+        names = ", ".join(map(str, content)) if isinstance(content, Mapping) else ""
+        of = f" of {textwrap.shorten(names, 80, placeholder=' …')}" if names else ""
         raise SeekingError(
-            f"{path}: not a file of weights: it holds a {type(content).__name__}{names}, not tensors by name; give a "
+            f"{path}: not a file of weights: it holds a {type(content).__name__}{of}, not tensors by name; give a "
             ".safetensors file, or a state_dict saved with torch.save"
         )
     return found

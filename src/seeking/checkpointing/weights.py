@@ -91,8 +91,8 @@ def _check_names(content: Mapping[str, Any], own: Collection[str]) -> None:
     prefix = next((prefix for prefix in prefixes if content.keys() >= {prefix + name for name in own}), "")
     if prefix:
         raise ValueError(f"its names begin with {prefix!r}, as of a part of another model; save that part alone")
-    names = textwrap.shorten(", ".join(content), 120) or "nothing"
-    raise ValueError(f"it holds {names}, and nothing of the model's, such as {first}; save the state_dict of one")
+    names = textwrap.shorten(", ".join(content), 120, placeholder=" …") or "no tensor"
+    raise ValueError(f"it holds nothing of the model's, such as {first}, but {names}; give a state_dict of this model")
 
 
 def load_matching_weights(model: nn.Module, path: Path) -> None:
