@@ -66,6 +66,18 @@ def test_weights_are_found_beside_what_else_a_loop_has_saved(keys: list[str]) ->
     assert all(torch.equal(*pair) for pair in zip(saved.parameters(), loaded.parameters(), strict=True))
 
 
+def test_what_a_file_nests_is_looked_through_in_bounded_time(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    for _ in range(50):
+        content = dict.fromkeys(KEYS, content)
+    endless: dict[str, Any] = {}
+    endless.update(model=endless, net=endless)
+    for nested in (content, endless):
+        torch.save(nested, tmp_path / "weights.pt")
+        with pytest.raises(SeekingError, match="not tensors by name"):
+            load_weights(Network(3), tmp_path / "weights.pt")
+
+
 @pytest.mark.parametrize("key", KEYS[1:])
 def test_a_parameter_may_be_called_as_the_weights_of_a_loop_are(key: str, tmp_path: Path) -> None:
     saved, loaded = (nn.ParameterDict({key: torch.randn(3)}) for _ in range(2))

@@ -22,7 +22,6 @@ from seeking.files import check_regular, read_json, reason
 EXTRA_STATE = "extra_state"
 """Where the file's metadata hold what modules gave by ``get_extra_state``."""
 
-
 WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """What DataParallel, DDP and averages, ``torch.compile``, FSDP and checkpointed activations put before all names of a
 model."""
@@ -33,6 +32,8 @@ AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "param
 CHECKPOINT_KEYS = (*AVERAGES, "state_dict", "model_state_dict", "model_state", "model", "net", "module", "params")
 """Where they hold weights: averages first, as in timm."""
 
+MAX_KEYS = 3
+"""How deep one of these is looked for in another; what a hostile file nests could take for ever."""
 
 IN_FOLDERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 """What folders of Hugging Face and accelerate hold: the weights, or an index of the files that they are split into."""
@@ -73,7 +74,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], str]:
 
 def _found(content: Any, keys: tuple[str, ...] = ()) -> tuple[dict[str, Any], str] | None:
     """Tensors by name in what a training loop has saved, and under which keys they are; None if there are none."""
-    if not isinstance(content, Mapping):
+    if not isinstance(content, Mapping) or len(keys) > MAX_KEYS:
         return None
     for key in CHECKPOINT_KEYS:
         if found := _found(content.get(key), (*keys, key)):
