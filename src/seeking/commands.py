@@ -156,7 +156,7 @@ class TransferOptions(TwoModelsOptions):
     """Options of commands that initialize one model from the other."""
 
     weights: Path
-    """Weights to start from: a safetensors file, or a state_dict saved with torch.save."""
+    """Weights to start from: a safetensors file, a state_dict saved with torch.save, or a folder of Hugging Face."""
     in_chans: int | None = None
     """Number of image channels; of models for tables, number of columns; if not given, that of the weights."""
     num_classes: int | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from seeking.checkpointing.manifest import check_of_no_run
+from seeking.checkpointing.run_files import check_of_no_run
 from seeking.checkpointing.weights import load_weights, save_weights, shapes_of_weights
 from seeking.choices import Model
 from seeking.commands import Embed, Extract, Map, TransferOptions, Verify

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tiny import Network, contents, files_of, tiny
 
 from seeking import SeekingError
-from seeking.checkpointing import snapshot
+from seeking.checkpointing import run_files, snapshot
 from seeking.checkpointing.weights import load_weights
 from seeking.errors import DamagedError, RunWarning
 from seeking.report.folder import describe
@@ -130,6 +130,38 @@ def test_damaged_weights_are_not_loaded_and_a_resumed_run_makes_the_last_ones_ag
     load_weights(Network(3), run / "base.last.safetensors")
     if (run / "base.best.safetensors").exists():  # The newest checkpoint may be from before the last evaluation.
         load_weights(Network(3), run / "base.best.safetensors")
+
+
+@pytest.mark.parametrize("place", ["link", "run/link", "elsewhere/link"])
+@pytest.mark.parametrize("chained", [False, True])
+def test_damaged_weights_are_not_loaded_by_a_link(place: str, chained: bool, run: Path) -> None:
+    link, file = run.parent / place, run / "base.last.safetensors"
+    link.parent.mkdir(exist_ok=True)
+    if chained:
+        (run.parent / "other").symlink_to(file)
+    link.symlink_to(run.parent / "other" if chained else file)
+    load_weights(Network(3), link)
+    file.write_bytes(flip(file.read_bytes(), 0.99))
+    with pytest.raises(DamagedError, match=r"base.last.safetensors: damaged; it is not the file"):
+        load_weights(Network(3), link)
+
+
+def test_weights_beside_a_damaged_manifest_are_not_loaded(run: Path) -> None:
+    text = (run / "manifest.json").read_bytes()
+    (run / "manifest.json").write_bytes(text[:-9])
+    with pytest.raises(DamagedError, match=r"manifest.json: damaged"):
+        load_weights(Network(3), run / "base.last.safetensors")
+
+
+@pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
+def test_a_file_of_a_checkpoint_is_told_from_weights_and_not_written_over(name: str, run: Path) -> None:
+    path = snapshot.list_checkpoints(run / "checkpoints")[0] / name
+    with pytest.raises(SeekingError, match=rf"{name}: a file of a checkpoint, .* such as motivated.last.safetensors"):
+        load_weights(Network(3), path)
+    with pytest.raises(SeekingError, match=rf"{name} is a file of the checkpoint in .*; name another file"):
+        run_files.check_of_no_run(path)
+    with pytest.raises(SeekingError, match=r"manifest.json is a file of the run in .*; name another file"):
+        run_files.check_of_no_run(run / "manifest.json")
 
 
 def test_weights_are_checked_while_a_run_replaces_them(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Nothing of others is deleted or changed, and a run that cannot begin leaves nothing."""
 
 import errno
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import FOREIGN, TINY, contents, tiny
+from tiny import FOREIGN, TINY, Network, contents, tiny
 
 from seeking import SeekingError
 from seeking.checkpointing import run_files, snapshot
+from seeking.checkpointing.weights import load_weights, save_weights
 from seeking.report.folder import describe
 from seeking.training import RunFolder
 from seeking.weights_map import WeightsMap
@@ -33,6 +36,31 @@ def test_nothing_in_a_folder_of_others_is_touched(files: dict[str, str], overwri
         with pytest.raises(SeekingError, match="not the folder of a run"):
             RunFolder(folder, overwrite=overwrite, resume=not overwrite)
         assert contents(folder) == before
+
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.text(max_size=9),
+    lambda part: (
+        st.lists(part, max_size=3)
+        | st.dictionaries(st.sampled_from(("format", "version", "kind", "files", "name")) | st.text(max_size=3), part)
+    ),
+    max_leaves=9,
+)
+
+
+@given(content=JSON.map(json.dumps).map(str.encode) | st.binary(max_size=30) | st.none())
+def test_a_manifest_of_others_beside_weights_is_none_of_a_run(content: bytes | None) -> None:
+    saved, loaded = Network(3), Network(3)
+    with tempfile.TemporaryDirectory() as name:
+        folder, path = Path(name), Path(name) / "base.last.safetensors"
+        if content is None:
+            (folder / "manifest.json").mkdir()
+        else:
+            (folder / "manifest.json").write_bytes(content)
+        run_files.check_of_no_run(path)
+        save_weights(saved, path)
+        load_weights(loaded, path)
+    assert all(torch.equal(*pair) for pair in zip(saved.parameters(), loaded.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "checkpoints/step-00000008/mine", "checkpoints/mine", "sub/mine"])

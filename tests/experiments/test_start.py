@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import math
+import re
 import shutil
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import seeking
@@ -187,7 +190,7 @@ def test_a_run_starts_from_a_file_whatever_is_trained(owner: str, tmp_path: Path
     path = file_of(owner, tmp_path, classes=7)
     state = load_file(path)
     config = dataclasses.replace(RESNETS, start_from=(str(path),))
-    with pytest.warns(RunWarning, match="another number of classes than 10; the head starts anew: fc.weight, fc.bias"):
+    with pytest.warns(RunWarning, match=r"start anew: fc.weight is \[7, \d+\], here \[10, \d+\], fc.bias"):
         run = trainer(config, digits)
     assert run.pair
     with run.pair.motivated() as motivated:
@@ -196,9 +199,48 @@ def test_a_run_starts_from_a_file_whatever_is_trained(owner: str, tmp_path: Path
         shared = run.pair.map.extract(tensors(motivated))
         assert same(run.pair.base, shared, but="running")
         for role in ("base", "motivated"):  # Alone it starts with the same weights.
-            with pytest.warns(RunWarning, match="starts anew"):
+            with pytest.warns(RunWarning, match="start anew"):
                 alone = trainer(config, digits, role)  # type: ignore[arg-type]
             assert same(alone.learners[role].module, tensors(models[role]), but="running")
+
+
+@settings(max_examples=10)
+@given(classes=st.integers(1, 12), width=st.integers(22, 26))
+def test_a_head_that_starts_anew_is_told_by_its_shapes(classes: int, width: int) -> None:
+    """For other classes, or as wide as that of a wider model."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = file_of("motivated", Path(folder), classes)
+        save_file({**load_file(path), "fc.weight": torch.zeros(classes, width)}, path)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            initial_models(plan(), 0, {"motivated": str(path)})
+    differ = [f"fc.weight is [{classes}, {width}], here [10, 24]"] if (classes, width) != (10, 24) else []
+    differ += [f"fc.bias is [{classes}], here [10]"] if classes != 10 else []
+    told = f"{path}: of other shapes than the motivated model's, so these start anew: {', '.join(differ)}"
+    assert [str(warning.message) for warning in caught] == ([told] if differ else [])
+
+
+@pytest.mark.slow
+def test_an_embedding_that_starts_anew_with_the_head_is_told_by_its_shapes(tmp_path: Path) -> None:
+    save_weights(create("gpt2-2x32", num_classes=300, sequence_length=16), tmp_path / "weights")
+    names = RunConfig(task="text", base="gpt2-1x32", motivated="gpt2-2x32")
+    words = arguments(names, {"num_classes": 256, "sequence_length": 16})
+    with pytest.warns(RunWarning, match=r"start anew: transformer.wte.weight is \[300, 32\], here \[256, 32\]$"):
+        initial_models(words, 0, {"motivated": str(tmp_path / "weights")})
+
+
+@settings(max_examples=10)
+@given(data=st.data(), owner=st.sampled_from(tuple(SIZES)), number=st.sampled_from((math.nan, math.inf, -math.inf)))
+def test_weights_that_are_not_finite_are_told_by_file_and_tensor(data: Any, owner: str, number: float) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = file_of(owner, Path(folder))
+        state = load_file(path)
+        name = data.draw(st.sampled_from(sorted(name for name in state if state[name].is_floating_point())))
+        state[name].view(-1)[data.draw(st.integers(0, state[name].numel() - 1))] = number
+        save_file(state, path)
+        holds = f"{path}: {name} holds {'NaN' if math.isnan(number) else 'Inf'}, from which nothing can start"
+        with pytest.raises(SeekingError, match=re.escape(holds)):
+            initial_models(plan(), 0, {owner: str(path)})  # type: ignore[dict-item]
 
 
 def test_pretrained_weights_of_timm(tmp_path: Path) -> None:

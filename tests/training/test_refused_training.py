@@ -35,6 +35,15 @@ def test_a_wrong_map_does_not_train_unless_told(tmp_path: Path) -> None:
     Trainer(base, motivated, **batches(), config=CONFIG, weights_map=weights_map).fit()
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_model_with_nan_is_named_before_anything_else(place: int) -> None:
+    models = two_models()
+    with torch.no_grad():
+        list(models[place].parameters())[-1][0] = math.nan
+    with pytest.raises(SeekingError, match=rf"of the {('base', 'motivated')[place]} model holds NaN, from which noth"):
+        Trainer(*models, **batches(), config=dataclasses.replace(CONFIG, verify=True))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from seeking.errors import DamagedError, SeekingError
+from seeking.errors import DamagedError
 from seeking.files import atomic_write, is_file, open_file, reading, status
 
 NAME = "manifest.json"
@@ -27,6 +27,10 @@ Digest = dict[str, Any] | None
 """``sha256`` and ``bytes`` of a file; None if there is no file."""
 
 _FILE = re.compile(r"[\w-]+(\.[\w-]+)+")
+
+
+class ForeignError(DamagedError):
+    """What is at the place of a manifest is none of a run: somebody else's, or damaged so that it cannot be told."""
 
 
 def digest(path: Path) -> Digest:
@@ -68,16 +72,18 @@ class Manifest:
         """The manifest of a folder; None if it has none.
 
         Raises:
-            DamagedError: what is there is not a manifest.
+            ForeignError: what is there is not a manifest of a run.
+            DamagedError: it is one that is damaged.
             OSError: it cannot be read.
         """
         path = folder / NAME
         if status(path) is None:
             return None
         if not is_file(path):
-            raise DamagedError(f"{path}: not a file of its own")
+            raise ForeignError(f"{path}: not a file of its own")
         with open_file(path) as file:
             text = file.read(MAX_BYTES + 1)
+        unfit = DamagedError if FORMAT.encode() in text else ForeignError
         try:
             content = json.loads(text)
             manifest = cls(folder, content["kind"], content["files"], ready)
@@ -88,9 +94,9 @@ class Manifest:
             ]
             intact = manifest._text().encode() == text and all(lists) and len(lists) == len(manifest.files)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise DamagedError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+            raise unfit(f"{path}: damaged ({type(error).__name__}: {error})") from error
         if not intact or manifest.kind not in KINDS:
-            raise DamagedError(f"{path}: damaged; it is not as it was written")
+            raise unfit(f"{path}: damaged; it is not as it was written")
         return manifest
 
     def write(self) -> None:
@@ -146,16 +152,17 @@ def kind_of(folder: Path) -> Kind | None:
     return manifest.kind if manifest else None
 
 
-def check_of_no_run(path: Path) -> None:
-    """Make sure that a file which is written by name is not one of a run, which would then be damaged.
+def of_run(folder: Path) -> Manifest | None:
+    """The manifest of the run in a folder; None if there is none, or one of somebody else's.
 
     Raises:
-        SeekingError: the manifest of its folder lists it; or it cannot be read.
+        DamagedError: it is damaged.
+        OSError: it cannot be read.
     """
-    with reading(path):
-        manifest = Manifest.read(path.parent)
-    if manifest and path.name in manifest.files:
-        raise SeekingError(f"{path} is a file of the run in {path.parent}; name another file")
+    try:
+        return Manifest.read(folder)
+    except ForeignError:
+        return None
 
 
 def check_file(path: Path) -> bool:
@@ -169,12 +176,12 @@ def check_file(path: Path) -> bool:
         SeekingError: it cannot be read, which may pass.
     """
     with reading(path):
-        manifest = Manifest.read(path.parent)
+        manifest = of_run(path.parent)
         while manifest and path.name in manifest.files:
             file_digest = digest(path)
             if file_digest in manifest.files[path.name]:
                 return file_digest is not None
-            seen, manifest = manifest, Manifest.read(path.parent)
+            seen, manifest = manifest, of_run(path.parent)
             if manifest and manifest.files == seen.files:  # Not replaced meanwhile by a run that is going on.
                 raise DamagedError(
                     f"{path}: missing"

@@ -23,11 +23,12 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from seeking.checkpointing import run_files, snapshot
+from seeking.checkpointing.foreign_weights import EXTRA_STATE
 from seeking.checkpointing.made import Made
 from seeking.checkpointing.manifest import NAME, Kind, Manifest, check_file
 from seeking.checkpointing.metrics_log import MetricsLog
 from seeking.checkpointing.place import Place
-from seeking.checkpointing.weights import EXTRA_STATE, read_metadata, write_tensors
+from seeking.checkpointing.weights import read_metadata, write_tensors
 from seeking.errors import DamagedError, RunError, RunWarning, SeekingError
 from seeking.files import atomic_write, is_file, reading, reason, status, user_path, writing
 from seeking.weights_map import WeightsMap

@@ -9,8 +9,8 @@ from typing import Any
 
 from seeking.checkpointing import manifest, snapshot
 from seeking.checkpointing.metrics_log import MAX_ROW_LENGTH
-from seeking.errors import DamagedError
-from seeking.files import MAX_OPTIONS_BYTES, is_file, is_folder, open_file, read_json, remove_temporary
+from seeking.errors import DamagedError, SeekingError
+from seeking.files import MAX_OPTIONS_BYTES, is_file, is_folder, open_file, read_json, reading, remove_temporary
 
 LOCK = ".lock"
 
@@ -45,6 +45,19 @@ def is_run(folder: Path) -> bool:
         OSError, SeekingError: this cannot be told, since a file cannot be read.
     """
     return bool(manifest.kind_of(folder)) or (read_options(folder).keys() >= OPTIONS and _has_record(folder))
+
+
+def check_of_no_run(path: Path) -> None:
+    """Make sure that a file which is written by name is not one of a run, which would then be damaged.
+
+    Raises:
+        SeekingError: the manifest of its folder, of a run or a checkpoint, lists it; or it cannot be read.
+    """
+    with reading(path):
+        listing = manifest.of_run(path.parent)
+        if (listing and path.name in (manifest.NAME, *listing.files)) or snapshot.is_part(path):
+            what = "run" if listing else "checkpoint"
+            raise SeekingError(f"{path} is a file of the {what} in {path.parent}; name another file")
 
 
 def read_options(folder: Path) -> dict[str, Any]:

@@ -207,11 +207,24 @@ def has_manifest(path: Path) -> bool:
     Raises:
         OSError: it cannot be read.
     """
-    try:
-        content = read_json(path / "manifest.json", 4096) if is_file(path / "manifest.json") else {}
-    except SeekingError:
-        return False
+    content = _manifest(path)
     return content.get("format") == FORMAT and content.get("step") == _step(path)
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is one of a checkpoint, by the manifest beside it.
+
+    Raises:
+        OSError: this cannot be told.
+    """
+    return path.name in ("manifest.json", *FILES) and _manifest(path.parent).get("format") == FORMAT
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        return read_json(folder / "manifest.json", 4096) if is_file(folder / "manifest.json") else {}
+    except SeekingError:
+        return {}
 
 
 def _contents(folder: Path) -> list[Path]:

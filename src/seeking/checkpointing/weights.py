@@ -1,11 +1,10 @@
 """Weights of one model in one file."""
 
-import contextlib
+import copy
 import json
-import re
 import textwrap
 import warnings
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +13,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from seeking.checkpointing.manifest import check_file
+from seeking.checkpointing.foreign_weights import EXTRA_STATE, explained, read_tensors, unwrapped
 from seeking.errors import DamagedError, RunError, RunWarning, SeekingError
-from seeking.files import atomic_write, check_regular, is_file, reading, reason, status
+from seeking.files import atomic_write, is_file, reading, reason, status
 from seeking.weights_map import identity
-
-EXTRA_STATE = "extra_state"
-"""Where the file's metadata hold what modules gave by ``get_extra_state``."""
-
-
-WRAPPERS = ("module.", "_orig_mod.")
-"""What DataParallel, DDP and averages, and ``torch.compile``, put before all names of a model."""
-
-CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
-"""Where checkpoints of training loops hold weights: averages first, as in timm."""
 
 
 def load_weights(model: nn.Module, path: str | Path, *, replaceable: Collection[str] = ()) -> list[str]:
-    """Load weights into a model.
+    """Load weights into a model: all of them, or on an error none.
 
     Args:
         model: the model that they are of.
         path: a ``.safetensors`` file, or one of ``torch.save`` that holds a ``state_dict``, alone or under one of
-            ``CHECKPOINT_KEYS``. Nothing in it is executed. What wraps all names (DDP, averages, ``torch.compile``) is
-            left out.
+            ``CHECKPOINT_KEYS``; or a folder of Hugging Face or its index, if they are split into several files. Nothing
+            in them is executed. What wraps all names (DDP, averages, ``torch.compile``) is left out.
         replaceable: names of tensors that may have another shape in the file, such as a head for other classes; the
             model keeps its own.
 
@@ -50,16 +39,31 @@ def load_weights(model: nn.Module, path: str | Path, *, replaceable: Collection[
     """
     path, own = Path(path), model.state_dict()
     expected = f"weights of this {type(model).__name__}"
-    with _explained(path, expected):
-        content, key = _read(path)
-    with _explained(path, expected, key):
-        content = _with_tied(model, _unwrapped(content, own))
+    with explained(path, expected):
+        content, key = read_tensors(path)
+    with explained(path, expected, key):
+        content = unwrapped(content, own)
         _check_names(content, own)
+        content = _with_tied(model, content)
         kept = [name for name in replaceable if name in content and content[name].shape != own[name].shape]
         content |= {name: own[name] for name in kept}
         _check_dtypes(model, content, path)
-        model.load_state_dict(content)
+        _load_all_or_nothing(model, content)
     return kept
+
+
+def _load_all_or_nothing(model: nn.Module, content: Mapping[str, Any]) -> None:
+    """Load a state; on an error the model is left as it was.
+
+    What fits is only known by loading it, since modules may take other names than their own (by hooks, or of older
+    versions of theirs), and PyTorch copies what fits before it tells what does not.
+    """
+    before = copy.deepcopy(model.state_dict())
+    try:
+        model.load_state_dict(content)
+    except BaseException:
+        model.load_state_dict(before)
+        raise
 
 
 def shapes_of_weights(path: str | Path) -> dict[str, tuple[int, ...]]:
@@ -69,30 +73,16 @@ def shapes_of_weights(path: str | Path) -> dict[str, tuple[int, ...]]:
         DamagedError: as ``load_weights``.
         SeekingError: the file cannot be read.
     """
-    with _explained(Path(path), "weights of a model"):
-        content = _unwrapped(_read(Path(path))[0])
+    with explained(Path(path), "weights of a model"):
+        content = unwrapped(read_tensors(Path(path))[0])
         return {name: tuple(value.shape) for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def _unwrapped(content: Mapping[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
-    """Tensors by the names that they have in a model without what wrapped it: DDP, averages, ``torch.compile``.
-
-    Args:
-        content: as it was read.
-        own: names of the model that they are for, which may be wrapped itself.
-    """
-    for prefix in WRAPPERS:
-        inner = {name: value for name, value in content.items() if name != "n_averaged"}
-        if inner and all(name.startswith(prefix) for name in inner) and not inner.keys() & own:
-            return _unwrapped({name.removeprefix(prefix): value for name, value in inner.items()}, own)
-    return dict(content)
-
-
 def _check_names(content: Mapping[str, Any], own: Collection[str]) -> None:
-    """Refuse names with more before them than a model's.
+    """Refuse names of which none is a model's.
 
     Raises:
-        ValueError: the content has all of the model's, with more before them.
+        ValueError: none is; perhaps the content has all of the model's, with more before them.
     """
     if not own or content.keys() & own:
         return
@@ -101,59 +91,8 @@ def _check_names(content: Mapping[str, Any], own: Collection[str]) -> None:
     prefix = next((prefix for prefix in prefixes if content.keys() >= {prefix + name for name in own}), "")
     if prefix:
         raise ValueError(f"its names begin with {prefix!r}, as of a part of another model; save that part alone")
-
-
-def _read(path: Path) -> tuple[dict[str, Any], str]:
-    """Tensors by name, and extra states of modules; and under which of ``CHECKPOINT_KEYS`` they were, if any."""
-    if path.exists():
-        check_regular(path)
-    check_file(path)  # Of a run it tells what is lost, too.
-    if path.suffix == ".safetensors" or _is_safetensors(path):
-        with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("seeking", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return {**tensors, **metadata.get(EXTRA_STATE, {})}, ""
-    with warnings.catch_warnings(action="ignore"):  # Of formats.
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    chosen = ""
-    for key in CHECKPOINT_KEYS:
-        value = content.get(key) if isinstance(content, Mapping) else None
-        if value is not None and (not key.endswith("ema") or (isinstance(value, Mapping) and value)):
-            content, chosen = value, key
-    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
-        raise SeekingError(
-            f"{path}: not a file of weights: it holds a {type(content).__name__}, not tensors by name; give a "
-            ".safetensors file, or a state_dict saved with torch.save"
-        )
-    return dict(content), chosen
-
-
-def _is_safetensors(path: Path) -> bool:
-    """Whether a file of any name begins like safetensors: the size of a header, then JSON."""
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
-
-
-@contextlib.contextmanager
-def _explained(path: Path, expected: str, key: str = "") -> Iterator[None]:
-    """Let errors name the file, and under which key of it the weights were."""
-    try:
-        yield
-    except SeekingError:
-        raise
-    except OSError as error:
-        raise SeekingError(f"{path}: cannot be read ({reason(error)})") from error
-    except (SafetensorError, RuntimeError, AttributeError, TypeError, ValueError) as error:
-        place = f"{key} in {path}" if key else path
-        problem = textwrap.shorten(str(error), 300, placeholder=" …")
-        hint = "; it is taken before other weights in the file, so save those alone" if key.endswith("ema") else ""
-        raise SeekingError(f"{place}: not {expected}: {problem}{hint}") from error
-    except Exception as error:  # Unpickling raises all kinds of exceptions, and torch's advice is to execute the file.
-        unknown = re.search(r"GLOBAL (\S+)", str(error))
-        problem = f"it holds a {unknown[1]}, and nothing in it is executed" if unknown else "it is of another format"
-        raise SeekingError(
-            f"{path}: not a file of weights: {problem}; give a .safetensors file, or a state_dict saved with torch.save"
-        ) from error
+    names = textwrap.shorten(", ".join(content), 120, placeholder=" …") or "no tensor"
+    raise ValueError(f"it holds nothing of the model's, such as {first}, but {names}; give a state_dict of this model")
 
 
 def load_matching_weights(model: nn.Module, path: Path) -> None:
@@ -211,10 +150,29 @@ def _is_json(value: Any) -> bool:
 
 
 def _with_tied(model: nn.Module, state: dict[str, Any]) -> dict[str, Any]:
-    """What ``save_weights`` wrote, with tied tensors under each of the model's names for them."""
+    """What ``save_weights`` wrote, with tied tensors under each of the model's names for them.
+
+    Raises:
+        ValueError: the state has two different tensors for one.
+    """
     own = {name: identity(value) for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    tied = {own[name]: value for name, value in state.items() if name in own}
+    given: dict[Hashable, str] = {}
+    for name, key in own.items():
+        first = given.setdefault(key, name) if name in state else name
+        if first != name and not _are_equal(state[first], state[name]):
+            raise ValueError(
+                f"{first} and {name} are one tensor in the model, and two that differ in the file; make a model that "
+                "does not tie them (a language model with tie_word_embeddings=False), or leave one out of the file"
+            )
+    tied = {key: state[name] for key, name in given.items()}
     return {**state, **{name: tied[key] for name, key in own.items() if name not in state and key in tied}}
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    """Whether two tensors are; NaN is equal to NaN."""
+    if one is other or not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+        return True
+    return one.shape == other.shape and torch.allclose(one, other.to(one.dtype), rtol=0, atol=0, equal_nan=True)
 
 
 def write_tensors(

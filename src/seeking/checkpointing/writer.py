@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from seeking.checkpointing.foreign_weights import EXTRA_STATE
 from seeking.checkpointing.run_dir import RunFolder
 from seeking.checkpointing.serialize import pack
-from seeking.checkpointing.weights import EXTRA_STATE
 from seeking.errors import RunError, RunWarning, SeekingError
 from seeking.files import reason
 

@@ -17,9 +17,9 @@ from seeking.data.table_columns import Category, Preparation
 from seeking.errors import RunWarning, SeekingError
 from seeking.files import read_json, user_path
 from seeking.initialization import embed, extract
-from seeking.models import check_pretrained, create, warn_of_replaced
+from seeking.models import check_pretrained, create
 from seeking.models.heads import growing, shapes_of
-from seeking.weights_map import WeightsMap
+from seeking.weights_map import WeightsMap, has_nan, tensors
 
 PRETRAINED = "pretrained"
 
@@ -137,10 +137,10 @@ def _undecided(sources: str) -> SeekingError:
 def initial_models(plan: ModelArguments, seed: int, origins: Mapping[Model, str]) -> dict[str, nn.Module]:
     """Both models: what has a source is loaded, all else is initialized from the seed, each model independently.
 
-    A head for another number of classes starts anew; a warning names its tensors.
+    A head of other shapes, such as for another number of classes, starts anew; a warning names its tensors.
 
     Raises:
-        SeekingError: weights cannot be loaded, or are not of their model.
+        SeekingError: weights cannot be loaded, are not of their model, or are not finite.
     """
     models: dict[str, nn.Module] = {}
     for model in MODELS:
@@ -148,8 +148,20 @@ def initial_models(plan: ModelArguments, seed: int, origins: Mapping[Model, str]
         source, asked = origins.get(model), bool(plan.arguments[model].get("pretrained"))
         models[model] = plan.make(model, pretrained=source == PRETRAINED or (not origins and asked))
         if source not in (None, PRETRAINED):
+            bounds = _not_finite(models[model])
             anew = load_weights(models[model], source, replaceable=_other_head(model, plan, models[model], source))
-            warn_of_replaced(f"the weights in {source}", anew, plan.arguments[model]["num_classes"])
+            for name in sorted(_not_finite(models[model]) - bounds):
+                holds = "NaN" if has_nan(models[model].state_dict()[name]) else "Inf"
+                raise SeekingError(f"{source}: {name} holds {holds}, from which nothing can start; give other weights")
+            if anew:
+                own, given = shapes_of(models[model]), shapes_of_weights(source)
+                differ = [name for name in anew if name in given]  # A file has tied ones under one name.
+                told = ", ".join(f"{name} is {list(given[name])}, here {list(own[name])}" for name in differ)
+                warnings.warn(
+                    f"{source}: of other shapes than the {model} model's, so these start anew: {told}",
+                    RunWarning,
+                    stacklevel=2,
+                )
     return models
 
 
@@ -231,6 +243,11 @@ def _read(start_from: tuple[str, ...]) -> list[tuple[Model | None, str]]:
         else:
             given.append((None, str(user_path(text))))
     return given
+
+
+def _not_finite(module: nn.Module) -> set[str]:
+    """The tensors with NaN or Inf; of a new model, those that hold bounds, such as a mask."""
+    return {name for name, tensor in tensors(module).items() if not tensor.isfinite().all()}
 
 
 def _other_head(model: Model, plan: ModelArguments, module: nn.Module, path: str) -> list[str]:

@@ -12,7 +12,7 @@ from seeking.errors import RunWarning, SeekingError
 from seeking.forward import call_with_one
 from seeking.internals import refuses_arguments
 from seeking.pair import Pair
-from seeking.supported import check_models
+from seeking.supported import check_models, check_numbers
 from seeking.training.config import TrainConfig
 from seeking.training.cost import Cost, count_flops
 from seeking.training.custom_loss import CustomLoss, describe_objective
@@ -64,11 +64,13 @@ def measure_cost(
         The cost per sample.
 
     Raises:
-        SeekingError: a model fails on the data, the objective returns something else than a loss or metrics, or a model
-            does not train on a last batch of one sample.
+        SeekingError: a model holds NaN or fails on the data, the objective returns something else than a loss or
+            metrics, or a model does not train on a last batch of one sample.
     """
     if len(models) == 2:
         check_models(*models.values())
+    for name, model in models.items():
+        check_numbers(model, f"{name} model")
     if user_metrics and not evaluation_batches:
         raise SeekingError("metrics are measured on evaluation data, of which there are none; give an eval_loader")
     flops = {
