@@ -55,10 +55,13 @@ def load_weights(model: nn.Module, path: str | Path, *, replaceable: Collection[
 def _load_all_or_nothing(model: nn.Module, content: Mapping[str, Any]) -> None:
     """Load a state; on an error the model is left as it was.
 
-    What fits is only known by loading it, since modules may take other names than their own (by hooks, or of older
-    versions of theirs), and PyTorch copies what fits before it tells what does not.
+    Whether other names or shapes than the model's own fit is only known by loading them, since modules may take some
+    (by hooks, or of older versions of theirs), and PyTorch copies what fits before it tells what does not.
     """
-    before = copy.deepcopy(model.state_dict())
+    own = model.state_dict()
+    sizes = {name: getattr(value, "shape", None) for name, value in own.items()}
+    fits = sizes == {name: getattr(value, "shape", None) for name, value in content.items()}
+    before = own if fits else copy.deepcopy(own)  # Large models are not copied without need.
     try:
         model.load_state_dict(content)
     except BaseException:
