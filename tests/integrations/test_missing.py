@@ -10,5 +10,5 @@ import pytest
 def test_a_missing_library_is_named(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.delitem(sys.modules, f"seeking.integrations.{library}", raising=False)
-    with pytest.raises(ModuleNotFoundError, match=rf"pip install 'seeking\[{library}\]'"):
+    with pytest.raises(ModuleNotFoundError, match=rf"pip install '.\[{library}\]'"):
         importlib.import_module(f"seeking.integrations.{library}")
