@@ -243,6 +243,7 @@ def test_analyze_prints_and_writes_what_it_measures(
 
 TEXT = ["--task", "text", "--data", "python", "--base", "gpt2-1x32", "--motivated", "gpt2-2x32"]
 TABLE = ["--task", "tabular", "--base", "mlp-4", "--motivated", "mlp-8"]
+JOINT = ["--update", "joint", "--base-weight", "0.4"]
 
 
 @pytest.mark.slow
@@ -253,8 +254,9 @@ TABLE = ["--task", "tabular", "--base", "mlp-4", "--motivated", "mlp-8"]
         [*TABLE, "--data", "digits", "--condition", "decrease:2"],
         [*TABLE, "--data", "diabetes", "--loss", "mse", "--condition", "decrease:2"],
         [*TABLE, "--data", "digits", "--recipe", "best", "--teach", "0.5", "--student", "motivated"],
+        [*TABLE, "--data", "digits", *("--condition", "always", "--teach", "0.5", "--student", "both"), *JOINT],
     ],
-    ids=["text", "classes", "values", "recipe"],
+    ids=["text", "classes", "values", "recipe", "joint"],
 )
 def test_runs_of_every_task_are_analyzed_on_their_data_and_loss(
     options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

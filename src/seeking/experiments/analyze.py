@@ -157,11 +157,15 @@ class Bench:
         return self._held_out.loss(learner, self.run.objective)
 
 
+SERVING = ("finish_at", "student", "update", "base_weight", "one_pass")
+"""Options that serve those by which both models step on one batch."""
+
+
 def _plain(config: RunConfig) -> RunConfig:
     """The options of a run without what decides who steps when; in float32, since differences of losses are small."""
     plain = {"precision": "no", "compile": "no", "checkpoint_activations": False, "channels_last": False}
     alone = {"condition": "never", "base_condition": "always", "budget": None, "finish": "tied", "teach": 0.0}
-    alone |= {name: getattr(RunConfig(), name) for name in ("finish_at", "student")}  # They serve these options.
+    alone |= {name: getattr(RunConfig(), name) for name in SERVING}
     other = {"output": None, "on_nonfinite": "stop", "verify": False, "shard": False, "accumulate": 1}
     return dataclasses.replace(config, **plain, **alone, **other)  # type: ignore[arg-type]
 
